@@ -1,0 +1,91 @@
+//! An AWS that is moto: only its parameter store is used here.
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::process::{Process, free_port, own_directory, program};
+
+/// It ends when dropped, or with the test process.
+#[derive(Debug)]
+pub(crate) struct Moto {
+    /// Held for its end.
+    _process: Process,
+    port: u16,
+    /// Where its log is.
+    _directory: TempDir,
+}
+
+impl Moto {
+    pub(crate) fn start() -> Self {
+        let directory = own_directory();
+        let port = free_port();
+        let mut command = Command::new(program("moto_server"));
+        command.args(["--host=127.0.0.1", &format!("--port={port}")]);
+        let mut process = Process::start("moto", directory.path(), &command);
+        // An answer, since a port may accept connections before moto does: a
+        // process being started by another thread still holds our probe of it.
+        process.wait_until("moto answers", Duration::from_secs(60), || {
+            let answer = exchange(port, "GET /moto-api/ HTTP/1.0\r\n\r\n").ok()?;
+            (status(&answer) == Some("200")).then_some(())
+        });
+        Self { _process: process, port, _directory: directory }
+    }
+
+    /// What to set as the endpoint of an AWS client; any credentials will do.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Creates or replaces. `kind` is "String", "StringList" or "SecureString".
+    pub(crate) fn put_parameter(&self, name: &str, value: &str, kind: &str) {
+        self.call(
+            "PutParameter",
+            &json!({"Name": name, "Value": value, "Type": kind, "Overwrite": true}),
+        );
+    }
+
+    pub(crate) fn delete_parameter(&self, name: &str) {
+        self.call("DeleteParameter", &json!({"Name": name}));
+    }
+
+    /// One call of the JSON protocol. An SDK would sign it; moto reads only the
+    /// region and the service from the signature.
+    fn call(&self, operation: &str, arguments: &Value) {
+        let body = arguments.to_string();
+        let request = format!(
+            "POST / HTTP/1.1\r\n\
+             Host: 127.0.0.1:{port}\r\n\
+             Authorization: AWS4-HMAC-SHA256 \
+             Credential=test/20260101/{REGION}/ssm/aws4_request, SignedHeaders=host, Signature=0\r\n\
+             Connection: close\r\n\
+             Content-Length: {length}\r\n\
+             Content-Type: application/x-amz-json-1.1\r\n\
+             X-Amz-Target: AmazonSSM.{operation}\r\n\
+             \r\n\
+             {body}",
+            port = self.port,
+            length = body.len(),
+        );
+        let answer = exchange(self.port, &request).unwrap();
+        assert_eq!(status(&answer), Some("200"), "{operation} {arguments}: {answer}");
+    }
+}
+
+fn exchange(port: u16, request: &str) -> io::Result<String> {
+    let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    connection.set_read_timeout(Some(Duration::from_secs(30)))?;
+    connection.write_all(request.as_bytes())?;
+    io::read_to_string(connection)
+}
+
+fn status(answer: &str) -> Option<&str> {
+    answer.split(' ').nth(1)
+}
+
+/// The region that the parameters are in.
+pub(crate) const REGION: &str = "eu-west-1";

@@ -1,0 +1,180 @@
+//! Every process that a test starts is held on a leash: it ends when the test
+//! does, in whatever way the test ends.
+
+use std::fs::File;
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    /// While we hold this pipe, the leash lets the process run.
+    leash: Option<ChildStdin>,
+    log: PathBuf,
+    name: String,
+}
+
+impl Process {
+    /// Runs what `command` describes, with no input and with all its output in
+    /// `directory/name.log`.
+    pub(crate) fn start(name: &str, directory: &Path, command: &Command) -> Self {
+        let log = directory.join(format!("{name}.log"));
+        let output = File::create(&log).unwrap();
+        let mut leashed = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/leash"));
+        leashed.arg(command.get_program()).args(command.get_args());
+        for (variable, value) in command.get_envs() {
+            match value {
+                Some(value) => leashed.env(variable, value),
+                None => leashed.env_remove(variable),
+            };
+        }
+        if let Some(directory) = command.get_current_dir() {
+            leashed.current_dir(directory);
+        }
+        let mut child = leashed
+            .stdin(Stdio::piped())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        let leash = child.stdin.take();
+        Self { child, leash, log, name: name.to_owned() }
+    }
+
+    /// What the process has printed so far.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    /// Its exit status, once it has ended.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Sends TERM, as kubelet does, and leaves it to the process when to end.
+    pub(crate) fn terminate(&self) {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success(), "{} has ended already", self.name);
+    }
+
+    /// Ends the process: TERM now, KILL if that takes more than five seconds.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        self.leash = None;
+        self.child.wait().unwrap()
+    }
+
+    /// Like the function of this name, but fails as soon as the process has
+    /// ended, and shows the end of its log.
+    pub(crate) fn wait_until<T>(
+        &mut self,
+        what: &str,
+        timeout: Duration,
+        mut probe: impl FnMut() -> Option<T>,
+    ) -> T {
+        let answer = ask_until(timeout, || match probe() {
+            Some(found) => Some(Ok(found)),
+            None => self.ended().map(Err),
+        });
+        match answer {
+            Some(Ok(found)) => found,
+            Some(Err(status)) => {
+                panic!("{} ended ({status}) before {what}\n{}", self.name, self.tail())
+            }
+            None => panic!("waited {timeout:?} until {what}, in vain\n{}", self.tail()),
+        }
+    }
+
+    fn tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+        format!("--- the end of {}:\n{}", self.log.display(), tail.join("\n"))
+    }
+}
+
+impl Drop for Process {
+    /// KILL: nobody looks at how it ends, and an API server takes its time.
+    fn drop(&mut self) {
+        if let Some(mut leash) = self.leash.take() {
+            let _ = leash.write_all(b"now\n");
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks `probe` again and again until it answers. `what` completes the
+/// sentence "waited 5s until ...".
+pub(crate) fn wait_until<T>(what: &str, timeout: Duration, probe: impl FnMut() -> Option<T>) -> T {
+    ask_until(timeout, probe).unwrap_or_else(|| panic!("waited {timeout:?} until {what}, in vain"))
+}
+
+/// A directory below target/, whose name says which process it belongs to. A
+/// test that was killed leaves its own behind; the next one removes it.
+pub(crate) fn own_directory() -> TempDir {
+    let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let processes = Path::new("/proc");
+    for entry in std::fs::read_dir(parent).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(OWNED_BY).and_then(|rest| rest.split('-').next());
+        let ended = owner.is_some_and(|owner| !processes.join(owner).exists());
+        if ended && processes.join("self").exists() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    let prefix = format!("{OWNED_BY}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).unwrap()
+}
+
+/// A port of 127.0.0.1 that nobody listens on.
+///
+/// It lies below the range from which Linux takes the ports of outgoing
+/// connections (32768 and up): the API server alone opens about a hundred of
+/// those while others start. Each test process searches a window of its own.
+pub(crate) fn free_port() -> u16 {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let window = 12_000 + (std::process::id() % 200) as u16 * 100;
+    (0..100)
+        .map(|_| window + TAKEN.fetch_add(1, Ordering::Relaxed) % 100)
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .expect("one of a hundred ports is free")
+}
+
+/// The program of this name that `tests/setup` has built.
+pub(crate) fn program(name: &str) -> PathBuf {
+    // The tests have no command line to be told this on.
+    #[allow(clippy::disallowed_methods)]
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    let cache = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
+    [variable("FAB_TEST_BIN"), cache.map(|cache| cache.join("fab-session-injector/bin"))]
+        .into_iter()
+        .flatten()
+        .map(|directory| directory.join(name))
+        .find(|program| program.exists())
+        .unwrap_or_else(|| panic!("no {name}: run `make test`, which builds it, or tests/setup"))
+}
+
+fn ask_until<T>(timeout: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if let Some(answer) = probe() {
+            return Some(answer);
+        }
+        if Instant::now() > deadline {
+            return None;
+        }
+        sleep(PROBE_INTERVAL);
+    }
+}
+
+const OWNED_BY: &str = "owned-by-";
+
+const PROBE_INTERVAL: Duration = Duration::from_millis(50);
+
+const TAIL_LINES: usize = 20;
