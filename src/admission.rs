@@ -1,0 +1,131 @@
+//! Review bytes in, review bytes out. Nothing here does I/O, and the same review, namespaces
+//! and roles always give the same answer.
+
+mod claim;
+mod decide;
+mod demands;
+mod eks;
+mod env;
+mod list;
+mod patch;
+mod pod;
+mod refusal;
+mod review;
+mod sidecar;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use json_patch::PatchOperation;
+use serde_json::Value;
+
+use self::{
+    decide::Outcome,
+    review::{Request, Resource, UserInfo},
+};
+pub use self::{
+    decide::{Decision, Gives, Injection, Missing, unworkable},
+    refusal::Refusal,
+    review::NotAReview,
+};
+use crate::{
+    config::Config,
+    directory::Directory,
+    namespaces::{Mode, Namespaces},
+};
+
+/// A review that can be answered: from here on, there is always an answer with its uid.
+pub struct Review<'a>(Request<'a>);
+
+/// An answer, and what log and metrics say of it.
+#[derive(Debug)]
+pub struct Answer {
+    pub body: Vec<u8>,
+    /// `inject`, `env`, `withhold`, `pass` or `refuse`.
+    pub decision: &'static str,
+    /// The refusal's code, or nothing.
+    pub code: &'static str,
+    pub component: Option<String>,
+    /// What the snapshots lacked.
+    pub missing: Option<Missing>,
+}
+
+impl<'a> Review<'a> {
+    pub fn parse(body: &'a [u8]) -> Result<Self, NotAReview> {
+        review::parse(body).map(Self)
+    }
+
+    pub fn uid(&self) -> &str {
+        &self.0.uid
+    }
+
+    pub fn namespace(&self) -> &str {
+        &self.0.namespace
+    }
+
+    pub fn is_dry_run(&self) -> bool {
+        self.0.dry_run == Some(true)
+    }
+
+    /// `mode` is the webhook that was called: an audit changes and blocks nothing.
+    pub fn answer(
+        &self,
+        mode: Mode,
+        namespaces: &Namespaces,
+        directory: &Directory,
+        config: &Config,
+    ) -> Answer {
+        let decide = || decide::outcome(&self.0, namespaces, directory, config);
+        // A pod that trips a bug of ours is refused like any that we cannot judge.
+        let (outcome, missing) =
+            catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|_| (Outcome::failure(), None));
+        let (decision, code) = match outcome.decision() {
+            Decision::Inject(injection) => (injection.gives.as_str(), ""),
+            Decision::Pass => ("pass", ""),
+            Decision::Refuse(refusal) => ("refuse", refusal.code()),
+        };
+        Answer {
+            body: review::respond(&self.0.uid, &outcome, mode == Mode::Enabled),
+            decision,
+            code,
+            component: outcome.component().map(str::to_owned),
+            missing,
+        }
+    }
+}
+
+impl std::fmt::Debug for Review<'_> {
+    /// The pod's text is the tenant's: it is not for our log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Review")
+            .field("uid", &self.0.uid)
+            .field("namespace", &self.0.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the webhook would do to `pod` if `creator` created it in `namespace`: the operations,
+/// and the warnings that its creator would see.
+pub fn decide(
+    pod: Value,
+    creator: &str,
+    namespace: &str,
+    namespaces: &Namespaces,
+    directory: &Directory,
+    config: &Config,
+) -> (Decision, Vec<PatchOperation>, Vec<String>) {
+    let request = Request {
+        uid: "offline".into(),
+        operation: "CREATE".into(),
+        namespace: namespace.into(),
+        resource: Resource {
+            group: String::new(),
+            version: "v1".to_owned(),
+            resource: "pods".to_owned(),
+        },
+        sub_resource: None,
+        dry_run: None,
+        user_info: UserInfo { username: creator.into() },
+        object: pod,
+    };
+    decide::outcome(&request, namespaces, directory, config).0.into_parts()
+}

@@ -1,0 +1,65 @@
+//! What a review says of its pod: which kind of agent it is, if any, and which session.
+
+use super::{pod::Pod, refusal::Refusal};
+use crate::{
+    config::{Component, Config, Credentials, SessionSource},
+    session::{SessionId, SessionName},
+};
+
+/// Which kind of agent the pod is. None: not one of ours, or exempt.
+pub(super) fn component<'c>(
+    pod: &Pod<'_>,
+    config: &'c Config,
+) -> Result<Option<&'c Component>, Refusal> {
+    let component = config
+        .components
+        .iter()
+        .find(|component| component.matches(pod, |account| config.is_fenced(account)));
+    if component.is_some_and(|component| component.credentials == Credentials::Exempt) {
+        return Ok(None);
+    }
+    // A value that no component has may be a typing error, and then the pod is an agent.
+    if let Some(value) = pod.label(COMPONENT_LABEL)
+        && !config.components.iter().any(|component| component.names_value(COMPONENT_LABEL, value))
+    {
+        return Err(Refusal::UnknownComponent { value: value.to_owned() });
+    }
+    Ok(component)
+}
+
+/// Which session the pod is. Only a listed creator's word counts; the tenant's own pods are
+/// told apart by what the API server gives them.
+pub(super) fn session(
+    pod: &Pod<'_>,
+    creator: &str,
+    source: SessionSource,
+    config: &Config,
+) -> Result<SessionId, Refusal> {
+    match source {
+        SessionSource::PodName => Ok(SessionId::PodName),
+        SessionSource::PodUid => Ok(SessionId::PodUid),
+        SessionSource::CreatorOrUid if config.may_name_sessions(creator) => {
+            // In a second round our own placeholder stands there, which is nobody's word.
+            let annotation = pod.annotation(SESSION_ID_ANNOTATION);
+            let annotation = annotation.filter(|text| *text != SessionId::PodUid.to_string());
+            if let Some(text) = annotation {
+                return known(text, "annotation fab.nanohype.dev/session-id");
+            }
+            match pod.label(SANDBOX_LABEL) {
+                Some(text) => known(text, "label agents.nanohype.dev/agentsandbox"),
+                None => Ok(SessionId::PodUid),
+            }
+        }
+        SessionSource::CreatorOrUid => Ok(SessionId::PodUid),
+    }
+}
+
+fn known(text: &str, source: &'static str) -> Result<SessionId, Refusal> {
+    let name: SessionName =
+        text.parse().map_err(|rule| Refusal::SessionIllegal { source, rule })?;
+    Ok(SessionId::Known(name))
+}
+
+pub(super) const COMPONENT_LABEL: &str = "fab.nanohype.dev/component";
+pub(super) const SESSION_ID_ANNOTATION: &str = "fab.nanohype.dev/session-id";
+const SANDBOX_LABEL: &str = "agents.nanohype.dev/agentsandbox";

@@ -1,0 +1,254 @@
+//! A decision -> operations on the JSON that came. No list is written anew, so whatever we
+//! do not know survives.
+
+use json_patch::{
+    AddOperation, PatchOperation, RemoveOperation, ReplaceOperation, jsonptr::PointerBuf,
+};
+use serde_json::{Map, Value};
+
+use super::{
+    claim::SESSION_ID_ANNOTATION,
+    decide::Gives,
+    eks, env,
+    list::ListEdit,
+    pod::{Container, Pod},
+    refusal::Refusal,
+    sidecar::{self, CONTAINER_NAME, EMPTY_VOLUME, TOKEN_VOLUME},
+};
+use crate::{
+    config::{Component, Config},
+    session::Session,
+};
+
+/// What is done to the pod, and what its creator is told.
+#[derive(Debug, Default)]
+pub(super) struct Patch {
+    pub(super) operations: Vec<PatchOperation>,
+    pub(super) warnings: Vec<String>,
+}
+
+pub(super) fn patch(
+    pod: &Pod<'_>,
+    component: &Component,
+    gives: &Gives,
+    config: &Config,
+) -> Result<Patch, Refusal> {
+    let mut patch = Patch::default();
+    for container in pod.containers.iter().filter(|container| container.name != CONTAINER_NAME) {
+        env::edit(container, gives, config, &mut patch);
+        mounts(container, gives, config, &mut patch);
+    }
+    volumes(pod, gives, config, &mut patch);
+    if let Gives::Sidecar(session) = gives {
+        slot(pod, session, component, config, &mut patch);
+    }
+    labels(pod, gives, &mut patch);
+    annotations(pod, component, gives, &mut patch);
+    Ok(patch)
+}
+
+fn mounts(container: &Container<'_>, gives: &Gives, config: &Config, patch: &mut Patch) {
+    if matches!(gives, Gives::Env(_)) {
+        return;
+    }
+    let present = container.mounts.as_deref();
+    let mut edit = ListEdit::default();
+    for (index, mount) in present.into_iter().flatten().enumerate() {
+        if eks::VOLUMES.contains(&mount.name) {
+            edit.removed.push(index);
+        }
+    }
+    let has_token = present.into_iter().flatten().any(|mount| mount.name == TOKEN_VOLUME);
+    if matches!(gives, Gives::Sidecar(_)) && !is_proxy(container, config) && !has_token {
+        edit.appended.push(sidecar::agent_token_mount());
+    }
+    edit.write(at(container, "volumeMounts"), present.is_some(), patch);
+}
+
+fn volumes(pod: &Pod<'_>, gives: &Gives, config: &Config, patch: &mut Patch) {
+    if matches!(gives, Gives::Env(_)) {
+        return;
+    }
+    let present = pod.volumes.as_deref().unwrap_or_default();
+    let mut edit = ListEdit::default();
+    let under = |name: &str| -> Vec<usize> {
+        present
+            .iter()
+            .enumerate()
+            .filter(|(_, volume)| volume.name == name)
+            .map(|(index, _)| index)
+            .collect()
+    };
+    for name in eks::VOLUMES {
+        edit.removed.extend(under(name));
+    }
+    if matches!(gives, Gives::Sidecar(_)) {
+        for (name, wanted) in sidecar::volumes(config) {
+            match (under(name).as_slice(), wanted) {
+                ([], None) => {}
+                ([], Some(wanted)) => edit.appended.push(wanted),
+                (all, None) => edit.removed.extend(all),
+                ([first, others @ ..], Some(wanted)) => {
+                    edit.removed.extend(others);
+                    edit.put(*first, present[*first].raw, wanted);
+                }
+            }
+        }
+    }
+    edit.write(PointerBuf::from_tokens(["spec", "volumes"]), pod.volumes.is_some(), patch);
+}
+
+/// The sidecar's place: before every init container that is not a mesh's, so that it serves
+/// when the first of the agent's starts.
+fn slot(
+    pod: &Pod<'_>,
+    session: &Session,
+    component: &Component,
+    config: &Config,
+    patch: &mut Patch,
+) {
+    let mut regular = ListEdit::default();
+    let mut init = ListEdit::default();
+    let mut before_agents = true;
+    let mut found = false;
+    for container in &pod.containers {
+        let in_init = container.list == "initContainers";
+        if container.name != CONTAINER_NAME {
+            before_agents &= !in_init || is_proxy(container, config);
+        } else if in_init && before_agents && !found {
+            found = true;
+            let wanted = sidecar::container(session, component, config, Some(container.raw));
+            init.put(container.index, container.raw, wanted);
+        } else if in_init {
+            init.removed.push(container.index);
+        } else {
+            regular.removed.push(container.index);
+        }
+    }
+    if !found {
+        let misplaced = pod.containers.iter().find(|container| container.name == CONTAINER_NAME);
+        init.prepended = Some(sidecar::container(
+            session,
+            component,
+            config,
+            misplaced.map(|container| container.raw),
+        ));
+    }
+    regular.write(PointerBuf::from_tokens(["spec", "containers"]), true, patch);
+    init.write(PointerBuf::from_tokens(["spec", "initContainers"]), pod.has_init_containers, patch);
+}
+
+fn labels(pod: &Pod<'_>, gives: &Gives, patch: &mut Patch) {
+    if !matches!(gives, Gives::Env(_)) && pod.label(eks::SKIP_LABEL).is_none() {
+        set("labels", pod.labels, &[(eks::SKIP_LABEL, Some("true".to_owned()))], patch);
+    }
+}
+
+fn annotations(pod: &Pod<'_>, component: &Component, gives: &Gives, patch: &mut Patch) {
+    let mut wanted: Vec<(&str, Option<String>)> = Vec::with_capacity(6);
+    match gives.session() {
+        Some(session) => {
+            wanted.push((SESSION_ID_ANNOTATION, Some(session.id.to_string())));
+            wanted.push((SOURCE_IDENTITY_ANNOTATION, Some(session.identity_for_people())));
+            wanted.push((ROLE_ARN_ANNOTATION, Some(session.role.to_string())));
+            wanted.push((COMPONENT_ANNOTATION, Some(component.name.clone())));
+        }
+        // Nobody but us says these; a pod without a session has none of them.
+        None => wanted.extend(
+            [SOURCE_IDENTITY_ANNOTATION, ROLE_ARN_ANNOTATION, COMPONENT_ANNOTATION]
+                .map(|key| (key, None)),
+        ),
+    }
+    if !matches!(gives, Gives::Env(_)) {
+        wanted.push((eks::SKIP_ANNOTATION, Some(all_containers(pod, gives))));
+    }
+    if matches!(gives, Gives::Sidecar(_)) {
+        wanted.push((SAFE_TO_EVICT_ANNOTATION, Some(safe_to_evict(pod))));
+    }
+    set("annotations", pod.annotations, &wanted, patch);
+}
+
+fn all_containers(pod: &Pod<'_>, gives: &Gives) -> String {
+    let ours = matches!(gives, Gives::Sidecar(_)).then_some(CONTAINER_NAME);
+    let others = pod
+        .containers
+        .iter()
+        .map(|container| container.name)
+        .filter(|name| *name != CONTAINER_NAME);
+    ours.into_iter().chain(others).collect::<Vec<_>>().join(",")
+}
+
+/// Our volumes in memory hold nothing that an eviction would lose, so they should not keep
+/// the cluster autoscaler from removing the node.
+fn safe_to_evict(pod: &Pod<'_>) -> String {
+    let mut volumes: Vec<&str> =
+        pod.annotation(SAFE_TO_EVICT_ANNOTATION).unwrap_or_default().split(',').collect();
+    volumes.retain(|volume| !volume.is_empty());
+    for ours in [TOKEN_VOLUME, EMPTY_VOLUME] {
+        if !volumes.contains(&ours) {
+            volumes.push(ours);
+        }
+    }
+    volumes.join(",")
+}
+
+/// Sets or removes entries of `metadata.<map>`.
+fn set(
+    map: &str,
+    present: Option<&Map<String, Value>>,
+    wanted: &[(&str, Option<String>)],
+    patch: &mut Patch,
+) {
+    let at = PointerBuf::from_tokens(["metadata", map]);
+    let Some(present) = present else {
+        let entries: Map<String, Value> = wanted
+            .iter()
+            .filter_map(|(key, value)| Some(((*key).to_owned(), value.clone()?.into())))
+            .collect();
+        if !entries.is_empty() {
+            patch.add(at, Value::Object(entries));
+        }
+        return;
+    };
+    for (key, value) in wanted {
+        let path = || at.with_trailing_token(*key);
+        match (present.get(*key), value) {
+            (None, None) => {}
+            (None, Some(value)) => patch.add(path(), value.clone().into()),
+            (Some(_), None) => patch.remove(path()),
+            (Some(found), Some(value)) if found == value => {}
+            (Some(_), Some(value)) => patch.replace(path(), value.clone().into()),
+        }
+    }
+}
+
+pub(super) fn is_proxy(container: &Container<'_>, config: &Config) -> bool {
+    config.proxy_containers.iter().any(|name| name == container.name)
+}
+
+pub(super) fn at(container: &Container<'_>, list: &str) -> PointerBuf {
+    let mut path = PointerBuf::from_tokens(["spec", container.list]);
+    path.push_back(container.index);
+    path.push_back(list);
+    path
+}
+
+impl Patch {
+    pub(super) fn add(&mut self, path: PointerBuf, value: Value) {
+        self.operations.push(PatchOperation::Add(AddOperation { path, value }));
+    }
+
+    pub(super) fn remove(&mut self, path: PointerBuf) {
+        self.operations.push(PatchOperation::Remove(RemoveOperation { path }));
+    }
+
+    pub(super) fn replace(&mut self, path: PointerBuf, value: Value) {
+        self.operations.push(PatchOperation::Replace(ReplaceOperation { path, value }));
+    }
+}
+
+const COMPONENT_ANNOTATION: &str = "fab.nanohype.dev/component";
+const ROLE_ARN_ANNOTATION: &str = "fab.nanohype.dev/session-role-arn";
+const SAFE_TO_EVICT_ANNOTATION: &str =
+    "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
+const SOURCE_IDENTITY_ANNOTATION: &str = "fab.nanohype.dev/source-identity";

@@ -1,0 +1,226 @@
+//! Why we said no: a code that is forever, a sentence, a remedy.
+
+use std::fmt;
+
+use crate::{
+    config::PodSecurity,
+    directory::{Cause, Unusable},
+    namespaces::NoTenant,
+    session::{NotASessionName, TenantName},
+};
+
+/// A refused pod. Its text is for the person whose `kubectl apply` failed; its code is for
+/// metrics and alerts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    AwsTokenVolume { volume: String, audience: String },
+    FabOperator { container: String },
+    HostNamespace { field: &'static str },
+    Internal,
+    NamespaceUnknown { namespace: String },
+    NotAPodCreation { found: String },
+    PodSecurity { namespace: String, enforced: PodSecurity, wanted: PodSecurity },
+    PortTaken { container: String, port: u16 },
+    ReservedName { what: &'static str, name: String, component: String },
+    ReservedVolume { container: String, volume: String },
+    RoleDenied { place: String },
+    RoleMissing { place: String },
+    RoleUnavailable { place: String, cause: Option<Cause> },
+    RoleUnusable { place: String, unusable: Unusable },
+    SessionIllegal { source: &'static str, rule: NotASessionName },
+    SessionTooLong { tenant: TenantName, needed: usize },
+    StaticCredentials { container: String, variable: String },
+    TenantMissing { namespace: String, reason: NoTenant },
+    TenantTooLong { tenant: TenantName, session: String, longest: usize },
+    TokenPathTaken { container: String, path: String },
+    UnknownComponent { value: String },
+    UnreadablePod { place: String, wanted: &'static str },
+    Windows,
+}
+
+impl Refusal {
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::AwsTokenVolume { .. } => "aws-token-volume",
+            Self::FabOperator { .. } => "fab-operator",
+            Self::HostNamespace { .. } => "host-namespace",
+            Self::Internal => "internal",
+            Self::NamespaceUnknown { .. } => "namespace-unknown",
+            Self::NotAPodCreation { .. } => "not-a-pod-creation",
+            Self::PodSecurity { .. } => "pod-security",
+            Self::PortTaken { .. } => "port-taken",
+            Self::ReservedName { .. } => "reserved-name",
+            Self::ReservedVolume { .. } => "reserved-volume",
+            Self::RoleDenied { .. } => "role-denied",
+            Self::RoleMissing { .. } => "role-missing",
+            Self::RoleUnavailable { .. } => "role-unavailable",
+            Self::RoleUnusable { unusable: Unusable::Malformed(_), .. } => "role-malformed",
+            Self::RoleUnusable { unusable: Unusable::NotAllowed { .. }, .. } => "role-not-allowed",
+            Self::RoleUnusable { unusable: Unusable::SecureString, .. } => "role-secure-string",
+            Self::RoleUnusable { unusable: Unusable::WrongType, .. } => "role-wrong-type",
+            Self::SessionIllegal { .. } => "session-illegal",
+            Self::SessionTooLong { .. } => "session-too-long",
+            Self::StaticCredentials { .. } => "static-credentials",
+            Self::TenantMissing { .. } => "tenant-missing",
+            Self::TenantTooLong { .. } => "tenant-too-long",
+            Self::TokenPathTaken { .. } => "token-path-taken",
+            Self::UnknownComponent { .. } => "unknown-component",
+            Self::UnreadablePod { .. } => "unreadable-pod",
+            Self::Windows => "windows",
+        }
+    }
+
+    /// Whether the same pod may be let in a second later, with nobody changing anything.
+    pub fn may_heal(&self) -> bool {
+        matches!(
+            self,
+            Self::Internal
+                | Self::NamespaceUnknown { .. }
+                | Self::RoleDenied { .. }
+                | Self::RoleUnavailable { .. }
+        )
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            Self::AwsTokenVolume { .. } => {
+                "remove the volume; the credential sidecar brings the pod's AWS credentials".to_owned()
+            }
+            Self::FabOperator { .. } => {
+                "remove the variable from the pod template, or label the namespace fab.nanohype.dev/operator=keep for the old client mode".to_owned()
+            }
+            Self::HostNamespace { .. } => "remove the field; credentials on loopback must stay in the pod".to_owned(),
+            Self::Internal => "see the webhook's log, and report the pod that did this".to_owned(),
+            Self::NamespaceUnknown { .. } => "try again; if it stays so, see the webhook's log on its watch of namespaces".to_owned(),
+            Self::NotAPodCreation { .. } => "restore the webhook configuration of the chart".to_owned(),
+            Self::PodSecurity { namespace, wanted, .. } => {
+                format!("kubectl label namespace {namespace} pod-security.kubernetes.io/enforce={wanted} --overwrite")
+            }
+            Self::PortTaken { .. } => "choose another port for the container, or another sidecar.port in the config".to_owned(),
+            Self::ReservedName { .. } => "choose another name".to_owned(),
+            Self::ReservedVolume { .. } => "remove the mount; the webhook mounts what the container needs".to_owned(),
+            Self::RoleDenied { .. } => "allow ssm:GetParameter and ssm:GetParameters on it to the webhook's role".to_owned(),
+            Self::RoleMissing { .. } => "publish the ARN of the tenant's session-broker role there, or take the namespace's opt-in label away".to_owned(),
+            Self::RoleUnavailable { .. } => "try again; if it stays so, see the webhook's log on SSM".to_owned(),
+            Self::RoleUnusable { unusable, .. } => match unusable {
+                Unusable::Malformed(_) => "publish the ARN of an IAM role".to_owned(),
+                Unusable::NotAllowed { list } => format!("publish another role, or add to roles.allow.{list} of the config"),
+                Unusable::SecureString | Unusable::WrongType => "publish it as type String; an ARN is no secret".to_owned(),
+            },
+            Self::SessionIllegal { .. } => "let the pod's creator name the session with legal characters".to_owned(),
+            Self::SessionTooLong { .. } => "choose a shorter pod name, or session: pod-uid in the config".to_owned(),
+            Self::StaticCredentials { .. } => "remove the variable from the pod template".to_owned(),
+            Self::TenantMissing { namespace, .. } => {
+                format!("kubectl label namespace {namespace} fab.nanohype.dev/tenant=<platform>")
+            }
+            Self::TenantTooLong { .. } => "give the namespace a shorter tenant by the label fab.nanohype.dev/tenant".to_owned(),
+            Self::TokenPathTaken { .. } => "mount the volume elsewhere".to_owned(),
+            Self::UnknownComponent { .. } => "correct the label's value, or remove the label".to_owned(),
+            Self::UnreadablePod { .. } => "correct the pod".to_owned(),
+            Self::Windows => "run the agent on Linux; the credential sidecar is a Linux program".to_owned(),
+        }
+    }
+}
+
+/// A sentence, the code, a remedy.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AwsTokenVolume { volume, audience } => {
+                write!(
+                    f,
+                    "volume {volume:?} projects a token for {audience}, which is the service account's own AWS credentials"
+                )
+            }
+            Self::FabOperator { container } => {
+                write!(f, "container {container:?} sets FAB_OPERATOR")
+            }
+            Self::HostNamespace { field } => write!(f, "the pod sets {field}"),
+            Self::Internal => write!(f, "the webhook failed on this pod"),
+            Self::NamespaceUnknown { namespace } => {
+                write!(f, "namespace {namespace:?} is not known here yet")
+            }
+            Self::NotAPodCreation { found } => write!(f, "want the creation of a pod, not {found}"),
+            Self::PodSecurity { namespace, enforced, wanted } => write!(
+                f,
+                "namespace {namespace:?} enforces the Pod Security Standard {enforced}, and agent pods need {wanted}"
+            ),
+            Self::PortTaken { container, port } => {
+                write!(
+                    f,
+                    "container {container:?} declares port {port}, which is the credential sidecar's"
+                )
+            }
+            Self::ReservedName { what, name, component } => {
+                write!(
+                    f,
+                    "the {what} name {name} is the credential sidecar's, and a pod of component {component} has none"
+                )
+            }
+            Self::ReservedVolume { container, volume } => {
+                write!(
+                    f,
+                    "container {container:?} mounts {volume}, which is the credential sidecar's"
+                )
+            }
+            Self::RoleDenied { place } => write!(f, "the webhook may not read {place}"),
+            Self::RoleMissing { place } => write!(f, "there is no {place}"),
+            Self::RoleUnavailable { place, cause: Some(cause) } => {
+                write!(f, "{place} cannot be read now: {cause}")
+            }
+            Self::RoleUnavailable { place, cause: None } => {
+                write!(f, "{place} was not read in time")
+            }
+            Self::RoleUnusable { place, unusable } => match unusable {
+                Unusable::Malformed(rule) => write!(f, "{place} is not the ARN of a role: {rule}"),
+                Unusable::NotAllowed { list } => {
+                    write!(
+                        f,
+                        "{place} holds a role that roles.allow.{list} of the config does not have"
+                    )
+                }
+                Unusable::SecureString => write!(f, "{place} has type SecureString"),
+                Unusable::WrongType => write!(f, "{place} has another type than String"),
+            },
+            Self::SessionIllegal { source, rule } => {
+                write!(f, "the session's name in {source} {rule}")
+            }
+            Self::SessionTooLong { tenant, needed } => write!(
+                f,
+                "the pod's name takes {needed} characters, and a SourceIdentity has {} for a session of tenant {tenant}",
+                tenant.room()
+            ),
+            Self::StaticCredentials { container, variable } => {
+                write!(
+                    f,
+                    "container {container:?} sets {variable}, which goes before the session's credentials"
+                )
+            }
+            Self::TenantMissing { namespace, reason: NoTenant::Absent } => {
+                write!(f, "nothing says which tenant namespace {namespace:?} belongs to")
+            }
+            Self::TenantMissing { namespace, reason: NoTenant::Malformed { value, rule } } => {
+                write!(f, "the tenant {value:?} of namespace {namespace:?} {rule}")
+            }
+            Self::TenantTooLong { tenant, session, longest } => write!(
+                f,
+                "tenant {tenant} has {} characters, and at most {longest} leave room for {session} in a SourceIdentity of 64",
+                tenant.as_str().len()
+            ),
+            Self::TokenPathTaken { container, path } => {
+                write!(
+                    f,
+                    "container {container:?} mounts a volume of its own at {path}, where the session's token belongs"
+                )
+            }
+            Self::UnknownComponent { value } => {
+                write!(f, "no component has the label fab.nanohype.dev/component={value}")
+            }
+            Self::UnreadablePod { place, wanted } => {
+                write!(f, "{place} of the pod is not {wanted}")
+            }
+            Self::Windows => write!(f, "the pod runs on Windows"),
+        }?;
+        write!(f, " [{}]: {}", self.code(), self.remedy())
+    }
+}

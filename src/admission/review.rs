@@ -1,0 +1,177 @@
+//! The envelope: what the API server asks, and how it is answered.
+//! <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>
+
+use std::borrow::Cow;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{decide::Outcome, refusal::Refusal};
+
+/// A review, as far as it is read. What is in here came from the API server, or from
+/// anybody who reaches the port.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Request<'a> {
+    #[serde(borrow)]
+    pub(super) uid: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(super) operation: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(super) namespace: Cow<'a, str>,
+    #[serde(default)]
+    pub(super) resource: Resource,
+    #[serde(default)]
+    pub(super) sub_resource: Option<String>,
+    #[serde(default)]
+    pub(super) dry_run: Option<bool>,
+    #[serde(borrow, default)]
+    pub(super) user_info: UserInfo<'a>,
+    #[serde(default)]
+    pub(super) object: Value,
+}
+
+#[derive(Default, Deserialize)]
+pub(super) struct Resource {
+    #[serde(default)]
+    pub(super) group: String,
+    #[serde(default)]
+    pub(super) version: String,
+    #[serde(default)]
+    pub(super) resource: String,
+}
+
+#[derive(Default, Deserialize)]
+pub(super) struct UserInfo<'a> {
+    #[serde(borrow, default)]
+    pub(super) username: Cow<'a, str>,
+}
+
+/// Why a body is no review that could be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAReview {
+    #[error("the body is not an AdmissionReview: {0}")]
+    Json(#[source] serde_json::Error),
+    #[error("the AdmissionReview has no request with a uid")]
+    NoRequest,
+    #[error(
+        "want kind AdmissionReview of admission.k8s.io/v1, not kind {kind:?} of {api_version:?}"
+    )]
+    Version { api_version: String, kind: String },
+}
+
+pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, NotAReview> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Envelope<'a> {
+        #[serde(borrow, default)]
+        api_version: Cow<'a, str>,
+        #[serde(borrow, default)]
+        kind: Cow<'a, str>,
+        #[serde(borrow)]
+        request: Option<Request<'a>>,
+    }
+    let Envelope { api_version, kind, request } =
+        serde_json::from_slice(body).map_err(NotAReview::Json)?;
+    if api_version != API_VERSION || kind != KIND {
+        return Err(NotAReview::Version {
+            api_version: api_version.into_owned(),
+            kind: kind.into_owned(),
+        });
+    }
+    request.filter(|request| !request.uid.is_empty()).ok_or(NotAReview::NoRequest)
+}
+
+/// The answer's bytes. `apply` is false for an audit: nothing is changed and nothing blocked.
+pub(super) fn respond(uid: &str, outcome: &Outcome, apply: bool) -> Vec<u8> {
+    let refusal = outcome.refusal().filter(|_| apply);
+    let patch = outcome.operations().filter(|operations| apply && !operations.is_empty());
+    let patch = patch.and_then(|operations| serde_json::to_vec(operations).ok());
+    let answer = Review {
+        api_version: API_VERSION,
+        kind: KIND,
+        response: Response {
+            uid,
+            allowed: refusal.is_none(),
+            patch_type: patch.is_some().then_some("JSONPatch"),
+            patch: patch.map(|json| STANDARD.encode(json)),
+            status: refusal.map(Status::of),
+            warnings: if apply { outcome.warnings() } else { &[] },
+            audit_annotations: outcome.audit_annotations(),
+        },
+    };
+    // Text, numbers and maps of text: there is nothing in it that JSON cannot say.
+    serde_json::to_vec(&answer).unwrap_or_default()
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Review<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Response<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'a [String],
+    audit_annotations: AuditAnnotations<'a>,
+}
+
+/// Bare keys: the API server puts the webhook's name and a '/' before each, and drops a key
+/// that has a '/' of its own.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct AuditAnnotations<'a> {
+    pub(super) decision: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) component: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) session_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) source_identity: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) role_arn: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Status {
+    code: u16,
+    reason: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Details {
+    retry_after_seconds: u16,
+}
+
+impl Status {
+    /// client-go repeats a call by itself where the status is 5xx and says after how long.
+    fn of(refusal: &Refusal) -> Self {
+        let message = refusal.to_string();
+        if refusal.may_heal() {
+            let details = Some(Details { retry_after_seconds: 1 });
+            Self { code: 503, reason: "ServiceUnavailable", message, details }
+        } else {
+            Self { code: 403, reason: "Forbidden", message, details: None }
+        }
+    }
+}
+
+const API_VERSION: &str = "admission.k8s.io/v1";
+const KIND: &str = "AdmissionReview";

@@ -1,0 +1,83 @@
+//! The command line. Each value is parsed by its noun.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::session::TenantName;
+
+/// Gives agent pods AWS credentials that carry the session's own name.
+#[derive(Debug, Parser)]
+#[command(name = "fab-session-injector", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what the webhook would do to manifests, without a cluster
+    Inject(Inject),
+    /// Serve admission reviews
+    Webhook(Webhook),
+}
+
+/// Exit codes: 0 done; 1 a pod is refused; 2 the input is wrong; 3 our failure.
+#[derive(Args, Debug)]
+pub struct Inject {
+    /// Manifests in YAML or JSON: pods, workloads with a pod template, lists; - is standard input
+    #[arg(short, long, value_name = "FILE|-")]
+    pub filename: PathBuf,
+    /// The roles of tenants, as YAML: `roles: {<tenant>: <role ARN>}`
+    #[arg(long, value_name = "FILE")]
+    pub roles: PathBuf,
+    /// The namespace in which the pods would be created
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// The tenant of that namespace, where neither its labels nor its name say it
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<TenantName>,
+    /// Who would create the pods, as the API server knows them (userInfo.username)
+    #[arg(long = "as", value_name = "USERNAME", default_value = "")]
+    pub creator: String,
+    /// The AWS region for agents and sidecars
+    #[arg(long, value_name = "REGION")]
+    pub region: Option<String>,
+    /// The webhook's config file; the defaults without it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the difference instead of the manifest
+    #[arg(long, conflicts_with = "patch")]
+    pub diff: bool,
+    /// Print the JSON patch of each object instead of the manifest
+    #[arg(long)]
+    pub patch: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Webhook {
+    /// The config file; the defaults without it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where reviews are served, over TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
+    pub listen: SocketAddr,
+    /// Where /livez, /readyz and /metrics are served, without TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
+    pub health_listen: SocketAddr,
+    /// The serving certificate and its chain, as PEM; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub tls_certificate: PathBuf,
+    /// The certificate's private key, as PEM
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: PathBuf,
+    /// A static role file, instead of the config's
+    #[arg(long, value_name = "FILE")]
+    pub roles: Option<PathBuf>,
+    /// Namespace manifests to go by, instead of an API server's (for trials without a cluster)
+    #[arg(long, value_name = "FILE")]
+    pub namespaces: Option<PathBuf>,
+    /// How many seconds to go on serving after SIGTERM, while clients learn of it
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub linger: u64,
+}

@@ -1,0 +1,228 @@
+//! `inject`: what the webhook would do to manifests, by the same decision, without a cluster.
+
+use std::{
+    fmt::Write as _,
+    io::{IsTerminal, Read, Write, stderr, stdout},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use json_patch::PatchOperation;
+use serde_json::{Value, json};
+use similar::{ChangeTag, TextDiff};
+
+use super::{Failure, environment, read_config, read_text};
+use crate::{
+    admission::{self, Decision},
+    cli::Inject,
+    config::{Config, PodSecurity},
+    directory::{Directory, Source, file},
+    manifest::{self, PodIn},
+    namespaces::{Mode, Namespace, Namespaces},
+};
+
+pub(super) fn run(arguments: &Inject) -> Result<ExitCode, Failure> {
+    let mut config = read_config(arguments.config.as_deref()).map_err(Failure::Input)?;
+    if arguments.region.is_some() {
+        config.region.clone_from(&arguments.region);
+    }
+    let directory = read_directory(&arguments.roles, &config).map_err(Failure::Input)?;
+    let objects = read_objects(&arguments.filename).map_err(Failure::Input)?;
+    let namespaces = Assumed::read(&objects, arguments, &config).map_err(Failure::Input)?;
+
+    let mut output = String::new();
+    let mut refused = false;
+    for object in &objects {
+        let (operations, refusal) = injected(object, arguments, &namespaces, &directory, &config)
+            .map_err(Failure::Input)?;
+        if let Some(refusal) = refusal {
+            refused = true;
+            say(&format!("{}: {refusal}", manifest::title(object)));
+        }
+        render(object, operations, arguments, &mut output).map_err(Failure::Ours)?;
+    }
+    namespaces.say_what_was_assumed();
+    if refused {
+        return Ok(ExitCode::from(1));
+    }
+    stdout()
+        .write_all(output.as_bytes())
+        .context("cannot write to standard output")
+        .map_err(Failure::Ours)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The operations on one object, and why it is refused, if it is.
+fn injected(
+    object: &Value,
+    arguments: &Inject,
+    namespaces: &Assumed,
+    directory: &Directory,
+    config: &Config,
+) -> anyhow::Result<(Vec<PatchOperation>, Option<admission::Refusal>)> {
+    let Some(found) = PodIn::find(object) else {
+        return Ok((Vec::new(), None));
+    };
+    let namespace = arguments.namespace.as_deref().or(found.namespace()).with_context(|| {
+        format!("{} names no namespace; give one by --namespace", manifest::title(object))
+    })?;
+    let snapshot = namespaces.snapshot(namespace);
+    let (decision, operations, warnings) = admission::decide(
+        found.pod.clone(),
+        &arguments.creator,
+        namespace,
+        &snapshot,
+        directory,
+        config,
+    );
+    for warning in warnings {
+        say(&format!("warning: {}: {warning}", manifest::title(object)));
+    }
+    Ok(match decision {
+        Decision::Inject(_) => (found.lift(object, operations), None),
+        Decision::Pass => (Vec::new(), None),
+        Decision::Refuse(refusal) => (Vec::new(), Some(refusal)),
+    })
+}
+
+fn render(
+    object: &Value,
+    operations: Vec<PatchOperation>,
+    arguments: &Inject,
+    output: &mut String,
+) -> anyhow::Result<()> {
+    if arguments.patch {
+        if !operations.is_empty() {
+            let entry = json!({"object": manifest::title(object), "patch": operations});
+            writeln!(output, "{}", serde_json::to_string_pretty(&entry)?)?;
+        }
+        return Ok(());
+    }
+    let before = manifest::write(object)?;
+    let mut changed = object.clone();
+    json_patch::patch(&mut changed, &operations)
+        .context("the patch does not apply to its own object")?;
+    let after = manifest::write(&changed)?;
+    if arguments.diff {
+        if before != after {
+            difference(&manifest::title(object), &before, &after, in_colour(), output)?;
+        }
+    } else {
+        if !output.is_empty() {
+            output.push_str("---\n");
+        }
+        output.push_str(&after);
+    }
+    Ok(())
+}
+
+fn difference(
+    title: &str,
+    before: &str,
+    after: &str,
+    colour: bool,
+    output: &mut String,
+) -> anyhow::Result<()> {
+    let paint = |code: &str, text: &str| {
+        if colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    };
+    writeln!(output, "{}", paint("1", &format!("--- {title}\n+++ {title}, injected")))?;
+    let diff = TextDiff::from_lines(before, after);
+    for hunk in diff.unified_diff().context_radius(3).iter_hunks() {
+        writeln!(output, "{}", paint("36", &hunk.header().to_string()))?;
+        for change in hunk.iter_changes() {
+            let line = change.value().trim_end_matches('\n');
+            let line = match change.tag() {
+                ChangeTag::Delete => paint("31", &format!("-{line}")),
+                ChangeTag::Equal => format!(" {line}"),
+                ChangeTag::Insert => paint("32", &format!("+{line}")),
+            };
+            writeln!(output, "{line}")?;
+        }
+    }
+    Ok(())
+}
+
+/// <https://no-color.org>
+fn in_colour() -> bool {
+    stdout().is_terminal() && environment("NO_COLOR").is_none()
+}
+
+/// What offline runs know of namespaces: what the input says, else that the one in question
+/// is opted in and enforces what agent pods need.
+struct Assumed {
+    from_input: Vec<Namespace>,
+    tenant: Option<crate::session::TenantName>,
+    config: Config,
+}
+
+impl Assumed {
+    fn read(objects: &[Value], arguments: &Inject, config: &Config) -> anyhow::Result<Self> {
+        let mut from_input = Vec::new();
+        for object in objects
+            .iter()
+            .filter(|object| object["kind"] == "Namespace" && object["apiVersion"] == "v1")
+        {
+            from_input.push(read_namespace(object, config)?);
+        }
+        Ok(Self { from_input, tenant: arguments.tenant.clone(), config: config.clone() })
+    }
+
+    fn snapshot(&self, name: &str) -> Namespaces {
+        let said = self.from_input.iter().find(|namespace| namespace.name == name).cloned();
+        let mut namespace = said.unwrap_or_else(|| Namespace {
+            mode: Some(Mode::Enabled),
+            pod_security: self.config.pod_security.max(PodSecurity::Restricted),
+            ..Namespace::read(name, |_| None, &self.config.tenant)
+        });
+        if let Some(tenant) = &self.tenant {
+            namespace.tenant = Ok(tenant.clone());
+        }
+        Namespaces::default().with(namespace)
+    }
+
+    fn say_what_was_assumed(&self) {
+        if self.from_input.is_empty() {
+            say(
+                "assumed: the namespace has the label fab.nanohype.dev/session-injection=enabled and enforces the Pod Security Standard restricted (a Namespace object in the input says otherwise)",
+            );
+        }
+    }
+}
+
+pub(super) fn read_namespace(object: &Value, config: &Config) -> anyhow::Result<Namespace> {
+    let Some(name) = object.pointer("/metadata/name").and_then(Value::as_str) else {
+        bail!("a Namespace in the input has no metadata.name");
+    };
+    let labels = object.pointer("/metadata/labels");
+    Ok(Namespace::read(name, |key| labels?.get(key)?.as_str(), &config.tenant))
+}
+
+fn read_directory(path: &Path, config: &Config) -> anyhow::Result<Directory> {
+    let text = read_text(path)?;
+    let roles = file::parse(&text, &config.roles.allowed)
+        .with_context(|| format!("role file {}", path.display()))?;
+    Ok(Directory::new(Source::File, roles))
+}
+
+fn read_objects(path: &Path) -> anyhow::Result<Vec<Value>> {
+    let text = if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+        text
+    } else {
+        read_text(path)?
+    };
+    let objects =
+        manifest::read(&text).with_context(|| format!("{} is not YAML", path.display()))?;
+    if objects.is_empty() {
+        bail!("{} holds no object", path.display());
+    }
+    Ok(objects)
+}
+
+/// Beside the output, for people. A closed standard error is theirs to close.
+fn say(line: &str) {
+    let _ = writeln!(stderr(), "{line}");
+}

@@ -1,0 +1,189 @@
+//! The handlers of the webhook's port: HTTP on one side, the pure decision on the other.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::{
+    admission::{Answer, Missing, Review},
+    config::Config,
+    directory::keeper::Handle,
+    namespaces::{Mode, watch::Lookup},
+    telemetry::Metrics,
+};
+
+/// The handlers, as a value: tests call it without a port.
+pub fn router(world: Arc<World>) -> Router {
+    let handler = |mode| {
+        move |State(world): State<Arc<World>>, request: Request| async move {
+            review(&world, mode, request).await
+        }
+    };
+    Router::new()
+        .route("/enabled", post(handler(Mode::Enabled)))
+        .route("/audit", post(handler(Mode::Audit)))
+        .with_state(world)
+}
+
+/// What the handlers go by.
+#[derive(Debug)]
+pub struct World {
+    config: Arc<Config>,
+    lookup: Lookup,
+    roles: Handle,
+    metrics: Metrics,
+}
+
+impl World {
+    pub fn new(config: Arc<Config>, lookup: Lookup, roles: Handle, metrics: Metrics) -> Self {
+        Self { config, lookup, roles, metrics }
+    }
+}
+
+async fn review(world: &World, mode: Mode, request: Request) -> Response {
+    let started = Instant::now();
+    let deadline = started + budget(request.uri());
+    match answer(world, mode, request, deadline).await {
+        Ok((answer, record)) => {
+            let Answer { body, decision, code, component, missing: _ } = answer;
+            let Record { uid, namespace, dry_run } = record;
+            let took = started.elapsed();
+            world.metrics.review(mode.as_str(), decision, code, component.as_deref(), took);
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            tracing::info!(
+                uid,
+                namespace,
+                mode = mode.as_str(),
+                decision,
+                code,
+                component,
+                dry_run,
+                micros,
+                "review"
+            );
+            ([(header::CONTENT_TYPE, JSON)], body).into_response()
+        }
+        Err((status, text)) => {
+            world.metrics.rejected(status.as_u16());
+            tracing::warn!(status = status.as_u16(), reason = text, "not a review");
+            (status, format!("{text}\n")).into_response()
+        }
+    }
+}
+
+/// What the log says of a review.
+struct Record {
+    uid: String,
+    namespace: String,
+    dry_run: bool,
+}
+
+async fn answer(
+    world: &World,
+    mode: Mode,
+    request: Request,
+    deadline: Instant,
+) -> Result<(Answer, Record), (StatusCode, String)> {
+    let World { config, lookup, roles, metrics: _ } = world;
+    let body = read_body(request).await?;
+    let review =
+        Review::parse(&body).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+    let mut namespaces = lookup.snapshot();
+    let mut answer = review.answer(mode, &namespaces, &roles.snapshot(), config);
+    // Two things can be missing, each is looked up once, and what a lookup did not bring in
+    // time is refused as unknown.
+    for _ in 0..2 {
+        match answer.missing.take() {
+            None => break,
+            Some(Missing::Namespace(name)) => match lookup.find(&name, deadline).await {
+                Some(namespace) => namespaces = Arc::new(namespaces.with(namespace)),
+                None => break,
+            },
+            Some(Missing::Role(tenant)) => {
+                if timeout_at(deadline, roles.look_up(tenant)).await.is_err() {
+                    break;
+                }
+            }
+        }
+        answer = review.answer(mode, &namespaces, &roles.snapshot(), config);
+    }
+    let record = Record {
+        uid: review.uid().to_owned(),
+        namespace: review.namespace().to_owned(),
+        dry_run: review.is_dry_run(),
+    };
+    Ok((answer, record))
+}
+
+async fn read_body(request: Request<Body>) -> Result<Bytes, (StatusCode, String)> {
+    let is_json = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|media| media.trim().eq_ignore_ascii_case(JSON));
+    if !is_json {
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("want Content-Type: {JSON}")));
+    }
+    let body = Limited::new(request.into_body(), MOST_BYTES).collect();
+    match timeout(BODY, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err((StatusCode::PAYLOAD_TOO_LARGE, format!("a review has at most {MOST_BYTES} bytes")))
+        }
+        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body broke off".to_owned())),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body did not come in time".to_owned())),
+    }
+}
+
+/// How long a review may take. The API server says in `?timeout=` how long it waits, rounded
+/// up to whole seconds, so the last second is not ours.
+fn budget(uri: &Uri) -> Duration {
+    let pairs = uri.query().unwrap_or_default().split('&');
+    let seconds = pairs
+        .filter_map(|pair| pair.strip_prefix("timeout="))
+        .filter_map(|value| value.strip_suffix('s')?.parse::<u64>().ok())
+        .next();
+    match seconds {
+        Some(seconds) => LONGEST.min(Duration::from_secs(seconds.saturating_sub(1))),
+        None => LONGEST,
+    }
+}
+
+const JSON: &str = "application/json";
+/// As long as the API server may wait for any webhook.
+const BODY: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(3);
+/// A request to the API server itself has at most 3 MiB, and a review holds it twice.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_leaves_the_api_server_a_second() {
+        let cases = [
+            ("/enabled", 3),
+            ("/enabled?timeout=5s", 3),
+            ("/enabled?timeout=3s", 2),
+            ("/enabled?timeout=1s", 0),
+            ("/enabled?timeout=0s", 0),
+            ("/enabled?timeout=30s", 3),
+            ("/enabled?a=b&timeout=2s", 1),
+            ("/enabled?timeout=soon", 3),
+        ];
+        for (uri, seconds) in cases {
+            assert_eq!(budget(&uri.parse().unwrap()), Duration::from_secs(seconds), "{uri}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Fills the snapshots that reviews are decided by, and keeps them fresh.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{Failure, inject::read_namespace, read_text};
+use crate::{
+    admission,
+    config::Config,
+    directory::{
+        Directory, Role, Source, file,
+        keeper::{self, Backup, Handle},
+        ssm::ParameterStore,
+    },
+    manifest,
+    namespaces::{
+        Mode, Namespaces,
+        watch::{Lookup, watch as watch_namespaces},
+    },
+    serve::health::Latch,
+    session::TenantName,
+    telemetry::Metrics,
+};
+
+/// Fills the snapshot of namespaces, from now on, and says whose roles are wanted.
+pub(super) async fn follow_namespaces(
+    manifests: Option<&Path>,
+    config: &Arc<Config>,
+    synced: Latch,
+    metrics: &Metrics,
+) -> Result<(Lookup, watch::Receiver<HashSet<TenantName>>), Failure> {
+    let (snapshot, namespaces) = watch::channel(Arc::new(Namespaces::default()));
+    let client = match manifests {
+        Some(path) => {
+            let read = read_namespaces(path, config).map_err(Failure::Input)?;
+            snapshot.send_replace(Arc::new(read));
+            synced.release();
+            // The sender lives on, so that the snapshot stays as it is.
+            tokio::spawn(async move { snapshot.closed().await });
+            None
+        }
+        None => {
+            let client = kube::Client::try_default()
+                .await
+                .context("no API server to watch namespaces of; --namespaces FILE goes without")
+                .map_err(Failure::Ours)?;
+            let (first, mut complete) = watch::channel(false);
+            tokio::spawn(watch_namespaces(client.clone(), config.tenant.clone(), snapshot, first));
+            tokio::spawn(async move {
+                if complete.wait_for(|complete| *complete).await.is_ok() {
+                    synced.release();
+                }
+            });
+            Some(client)
+        }
+    };
+    let (tenants, wanted) = watch::channel(HashSet::new());
+    tokio::spawn(judge_namespaces(
+        namespaces.clone(),
+        Arc::clone(config),
+        metrics.clone(),
+        tenants,
+    ));
+    Ok((Lookup::new(client, config.tenant.clone(), namespaces), wanted))
+}
+
+/// Says of each namespace, as soon as it opted in, whether agents can run in it.
+async fn judge_namespaces(
+    mut namespaces: watch::Receiver<Arc<Namespaces>>,
+    config: Arc<Config>,
+    metrics: Metrics,
+    tenants: watch::Sender<HashSet<TenantName>>,
+) {
+    let mut told: HashMap<String, String> = HashMap::new();
+    loop {
+        let snapshot = Arc::clone(&namespaces.borrow_and_update());
+        let mut unworkable: BTreeMap<&'static str, usize> = BTreeMap::new();
+        let mut reasons = HashMap::new();
+        for namespace in snapshot.iter() {
+            if let Some(refusal) = admission::unworkable(namespace, &config) {
+                *unworkable.entry(refusal.code()).or_default() += 1;
+                let reason = refusal.to_string();
+                if told.get(&namespace.name) != Some(&reason) {
+                    tracing::warn!(
+                        namespace = namespace.name,
+                        reason,
+                        "agent pods of this namespace are refused"
+                    );
+                }
+                reasons.insert(namespace.name.clone(), reason);
+            }
+        }
+        told = reasons;
+        let count = |mode| snapshot.iter().filter(|namespace| namespace.mode == Some(mode)).count();
+        let modes = [Mode::Audit, Mode::Enabled].map(|mode| (mode.as_str(), count(mode)));
+        metrics.namespaces(&modes, &unworkable.into_iter().collect::<Vec<_>>());
+        tenants.send_replace(
+            snapshot.iter().filter_map(|namespace| namespace.tenant.clone().ok()).collect(),
+        );
+        if namespaces.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn read_namespaces(path: &Path, config: &Config) -> anyhow::Result<Namespaces> {
+    let objects = manifest::read(&read_text(path)?)
+        .with_context(|| format!("{} is not YAML", path.display()))?;
+    let namespaces = objects.iter().filter(|object| object["kind"] == "Namespace");
+    namespaces.map(|object| read_namespace(object, config)).collect()
+}
+
+/// Fills the directory, from now on.
+pub(super) async fn follow_roles(
+    config: &Config,
+    wanted: watch::Receiver<HashSet<TenantName>>,
+) -> Result<Handle, Failure> {
+    let backup: Backup = Arc::default();
+    if let Some(path) = &config.roles.file {
+        backup.store(Arc::new(read_roles(path, config).map_err(Failure::Input)?));
+        tokio::spawn(follow_file(path.clone(), config.clone(), Arc::clone(&backup)));
+    }
+    let Some(ssm) = config.roles.ssm.clone() else {
+        return Ok(Handle::fixed(follow_backup(config.roles.file.is_some(), backup)));
+    };
+    let shared = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+    let store = ParameterStore::new(&shared, &ssm);
+    Ok(keeper::start(store, ssm, config.roles.allowed.clone(), backup, wanted))
+}
+
+/// A directory that is the file, whenever it is read anew.
+fn follow_backup(is_file: bool, backup: Backup) -> Arc<ArcSwap<Directory>> {
+    let source = if is_file { Source::File } else { Source::Nowhere };
+    let read =
+        move |roles: &HashMap<TenantName, Arc<Role>>| Directory::new(source.clone(), roles.clone());
+    let snapshot = Arc::new(ArcSwap::from_pointee(read(&backup.load())));
+    let followed = Arc::clone(&snapshot);
+    tokio::spawn(async move {
+        let mut ticks = interval(FILE_TICK);
+        loop {
+            ticks.tick().await;
+            followed.store(Arc::new(read(&backup.load())));
+        }
+    });
+    snapshot
+}
+
+/// Reads the role file again and again; a file that is wrong changes nothing.
+async fn follow_file(path: PathBuf, config: Config, backup: Backup) {
+    let mut ticks = interval(FILE_TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = String::new();
+    loop {
+        ticks.tick().await;
+        match read_roles(&path, &config) {
+            Ok(roles) => {
+                told.clear();
+                backup.store(Arc::new(roles));
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                if told != error {
+                    tracing::warn!(error, "the role file is wrong; going by what it said before");
+                    told = error;
+                }
+            }
+        }
+    }
+}
+
+fn read_roles(path: &Path, config: &Config) -> anyhow::Result<HashMap<TenantName, Arc<Role>>> {
+    let text = read_text(path)?;
+    file::parse(&text, &config.roles.allowed)
+        .with_context(|| format!("role file {}", path.display()))
+}
+
+/// How soon a role file that changed is taken; the kubelet itself needs a minute.
+const FILE_TICK: Duration = Duration::from_secs(5);

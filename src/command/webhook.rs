@@ -1,0 +1,149 @@
+//! `webhook`: the server. It owns the snapshots, and lends them to the pure decision.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::sleep,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    Failure, environment, read_config,
+    reviews::{self, World},
+    snapshots,
+};
+use crate::{
+    cli::Webhook,
+    config::Config,
+    directory::{Role, keeper::Handle},
+    serve::{
+        Transport,
+        health::{self, Readiness},
+        serve,
+        tls::{Certificate, Files},
+    },
+    telemetry::{self, Metrics, Observed},
+};
+
+pub(super) fn run(arguments: Webhook) -> Result<ExitCode, Failure> {
+    telemetry::start_log();
+    let mut config = read_config(arguments.config.as_deref()).map_err(Failure::Input)?;
+    if config.region.is_none() {
+        config.region = environment("AWS_REGION");
+    }
+    if let Some(roles) = &arguments.roles {
+        config.roles.ssm = None;
+        config.roles.file = Some(roles.clone());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+        .map_err(Failure::Ours)?;
+    runtime.block_on(run_async(arguments, config))
+}
+
+async fn run_async(arguments: Webhook, config: Config) -> Result<ExitCode, Failure> {
+    let Webhook {
+        config: _,
+        listen,
+        health_listen,
+        tls_certificate,
+        tls_key,
+        roles: _,
+        namespaces,
+        linger,
+    } = arguments;
+    let files = Files { certificate: tls_certificate, key: tls_key };
+    let certificate =
+        Certificate::load(files).context("serving certificate").map_err(Failure::Input)?;
+    let (readiness, [namespaces_synced]) = Readiness::new(["namespaces"]);
+    let metrics = Metrics::default();
+    let config = Arc::new(config);
+
+    let (lookup, wanted) =
+        snapshots::follow_namespaces(namespaces.as_deref(), &config, namespaces_synced, &metrics)
+            .await?;
+    let roles = snapshots::follow_roles(&config, wanted).await?;
+
+    let state = Arc::new(World::new(config, lookup, roles.clone(), metrics.clone()));
+    let tls = certificate.server_config().context("TLS").map_err(Failure::Ours)?;
+    let reviews = bind(listen).await?;
+    let health = bind(health_listen).await?;
+    tokio::spawn(Arc::clone(&certificate).follow());
+    let observe = move || metrics.render(observed(&certificate, &roles));
+
+    let (stop, stopped) = watch::channel(false);
+    let health_router = health::router(readiness.clone(), observe);
+    let health = tokio::spawn(serve(
+        health,
+        Transport::Plain,
+        health_router,
+        until(stopped.clone()),
+        HEALTH_GRACE,
+    ));
+    let transport = Transport::Tls(TlsAcceptor::from(Arc::new(tls)));
+    let reviews =
+        tokio::spawn(serve(reviews, transport, reviews::router(state), until(stopped), GRACE));
+    tracing::info!(%listen, %health_listen, "serving");
+
+    terminated().await?;
+    tracing::info!("not ready any more; stopping");
+    readiness.stop();
+    sleep(Duration::from_secs(linger)).await;
+    stop.send_replace(true);
+    let finished = reviews.await.unwrap_or(false);
+    health.abort();
+    tracing::info!(finished, "stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn observed(certificate: &Certificate, roles: &Handle) -> Observed {
+    let mut states = [("known", 0), ("missing", 0), ("unreachable", 0), ("unusable", 0)];
+    for (_, role) in roles.snapshot().iter() {
+        let index = match role {
+            Role::Known(_) => 0,
+            Role::NotFound => 1,
+            Role::Unreachable(_) => 2,
+            Role::Unusable(_) => 3,
+        };
+        states[index].1 += 1;
+    }
+    let (taken, unusable) = certificate.reloads();
+    Observed {
+        certificate_reloads: [("taken", taken), ("unusable", unusable)],
+        role_calls: roles.calls().collect(),
+        roles: states.to_vec(),
+    }
+}
+
+async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
+        .map_err(Failure::Ours)
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // A sender that is gone is a stop as well.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn terminated() -> Result<(), Failure> {
+    let wait_for = |kind| signal(kind).context("cannot wait for signals").map_err(Failure::Ours);
+    let mut terminate = wait_for(SignalKind::terminate())?;
+    let mut interrupt = wait_for(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// For what is in flight: a review ends within 3 s of its body, and bodies are small.
+const GRACE: Duration = Duration::from_secs(10);
+const HEALTH_GRACE: Duration = Duration::from_secs(1);

@@ -1,0 +1,193 @@
+//! Which pods are agents, and what each kind is given.
+
+use super::{Glob, Selector, reader::Section};
+
+/// A kind of agent pod: how it is recognised and what it gets.
+#[derive(Clone, Debug)]
+pub struct Component {
+    pub name: String,
+    /// Alternatives, together with the three below: one that holds is enough.
+    pub selectors: Vec<Selector>,
+    pub service_accounts: Vec<Glob>,
+    /// The pod's creator, as the API server knows it (`userInfo.username`).
+    pub creators: Vec<Glob>,
+    /// Any pod of a fenced service account.
+    pub fenced: bool,
+    pub credentials: Credentials,
+    pub session: SessionSource,
+    pub start_gate: StartGate,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Credentials {
+    /// Role and identity as variables only; base credentials stay.
+    Env,
+    /// Not touched at all.
+    Exempt,
+    /// Base credentials are withheld, nothing else.
+    Nothing,
+    /// Session credentials by the sidecar.
+    Sidecar,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SessionSource {
+    /// What a listed creator says, else the pod's uid.
+    CreatorOrUid,
+    PodName,
+    PodUid,
+}
+
+/// What the sidecar waits for before the agent's containers start.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StartGate {
+    /// The first credentials are there.
+    Credentials,
+    /// The sidecar listens.
+    Listening,
+}
+
+/// What a component looks at.
+pub trait Pod {
+    fn creator(&self) -> &str;
+    fn label(&self, key: &str) -> Option<&str>;
+    fn service_account(&self) -> &str;
+}
+
+impl Component {
+    pub fn matches(&self, pod: &impl Pod, is_fenced: impl Fn(&str) -> bool) -> bool {
+        let Self { selectors, service_accounts, creators, fenced, .. } = self;
+        selectors.iter().any(|selector| selector.matches(|key| pod.label(key)))
+            || service_accounts.iter().any(|glob| glob.matches(pod.service_account()))
+            || creators.iter().any(|glob| glob.matches(pod.creator()))
+            || *fenced && is_fenced(pod.service_account())
+    }
+
+    /// Whether one of the selectors asks for this value of the label.
+    pub fn names_value(&self, label: &str, value: &str) -> bool {
+        self.selectors.iter().any(|selector| selector.values_of(label).any(|named| named == value))
+    }
+}
+
+impl StartGate {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Credentials => "credentials",
+            Self::Listening => "listening",
+        }
+    }
+}
+
+pub(super) fn read(root: &mut Section<'_>) -> Vec<Component> {
+    let Some(sections) = root.sections("components") else {
+        return defaults();
+    };
+    let mut components: Vec<Component> = Vec::with_capacity(sections.len());
+    for mut section in sections {
+        let component = Component {
+            name: section.text("name", ""),
+            selectors: section.list("selectors").unwrap_or_default(),
+            service_accounts: section.list("serviceAccounts").unwrap_or_default(),
+            creators: section.list("creators").unwrap_or_default(),
+            fenced: section.truth("fenced"),
+            credentials: section.choice("credentials", Credentials::Sidecar, CREDENTIALS),
+            session: section.choice("session", SessionSource::CreatorOrUid, SESSION_SOURCES),
+            start_gate: section.choice("startGate", StartGate::Credentials, START_GATES),
+        };
+        judge(&component, &components, &section);
+        section.close();
+        components.push(component);
+    }
+    if !components.iter().any(|component| component.fenced) {
+        root.problem(
+            "components",
+            "no component has fenced: true, so a pod of a fenced service account could go unseen; set it on the last one",
+        );
+    }
+    components
+}
+
+fn judge(component: &Component, earlier: &[Component], section: &Section<'_>) {
+    let Component { name, selectors, service_accounts, creators, fenced, credentials, .. } =
+        component;
+    if !is_plain(name) {
+        section.problem("name", "want 1 to 63 characters of a-z, 0-9 and '-'");
+    }
+    if earlier.iter().any(|other| other.name == *name) {
+        section.problem(
+            "name",
+            format!("{name:?} is the name of an earlier component; choose another"),
+        );
+    }
+    if selectors.is_empty() && service_accounts.is_empty() && creators.is_empty() && !fenced {
+        section.problem(
+            "",
+            "matches no pod; give it selectors, serviceAccounts, creators or fenced: true",
+        );
+    }
+    if matches!(credentials, Credentials::Env | Credentials::Exempt) && !selectors.is_empty() {
+        section.problem(
+            "selectors",
+            "a tenant writes labels, so they cannot choose credentials: env or exempt; use serviceAccounts or creators",
+        );
+    }
+}
+
+/// The name becomes a value of an annotation and of a metric's label.
+fn is_plain(name: &str) -> bool {
+    (1..=63).contains(&name.len()) && name.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'))
+}
+
+fn defaults() -> Vec<Component> {
+    let labels = |texts: &[&str]| texts.iter().filter_map(|text| text.parse().ok()).collect();
+    vec![
+        Component {
+            name: "dispatcher".to_owned(),
+            selectors: labels(&["fab.nanohype.dev/component=dispatcher"]),
+            service_accounts: vec![Glob::new("fab")],
+            creators: Vec::new(),
+            fenced: false,
+            credentials: Credentials::Sidecar,
+            session: SessionSource::CreatorOrUid,
+            start_gate: StartGate::Listening,
+        },
+        Component {
+            name: "fleet".to_owned(),
+            selectors: labels(&["agents.nanohype.dev/agent"]),
+            service_accounts: Vec::new(),
+            creators: Vec::new(),
+            fenced: false,
+            credentials: Credentials::Nothing,
+            session: SessionSource::CreatorOrUid,
+            start_gate: StartGate::Credentials,
+        },
+        Component {
+            name: "runtime".to_owned(),
+            selectors: labels(&[
+                "fab.nanohype.dev/component=runtime",
+                "app.kubernetes.io/component=agent-sandbox",
+                "agents.nanohype.dev/agentsandbox",
+            ]),
+            service_accounts: Vec::new(),
+            creators: Vec::new(),
+            fenced: true,
+            credentials: Credentials::Sidecar,
+            session: SessionSource::CreatorOrUid,
+            start_gate: StartGate::Credentials,
+        },
+    ]
+}
+
+const CREDENTIALS: &[(&str, Credentials)] = &[
+    ("sidecar", Credentials::Sidecar),
+    ("env", Credentials::Env),
+    ("none", Credentials::Nothing),
+    ("exempt", Credentials::Exempt),
+];
+const SESSION_SOURCES: &[(&str, SessionSource)] = &[
+    ("creator-or-uid", SessionSource::CreatorOrUid),
+    ("pod-uid", SessionSource::PodUid),
+    ("pod-name", SessionSource::PodName),
+];
+const START_GATES: &[(&str, StartGate)] =
+    &[("credentials", StartGate::Credentials), ("listening", StartGate::Listening)];

@@ -1,0 +1,239 @@
+//! Reads a YAML tree key by key and remembers every problem instead of stopping at the first.
+
+use std::{cell::RefCell, fmt, str::FromStr};
+
+use serde_json::{Map, Value};
+
+/// One thing that is wrong, and where: `components[1].credentials: ...`.
+#[derive(Debug)]
+pub struct Problem {
+    pub(super) place: String,
+    rule: String,
+}
+
+#[derive(Default)]
+pub(super) struct Reader {
+    problems: RefCell<Vec<Problem>>,
+}
+
+/// A mapping that is being read. What nobody took when it is closed is an unknown key.
+pub(super) struct Section<'r> {
+    reader: &'r Reader,
+    place: String,
+    entries: Map<String, Value>,
+}
+
+impl Problem {
+    pub(super) fn syntax(error: &serde_saphyr::Error) -> Self {
+        Self { place: "the file".to_owned(), rule: format!("is not YAML: {error}") }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.rule)
+    }
+}
+
+impl Reader {
+    pub(super) fn root(&self, value: Value) -> Section<'_> {
+        self.open(String::new(), value)
+    }
+
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        self.problems.into_inner()
+    }
+
+    fn open(&self, place: String, value: Value) -> Section<'_> {
+        let entries = match value {
+            Value::Object(entries) => entries,
+            Value::Null => Map::new(),
+            _ => {
+                let named = if place.is_empty() { "the file" } else { &place };
+                self.problem(named.to_owned(), "want a mapping of keys to values");
+                Map::new()
+            }
+        };
+        Section { reader: self, place, entries }
+    }
+
+    fn problem(&self, place: String, rule: impl fmt::Display) {
+        self.problems.borrow_mut().push(Problem { place, rule: rule.to_string() });
+    }
+}
+
+impl<'r> Section<'r> {
+    /// Says that `key` breaks `rule`; an empty key means the section itself.
+    pub(super) fn problem(&self, key: &str, rule: impl fmt::Display) {
+        self.reader.problem(self.at(key), rule);
+    }
+
+    /// Each key that was not taken is unknown.
+    pub(super) fn close(self) {
+        for key in self.entries.keys() {
+            self.reader.problem(self.at(key), "unknown key; remove it or correct its spelling");
+        }
+    }
+
+    /// A value by the `FromStr` of its noun; a number counts as its digits.
+    pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(&mut self, key: &str, default: T) -> T {
+        match self.scalar(key) {
+            Some(text) => text.parse().unwrap_or_else(|error| {
+                self.problem(key, error);
+                default
+            }),
+            None => default,
+        }
+    }
+
+    /// As [`Self::parsed`], where an absent or empty value is nothing.
+    pub(super) fn optional<T: FromStr<Err: fmt::Display>>(&mut self, key: &str) -> Option<T> {
+        let text = self.scalar(key).filter(|text| !text.is_empty())?;
+        text.parse().map_err(|error| self.problem(key, error)).ok()
+    }
+
+    pub(super) fn text(&mut self, key: &str, default: &str) -> String {
+        self.scalar(key).unwrap_or_else(|| default.to_owned())
+    }
+
+    pub(super) fn truth(&mut self, key: &str) -> bool {
+        match self.take(key) {
+            None => false,
+            Some(Value::Bool(truth)) => truth,
+            Some(_) => {
+                self.problem(key, "want true or false");
+                false
+            }
+        }
+    }
+
+    /// A number within `range`.
+    pub(super) fn number(
+        &mut self,
+        key: &str,
+        default: u64,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> u64 {
+        let number = match self.take(key) {
+            None => return default,
+            Some(value) => value.as_u64(),
+        };
+        number.filter(|number| range.contains(number)).unwrap_or_else(|| {
+            self.problem(
+                key,
+                format!("want a whole number from {} to {}", range.start(), range.end()),
+            );
+            default
+        })
+    }
+
+    /// One of the named values.
+    pub(super) fn choice<T: Copy>(&mut self, key: &str, default: T, choices: &[(&str, T)]) -> T {
+        let found = match self.take(key) {
+            None => return default,
+            Some(value) => value,
+        };
+        let name = found.as_str().unwrap_or_default();
+        match choices.iter().find(|(choice, _)| *choice == name) {
+            Some(&(_, chosen)) => chosen,
+            None => {
+                let names: Vec<&str> = choices.iter().map(|&(name, _)| name).collect();
+                self.problem(key, format!("want one of {}", names.join(", ")));
+                default
+            }
+        }
+    }
+
+    pub(super) fn texts(&mut self, key: &str, default: &[&str]) -> Vec<String> {
+        self.list(key).unwrap_or_else(|| default.iter().map(|&text| text.to_owned()).collect())
+    }
+
+    pub(super) fn list<T: FromStr<Err: fmt::Display>>(&mut self, key: &str) -> Option<Vec<T>> {
+        let place = self.at(key);
+        let items = self.array(key)?;
+        let mut parsed = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            match text_of(&item).map(|text| text.parse()) {
+                Some(Ok(item)) => parsed.push(item),
+                Some(Err(error)) => self.reader.problem(format!("{place}[{index}]"), error),
+                None => self.reader.problem(format!("{place}[{index}]"), "want text"),
+            }
+        }
+        Some(parsed)
+    }
+
+    pub(super) fn section(&mut self, key: &str) -> Section<'r> {
+        let value = self.take(key).unwrap_or(Value::Null);
+        self.reader.open(self.at(key), value)
+    }
+
+    /// As [`Self::section`], where an absent or null value is nothing.
+    pub(super) fn optional_section(&mut self, key: &str) -> Option<Section<'r>> {
+        let value = self.take(key)?;
+        Some(self.reader.open(self.at(key), value))
+    }
+
+    pub(super) fn sections(&mut self, key: &str) -> Option<Vec<Section<'r>>> {
+        let place = self.at(key);
+        let items = self.array(key)?;
+        let sections = items.into_iter().enumerate();
+        Some(
+            sections
+                .map(|(index, item)| self.reader.open(format!("{place}[{index}]"), item))
+                .collect(),
+        )
+    }
+
+    /// A mapping whose keys are the user's own.
+    pub(super) fn pairs(&mut self, key: &str) -> Vec<(String, String)> {
+        let section = self.section(key);
+        let mut pairs = Vec::with_capacity(section.entries.len());
+        for (name, value) in &section.entries {
+            match text_of(value) {
+                Some(text) => pairs.push((name.clone(), text)),
+                None => section.problem(name, "want text"),
+            }
+        }
+        pairs
+    }
+
+    fn array(&mut self, key: &str) -> Option<Vec<Value>> {
+        match self.take(key)? {
+            Value::Array(items) => Some(items),
+            _ => {
+                self.problem(key, "want a list");
+                None
+            }
+        }
+    }
+
+    fn scalar(&mut self, key: &str) -> Option<String> {
+        let value = self.take(key)?;
+        let text = text_of(&value);
+        if text.is_none() {
+            self.problem(key, "want text");
+        }
+        text
+    }
+
+    fn take(&mut self, key: &str) -> Option<Value> {
+        self.entries.shift_remove(key).filter(|value| !value.is_null())
+    }
+
+    fn at(&self, key: &str) -> String {
+        match (&*self.place, key) {
+            (place, "") => place.to_owned(),
+            ("", key) => key.to_owned(),
+            (place, key) => format!("{place}.{key}"),
+        }
+    }
+}
+
+fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        _ => None,
+    }
+}

@@ -1,0 +1,211 @@
+//! Where the tenants' session-broker roles are looked up, and which are believed.
+
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use super::reader::Section;
+use crate::session::{RoleArn, TenantName};
+
+#[derive(Clone, Debug)]
+pub struct Roles {
+    pub ssm: Option<Ssm>,
+    /// A static role file: the authority where SSM is not asked, else its backup.
+    pub file: Option<PathBuf>,
+    pub allowed: Allowed,
+}
+
+/// How SSM Parameter Store is asked.
+#[derive(Clone, Debug)]
+pub struct Ssm {
+    pub parameter: ParameterTemplate,
+    /// None: the SDK's own.
+    pub region: Option<String>,
+    /// None: AWS's.
+    pub endpoint: Option<String>,
+    /// How many calls a second the background may make. An account has 40 a second for all
+    /// GetParameter calls of all its programs.
+    /// <https://docs.aws.amazon.com/general/latest/gr/ssm.html>
+    pub calls_per_second: u32,
+    /// How old an ARN may get before it is asked for again.
+    pub refresh: Duration,
+    /// How old an ARN may get while SSM cannot be asked.
+    pub stale: Duration,
+    /// How long "there is none" is believed.
+    pub negative: Duration,
+}
+
+/// A parameter's name in which `{tenant}` stands for the tenant.
+#[derive(Clone, Debug)]
+pub struct ParameterTemplate(String);
+
+#[derive(Debug, thiserror::Error)]
+pub enum NotAParameterTemplate {
+    #[error("has {0:?}; SSM allows letters, digits and _.-/ in a parameter's name")]
+    Character(char),
+    #[error("does not start with '/'")]
+    Relative,
+    #[error("has no {{tenant}}, so all tenants would share one role")]
+    Tenantless,
+}
+
+/// Role ARNs that are believed, whoever published them. An empty list allows all.
+#[derive(Clone, Debug, Default)]
+pub struct Allowed {
+    pub partitions: Vec<String>,
+    pub accounts: Vec<String>,
+    pub path_prefixes: Vec<String>,
+}
+
+impl Roles {
+    pub(super) fn read(mut section: Section<'_>, cluster: &str) -> Self {
+        let mut allow = section.section("allow");
+        let allowed = Allowed {
+            partitions: allow.texts("partitions", &[]),
+            accounts: allow.texts("accounts", &[]),
+            path_prefixes: allow.texts("pathPrefixes", &[]),
+        };
+        for (index, account) in allowed.accounts.iter().enumerate() {
+            if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
+                allow.problem(&format!("accounts[{index}]"), "want 12 digits, in quotes");
+            }
+        }
+        for (index, prefix) in allowed.path_prefixes.iter().enumerate() {
+            if !prefix.starts_with('/') || !prefix.ends_with('/') {
+                allow.problem(
+                    &format!("pathPrefixes[{index}]"),
+                    "want a path that starts and ends with '/'",
+                );
+            }
+        }
+        let ssm = section.optional_section("ssm").map(|ssm| Ssm::read(ssm, cluster));
+        let roles = Self { ssm, file: section.optional("file"), allowed };
+        allow.close();
+        section.close();
+        roles
+    }
+}
+
+impl Ssm {
+    fn read(mut section: Section<'_>, cluster: &str) -> Self {
+        let seconds = |section: &mut Section<'_>, key, default, most| {
+            Duration::from_secs(section.number(key, default, 1..=most))
+        };
+        let text = section.text("parameter", DEFAULT_PARAMETER);
+        if text.contains("{cluster}") && cluster.is_empty() {
+            section.problem(
+                "parameter",
+                "has {cluster}, but the config's key cluster is empty; set it",
+            );
+        }
+        let parameter = text.replace("{cluster}", cluster).parse().unwrap_or_else(|error| {
+            if !(text.contains("{cluster}") && cluster.is_empty()) {
+                section.problem("parameter", error);
+            }
+            ParameterTemplate(String::new())
+        });
+        let ssm = Self {
+            parameter,
+            region: section.optional("region"),
+            endpoint: section.optional("endpoint"),
+            calls_per_second: u32::try_from(section.number("callsPerSecond", 10, 1..=1000))
+                .unwrap_or(10),
+            refresh: seconds(&mut section, "refreshSeconds", 300, DAY),
+            stale: seconds(&mut section, "staleSeconds", DAY, 7 * DAY),
+            negative: seconds(&mut section, "negativeSeconds", 10, DAY),
+        };
+        section.close();
+        ssm
+    }
+}
+
+impl ParameterTemplate {
+    /// The name of the tenant's parameter.
+    pub fn of(&self, tenant: &TenantName) -> String {
+        self.0.replace("{tenant}", tenant.as_str())
+    }
+}
+
+impl fmt::Display for ParameterTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for ParameterTemplate {
+    type Err = NotAParameterTemplate;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        if !s.starts_with('/') {
+            return Err(NotAParameterTemplate::Relative);
+        }
+        if !s.contains("{tenant}") {
+            return Err(NotAParameterTemplate::Tenantless);
+        }
+        let filled = s.replace("{tenant}", "t");
+        match filled.chars().find(|&c| !c.is_ascii_alphanumeric() && !"_.-/".contains(c)) {
+            Some(found) => Err(NotAParameterTemplate::Character(found)),
+            None => Ok(Self(s.to_owned())),
+        }
+    }
+}
+
+impl Allowed {
+    /// Which list, if any, does not have this role.
+    pub fn refuses(&self, role: &RoleArn) -> Option<&'static str> {
+        let Self { partitions, accounts, path_prefixes } = self;
+        let lacks = |list: &[String], holds: &dyn Fn(&str) -> bool| {
+            !list.is_empty() && !list.iter().any(|item| holds(item))
+        };
+        if lacks(partitions, &|partition| partition == role.partition()) {
+            return Some("partitions");
+        }
+        if lacks(accounts, &|account| account == role.account()) {
+            return Some("accounts");
+        }
+        if lacks(path_prefixes, &|prefix| role.path_and_name().starts_with(prefix)) {
+            return Some("pathPrefixes");
+        }
+        None
+    }
+}
+
+const DAY: u64 = 86_400;
+const DEFAULT_PARAMETER: &str =
+    "/eks-agent-platform/{cluster}/tenant-substrate/{tenant}/session_role_arn";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allows_what_every_list_has() {
+        let allowed = Allowed {
+            partitions: vec!["aws".to_owned()],
+            accounts: vec!["111122223333".to_owned()],
+            path_prefixes: vec!["/eks-agent-platform/tenants/".to_owned()],
+        };
+        let cases = [
+            ("arn:aws:iam::111122223333:role/eks-agent-platform/tenants/r", None),
+            ("arn:aws-cn:iam::111122223333:role/eks-agent-platform/tenants/r", Some("partitions")),
+            ("arn:aws:iam::999922223333:role/eks-agent-platform/tenants/r", Some("accounts")),
+            (
+                "arn:aws:iam::111122223333:role/eks-agent-platform/tenants-evil/r",
+                Some("pathPrefixes"),
+            ),
+            ("arn:aws:iam::111122223333:role/r", Some("pathPrefixes")),
+        ];
+        for (arn, want) in cases {
+            let role = arn.parse().unwrap();
+            assert_eq!(allowed.refuses(&role), want, "{arn}");
+            assert_eq!(Allowed::default().refuses(&role), None, "{arn}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_names_the_tenant() {
+        let template: ParameterTemplate = "/p/{tenant}/arn".parse().unwrap();
+        assert_eq!(template.of(&"acme".parse().unwrap()), "/p/acme/arn");
+        for text in ["p/{tenant}", "/p/arn", "/p/{tenant}/{other}", "/p/{tenant} "] {
+            assert!(text.parse::<ParameterTemplate>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+use std::{fmt, str::FromStr};
+
+/// A label selector in kubectl's syntax, as far as a component needs it: `key` (the label is
+/// there) and `key=value`, joined by ',' where all must hold.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Selector(Vec<Requirement>);
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Requirement {
+    key: String,
+    value: Option<String>,
+}
+
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotASelector {
+    #[error("a requirement is empty; want key or key=value, joined by ','")]
+    Empty,
+    #[error(
+        "{0:?} is more than key or key=value; write other operators as components of their own"
+    )]
+    Operator(String),
+}
+
+impl Selector {
+    pub fn matches<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> bool {
+        self.0.iter().all(|Requirement { key, value }| match (label(key), value) {
+            (Some(found), Some(wanted)) => found == wanted,
+            (found, None) => found.is_some(),
+            (None, Some(_)) => false,
+        })
+    }
+
+    /// The values that this selector asks for of the label `key`.
+    pub(super) fn values_of<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        let requirements = self.0.iter().filter(move |requirement| requirement.key == key);
+        requirements.filter_map(|requirement| requirement.value.as_deref())
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Requirement { key, value }) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "," };
+            write!(f, "{separator}{key}")?;
+            if let Some(value) = value {
+                write!(f, "={value}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Selector {
+    type Err = NotASelector;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        s.split(',').map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl FromStr for Requirement {
+    type Err = NotASelector;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let (key, value) = match s.trim().split_once('=') {
+            Some((key, value)) => (key, Some(value.to_owned())),
+            None => (s.trim(), None),
+        };
+        if key.is_empty() {
+            return Err(NotASelector::Empty);
+        }
+        let stray = |text: &str| text.contains(|c: char| c.is_whitespace() || "!=()".contains(c));
+        if stray(key) || value.as_deref().is_some_and(stray) {
+            return Err(NotASelector::Operator(s.to_owned()));
+        }
+        Ok(Self { key: key.to_owned(), value })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_when_all_requirements_do() {
+        let labels = [("app", "agent"), ("tier", "")];
+        let label =
+            |key: &str| labels.iter().find(|(name, _)| *name == key).map(|&(_, value)| value);
+        let cases = [
+            ("app", true),
+            ("app=agent", true),
+            ("app=agent,tier", true),
+            ("tier=", true),
+            ("app=", false),
+            ("app=agents", false),
+            ("app,none", false),
+        ];
+        for (text, want) in cases {
+            let selector: Selector = text.parse().unwrap();
+            assert_eq!(selector.matches(label), want, "{text:?}");
+            assert_eq!(selector.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn refuses_what_it_would_not_honour() {
+        for text in ["", "a,", "=b", "!a", "a!=b", "a==b", "a in (b)", "a notin (b,c)"] {
+            assert!(text.parse::<Selector>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Which role each tenant's sessions assume, as a snapshot.
+//!
+//! Nothing here does I/O, except in [`ssm`] and [`keeper`], which fill the snapshot.
+
+pub mod file;
+pub mod keeper;
+pub mod ssm;
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use crate::{
+    config::{Allowed, ParameterTemplate},
+    session::{NotARoleArn, RoleArn, TenantName},
+};
+
+/// An immutable snapshot. A tenant that is not in it was not asked for yet.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    roles: HashMap<TenantName, Arc<Role>>,
+    source: Source,
+}
+
+/// What is known of a tenant's role.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Role {
+    Known(RoleArn),
+    /// The source was asked and has none.
+    NotFound,
+    /// The source could not be asked, and nothing is remembered.
+    Unreachable(Cause),
+    Unusable(Unusable),
+}
+
+/// Why SSM gave no answer.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Cause {
+    /// The webhook's own role may not read the parameter.
+    Denied,
+    /// SSM answered with another error.
+    Failed,
+    NoAnswer,
+    Throttled,
+}
+
+/// Why a published value is not taken.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Unusable {
+    Malformed(NotARoleArn),
+    /// A valid ARN which the config's list of this name does not have.
+    NotAllowed {
+        list: &'static str,
+    },
+    /// A secret type for a value that is none; it would need a key of KMS.
+    SecureString,
+    /// StringList.
+    WrongType,
+}
+
+/// Where roles are published.
+#[derive(Clone, Debug)]
+pub enum Source {
+    File,
+    /// No source is configured.
+    Nowhere,
+    Ssm(ParameterTemplate),
+}
+
+impl Directory {
+    pub fn new(source: Source, roles: HashMap<TenantName, Arc<Role>>) -> Self {
+        Self { roles, source }
+    }
+
+    pub fn role(&self, tenant: &TenantName) -> Option<&Role> {
+        match (self.roles.get(tenant), &self.source) {
+            (Some(role), _) => Some(role),
+            (None, Source::Ssm(_)) => None,
+            // A file is read whole: what is not in it does not exist.
+            (None, Source::File | Source::Nowhere) => Some(&Role::NotFound),
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&TenantName, &Role)> {
+        self.roles.iter().map(|(tenant, role)| (tenant, role.as_ref()))
+    }
+
+    /// Where the tenant's role is to be published, for people.
+    pub fn place(&self, tenant: &TenantName) -> String {
+        match &self.source {
+            Source::File => format!("entry {tenant} of the static role file"),
+            Source::Nowhere => {
+                format!("source for tenant {tenant} (config: roles.ssm or roles.file)")
+            }
+            Source::Ssm(template) => format!("SSM parameter {}", template.of(tenant)),
+        }
+    }
+}
+
+impl Role {
+    /// What a published text is worth.
+    pub fn judge(text: &str, allowed: &Allowed) -> Self {
+        match text.parse() {
+            Err(rule) => Self::Unusable(Unusable::Malformed(rule)),
+            Ok(role) => match allowed.refuses(&role) {
+                Some(list) => Self::Unusable(Unusable::NotAllowed { list }),
+                None => Self::Known(role),
+            },
+        }
+    }
+}
+
+impl Cause {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Denied => "access denied",
+            Self::Failed => "an error",
+            Self::NoAnswer => "no answer",
+            Self::Throttled => "throttled",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,86 @@
+//! SSM Parameter Store as a place where role ARNs are published.
+
+use std::{collections::HashMap, time::Duration};
+
+use aws_sdk_ssm::{
+    Client,
+    error::{ProvideErrorMetadata, SdkError},
+    operation::get_parameters::GetParametersError,
+    types::{Parameter, ParameterType},
+};
+
+use super::{
+    Cause,
+    keeper::{Failure, Published, Publisher},
+};
+use crate::config::Ssm;
+
+/// Asks one account's Parameter Store. The keeper does the retrying, so that each call that
+/// AWS counts is one that we count.
+#[derive(Clone, Debug)]
+pub struct ParameterStore(Client);
+
+impl ParameterStore {
+    /// `shared` is the SDK's default chain: credentials, region, endpoint, FIPS, dual-stack.
+    pub fn new(shared: &aws_config::SdkConfig, ssm: &Ssm) -> Self {
+        let timeouts = aws_sdk_ssm::config::timeout::TimeoutConfig::builder()
+            .connect_timeout(Duration::from_millis(500))
+            .operation_attempt_timeout(ATTEMPT)
+            .build();
+        let mut config = aws_sdk_ssm::config::Builder::from(shared)
+            .retry_config(aws_sdk_ssm::config::retry::RetryConfig::disabled())
+            .timeout_config(timeouts);
+        if let Some(region) = &ssm.region {
+            config = config.region(aws_sdk_ssm::config::Region::new(region.clone()));
+        }
+        if let Some(endpoint) = &ssm.endpoint {
+            config = config.endpoint_url(endpoint);
+        }
+        Self(Client::from_conf(config.build()))
+    }
+}
+
+impl Publisher for ParameterStore {
+    async fn ask(&self, names: Vec<String>) -> Result<Vec<Published>, Failure> {
+        let call = self.0.get_parameters().set_names(Some(names.clone())).with_decryption(false);
+        let answer = call.send().await.map_err(|error| failure(&error))?;
+        let mut found: HashMap<String, Published> = HashMap::new();
+        for parameter in answer.parameters.unwrap_or_default() {
+            if let Some(name) = parameter.name.clone() {
+                found.insert(name, published(parameter));
+            }
+        }
+        Ok(names.iter().map(|name| found.remove(name).unwrap_or(Published::Absent)).collect())
+    }
+}
+
+fn published(parameter: Parameter) -> Published {
+    match parameter.r#type {
+        Some(ParameterType::String) => Published::Text(parameter.value.unwrap_or_default()),
+        Some(ParameterType::SecureString) => Published::SecureString,
+        _ => Published::OtherType,
+    }
+}
+
+/// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/CommonErrors.html>
+fn failure(error: &SdkError<GetParametersError>) -> Failure {
+    let SdkError::ServiceError(service) = error else {
+        return Failure::Unreachable(Cause::NoAnswer);
+    };
+    match service.err().code() {
+        Some(
+            "AccessDeniedException"
+            | "AccessDenied"
+            | "UnrecognizedClientException"
+            | "ExpiredTokenException",
+        ) => Failure::Unreachable(Cause::Denied),
+        Some("ThrottlingException" | "Throttling" | "RequestLimitExceeded" | "TooManyUpdates") => {
+            Failure::Unreachable(Cause::Throttled)
+        }
+        Some("ValidationException") => Failure::Names,
+        _ => Failure::Unreachable(Cause::Failed),
+    }
+}
+
+/// Three attempts fit into the three seconds that a review has at most.
+const ATTEMPT: Duration = Duration::from_millis(900);

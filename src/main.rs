@@ -1,0 +1,20 @@
+//! Parses the command line, runs the command, maps its end to an exit code.
+
+use std::{
+    io::{Write, stderr},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use fab_session_injector::{cli::Cli, command};
+
+fn main() -> ExitCode {
+    match command::run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(failure) => {
+            // Nobody is left to tell where standard error is closed.
+            let _ = writeln!(stderr(), "fab-session-injector: {failure}");
+            failure.exit_code()
+        }
+    }
+}

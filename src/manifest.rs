@@ -1,0 +1,174 @@
+//! YAML in, pods and pod templates found, YAML out.
+
+use json_patch::{PatchOperation, jsonptr::PointerBuf};
+use serde_json::{Map, Value, json};
+
+/// Reads every document; the items of a List count as documents of their own.
+pub fn read(text: &str) -> Result<Vec<Value>, serde_saphyr::Error> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text)?;
+    let mut objects = Vec::with_capacity(documents.len());
+    for mut document in documents.into_iter().filter(|document| !document.is_null()) {
+        let is_list =
+            document.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
+        match document.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) if is_list => objects.extend(items),
+            Some(items) => {
+                document["items"] = items;
+                objects.push(document);
+            }
+            None => objects.push(document),
+        }
+    }
+    Ok(objects)
+}
+
+/// One document in YAML.
+pub fn write(object: &Value) -> Result<String, serde_saphyr::SerializeError> {
+    serde_saphyr::to_string(object)
+}
+
+/// A pod in an object: the object itself, or its template.
+#[derive(Debug)]
+pub struct PodIn {
+    /// As the API server would be asked to create it.
+    pub pod: Value,
+    /// Where in the object the pod's `metadata` and `spec` are.
+    path: PointerBuf,
+    namespace: Option<String>,
+}
+
+impl PodIn {
+    /// None: there is no pod in an object of this kind.
+    pub fn find(object: &Value) -> Option<Self> {
+        let kind = object.get("kind")?.as_str()?;
+        let api_version = object.get("apiVersion")?.as_str()?;
+        let (tokens, owner_suffix): (&[&str], &str) = match (api_version, kind) {
+            ("v1", "Pod") => (&[], ""),
+            ("apps/v1", "DaemonSet" | "ReplicaSet") => (&["spec", "template"], "-"),
+            // A ReplicaSet of its own and then the pod: two random parts.
+            ("apps/v1", "Deployment") => (&["spec", "template"], "-xxxxxxxxxx-"),
+            ("apps/v1", "StatefulSet") | ("batch/v1", "Job") => (&["spec", "template"], "-"),
+            ("batch/v1", "CronJob") => (&["spec", "jobTemplate", "spec", "template"], "-xxxxxxxx-"),
+            _ => return None,
+        };
+        let path = PointerBuf::from_tokens(tokens.iter().copied());
+        let found = path.resolve(object).ok()?;
+        let text =
+            |field: &str| object.pointer(&format!("/metadata/{field}")).and_then(Value::as_str);
+        let mut metadata =
+            found.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+        if !tokens.is_empty()
+            && let Some(owner) = text("name")
+        {
+            metadata.insert("generateName".to_owned(), format!("{owner}{owner_suffix}").into());
+        }
+        let spec = found.get("spec").cloned().unwrap_or(Value::Object(Map::new()));
+        Some(Self {
+            pod: json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}),
+            path,
+            namespace: text("namespace").map(str::to_owned),
+        })
+    }
+
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// The pod's operations, as operations on the whole object.
+    pub fn lift(&self, object: &Value, operations: Vec<PatchOperation>) -> Vec<PatchOperation> {
+        let mut lifted = Vec::with_capacity(operations.len() + 1);
+        let metadata = self.path.with_trailing_token("metadata");
+        if metadata.resolve(object).map_or(true, Value::is_null) {
+            lifted.push(PatchOperation::Add(json_patch::AddOperation {
+                path: metadata,
+                value: json!({}),
+            }));
+        }
+        lifted.extend(operations.into_iter().map(|mut operation| {
+            let at = match &mut operation {
+                PatchOperation::Add(add) => &mut add.path,
+                PatchOperation::Copy(copy) => &mut copy.path,
+                PatchOperation::Move(moved) => &mut moved.path,
+                PatchOperation::Remove(remove) => &mut remove.path,
+                PatchOperation::Replace(replace) => &mut replace.path,
+                PatchOperation::Test(test) => &mut test.path,
+            };
+            let mut path = self.path.clone();
+            path.append(&*at);
+            *at = path;
+            operation
+        }));
+        lifted
+    }
+}
+
+/// `Pod/session-a` and the like, for people.
+pub fn title(object: &Value) -> String {
+    let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
+    let name = text("/metadata/name").or(text("/metadata/generateName")).unwrap_or("<unnamed>");
+    format!("{}/{name}", text("/kind").unwrap_or("<no kind>"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_survives_the_round_trip() {
+        let tricky = json!({"a": ["true", "yes", "on", "null", "~", "1", "1e3", "0x1f", "01", "1:30", "", " x ", "#", "- a", "a: b", "é\n\tb\n", "2001-01-01", "*a", "&a", "!t", "{x", "[y", "%d", "@e", "`f", "no", "n", "y", ".5", "-", "?", "|", ">", "'q'", "\"d\"", "\u{7f}", "<<"], "n": [1, -2, 1.5, true, false, null], "yes": "key", "1": "one"});
+        let text = write(&tricky).unwrap();
+        assert_eq!(read(&text).unwrap(), [tricky], "{text}");
+    }
+
+    #[test]
+    fn documents_and_lists_come_apart() {
+        let text = "a: 1\n---\n# nothing\n---\nkind: List\napiVersion: v1\nitems: [{b: 2}, {c: 3}]\n---\nkind: Pod\nitems: [1]\n";
+        assert_eq!(
+            read(text).unwrap(),
+            [
+                json!({"a": 1}),
+                json!({"b": 2}),
+                json!({"c": 3}),
+                json!({"kind": "Pod", "items": [1]})
+            ]
+        );
+    }
+
+    #[test]
+    fn finds_pods_and_templates() {
+        let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": []}});
+        let cases = [
+            ("v1", "Pod", None),
+            ("apps/v1", "Deployment", Some("/spec/template")),
+            ("apps/v1", "DaemonSet", Some("/spec/template")),
+            ("apps/v1", "ReplicaSet", Some("/spec/template")),
+            ("apps/v1", "StatefulSet", Some("/spec/template")),
+            ("batch/v1", "Job", Some("/spec/template")),
+            ("batch/v1", "CronJob", Some("/spec/jobTemplate/spec/template")),
+        ];
+        for (api_version, kind, path) in cases {
+            let object = match kind {
+                "Pod" => {
+                    json!({"apiVersion": api_version, "kind": kind, "metadata": template["metadata"], "spec": template["spec"]})
+                }
+                "CronJob" => {
+                    json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "o"}, "spec": {"jobTemplate": {"spec": {"template": template}}}})
+                }
+                _ => {
+                    json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "o"}, "spec": {"template": template}})
+                }
+            };
+            let found = PodIn::find(&object).unwrap();
+            assert_eq!(found.pod["metadata"]["labels"], template["metadata"]["labels"], "{kind}");
+            assert_eq!(found.path.as_str(), path.unwrap_or_default(), "{kind}");
+        }
+        for (api_version, kind) in [("v1", "Service"), ("v2", "Pod"), ("example.com/v1", "Job")] {
+            assert!(
+                PodIn::find(
+                    &json!({"apiVersion": api_version, "kind": kind, "spec": {"template": {}}})
+                )
+                .is_none()
+            );
+        }
+    }
+}

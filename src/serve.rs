@@ -1,0 +1,129 @@
+//! Accept, stop, drain: a listener, a service, a future, a bound. Nothing here knows what is
+//! served.
+
+pub mod health;
+pub mod tls;
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+
+/// How connections are taken.
+#[derive(Clone)]
+pub enum Transport {
+    Plain,
+    Tls(TlsAcceptor),
+}
+
+impl std::fmt::Debug for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "Plain",
+            Self::Tls(_) => "Tls",
+        })
+    }
+}
+
+/// Serves until `stop` is ready, then finishes what is in flight, for `grace` at most.
+/// Returns whether all of it was finished.
+pub async fn serve(
+    listener: TcpListener,
+    transport: Transport,
+    router: Router,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> bool {
+    let mut stop = std::pin::pin!(stop);
+    let connections = GracefulShutdown::new();
+    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let slot = tokio::select! {
+            () = &mut stop => break,
+            Ok(slot) = Arc::clone(&slots).acquire_owned() => slot,
+        };
+        tokio::select! {
+            () = &mut stop => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let watcher = connections.watcher();
+                    tokio::spawn(connection(stream, transport.clone(), router.clone(), watcher, slot));
+                }
+                Err(error) => rest_after(&error).await,
+            },
+        }
+    }
+    drop(listener);
+    timeout(grace, connections.shutdown()).await.is_ok()
+}
+
+/// One connection, in a task of its own, so that a client that says nothing holds up nobody.
+async fn connection(
+    stream: TcpStream,
+    transport: Transport,
+    router: Router,
+    watcher: hyper_util::server::graceful::Watcher,
+    slot: OwnedSemaphorePermit,
+) {
+    // Only a delay of small answers, where it fails.
+    let _ = stream.set_nodelay(true);
+    match transport {
+        Transport::Plain => speak_http(stream, router, watcher).await,
+        Transport::Tls(acceptor) => {
+            if let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                speak_http(stream, router, watcher).await;
+            }
+        }
+    }
+    drop(slot);
+}
+
+/// HTTP/1.1 or HTTP/2, whichever the client begins with. Its errors are the client's.
+async fn speak_http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    watcher: hyper_util::server::graceful::Watcher,
+) {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(IDLE)
+        .keep_alive_timeout(HANDSHAKE)
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_header_list_size(HEADERS);
+    let service = TowerToHyperService::new(router);
+    let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    let _ = watcher.watch(served).await;
+}
+
+/// Errors of one connection pass; without descriptors, accepting again at once would spin.
+async fn rest_after(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+        tracing::warn!(%error, "cannot accept connections");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// For the TLS handshake, which takes a client two round trips.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// An API server holds few connections, and opens one again when it needs it.
+const IDLE: Duration = Duration::from_secs(30);
+const HEADERS: u32 = 64 * 1024;
+/// Each costs some 50 KiB with its TLS state; a cluster has a handful of API servers.
+const MOST_CONNECTIONS: usize = 2048;
+/// The API server asks one review a stream; Go's own server allows 250.
+const MOST_STREAMS: u32 = 250;

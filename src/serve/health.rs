@@ -1,0 +1,100 @@
+//! Whether this process is alive, ready, and what it counted: on a plain port of its own.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use axum::{
+    Router,
+    http::{StatusCode, header},
+    routing::get,
+};
+
+/// Things that must be there before the process is ready, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    conditions: Vec<Condition>,
+    stopping: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Condition {
+    name: &'static str,
+    holds: AtomicBool,
+}
+
+/// Fulfils one condition, for good.
+#[derive(Debug)]
+pub struct Latch {
+    state: Arc<State>,
+    index: usize,
+}
+
+impl Readiness {
+    pub fn new<const N: usize>(names: [&'static str; N]) -> (Self, [Latch; N]) {
+        let conditions = names
+            .into_iter()
+            .map(|name| Condition { name, holds: AtomicBool::new(false) })
+            .collect();
+        let state = Arc::new(State { conditions, stopping: AtomicBool::new(false) });
+        let latches = std::array::from_fn(|index| Latch { state: Arc::clone(&state), index });
+        (Self(state), latches)
+    }
+
+    /// Not ready from here on.
+    pub fn stop(&self) {
+        self.0.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// What is waited for.
+    pub fn lacks(&self) -> Vec<&'static str> {
+        if self.0.stopping.load(Ordering::Relaxed) {
+            return vec!["stopping"];
+        }
+        let lacking =
+            self.0.conditions.iter().filter(|condition| !condition.holds.load(Ordering::Relaxed));
+        lacking.map(|condition| condition.name).collect()
+    }
+}
+
+impl Latch {
+    pub fn release(self) {
+        if let Some(condition) = self.state.conditions.get(self.index) {
+            condition.holds.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// `/livez`, `/readyz`, and `/metrics` in the OpenMetrics text format.
+pub fn router(
+    readiness: Readiness,
+    metrics: impl Fn() -> String + Clone + Send + Sync + 'static,
+) -> Router {
+    let ready = move || {
+        let lacking = readiness.lacks();
+        async move {
+            match lacking.as_slice() {
+                [] => (StatusCode::OK, "ready\n".to_owned()),
+                lacking => (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    format!("not ready: {}\n", lacking.join(", ")),
+                ),
+            }
+        }
+    };
+    let metrics = move || {
+        let text = metrics();
+        async move { ([(header::CONTENT_TYPE, OPEN_METRICS)], text) }
+    };
+    Router::new()
+        .route("/livez", get(async || "alive\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+}
+
+/// <https://prometheus.io/docs/specs/om/open_metrics_spec/>
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -1,0 +1,176 @@
+//! The serving certificate, from files that the kubelet swaps.
+
+use std::{
+    fmt, io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Where certificate and key are, as PEM.
+#[derive(Clone, Debug)]
+pub struct Files {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// The pair that is served now. It always belongs together.
+#[derive(Debug)]
+pub struct Certificate {
+    files: Files,
+    current: ArcSwap<Loaded>,
+    provider: Arc<CryptoProvider>,
+    reloads: [AtomicU64; 2],
+}
+
+#[derive(Debug)]
+struct Loaded {
+    certificate: Vec<u8>,
+    key: Secret,
+    certified: Arc<CertifiedKey>,
+}
+
+/// Bytes of a private key, for comparison only.
+#[derive(PartialEq)]
+struct Secret(Vec<u8>);
+
+#[derive(Debug, thiserror::Error)]
+pub enum NotACertificate {
+    #[error("{0} holds no PEM certificate")]
+    Certificate(PathBuf),
+    #[error("{0} holds no PEM private key")]
+    Key(PathBuf),
+    #[error("the key of {key} does not belong to the certificate of {certificate}")]
+    Pair {
+        certificate: PathBuf,
+        key: PathBuf,
+        #[source]
+        rule: rustls::Error,
+    },
+    #[error("cannot read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+}
+
+impl Certificate {
+    pub fn load(files: Files) -> Result<Arc<Self>, NotACertificate> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let current = ArcSwap::from_pointee(read(&files, &provider)?);
+        Ok(Arc::new(Self { files, current, provider, reloads: Default::default() }))
+    }
+
+    /// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
+    pub fn server_config(self: &Arc<Self>) -> Result<ServerConfig, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
+    /// Reads the files again and again, and takes a new pair that is sound. The kubelet swaps
+    /// a symlink above them, which no watch of the files themselves sees.
+    pub async fn follow(self: Arc<Self>) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failing = false;
+        loop {
+            ticks.tick().await;
+            let reader = Arc::clone(&self);
+            let Ok(loaded) =
+                tokio::task::spawn_blocking(move || read(&reader.files, &reader.provider)).await
+            else {
+                continue;
+            };
+            match loaded {
+                Ok(loaded) => {
+                    failing = false;
+                    let current = self.current.load();
+                    if loaded.certificate != current.certificate || loaded.key != current.key {
+                        self.current.store(Arc::new(loaded));
+                        self.reloads[0].fetch_add(1, Ordering::Relaxed);
+                        tracing::info!("serving a new certificate");
+                    }
+                }
+                Err(error) if !failing => {
+                    failing = true;
+                    self.reloads[1].fetch_add(1, Ordering::Relaxed);
+                    let error = with_causes(&error);
+                    tracing::warn!(%error, "the new certificate is not usable; serving the one before");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// New pairs that were taken, and spells in which the files held none.
+    pub fn reloads(&self) -> (u64, u64) {
+        (self.reloads[0].load(Ordering::Relaxed), self.reloads[1].load(Ordering::Relaxed))
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.load().certified))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+fn read(files: &Files, provider: &CryptoProvider) -> Result<Loaded, NotACertificate> {
+    let Files { certificate, key } = files;
+    let bytes = |path: &PathBuf| {
+        std::fs::read(path).map_err(|error| NotACertificate::Read { path: path.clone(), error })
+    };
+    let (certificate_bytes, key_bytes) = (bytes(certificate)?, bytes(key)?);
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&certificate_bytes)
+        .collect::<Result<_, _>>()
+        .ok()
+        .filter(|chain: &Vec<_>| !chain.is_empty())
+        .ok_or_else(|| NotACertificate::Certificate(certificate.clone()))?;
+    let private =
+        PrivateKeyDer::from_pem_slice(&key_bytes).map_err(|_| NotACertificate::Key(key.clone()))?;
+    let certified = CertifiedKey::from_der(chain, private, provider).map_err(|rule| {
+        NotACertificate::Pair { certificate: certificate.clone(), key: key.clone(), rule }
+    })?;
+    Ok(Loaded {
+        certificate: certificate_bytes,
+        key: Secret(key_bytes),
+        certified: Arc::new(certified),
+    })
+}
+
+/// An error and its causes in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line = format!("{line}: {error}");
+        cause = error.source();
+    }
+    line
+}
+
+/// The kubelet itself brings a changed Secret only after a minute or so.
+const TICK: Duration = Duration::from_secs(1);

@@ -1,0 +1,69 @@
+use std::{fmt, str::FromStr, time::Duration};
+
+/// How long one set of session credentials lives, in whole seconds.
+///
+/// At least 900 s, the least that AssumeRole takes, and at most 3600 s, the most that it
+/// gives to a role that was itself assumed (role chaining).
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SessionDuration(u16);
+
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "not a session duration: want whole seconds from {MIN} to {MAX}, the most that AWS gives to a chained role"
+)]
+pub struct NotASessionDuration;
+
+impl SessionDuration {
+    pub fn as_duration(self) -> Duration {
+        Duration::from_secs(u64::from(self.0))
+    }
+}
+
+impl Default for SessionDuration {
+    fn default() -> Self {
+        Self(MAX)
+    }
+}
+
+impl fmt::Display for SessionDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for SessionDuration {
+    type Err = NotASessionDuration;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        match s.parse() {
+            Ok(seconds @ MIN..=MAX) => Ok(Self(seconds)),
+            _ => Err(NotASessionDuration),
+        }
+    }
+}
+
+const MIN: u16 = 900;
+const MAX: u16 = 3600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_what_sts_grants_to_a_chained_role() {
+        let cases = [
+            ("900", true),
+            ("3600", true),
+            ("899", false),
+            ("3601", false),
+            ("43200", false),
+            ("", false),
+            ("1h", false),
+            ("-900", false),
+        ];
+        for (input, accepted) in cases {
+            assert_eq!(input.parse::<SessionDuration>().is_ok(), accepted, "{input:?}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The variables between the webhook and the sidecar, both directions.
+//!
+//! Their names are spelled here and nowhere else. The webhook writes [`variables`]; the
+//! kubelet fills the pod's own fields in and expands `$(NAME)`; the sidecar reads the result
+//! with [`read`], which accepts nothing that [`variables`] could not have written.
+
+use super::{
+    NotARoleArn, NotASessionDuration, NotASessionName, NotASourceIdentity, NotATenant, RoleArn,
+    Session, SessionId, SessionName, SourceIdentity, TenantName,
+};
+
+/// One environment variable of a container.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Variable {
+    pub name: &'static str,
+    pub value: Value,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Value {
+    /// A field of the pod, by the downward API.
+    Field(&'static str),
+    /// Text. A `$(NAME)` in it is expanded by the kubelet from variables that stand before.
+    Text(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NotASession {
+    #[error("{0} is not set")]
+    Absent(&'static str),
+    #[error("{DURATION} is malformed")]
+    Duration(#[source] NotASessionDuration),
+    #[error("{IDENTITY} is malformed")]
+    Identity(#[source] NotASourceIdentity),
+    #[error("{IDENTITY} is {found}, but {TENANT} and {ID} make {computed}")]
+    Mismatch { found: SourceIdentity, computed: SourceIdentity },
+    #[error("{ROLE_ARN} is malformed")]
+    RoleArn(#[source] NotARoleArn),
+    #[error("{ID} is malformed")]
+    SessionName(#[source] NotASessionName),
+    #[error("{TENANT} is malformed")]
+    Tenant(#[source] NotATenant),
+}
+
+/// What `session` looks like in a container, in an order in which the kubelet can expand it.
+pub fn variables(session: &Session) -> [Variable; 5] {
+    let Session { tenant, id, role, duration } = session;
+    let (id, identity) = match id {
+        SessionId::Known(name) => {
+            (Value::Text(name.as_str().to_owned()), SourceIdentity::of(tenant, name).to_string())
+        }
+        SessionId::PodName => (Value::Field("metadata.name"), format!("agent.{tenant}.$({ID})")),
+        SessionId::PodUid => (Value::Field("metadata.uid"), format!("agent.{tenant}.$({ID})")),
+    };
+    [
+        Variable { name: ROLE_ARN, value: Value::Text(role.to_string()) },
+        Variable { name: ID, value: id },
+        Variable { name: TENANT, value: Value::Text(tenant.to_string()) },
+        Variable { name: IDENTITY, value: Value::Text(identity) },
+        Variable { name: DURATION, value: Value::Text(duration.to_string()) },
+    ]
+}
+
+/// The session of this process, from its environment.
+pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Session, NotASession> {
+    let required = |name| variable(name).ok_or(NotASession::Absent(name));
+    let role: RoleArn = required(ROLE_ARN)?.parse().map_err(NotASession::RoleArn)?;
+    let id: SessionName = required(ID)?.parse().map_err(NotASession::SessionName)?;
+    let tenant: TenantName = required(TENANT)?.parse().map_err(NotASession::Tenant)?;
+    let found: SourceIdentity = required(IDENTITY)?.parse().map_err(NotASession::Identity)?;
+    let duration = required(DURATION)?.parse().map_err(NotASession::Duration)?;
+    let computed = SourceIdentity::of(&tenant, &id);
+    if found != computed {
+        return Err(NotASession::Mismatch { found, computed });
+    }
+    Ok(Session { tenant, id: SessionId::Known(id), role, duration })
+}
+
+const DURATION: &str = "FAB_SESSION_DURATION";
+const ID: &str = "FAB_SESSION_ID";
+const IDENTITY: &str = "FAB_SESSION_IDENTITY";
+const ROLE_ARN: &str = "FAB_SESSION_ROLE_ARN";
+const TENANT: &str = "FAB_SESSION_TENANT";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn session(tenant: &str, id: SessionId) -> Session {
+        Session {
+            tenant: tenant.parse().unwrap(),
+            id,
+            role: "arn:aws:iam::111122223333:role/r".parse().unwrap(),
+            duration: "900".parse().unwrap(),
+        }
+    }
+
+    fn known(name: &str) -> SessionId {
+        SessionId::Known(name.parse().unwrap())
+    }
+
+    /// What the kubelet makes of the list: fields filled in, `$(NAME)` expanded from
+    /// variables that stand before.
+    fn kubelet(variables: &[Variable], name: &str, uid: &str) -> HashMap<String, String> {
+        let mut environment = HashMap::<String, String>::new();
+        for variable in variables {
+            let value = match &variable.value {
+                Value::Field("metadata.name") => name.to_owned(),
+                Value::Field(_) => uid.to_owned(),
+                Value::Text(text) => {
+                    environment.iter().fold(text.clone(), |text, (name, value)| {
+                        text.replace(&format!("$({name})"), value)
+                    })
+                }
+            };
+            environment.insert(variable.name.to_owned(), value);
+        }
+        environment
+    }
+
+    #[test]
+    fn what_the_webhook_writes_the_sidecar_reads() {
+        let uid = "0d2c2a52-7a3c-4a0e-9d6e-0c6f3c1b8a55";
+        let long = "s".repeat(200);
+        let cases = [
+            (known("fab-coder-x7k2p"), known("fab-coder-x7k2p")),
+            (known(&long), known(&long)),
+            (SessionId::PodUid, known(uid)),
+            (SessionId::PodName, known("session-a.b")),
+        ];
+        for (id, want) in cases {
+            let environment = kubelet(&variables(&session("acme", id.clone())), "session-a.b", uid);
+            let found = read(|name| environment.get(name).cloned()).unwrap();
+            assert_eq!(found, session("acme", want), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn the_sidecar_refuses_what_the_webhook_cannot_have_written() {
+        let good = kubelet(&variables(&session("acme", known("s"))), "", "");
+        let cases = [
+            (ID, "t", "FAB_SESSION_IDENTITY is agent.acme.s, but"),
+            (IDENTITY, "agent.other.s", "FAB_SESSION_IDENTITY is agent.other.s, but"),
+            (ID, "$(FAB_SESSION_ID)", "FAB_SESSION_ID is malformed"),
+            (TENANT, "a.b", "FAB_SESSION_TENANT is malformed"),
+            (ROLE_ARN, "r", "FAB_SESSION_ROLE_ARN is malformed"),
+            (DURATION, "7200", "FAB_SESSION_DURATION is malformed"),
+        ];
+        for (name, value, want) in cases {
+            let mut environment = good.clone();
+            environment.insert(name.to_owned(), value.to_owned());
+            let error = read(|name| environment.get(name).cloned()).unwrap_err().to_string();
+            assert!(error.starts_with(want), "{name}={value}: {error}");
+            environment.remove(name);
+            let error = read(|name| environment.get(name).cloned()).unwrap_err().to_string();
+            assert_eq!(error, format!("{name} is not set"));
+        }
+    }
+}

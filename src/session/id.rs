@@ -1,0 +1,120 @@
+use std::{fmt, str::FromStr};
+
+use super::{
+    TenantName,
+    source_identity::{ALLOWED, allowed},
+};
+
+/// Where the session's name comes from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SessionId {
+    /// A trusted creator of the pod said it.
+    Known(SessionName),
+    /// The pod's name, which the kubelet fills in.
+    PodName,
+    /// The pod's uid, which the kubelet fills in.
+    PodUid,
+}
+
+/// A session's name as its creator gave it: 1 to 253 characters, all legal in a SourceIdentity.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SessionName(String);
+
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotASessionName {
+    #[error("has {found:?} at byte {at}; STS allows {ALLOWED} in a SourceIdentity")]
+    Character { found: char, at: usize },
+    #[error("has {0} characters; a session's name has 1 to {MAX}")]
+    Length(usize),
+}
+
+impl SessionId {
+    /// The least room (see [`TenantName::room`]) that this kind needs beside the tenant.
+    ///
+    /// A known name is cut to what there is: three characters of it, '-' and 8 hex digits
+    /// are the least that still tells sessions apart. A uid has 36 characters (RFC 9562).
+    /// A pod's name is judged by its own length, at admission.
+    pub fn least_room(&self) -> usize {
+        match self {
+            Self::Known(_) => 12,
+            Self::PodName => 1,
+            Self::PodUid => 36,
+        }
+    }
+
+    pub fn fits(&self, tenant: &TenantName) -> bool {
+        self.least_room() <= tenant.room()
+    }
+}
+
+/// The placeholders of the kubelet's kinds hold characters that no session's name can
+/// have, so that nobody takes them for one.
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Known(name) => name.as_str(),
+            Self::PodName => "<pod name>",
+            Self::PodUid => "<pod uid>",
+        })
+    }
+}
+
+impl SessionName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for SessionName {
+    type Err = NotASessionName;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        if let Some((at, found)) = s.char_indices().find(|&(_, c)| !allowed(c)) {
+            return Err(NotASessionName::Character { found, at });
+        }
+        if s.is_empty() || s.len() > MAX {
+            return Err(NotASessionName::Length(s.len()));
+        }
+        Ok(Self(s.to_owned()))
+    }
+}
+
+/// The longest name that a Kubernetes object has (a DNS subdomain, RFC 1123).
+const MAX: usize = 253;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_sts_would_refuse() {
+        let long = "a".repeat(254);
+        let cases = [
+            ("fab-coder-x7k2p", Ok(())),
+            ("a", Ok(())),
+            ("A_b.c,d+e=f@g-h", Ok(())),
+            ("", Err(NotASessionName::Length(0))),
+            (&long, Err(NotASessionName::Length(254))),
+            ("a:b", Err(NotASessionName::Character { found: ':', at: 1 })),
+            ("$(HOSTNAME)", Err(NotASessionName::Character { found: '$', at: 0 })),
+            ("<pod uid>", Err(NotASessionName::Character { found: '<', at: 0 })),
+            ("ä", Err(NotASessionName::Character { found: 'ä', at: 0 })),
+            ("a\nb", Err(NotASessionName::Character { found: '\n', at: 1 })),
+        ];
+        for (input, want) in cases {
+            assert_eq!(input.parse::<SessionName>().map(drop), want, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn fits_by_kind() {
+        let known = SessionId::Known("s".parse().unwrap());
+        for (length, known_fits, uid_fits) in
+            [(21, true, true), (22, true, false), (45, true, false), (46, false, false)]
+        {
+            let tenant: TenantName = "t".repeat(length).parse().unwrap();
+            assert_eq!(known.fits(&tenant), known_fits, "{length}");
+            assert_eq!(SessionId::PodUid.fits(&tenant), uid_fits, "{length}");
+        }
+    }
+}

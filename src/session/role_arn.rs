@@ -1,0 +1,121 @@
+use std::{fmt, str::FromStr};
+
+/// The ARN of an IAM role: `arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+`.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html>
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RoleArn {
+    text: String,
+    partition: usize,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotARoleArn {
+    #[error("its account is not 12 digits")]
+    Account,
+    #[error("its role name or path has {found:?}; IAM allows letters, digits and _+=,.@/-")]
+    Character { found: char },
+    #[error("it has {0} characters; STS takes at most 2048")]
+    Length(usize),
+    #[error("its partition is not aws, aws-cn, aws-us-gov or another that starts with aws")]
+    Partition,
+    #[error("it does not have the form arn:aws:iam::<account>:role/<name>")]
+    Shape,
+}
+
+impl RoleArn {
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// `aws`, `aws-cn`, `aws-us-gov`, ...
+    pub fn partition(&self) -> &str {
+        &self.text[ARN.len()..self.partition]
+    }
+
+    /// Twelve digits.
+    pub fn account(&self) -> &str {
+        &self.text[self.partition + IAM.len()..][..12]
+    }
+
+    /// The role's path and name with a leading '/', as IAM writes paths.
+    pub fn path_and_name(&self) -> &str {
+        &self.text[self.partition + IAM.len() + 12 + ":role".len()..]
+    }
+}
+
+impl fmt::Display for RoleArn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(f)
+    }
+}
+
+impl FromStr for RoleArn {
+    type Err = NotARoleArn;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        if s.len() > 2048 {
+            return Err(NotARoleArn::Length(s.len()));
+        }
+        let (partition, rest) =
+            s.strip_prefix(ARN).and_then(|rest| rest.split_once(IAM)).ok_or(NotARoleArn::Shape)?;
+        let (account, role) = rest.split_once(":role/").ok_or(NotARoleArn::Shape)?;
+        let suffix = partition.strip_prefix("aws").ok_or(NotARoleArn::Partition)?;
+        if !suffix.chars().all(|c| matches!(c, 'a'..='z' | '-')) {
+            return Err(NotARoleArn::Partition);
+        }
+        if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(NotARoleArn::Account);
+        }
+        if role.is_empty() {
+            return Err(NotARoleArn::Shape);
+        }
+        if let Some(found) =
+            role.chars().find(|&c| !c.is_ascii_alphanumeric() && !"_+=,.@/-".contains(c))
+        {
+            return Err(NotARoleArn::Character { found });
+        }
+        Ok(Self { text: s.to_owned(), partition: ARN.len() + partition.len() })
+    }
+}
+
+const ARN: &str = "arn:";
+const IAM: &str = ":iam::";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_its_parts() {
+        let arn: RoleArn =
+            "arn:aws-us-gov:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-session"
+                .parse()
+                .unwrap();
+        assert_eq!(arn.partition(), "aws-us-gov");
+        assert_eq!(arn.account(), "111122223333");
+        assert_eq!(arn.path_and_name(), "/eks-agent-platform/tenants/prod-acme-session");
+    }
+
+    #[test]
+    fn is_the_arn_of_a_role_and_nothing_else() {
+        let long = format!("arn:aws:iam::111122223333:role/{}", "a".repeat(2048));
+        let cases = [
+            ("arn:aws:iam::111122223333:role/r", Ok(())),
+            ("arn:aws:iam::111122223333:role/p/q/r_+=,.@-", Ok(())),
+            ("", Err(NotARoleArn::Shape)),
+            ("arn:aws:iam::111122223333:role/", Err(NotARoleArn::Shape)),
+            ("arn:aws:iam::111122223333:user/u", Err(NotARoleArn::Shape)),
+            ("arn:aws:iam::11112222333:role/r", Err(NotARoleArn::Account)),
+            ("arn:aws:iam::11112222333x:role/r", Err(NotARoleArn::Account)),
+            ("arn:azure:iam::111122223333:role/r", Err(NotARoleArn::Partition)),
+            ("arn:awsX:iam::111122223333:role/r", Err(NotARoleArn::Partition)),
+            ("arn:aws:iam::111122223333:role/$(X)", Err(NotARoleArn::Character { found: '$' })),
+            ("arn:aws:iam::111122223333:role/r\n", Err(NotARoleArn::Character { found: '\n' })),
+            (" arn:aws:iam::111122223333:role/r", Err(NotARoleArn::Shape)),
+            (&long, Err(NotARoleArn::Length(long.len()))),
+        ];
+        for (input, want) in cases {
+            assert_eq!(input.parse::<RoleArn>().map(drop), want, "{input:?}");
+        }
+    }
+}

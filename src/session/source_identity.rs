@@ -1,0 +1,116 @@
+use std::{fmt, str::FromStr};
+
+use sha2::{Digest, Sha256};
+
+use super::{SessionName, TenantName};
+
+/// The STS SourceIdentity of an agent session, `agent.<tenant>.<session>`.
+///
+/// STS takes 2 to 64 characters of `[A-Za-z0-9_.,+=@-]` and reserves the prefix `aws:`.
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SourceIdentity(String);
+
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotASourceIdentity {
+    #[error("has {found:?} at byte {at}; STS allows {ALLOWED}")]
+    Character { found: char, at: usize },
+    #[error("has {0} characters; STS allows 2 to 64")]
+    Length(usize),
+}
+
+impl SourceIdentity {
+    /// A session's name that is longer than its room is cut, and 8 hex digits of its
+    /// SHA-256 keep it apart from others with the same beginning. The caller has seen to it
+    /// that the tenant leaves a known name its least room.
+    pub fn of(tenant: &TenantName, session: &SessionName) -> Self {
+        let session = session.as_str();
+        if session.len() <= tenant.room() {
+            return Self(format!("agent.{tenant}.{session}"));
+        }
+        let hash = Sha256::digest(session);
+        let tail = format!("-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]);
+        let kept = tenant.room().saturating_sub(tail.len());
+        Self(format!("agent.{tenant}.{}{tail}", &session[..kept]))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SourceIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for SourceIdentity {
+    type Err = NotASourceIdentity;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        if let Some((at, found)) = s.char_indices().find(|&(_, c)| !allowed(c)) {
+            return Err(NotASourceIdentity::Character { found, at });
+        }
+        if !(2..=64).contains(&s.len()) {
+            return Err(NotASourceIdentity::Length(s.len()));
+        }
+        Ok(Self(s.to_owned()))
+    }
+}
+
+pub(super) fn allowed(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_.,+=@-".contains(c)
+}
+
+pub(super) const ALLOWED: &str = "A-Z, a-z, 0-9 and _.,+=@-";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(tenant: &str, session: &str) -> String {
+        SourceIdentity::of(&tenant.parse().unwrap(), &session.parse().unwrap()).to_string()
+    }
+
+    #[test]
+    fn names_tenant_and_session() {
+        assert_eq!(of("acme", "fab-coder-x7k2p"), "agent.acme.fab-coder-x7k2p");
+    }
+
+    #[test]
+    fn cuts_only_what_does_not_fit_and_keeps_it_distinct() {
+        let fits = "s".repeat(53);
+        assert_eq!(of("acme", &fits), format!("agent.acme.{fits}"));
+        let (one, two) = (format!("{fits}1"), format!("{fits}2"));
+        // printf 'sss…1' | sha256sum
+        assert_eq!(
+            of("acme", &one),
+            format!("agent.acme.{}-{}", "s".repeat(44), &sha256(&one)[..8])
+        );
+        assert_ne!(of("acme", &one), of("acme", &two));
+        for tenant in [1, 4, 21, 45] {
+            let identity = of(&"t".repeat(tenant), &"s".repeat(253));
+            assert_eq!(identity.len(), 64, "{identity}");
+            assert!(identity.parse::<SourceIdentity>().is_ok(), "{identity}");
+        }
+    }
+
+    #[test]
+    fn parses_by_the_rule_of_sts() {
+        let long = "a".repeat(65);
+        let cases = [
+            ("ab", Ok(())),
+            ("a", Err(NotASourceIdentity::Length(1))),
+            (&long, Err(NotASourceIdentity::Length(65))),
+            ("agent:acme:s", Err(NotASourceIdentity::Character { found: ':', at: 5 })),
+        ];
+        for (input, want) in cases {
+            assert_eq!(input.parse::<SourceIdentity>().map(drop), want, "{input:?}");
+        }
+    }
+
+    fn sha256(text: &str) -> String {
+        Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}

@@ -1,0 +1,200 @@
+//! The log's format, and the one place in which a metric's name is spelled.
+
+use std::{io, sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+use tracing_subscriber::filter::LevelFilter;
+
+/// One JSON object a line, to standard error.
+pub fn start_log() {
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_target(false)
+        .with_max_level(LevelFilter::INFO)
+        // A full disk behind the log must not end the process.
+        .log_internal_errors(false)
+        .with_writer(io::stderr)
+        .init();
+}
+
+/// What is counted. No label has a value that a tenant chooses.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Registered>);
+
+/// Counts that others keep, as they are at a scrape.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    pub certificate_reloads: [(&'static str, u64); 2],
+    pub role_calls: Vec<(&'static str, u64)>,
+    pub roles: Vec<(&'static str, usize)>,
+}
+
+#[derive(Debug)]
+struct Registered {
+    registry: Registry,
+    reviews: Family<ReviewLabels, Counter>,
+    rejected: Family<StatusLabels, Counter>,
+    duration: Histogram,
+    namespaces: Family<ModeLabels, Gauge>,
+    unworkable: Family<CodeLabels, Gauge>,
+    roles: Family<StateLabels, Gauge>,
+    role_calls: Family<OutcomeLabels, Counter>,
+    certificate_reloads: Family<OutcomeLabels, Counter>,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ReviewLabels {
+    mode: &'static str,
+    decision: &'static str,
+    code: &'static str,
+    component: String,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct StatusLabels {
+    status: u16,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ModeLabels {
+    mode: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct CodeLabels {
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct StateLabels {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("fab_session_injector");
+        let reviews = Family::default();
+        registry.register("reviews", "Answered reviews", reviews.clone());
+        let rejected = Family::default();
+        registry.register(
+            "rejected_requests",
+            "Requests that were no review, by HTTP status",
+            rejected.clone(),
+        );
+        // 50 us to 3.3 s: a review has 3 s at most.
+        let duration = Histogram::new(exponential_buckets(0.000_05, 4.0, 9));
+        registry.register_with_unit(
+            "review_duration",
+            "From a review's head to its answer",
+            Unit::Seconds,
+            duration.clone(),
+        );
+        let namespaces = Family::default();
+        registry.register("namespaces", "Opted-in namespaces", namespaces.clone());
+        let unworkable = Family::default();
+        registry.register(
+            "unworkable_namespaces",
+            "Opted-in namespaces in which every agent pod is refused, by the refusal's code",
+            unworkable.clone(),
+        );
+        let roles = Family::default();
+        registry.register("roles", "Tenants, by what is known of their role", roles.clone());
+        let role_calls = Family::default();
+        registry.register("role_calls", "Calls to SSM, by outcome", role_calls.clone());
+        let certificate_reloads = Family::default();
+        registry.register(
+            "certificate_reloads",
+            "New serving certificates, taken or not usable",
+            certificate_reloads.clone(),
+        );
+        Self(Arc::new(Registered {
+            registry,
+            reviews,
+            rejected,
+            duration,
+            namespaces,
+            unworkable,
+            roles,
+            role_calls,
+            certificate_reloads,
+        }))
+    }
+}
+
+impl Metrics {
+    pub fn review(
+        &self,
+        mode: &'static str,
+        decision: &'static str,
+        code: &'static str,
+        component: Option<&str>,
+        took: Duration,
+    ) {
+        let component = component.unwrap_or_default().to_owned();
+        self.0.reviews.get_or_create(&ReviewLabels { mode, decision, code, component }).inc();
+        self.0.duration.observe(took.as_secs_f64());
+    }
+
+    pub fn rejected(&self, status: u16) {
+        self.0.rejected.get_or_create(&StatusLabels { status }).inc();
+    }
+
+    /// How many namespaces are in each mode, and how many cannot work, by code.
+    pub fn namespaces(
+        &self,
+        modes: &[(&'static str, usize)],
+        unworkable: &[(&'static str, usize)],
+    ) {
+        for &(mode, count) in modes {
+            self.0.namespaces.get_or_create(&ModeLabels { mode }).set(whole(count));
+        }
+        self.0.unworkable.clear();
+        for &(code, count) in unworkable {
+            self.0.unworkable.get_or_create(&CodeLabels { code }).set(whole(count));
+        }
+    }
+
+    /// OpenMetrics text.
+    pub fn render(&self, observed: Observed) -> String {
+        let Observed { certificate_reloads, role_calls, roles } = observed;
+        for (state, count) in roles {
+            self.0.roles.get_or_create(&StateLabels { state }).set(whole(count));
+        }
+        for (outcome, count) in role_calls {
+            self.0
+                .role_calls
+                .get_or_create(&OutcomeLabels { outcome })
+                .inner()
+                .store(count, Ordering::Relaxed);
+        }
+        for (outcome, count) in certificate_reloads {
+            let counter = self.0.certificate_reloads.get_or_create(&OutcomeLabels { outcome });
+            counter.inner().store(count, Ordering::Relaxed);
+        }
+        let mut rendered = String::new();
+        // Writing to a String does not fail.
+        let _ = text::encode(&mut rendered, &self.0.registry);
+        rendered
+    }
+}
+
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
