@@ -1,0 +1,69 @@
+{{- define "fab-session-injector.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "fab-session-injector.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "fab-session-injector.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "fab-session-injector.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end -}}
+
+{{- define "fab-session-injector.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "fab-session-injector.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: fab-session-injector
+{{- end -}}
+
+{{- define "fab-session-injector.serviceAccountName" -}}
+{{- default (include "fab-session-injector.fullname" .) .Values.serviceAccount.name -}}
+{{- end -}}
+
+{{- define "fab-session-injector.image" -}}
+{{- with .Values.image -}}
+{{- .repository }}:{{ default $.Chart.AppVersion .tag }}{{ with .digest }}@{{ . }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "fab-session-injector.staticRolesFile" -}}
+/etc/fab-session-injector/roles.yaml
+{{- end -}}
+
+{{/*
+The configuration as the webhook reads it: the values, with what only the chart
+knows filled in. SSM is not asked where its path needs the name of a cluster
+that was not given, and then the static roles are the only authority.
+*/}}
+{{- define "fab-session-injector.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- if not $config.sidecar.image -}}
+{{- $_ := set $config.sidecar "image" (include "fab-session-injector.image" .) -}}
+{{- end -}}
+{{- $ssm := $config.roles.ssm -}}
+{{- if not $ssm -}}
+{{- $_ := set $config.roles "ssm" nil -}}
+{{- else if and (not $config.cluster) (contains "{cluster}" $ssm.parameter) -}}
+{{- $_ := set $config.roles "ssm" nil -}}
+{{- end -}}
+{{- if or .Values.staticRoles (not $config.roles.ssm) -}}
+{{- $_ := set $config.roles "file" (include "fab-session-injector.staticRolesFile" .) -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{- define "fab-session-injector.staticRoles" -}}
+{{- toYaml (dict "roles" .Values.staticRoles) -}}
+{{- end -}}

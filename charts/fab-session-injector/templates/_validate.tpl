@@ -1,0 +1,91 @@
+{{/*
+Contradictions between values, which a schema cannot say. Every problem is told
+at once: what is wrong, the rule, and the remedy.
+*/}}
+{{- define "fab-session-injector.validate" -}}
+{{- $problems := list -}}
+{{- $config := .Values.config -}}
+
+{{- with .Values.image.digest -}}
+  {{- if not (regexMatch "^sha256:[0-9a-f]{64}$" .) -}}
+    {{- $problems = append $problems (printf "image.digest is %q, but a digest is sha256: and 64 lower-case hexadecimal digits: copy it whole from the registry, or leave it empty to use image.tag." .) -}}
+  {{- end -}}
+{{- end -}}
+
+{{- if not .Values.serviceAccount.create -}}
+  {{- if not .Values.serviceAccount.name -}}
+    {{- $problems = append $problems "serviceAccount.create is false and serviceAccount.name is empty, but the webhook's rights must not go to an account that other pods share: name the service account that you made, or set create to true." -}}
+  {{- end -}}
+  {{- if .Values.serviceAccount.annotations -}}
+    {{- $problems = append $problems "serviceAccount.annotations is set while serviceAccount.create is false, but the chart annotates only an account that it makes: annotate yours yourself, or set create to true." -}}
+  {{- end -}}
+{{- end -}}
+
+{{- if contains "PRIVATE KEY" .Values.tls.caBundle -}}
+  {{- $problems = append $problems "tls.caBundle holds a private key, but it is published in the webhook configuration: give only the certificate of the CA." -}}
+{{- end -}}
+
+{{- if and $config.region (hasKey .Values.extraEnv "AWS_REGION") -}}
+  {{- $problems = append $problems "config.region and extraEnv.AWS_REGION are both set, but the first becomes the second: keep one of them." -}}
+{{- end -}}
+
+{{- $names := dict -}}
+{{- $fence := false -}}
+{{- range $index, $component := $config.components -}}
+  {{- $where := printf "config.components[%d] (%s)" $index .name -}}
+  {{- $fence = or $fence .fenced -}}
+  {{- if hasKey $names .name -}}
+    {{- $problems = append $problems (printf "%s has the same name as config.components[%v], but names appear in metrics and annotations and must differ: rename one." $where (get $names .name)) -}}
+  {{- else -}}
+    {{- $_ := set $names .name $index -}}
+  {{- end -}}
+  {{- range $selector := .selectors -}}
+    {{- if not (regexMatch (include "fab-session-injector.selectorPattern" .) $selector) -}}
+      {{- $problems = append $problems (printf "%s has the selector %q, but a selector is key or key=value, and several joined by commas: write other operators as components of their own." $where $selector) -}}
+    {{- end -}}
+  {{- end -}}
+  {{- if and (has .credentials (list "env" "exempt")) .selectors -}}
+    {{- $problems = append $problems (printf "%s has credentials: %s and selectors, but a tenant writes labels and could choose it for any pod: match it by serviceAccounts or creators only." $where .credentials) -}}
+  {{- end -}}
+  {{- if not (or .selectors .serviceAccounts .creators .fenced) -}}
+    {{- $problems = append $problems (printf "%s matches no pod, but a component needs one of selectors, serviceAccounts, creators or fenced: true: add one, or remove the component." $where) -}}
+  {{- end -}}
+{{- end -}}
+{{- if not $fence -}}
+  {{- $problems = append $problems "config.components has no component with fenced: true, but every pod of a service account that carries base credentials is an agent, whatever its labels say: set it on the last one." -}}
+{{- end -}}
+
+{{- with $config.baseCredentials -}}
+  {{- if and (eq .source "irsa") (not .roleArn) -}}
+    {{- $problems = append $problems "config.baseCredentials.source is irsa and roleArn is empty, but IRSA assumes a role by its ARN: set config.baseCredentials.roleArn." -}}
+  {{- else if and (ne .source "irsa") .roleArn -}}
+    {{- $problems = append $problems (printf "config.baseCredentials.roleArn is set, but source %s does not read it: empty it, or set config.baseCredentials.source to irsa." .source) -}}
+  {{- else if and (contains "{cluster}" .roleArn) (not $config.cluster) -}}
+    {{- $problems = append $problems "config.baseCredentials.roleArn holds {cluster} and config.cluster is empty: name the cluster, or write the ARN without {cluster}." -}}
+  {{- end -}}
+{{- end -}}
+
+{{- range $name, $value := $config.sidecar.env -}}
+  {{- if hasPrefix "FAB_SESSION_" $name -}}
+    {{- $problems = append $problems (printf "config.sidecar.env sets %s, but variables that begin with FAB_SESSION_ are the webhook's own: remove it." $name) -}}
+  {{- end -}}
+  {{- if contains "$(" $value -}}
+    {{- $problems = append $problems (printf "config.sidecar.env.%s holds $(, but the kubelet expands that: write the value itself." $name) -}}
+  {{- end -}}
+{{- end -}}
+
+{{- $file := include "fab-session-injector.staticRolesFile" . -}}
+{{- if and $config.roles.file (ne $config.roles.file $file) -}}
+  {{- $problems = append $problems (printf "config.roles.file is %q, but the chart mounts static roles at %s only: put the roles into staticRoles and leave config.roles.file empty." $config.roles.file $file) -}}
+{{- end -}}
+
+{{- if $problems -}}
+  {{- fail (printf "\n\n- %s\n" (join "\n- " $problems)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "fab-session-injector.selectorPattern" -}}
+{{- $name := "[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?" -}}
+{{- $requirement := printf "([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?%s(=(%s)?)?" $name $name -}}
+^{{ $requirement }}(, *{{ $requirement }})*$
+{{- end -}}
