@@ -24,7 +24,11 @@ pub fn read(text: &str) -> Result<Vec<Value>, serde_saphyr::Error> {
 
 /// One document in YAML.
 pub fn write(object: &Value) -> Result<String, serde_saphyr::SerializeError> {
-    serde_saphyr::to_string(object)
+    let mut text = serde_saphyr::to_string(object)?;
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
 }
 
 /// A pod in an object: the object itself, or its template.

@@ -62,8 +62,13 @@ impl ControlPlane {
             "metadata": {"name": name, "labels": labels},
         });
         self.kubectl(&["create", "--filename=-"]).stdin(&namespace.to_string()).json();
-        wait_until(&format!("namespace {name} has its service account"), START, || {
-            let account = ["get", "serviceaccount", "default", "--namespace", name];
+        self.await_service_account(name, "default");
+    }
+
+    /// Returns once a pod may be created that runs as `account`.
+    pub(crate) fn await_service_account(&self, namespace: &str, account: &str) {
+        wait_until(&format!("namespace {namespace} has account {account}"), START, || {
+            let account = ["get", "serviceaccount", account, "--namespace", namespace];
             self.kubectl(&account).run().ok.then_some(())
         });
     }

@@ -1,0 +1,370 @@
+//! A cluster into which the chart has brought our webhook: a real API server that calls the
+//! real binary over TLS, by the chart's own configuration, with the chart's own rights.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::control_plane::ControlPlane;
+use super::helm;
+use super::moto::{Moto, REGION};
+use super::process::{Process, free_port, own_directory, wait_until};
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) webhook: Option<Process>,
+    pub(crate) cluster: ControlPlane,
+    pub(crate) moto: Moto,
+    manifests: Vec<Value>,
+    /// Users that may create pods by now.
+    allowed: Mutex<HashSet<String>>,
+    port: u16,
+    health_port: u16,
+    directory: TempDir,
+}
+
+impl World {
+    /// The webhook runs and the API server calls it. `values` are the chart's.
+    pub(crate) fn start(values: &[(&str, &str)], values_file: Option<&Path>) -> Self {
+        let mut world = Self::without_configuration(values, values_file);
+        world.start_webhook();
+        world.configure();
+        world
+    }
+
+    /// A cluster that knows nothing of us yet.
+    pub(crate) fn without_configuration(
+        values: &[(&str, &str)],
+        values_file: Option<&Path>,
+    ) -> Self {
+        let directory = own_directory();
+        let cluster = ControlPlane::start();
+        let moto = Moto::start();
+        let endpoint = moto.endpoint();
+        let mut all = vec![
+            ("config.cluster", "prod"),
+            ("config.region", REGION),
+            ("config.roles.ssm.endpoint", &*endpoint),
+            ("config.roles.ssm.refreshSeconds", "1"),
+            ("config.roles.ssm.negativeSeconds", "1"),
+        ];
+        all.extend(values);
+        let text = helm::render(&chart(), "injector", SYSTEM, &all, values_file).unwrap();
+        let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+        let world = Self {
+            webhook: None,
+            cluster,
+            moto,
+            manifests: manifests.into_iter().filter(|manifest| !manifest.is_null()).collect(),
+            allowed: Mutex::default(),
+            port: free_port(),
+            health_port: free_port(),
+            directory,
+        };
+        world.cluster.create_namespace(SYSTEM, &[]);
+        let rights = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding"];
+        for manifest in rights.iter().map(|kind| world.manifest(kind)) {
+            world.apply(manifest);
+        }
+        world
+    }
+
+    /// Starts the binary as the chart's Deployment would, but for the addresses.
+    pub(crate) fn start_webhook(&mut self) {
+        let directory = self.directory.path().to_owned();
+        let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make"))
+            .arg(directory.join("tls"))
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let config = directory.join("config.yaml");
+        let text = self.manifest("ConfigMap")["data"]["config.yaml"].as_str().unwrap();
+        fs::write(&config, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
+        command
+            .arg("webhook")
+            .arg("--config")
+            .arg(&config)
+            .arg(format!("--listen=127.0.0.1:{}", self.port))
+            .arg(format!("--health-listen=127.0.0.1:{}", self.health_port))
+            .arg("--tls-certificate")
+            .arg(directory.join("tls/tls.crt"))
+            .arg("--tls-key")
+            .arg(directory.join("tls/tls.key"))
+            .arg("--linger=0")
+            .env("KUBECONFIG", self.own_kubeconfig())
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", CANARY)
+            .env("AWS_REGION", REGION)
+            .env("AWS_EC2_METADATA_DISABLED", "true");
+        let mut webhook = Process::start("webhook", &directory, &command);
+        webhook.wait_until("the webhook is ready", Duration::from_secs(30), || {
+            self.health("/readyz").starts_with("HTTP/1.1 200").then_some(())
+        });
+        self.webhook = Some(webhook);
+    }
+
+    /// The chart's configuration; only where we are called is changed.
+    pub(crate) fn configure(&self) {
+        let mut configuration = self.manifest("MutatingWebhookConfiguration").clone();
+        let authority = fs::read(self.directory.path().join("tls/ca.crt")).unwrap();
+        for webhook in configuration["webhooks"].as_array_mut().unwrap() {
+            let path = webhook["clientConfig"]["service"]["path"].as_str().unwrap().to_owned();
+            webhook["clientConfig"] = json!({
+                "url": format!("https://127.0.0.1:{}{path}", self.port),
+                "caBundle": base64(&authority),
+            });
+        }
+        self.apply(&configuration);
+        // The API server brings a new configuration into effect within a moment.
+        self.namespace("probe-of-the-configuration", "enabled", "probe", &[]);
+        wait_until("the API server calls the webhook", Duration::from_secs(20), || {
+            let pod = json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": "probe", "namespace": "probe-of-the-configuration", "labels": {"fab.nanohype.dev/component": "nobody"}},
+                "spec": {"containers": [{"name": "c", "image": "i"}]},
+            });
+            let outcome = self
+                .cluster
+                .kubectl(&["create", "--dry-run=server", "--filename=-"])
+                .stdin(&pod.to_string())
+                .run();
+            outcome.stderr.contains("[unknown-component]").then_some(())
+        });
+    }
+
+    /// Stops the webhook as a node's failure would.
+    pub(crate) fn kill_webhook(&mut self) {
+        self.webhook = None;
+    }
+
+    /// A namespace as the platform makes them, and the API server and we know it.
+    pub(crate) fn namespace(&self, name: &str, mode: &str, tenant: &str, labels: &[(&str, &str)]) {
+        let mut all = vec![
+            ("agents.nanohype.dev/platform", tenant),
+            ("pod-security.kubernetes.io/enforce", "restricted"),
+        ];
+        if !mode.is_empty() {
+            all.push(("fab.nanohype.dev/session-injection", mode));
+        }
+        for (key, value) in labels {
+            all.retain(|(present, _)| present != key);
+            all.push((key, value));
+        }
+        self.cluster.create_namespace(name, &all);
+        self.service_account(name, "tenant-runtime");
+    }
+
+    pub(crate) fn service_account(&self, namespace: &str, name: &str) {
+        self.cluster.kubectl(&["create", "serviceaccount", name, "--namespace", namespace]).json();
+    }
+
+    pub(crate) fn publish(&self, tenant: &str, arn: &str) {
+        self.moto.put_parameter(&parameter(tenant), arn, "String");
+    }
+
+    /// Creates a pod and gives what was stored, or what kubectl said.
+    pub(crate) fn create(&self, pod: &Value, creator: Option<&str>) -> Result<Created, String> {
+        let mut arguments = vec!["create", "--output=json", "--filename=-"];
+        if let Some(creator) = creator {
+            self.allow(creator);
+            arguments.extend(["--as", creator]);
+        }
+        let outcome = self.cluster.kubectl(&arguments).stdin(&pod.to_string()).run();
+        if outcome.ok {
+            Ok(Created {
+                pod: serde_json::from_str(&outcome.stdout).unwrap(),
+                warnings: outcome.stderr,
+            })
+        } else {
+            Err(outcome.stderr)
+        }
+    }
+
+    /// The audit annotations of our webhooks on the creation of the pod `name`, without the
+    /// API server's prefix; empty where neither was called.
+    pub(crate) fn audit_annotations(&self, namespace: &str, name: &str) -> HashMap<String, String> {
+        let event = wait_until("the audit event is written", Duration::from_secs(10), || {
+            self.cluster.audit_events().into_iter().rev().find(|event| {
+                event["objectRef"]["namespace"] == namespace && event["objectRef"]["name"] == name
+                    || event["objectRef"]["namespace"] == namespace && name.is_empty()
+            })
+        });
+        let annotations = event["annotations"].as_object().cloned().unwrap_or_default();
+        let ours = annotations.iter().filter_map(|(key, value)| {
+            let (webhook, key) = key.split_once('/')?;
+            webhook
+                .ends_with(".session.fab.nanohype.dev")
+                .then(|| (key.to_owned(), value.as_str().unwrap().to_owned()))
+        });
+        ours.collect()
+    }
+
+    /// The raw answer of the plain port.
+    pub(crate) fn health(&self, path: &str) -> String {
+        use std::io::{Read, Write};
+        let Ok(mut connection) = std::net::TcpStream::connect(("127.0.0.1", self.health_port))
+        else {
+            return String::new();
+        };
+        let _ = connection.set_read_timeout(Some(Duration::from_secs(5)));
+        let _ = write!(
+            connection,
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        );
+        let mut answer = String::new();
+        let _ = connection.read_to_string(&mut answer);
+        answer
+    }
+
+    pub(crate) fn apply(&self, manifest: &Value) {
+        self.cluster.kubectl(&["apply", "--filename=-"]).stdin(&manifest.to_string()).json();
+    }
+
+    pub(crate) fn manifest(&self, kind: &str) -> &Value {
+        self.manifests.iter().find(|manifest| manifest["kind"] == kind).unwrap()
+    }
+
+    /// Lets a user create pods: who they are is the test's business, what they may is not.
+    fn allow(&self, username: &str) {
+        if !self.allowed.lock().unwrap().insert(username.to_owned()) {
+            return;
+        }
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": format!("creator-{}", username.replace(':', "-"))},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": username}],
+        });
+        self.apply(&binding);
+    }
+
+    /// A kubeconfig with the token of the chart's service account: no more rights than that.
+    fn own_kubeconfig(&self) -> PathBuf {
+        let account = self.manifest("ServiceAccount")["metadata"]["name"].as_str().unwrap();
+        let token =
+            self.cluster.kubectl(&["create", "token", account, "--namespace", SYSTEM]).run();
+        assert!(token.ok, "{}", token.stderr);
+        let admin = fs::read_to_string(self.cluster.kubeconfig()).unwrap();
+        let mut config: Value = serde_saphyr::from_str(&admin).unwrap();
+        config["users"][0]["user"] = json!({"token": token.stdout.trim()});
+        let path = self.directory.path().join("webhook.kubeconfig");
+        fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+}
+
+/// A pod as it was stored, and the warnings that its creator saw.
+#[derive(Debug)]
+pub(crate) struct Created {
+    pub(crate) pod: Value,
+    pub(crate) warnings: String,
+}
+
+impl Created {
+    pub(crate) fn container(&self, name: &str) -> &Value {
+        let spec = &self.pod["spec"];
+        let all = ["initContainers", "containers"]
+            .into_iter()
+            .filter_map(|list| spec[list].as_array())
+            .flatten();
+        all.into_iter().find(|container| container["name"] == name).unwrap()
+    }
+
+    pub(crate) fn names(&self, list: &str) -> Vec<&str> {
+        let items = self.pod["spec"][list].as_array().map(Vec::as_slice).unwrap_or_default();
+        items.iter().map(|item| item["name"].as_str().unwrap()).collect()
+    }
+
+    pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
+        self.pod["metadata"]["annotations"][key].as_str()
+    }
+}
+
+/// The value, or the reference, of a container's variable.
+pub(crate) fn variable<'c>(container: &'c Value, name: &str) -> Option<&'c Value> {
+    let mut entries = container["env"].as_array()?.iter().filter(|entry| entry["name"] == name);
+    let entry = entries.next()?;
+    assert!(entries.next().is_none(), "{name} stands twice");
+    entry.get("value").or_else(|| entry.get("valueFrom"))
+}
+
+/// What a stored pod is but for what each creation makes anew: uid, times, versions, names
+/// of generated volumes, and the order of volumes and mounts, which the service account's
+/// own are put before or behind.
+fn essence(pod: &Value) -> Value {
+    let mut pod = pod.clone();
+    let metadata = pod["metadata"].as_object_mut().unwrap();
+    for key in [
+        "uid",
+        "creationTimestamp",
+        "resourceVersion",
+        "generation",
+        "managedFields",
+        "name",
+        "namespace",
+    ] {
+        metadata.shift_remove(key);
+    }
+    if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
+        labels.sort_keys();
+    }
+    pod.as_object_mut().unwrap().shift_remove("status");
+    let by_name = |list: Option<&mut Value>| {
+        if let Some(items) = list.and_then(Value::as_array_mut) {
+            items.sort_by_key(|item| item["name"].as_str().unwrap().to_owned());
+        }
+    };
+    by_name(pod["spec"].get_mut("volumes"));
+    for list in ["containers", "initContainers"] {
+        for container in
+            pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten()
+        {
+            by_name(container.get_mut("volumeMounts"));
+        }
+    }
+    let text = pod.to_string();
+    let generated = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let generated =
+        generated.filter_map(|volume| volume["name"].as_str()?.strip_prefix("kube-api-access-"));
+    let text = generated.fold(text.clone(), |text, suffix| {
+        text.replace(&format!("kube-api-access-{suffix}"), "kube-api-access")
+    });
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Compares what was stored, and shows the lines that differ.
+pub(crate) fn assert_same(found: &Value, wanted: &Value, about: &str) {
+    let [found, wanted] =
+        [found, wanted].map(|pod| serde_saphyr::to_string(&essence(pod)).unwrap());
+    let diff = similar::TextDiff::from_lines(&wanted, &found);
+    assert!(found == wanted, "{about}:\n{}", diff.unified_diff().header("wanted", "found"));
+}
+
+pub(crate) fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/fab-session-injector")
+}
+
+pub(crate) fn parameter(tenant: &str) -> String {
+    format!("/eks-agent-platform/prod/tenant-substrate/{tenant}/session_role_arn")
+}
+
+pub(crate) fn role(name: &str) -> String {
+    format!("arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-{name}-broker")
+}
+
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+pub(crate) const OPERATOR: &str = "system:serviceaccount:eks-agent-platform:operator";
+pub(crate) const SYSTEM: &str = "fab-session-injector";
+/// Looked for in everything that the webhook says.
+pub(crate) const CANARY: &str = "canary-secret-access-key";
