@@ -74,10 +74,8 @@ impl<'a> Review<'a> {
         directory: &Directory,
         config: &Config,
     ) -> Answer {
-        let decide = || decide::outcome(&self.0, namespaces, directory, config);
-        // A pod that trips a bug of ours is refused like any that we cannot judge.
         let (outcome, missing) =
-            catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|_| (Outcome::failure(), None));
+            guarded(|| decide::outcome(&self.0, namespaces, directory, config));
         let (decision, code) = match outcome.decision() {
             Decision::Inject(injection) => (injection.gives.as_str(), ""),
             Decision::Pass => ("pass", ""),
@@ -91,6 +89,11 @@ impl<'a> Review<'a> {
             missing,
         }
     }
+}
+
+/// A pod that trips a bug of ours is refused like any that we cannot judge.
+fn guarded(decide: impl FnOnce() -> (Outcome, Option<Missing>)) -> (Outcome, Option<Missing>) {
+    catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|_| (Outcome::failure(), None))
 }
 
 impl std::fmt::Debug for Review<'_> {
@@ -128,4 +131,20 @@ pub fn decide(
         object: pod,
     };
     decide::outcome(&request, namespaces, directory, config).0.into_parts()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_a_refusal() {
+        let (outcome, missing) = guarded(|| panic!("a bug"));
+        assert_eq!(outcome.refusal(), Some(&Refusal::Internal));
+        assert_eq!(missing, None);
+        let answer: Value = serde_json::from_slice(&review::respond("u", &outcome, true)).unwrap();
+        assert_eq!(answer["response"]["allowed"], false);
+        assert_eq!(answer["response"]["uid"], "u");
+        assert_eq!(answer["response"]["status"]["code"], 503);
+    }
 }

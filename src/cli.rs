@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::session::TenantName;
+use crate::{config::Region, session::TenantName};
 
 /// Gives agent pods AWS credentials that carry the session's own name.
 #[derive(Debug, Parser)]
@@ -42,7 +42,7 @@ pub struct Inject {
     pub creator: String,
     /// The AWS region for agents and sidecars
     #[arg(long, value_name = "REGION")]
-    pub region: Option<String>,
+    pub region: Option<Region>,
     /// The webhook's config file; the defaults without it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -21,13 +21,13 @@ pub use self::{
     reader::Problem,
     roles::{Allowed, ParameterTemplate, Roles, Ssm},
     selector::Selector,
-    sidecar::{BaseCredentials, PullPolicy, Resources, RoleArnTemplate, Sidecar},
+    sidecar::{BaseCredentials, PullPolicy, Quantity, Resources, RoleArnTemplate, Sidecar},
 };
 
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The region that agents and sidecars are given, where one is known.
-    pub region: Option<String>,
+    pub region: Option<Region>,
     pub tenant: TenantRule,
     /// Service accounts that carry base credentials: every pod of one is an agent.
     pub fenced_service_accounts: Vec<Glob>,
@@ -89,7 +89,7 @@ impl Config {
         let cluster = root.text("cluster", "");
         let mut tenant = root.section("tenant");
         let config = Self {
-            region: root.parsed("region", Region::default()).0,
+            region: root.optional("region"),
             tenant: TenantRule {
                 labels: tenant.texts("labels", &[TENANT_LABEL, PLATFORM_LABEL]),
                 namespace_prefix: tenant.text("namespacePrefix", "tenants-"),
@@ -161,22 +161,29 @@ impl std::str::FromStr for PodSecurity {
     }
 }
 
-/// An AWS region's code, or nothing where the text is empty.
-#[derive(Clone, Default)]
-struct Region(Option<String>);
+/// The code of an AWS region.
+/// <https://docs.aws.amazon.com/global-infrastructure/latest/regions/aws-regions.html>
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Region(String);
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("not a region: want a code such as eu-west-1, of a-z, 0-9 and '-'")]
-struct NotARegion;
+pub struct NotARegion;
+
+impl Region {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 impl std::str::FromStr for Region {
     type Err = NotARegion;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        if !s.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-')) {
+        if s.is_empty() || !s.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-')) {
             return Err(NotARegion);
         }
-        Ok(Self((!s.is_empty()).then(|| s.to_owned())))
+        Ok(Self(s.to_owned()))
     }
 }
 

@@ -16,8 +16,16 @@ use crate::{
 /// An immutable snapshot. A tenant that is not in it was not asked for yet.
 #[derive(Clone, Debug)]
 pub struct Directory {
-    roles: HashMap<TenantName, Arc<Role>>,
+    entries: HashMap<TenantName, Entry>,
     source: Source,
+}
+
+/// What was learnt of one tenant.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub role: Arc<Role>,
+    /// False where it is too old to be believed, and only remembered to be counted.
+    pub believed: bool,
 }
 
 /// What is known of a tenant's role.
@@ -66,13 +74,13 @@ pub enum Source {
 }
 
 impl Directory {
-    pub fn new(source: Source, roles: HashMap<TenantName, Arc<Role>>) -> Self {
-        Self { roles, source }
+    pub fn new(source: Source, entries: HashMap<TenantName, Entry>) -> Self {
+        Self { entries, source }
     }
 
     pub fn role(&self, tenant: &TenantName) -> Option<&Role> {
-        match (self.roles.get(tenant), &self.source) {
-            (Some(role), _) => Some(role),
+        match (self.entries.get(tenant).filter(|entry| entry.believed), &self.source) {
+            (Some(entry), _) => Some(&entry.role),
             (None, Source::Ssm(_)) => None,
             // A file is read whole: what is not in it does not exist.
             (None, Source::File | Source::Nowhere) => Some(&Role::NotFound),
@@ -80,7 +88,7 @@ impl Directory {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&TenantName, &Role)> {
-        self.roles.iter().map(|(tenant, role)| (tenant, role.as_ref()))
+        self.entries.iter().map(|(tenant, entry)| (tenant, entry.role.as_ref()))
     }
 
     /// Where the tenant's role is to be published, for people.
@@ -108,19 +116,19 @@ impl Role {
     }
 }
 
-impl Cause {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Denied => "access denied",
-            Self::Failed => "an error",
-            Self::NoAnswer => "no answer",
-            Self::Throttled => "throttled",
-        }
+impl From<Role> for Entry {
+    fn from(role: Role) -> Self {
+        Self { role: Arc::new(role), believed: true }
     }
 }
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(match self {
+            Self::Denied => "access denied",
+            Self::Failed => "an error",
+            Self::NoAnswer => "no answer",
+            Self::Throttled => "throttled",
+        })
     }
 }

@@ -140,16 +140,16 @@ mod tests {
     fn the_tenant_comes_from_the_first_label_then_from_the_name() {
         let own = ("fab.nanohype.dev/tenant", "acme");
         let platform = ("agents.nanohype.dev/platform", "beta");
-        let cases: [(&str, &[(&str, &str)], Option<&str>); 6] = [
-            ("fab", &[own, platform], Some("acme")),
-            ("tenants-gamma", &[platform], Some("beta")),
-            ("tenants-gamma", &[], Some("gamma")),
-            ("fab", &[], None),
-            ("tenants-", &[], None),
-            ("tenants-gamma", &[("fab.nanohype.dev/tenant", "a.b")], None),
+        let cases = [
+            ("fab", vec![own, platform], Some("acme")),
+            ("tenants-gamma", vec![platform], Some("beta")),
+            ("tenants-gamma", vec![], Some("gamma")),
+            ("fab", vec![], None),
+            ("tenants-", vec![], None),
+            ("tenants-gamma", vec![("fab.nanohype.dev/tenant", "a.b")], None),
         ];
         for (name, labels, want) in cases {
-            let tenant = read(name, labels).tenant.ok();
+            let tenant = read(name, &labels).tenant.ok();
             assert_eq!(tenant.as_ref().map(TenantName::as_str), want, "{name} {labels:?}");
         }
     }

@@ -4,7 +4,14 @@
 pub mod health;
 pub mod tls;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::Router;
 use hyper_util::{
@@ -19,6 +26,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
 
 /// How connections are taken.
 #[derive(Clone)]
@@ -104,9 +112,25 @@ async fn speak_http(
         .keep_alive_timeout(HANDSHAKE)
         .max_concurrent_streams(MOST_STREAMS)
         .max_header_list_size(HEADERS);
+    let asked = Arc::new(AtomicBool::new(false));
+    let note = Arc::clone(&asked);
+    let router = router.map_request(move |request| {
+        note.store(true, Ordering::Relaxed);
+        request
+    });
     let service = TowerToHyperService::new(router);
     let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    let _ = watcher.watch(served).await;
+    // Until it knows which of the two protocols is spoken, the library waits without end.
+    let silent = async {
+        sleep(FIRST_REQUEST).await;
+        if asked.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
+    };
+    tokio::select! {
+        _ = watcher.watch(served) => {}
+        () = silent => {}
+    }
 }
 
 /// Errors of one connection pass; without descriptors, accepting again at once would spin.
@@ -118,6 +142,9 @@ async fn rest_after(error: &io::Error) {
     }
 }
 
+/// From the handshake to the head of the first request, which a client that has nothing to
+/// ask does not send.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// For the TLS handshake, which takes a client two round trips.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// An API server holds few connections, and opens one again when it needs it.

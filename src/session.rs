@@ -9,6 +9,7 @@ mod role_arn;
 mod source_identity;
 mod tenant;
 
+pub(crate) use self::tenant::is_dns_label;
 pub use self::{
     duration::{NotASessionDuration, SessionDuration},
     id::{NotASessionName, SessionId, SessionName},

@@ -111,7 +111,7 @@ impl Default for Metrics {
         let unworkable = Family::default();
         registry.register(
             "unworkable_namespaces",
-            "Opted-in namespaces in which every agent pod is refused, by the refusal's code",
+            "Opted-in namespaces in which agent pods are refused for the namespace's labels, by code",
             unworkable.clone(),
         );
         let roles = Family::default();

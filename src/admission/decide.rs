@@ -121,7 +121,8 @@ fn pass_or_inject<'c>(
     Ok(Some((Injection { component: component.name.clone(), gives }, patch)))
 }
 
-/// Why no agent pod of this namespace can start, as far as its labels alone tell.
+/// Why agent pods of this namespace are refused, as far as its labels alone tell: all of
+/// them, or those whose session nobody names.
 pub fn unworkable(namespace: &Namespace, config: &Config) -> Option<Refusal> {
     let tenant = match tenant_of(namespace) {
         Ok(tenant) => tenant,

@@ -187,14 +187,18 @@ fn mounts_are_ours(container: &Container<'_>, config: &Config) -> Result<(), Ref
 
 const FAB_OPERATOR: &str = "FAB_OPERATOR";
 const SHARED_NAMESPACES: [&str; 3] = ["hostNetwork", "hostPID", "shareProcessNamespace"];
-/// Variables that every AWS SDK asks before a container credential endpoint, or instead.
-const STATIC_CREDENTIALS: [&str; 8] = [
+/// Variables that AWS SDKs ask before a container credential endpoint; the Java SDK knows the
+/// keys by second names, and boto the session token.
+const STATIC_CREDENTIALS: [&str; 11] = [
+    "AWS_ACCESS_KEY",
     "AWS_ACCESS_KEY_ID",
     "AWS_BEARER_TOKEN_BEDROCK",
     "AWS_CONFIG_FILE",
     "AWS_DEFAULT_PROFILE",
     "AWS_PROFILE",
     "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECRET_KEY",
+    "AWS_SECURITY_TOKEN",
     "AWS_SESSION_TOKEN",
     "AWS_SHARED_CREDENTIALS_FILE",
 ];

@@ -11,7 +11,7 @@ use super::{
     sidecar,
 };
 use crate::{
-    config::Config,
+    config::{Config, Region},
     session::{Session, env},
 };
 
@@ -33,7 +33,7 @@ pub(super) fn edit(container: &Container<'_>, gives: &Gives, config: &Config, pa
                 variables.take_base_credentials_away();
                 variables.put_session(session);
                 variables.put_endpoint(config.sidecar.port);
-                variables.put_defaults(config.region.as_deref());
+                variables.put_defaults(config.region.as_ref().map(Region::as_str));
                 variables.keep_loopback_off_proxies();
             }
         }

@@ -155,8 +155,13 @@ fn annotations(pod: &Pod<'_>, component: &Component, gives: &Gives, patch: &mut 
         }
         // Nobody but us says these; a pod without a session has none of them.
         None => wanted.extend(
-            [SOURCE_IDENTITY_ANNOTATION, ROLE_ARN_ANNOTATION, COMPONENT_ANNOTATION]
-                .map(|key| (key, None)),
+            [
+                SESSION_ID_ANNOTATION,
+                SOURCE_IDENTITY_ANNOTATION,
+                ROLE_ARN_ANNOTATION,
+                COMPONENT_ANNOTATION,
+            ]
+            .map(|key| (key, None)),
         ),
     }
     if !matches!(gives, Gives::Env(_)) {

@@ -55,10 +55,8 @@ pub enum NotAReview {
     Json(#[source] serde_json::Error),
     #[error("the AdmissionReview has no request with a uid")]
     NoRequest,
-    #[error(
-        "want kind AdmissionReview of admission.k8s.io/v1, not kind {kind:?} of {api_version:?}"
-    )]
-    Version { api_version: String, kind: String },
+    #[error("want kind {KIND} of {API_VERSION}")]
+    Version,
 }
 
 pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, NotAReview> {
@@ -75,10 +73,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, NotAReview> {
     let Envelope { api_version, kind, request } =
         serde_json::from_slice(body).map_err(NotAReview::Json)?;
     if api_version != API_VERSION || kind != KIND {
-        return Err(NotAReview::Version {
-            api_version: api_version.into_owned(),
-            kind: kind.into_owned(),
-        });
+        return Err(NotAReview::Version);
     }
     request.filter(|request| !request.uid.is_empty()).ok_or(NotAReview::NoRequest)
 }

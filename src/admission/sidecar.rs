@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::eks;
 use crate::{
-    config::{BaseCredentials, Component, Config, Resources, Sidecar},
+    config::{BaseCredentials, Component, Config, Quantity, Resources, Sidecar},
     session::{Session, env},
 };
 
@@ -117,8 +117,8 @@ fn variables(session: &Session, component: &Component, config: &Config) -> Vec<V
         }
     }
     if let Some(region) = &config.region {
-        variables.push(text("AWS_REGION", region));
-        variables.push(text("AWS_DEFAULT_REGION", region));
+        variables.push(text("AWS_REGION", region.as_str()));
+        variables.push(text("AWS_DEFAULT_REGION", region.as_str()));
     }
     variables.push(text("AWS_STS_REGIONAL_ENDPOINTS", "regional"));
     variables.push(text("AWS_EC2_METADATA_DISABLED", "true"));
@@ -146,10 +146,10 @@ fn mounts(config: &Config) -> Value {
 /// Our cpu and memory, and any other resource that stands there already.
 fn resources_beside(resources: &Resources, existing: Option<&Value>) -> Value {
     let Resources { cpu_request, memory_request, cpu_limit, memory_limit } = resources;
-    let beside = |kind: &str, cpu: &str, memory: &str| {
+    let beside = |kind: &str, cpu: &Quantity, memory: &Quantity| {
         let mut own = Map::new();
-        own.insert("cpu".to_owned(), cpu.into());
-        own.insert("memory".to_owned(), memory.into());
+        own.insert("cpu".to_owned(), cpu.as_str().into());
+        own.insert("memory".to_owned(), memory.as_str().into());
         let others =
             existing.and_then(|container| container.get("resources")?.get(kind)?.as_object());
         for (name, quantity) in others.into_iter().flatten() {

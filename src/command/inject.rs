@@ -1,6 +1,8 @@
 //! `inject`: what the webhook would do to manifests, by the same decision, without a cluster.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeSet,
     fmt::Write as _,
     io::{IsTerminal, Read, Write, stderr, stdout},
     path::Path,
@@ -19,7 +21,8 @@ use crate::{
     config::{Config, PodSecurity},
     directory::{Directory, Source, file},
     manifest::{self, PodIn},
-    namespaces::{Mode, Namespace, Namespaces},
+    namespaces::{Mode, Namespace, Namespaces, OPT_IN_LABEL},
+    session::TenantName,
 };
 
 pub(super) fn run(arguments: &Inject) -> Result<ExitCode, Failure> {
@@ -153,8 +156,10 @@ fn in_colour() -> bool {
 /// is opted in and enforces what agent pods need.
 struct Assumed {
     from_input: Vec<Namespace>,
-    tenant: Option<crate::session::TenantName>,
+    tenant: Option<TenantName>,
     config: Config,
+    /// Namespaces of pods that the input has no object of.
+    assumed: RefCell<BTreeSet<String>>,
 }
 
 impl Assumed {
@@ -166,15 +171,23 @@ impl Assumed {
         {
             from_input.push(read_namespace(object, config)?);
         }
-        Ok(Self { from_input, tenant: arguments.tenant.clone(), config: config.clone() })
+        Ok(Self {
+            from_input,
+            tenant: arguments.tenant.clone(),
+            config: config.clone(),
+            assumed: RefCell::default(),
+        })
     }
 
     fn snapshot(&self, name: &str) -> Namespaces {
         let said = self.from_input.iter().find(|namespace| namespace.name == name).cloned();
-        let mut namespace = said.unwrap_or_else(|| Namespace {
-            mode: Some(Mode::Enabled),
-            pod_security: self.config.pod_security.max(PodSecurity::Restricted),
-            ..Namespace::read(name, |_| None, &self.config.tenant)
+        let mut namespace = said.unwrap_or_else(|| {
+            self.assumed.borrow_mut().insert(name.to_owned());
+            Namespace {
+                mode: Some(Mode::Enabled),
+                pod_security: PodSecurity::Restricted,
+                ..Namespace::read(name, |_| None, &self.config.tenant)
+            }
         });
         if let Some(tenant) = &self.tenant {
             namespace.tenant = Ok(tenant.clone());
@@ -183,10 +196,10 @@ impl Assumed {
     }
 
     fn say_what_was_assumed(&self) {
-        if self.from_input.is_empty() {
-            say(
-                "assumed: the namespace has the label fab.nanohype.dev/session-injection=enabled and enforces the Pod Security Standard restricted (a Namespace object in the input says otherwise)",
-            );
+        for namespace in self.assumed.borrow().iter() {
+            say(&format!(
+                "assumed: namespace {namespace} has the label {OPT_IN_LABEL}=enabled and enforces the Pod Security Standard restricted (a Namespace object in the input says otherwise)"
+            ));
         }
     }
 }

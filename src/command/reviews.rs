@@ -117,11 +117,16 @@ async fn answer(
         answer = review.answer(mode, &namespaces, &roles.snapshot(), config);
     }
     let record = Record {
-        uid: review.uid().to_owned(),
-        namespace: review.namespace().to_owned(),
+        uid: clipped(review.uid()),
+        namespace: clipped(review.namespace()),
         dry_run: review.is_dry_run(),
     };
     Ok((answer, record))
+}
+
+/// Whoever reaches the port writes these; a log line takes only so much of it.
+fn clipped(text: &str) -> String {
+    text.chars().take(LONGEST_NAME).collect()
 }
 
 async fn read_body(request: Request<Body>) -> Result<Bytes, (StatusCode, String)> {
@@ -163,6 +168,8 @@ const JSON: &str = "application/json";
 /// As long as the API server may wait for any webhook.
 const BODY: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(3);
+/// The longest name of a Kubernetes object.
+const LONGEST_NAME: usize = 253;
 /// A request to the API server itself has at most 3 MiB, and a review holds it twice.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 

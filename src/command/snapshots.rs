@@ -19,7 +19,7 @@ use crate::{
     admission,
     config::Config,
     directory::{
-        Directory, Role, Source, file,
+        Directory, Entry, Source, file,
         keeper::{self, Backup, Handle},
         ssm::ParameterStore,
     },
@@ -95,7 +95,7 @@ async fn judge_namespaces(
                     tracing::warn!(
                         namespace = namespace.name,
                         reason,
-                        "agent pods of this namespace are refused"
+                        "not every agent pod of this namespace can be let in"
                     );
                 }
                 reasons.insert(namespace.name.clone(), reason);
@@ -143,7 +143,7 @@ pub(super) async fn follow_roles(
 fn follow_backup(is_file: bool, backup: Backup) -> Arc<ArcSwap<Directory>> {
     let source = if is_file { Source::File } else { Source::Nowhere };
     let read =
-        move |roles: &HashMap<TenantName, Arc<Role>>| Directory::new(source.clone(), roles.clone());
+        move |roles: &HashMap<TenantName, Entry>| Directory::new(source.clone(), roles.clone());
     let snapshot = Arc::new(ArcSwap::from_pointee(read(&backup.load())));
     let followed = Arc::clone(&snapshot);
     tokio::spawn(async move {
@@ -179,7 +179,7 @@ async fn follow_file(path: PathBuf, config: Config, backup: Backup) {
     }
 }
 
-fn read_roles(path: &Path, config: &Config) -> anyhow::Result<HashMap<TenantName, Arc<Role>>> {
+fn read_roles(path: &Path, config: &Config) -> anyhow::Result<HashMap<TenantName, Entry>> {
     let text = read_text(path)?;
     file::parse(&text, &config.roles.allowed)
         .with_context(|| format!("role file {}", path.display()))

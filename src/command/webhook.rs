@@ -33,7 +33,8 @@ pub(super) fn run(arguments: Webhook) -> Result<ExitCode, Failure> {
     telemetry::start_log();
     let mut config = read_config(arguments.config.as_deref()).map_err(Failure::Input)?;
     if config.region.is_none() {
-        config.region = environment("AWS_REGION");
+        let region = environment("AWS_REGION").map(|region| region.parse().context("AWS_REGION"));
+        config.region = region.transpose().map_err(Failure::Input)?;
     }
     if let Some(roles) = &arguments.roles {
         config.roles.ssm = None;

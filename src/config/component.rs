@@ -125,6 +125,9 @@ fn judge(component: &Component, earlier: &[Component], section: &Section<'_>) {
             "matches no pod; give it selectors, serviceAccounts, creators or fenced: true",
         );
     }
+    if *fenced && matches!(credentials, Credentials::Env | Credentials::Exempt) {
+        section.problem("fenced", "credentials: env or exempt would take the fence away; list the service accounts that it is for");
+    }
     if matches!(credentials, Credentials::Env | Credentials::Exempt) && !selectors.is_empty() {
         section.problem(
             "selectors",

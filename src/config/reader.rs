@@ -129,9 +129,8 @@ impl<'r> Section<'r> {
 
     /// One of the named values.
     pub(super) fn choice<T: Copy>(&mut self, key: &str, default: T, choices: &[(&str, T)]) -> T {
-        let found = match self.take(key) {
-            None => return default,
-            Some(value) => value,
+        let Some(found) = self.take(key) else {
+            return default;
         };
         let name = found.as_str().unwrap_or_default();
         match choices.iter().find(|(choice, _)| *choice == name) {
@@ -162,18 +161,18 @@ impl<'r> Section<'r> {
         Some(parsed)
     }
 
-    pub(super) fn section(&mut self, key: &str) -> Section<'r> {
+    pub(super) fn section(&mut self, key: &str) -> Self {
         let value = self.take(key).unwrap_or(Value::Null);
         self.reader.open(self.at(key), value)
     }
 
     /// As [`Self::section`], where an absent or null value is nothing.
-    pub(super) fn optional_section(&mut self, key: &str) -> Option<Section<'r>> {
+    pub(super) fn optional_section(&mut self, key: &str) -> Option<Self> {
         let value = self.take(key)?;
         Some(self.reader.open(self.at(key), value))
     }
 
-    pub(super) fn sections(&mut self, key: &str) -> Option<Vec<Section<'r>>> {
+    pub(super) fn sections(&mut self, key: &str) -> Option<Vec<Self>> {
         let place = self.at(key);
         let items = self.array(key)?;
         let sections = items.into_iter().enumerate();

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
-use super::reader::Section;
+use super::{Region, reader::Section};
 use crate::session::{RoleArn, TenantName};
 
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub struct Roles {
 pub struct Ssm {
     pub parameter: ParameterTemplate,
     /// None: the SDK's own.
-    pub region: Option<String>,
+    pub region: Option<Region>,
     /// None: AWS's.
     pub endpoint: Option<String>,
     /// How many calls a second the background may make. An account has 40 a second for all

@@ -19,14 +19,27 @@ pub struct Sidecar {
     pub env: Vec<(String, String)>,
 }
 
-/// Kubernetes quantities, as text.
 #[derive(Clone, Debug)]
 pub struct Resources {
-    pub cpu_request: String,
-    pub memory_request: String,
-    pub cpu_limit: String,
-    pub memory_limit: String,
+    pub cpu_request: Quantity,
+    pub memory_request: Quantity,
+    pub cpu_limit: Quantity,
+    pub memory_limit: Quantity,
 }
+
+/// A Kubernetes quantity in the one form in which the API server stores it, so that what it
+/// stored compares equal to what we would write again.
+/// <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Quantity {
+    text: String,
+    /// In thousandths of a core or of a byte.
+    thousandths: u128,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a quantity in its shortest form, such as 100m or 2 of cpu, 64Mi or 1Gi of memory")]
+pub struct NotAQuantity;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PullPolicy {
@@ -66,10 +79,10 @@ impl Sidecar {
             uid: u32::try_from(section.number("uid", 64017, 1..=0x7fff_ffff)).unwrap_or(64017),
             duration: section.parsed("durationSeconds", SessionDuration::default()),
             resources: Resources {
-                cpu_request: requests.text("cpu", "10m"),
-                memory_request: requests.text("memory", "32Mi"),
-                cpu_limit: limits.text("cpu", "100m"),
-                memory_limit: limits.text("memory", "64Mi"),
+                cpu_request: requests.parsed("cpu", Quantity::thousandths(10)),
+                memory_request: requests.parsed("memory", Quantity::mebibytes(32)),
+                cpu_limit: limits.parsed("cpu", Quantity::thousandths(100)),
+                memory_limit: limits.parsed("memory", Quantity::mebibytes(64)),
             },
             env: section.pairs("env"),
         };
@@ -87,14 +100,59 @@ impl Sidecar {
                 );
             }
         }
+        let Resources { cpu_request, memory_request, cpu_limit, memory_limit } = &sidecar.resources;
+        for (key, request, limit) in
+            [("cpu", cpu_request, cpu_limit), ("memory", memory_request, memory_limit)]
+        {
+            if request.thousandths > limit.thousandths {
+                requests
+                    .problem(key, "is more than its limit; the API server would refuse every pod");
+            }
+        }
         limits.close();
         requests.close();
         resources.close();
         section.close();
-        Sidecar {
+        Self {
             image: if sidecar.image.is_empty() { DEFAULT_IMAGE.to_owned() } else { sidecar.image },
             ..sidecar
         }
+    }
+}
+
+impl Quantity {
+    fn thousandths(thousandths: u16) -> Self {
+        Self { text: format!("{thousandths}m"), thousandths: thousandths.into() }
+    }
+
+    fn mebibytes(mebibytes: u16) -> Self {
+        Self { text: format!("{mebibytes}Mi"), thousandths: (u128::from(mebibytes) * 1000) << 20 }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl FromStr for Quantity {
+    type Err = NotAQuantity;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let digits = s.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let number: u64 = digits.parse().map_err(|_| NotAQuantity)?;
+        // The next unit, in this one: so many of this one are written in the next.
+        let (unit, next) = match &s[digits.len()..] {
+            "m" => (1, 1000),
+            "" => (1000, 1000),
+            "Ki" => (1000 << 10, 1024),
+            "Mi" => (1000 << 20, 1024),
+            "Gi" => (1000 << 30, 1024),
+            _ => return Err(NotAQuantity),
+        };
+        if digits.starts_with(['0', '+']) || number.is_multiple_of(next) {
+            return Err(NotAQuantity);
+        }
+        Ok(Self { text: s.to_owned(), thousandths: u128::from(number) * unit })
     }
 }
 
@@ -114,6 +172,12 @@ impl BaseCredentials {
         let template: Option<RoleArnTemplate> = section.optional("roleArn");
         let base = match (source, template) {
             (Source::Irsa, Some(template)) => {
+                if template.0.contains("{cluster}") && cluster.is_empty() {
+                    section.problem(
+                        "roleArn",
+                        "has {cluster}, but the config's key cluster is empty; set it",
+                    );
+                }
                 let template = RoleArnTemplate(template.0.replace("{cluster}", cluster));
                 if let Err(error) = template.0.replace("{tenant}", "t").parse::<RoleArn>() {
                     section.problem(
@@ -178,3 +242,24 @@ const SOURCES: &[(&str, Source)] = &[
     ("irsa", Source::Irsa),
     ("environment", Source::Environment),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantity_has_one_form() {
+        for text in ["10m", "1", "1500m", "32Mi", "1Gi", "1025Ki"] {
+            assert!(text.parse::<Quantity>().is_ok(), "{text:?}");
+        }
+        for text in
+            ["", "0", "0.1", "1000m", "1024Mi", "lots", "-1", "+1", "01", "1 Mi", "1M", "1e3"]
+        {
+            assert!(text.parse::<Quantity>().is_err(), "{text:?}");
+        }
+        assert!(
+            "2".parse::<Quantity>().unwrap().thousandths
+                > "1500m".parse::<Quantity>().unwrap().thousandths
+        );
+    }
+}

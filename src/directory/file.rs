@@ -1,10 +1,10 @@
 //! The static role file: `roles: {<tenant>: <arn>}`.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt};
 
 use serde_json::Value;
 
-use super::{Role, Unusable};
+use super::{Entry, Role, Unusable};
 use crate::{
     config::Allowed,
     session::{NotARoleArn, NotATenant, TenantName},
@@ -26,10 +26,7 @@ enum Problem {
 }
 
 /// Reads the file's text, in full or not at all.
-pub fn parse(
-    text: &str,
-    allowed: &Allowed,
-) -> Result<HashMap<TenantName, Arc<Role>>, NotARoleFile> {
+pub fn parse(text: &str, allowed: &Allowed) -> Result<HashMap<TenantName, Entry>, NotARoleFile> {
     let value: Value = serde_saphyr::from_str(text)
         .map_err(|error| NotARoleFile(vec![Problem::Syntax(Box::new(error))]))?;
     let Value::Object(mut root) = value else {
@@ -46,7 +43,7 @@ pub fn parse(
     for (tenant, value) in entries {
         match entry(&tenant, &value, allowed) {
             Ok((tenant, role)) => {
-                roles.insert(tenant, Arc::new(role));
+                roles.insert(tenant, role.into());
             }
             Err(problem) => problems.push(problem),
         }
@@ -104,7 +101,7 @@ mod tests {
         let text = "roles:\n  acme: arn:aws:iam::111122223333:role/a\n";
         let roles = parse(text, &Allowed::default()).unwrap();
         let want = Role::Known("arn:aws:iam::111122223333:role/a".parse().unwrap());
-        assert_eq!(**roles.get("acme").unwrap(), want);
+        assert_eq!(*roles.get("acme").unwrap().role, want);
         assert!(parse("roles:\n", &Allowed::default()).unwrap().is_empty());
     }
 

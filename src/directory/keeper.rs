@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
     future::Future,
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,13 +17,14 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
 
-use super::{Cause, Directory, Role, Source, Unusable};
+use super::{Cause, Directory, Entry, Role, Source, Unusable};
 use crate::{
     config::{Allowed, Ssm},
     session::TenantName,
@@ -48,11 +50,14 @@ pub enum Published {
 }
 
 /// Why a call answered for none of its names.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Failure {
-    /// One of the names is none; the others may be asked without it.
+    /// One of the names is none.
     Names,
-    Unreachable(Cause),
+    Unreachable {
+        cause: Cause,
+        detail: String,
+    },
 }
 
 /// What the webhook's requests see of the keeper.
@@ -68,7 +73,7 @@ pub struct Handle {
 pub struct Calls([AtomicU64; OUTCOMES.len()]);
 
 /// Roles that stand in while the publisher cannot be asked.
-pub type Backup = Arc<ArcSwap<HashMap<TenantName, Arc<Role>>>>;
+pub type Backup = Arc<ArcSwap<HashMap<TenantName, Entry>>>;
 
 /// Starts the keeper. It ends when the last handle and the sender of `wanted` are gone.
 pub fn start<P: Publisher>(
@@ -97,6 +102,7 @@ pub fn start<P: Publisher>(
         urgent: VecDeque::new(),
         in_flight: HashSet::new(),
         running: JoinSet::new(),
+        alone: HashSet::new(),
         sweep: Pace::new(ssm.calls_per_second, now),
         lookup: Pace::new(ssm.calls_per_second, now),
         failures: 0,
@@ -126,7 +132,7 @@ impl Handle {
         }
     }
 
-    /// Calls so far, by outcome: `ok`, `names`, or a [`Cause`].
+    /// Calls so far, by outcome.
     pub fn calls(&self) -> impl Iterator<Item = (&'static str, u64)> {
         OUTCOMES
             .iter()
@@ -149,17 +155,25 @@ struct Keeper<P> {
     /// Tenants that reviews wait for and that no call is under way for.
     urgent: VecDeque<TenantName>,
     in_flight: HashSet<TenantName>,
-    running: JoinSet<(Vec<TenantName>, Result<Vec<Published>, Failure>)>,
+    running: JoinSet<Answered>,
+    /// Tenants whose names once spoiled a batch: they are asked for by themselves.
+    alone: HashSet<TenantName>,
     sweep: Pace,
     lookup: Pace,
     /// How many calls in a row got no answer.
     failures: u32,
 }
 
+/// A call that has ended.
+struct Answered {
+    tenants: Vec<TenantName>,
+    answer: Result<Vec<Published>, Failure>,
+}
+
 struct Known {
-    role: Arc<Role>,
-    /// When the publisher said so.
-    since: Instant,
+    entry: Entry,
+    /// When the publisher said so. None: the backup says so.
+    since: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -190,7 +204,7 @@ impl<P: Publisher> Keeper<P> {
                     }
                     Err(_) => return,
                 },
-                Some(Ok((tenants, answer))) = self.running.join_next() => {
+                Some(Ok(Answered { tenants, answer })) = self.running.join_next() => {
                     self.absorb(tenants, answer, Instant::now());
                 }
                 () = sleep_until(wake) => {}
@@ -207,6 +221,7 @@ impl<P: Publisher> Keeper<P> {
         }
         self.due.retain(|tenant| tenants.contains(tenant));
         self.known.retain(|tenant, _| tenants.contains(tenant));
+        self.alone.retain(|tenant| tenants.contains(tenant));
         self.publish();
     }
 
@@ -229,8 +244,15 @@ impl<P: Publisher> Keeper<P> {
                 wake = wake.min(later);
                 break;
             }
-            let count = self.urgent.len().min(BATCH);
-            let mut batch: Vec<TenantName> = self.urgent.drain(..count).collect();
+            let mut batch = Vec::with_capacity(BATCH);
+            while let Some(tenant) = self.urgent.pop_front_if(|next| {
+                batch.len() < BATCH && (batch.is_empty() || !self.alone.contains(next))
+            }) {
+                batch.push(tenant);
+                if self.alone.contains(&batch[0]) {
+                    break;
+                }
+            }
             self.fill(&mut batch, now);
             self.call(batch);
         }
@@ -258,30 +280,47 @@ impl<P: Publisher> Keeper<P> {
     }
 
     /// Whether the first that is due is to be asked for. What was believed for a short time
-    /// only is forgotten instead, and asked for by the next review, or in due course.
+    /// only is believed no longer; the next review asks anew, or the sweep in due course.
     fn next_is_a_call(&mut self, now: Instant) -> bool {
         let Some(tenant) = self.due.first_tenant() else { return false };
-        match self.known.get(&tenant).map(|known| Arc::clone(&known.role)).as_deref() {
-            None | Some(Role::Known(_)) => true,
-            Some(Role::NotFound | Role::Unreachable(_) | Role::Unusable(_)) => {
-                self.known.remove(&tenant);
-                self.due.put(tenant, now + jittered(self.ssm.refresh));
-                self.publish();
-                false
-            }
+        let Some(Known { entry, .. }) = self.known.get_mut(&tenant) else { return true };
+        let again = match &*entry.role {
+            Role::Known(_) => return true,
+            Role::NotFound | Role::Unusable(_) => jittered(self.ssm.refresh),
+            Role::Unreachable(_) => jittered(BACKUP),
+        };
+        if !std::mem::take(&mut entry.believed) {
+            return true;
         }
+        self.due.put(tenant, now + again);
+        self.publish();
+        false
     }
 
-    /// Takes what is due along, up to a full batch: a call costs the same for one name or ten.
+    /// Takes along what is due, or soon will be, up to a full batch: a call costs the same for
+    /// one name or ten, and with jitter few are due at the same moment.
     fn fill(&mut self, batch: &mut Vec<TenantName>, now: Instant) {
-        while batch.len() < BATCH && self.due.first().is_some_and(|first| first <= now) {
-            if !self.next_is_a_call(now) {
-                continue;
-            }
-            let Some(tenant) = self.due.pop() else { return };
-            if !batch.contains(&tenant) {
-                batch.push(tenant);
-            }
+        if batch.is_empty() {
+            batch.extend(self.due.first_tenant());
+        }
+        if batch.first().is_some_and(|first| self.alone.contains(first)) {
+            return;
+        }
+        let soon = self.due.until(now + self.ssm.refresh.mul_f64(JITTER)).filter(|(at, tenant)| {
+            !self.alone.contains(tenant)
+                && !batch.contains(tenant)
+                && self.is_worth_a_call(tenant, *at <= now)
+        });
+        let along: Vec<TenantName> =
+            soon.map(|(_, tenant)| tenant.clone()).take(BATCH - batch.len()).collect();
+        batch.extend(along);
+    }
+
+    /// What is believed for a short time only is not refreshed ahead of that.
+    fn is_worth_a_call(&self, tenant: &TenantName, due: bool) -> bool {
+        match self.known.get(tenant).map(|known| &known.entry) {
+            None => due,
+            Some(entry) => matches!(*entry.role, Role::Known(_)) || due && !entry.believed,
         }
     }
 
@@ -293,8 +332,11 @@ impl<P: Publisher> Keeper<P> {
         let publisher = Arc::clone(&self.publisher);
         let names = tenants.iter().map(|tenant| self.ssm.parameter.of(tenant)).collect();
         self.running.spawn(async move {
-            let answer = publisher.ask(names).await;
-            (tenants, answer)
+            let answer = AssertUnwindSafe(publisher.ask(names)).catch_unwind().await;
+            let panicked = |_| {
+                Err(Failure::Unreachable { cause: Cause::Failed, detail: "a panic".to_owned() })
+            };
+            Answered { tenants, answer: answer.unwrap_or_else(panicked) }
         });
     }
 
@@ -312,15 +354,23 @@ impl<P: Publisher> Keeper<P> {
             Ok(published) => {
                 self.answered();
                 for (tenant, published) in tenants.into_iter().zip(published) {
+                    self.alone.remove(&tenant);
                     let role = judge(&published, &self.allowed);
                     self.learn(tenant, role, now);
                 }
             }
-            // One by one, the good names get their answer.
-            Err(Failure::Names) if tenants.len() > 1 => {
-                self.answered();
+            // One name may have spoiled it for the others: AWS refuses the call as a whole,
+            // for a name that is none and for one that may not be read.
+            Err(Failure::Names | Failure::Unreachable { cause: Cause::Denied, .. })
+                if tenants.len() > 1 =>
+            {
                 for tenant in tenants {
-                    self.call(vec![tenant]);
+                    self.alone.insert(tenant.clone());
+                    if self.waiting.contains_key(&tenant) {
+                        self.urgent.push_back(tenant);
+                    } else {
+                        self.due.put(tenant, now);
+                    }
                 }
             }
             Err(Failure::Names) => {
@@ -328,7 +378,9 @@ impl<P: Publisher> Keeper<P> {
                     self.learn(tenant, Role::Unreachable(Cause::Failed), now);
                 }
             }
-            Err(Failure::Unreachable(cause)) => self.missed(tenants, cause, now),
+            Err(Failure::Unreachable { cause, detail }) => {
+                self.missed(tenants, cause, &detail, now)
+            }
         }
         self.publish();
         self.release();
@@ -336,7 +388,7 @@ impl<P: Publisher> Keeper<P> {
 
     fn answered(&mut self) {
         if self.failures > 0 {
-            tracing::info!(failures = self.failures, "SSM answers again");
+            tracing::info!(failures = self.failures, "roles can be read from SSM again");
             self.failures = 0;
         }
     }
@@ -347,8 +399,7 @@ impl<P: Publisher> Keeper<P> {
             Role::NotFound | Role::Unusable(_) => self.ssm.negative,
             Role::Unreachable(_) => UNREACHABLE,
         };
-        let before = self.known.get(&tenant).map(|known| Arc::clone(&known.role));
-        if before.as_deref() != Some(&role) {
+        if self.known.get(&tenant).is_none_or(|known| *known.entry.role != role) {
             match &role {
                 Role::Known(role) => tracing::info!(%tenant, %role, "role of tenant"),
                 Role::NotFound => tracing::warn!(%tenant, "no role is published for tenant"),
@@ -360,34 +411,30 @@ impl<P: Publisher> Keeper<P> {
                 }
             }
         }
-        self.known.insert(tenant.clone(), Known { role: Arc::new(role), since: now });
+        self.known.insert(tenant.clone(), Known { entry: role.into(), since: Some(now) });
         self.due.put(tenant, now + again);
     }
 
     /// Nobody answered: what is known stays until it is stale, and the sweep slows down.
-    fn missed(&mut self, tenants: Vec<TenantName>, cause: Cause, now: Instant) {
+    fn missed(&mut self, tenants: Vec<TenantName>, cause: Cause, detail: &str, now: Instant) {
         if self.failures == 0 {
-            tracing::warn!(%cause, "SSM does not answer; serving what is known");
+            tracing::warn!(%cause, detail, "roles cannot be read from SSM; serving what is known");
         }
         self.failures = self.failures.saturating_add(1);
         let longest = BACKOFF_MOST.min(BACKOFF_FIRST * 2_u32.saturating_pow(self.failures.min(16)));
         self.sweep.pause(now + longest.mul_f64(fastrand::f64()));
         for tenant in tenants {
-            let retry = now + jittered(BACKOFF_FIRST);
-            match self.known.get(&tenant) {
-                Some(Known { role, since })
-                    if matches!(**role, Role::Known(_)) && now < *since + self.ssm.stale =>
-                {
-                    self.due.put(tenant, retry);
-                }
-                _ => match self.backup.load().get(&tenant) {
-                    Some(role) => {
-                        self.known
-                            .insert(tenant.clone(), Known { role: Arc::clone(role), since: now });
-                        self.due.put(tenant, now + BACKUP);
-                    }
-                    None => self.retry_or_give_up(tenant, cause, now),
-                },
+            let fresh = |known: &Known| {
+                matches!(*known.entry.role, Role::Known(_))
+                    && known.since.is_some_and(|since| now < since + self.ssm.stale)
+            };
+            if self.known.get(&tenant).is_some_and(fresh) {
+                self.due.put(tenant, now + jittered(BACKOFF_FIRST));
+            } else if let Some(entry) = self.backup.load().get(&tenant) {
+                self.known.insert(tenant.clone(), Known { entry: entry.clone(), since: None });
+                self.due.put(tenant, now + jittered(BACKUP));
+            } else {
+                self.retry_or_give_up(tenant, cause, now);
             }
         }
     }
@@ -410,7 +457,7 @@ impl<P: Publisher> Keeper<P> {
     fn release(&mut self) {
         let known = &self.known;
         self.waiting.retain(|tenant, waiting| {
-            if !known.contains_key(tenant) {
+            if !known.get(tenant).is_some_and(|known| known.entry.believed) {
                 return true;
             }
             for review in waiting.reviews.drain(..) {
@@ -422,25 +469,24 @@ impl<P: Publisher> Keeper<P> {
     }
 
     fn publish(&self) {
-        let roles =
-            self.known.iter().map(|(tenant, known)| (tenant.clone(), Arc::clone(&known.role)));
-        self.snapshot.store(Arc::new(Directory::new(
-            Source::Ssm(self.ssm.parameter.clone()),
-            roles.collect(),
-        )));
+        let entries =
+            self.known.iter().map(|(tenant, known)| (tenant.clone(), known.entry.clone()));
+        let source = Source::Ssm(self.ssm.parameter.clone());
+        self.snapshot.store(Arc::new(Directory::new(source, entries.collect())));
     }
 }
 
 impl Calls {
     fn count(&self, answer: &Result<Vec<Published>, Failure>) {
-        let outcome = match answer {
-            Ok(_) => "ok",
-            Err(Failure::Names) => "names",
-            Err(Failure::Unreachable(cause)) => cause.as_str(),
+        let index = match answer {
+            Ok(_) => 0,
+            Err(Failure::Names) => 1,
+            Err(Failure::Unreachable { cause: Cause::Denied, .. }) => 2,
+            Err(Failure::Unreachable { cause: Cause::Failed, .. }) => 3,
+            Err(Failure::Unreachable { cause: Cause::NoAnswer, .. }) => 4,
+            Err(Failure::Unreachable { cause: Cause::Throttled, .. }) => 5,
         };
-        if let Some((_, count)) = OUTCOMES.iter().zip(&self.0).find(|(name, _)| **name == outcome) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
+        self.0[index].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -464,10 +510,8 @@ impl Agenda {
         }
     }
 
-    fn pop(&mut self) -> Option<TenantName> {
-        let (_, tenant) = self.order.pop_first()?;
-        self.times.remove(&tenant);
-        Some(tenant)
+    fn until(&self, last: Instant) -> impl Iterator<Item = &(Instant, TenantName)> {
+        self.order.iter().take_while(move |(at, _)| *at <= last)
     }
 
     fn first(&self) -> Option<Instant> {
@@ -495,8 +539,9 @@ struct Pace {
 }
 
 impl Pace {
+    /// Half of the rate: sweep and lookups each have a pace, and share it.
     fn new(per_second: u32, now: Instant) -> Self {
-        Self { interval: Duration::from_secs(1) / per_second.max(1), next: now }
+        Self { interval: Duration::from_secs(2) / per_second.max(1), next: now }
     }
 
     /// Err: when to ask again.
@@ -525,7 +570,7 @@ fn judge(published: &Published, allowed: &Allowed) -> Role {
 /// Between four fifths of the time and all of it, so that what was learnt together is not
 /// asked for together.
 fn jittered(time: Duration) -> Duration {
-    time.mul_f64(fastrand::f64().mul_add(0.2, 0.8))
+    time.mul_f64(1.0 - JITTER * fastrand::f64())
 }
 
 /// How many names GetParameters takes.
@@ -535,11 +580,284 @@ pub const BATCH: usize = 10;
 const ATTEMPTS: u32 = 3;
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_MOST: Duration = Duration::from_secs(30);
-/// How soon SSM is asked again for a tenant that the backup file answers for.
+/// How soon SSM is asked again for a tenant for which it gave no answer.
 const BACKUP: Duration = Duration::from_secs(5);
 /// Longer than anything in the agenda matters.
 const IDLE: Duration = Duration::from_secs(3600);
+const JITTER: f64 = 0.2;
 const MOST_AT_ONCE: usize = 8;
 /// How long "cannot be read" is believed: about as long as a client waits before it retries.
 const UNREACHABLE: Duration = Duration::from_secs(1);
-const OUTCOMES: [&str; 6] = ["ok", "names", "access denied", "an error", "no answer", "throttled"];
+/// In the order in which [`Calls::count`] counts them.
+const OUTCOMES: [&str; 6] = ["ok", "names", "denied", "failed", "no-answer", "throttled"];
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// Parameter Store's side, as far as moto does not play it: answers after a while, or
+    /// with what AWS documents for names that are none, for missing rights and under load.
+    #[derive(Clone, Default)]
+    struct Store(Arc<Mutex<Shelf>>);
+
+    #[derive(Default)]
+    struct Shelf {
+        published: HashMap<String, Published>,
+        /// Names for which IAM refuses the whole call.
+        denied: HashSet<String>,
+        failure: Option<Failure>,
+        calls: Vec<(Instant, Vec<String>)>,
+    }
+
+    impl Publisher for Store {
+        async fn ask(&self, names: Vec<String>) -> Result<Vec<Published>, Failure> {
+            assert!(names.len() <= BATCH);
+            self.0.lock().unwrap().calls.push((Instant::now(), names.clone()));
+            sleep(Duration::from_millis(50)).await;
+            let shelf = self.0.lock().unwrap();
+            if let Some(failure) = &shelf.failure {
+                return Err(failure.clone());
+            }
+            if names.iter().any(|name| shelf.denied.contains(name)) {
+                return Err(unreachable(Cause::Denied));
+            }
+            Ok(names
+                .iter()
+                .map(|name| shelf.published.get(name).cloned().unwrap_or(Published::Absent))
+                .collect())
+        }
+    }
+
+    impl Store {
+        fn publish(&self, tenant: &str, arn: &str) {
+            self.0
+                .lock()
+                .unwrap()
+                .published
+                .insert(format!("/p/{tenant}"), Published::Text(arn.to_owned()));
+        }
+
+        fn fail(&self, failure: Option<Failure>) {
+            self.0.lock().unwrap().failure = failure;
+        }
+
+        fn calls(&self) -> Vec<(Instant, Vec<String>)> {
+            self.0.lock().unwrap().calls.clone()
+        }
+    }
+
+    fn unreachable(cause: Cause) -> Failure {
+        Failure::Unreachable { cause, detail: String::new() }
+    }
+
+    fn tenant(name: &str) -> TenantName {
+        name.parse().unwrap()
+    }
+
+    fn arn(name: &str) -> String {
+        format!("arn:aws:iam::111122223333:role/{name}")
+    }
+
+    fn ssm() -> Ssm {
+        Ssm {
+            parameter: "/p/{tenant}".parse().unwrap(),
+            region: None,
+            endpoint: None,
+            calls_per_second: 10,
+            refresh: Duration::from_secs(300),
+            stale: Duration::from_secs(86_400),
+            negative: Duration::from_secs(10),
+        }
+    }
+
+    struct Kept {
+        store: Store,
+        handle: Handle,
+        wanted: watch::Sender<HashSet<TenantName>>,
+        backup: Backup,
+    }
+
+    fn keep(store: Store) -> Kept {
+        let (wanted, wanting) = watch::channel(HashSet::new());
+        let backup = Backup::default();
+        let handle = start(store.clone(), ssm(), Allowed::default(), Arc::clone(&backup), wanting);
+        Kept { store, handle, wanted, backup }
+    }
+
+    impl Kept {
+        fn want(&self, tenants: impl IntoIterator<Item = String>) {
+            self.wanted.send_replace(tenants.into_iter().map(|name| tenant(&name)).collect());
+        }
+
+        fn role(&self, name: &str) -> Option<Role> {
+            self.handle.snapshot().role(&tenant(name)).cloned()
+        }
+    }
+
+    fn known(name: &str) -> Option<Role> {
+        Some(Role::Known(arn(name).parse().unwrap()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tenants_are_asked_for_ahead_in_batches_at_a_steady_rate() {
+        let kept = keep(Store::default());
+        let names: Vec<String> = (0..205).map(|n| format!("t{n}")).collect();
+        for name in &names {
+            kept.store.publish(name, &arn(name));
+        }
+        kept.want(names.clone());
+        sleep(Duration::from_secs(10)).await;
+        let calls = kept.store.calls();
+        assert_eq!(calls.len(), 21);
+        for pair in calls.windows(2) {
+            assert!(
+                pair[1].0 - pair[0].0 >= Duration::from_millis(190),
+                "faster than half of 10 a second"
+            );
+        }
+        for name in &names {
+            assert_eq!(kept.role(name), known(name));
+        }
+        // Full batches again, although no two are due at the same moment.
+        sleep(Duration::from_secs(1200)).await;
+        let refreshes = kept.store.calls().len() - calls.len();
+        assert!((21 * 4..=21 * 6).contains(&refreshes), "{refreshes} calls in four refreshes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_review_goes_before_the_sweep() {
+        let kept = keep(Store::default());
+        kept.want((0..1000).map(|n| format!("t{n}")));
+        sleep(Duration::from_secs(1)).await;
+        kept.store.publish("late", &arn("late"));
+        let before = Instant::now();
+        kept.handle.look_up(tenant("late")).await;
+        assert!(before.elapsed() < Duration::from_millis(500));
+        assert_eq!(kept.role("late"), known("late"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reviews_that_miss_at_once_make_one_call() {
+        let kept = keep(Store::default());
+        kept.store.publish("acme", &arn("acme"));
+        let lookups = (0..50).map(|_| kept.handle.look_up(tenant("acme")));
+        futures_util::future::join_all(lookups).await;
+        assert_eq!(kept.store.calls().len(), 1);
+        assert_eq!(kept.role("acme"), known("acme"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_bad_name_does_not_spoil_the_others() {
+        let kept = keep(Store::default());
+        let names: Vec<String> = (0..10).map(|n| format!("t{n}")).collect();
+        for name in &names {
+            kept.store.publish(name, &arn(name));
+        }
+        kept.store.0.lock().unwrap().denied.insert("/p/t3".to_owned());
+        kept.want(names.clone());
+        sleep(Duration::from_secs(10)).await;
+        for name in names.iter().filter(|name| *name != "t3") {
+            assert_eq!(kept.role(name), known(name), "{name}");
+        }
+        let singles = kept.store.calls();
+        assert!(singles[1..].iter().all(|(_, names)| names.len() == 1));
+        // The bad one stays by itself; the others share a call again.
+        kept.store.0.lock().unwrap().calls.clear();
+        sleep(Duration::from_secs(300)).await;
+        let calls = kept.store.calls();
+        assert!(
+            calls.iter().all(|(_, names)| names.len() == 1 || !names.contains(&"/p/t3".to_owned())),
+            "{calls:?}"
+        );
+        kept.handle.look_up(tenant("t3")).await;
+        assert_eq!(kept.role("t3"), Some(Role::Unreachable(Cause::Denied)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_is_served_until_it_is_stale() {
+        let kept = keep(Store::default());
+        kept.store.publish("acme", &arn("acme"));
+        kept.want(["acme".to_owned()]);
+        sleep(Duration::from_secs(1)).await;
+        kept.store.fail(Some(unreachable(Cause::Throttled)));
+        sleep(Duration::from_secs(86_000)).await;
+        assert_eq!(kept.role("acme"), known("acme"));
+        let asked = kept.store.calls().len();
+        assert!(asked < 86_000 / 5, "{asked} calls while nobody answers");
+        sleep(Duration::from_secs(1000)).await;
+        kept.handle.look_up(tenant("acme")).await;
+        assert_eq!(kept.role("acme"), Some(Role::Unreachable(Cause::Throttled)));
+        kept.store.fail(None);
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(kept.role("acme"), known("acme"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_there_is_none_is_believed_for_a_while() {
+        let kept = keep(Store::default());
+        kept.want(["acme".to_owned()]);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(kept.role("acme"), Some(Role::NotFound));
+        kept.store.publish("acme", &arn("acme"));
+        sleep(Duration::from_secs(8)).await;
+        assert_eq!(kept.role("acme"), Some(Role::NotFound));
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(kept.role("acme"), None, "the next review asks");
+        assert_eq!(kept.handle.snapshot().iter().count(), 1, "still counted");
+        kept.handle.look_up(tenant("acme")).await;
+        assert_eq!(kept.role("acme"), known("acme"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_call_is_tried_again_while_a_review_waits() {
+        let kept = keep(Store::default());
+        kept.store.publish("acme", &arn("acme"));
+        kept.store.fail(Some(unreachable(Cause::NoAnswer)));
+        let store = kept.store.clone();
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(60)).await;
+            store.fail(None);
+        });
+        kept.handle.look_up(tenant("acme")).await;
+        assert_eq!(kept.role("acme"), known("acme"));
+        assert_eq!(kept.store.calls().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_backup_answers_while_nobody_else_does() {
+        let kept = keep(Store::default());
+        let role = |name: &str| {
+            HashMap::from([(tenant("acme"), Entry::from(Role::Known(arn(name).parse().unwrap())))])
+        };
+        kept.backup.store(Arc::new(role("backup")));
+        kept.store.fail(Some(unreachable(Cause::NoAnswer)));
+        kept.want(["acme".to_owned()]);
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(kept.role("acme"), known("backup"));
+        kept.backup.store(Arc::new(role("changed")));
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(kept.role("acme"), known("changed"));
+        kept.store.publish("acme", &arn("published"));
+        kept.store.fail(None);
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(kept.role("acme"), known("published"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_not_wanted_any_more_is_forgotten() {
+        let kept = keep(Store::default());
+        kept.want(["acme".to_owned(), "beta".to_owned()]);
+        sleep(Duration::from_secs(1)).await;
+        kept.want(["beta".to_owned()]);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(kept.role("acme"), None);
+        assert_eq!(kept.handle.snapshot().iter().count(), 1);
+        kept.store.0.lock().unwrap().calls.clear();
+        sleep(Duration::from_secs(1000)).await;
+        assert!(kept.store.calls().iter().all(|(_, names)| names == &["/p/beta".to_owned()]));
+    }
+}

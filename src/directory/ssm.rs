@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use aws_sdk_ssm::{
     Client,
-    error::{ProvideErrorMetadata, SdkError},
+    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
     operation::get_parameters::GetParametersError,
     types::{Parameter, ParameterType},
 };
@@ -31,7 +31,7 @@ impl ParameterStore {
             .retry_config(aws_sdk_ssm::config::retry::RetryConfig::disabled())
             .timeout_config(timeouts);
         if let Some(region) = &ssm.region {
-            config = config.region(aws_sdk_ssm::config::Region::new(region.clone()));
+            config = config.region(aws_sdk_ssm::config::Region::new(region.as_str().to_owned()));
         }
         if let Some(endpoint) = &ssm.endpoint {
             config = config.endpoint_url(endpoint);
@@ -64,22 +64,16 @@ fn published(parameter: Parameter) -> Published {
 
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/CommonErrors.html>
 fn failure(error: &SdkError<GetParametersError>) -> Failure {
-    let SdkError::ServiceError(service) = error else {
-        return Failure::Unreachable(Cause::NoAnswer);
+    let cause = match error {
+        SdkError::ServiceError(service) => match service.err().code() {
+            Some("AccessDeniedException") => Cause::Denied,
+            Some("RequestLimitExceeded" | "Throttling" | "ThrottlingException") => Cause::Throttled,
+            Some("ValidationException") => return Failure::Names,
+            _ => Cause::Failed,
+        },
+        _ => Cause::NoAnswer,
     };
-    match service.err().code() {
-        Some(
-            "AccessDeniedException"
-            | "AccessDenied"
-            | "UnrecognizedClientException"
-            | "ExpiredTokenException",
-        ) => Failure::Unreachable(Cause::Denied),
-        Some("ThrottlingException" | "Throttling" | "RequestLimitExceeded" | "TooManyUpdates") => {
-            Failure::Unreachable(Cause::Throttled)
-        }
-        Some("ValidationException") => Failure::Names,
-        _ => Failure::Unreachable(Cause::Failed),
-    }
+    Failure::Unreachable { cause, detail: DisplayErrorContext(error).to_string() }
 }
 
 /// Three attempts fit into the three seconds that a review has at most.

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{Namespace, Namespaces, OPT_IN_LABEL};
-use crate::config::TenantRule;
+use crate::{config::TenantRule, session::is_dns_label};
 
 type Metadata = PartialObjectMeta<KubernetesNamespace>;
 
@@ -111,11 +111,12 @@ impl Lookup {
 
     /// The namespace, opted in or not. None: it does not exist, or nobody could say so in time.
     pub async fn find(&self, name: &str, deadline: Instant) -> Option<Namespace> {
-        let api = self.api.as_ref()?;
+        let asked = Instant::now();
+        let api = self.api.as_ref().filter(|_| is_dns_label(name))?;
         if let Some(namespace) = self.wait(name, deadline.min(Instant::now() + WAIT)).await {
             return Some(namespace);
         }
-        timeout_at(deadline, self.ask(api, name)).await.ok().flatten()
+        timeout_at(deadline, self.ask(api, name, asked)).await.ok().flatten()
     }
 
     /// The watch is usually a moment behind the namespace's first pod, and no more.
@@ -127,13 +128,16 @@ impl Lookup {
         found.ok()?.ok()?.find(name).cloned()
     }
 
-    async fn ask(&self, api: &Api<Metadata>, name: &str) -> Option<Namespace> {
+    async fn ask(&self, api: &Api<Metadata>, name: &str, since: Instant) -> Option<Namespace> {
         // Held over the call: a second question for the same name finds the answer.
         let mut asked = self.asked.lock().await;
         let now = Instant::now();
         asked.answers.retain(|_, (at, _)| now < *at + REMEMBERED);
-        if let Some((_, answer)) = asked.answers.get(name) {
-            return answer.clone();
+        if let Some((at, answer)) = asked.answers.get(name) {
+            // Only what was answered after the review came may say that a namespace did not
+            // opt in: the API server, which sent it, may know better by now.
+            let opted_in = answer.as_ref().is_some_and(|namespace| namespace.mode.is_some());
+            return answer.clone().filter(|_| opted_in || *at >= since);
         }
         if !asked.may_ask(now) {
             return None;

@@ -57,6 +57,11 @@ impl FromStr for TenantName {
     }
 }
 
+/// Whether Kubernetes could have given a namespace this name.
+pub(crate) fn is_dns_label(name: &str) -> bool {
+    name.parse::<TenantName>().is_ok()
+}
+
 fn allowed(c: char) -> bool {
     matches!(c, 'a'..='z' | '0'..='9' | '-')
 }

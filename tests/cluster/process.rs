@@ -59,15 +59,10 @@ impl Process {
     }
 
     /// Sends TERM, as kubelet does, and leaves it to the process when to end.
+    #[allow(dead_code, reason = "not every test crate stops one")]
     pub(crate) fn terminate(&self) {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         assert!(sent.unwrap().success(), "{} has ended already", self.name);
-    }
-
-    /// Ends the process: TERM now, KILL if that takes more than five seconds.
-    pub(crate) fn stop(mut self) -> ExitStatus {
-        self.leash = None;
-        self.child.wait().unwrap()
     }
 
     /// Like the function of this name, but fails as soon as the process has
@@ -147,6 +142,7 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// The program of this name that `tests/setup` has built.
+#[allow(dead_code, reason = "not every test crate needs one")]
 pub(crate) fn program(name: &str) -> PathBuf {
     // The tests have no command line to be told this on.
     #[allow(clippy::disallowed_methods)]

@@ -193,7 +193,6 @@ impl World {
         let event = wait_until("the audit event is written", Duration::from_secs(10), || {
             self.cluster.audit_events().into_iter().rev().find(|event| {
                 event["objectRef"]["namespace"] == namespace && event["objectRef"]["name"] == name
-                    || event["objectRef"]["namespace"] == namespace && name.is_empty()
             })
         });
         let annotations = event["annotations"].as_object().cloned().unwrap_or_default();

@@ -1,0 +1,191 @@
+//! Who may use whom. A room that reaches for one that is not in its row fails here.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use syn::visit::Visit;
+
+/// A room of `src` and the rooms that it may use.
+const ROOMS: [(&str, &[&str]); 10] = [
+    ("admission", &["config", "directory", "namespaces", "session"]),
+    ("cli", &["config", "session"]),
+    (
+        "command",
+        &[
+            "admission",
+            "cli",
+            "config",
+            "directory",
+            "manifest",
+            "namespaces",
+            "serve",
+            "session",
+            "telemetry",
+        ],
+    ),
+    ("config", &["session"]),
+    ("directory", &["config", "session"]),
+    ("manifest", &[]),
+    ("namespaces", &["config", "session"]),
+    ("serve", &[]),
+    ("session", &[]),
+    ("telemetry", &[]),
+];
+
+/// Crates that only some places may name: the rest is told what it needs in our own types.
+const CRATES: [(&str, &[&str]); 8] = [
+    ("anyhow", &["command"]),
+    ("aws_config", &["command", "directory/ssm"]),
+    ("aws_sdk_ssm", &["directory/ssm"]),
+    ("axum", &["command", "serve"]),
+    ("k8s_openapi", &["namespaces/watch"]),
+    ("kube", &["command", "namespaces/watch"]),
+    ("rustls", &["serve"]),
+    ("tokio", &["command", "directory/keeper", "namespaces/watch", "serve"]),
+];
+
+/// Pure rooms: they see snapshots, never what fills them.
+const FILLERS: [&str; 3] = ["directory::keeper", "directory::ssm", "namespaces::watch"];
+
+#[test]
+fn rooms_use_only_whom_they_may() {
+    let mut rooms = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for file in sources(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let place = file
+            .strip_prefix(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))
+            .unwrap()
+            .with_extension("");
+        let place = place.to_str().unwrap().to_owned();
+        if ["lib", "main"].contains(&&*place) {
+            continue;
+        }
+        rooms.insert(place.split('/').next().unwrap().to_owned());
+        wrong.extend(violations(&place, &fs::read_to_string(&file).unwrap()));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let listed: BTreeSet<String> = ROOMS.iter().map(|(room, _)| (*room).to_owned()).collect();
+    assert_eq!(rooms, listed, "each room has its row, and each row its room");
+}
+
+#[test]
+fn the_rules_notice_what_breaks_them() {
+    let cases = [
+        ("session/tenant", "use crate::config::Config;", "session uses config"),
+        (
+            "admission/decide",
+            "use crate::{session::RoleArn, telemetry::Metrics};",
+            "admission uses telemetry",
+        ),
+        ("admission/decide", "fn f() { crate::serve::serve(); }", "admission uses serve"),
+        (
+            "admission/decide",
+            "use crate::directory::{self, ssm::ParameterStore};",
+            "admission uses directory::ssm",
+        ),
+        ("config/roles", "type T = aws_sdk_ssm::Client;", "config/roles names aws_sdk_ssm"),
+        ("directory/file", "use tokio::time::sleep;", "directory/file names tokio"),
+        ("manifest", "use anyhow::Context;", "manifest names anyhow"),
+    ];
+    for (place, source, want) in cases {
+        assert_eq!(violations(place, source), [want], "{source}");
+    }
+    assert_eq!(
+        violations("admission/decide", "use crate::directory::{Directory, Role};"),
+        Vec::<String>::new()
+    );
+}
+
+fn violations(place: &str, source: &str) -> Vec<String> {
+    let room = place.split('/').next().unwrap();
+    let allowed = ROOMS
+        .iter()
+        .find(|(name, _)| *name == room)
+        .map(|(_, allowed)| *allowed)
+        .unwrap_or_default();
+    let mut paths = Paths::default();
+    paths.visit_file(&syn::parse_file(source).unwrap());
+    let mut wrong = BTreeSet::new();
+    for path in paths.0 {
+        let segments: Vec<&str> = path.split("::").collect();
+        match segments.as_slice() {
+            ["crate", used, rest @ ..] if *used != room => {
+                let filler = format!("{used}::{}", rest.first().unwrap_or(&""));
+                if !allowed.contains(used) {
+                    wrong.insert(format!("{room} uses {used}"));
+                } else if room != "command" && FILLERS.contains(&filler.as_str()) {
+                    wrong.insert(format!("{room} uses {filler}"));
+                }
+            }
+            [first, ..] => {
+                let rule = CRATES.iter().find(|(name, _)| name == first);
+                let may = |places: &[&str]| {
+                    places.iter().any(|allowed| place == *allowed || room == *allowed)
+                };
+                if rule.is_some_and(|(_, places)| !may(places)) {
+                    wrong.insert(format!("{place} names {first}"));
+                }
+            }
+            [] => {}
+        }
+    }
+    wrong.into_iter().collect()
+}
+
+/// Every path of a file that is not of its tests, each spelled out.
+#[derive(Default)]
+struct Paths(Vec<String>);
+
+impl Paths {
+    fn spell(&mut self, tree: &syn::UseTree, prefix: &str) {
+        let join = |name: &syn::Ident| {
+            if prefix.is_empty() { name.to_string() } else { format!("{prefix}::{name}") }
+        };
+        match tree {
+            syn::UseTree::Path(path) => self.spell(&path.tree, &join(&path.ident)),
+            syn::UseTree::Group(group) => {
+                group.items.iter().for_each(|item| self.spell(item, prefix))
+            }
+            syn::UseTree::Name(name) => self.0.push(join(&name.ident)),
+            syn::UseTree::Rename(rename) => self.0.push(join(&rename.ident)),
+            syn::UseTree::Glob(_) => self.0.push(prefix.to_owned()),
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Paths {
+    fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
+        if module.ident != "tests" {
+            syn::visit::visit_item_mod(self, module);
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        self.spell(&item.tree, "");
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let segments: Vec<String> =
+            path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        self.0.push(segments.join("::"));
+        syn::visit::visit_path(self, path);
+    }
+}
+
+fn sources(directory: PathBuf) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(sources(path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}

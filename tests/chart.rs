@@ -1,0 +1,166 @@
+//! The chart as the real Helm renders it, against the program that it installs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "cluster/helm.rs"]
+mod helm;
+#[path = "cluster/process.rs"]
+#[allow(dead_code, reason = "of it, only the programs' places are needed")]
+mod process;
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use fab_session_injector::{
+    cli::{Cli, Command},
+    config::Config,
+};
+use serde_json::{Value, json};
+
+fn render(values: &[(&str, &str)]) -> Result<Vec<Value>, String> {
+    let text = helm::render(&chart(), "injector", "fab-session-injector", values, None)?;
+    let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    Ok(manifests.into_iter().filter(|manifest| !manifest.is_null()).collect())
+}
+
+fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/fab-session-injector")
+}
+
+fn of_kind(manifests: &[Value], kind: &str) -> Value {
+    manifests.iter().find(|manifest| manifest["kind"] == kind).cloned().unwrap()
+}
+
+#[test]
+fn each_argument_is_one_that_the_program_takes() {
+    let deployment = of_kind(&render(&[]).unwrap(), "Deployment");
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container.get("command"), None, "the image's entry point is the program");
+    let arguments =
+        container["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap());
+    let cli = Cli::try_parse_from(["fab-session-injector"].into_iter().chain(arguments)).unwrap();
+    let Command::Webhook(webhook) = cli.command else { panic!("{:?}", cli.command) };
+    let mounted = |path: &Path| {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        mounts.iter().any(|mount| {
+            path.starts_with(mount["mountPath"].as_str().unwrap()) && mount.get("subPath").is_none()
+        })
+    };
+    for path in [webhook.config.unwrap(), webhook.tls_certificate, webhook.tls_key] {
+        assert!(
+            mounted(&path),
+            "{} is not mounted whole, so changes would not come",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn the_default_values_are_the_programs_own() {
+    let config = of_kind(&render(&[]).unwrap(), "ConfigMap")["data"]["config.yaml"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let mut rendered = Config::parse(&config).unwrap();
+    // Without a cluster's name SSM cannot be asked: the static file, which is empty, answers.
+    assert!(rendered.roles.ssm.is_none());
+    assert_eq!(
+        rendered.roles.file.take(),
+        Some(PathBuf::from("/etc/fab-session-injector/roles.yaml"))
+    );
+    assert_eq!(format!("{rendered:#?}"), format!("{:#?}", Config::default()));
+
+    let config = of_kind(&render(&[("config.cluster", "prod")]).unwrap(), "ConfigMap")["data"]["config.yaml"].as_str().unwrap().to_owned();
+    let own = Config::parse("cluster: prod\nroles: {ssm: {}}\n").unwrap();
+    assert_eq!(
+        format!("{:#?}", Config::parse(&config).unwrap().roles),
+        format!("{:#?}", own.roles)
+    );
+}
+
+#[test]
+fn values_that_there_are_not_are_refused() {
+    let cases = [
+        ("nope", "1", "additional properties 'nope' not allowed"),
+        ("config.nope", "1", "additional properties 'nope' not allowed"),
+        ("config.sidecar.port", "70000", "port"),
+        ("config.sidecar.durationSeconds", "7200", "durationSeconds"),
+        ("config.podSecurity", "loose", "podSecurity"),
+        ("replicaCount", "-1", "replicaCount"),
+        ("config.components[0].name", "x", "components"),
+    ];
+    for (key, value, want) in cases {
+        let said = render(&[(key, value)]).expect_err(key);
+        assert!(said.contains(want), "{key}={value}: {said}");
+    }
+}
+
+#[test]
+fn two_renders_are_the_same() {
+    let once = || {
+        helm::render(
+            &chart(),
+            "injector",
+            "fab-session-injector",
+            &[("config.cluster", "prod")],
+            None,
+        )
+        .unwrap()
+    };
+    assert_eq!(once(), once());
+}
+
+#[test]
+fn the_configuration_fails_closed_and_narrowly() {
+    let configuration = of_kind(&render(&[]).unwrap(), "MutatingWebhookConfiguration");
+    assert_eq!(configuration["metadata"]["name"], "fab-session-injector");
+    let webhooks = configuration["webhooks"].as_array().unwrap();
+    let summary: Vec<Value> = webhooks
+        .iter()
+        .map(|webhook| {
+            json!([
+                webhook["name"],
+                webhook["failurePolicy"],
+                webhook["clientConfig"]["service"]["path"],
+                webhook["sideEffects"],
+                webhook["reinvocationPolicy"],
+                webhook["timeoutSeconds"]
+            ])
+        })
+        .collect();
+    let want = [
+        json!(["enabled.session.fab.nanohype.dev", "Fail", "/enabled", "None", "IfNeeded", 5]),
+        json!(["audit.session.fab.nanohype.dev", "Ignore", "/audit", "None", "IfNeeded", 5]),
+    ];
+    assert_eq!(summary, want);
+    for webhook in webhooks {
+        assert_eq!(webhook["matchConditions"].as_array().unwrap().len(), 1);
+        assert!(
+            webhook["namespaceSelector"].to_string().contains("fab.nanohype.dev/session-injection")
+        );
+    }
+}
+
+#[test]
+fn every_value_is_described() {
+    let schema: Value =
+        serde_json::from_slice(&std::fs::read(chart().join("values.schema.json")).unwrap())
+            .unwrap();
+    let mut undescribed = Vec::new();
+    fn walk(schema: &Value, at: &str, undescribed: &mut Vec<String>) {
+        for (key, child) in schema["properties"].as_object().into_iter().flatten() {
+            let at = format!("{at}.{key}");
+            if child["description"].as_str().unwrap_or_default().is_empty()
+                && child.get("$ref").is_none()
+            {
+                undescribed.push(at.clone());
+            }
+            walk(child, &at, undescribed);
+        }
+        if schema["items"].is_object() {
+            walk(&schema["items"], &format!("{at}[]"), undescribed);
+        }
+    }
+    walk(&schema, "", &mut undescribed);
+    assert!(undescribed.is_empty(), "{undescribed:?}");
+}

@@ -1,0 +1,165 @@
+//! `inject` on whatever manifests come in: the same decision, without a cluster.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::{
+    fs,
+    io::Write,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+    sync::LazyLock,
+};
+
+use serde_json::{Value, json};
+
+static ROLES: LazyLock<PathBuf> = LazyLock::new(|| {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("inject.roles.yaml");
+    fs::write(&path, "roles: {acme: 'arn:aws:iam::111122223333:role/acme'}\n").unwrap();
+    path
+});
+
+/// Runs `inject` on standard input.
+fn inject(manifest: &str, arguments: &[&str]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+        .args(["inject", "--filename=-", "--roles"])
+        .arg(&*ROLES)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let _ = child.stdin.take().unwrap().write_all(manifest.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+fn template() -> Value {
+    json!({"metadata": {"labels": {"app": "a"}}, "spec": {"serviceAccountName": "tenant-runtime", "containers": [{"name": "agent", "image": "i"}]}})
+}
+
+#[test]
+fn templates_of_all_workloads_are_injected() {
+    let object = |api_version: &str, kind: &str, spec: Value| json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "o"}, "spec": spec});
+    let cases = [
+        (object("apps/v1", "Deployment", json!({"template": template()})), "/spec/template/spec"),
+        (object("apps/v1", "DaemonSet", json!({"template": template()})), "/spec/template/spec"),
+        (object("apps/v1", "ReplicaSet", json!({"template": template()})), "/spec/template/spec"),
+        (object("apps/v1", "StatefulSet", json!({"template": template()})), "/spec/template/spec"),
+        (object("batch/v1", "Job", json!({"template": template()})), "/spec/template/spec"),
+        (
+            object(
+                "batch/v1",
+                "CronJob",
+                json!({"jobTemplate": {"spec": {"template": template()}}}),
+            ),
+            "/spec/jobTemplate/spec/template/spec",
+        ),
+        (
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o"}, "spec": template()["spec"]}),
+            "/spec",
+        ),
+    ];
+    for (object, spec) in &cases {
+        let output = inject(&object.to_string(), &["--namespace=tenants-acme"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let injected: Value = serde_saphyr::from_str(text(&output.stdout)).unwrap();
+        let sidecar = &injected.pointer(spec).unwrap()["initContainers"][0];
+        assert_eq!(sidecar["name"], "fab-session-credentials", "{object}");
+        // The workload's own metadata is not the pod's.
+        if *spec != "/spec" {
+            assert_eq!(injected["metadata"], object["metadata"]);
+        }
+    }
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": cases.iter().map(|(object, _)| object).collect::<Vec<_>>()});
+    let output = inject(
+        &format!(
+            "{list}\n---\n# a document more\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m}}\n"
+        ),
+        &["--namespace=tenants-acme"],
+    );
+    let all: Vec<Value> = serde_saphyr::from_multiple(text(&output.stdout)).unwrap();
+    assert_eq!(all.len(), cases.len() + 1);
+    assert_eq!(
+        all.last().unwrap(),
+        &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}})
+    );
+}
+
+#[test]
+fn a_patch_applies_to_the_whole_object() {
+    let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "o", "namespace": "tenants-acme"}, "spec": {"template": {"spec": template()["spec"]}}});
+    let output = inject(&object.to_string(), &["--patch"]);
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed["object"], "Deployment/o");
+    let patch: json_patch::Patch = serde_json::from_value(printed["patch"].clone()).unwrap();
+    let mut patched = object.clone();
+    json_patch::patch(&mut patched, &patch).unwrap();
+    let whole = inject(&object.to_string(), &[]);
+    assert_eq!(patched, serde_saphyr::from_str::<Value>(text(&whole.stdout)).unwrap());
+    assert!(
+        patched.pointer("/spec/template/metadata/annotations").is_some(),
+        "a template without metadata gets some"
+    );
+}
+
+#[test]
+fn a_difference_is_plain_where_nobody_looks() {
+    let object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o"}, "spec": template()["spec"]});
+    let output = inject(&object.to_string(), &["--namespace=tenants-acme", "--diff"]);
+    let diff = text(&output.stdout);
+    assert!(diff.starts_with("--- Pod/o\n+++ Pod/o, injected\n@@"), "{diff}");
+    assert!(diff.contains("\n+  - name: fab-session-credentials\n"), "{diff}");
+    assert!(!diff.contains('\u{1b}'), "{diff}");
+}
+
+#[test]
+fn labels_of_a_namespace_in_the_input_decide() {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o", "namespace": "elsewhere"}, "spec": template()["spec"]});
+    let namespace = |labels: Value| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns", "labels": labels}});
+    let run = |labels: Value, arguments: &[&str]| {
+        let mut all = vec!["--namespace=ns"];
+        all.extend(arguments);
+        inject(&format!("{}\n---\n{pod}\n", namespace(labels)), &all)
+    };
+    let opted_in = json!({"fab.nanohype.dev/session-injection": "enabled", "fab.nanohype.dev/tenant": "acme", "pod-security.kubernetes.io/enforce": "restricted"});
+    let output = run(opted_in.clone(), &[]);
+    assert!(text(&output.stdout).contains("fab-session-credentials"));
+    assert!(!text(&output.stderr).contains("assumed"), "{}", text(&output.stderr));
+    let output = run(json!({"fab.nanohype.dev/tenant": "acme"}), &[]);
+    assert!(!text(&output.stdout).contains("fab-session-credentials"), "not opted in");
+    let output = run(
+        json!({"fab.nanohype.dev/session-injection": "enabled", "fab.nanohype.dev/tenant": "acme"}),
+        &[],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("[pod-security]"));
+    assert_eq!(text(&output.stdout), "");
+
+    let output = inject(&pod.to_string(), &["--namespace=anything", "--tenant=acme"]);
+    assert!(text(&output.stdout).contains("agent.acme."), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("assumed: namespace anything"));
+}
+
+#[test]
+fn wrong_input_is_told_from_a_refusal() {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o"}, "spec": template()["spec"]}).to_string();
+    let cases: [(&str, &[&str], i32, &str); 7] = [
+        (&pod, &[], 2, "Pod/o names no namespace; give one by --namespace"),
+        ("kind: [", &["--namespace=tenants-acme"], 2, "is not YAML"),
+        ("", &["--namespace=tenants-acme"], 2, "holds no object"),
+        (&pod, &["--namespace=tenants-acme", "--tenant=A.B"], 2, "a tenant is a DNS label"),
+        (&pod, &["--namespace=tenants-acme", "--config=/nowhere"], 2, "cannot read /nowhere"),
+        (&pod, &["--namespace=tenants-acme", "--diff", "--patch"], 2, "cannot be used with"),
+        (&pod, &["--namespace=tenants-other"], 1, "[role-missing]"),
+    ];
+    for (manifest, arguments, code, want) in cases {
+        let output = inject(manifest, arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        assert!(text(&output.stderr).contains(want), "{arguments:?}: {}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    }
+}

@@ -1,0 +1,434 @@
+//! What holds of every pod.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::HashMap;
+
+use fab_session_injector::{
+    admission::{self, Decision, Review},
+    config::Config,
+    directory::{Directory, Role, Source},
+    namespaces::{Mode, Namespace, Namespaces},
+};
+use json_patch::PatchOperation;
+use proptest::{
+    collection::vec, option, prelude::*, sample::select, test_runner::Config as Runner,
+};
+use serde_json::{Map, Value, json};
+
+const OPERATOR: &str = "system:serviceaccount:eks-agent-platform:operator";
+const ROLE: &str = "arn:aws:iam::111122223333:role/acme";
+
+struct World {
+    config: Config,
+    namespaces: Namespaces,
+    directory: Directory,
+}
+
+fn world() -> World {
+    let config = Config::default();
+    let labels = [
+        ("fab.nanohype.dev/session-injection", "enabled"),
+        ("agents.nanohype.dev/platform", "acme"),
+        ("pod-security.kubernetes.io/enforce", "restricted"),
+    ];
+    let label = |key: &str| labels.iter().find(|(name, _)| *name == key).map(|&(_, value)| value);
+    let namespace = Namespace::read("tenants-acme", label, &config.tenant);
+    let role = Role::Known(ROLE.parse().unwrap());
+    let roles = HashMap::from([("acme".parse().unwrap(), role.into())]);
+    World {
+        config,
+        namespaces: [namespace].into_iter().collect(),
+        directory: Directory::new(Source::File, roles),
+    }
+}
+
+impl World {
+    fn decide(&self, pod: &Value, creator: &str) -> (Decision, Vec<PatchOperation>) {
+        let Self { config, namespaces, directory } = self;
+        let (decision, operations, _) =
+            admission::decide(pod.clone(), creator, "tenants-acme", namespaces, directory, config);
+        (decision, operations)
+    }
+
+    /// The pod as it is stored, or nothing where it is refused.
+    fn inject(&self, pod: &Value, creator: &str) -> Option<Value> {
+        match self.decide(pod, creator) {
+            (Decision::Refuse(_), _) => None,
+            (Decision::Inject(_) | Decision::Pass, operations) => {
+                let mut pod = pod.clone();
+                json_patch::patch(&mut pod, &operations).unwrap();
+                Some(pod)
+            }
+        }
+    }
+}
+
+/// Text that means something to us, or to nobody.
+fn value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        select(vec![
+            "",
+            "other",
+            "agent.other.s",
+            "$(EVIL)",
+            "$(FAB_SESSION_ID)",
+            "arn:aws:iam::999999999999:role/other",
+            "x,y",
+            "http://proxy"
+        ])
+        .prop_map(str::to_owned),
+        "[ -~]{0,12}",
+    ]
+}
+
+fn variable() -> impl Strategy<Value = Value> {
+    let names = vec![
+        "A",
+        "EVIL",
+        "PATH",
+        "FAB_SESSION_ID",
+        "FAB_SESSION_IDENTITY",
+        "FAB_SESSION_TENANT",
+        "FAB_SESSION_ROLE_ARN",
+        "FAB_SESSION_DURATION",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_ROLE_ARN",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "no_proxy",
+    ];
+    let reference = json!({"configMapKeyRef": {"name": "m", "key": "k"}});
+    (select(names), option::weighted(0.8, value())).prop_map(move |(name, value)| match value {
+        Some(value) => json!({"name": name, "value": value}),
+        None => json!({"name": name, "valueFrom": reference}),
+    })
+}
+
+fn mount() -> impl Strategy<Value = Value> {
+    let names = vec!["work", "eks-pod-identity-token", "aws-iam-token", "cache"];
+    (select(names), "/[a-z]{1,4}").prop_map(|(name, path)| json!({"name": name, "mountPath": path, "unknownField": {"deep": [1, null]}}))
+}
+
+fn container(names: &'static [&'static str]) -> impl Strategy<Value = Value> {
+    let list = |items: Option<Vec<Value>>| items.map_or(Value::Null, Value::Array);
+    (
+        select(names),
+        option::of(vec(variable(), 0..6)),
+        option::of(vec(mount(), 0..3)),
+        any::<bool>(),
+    )
+        .prop_map(move |(name, env, mounts, native)| {
+            let mut container =
+                json!({"name": name, "image": "i", "futureField": {"keep": ["me", 1.5, true]}});
+            container["env"] = list(env);
+            container["volumeMounts"] = list(mounts);
+            if native {
+                container["restartPolicy"] = "Always".into();
+            }
+            container
+        })
+}
+
+fn volume() -> impl Strategy<Value = Value> {
+    let names = vec![
+        "work",
+        "cache",
+        "eks-pod-identity-token",
+        "aws-iam-token",
+        "fab-session-token",
+        "fab-session-base",
+        "fab-session-empty",
+    ];
+    select(names).prop_map(|name| json!({"name": name, "emptyDir": {"futureField": 1}}))
+}
+
+fn metadata() -> impl Strategy<Value = Value> {
+    let keys = vec![
+        "app",
+        "agents.nanohype.dev/agentsandbox",
+        "fab.nanohype.dev/session-id",
+        "fab.nanohype.dev/source-identity",
+        "fab.nanohype.dev/tenant",
+        "agents.nanohype.dev/platform",
+        "eks.amazonaws.com/skip-containers",
+        "eks.amazonaws.com/skip-pod-identity-webhook",
+        "fab.nanohype.dev/session-role-arn",
+        "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes",
+    ];
+    let map = move || {
+        option::of(vec((select(keys.clone()), value()), 0..4)).prop_map(|entries| {
+            entries.map_or(Value::Null, |entries| {
+                entries
+                    .into_iter()
+                    .map(|(key, value)| (key.to_owned(), value.into()))
+                    .collect::<Map<_, _>>()
+                    .into()
+            })
+        })
+    };
+    (map(), map()).prop_map(|(labels, annotations)| json!({"name": "a", "labels": labels, "annotations": annotations, "futureField": "kept"}))
+}
+
+/// A pod of the fenced service account.
+fn pod() -> impl Strategy<Value = Value> {
+    let init = option::of(vec(
+        container(&["first", "second", "linkerd-proxy", "fab-session-credentials"]),
+        0..3,
+    ));
+    (
+        metadata(),
+        vec(container(&["agent", "tools", "istio-proxy"]), 1..3),
+        init,
+        option::of(vec(volume(), 0..4)),
+    )
+        .prop_map(|(metadata, containers, init, volumes)| {
+            json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "futureField": {"a": [{}]},
+                "spec": {
+                    "serviceAccountName": "tenant-runtime", "futureField": [[]],
+                    "containers": containers, "initContainers": init, "volumes": volumes,
+                },
+            })
+        })
+}
+
+fn creator() -> impl Strategy<Value = &'static str> {
+    select(vec![
+        OPERATOR,
+        "system:serviceaccount:kube-system:replicaset-controller",
+        "somebody",
+        "",
+    ])
+}
+
+/// What we own in a pod, and what we may add; without it nothing may differ.
+fn without_ours(pod: &Value) -> Value {
+    const ANNOTATIONS: [&str; 6] = [
+        "fab.nanohype.dev/session-id",
+        "fab.nanohype.dev/source-identity",
+        "fab.nanohype.dev/session-role-arn",
+        "fab.nanohype.dev/component",
+        "eks.amazonaws.com/skip-containers",
+        "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes",
+    ];
+    let mut pod = pod.clone();
+    let strip = |list: Option<&mut Value>, owned: &dyn Fn(&str) -> bool| {
+        let Some(list) = list else { return };
+        let items = list.as_array().cloned().unwrap_or_default();
+        *list = items.into_iter().filter(|item| !owned(item["name"].as_str().unwrap())).collect();
+    };
+    for (map, owned) in [
+        ("annotations", &ANNOTATIONS[..]),
+        ("labels", &["eks.amazonaws.com/skip-pod-identity-webhook"][..]),
+    ] {
+        let entries = pod["metadata"][map].as_object().cloned().unwrap_or_default();
+        pod["metadata"][map] = entries
+            .into_iter()
+            .filter(|(key, _)| !owned.contains(&key.as_str()))
+            .collect::<Map<_, _>>()
+            .into();
+    }
+    let volumes = |name: &str| {
+        name.starts_with("fab-session-")
+            || ["eks-pod-identity-token", "aws-iam-token"].contains(&name)
+    };
+    strip(pod["spec"].get_mut("volumes"), &volumes);
+    for list in ["containers", "initContainers"] {
+        strip(pod["spec"].get_mut(list), &|name| name == "fab-session-credentials");
+        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+            if container.get("env").is_none() {
+                container["env"] = Value::Null;
+            }
+            strip(container.get_mut("env"), &|name| {
+                name.starts_with("FAB_SESSION_")
+                    || name.starts_with("AWS_")
+                    || name.eq_ignore_ascii_case("NO_PROXY")
+            });
+            strip(container.get_mut("volumeMounts"), &volumes);
+        }
+    }
+    pod
+}
+
+fn runner(cases: u32) -> Runner {
+    Runner { cases, failure_persistence: None, ..Runner::default() }
+}
+
+proptest! {
+    #![proptest_config(runner(600))]
+
+    #[test]
+    fn injecting_twice_is_injecting_once(pod in pod(), creator in creator()) {
+        let world = world();
+        if let Some(once) = world.inject(&pod, creator) {
+            let (_, operations) = world.decide(&once, creator);
+            prop_assert!(operations.is_empty(), "{:?}", operations);
+        }
+    }
+
+    #[test]
+    fn what_others_change_in_between_is_put_right(pod in pod(), late in container(&["late"]), creator in creator()) {
+        let world = world();
+        if let Some(mut between) = world.inject(&pod, creator) {
+            between["spec"]["containers"].as_array_mut().unwrap().push(late);
+            for container in between["spec"]["initContainers"].as_array_mut().unwrap() {
+                container.as_object_mut().unwrap().shift_remove("restartPolicy");
+            }
+            between["metadata"]["annotations"].as_object_mut().unwrap().shift_remove("eks.amazonaws.com/skip-containers");
+            if let Some(again) = world.inject(&between, creator) {
+                let sidecar = &again["spec"]["initContainers"].as_array().unwrap().iter().find(|container| container["name"] == "fab-session-credentials").unwrap();
+                prop_assert_eq!(&sidecar["restartPolicy"], "Always");
+                prop_assert_eq!(world.inject(&again, creator), Some(again));
+            }
+        }
+    }
+
+    #[test]
+    fn what_we_do_not_own_survives(pod in pod(), creator in creator()) {
+        if let Some(injected) = world().inject(&pod, creator) {
+            let mut before = without_ours(&pod);
+            let after = without_ours(&injected);
+            // Lists that were not there, and are empty without ours.
+            for key in ["initContainers", "volumes"] {
+                if before["spec"][key].is_null() {
+                    before["spec"][key] = json!([]);
+                }
+            }
+            for list in ["containers", "initContainers"] {
+                for (index, container) in before["spec"][list].as_array_mut().unwrap().iter_mut().enumerate() {
+                    for key in ["env", "volumeMounts"] {
+                        if container[key].is_null() && !after["spec"][list][index][key].is_null() {
+                            container[key] = json!([]);
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(after, before);
+        }
+    }
+
+    #[test]
+    fn a_claimed_identity_has_no_effect(pod in pod(), creator in creator()) {
+        let (decision, operations) = world().decide(&pod, creator);
+        prop_assert!(!matches!(decision, Decision::Pass), "a fenced pod is never passed");
+        if let Decision::Inject(injection) = decision {
+            let session = injection.gives.session().unwrap();
+            prop_assert_eq!(session.tenant.as_str(), "acme");
+            prop_assert_eq!(session.role.as_str(), ROLE);
+            if creator != OPERATOR {
+                prop_assert_eq!(session.identity_for_people(), "agent.acme.<pod uid>");
+            }
+            // Three values of the tenant's own are kept where they do no harm.
+            let kept = |text: &str| ["REGION", "PROXY", "proxy", "safe-to-evict"].into_iter().any(|own| text.contains(own));
+            for text in operations.iter().map(|operation| serde_json::to_string(operation).unwrap()) {
+                prop_assert!(!text.contains("999999999999") || kept(&text), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn in_an_injected_pod_only_the_sidecar_has_base_credentials(pod in pod(), creator in creator()) {
+        let Some(injected) = world().inject(&pod, creator) else { return Ok(()) };
+        let spec = &injected["spec"];
+        let lists = ["initContainers", "containers"].into_iter().filter_map(|list| spec[list].as_array());
+        for container in lists.flatten().filter(|container| container["name"] != "fab-session-credentials") {
+            for mount in container["volumeMounts"].as_array().into_iter().flatten() {
+                let name = mount["name"].as_str().unwrap();
+                prop_assert!(!["fab-session-base", "fab-session-empty", "eks-pod-identity-token", "aws-iam-token"].contains(&name), "{name}");
+            }
+            for entry in container["env"].as_array().into_iter().flatten() {
+                let name = entry["name"].as_str().unwrap();
+                prop_assert!(!["AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"].contains(&name), "{name}");
+                if name == "AWS_CONTAINER_CREDENTIALS_FULL_URI" {
+                    prop_assert_eq!(&entry["value"], "http://127.0.0.1:7413/v1/credentials");
+                }
+            }
+            let env: Vec<&str> = container["env"].as_array().into_iter().flatten().map(|entry| entry["name"].as_str().unwrap()).collect();
+            let at = |name: &str| env.iter().position(|found| *found == name);
+            if container["name"] != "istio-proxy" && container["name"] != "linkerd-proxy" {
+                prop_assert!(at("FAB_SESSION_ID").is_some() && at("FAB_SESSION_ID") < at("FAB_SESSION_IDENTITY"), "{env:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn values_of_variables_do_not_leave_the_pod(mut pod in pod(), creator in creator()) {
+        for container in pod["spec"]["containers"].as_array_mut().unwrap() {
+            for entry in container["env"].as_array_mut().into_iter().flatten() {
+                if entry["value"].is_string() && !entry["name"].as_str().unwrap().contains("REGION") && !entry["name"].as_str().unwrap().eq_ignore_ascii_case("NO_PROXY") {
+                    entry["value"] = "canary".into();
+                }
+            }
+        }
+        let (decision, operations) = world().decide(&pod, creator);
+        prop_assert!(!serde_json::to_string(&operations).unwrap().contains("canary"));
+        if let Decision::Refuse(refusal) = decision {
+            prop_assert!(!refusal.to_string().contains("canary"));
+        }
+    }
+
+    #[test]
+    fn every_byte_soup_is_told_from_a_review(body in vec(any::<u8>(), 0..200)) {
+        prop_assert!(Review::parse(&body).is_err());
+    }
+
+    /// A review in which one thing is something else keeps its uid, or is none.
+    #[test]
+    fn every_review_is_answered_with_its_uid(at in any::<prop::sample::Index>(), with in json_value()) {
+        let mut review: Value = serde_json::from_slice(include_bytes!("reviews/runtime.json")).unwrap();
+        let paths = paths(&review, String::new());
+        *review.pointer_mut(&paths[at.index(paths.len())]).unwrap() = with;
+        let body = review.to_string();
+        if let Ok(parsed) = Review::parse(body.as_bytes()) {
+            let World { config, namespaces, directory } = world();
+            for mode in [Mode::Audit, Mode::Enabled] {
+                let answer: Value = serde_json::from_slice(&parsed.answer(mode, &namespaces, &directory, &config).body).unwrap();
+                prop_assert_eq!(&answer["response"]["uid"], &review["request"]["uid"]);
+                prop_assert!(answer["response"]["allowed"].is_boolean());
+            }
+        }
+    }
+}
+
+fn json_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[ -~]{0,8}".prop_map(Value::from)
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::btree_map("[a-z]{1,6}", inner, 0..3)
+                .prop_map(|map| map.into_iter().collect::<Map<_, _>>().into())
+        ]
+    })
+}
+
+/// Every JSON pointer of a tree but its root.
+fn paths(value: &Value, prefix: String) -> Vec<String> {
+    let children: Vec<(String, &Value)> = match value {
+        Value::Object(entries) => entries
+            .iter()
+            .map(|(key, value)| (key.replace('~', "~0").replace('/', "~1"), value))
+            .collect(),
+        Value::Array(items) => {
+            items.iter().enumerate().map(|(index, value)| (index.to_string(), value)).collect()
+        }
+        _ => Vec::new(),
+    };
+    let mut all = Vec::new();
+    for (key, child) in children {
+        let path = format!("{prefix}/{key}");
+        all.extend(paths(child, path.clone()));
+        all.push(path);
+    }
+    all
+}

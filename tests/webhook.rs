@@ -1,0 +1,356 @@
+//! The server, as a client on the network finds it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "webhook/client.rs"]
+mod client;
+#[path = "cluster/process.rs"]
+mod process;
+#[path = "webhook/server.rs"]
+mod server;
+
+use std::{
+    fs, net::SocketAddr, os::unix::fs::symlink, path::Path, process::Command, time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hyper::StatusCode;
+use rustls::version::{TLS12, TLS13};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use client::{Answer, Client, Protocol};
+use process::{free_port, own_directory, wait_until};
+use server::{Server, command, get, make_certificate, review};
+
+const JSON: &str = "application/json";
+
+async fn connect(server: &Server) -> Client {
+    Client::connect(server.address, &server.authority(), Protocol::Http2, &[&TLS13]).await.unwrap()
+}
+
+async fn ask(server: &Server, path: &str, body: impl Into<Vec<u8>>) -> Answer {
+    connect(server).await.post(path, JSON, body.into()).await.unwrap()
+}
+
+fn response(answer: &Answer) -> Value {
+    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+    serde_json::from_slice::<Value>(&answer.body).unwrap()["response"].take()
+}
+
+fn patched(review: &[u8], response: &Value) -> Value {
+    let mut object = serde_json::from_slice::<Value>(review).unwrap()["request"]["object"].take();
+    if let Some(patch) = response["patch"].as_str() {
+        let patch: json_patch::Patch =
+            serde_json::from_slice(&STANDARD.decode(patch).unwrap()).unwrap();
+        json_patch::patch(&mut object, &patch).unwrap();
+    }
+    object
+}
+
+#[tokio::test]
+async fn speaks_what_api_servers_speak() {
+    let server = Server::start();
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        for version in [&TLS12, &TLS13] {
+            let mut client =
+                Client::connect(server.address, &server.authority(), protocol, &[version])
+                    .await
+                    .unwrap();
+            let answer = client.post("/enabled?timeout=5s", JSON, review("runtime")).await.unwrap();
+            assert_eq!(response(&answer)["patchType"], "JSONPatch", "{protocol:?} {version:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn recorded_reviews_are_answered_alike_and_once() {
+    let server = Server::start();
+    let cases = [
+        ("runtime", "inject"),
+        ("dispatcher", "inject"),
+        ("several-containers", "inject"),
+        ("fleet", "withhold"),
+    ];
+    for (name, decision) in cases {
+        let review = review(name);
+        let answer = ask(&server, "/enabled", review.clone()).await;
+        let told = response(&answer);
+        let mut request: Value = serde_json::from_slice(&review).unwrap();
+        assert_eq!(told["uid"], request["request"]["uid"], "{name}");
+        assert_eq!(told["allowed"], true, "{name}");
+        assert_eq!(told["auditAnnotations"]["decision"], decision, "{name}");
+        assert_eq!(
+            ask(&server, "/enabled", review.clone()).await.body,
+            answer.body,
+            "{name}: same in, same out"
+        );
+
+        request["request"]["object"] = patched(&review, &told);
+        let again = response(&ask(&server, "/enabled", request.to_string()).await);
+        assert_eq!(again.get("patch"), None, "{name}: twice is once");
+        assert_eq!(again["auditAnnotations"], told["auditAnnotations"], "{name}");
+
+        let audit = response(&ask(&server, "/audit", review).await);
+        let want = json!({"uid": told["uid"], "allowed": true, "auditAnnotations": told["auditAnnotations"]});
+        assert_eq!(audit, want, "{name}: an audit changes nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_says_why_and_whether_to_come_again() {
+    let server = Server::start();
+    let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
+    review["request"]["object"]["spec"]["hostPID"] = true.into();
+    let refused = response(&ask(&server, "/enabled", review.to_string()).await);
+    assert_eq!(refused["allowed"], false);
+    assert_eq!(refused["status"]["code"], 403);
+    assert!(refused["status"]["message"].as_str().unwrap().contains("[host-namespace]"));
+    let audit = response(&ask(&server, "/audit", review.to_string()).await);
+    assert_eq!((&audit["allowed"], audit.get("status")), (&json!(true), None));
+    assert_eq!(audit["auditAnnotations"]["decision"], "refuse/host-namespace");
+
+    review["request"]["namespace"] = "tenants-unheard-of".into();
+    let refused = response(&ask(&server, "/enabled?timeout=2s", review.to_string()).await);
+    assert_eq!(refused["status"]["code"], 503);
+    assert_eq!(refused["status"]["details"]["retryAfterSeconds"], 1);
+}
+
+#[tokio::test]
+async fn what_is_no_review_gets_a_status_of_http() {
+    let server = Server::start();
+    let good = review("runtime");
+    let mut old: Value = serde_json::from_slice(&good).unwrap();
+    old["apiVersion"] = "admission.k8s.io/v1beta1".into();
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let cases: [(&str, Vec<u8>, u16); 12] = [
+        (JSON, b"".to_vec(), 400),
+        (JSON, b"not json".to_vec(), 400),
+        (JSON, b"null".to_vec(), 400),
+        (JSON, b"{}".to_vec(), 400),
+        (JSON, br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}"#.to_vec(), 400),
+        (JSON, br#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":""}}"#.to_vec(), 400),
+        (JSON, old.to_string().into_bytes(), 400),
+        (JSON, deep.into_bytes(), 400),
+        ("text/plain", good.clone(), 415),
+        ("application/jsonp", good.clone(), 415),
+        ("application/json; charset=utf-8", good.clone(), 200),
+        ("Application/JSON", good.clone(), 200),
+    ];
+    for (content_type, body, want) in cases {
+        let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
+        let answer = connect(&server).await.post("/enabled", content_type, body).await.unwrap();
+        assert_eq!(answer.status.as_u16(), want, "{content_type} {shown}");
+    }
+    // Padded with white space, which JSON allows, to the last byte and one more.
+    for (bytes, want) in [(8 * 1024 * 1024, 200), (8 * 1024 * 1024 + 1, 413)] {
+        let mut body = good.clone();
+        body.resize(bytes, b' ');
+        let answer = connect(&server).await.post("/enabled", JSON, body).await.unwrap();
+        assert_eq!(answer.status.as_u16(), want, "{bytes}");
+    }
+    let metrics = get(server.health, "/metrics");
+    assert!(
+        metrics.contains("fab_session_injector_rejected_requests_total{status=\"413\"} 1"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_be_read_is_denied_with_its_uid() {
+    let server = Server::start();
+    let cases = [
+        json!(null),
+        json!("pod"),
+        json!({"metadata": {}, "spec": {"containers": "none"}}),
+        json!({"metadata": {}, "spec": {"containers": [{"name": 7}]}}),
+        json!({"metadata": {"labels": {"a": 1}}, "spec": {}}),
+        json!({"spec": {"containers": []}}),
+        json!({"metadata": {}, "spec": {"serviceAccountName": [], "containers": []}}),
+    ];
+    for object in cases {
+        let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
+        review["request"]["object"] = object.clone();
+        let refused = response(&ask(&server, "/enabled", review.to_string()).await);
+        assert_eq!(refused["uid"], review["request"]["uid"], "{object}");
+        assert!(
+            refused["status"]["message"].as_str().unwrap().contains("[unreadable-pod]"),
+            "{object}: {refused}"
+        );
+    }
+    for (field, value) in
+        [("operation", "UPDATE"), ("operation", "DELETE"), ("subResource", "status")]
+    {
+        let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
+        review["request"][field] = value.into();
+        let refused = response(&ask(&server, "/enabled", review.to_string()).await);
+        assert!(
+            refused["status"]["message"].as_str().unwrap().contains("[not-a-pod-creation]"),
+            "{refused}"
+        );
+    }
+}
+
+/// As the kubelet swaps a Secret: a new directory, and a symlink renamed over the old one.
+fn mount(directory: &Path, generation: &str, arguments: &[&str]) {
+    let fresh = directory.join(format!("..{generation}"));
+    let authority = directory.parent().unwrap().join("tls");
+    fs::create_dir_all(&fresh).unwrap();
+    for file in ["ca.crt", "ca.key"] {
+        if authority.join(file).exists() {
+            fs::copy(authority.join(file), fresh.join(file)).unwrap();
+        }
+    }
+    make_certificate(&fresh, arguments);
+    fs::create_dir_all(&authority).unwrap();
+    for file in ["ca.crt", "ca.key"] {
+        fs::copy(fresh.join(file), authority.join(file)).unwrap();
+    }
+    let next = directory.join("..data_tmp");
+    symlink(format!("..{generation}"), &next).unwrap();
+    fs::rename(&next, directory.join("..data")).unwrap();
+    for file in ["tls.crt", "tls.key"] {
+        let _ = symlink(format!("..data/{file}"), directory.join(file));
+    }
+}
+
+#[tokio::test]
+async fn certificates_that_the_kubelet_swaps_are_served() {
+    let directory = own_directory();
+    let secret = directory.path().join("secret");
+    mount(&secret, "1", &[]);
+    let server = Server::start_with(directory, &secret, &["--linger=0"]);
+    let metric = |outcome: &str| {
+        let metrics = get(server.health, "/metrics");
+        let name =
+            format!("fab_session_injector_certificate_reloads_total{{outcome=\"{outcome}\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&name).map(str::to_owned));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    let mut held = connect(&server).await;
+    let mut seen = vec![held.certificate.clone()];
+    for (round, generation) in ["2", "3"].into_iter().enumerate() {
+        mount(&secret, generation, &[]);
+        wait_until("the new certificate is taken", Duration::from_secs(20), || {
+            (metric("taken") > round as u64).then_some(())
+        });
+        let client = connect(&server).await;
+        assert!(!seen.contains(&client.certificate), "generation {generation} is not served");
+        seen.push(client.certificate);
+    }
+    // A pair that does not belong together, and then no files at all: the last good stays.
+    mount(&secret, "4", &["--wrong-pair"]);
+    wait_until("the wrong pair is noticed", Duration::from_secs(20), || {
+        (metric("unusable") > 0).then_some(())
+    });
+    assert_eq!(connect(&server).await.certificate, *seen.last().unwrap());
+    fs::remove_file(secret.join("..data")).unwrap();
+    assert_eq!(connect(&server).await.certificate, *seen.last().unwrap());
+    // Connections from before go on.
+    assert_eq!(
+        held.post("/enabled", JSON, review("runtime")).await.unwrap().status,
+        StatusCode::OK
+    );
+}
+
+#[tokio::test]
+async fn stopping_finishes_what_is_in_flight() {
+    let mut server = Server::start();
+    let mut config = rustls::ClientConfig::builder_with_provider(std::sync::Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_root_certificates({
+        use rustls::pki_types::{CertificateDer, pem::PemObject};
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(&server.authority()).unwrap()).unwrap();
+        roots
+    })
+    .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let mut stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+    let body = review("runtime");
+    let head = format!(
+        "POST /enabled HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&body[..100]).await.unwrap();
+    stream.flush().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+
+    server.process.terminate();
+    wait_until("the webhook takes no connections", Duration::from_secs(10), || {
+        std::net::TcpStream::connect(server.address).is_err().then_some(())
+    });
+    stream.write_all(&body[100..]).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let status =
+        wait_until("the webhook has ended", Duration::from_secs(15), || server.process.ended());
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn while_it_lingers_it_is_not_ready_and_still_serves() {
+    let directory = own_directory();
+    let tls = directory.path().join("tls");
+    make_certificate(&tls, &[]);
+    let mut server = Server::start_with(directory, &tls, &["--linger=3"]);
+    server.process.terminate();
+    wait_until("the webhook is not ready any more", Duration::from_secs(10), || {
+        get(server.health, "/readyz").contains("not ready: stopping").then_some(())
+    });
+    assert_eq!(response(&ask(&server, "/enabled", review("runtime")).await)["allowed"], true);
+    let status =
+        wait_until("the webhook has ended", Duration::from_secs(15), || server.process.ended());
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn what_is_wrong_at_the_start_is_said() {
+    let directory = own_directory();
+    let tls = directory.path().join("tls");
+    make_certificate(&tls, &[]);
+    let config = directory.path().join("config.yaml");
+    fs::write(&config, "regoin: x\nsidecar: {port: 1}\n").unwrap();
+    let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let run = |command: &mut Command| {
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = run(&mut command(
+        directory.path(),
+        &tls,
+        local(free_port()),
+        local(free_port()),
+        &["--config", config.to_str().unwrap()],
+    ));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("sidecar.port: ") && said.contains("regoin: unknown key"), "{said}");
+
+    let (code, said) = run(&mut command(
+        directory.path(),
+        Path::new("/nowhere"),
+        local(free_port()),
+        local(free_port()),
+        &[],
+    ));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("cannot read /nowhere/tls.crt"), "{said}");
+
+    let (code, said) = run(&mut command(
+        directory.path(),
+        &tls,
+        taken.local_addr().unwrap(),
+        local(free_port()),
+        &[],
+    ));
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("cannot listen on 127.0.0.1:"), "{said}");
+}

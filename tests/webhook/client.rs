@@ -1,0 +1,106 @@
+//! An HTTPS client that says which protocol it speaks, for the webhook's own port.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Request, StatusCode,
+    body::Bytes,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::{
+    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// One connection.
+pub(crate) struct Client {
+    sender: Sender,
+    /// The certificate that the server showed.
+    #[allow(dead_code, reason = "not every program looks at it")]
+    pub(crate) certificate: Vec<u8>,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+}
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+impl Client {
+    pub(crate) async fn connect(
+        address: SocketAddr,
+        authority: &[u8],
+        protocol: Protocol,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Result<Self, Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority)?)?;
+        let mut config =
+            ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(versions)?
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+        config.alpn_protocols = vec![match protocol {
+            Protocol::Http1 => b"http/1.1".to_vec(),
+            Protocol::Http2 => b"h2".to_vec(),
+        }];
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from("localhost")?;
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let certificate =
+            certificates.first().map(|certificate| certificate.to_vec()).unwrap_or_default();
+        let sender = match protocol {
+            Protocol::Http1 => {
+                let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+                tokio::spawn(connection);
+                Sender::Http1(sender)
+            }
+            Protocol::Http2 => {
+                let (sender, connection) =
+                    http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+                tokio::spawn(connection);
+                Sender::Http2(sender)
+            }
+        };
+        Ok(Self { sender, certificate })
+    }
+
+    pub(crate) async fn post(
+        &mut self,
+        path: &str,
+        content_type: &str,
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, Error> {
+        let request = Request::post(format!("https://localhost{path}"))
+            .header("host", "localhost")
+            .header("content-type", content_type)
+            .body(Full::new(body.into()))?;
+        let answer = match &mut self.sender {
+            Sender::Http1(sender) => sender.send_request(request).await?,
+            Sender::Http2(sender) => sender.send_request(request).await?,
+        };
+        let status = answer.status();
+        Ok(Answer { status, body: answer.into_body().collect().await?.to_bytes() })
+    }
+}

@@ -1,0 +1,102 @@
+//! The real binary over TLS, by namespace manifests and a static role file.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::process::{Process, free_port, own_directory};
+
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddr,
+    pub(crate) health: SocketAddr,
+    pub(crate) directory: TempDir,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        let directory = own_directory();
+        let tls = directory.path().join("tls");
+        make_certificate(&tls, &[]);
+        Self::start_with(directory, &tls, &["--linger=0"])
+    }
+
+    /// `tls` is where the kubelet would mount the Secret.
+    pub(crate) fn start_with(directory: TempDir, tls: &Path, arguments: &[&str]) -> Self {
+        let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let (address, health) = (local(free_port()), local(free_port()));
+        let mut process = Process::start(
+            "webhook",
+            directory.path(),
+            &command(directory.path(), tls, address, health, arguments),
+        );
+        process.wait_until("the webhook is ready", Duration::from_secs(30), || {
+            get(health, "/readyz").starts_with("HTTP/1.1 200").then_some(())
+        });
+        Self { process, address, health, directory }
+    }
+
+    pub(crate) fn authority(&self) -> Vec<u8> {
+        fs::read(self.directory.path().join("tls/ca.crt")).unwrap()
+    }
+}
+
+pub(crate) fn command(
+    directory: &Path,
+    tls: &Path,
+    address: SocketAddr,
+    health: SocketAddr,
+    arguments: &[&str],
+) -> Command {
+    let example =
+        |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/demo").join(name);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
+    command
+        .arg("webhook")
+        .arg(format!("--listen={address}"))
+        .arg(format!("--health-listen={health}"))
+        .arg("--tls-certificate")
+        .arg(tls.join("tls.crt"))
+        .arg("--tls-key")
+        .arg(tls.join("tls.key"))
+        .arg("--namespaces")
+        .arg(example("namespaces.yaml"))
+        .arg("--roles")
+        .arg(example("roles.yaml"))
+        .args(arguments)
+        .current_dir(directory)
+        .env("AWS_REGION", "eu-west-1");
+    command
+}
+
+pub(crate) fn make_certificate(directory: &Path, arguments: &[&str]) {
+    let make = concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make");
+    let made = Command::new(make).args(arguments).arg(directory).status().unwrap();
+    assert!(made.success());
+}
+
+pub(crate) fn review(name: &str) -> Vec<u8> {
+    let path: PathBuf =
+        [env!("CARGO_MANIFEST_DIR"), "tests/reviews", &format!("{name}.json")].iter().collect();
+    fs::read(path).unwrap()
+}
+
+/// The raw answer of the plain port; empty where nobody answers.
+pub(crate) fn get(health: SocketAddr, path: &str) -> String {
+    use std::io::{Read, Write};
+    let mut answer = String::new();
+    if let Ok(mut connection) = std::net::TcpStream::connect(health) {
+        let _ = connection.set_read_timeout(Some(Duration::from_secs(5)));
+        let _ = write!(
+            connection,
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        );
+        let _ = connection.read_to_string(&mut answer);
+    }
+    answer
+}
