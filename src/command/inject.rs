@@ -239,3 +239,19 @@ fn read_objects(path: &Path) -> anyhow::Result<Vec<Value>> {
 fn say(line: &str) {
     let _ = writeln!(stderr(), "{line}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_has_colours_for_a_terminal() {
+        let mut output = String::new();
+        difference("Pod/a", "a: 1\nb: 2\n", "a: 1\nb: 3\n", true, &mut output).unwrap();
+        assert!(
+            output.contains("\u{1b}[31m-b: 2\u{1b}[0m\n\u{1b}[32m+b: 3\u{1b}[0m\n"),
+            "{output:?}"
+        );
+        assert!(output.contains("\n a: 1\n"), "{output:?}");
+    }
+}

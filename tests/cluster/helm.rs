@@ -14,14 +14,48 @@ pub(crate) fn render(
     values: &[(&str, &str)],
     values_file: Option<&Path>,
 ) -> Result<String, String> {
-    let mut command = Command::new(program("helm"));
-    command.arg("template").arg(release).arg(chart).args(["--namespace", namespace]);
+    let mut command = helm("template", namespace, values);
+    command.arg(release).arg(chart);
     if let Some(file) = values_file {
         command.arg("--values").arg(file);
     }
+    run(command)
+}
+
+#[allow(dead_code, reason = "not every test crate has a cluster")]
+pub(crate) fn install(
+    chart: &Path,
+    release: &str,
+    namespace: &str,
+    kubeconfig: &Path,
+    values: &[(&str, &str)],
+) -> Result<String, String> {
+    let mut command = helm("install", namespace, values);
+    command.arg(release).arg(chart).arg("--kubeconfig").arg(kubeconfig);
+    run(command)
+}
+
+#[allow(dead_code, reason = "not every test crate has a cluster")]
+pub(crate) fn uninstall(
+    release: &str,
+    namespace: &str,
+    kubeconfig: &Path,
+) -> Result<String, String> {
+    let mut command = helm("uninstall", namespace, &[]);
+    command.arg(release).arg("--kubeconfig").arg(kubeconfig);
+    run(command)
+}
+
+fn helm(verb: &str, namespace: &str, values: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(program("helm"));
+    command.args([verb, "--namespace", namespace]);
     for (key, value) in values {
         command.arg("--set").arg(format!("{key}={value}"));
     }
+    command
+}
+
+fn run(mut command: Command) -> Result<String, String> {
     // Not the plugins and repositories of whoever runs the tests.
     for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
         command.env(variable, concat!(env!("CARGO_TARGET_TMPDIR"), "/helm"));

@@ -20,7 +20,7 @@ use super::process::{Process, free_port, own_directory, wait_until};
 pub(crate) struct World {
     pub(crate) webhook: Option<Process>,
     pub(crate) cluster: ControlPlane,
-    pub(crate) moto: Moto,
+    pub(crate) moto: Option<Moto>,
     manifests: Vec<Value>,
     /// Users that may create pods by now.
     allowed: Mutex<HashSet<String>>,
@@ -60,7 +60,7 @@ impl World {
         let world = Self {
             webhook: None,
             cluster,
-            moto,
+            moto: Some(moto),
             manifests: manifests.into_iter().filter(|manifest| !manifest.is_null()).collect(),
             allowed: Mutex::default(),
             port: free_port(),
@@ -166,7 +166,15 @@ impl World {
     }
 
     pub(crate) fn publish(&self, tenant: &str, arn: &str) {
-        self.moto.put_parameter(&parameter(tenant), arn, "String");
+        self.moto().put_parameter(&parameter(tenant), arn, "String");
+    }
+
+    pub(crate) fn moto(&self) -> &Moto {
+        self.moto.as_ref().unwrap()
+    }
+
+    pub(crate) fn stop_moto(&mut self) {
+        self.moto = None;
     }
 
     /// Creates a pod and gives what was stored, or what kubectl said.

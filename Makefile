@@ -1,0 +1,23 @@
+# Each target does its own set-up. None needs root.
+
+# The main job on what is embedded: no AWS, no cluster.
+demo:
+	cargo build --quiet
+	cargo run --quiet --example demo
+
+# All tests, against the real kube-apiserver, etcd, Helm and moto that tests/setup builds
+# once and caches outside the clone.
+test:
+	variables=$$(tests/setup) && eval "$$variables" && cargo test --locked --no-fail-fast
+
+# Formatting, lints and the rules on dependencies; what CI runs beside the tests.
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- --deny warnings
+	cargo deny --locked check bans licenses sources
+
+# The handler against one that does nothing, in one run.
+bench:
+	benches/compare
+
+.PHONY: demo test lint bench

@@ -1,0 +1,43 @@
+//! What any webhook of these crates costs at least: TLS, HTTP, the review parsed, its uid
+//! echoed. It serves like the real one, so the difference is what we do ourselves.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a measuring instrument may fail loudly"
+)]
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use axum::{Router, body::Bytes, routing::post};
+use fab_session_injector::serve::{
+    Transport, serve,
+    tls::{Certificate, Files},
+};
+use serde_json::Value;
+use tokio_rustls::TlsAcceptor;
+
+#[tokio::main]
+async fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let (address, directory) =
+        (arguments.next().expect("ADDRESS"), arguments.next().expect("DIRECTORY"));
+    let files = Files {
+        certificate: format!("{directory}/tls.crt").into(),
+        key: format!("{directory}/tls.key").into(),
+    };
+    let tls = Certificate::load(files).unwrap().server_config().unwrap();
+    let listener = tokio::net::TcpListener::bind(&address).await.unwrap();
+    let router = Router::new().route("/enabled", post(echo));
+    let transport = Transport::Tls(TlsAcceptor::from(Arc::new(tls)));
+    serve(listener, transport, router, pending(), Duration::ZERO).await;
+}
+
+async fn echo(body: Bytes) -> ([(&'static str, &'static str); 1], String) {
+    let review: Value = serde_json::from_slice(&body).unwrap();
+    let uid = review["request"]["uid"].as_str().unwrap();
+    let answer = format!(
+        r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{{"uid":"{uid}","allowed":true}}}}"#
+    );
+    ([("content-type", "application/json")], answer)
+}
