@@ -109,13 +109,14 @@ impl std::fmt::Debug for Review<'_> {
 /// What the webhook would do to `pod` if `creator` created it in `namespace`: the operations,
 /// and the warnings that its creator would see.
 pub fn decide(
-    pod: Value,
+    pod: &Value,
     creator: &str,
     namespace: &str,
     namespaces: &Namespaces,
     directory: &Directory,
     config: &Config,
 ) -> (Decision, Vec<PatchOperation>, Vec<String>) {
+    let text = pod.to_string();
     let request = Request {
         uid: "offline".into(),
         operation: "CREATE".into(),
@@ -128,7 +129,7 @@ pub fn decide(
         sub_resource: None,
         dry_run: None,
         user_info: UserInfo { username: creator.into() },
-        object: pod,
+        object: serde_json::from_str(&text).ok(),
     };
     decide::outcome(&request, namespaces, directory, config).0.into_parts()
 }

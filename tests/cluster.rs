@@ -625,7 +625,7 @@ fn is_sent_what_we_judge(world: &World, config: &Config) {
         let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
         let called = !world.audit_annotations(NAMESPACE, &name).is_empty();
         let (decision, _, _) =
-            admission::decide(pod, "admin", NAMESPACE, &snapshot, &nowhere, config);
+            admission::decide(&pod, "admin", NAMESPACE, &snapshot, &nowhere, config);
         assert_eq!(called, !matches!(decision, admission::Decision::Pass), "{name}: {decision:?}");
         if called { sent += 1 } else { kept += 1 }
     }

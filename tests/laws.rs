@@ -47,7 +47,7 @@ impl World {
     fn decide(&self, pod: &Value, creator: &str) -> (Decision, Vec<PatchOperation>) {
         let Self { config, namespaces, directory } = self;
         let (decision, operations, _) =
-            admission::decide(pod.clone(), creator, "tenants-acme", namespaces, directory, config);
+            admission::decide(pod, creator, "tenants-acme", namespaces, directory, config);
         (decision, operations)
     }
 

@@ -6,7 +6,7 @@ use json_patch::PatchOperation;
 
 use super::{
     claim, demands, patch,
-    pod::Pod,
+    pod::{Metadata, Pod},
     refusal::Refusal,
     review::{AuditAnnotations, Request},
 };
@@ -89,7 +89,9 @@ fn pass_or_inject<'c>(
 ) -> Result<Option<(Injection, patch::Patch)>, Refusal> {
     creation_of_a_pod(request)?;
     let creator = &*request.user_info.username;
-    let pod = Pod::read(&request.object, creator)?;
+    let object =
+        request.object.ok_or_else(|| Refusal::UnreadablePod { place: "the whole".to_owned() })?;
+    let pod = Pod::read(object, creator)?;
     let component = claim::component(&pod, config);
     // Nothing is looked up for a pod that is none of our business.
     if matches!(component, Ok(None)) {
@@ -197,7 +199,8 @@ fn fits(id: &SessionId, tenant: &TenantName) -> Result<(), Refusal> {
 /// characters and adds 5 of its own.
 /// <https://kubernetes.io/docs/reference/using-api/api-concepts/#generated-values>
 fn name_length(pod: &Pod<'_>) -> usize {
-    if pod.name.is_empty() { pod.generate_name.len().min(58) + 5 } else { pod.name.len() }
+    let Metadata { name, generate_name, .. } = &pod.metadata;
+    if name.is_empty() { generate_name.len().min(58) + 5 } else { name.len() }
 }
 
 fn role_of<'d>(

@@ -21,7 +21,7 @@ pub(super) fn credentials(
     namespace: &Namespace,
 ) -> Credentials {
     let old_client = namespace.operator_kept
-        && pod.containers.iter().any(|container| sets(container, FAB_OPERATOR));
+        && pod.containers().any(|placed| sets(placed.container, FAB_OPERATOR));
     match component.credentials {
         Credentials::Sidecar if old_client => Credentials::Env,
         credentials => credentials,
@@ -37,13 +37,13 @@ pub(super) fn refuse_excess(
 ) -> Result<(), Refusal> {
     for container in agents(pod) {
         if !namespace.operator_kept && sets(container, FAB_OPERATOR) {
-            return Err(Refusal::FabOperator { container: container.name.to_owned() });
+            return Err(Refusal::FabOperator { container: container.name.to_string() });
         }
         if let Some(variable) =
             STATIC_CREDENTIALS.into_iter().find(|variable| sets(container, variable))
         {
             return Err(Refusal::StaticCredentials {
-                container: container.name.to_owned(),
+                container: container.name.to_string(),
                 variable: variable.to_owned(),
             });
         }
@@ -56,9 +56,7 @@ pub(super) fn refuse_excess(
     }
     enforces(namespace, config)?;
     on_linux(pod)?;
-    if let Some(field) = SHARED_NAMESPACES.into_iter().find(|field| pod.is_true(field)) {
-        return Err(Refusal::HostNamespace { field });
-    }
+    shares_nothing(pod)?;
     no_aws_token(pod, &config.aws_audiences)?;
     if credentials == Credentials::Sidecar {
         for container in agents(pod) {
@@ -81,11 +79,13 @@ pub(super) fn enforces(namespace: &Namespace, config: &Config) -> Result<(), Ref
 
 /// All containers but the one under our name, which is replaced whole.
 fn agents<'p, 'a>(pod: &'p Pod<'a>) -> impl Iterator<Item = &'p Container<'a>> {
-    pod.containers.iter().filter(|container| container.name != CONTAINER_NAME)
+    pod.containers()
+        .map(|placed| placed.container)
+        .filter(|container| *container.name != *CONTAINER_NAME)
 }
 
 fn sets(container: &Container<'_>, variable: &str) -> bool {
-    container.env.iter().flatten().any(|entry| entry.name == variable)
+    container.env.iter().flatten().any(|entry| *entry.name == *variable)
 }
 
 fn no_name_of_ours(pod: &Pod<'_>, component: &Component) -> Result<(), Refusal> {
@@ -94,37 +94,52 @@ fn no_name_of_ours(pod: &Pod<'_>, component: &Component) -> Result<(), Refusal> 
         name: name.to_owned(),
         component: component.name.clone(),
     };
-    if pod.containers.iter().any(|container| container.name == CONTAINER_NAME) {
+    if pod.containers().any(|placed| *placed.container.name == *CONTAINER_NAME) {
         return Err(reserved("container", CONTAINER_NAME));
     }
-    match pod.volumes.iter().flatten().find(|volume| sidecar::VOLUMES.contains(&volume.name)) {
-        Some(volume) => Err(reserved("volume", volume.name)),
+    match pod.spec.volumes.iter().flatten().find(|volume| sidecar::VOLUMES.contains(&&*volume.name))
+    {
+        Some(volume) => Err(reserved("volume", &volume.name)),
         None => Ok(()),
     }
 }
 
 fn on_linux(pod: &Pod<'_>) -> Result<(), Refusal> {
-    let os = pod.spec.get("os").and_then(|os| os.get("name"));
-    let node = pod.spec.get("nodeSelector").and_then(|labels| labels.get("kubernetes.io/os"));
-    if [os, node].contains(&Some(&Value::from("windows"))) {
+    let os = pod.spec.os.as_ref().map(|os| &*os.name);
+    let node = pod.spec.node_selector.as_ref().and_then(|labels| labels.find("kubernetes.io/os"));
+    if [os, node].contains(&Some("windows")) {
         return Err(Refusal::Windows);
     }
     Ok(())
 }
 
+fn shares_nothing(pod: &Pod<'_>) -> Result<(), Refusal> {
+    let fields = [
+        ("hostNetwork", pod.spec.host_network),
+        ("hostPID", pod.spec.host_pid),
+        ("shareProcessNamespace", pod.spec.share_process_namespace),
+    ];
+    match fields.into_iter().find(|(_, set)| *set) {
+        Some((field, _)) => Err(Refusal::HostNamespace { field }),
+        None => Ok(()),
+    }
+}
+
 /// A token with an audience of AWS's is as good as the role of the service account. The
 /// volumes of the EKS webhook are left out here, since they are taken off the pod, and ours.
 fn no_aws_token(pod: &Pod<'_>, audiences: &[String]) -> Result<(), Refusal> {
-    let ours_or_removed = |name| name == BASE_VOLUME || eks::VOLUMES.contains(&name);
-    for volume in pod.volumes.iter().flatten().filter(|volume| !ours_or_removed(volume.name)) {
-        let sources = volume.raw.get("projected").and_then(|projected| projected.get("sources"));
-        for source in sources.and_then(Value::as_array).into_iter().flatten() {
-            let token = source.get("serviceAccountToken").and_then(|token| token.get("audience"));
-            if let Some(audience) = token.and_then(Value::as_str)
-                && audiences.iter().any(|listed| listed == audience)
+    let ours_or_removed = |name: &str| name == BASE_VOLUME || eks::VOLUMES.contains(&name);
+    for volume in pod.spec.volumes.iter().flatten().filter(|volume| !ours_or_removed(&volume.name))
+    {
+        let whole = volume.whole();
+        let sources = whole.pointer("/projected/sources").and_then(Value::as_array);
+        for source in sources.into_iter().flatten() {
+            let audience = source.pointer("/serviceAccountToken/audience").and_then(Value::as_str);
+            if let Some(audience) =
+                audience.filter(|audience| audiences.iter().any(|listed| listed == audience))
             {
                 return Err(Refusal::AwsTokenVolume {
-                    volume: volume.name.to_owned(),
+                    volume: volume.name.to_string(),
                     audience: audience.to_owned(),
                 });
             }
@@ -134,59 +149,48 @@ fn no_aws_token(pod: &Pod<'_>, audiences: &[String]) -> Result<(), Refusal> {
 }
 
 fn port_is_free(container: &Container<'_>, port: u16) -> Result<(), Refusal> {
-    let ports = container.raw.get("ports").and_then(Value::as_array);
-    let taken = ports.into_iter().flatten().any(|declared| {
-        ["containerPort", "hostPort"]
-            .into_iter()
-            .any(|field| declared.get(field).and_then(Value::as_u64) == Some(port.into()))
-    });
-    if taken {
-        return Err(Refusal::PortTaken { container: container.name.to_owned(), port });
+    let ours = Some(i64::from(port));
+    if container
+        .ports
+        .iter()
+        .any(|declared| declared.container_port == ours || declared.host_port == ours)
+    {
+        return Err(Refusal::PortTaken { container: container.name.to_string(), port });
     }
     Ok(())
 }
 
 fn mounts_are_ours(container: &Container<'_>, config: &Config) -> Result<(), Refusal> {
-    let token_mount = sidecar::agent_token_mount();
-    let is_proxy = config.proxy_containers.iter().any(|name| name == container.name);
-    let mounts = container.mounts.iter().flatten();
-    let devices =
-        container.raw.get("volumeDevices").and_then(Value::as_array).into_iter().flatten();
-    let devices = devices.filter_map(|device| device.get("name").and_then(Value::as_str));
-    for mount in mounts {
-        let reserved = match mount.name {
-            BASE_VOLUME | EMPTY_VOLUME => true,
-            TOKEN_VOLUME => is_proxy || *mount.raw != token_mount,
-            _ => false,
-        };
-        if reserved {
-            return Err(Refusal::ReservedVolume {
-                container: container.name.to_owned(),
-                volume: mount.name.to_owned(),
-            });
-        }
-        let path = mount.raw.get("mountPath").and_then(Value::as_str).unwrap_or_default();
-        if mount.name != TOKEN_VOLUME
-            && !is_proxy
-            && path.trim_end_matches('/') == sidecar::TOKEN_DIRECTORY
-        {
-            return Err(Refusal::TokenPathTaken {
-                container: container.name.to_owned(),
-                path: path.to_owned(),
-            });
+    let reserved = |volume: &str| Refusal::ReservedVolume {
+        container: container.name.to_string(),
+        volume: volume.to_owned(),
+    };
+    let is_proxy = config.proxy_containers.iter().any(|name| **name == *container.name);
+    for mount in container.mounts.iter().flatten() {
+        match &*mount.name {
+            name @ (BASE_VOLUME | EMPTY_VOLUME) => return Err(reserved(name)),
+            TOKEN_VOLUME if is_proxy || mount.whole() != sidecar::agent_token_mount() => {
+                return Err(reserved(TOKEN_VOLUME));
+            }
+            TOKEN_VOLUME => {}
+            _ if is_proxy => {}
+            _ => {
+                let whole = mount.whole();
+                let path = whole.get("mountPath").and_then(Value::as_str).unwrap_or_default();
+                if path.trim_end_matches('/') == sidecar::TOKEN_DIRECTORY {
+                    let container = container.name.to_string();
+                    return Err(Refusal::TokenPathTaken { container, path: path.to_owned() });
+                }
+            }
         }
     }
-    match devices.into_iter().find(|name| sidecar::VOLUMES.contains(name)) {
-        Some(volume) => Err(Refusal::ReservedVolume {
-            container: container.name.to_owned(),
-            volume: volume.to_owned(),
-        }),
+    match container.volume_devices.iter().find(|device| sidecar::VOLUMES.contains(&&*device.name)) {
+        Some(device) => Err(reserved(&device.name)),
         None => Ok(()),
     }
 }
 
 const FAB_OPERATOR: &str = "FAB_OPERATOR";
-const SHARED_NAMESPACES: [&str; 3] = ["hostNetwork", "hostPID", "shareProcessNamespace"];
 /// Variables that AWS SDKs ask before a container credential endpoint; the Java SDK knows the
 /// keys by second names, and boto the session token.
 const STATIC_CREDENTIALS: [&str; 11] = [

@@ -7,7 +7,7 @@ use super::{
     eks,
     list::ListEdit,
     patch::{Patch, at, is_proxy},
-    pod::{Container, Named},
+    pod::{Container, Named, Placed},
     sidecar,
 };
 use crate::{
@@ -15,7 +15,8 @@ use crate::{
     session::{Session, env},
 };
 
-pub(super) fn edit(container: &Container<'_>, gives: &Gives, config: &Config, patch: &mut Patch) {
+pub(super) fn edit(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patch: &mut Patch) {
+    let container = placed.container;
     let mut variables = Variables::of(container);
     if is_proxy(container, config) {
         if !matches!(gives, Gives::Env(_)) {
@@ -37,26 +38,21 @@ pub(super) fn edit(container: &Container<'_>, gives: &Gives, config: &Config, pa
                 variables.keep_loopback_off_proxies();
             }
         }
-        if container
-            .raw
-            .get("envFrom")
-            .and_then(Value::as_array)
-            .is_some_and(|from| !from.is_empty())
-        {
+        if !container.env_from.is_empty() {
             variables.warnings.push(format!(
                 "container {:?} takes variables from envFrom, which are not seen here; AWS credentials in them go before the session's",
-                container.name
+                &*container.name
             ));
         }
     }
     let Variables { container: _, present: _, exists, edit, warnings } = variables;
-    edit.write(at(container, "env"), exists, patch);
+    edit.write(at(placed, "env"), exists, patch);
     patch.warnings.extend(warnings);
 }
 
 /// The list as it came, and what becomes of it.
 struct Variables<'p, 'a> {
-    container: &'a str,
+    container: &'p str,
     present: &'p [Named<'a>],
     exists: bool,
     edit: ListEdit,
@@ -73,7 +69,7 @@ enum Position {
 impl<'p, 'a> Variables<'p, 'a> {
     fn of(container: &'p Container<'a>) -> Self {
         Self {
-            container: container.name,
+            container: &container.name,
             present: container.env.as_deref().unwrap_or_default(),
             exists: container.env.is_some(),
             edit: ListEdit::default(),
@@ -121,8 +117,8 @@ impl<'p, 'a> Variables<'p, 'a> {
         match (self.last("AWS_REGION"), self.last("AWS_DEFAULT_REGION"), region) {
             (Some(_), Some(_), _) | (None, None, None) => {}
             // boto3 and version 1 of the CLI read only the one, the other SDKs the other.
-            (Some(found), None, _) => self.append(renamed(found.raw, "AWS_DEFAULT_REGION")),
-            (None, Some(found), _) => self.append(renamed(found.raw, "AWS_REGION")),
+            (Some(found), None, _) => self.append(renamed(found.whole(), "AWS_DEFAULT_REGION")),
+            (None, Some(found), _) => self.append(renamed(found.whole(), "AWS_REGION")),
             (None, None, Some(region)) => {
                 self.append(text("AWS_REGION", region));
                 self.append(text("AWS_DEFAULT_REGION", region));
@@ -146,7 +142,7 @@ impl<'p, 'a> Variables<'p, 'a> {
         for (name, other) in [("NO_PROXY", "no_proxy"), ("no_proxy", "NO_PROXY")] {
             match self.position(name) {
                 Some(index) => {
-                    let found = self.present[index].raw;
+                    let found = self.present[index].whole();
                     if found.get("valueFrom").is_some_and(|from| !from.is_null()) {
                         self.warnings.push(format!(
                             "container {:?} takes {name} from elsewhere; see that it has {LOOPBACK}, or its credential requests may go to the proxy",
@@ -154,13 +150,13 @@ impl<'p, 'a> Variables<'p, 'a> {
                         ));
                     } else {
                         let value = found.get("value").and_then(Value::as_str).unwrap_or_default();
-                        self.edit.put(index, found, text(name, &with_loopback(value)));
+                        self.edit.put(index, &found, text(name, &with_loopback(value)));
                     }
                 }
                 None => {
                     let value = match self.last(other) {
                         None => LOOPBACK.to_owned(),
-                        Some(entry) => match entry.raw.get("value").and_then(Value::as_str) {
+                        Some(entry) => match entry.whole().get("value").and_then(Value::as_str) {
                             Some(value) => with_loopback(value),
                             None => format!("$({other}),{LOOPBACK}"),
                         },
@@ -182,14 +178,14 @@ impl<'p, 'a> Variables<'p, 'a> {
             .present
             .iter()
             .enumerate()
-            .filter(|(_, entry)| entry.name == name)
+            .filter(|(_, entry)| *entry.name == *name)
             .map(|(index, _)| index);
         let first = indexes.next();
         let duplicates: Vec<usize> = indexes.collect();
         let foreign = first
             .into_iter()
             .chain(duplicates.iter().copied())
-            .any(|index| *self.present[index].raw != wanted);
+            .any(|index| self.present[index].whole() != wanted);
         if foreign {
             self.warnings.push(format!(
                 "container {:?} sets {name} itself; the webhook's value stands instead",
@@ -199,7 +195,7 @@ impl<'p, 'a> Variables<'p, 'a> {
         self.edit.removed.extend(duplicates);
         match first {
             Some(index) if behind.is_none_or(|other| other < Position::InPlace(index)) => {
-                self.edit.put(index, self.present[index].raw, wanted);
+                self.edit.put(index, &self.present[index].whole(), wanted);
                 Position::InPlace(index)
             }
             first => {
@@ -215,7 +211,7 @@ impl<'p, 'a> Variables<'p, 'a> {
     }
 
     fn remove(&mut self, name: &str) {
-        let found = self.present.iter().enumerate().filter(|(_, entry)| entry.name == name);
+        let found = self.present.iter().enumerate().filter(|(_, entry)| *entry.name == *name);
         self.edit.removed.extend(found.map(|(index, _)| index));
     }
 
@@ -225,7 +221,7 @@ impl<'p, 'a> Variables<'p, 'a> {
     }
 
     fn position(&self, name: &str) -> Option<usize> {
-        self.present.iter().rposition(|entry| entry.name == name)
+        self.present.iter().rposition(|entry| *entry.name == *name)
     }
 }
 
@@ -244,8 +240,7 @@ fn with_loopback(value: &str) -> String {
     })
 }
 
-fn renamed(entry: &Value, name: &str) -> Value {
-    let mut entry = entry.clone();
+fn renamed(mut entry: Value, name: &str) -> Value {
     entry["name"] = name.into();
     entry
 }

@@ -11,7 +11,7 @@ use super::{
     decide::Gives,
     eks, env,
     list::ListEdit,
-    pod::{Container, Pod},
+    pod::{Container, List, Pairs, Placed, Pod},
     refusal::Refusal,
     sidecar::{self, CONTAINER_NAME, EMPTY_VOLUME, TOKEN_VOLUME},
 };
@@ -34,9 +34,9 @@ pub(super) fn patch(
     config: &Config,
 ) -> Result<Patch, Refusal> {
     let mut patch = Patch::default();
-    for container in pod.containers.iter().filter(|container| container.name != CONTAINER_NAME) {
-        env::edit(container, gives, config, &mut patch);
-        mounts(container, gives, config, &mut patch);
+    for placed in pod.containers().filter(|placed| *placed.container.name != *CONTAINER_NAME) {
+        env::edit(&placed, gives, config, &mut patch);
+        mounts(&placed, gives, config, &mut patch);
     }
     volumes(pod, gives, config, &mut patch);
     if let Gives::Sidecar(session) = gives {
@@ -47,37 +47,33 @@ pub(super) fn patch(
     Ok(patch)
 }
 
-fn mounts(container: &Container<'_>, gives: &Gives, config: &Config, patch: &mut Patch) {
+fn mounts(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patch: &mut Patch) {
     if matches!(gives, Gives::Env(_)) {
         return;
     }
-    let present = container.mounts.as_deref();
+    let present = placed.container.mounts.as_deref();
     let mut edit = ListEdit::default();
     for (index, mount) in present.into_iter().flatten().enumerate() {
-        if eks::VOLUMES.contains(&mount.name) {
+        if eks::VOLUMES.contains(&&*mount.name) {
             edit.removed.push(index);
         }
     }
-    let has_token = present.into_iter().flatten().any(|mount| mount.name == TOKEN_VOLUME);
-    if matches!(gives, Gives::Sidecar(_)) && !is_proxy(container, config) && !has_token {
+    let has_token = present.into_iter().flatten().any(|mount| *mount.name == *TOKEN_VOLUME);
+    if matches!(gives, Gives::Sidecar(_)) && !is_proxy(placed.container, config) && !has_token {
         edit.appended.push(sidecar::agent_token_mount());
     }
-    edit.write(at(container, "volumeMounts"), present.is_some(), patch);
+    edit.write(at(placed, "volumeMounts"), present.is_some(), patch);
 }
 
 fn volumes(pod: &Pod<'_>, gives: &Gives, config: &Config, patch: &mut Patch) {
     if matches!(gives, Gives::Env(_)) {
         return;
     }
-    let present = pod.volumes.as_deref().unwrap_or_default();
+    let present = pod.spec.volumes.as_deref().unwrap_or_default();
     let mut edit = ListEdit::default();
     let under = |name: &str| -> Vec<usize> {
-        present
-            .iter()
-            .enumerate()
-            .filter(|(_, volume)| volume.name == name)
-            .map(|(index, _)| index)
-            .collect()
+        let found = present.iter().enumerate().filter(|(_, volume)| *volume.name == *name);
+        found.map(|(index, _)| index).collect()
     };
     for name in eks::VOLUMES {
         edit.removed.extend(under(name));
@@ -90,12 +86,12 @@ fn volumes(pod: &Pod<'_>, gives: &Gives, config: &Config, patch: &mut Patch) {
                 (all, None) => edit.removed.extend(all),
                 ([first, others @ ..], Some(wanted)) => {
                     edit.removed.extend(others);
-                    edit.put(*first, present[*first].raw, wanted);
+                    edit.put(*first, &present[*first].whole(), wanted);
                 }
             }
         }
     }
-    edit.write(PointerBuf::from_tokens(["spec", "volumes"]), pod.volumes.is_some(), patch);
+    edit.write(PointerBuf::from_tokens(["spec", "volumes"]), pod.spec.volumes.is_some(), patch);
 }
 
 /// The sidecar's place: before every init container that is not a mesh's, so that it serves
@@ -110,37 +106,44 @@ fn slot(
     let mut regular = ListEdit::default();
     let mut init = ListEdit::default();
     let mut before_agents = true;
+    let mut existing = None;
     let mut found = false;
-    for container in &pod.containers {
-        let in_init = container.list == "initContainers";
-        if container.name != CONTAINER_NAME {
-            before_agents &= !in_init || is_proxy(container, config);
-        } else if in_init && before_agents && !found {
-            found = true;
-            let wanted = sidecar::container(session, component, config, Some(container.raw));
-            init.put(container.index, container.raw, wanted);
-        } else if in_init {
-            init.removed.push(container.index);
-        } else {
-            regular.removed.push(container.index);
+    for placed in pod.containers() {
+        if *placed.container.name != *CONTAINER_NAME {
+            before_agents &= placed.list == List::Containers || is_proxy(placed.container, config);
+            continue;
         }
+        let whole = pod.whole(&placed);
+        match placed.list {
+            List::Containers => regular.removed.push(placed.index),
+            List::InitContainers if before_agents && !found => {
+                found = true;
+                let wanted = sidecar::container(session, component, config, Some(&whole));
+                init.put(placed.index, &whole, wanted);
+            }
+            List::InitContainers => init.removed.push(placed.index),
+        }
+        existing.get_or_insert(whole);
     }
     if !found {
-        let misplaced = pod.containers.iter().find(|container| container.name == CONTAINER_NAME);
-        init.prepended = Some(sidecar::container(
-            session,
-            component,
-            config,
-            misplaced.map(|container| container.raw),
-        ));
+        init.prepended = Some(sidecar::container(session, component, config, existing.as_ref()));
     }
     regular.write(PointerBuf::from_tokens(["spec", "containers"]), true, patch);
-    init.write(PointerBuf::from_tokens(["spec", "initContainers"]), pod.has_init_containers, patch);
+    init.write(
+        PointerBuf::from_tokens(["spec", "initContainers"]),
+        pod.has_init_containers(),
+        patch,
+    );
 }
 
 fn labels(pod: &Pod<'_>, gives: &Gives, patch: &mut Patch) {
     if !matches!(gives, Gives::Env(_)) && pod.label(eks::SKIP_LABEL).is_none() {
-        set("labels", pod.labels, &[(eks::SKIP_LABEL, Some("true".to_owned()))], patch);
+        set(
+            "labels",
+            pod.metadata.labels.as_ref(),
+            &[(eks::SKIP_LABEL, Some("true".to_owned()))],
+            patch,
+        );
     }
 }
 
@@ -170,16 +173,13 @@ fn annotations(pod: &Pod<'_>, component: &Component, gives: &Gives, patch: &mut 
     if matches!(gives, Gives::Sidecar(_)) {
         wanted.push((SAFE_TO_EVICT_ANNOTATION, Some(safe_to_evict(pod))));
     }
-    set("annotations", pod.annotations, &wanted, patch);
+    set("annotations", pod.metadata.annotations.as_ref(), &wanted, patch);
 }
 
 fn all_containers(pod: &Pod<'_>, gives: &Gives) -> String {
     let ours = matches!(gives, Gives::Sidecar(_)).then_some(CONTAINER_NAME);
-    let others = pod
-        .containers
-        .iter()
-        .map(|container| container.name)
-        .filter(|name| *name != CONTAINER_NAME);
+    let names = pod.containers().map(|placed| placed.container).map(|container| &*container.name);
+    let others = names.filter(|name| *name != CONTAINER_NAME);
     ours.into_iter().chain(others).collect::<Vec<_>>().join(",")
 }
 
@@ -200,7 +200,7 @@ fn safe_to_evict(pod: &Pod<'_>) -> String {
 /// Sets or removes entries of `metadata.<map>`.
 fn set(
     map: &str,
-    present: Option<&Map<String, Value>>,
+    present: Option<&Pairs<'_>>,
     wanted: &[(&str, Option<String>)],
     patch: &mut Patch,
 ) {
@@ -217,7 +217,7 @@ fn set(
     };
     for (key, value) in wanted {
         let path = || at.with_trailing_token(*key);
-        match (present.get(*key), value) {
+        match (present.find(key), value) {
             (None, None) => {}
             (None, Some(value)) => patch.add(path(), value.clone().into()),
             (Some(_), None) => patch.remove(path()),
@@ -228,12 +228,12 @@ fn set(
 }
 
 pub(super) fn is_proxy(container: &Container<'_>, config: &Config) -> bool {
-    config.proxy_containers.iter().any(|name| name == container.name)
+    config.proxy_containers.iter().any(|name| **name == *container.name)
 }
 
-pub(super) fn at(container: &Container<'_>, list: &str) -> PointerBuf {
-    let mut path = PointerBuf::from_tokens(["spec", container.list]);
-    path.push_back(container.index);
+pub(super) fn at(placed: &Placed<'_, '_>, list: &str) -> PointerBuf {
+    let mut path = PointerBuf::from_tokens(["spec", placed.list.as_str()]);
+    path.push_back(placed.index);
     path.push_back(list);
     path
 }

@@ -1,77 +1,174 @@
-//! A pod for reading, over the JSON that came: nothing is copied, nothing is lost.
+//! A pod for reading, over the JSON that came: what we do not look at is skipped, nothing is
+//! copied, nothing is lost.
 
-use serde_json::{Map, Value};
+use std::{borrow::Cow, fmt, ops::Deref};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::{Value, value::RawValue};
 
 use super::refusal::Refusal;
 use crate::config;
 
 /// A pod whose parts that we look at have the shapes that Kubernetes gives them.
 pub(super) struct Pod<'a> {
-    pub(super) name: &'a str,
-    pub(super) generate_name: &'a str,
-    pub(super) labels: Option<&'a Map<String, Value>>,
-    pub(super) annotations: Option<&'a Map<String, Value>>,
-    pub(super) service_account: &'a str,
-    /// Regular containers, then init containers, each in the order of its list.
-    pub(super) containers: Vec<Container<'a>>,
-    pub(super) has_init_containers: bool,
-    /// None where the pod has no list of volumes.
-    pub(super) volumes: Option<Vec<Named<'a>>>,
-    pub(super) spec: &'a Map<String, Value>,
+    pub(super) metadata: Metadata<'a>,
+    pub(super) spec: Spec<'a>,
+    object: &'a RawValue,
     creator: &'a str,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Metadata<'a> {
+    #[serde(borrow, default, deserialize_with = "or_default")]
+    pub(super) name: Text<'a>,
+    #[serde(borrow, default, deserialize_with = "or_default")]
+    pub(super) generate_name: Text<'a>,
+    #[serde(borrow)]
+    pub(super) labels: Option<Pairs<'a>>,
+    #[serde(borrow)]
+    pub(super) annotations: Option<Pairs<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Spec<'a> {
+    #[serde(borrow, default, deserialize_with = "or_default")]
+    service_account_name: Text<'a>,
+    #[serde(borrow, default, deserialize_with = "or_default")]
+    containers: Vec<Container<'a>>,
+    #[serde(borrow)]
+    init_containers: Option<Vec<Container<'a>>>,
+    /// None where the pod has no such list.
+    #[serde(borrow)]
+    pub(super) volumes: Option<Vec<Named<'a>>>,
+    #[serde(borrow)]
+    pub(super) node_selector: Option<Pairs<'a>>,
+    #[serde(borrow)]
+    pub(super) os: Option<Name<'a>>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) host_network: bool,
+    #[serde(default, deserialize_with = "or_default", rename = "hostPID")]
+    pub(super) host_pid: bool,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) share_process_namespace: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Container<'a> {
-    pub(super) list: &'static str,
-    pub(super) index: usize,
-    pub(super) name: &'a str,
+    #[serde(borrow)]
+    pub(super) name: Text<'a>,
     /// None where the container has no such list.
+    #[serde(borrow)]
     pub(super) env: Option<Vec<Named<'a>>>,
+    #[serde(borrow, rename = "volumeMounts")]
     pub(super) mounts: Option<Vec<Named<'a>>>,
-    pub(super) raw: &'a Value,
+    #[serde(borrow, default, deserialize_with = "or_default")]
+    pub(super) volume_devices: Vec<Name<'a>>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) ports: Vec<Port>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) env_from: Vec<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Port {
+    pub(super) container_port: Option<i64>,
+    pub(super) host_port: Option<i64>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Name<'a> {
+    #[serde(borrow)]
+    pub(super) name: Text<'a>,
+}
+
+/// Which of the pod's two lists a container stands in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum List {
+    Containers,
+    InitContainers,
+}
+
+/// A container and where it stands.
+pub(super) struct Placed<'p, 'a> {
+    pub(super) list: List,
+    pub(super) index: usize,
+    pub(super) container: &'p Container<'a>,
 }
 
 /// An item of a list that Kubernetes keys by `name`.
 pub(super) struct Named<'a> {
-    pub(super) name: &'a str,
-    pub(super) raw: &'a Value,
+    pub(super) name: Text<'a>,
+    raw: &'a RawValue,
 }
 
+/// A mapping of text to text, in the order in which it came.
+pub(super) struct Pairs<'a>(Vec<(Text<'a>, Text<'a>)>);
+
+/// Text of the JSON, borrowed where it has no escapes.
+#[derive(Default)]
+pub(super) struct Text<'a>(Cow<'a, str>);
+
 impl<'a> Pod<'a> {
-    pub(super) fn read(object: &'a Value, creator: &'a str) -> Result<Self, Refusal> {
-        let object = map(object, "the whole")?;
-        let metadata = map(object.get("metadata").unwrap_or(&Value::Null), "metadata")?;
-        let spec = map(object.get("spec").unwrap_or(&Value::Null), "spec")?;
-        let mut containers = read_containers(spec, "containers")?.unwrap_or_default();
-        let init_containers = read_containers(spec, "initContainers")?;
-        let has_init_containers = init_containers.is_some();
-        containers.extend(init_containers.unwrap_or_default());
-        let service_account = text(spec, "serviceAccountName", "spec")?;
-        Ok(Self {
-            name: text(metadata, "name", "metadata")?,
-            generate_name: text(metadata, "generateName", "metadata")?,
-            labels: texts(metadata, "labels")?,
-            annotations: texts(metadata, "annotations")?,
-            // The API server's own default, which is not there yet in a manifest on disk.
-            service_account: if service_account.is_empty() { "default" } else { service_account },
-            containers,
-            has_init_containers,
-            volumes: named_list(spec, "volumes", "spec")?,
-            spec,
-            creator,
-        })
+    pub(super) fn read(object: &'a RawValue, creator: &'a str) -> Result<Self, Refusal> {
+        #[derive(Deserialize)]
+        struct Object<'a> {
+            #[serde(borrow)]
+            metadata: Metadata<'a>,
+            #[serde(borrow)]
+            spec: Spec<'a>,
+        }
+        let Object { metadata, spec } = serde_json::from_str(object.get())
+            .map_err(|_| Refusal::UnreadablePod { place: place(object) })?;
+        Ok(Self { metadata, spec, object, creator })
     }
 
-    pub(super) fn annotation(&self, key: &str) -> Option<&'a str> {
-        self.annotations?.get(key)?.as_str()
+    /// Regular containers, then init containers, each in the order of its list.
+    pub(super) fn containers(&self) -> impl Iterator<Item = Placed<'_, 'a>> {
+        let placed = |list| move |(index, container)| Placed { list, index, container };
+        let regular = self.spec.containers.iter().enumerate().map(placed(List::Containers));
+        let init = self.spec.init_containers.iter().flatten().enumerate();
+        regular.chain(init.map(placed(List::InitContainers)))
     }
 
-    pub(super) fn is_true(&self, field: &str) -> bool {
-        self.spec.get(field).and_then(Value::as_bool) == Some(true)
+    pub(super) fn has_init_containers(&self) -> bool {
+        self.spec.init_containers.is_some()
     }
 
-    pub(super) fn label(&self, key: &str) -> Option<&'a str> {
-        self.labels?.get(key)?.as_str()
+    /// A container as it came, whole. It is read again for that, which is seldom needed.
+    pub(super) fn whole(&self, placed: &Placed<'_, '_>) -> Value {
+        #[derive(Deserialize)]
+        struct Object<'a> {
+            #[serde(borrow)]
+            spec: Lists<'a>,
+        }
+        let lists = serde_json::from_str::<Object<'_>>(self.object.get()).map(|object| object.spec);
+        let raw = lists.ok().and_then(|lists| lists.of(placed.list).get(placed.index).copied());
+        raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
+    }
+
+    pub(super) fn annotation(&self, key: &str) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.find(key)
+    }
+
+    pub(super) fn label(&self, key: &str) -> Option<&str> {
+        self.metadata.labels.as_ref()?.find(key)
+    }
+
+    /// The API server's own default stands for none, since it is not there yet in a manifest
+    /// on disk.
+    fn service_account(&self) -> &str {
+        if self.spec.service_account_name.is_empty() {
+            "default"
+        } else {
+            &self.spec.service_account_name
+        }
     }
 }
 
@@ -85,77 +182,143 @@ impl config::Pod for Pod<'_> {
     }
 
     fn service_account(&self) -> &str {
-        self.service_account
+        Pod::service_account(self)
     }
 }
 
-fn read_containers<'a>(
-    spec: &'a Map<String, Value>,
-    list: &'static str,
-) -> Result<Option<Vec<Container<'a>>>, Refusal> {
-    let Some(items) = named_list(spec, list, "spec")? else {
-        return Ok(None);
-    };
-    let mut containers = Vec::with_capacity(items.len());
-    for (index, Named { name, raw }) in items.into_iter().enumerate() {
-        let fields = map(raw, list)?;
-        containers.push(Container {
-            list,
-            index,
-            name,
-            env: named_list(fields, "env", name)?,
-            mounts: named_list(fields, "volumeMounts", name)?,
-            raw,
-        });
-    }
-    Ok(Some(containers))
-}
-
-fn named_list<'a>(
-    fields: &'a Map<String, Value>,
-    key: &str,
-    within: &str,
-) -> Result<Option<Vec<Named<'a>>>, Refusal> {
-    let place = || format!("{within}.{key}");
-    match fields.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Array(items)) => {
-            let named = items.iter().map(|raw| match raw.get("name").and_then(Value::as_str) {
-                Some(name) => Ok(Named { name, raw }),
-                None => {
-                    Err(Refusal::UnreadablePod { place: place(), wanted: "a list of named things" })
-                }
-            });
-            named.collect::<Result<_, _>>().map(Some)
+impl List {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Containers => "containers",
+            Self::InitContainers => "initContainers",
         }
-        Some(_) => Err(Refusal::UnreadablePod { place: place(), wanted: "a list" }),
     }
 }
 
-fn texts<'a>(
-    fields: &'a Map<String, Value>,
-    key: &str,
-) -> Result<Option<&'a Map<String, Value>>, Refusal> {
-    match fields.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Object(entries)) if entries.values().all(Value::is_string) => Ok(Some(entries)),
-        Some(_) => Err(Refusal::UnreadablePod {
-            place: format!("metadata.{key}"),
-            wanted: "a mapping of text to text",
-        }),
+impl Named<'_> {
+    /// The item as it came, whole.
+    pub(super) fn whole(&self) -> Value {
+        serde_json::from_str(self.raw.get()).unwrap_or_default()
     }
 }
 
-fn text<'a>(fields: &'a Map<String, Value>, key: &str, within: &str) -> Result<&'a str, Refusal> {
-    match fields.get(key) {
-        None | Some(Value::Null) => Ok(""),
-        Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(Refusal::UnreadablePod { place: format!("{within}.{key}"), wanted: "text" }),
+impl Pairs<'_> {
+    pub(super) fn find(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(name, _)| **name == *key).map(|(_, value)| &**value)
     }
 }
 
-fn map<'a>(value: &'a Value, place: &str) -> Result<&'a Map<String, Value>, Refusal> {
-    value
-        .as_object()
-        .ok_or_else(|| Refusal::UnreadablePod { place: place.to_owned(), wanted: "a mapping" })
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Named<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        let Name { name } = serde_json::from_str(raw.get()).map_err(D::Error::custom)?;
+        Ok(Self { name, raw })
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfPairs;
+        impl<'de> Visitor<'de> for OfPairs {
+            type Value = Pairs<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mapping of text to text")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::with_capacity(map.size_hint().unwrap_or_default());
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(OfPairs)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfText;
+        impl<'de> Visitor<'de> for OfText {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(OfText)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Lists<'a> {
+    #[serde(borrow, default, deserialize_with = "or_default")]
+    containers: Vec<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "or_default")]
+    init_containers: Vec<&'a RawValue>,
+}
+
+impl<'a> Lists<'a> {
+    fn of(&self, list: List) -> &[&'a RawValue] {
+        match list {
+            List::Containers => &self.containers,
+            List::InitContainers => &self.init_containers,
+        }
+    }
+}
+
+/// Kubernetes takes null for absent.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// Which part of a pod that cannot be read is at fault, for people.
+fn place(object: &RawValue) -> String {
+    #[derive(Deserialize)]
+    struct Object<'a> {
+        #[serde(borrow, default)]
+        metadata: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        spec: Option<&'a RawValue>,
+    }
+    let Ok(Object { metadata, spec }) = serde_json::from_str(object.get()) else {
+        return "the whole".to_owned();
+    };
+    if !metadata
+        .is_some_and(|metadata| serde_json::from_str::<Metadata<'_>>(metadata.get()).is_ok())
+    {
+        return "metadata".to_owned();
+    }
+    let lists = spec.and_then(|spec| serde_json::from_str::<Lists<'_>>(spec.get()).ok());
+    for list in [List::Containers, List::InitContainers] {
+        let items = lists.as_ref().map(|lists| lists.of(list)).unwrap_or_default();
+        let wrong = items
+            .iter()
+            .position(|item| serde_json::from_str::<Container<'_>>(item.get()).is_err());
+        if let Some(index) = wrong {
+            return format!("spec.{}[{index}]", list.as_str());
+        }
+    }
+    "spec".to_owned()
 }

@@ -34,7 +34,7 @@ pub enum Refusal {
     TenantTooLong { tenant: TenantName, session: String, longest: usize },
     TokenPathTaken { container: String, path: String },
     UnknownComponent { value: String },
-    UnreadablePod { place: String, wanted: &'static str },
+    UnreadablePod { place: String },
     Windows,
 }
 
@@ -216,8 +216,8 @@ impl fmt::Display for Refusal {
             Self::UnknownComponent { value } => {
                 write!(f, "no component has the label fab.nanohype.dev/component={value}")
             }
-            Self::UnreadablePod { place, wanted } => {
-                write!(f, "{place} of the pod is not {wanted}")
+            Self::UnreadablePod { place } => {
+                write!(f, "{place} of the pod has not the shape that Kubernetes gives it")
             }
             Self::Windows => write!(f, "the pod runs on Windows"),
         }?;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{decide::Outcome, refusal::Refusal};
 
@@ -28,8 +28,8 @@ pub(super) struct Request<'a> {
     pub(super) dry_run: Option<bool>,
     #[serde(borrow, default)]
     pub(super) user_info: UserInfo<'a>,
-    #[serde(default)]
-    pub(super) object: Value,
+    #[serde(borrow, default)]
+    pub(super) object: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]
@@ -81,23 +81,38 @@ pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, NotAReview> {
 /// The answer's bytes. `apply` is false for an audit: nothing is changed and nothing blocked.
 pub(super) fn respond(uid: &str, outcome: &Outcome, apply: bool) -> Vec<u8> {
     let refusal = outcome.refusal().filter(|_| apply);
-    let patch = outcome.operations().filter(|operations| apply && !operations.is_empty());
-    let patch = patch.and_then(|operations| serde_json::to_vec(operations).ok());
     let answer = Review {
         api_version: API_VERSION,
         kind: KIND,
         response: Response {
             uid,
             allowed: refusal.is_none(),
-            patch_type: patch.is_some().then_some("JSONPatch"),
-            patch: patch.map(|json| STANDARD.encode(json)),
             status: refusal.map(Status::of),
             warnings: if apply { outcome.warnings() } else { &[] },
             audit_annotations: outcome.audit_annotations(),
         },
     };
     // Text, numbers and maps of text: there is nothing in it that JSON cannot say.
-    serde_json::to_vec(&answer).unwrap_or_default()
+    let mut body = serde_json::to_vec(&answer).unwrap_or_default();
+    let operations = outcome.operations().filter(|operations| apply && !operations.is_empty());
+    if let Some(patch) = operations.and_then(|operations| serde_json::to_vec(operations).ok()) {
+        append_patch(&mut body, &patch);
+    }
+    body
+}
+
+/// Puts the patch behind the last field of `response`. It is most of the answer, and Base64
+/// has no character that JSON would escape, so it is not looked through for one.
+fn append_patch(body: &mut Vec<u8>, patch: &[u8]) {
+    const END: &[u8] = b"}}";
+    body.truncate(body.len().saturating_sub(END.len()));
+    body.extend_from_slice(br#","patchType":"JSONPatch","patch":""#);
+    let start = body.len();
+    body.resize(start + patch.len().div_ceil(3) * 4, 0);
+    // The room is just what Base64 with padding takes.
+    let _ = STANDARD.encode_slice(patch, &mut body[start..]);
+    body.push(b'"');
+    body.extend_from_slice(END);
 }
 
 #[derive(Serialize)]
@@ -113,10 +128,6 @@ struct Review<'a> {
 struct Response<'a> {
     uid: &'a str,
     allowed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch_type: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Status>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]

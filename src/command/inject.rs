@@ -71,14 +71,8 @@ fn injected(
         format!("{} names no namespace; give one by --namespace", manifest::title(object))
     })?;
     let snapshot = namespaces.snapshot(namespace);
-    let (decision, operations, warnings) = admission::decide(
-        found.pod.clone(),
-        &arguments.creator,
-        namespace,
-        &snapshot,
-        directory,
-        config,
-    );
+    let (decision, operations, warnings) =
+        admission::decide(&found.pod, &arguments.creator, namespace, &snapshot, directory, config);
     for warning in warnings {
         say(&format!("warning: {}: {warning}", manifest::title(object)));
     }
