@@ -1,15 +1,14 @@
 //! The shell around the pure rooms: here start the clock, the environment, files, clients.
 
+mod files;
 mod inject;
-pub mod reviews;
+mod reviews;
 mod snapshots;
 mod webhook;
 
-use std::{fmt, path::Path, process::ExitCode};
+use std::{fmt, process::ExitCode};
 
-use anyhow::Context;
-
-use crate::{cli::Command, config::Config};
+use crate::cli::Command;
 
 /// Whose fault it is that a command did not do its work; the exit code says so.
 #[derive(Debug)]
@@ -42,21 +41,6 @@ impl fmt::Display for Failure {
         let (Self::Input(error) | Self::Ours(error)) = self;
         write!(f, "{error:#}")
     }
-}
-
-/// The config file, or the defaults; the region of the process where neither says one.
-fn read_config(path: Option<&Path>) -> anyhow::Result<Config> {
-    match path {
-        None => Ok(Config::default()),
-        Some(path) => {
-            let text = read_text(path)?;
-            Config::parse(&text).with_context(|| format!("config file {}", path.display()))
-        }
-    }
-}
-
-fn read_text(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 #[allow(clippy::disallowed_methods, reason = "the one place in which the environment is read")]

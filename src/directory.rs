@@ -2,8 +2,10 @@
 //!
 //! Nothing here does I/O, except in [`ssm`] and [`keeper`], which fill the snapshot.
 
+mod agenda;
 pub mod file;
 pub mod keeper;
+mod pace;
 pub mod ssm;
 
 use std::{collections::HashMap, fmt, sync::Arc};

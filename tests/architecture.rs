@@ -43,10 +43,20 @@ const CRATES: [(&str, &[&str]); 8] = [
     ("aws_config", &["command", "directory/ssm"]),
     ("aws_sdk_ssm", &["directory/ssm"]),
     ("axum", &["command", "serve"]),
-    ("k8s_openapi", &["namespaces/watch"]),
+    ("k8s_openapi", &["admission", "namespaces/watch"]),
     ("kube", &["command", "namespaces/watch"]),
     ("rustls", &["serve"]),
-    ("tokio", &["command", "directory/keeper", "namespaces/watch", "serve"]),
+    (
+        "tokio",
+        &[
+            "command",
+            "directory/agenda",
+            "directory/keeper",
+            "directory/pace",
+            "namespaces/watch",
+            "serve",
+        ],
+    ),
 ];
 
 /// Pure rooms: they see snapshots, never what fills them.

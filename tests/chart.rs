@@ -88,10 +88,39 @@ fn values_that_there_are_not_are_refused() {
         ("config.podSecurity", "loose", "podSecurity"),
         ("replicaCount", "-1", "replicaCount"),
         ("config.components[0].name", "x", "components"),
+        ("config.sidecar.resources.limits.memory", "65536K", "memory"),
     ];
     for (key, value, want) in cases {
         let said = render(&[(key, value)]).expect_err(key);
         assert!(said.contains(want), "{key}={value}: {said}");
+    }
+}
+
+/// What the program refuses to start with, the chart refuses to render: an upgrade must not
+/// take a rule to the API server that the webhook does not go by.
+#[test]
+fn contradictions_fail_the_render_and_the_program() {
+    let cases = [
+        (
+            json!([{"name": "runtime", "fenced": true, "credentials": "exempt"}]),
+            "takes the fence away",
+        ),
+        (
+            json!([{"name": "runtime", "selectors": ["a=b"], "credentials": "env"}, {"name": "fence", "fenced": true}]),
+            "a tenant writes labels",
+        ),
+        (json!([{"name": "runtime", "selectors": ["a=b"]}]), "fenced: true"),
+        (json!([{"name": "a", "fenced": true}, {"name": "a", "creators": ["x"]}]), "same name"),
+    ];
+    for (components, want) in cases {
+        let values = process::own_directory();
+        let file = values.path().join("values.yaml");
+        let config = json!({"components": components});
+        std::fs::write(&file, json!({"config": config}).to_string()).unwrap();
+        let said =
+            helm::render(&chart(), "injector", "injector", &[], Some(&file)).expect_err(want);
+        assert!(said.contains(want), "{said}");
+        assert!(Config::parse(&config.to_string()).is_err(), "{config}");
     }
 }
 

@@ -116,6 +116,36 @@ async fn a_refusal_says_why_and_whether_to_come_again() {
     assert_eq!(refused["status"]["details"]["retryAfterSeconds"], 1);
 }
 
+/// The API server waits for two seconds, and SSM takes the call and says nothing.
+#[tokio::test]
+async fn a_review_is_answered_in_time_while_ssm_hangs() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let directory = own_directory();
+    let tls = directory.path().join("tls");
+    make_certificate(&tls, &[]);
+    let config = directory.path().join("config.yaml");
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    fs::write(
+        &config,
+        json!({"cluster": "prod", "roles": {"ssm": {"endpoint": endpoint, "region": "eu-west-1"}}})
+            .to_string(),
+    )
+    .unwrap();
+    let server =
+        Server::start_with(directory, &tls, &["--linger=0", "--config", config.to_str().unwrap()]);
+    let answer = tokio::time::timeout(
+        Duration::from_secs(10),
+        ask(&server, "/enabled?timeout=2s", review("runtime")),
+    )
+    .await;
+    let refused = response(&answer.expect("it is answered at all"));
+    assert!(
+        refused["status"]["message"].as_str().unwrap().contains("[role-unavailable]"),
+        "{refused}"
+    );
+    assert_eq!(refused["status"]["code"], 503);
+}
+
 #[tokio::test]
 async fn what_is_no_review_gets_a_status_of_http() {
     let server = Server::start();
@@ -244,8 +274,16 @@ async fn certificates_that_the_kubelet_swaps_are_served() {
         (metric("unusable") > 0).then_some(())
     });
     assert_eq!(connect(&server).await.certificate, *seen.last().unwrap());
+    mount(&secret, "5", &[]);
+    wait_until("a sound pair is taken again", Duration::from_secs(20), || {
+        (metric("taken") > 2).then_some(())
+    });
+    let last = connect(&server).await.certificate;
     fs::remove_file(secret.join("..data")).unwrap();
-    assert_eq!(connect(&server).await.certificate, *seen.last().unwrap());
+    wait_until("the absence is noticed", Duration::from_secs(20), || {
+        (metric("unusable") > 1).then_some(())
+    });
+    assert_eq!(connect(&server).await.certificate, last);
     // Connections from before go on.
     assert_eq!(
         held.post("/enabled", JSON, review("runtime")).await.unwrap().status,

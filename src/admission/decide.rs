@@ -236,8 +236,13 @@ impl Outcome {
         }
     }
 
+    /// The operations as the library for them knows them.
     pub(super) fn into_parts(self) -> (Decision, Vec<PatchOperation>, Vec<String>) {
-        (self.decision, self.patch.operations, self.patch.warnings)
+        let text = serde_json::to_string(&self.patch.operations);
+        match text.and_then(|text| serde_json::from_str::<json_patch::Patch>(&text)) {
+            Ok(json_patch::Patch(operations)) => (self.decision, operations, self.patch.warnings),
+            Err(_) => (Decision::Refuse(Refusal::Internal), Vec::new(), Vec::new()),
+        }
     }
 
     pub(super) fn decision(&self) -> &Decision {
@@ -255,7 +260,7 @@ impl Outcome {
         }
     }
 
-    pub(super) fn operations(&self) -> Option<&[PatchOperation]> {
+    pub(super) fn operations(&self) -> Option<&[patch::Operation]> {
         matches!(self.decision, Decision::Inject(_)).then_some(self.patch.operations.as_slice())
     }
 

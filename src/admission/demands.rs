@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{
     eks,
+    list::is,
     pod::{Container, Pod},
     refusal::Refusal,
     sidecar::{self, BASE_VOLUME, CONTAINER_NAME, EMPTY_VOLUME, TOKEN_VOLUME},
@@ -131,17 +132,9 @@ fn no_aws_token(pod: &Pod<'_>, audiences: &[String]) -> Result<(), Refusal> {
     let ours_or_removed = |name: &str| name == BASE_VOLUME || eks::VOLUMES.contains(&name);
     for volume in pod.spec.volumes.iter().flatten().filter(|volume| !ours_or_removed(&volume.name))
     {
-        let whole = volume.whole();
-        let sources = whole.pointer("/projected/sources").and_then(Value::as_array);
-        for source in sources.into_iter().flatten() {
-            let audience = source.pointer("/serviceAccountToken/audience").and_then(Value::as_str);
-            if let Some(audience) =
-                audience.filter(|audience| audiences.iter().any(|listed| listed == audience))
-            {
-                return Err(Refusal::AwsTokenVolume {
-                    volume: volume.name.to_string(),
-                    audience: audience.to_owned(),
-                });
+        for audience in volume.token_audiences()? {
+            if audiences.contains(&audience) {
+                return Err(Refusal::AwsTokenVolume { volume: volume.name.to_string(), audience });
             }
         }
     }
@@ -169,7 +162,7 @@ fn mounts_are_ours(container: &Container<'_>, config: &Config) -> Result<(), Ref
     for mount in container.mounts.iter().flatten() {
         match &*mount.name {
             name @ (BASE_VOLUME | EMPTY_VOLUME) => return Err(reserved(name)),
-            TOKEN_VOLUME if is_proxy || mount.whole() != sidecar::agent_token_mount() => {
+            TOKEN_VOLUME if is_proxy || !is(&mount.whole(), &sidecar::agent_token_mount()) => {
                 return Err(reserved(TOKEN_VOLUME));
             }
             TOKEN_VOLUME => {}

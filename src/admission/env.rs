@@ -1,11 +1,13 @@
 //! The variables of an agent's container: base credentials out, the session in.
 
-use serde_json::{Value, json};
+use k8s_openapi::api::core::v1::EnvVar;
+use serde::Serialize;
+use serde_json::Value;
 
 use super::{
     decide::Gives,
     eks,
-    list::ListEdit,
+    list::{ListEdit, is},
     patch::{Patch, at, is_proxy},
     pod::{Container, Named, Placed},
     sidecar,
@@ -55,8 +57,16 @@ struct Variables<'p, 'a> {
     container: &'p str,
     present: &'p [Named<'a>],
     exists: bool,
-    edit: ListEdit,
+    edit: ListEdit<Entry>,
     warnings: Vec<String>,
+}
+
+/// An item of the list that is ours, or a copy of one that came.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Entry {
+    Copy(Value),
+    Ours(EnvVar),
 }
 
 /// Where a variable of ours stands after the edit.
@@ -102,7 +112,7 @@ impl<'p, 'a> Variables<'p, 'a> {
                 Some(latest) if latest > position => Some(latest),
                 _ => Some(position),
             });
-            let position = self.put(variable.name, sidecar::entry(variable), behind);
+            let position = self.put(variable.name, Entry::Ours(sidecar::entry(variable)), behind);
             positions.push((variable.name, position));
         }
     }
@@ -117,8 +127,12 @@ impl<'p, 'a> Variables<'p, 'a> {
         match (self.last("AWS_REGION"), self.last("AWS_DEFAULT_REGION"), region) {
             (Some(_), Some(_), _) | (None, None, None) => {}
             // boto3 and version 1 of the CLI read only the one, the other SDKs the other.
-            (Some(found), None, _) => self.append(renamed(found.whole(), "AWS_DEFAULT_REGION")),
-            (None, Some(found), _) => self.append(renamed(found.whole(), "AWS_REGION")),
+            (Some(found), None, _) => {
+                self.append(Entry::Copy(renamed(found.whole(), "AWS_DEFAULT_REGION")))
+            }
+            (None, Some(found), _) => {
+                self.append(Entry::Copy(renamed(found.whole(), "AWS_REGION")))
+            }
             (None, None, Some(region)) => {
                 self.append(text("AWS_REGION", region));
                 self.append(text("AWS_DEFAULT_REGION", region));
@@ -143,23 +157,22 @@ impl<'p, 'a> Variables<'p, 'a> {
             match self.position(name) {
                 Some(index) => {
                     let found = self.present[index].whole();
-                    if found.get("valueFrom").is_some_and(|from| !from.is_null()) {
+                    if is_reference(&found) {
                         self.warnings.push(format!(
                             "container {:?} takes {name} from elsewhere; see that it has {LOOPBACK}, or its credential requests may go to the proxy",
                             self.container
                         ));
                     } else {
-                        let value = found.get("value").and_then(Value::as_str).unwrap_or_default();
+                        let value = value_of(&found);
                         self.edit.put(index, &found, text(name, &with_loopback(value)));
                     }
                 }
                 None => {
-                    let value = match self.last(other) {
+                    let other_whole = self.last(other).map(Named::whole);
+                    let value = match &other_whole {
                         None => LOOPBACK.to_owned(),
-                        Some(entry) => match entry.whole().get("value").and_then(Value::as_str) {
-                            Some(value) => with_loopback(value),
-                            None => format!("$({other}),{LOOPBACK}"),
-                        },
+                        Some(entry) if is_reference(entry) => format!("$({other}),{LOOPBACK}"),
+                        Some(entry) => with_loopback(value_of(entry)),
                     };
                     self.append(text(name, &value));
                 }
@@ -173,7 +186,7 @@ impl<'p, 'a> Variables<'p, 'a> {
 
     /// Puts one variable where its name stands first, and drops its duplicates; at the end,
     /// where it is absent or does not stand behind what it refers to.
-    fn put(&mut self, name: &str, wanted: Value, behind: Option<Position>) -> Position {
+    fn put(&mut self, name: &str, wanted: Entry, behind: Option<Position>) -> Position {
         let mut indexes = self
             .present
             .iter()
@@ -185,7 +198,7 @@ impl<'p, 'a> Variables<'p, 'a> {
         let foreign = first
             .into_iter()
             .chain(duplicates.iter().copied())
-            .any(|index| self.present[index].whole() != wanted);
+            .any(|index| !is(&self.present[index].whole(), &wanted));
         if foreign {
             self.warnings.push(format!(
                 "container {:?} sets {name} itself; the webhook's value stands instead",
@@ -206,7 +219,7 @@ impl<'p, 'a> Variables<'p, 'a> {
         }
     }
 
-    fn append(&mut self, entry: Value) {
+    fn append(&mut self, entry: Entry) {
         self.edit.appended.push(entry);
     }
 
@@ -229,6 +242,14 @@ fn refers_to(value: &env::Value, name: &str) -> bool {
     matches!(value, env::Value::Text(text) if text.contains(&format!("$({name})")))
 }
 
+fn is_reference(entry: &Value) -> bool {
+    entry.get("valueFrom").is_some_and(|from| !from.is_null())
+}
+
+fn value_of(entry: &Value) -> &str {
+    entry.get("value").and_then(Value::as_str).unwrap_or_default()
+}
+
 fn with_loopback(value: &str) -> String {
     let listed: Vec<&str> = value.split(',').map(str::trim).collect();
     if listed.contains(&"*") {
@@ -245,8 +266,8 @@ fn renamed(mut entry: Value, name: &str) -> Value {
     entry
 }
 
-fn text(name: &str, value: &str) -> Value {
-    json!({"name": name, "value": value})
+fn text(name: &str, value: &str) -> Entry {
+    Entry::Ours(sidecar::text(name, value))
 }
 
 const LOOPBACK: &str = "127.0.0.1,localhost";

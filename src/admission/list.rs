@@ -1,21 +1,21 @@
 use json_patch::jsonptr::PointerBuf;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::patch::Patch;
 
 /// What becomes of a JSON list, in terms of the indexes that it came with.
-#[derive(Default)]
-pub(super) struct ListEdit {
-    pub(super) replaced: Vec<(usize, Value)>,
+pub(super) struct ListEdit<T> {
+    pub(super) replaced: Vec<(usize, T)>,
     pub(super) removed: Vec<usize>,
-    pub(super) appended: Vec<Value>,
-    pub(super) prepended: Option<Value>,
+    pub(super) appended: Vec<T>,
+    pub(super) prepended: Option<T>,
 }
 
-impl ListEdit {
+impl<T: Serialize> ListEdit<T> {
     /// Replaces an item that is not as wanted.
-    pub(super) fn put(&mut self, index: usize, found: &Value, wanted: Value) {
-        if *found != wanted {
+    pub(super) fn put(&mut self, index: usize, found: &Value, wanted: T) {
+        if !is(found, &wanted) {
             self.replaced.push((index, wanted));
         }
     }
@@ -25,24 +25,35 @@ impl ListEdit {
     pub(super) fn write(self, at: PointerBuf, exists: bool, patch: &mut Patch) {
         let Self { replaced, mut removed, appended, prepended } = self;
         if !exists {
-            let items: Vec<Value> = prepended.into_iter().chain(appended).collect();
+            let items: Vec<T> = prepended.into_iter().chain(appended).collect();
             if !items.is_empty() {
-                patch.add(at, Value::Array(items));
+                patch.add(at, &items);
             }
             return;
         }
         for (index, value) in replaced {
-            patch.replace(at.with_trailing_token(index), value);
+            patch.replace(at.with_trailing_token(index), &value);
         }
         removed.sort_unstable();
         for index in removed.into_iter().rev() {
             patch.remove(at.with_trailing_token(index));
         }
         for value in appended {
-            patch.add(at.with_trailing_token("-"), value);
+            patch.add(at.with_trailing_token("-"), &value);
         }
         if let Some(value) = prepended {
-            patch.add(at.with_trailing_token(0), value);
+            patch.add(at.with_trailing_token(0), &value);
         }
     }
+}
+
+impl<T> Default for ListEdit<T> {
+    fn default() -> Self {
+        Self { replaced: Vec::new(), removed: Vec::new(), appended: Vec::new(), prepended: None }
+    }
+}
+
+/// Whether the JSON that came is what `wanted` would be.
+pub(super) fn is(found: &Value, wanted: &impl Serialize) -> bool {
+    serde_json::to_value(wanted).is_ok_and(|wanted| *found == wanted)
 }

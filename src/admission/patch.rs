@@ -1,10 +1,11 @@
 //! A decision -> operations on the JSON that came. No list is written anew, so whatever we
 //! do not know survives.
 
-use json_patch::{
-    AddOperation, PatchOperation, RemoveOperation, ReplaceOperation, jsonptr::PointerBuf,
-};
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use json_patch::jsonptr::PointerBuf;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
     claim::SESSION_ID_ANNOTATION,
@@ -23,8 +24,19 @@ use crate::{
 /// What is done to the pod, and what its creator is told.
 #[derive(Debug, Default)]
 pub(super) struct Patch {
-    pub(super) operations: Vec<PatchOperation>,
+    pub(super) operations: Vec<Operation>,
     pub(super) warnings: Vec<String>,
+    /// Something could not be written as JSON; then nothing is to be applied.
+    failed: bool,
+}
+
+/// One operation of a JSON Patch (RFC 6902), whose value is written already.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase", tag = "op")]
+pub(super) enum Operation {
+    Add { path: PointerBuf, value: Box<RawValue> },
+    Remove { path: PointerBuf },
+    Replace { path: PointerBuf, value: Box<RawValue> },
 }
 
 pub(super) fn patch(
@@ -44,7 +56,7 @@ pub(super) fn patch(
     }
     labels(pod, gives, &mut patch);
     annotations(pod, component, gives, &mut patch);
-    Ok(patch)
+    if patch.failed { Err(Refusal::Internal) } else { Ok(patch) }
 }
 
 fn mounts(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patch: &mut Patch) {
@@ -103,7 +115,7 @@ fn slot(
     config: &Config,
     patch: &mut Patch,
 ) {
-    let mut regular = ListEdit::default();
+    let mut regular = ListEdit::<()>::default();
     let mut init = ListEdit::default();
     let mut before_agents = true;
     let mut existing = None;
@@ -206,12 +218,10 @@ fn set(
 ) {
     let at = PointerBuf::from_tokens(["metadata", map]);
     let Some(present) = present else {
-        let entries: Map<String, Value> = wanted
-            .iter()
-            .filter_map(|(key, value)| Some(((*key).to_owned(), value.clone()?.into())))
-            .collect();
+        let entries: BTreeMap<&str, &String> =
+            wanted.iter().filter_map(|(key, value)| Some((*key, value.as_ref()?))).collect();
         if !entries.is_empty() {
-            patch.add(at, Value::Object(entries));
+            patch.add(at, &entries);
         }
         return;
     };
@@ -219,10 +229,10 @@ fn set(
         let path = || at.with_trailing_token(*key);
         match (present.find(key), value) {
             (None, None) => {}
-            (None, Some(value)) => patch.add(path(), value.clone().into()),
+            (None, Some(value)) => patch.add(path(), value),
             (Some(_), None) => patch.remove(path()),
             (Some(found), Some(value)) if found == value => {}
-            (Some(_), Some(value)) => patch.replace(path(), value.clone().into()),
+            (Some(_), Some(value)) => patch.replace(path(), value),
         }
     }
 }
@@ -239,16 +249,26 @@ pub(super) fn at(placed: &Placed<'_, '_>, list: &str) -> PointerBuf {
 }
 
 impl Patch {
-    pub(super) fn add(&mut self, path: PointerBuf, value: Value) {
-        self.operations.push(PatchOperation::Add(AddOperation { path, value }));
+    pub(super) fn add(&mut self, path: PointerBuf, value: &impl Serialize) {
+        if let Some(value) = self.written(value) {
+            self.operations.push(Operation::Add { path, value });
+        }
     }
 
     pub(super) fn remove(&mut self, path: PointerBuf) {
-        self.operations.push(PatchOperation::Remove(RemoveOperation { path }));
+        self.operations.push(Operation::Remove { path });
     }
 
-    pub(super) fn replace(&mut self, path: PointerBuf, value: Value) {
-        self.operations.push(PatchOperation::Replace(ReplaceOperation { path, value }));
+    pub(super) fn replace(&mut self, path: PointerBuf, value: &impl Serialize) {
+        if let Some(value) = self.written(value) {
+            self.operations.push(Operation::Replace { path, value });
+        }
+    }
+
+    fn written(&mut self, value: &impl Serialize) -> Option<Box<RawValue>> {
+        let written = to_raw_value(value).ok();
+        self.failed |= written.is_none();
+        written
     }
 }
 

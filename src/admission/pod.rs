@@ -38,6 +38,9 @@ pub(super) struct Metadata<'a> {
 pub(super) struct Spec<'a> {
     #[serde(borrow, default, deserialize_with = "or_default")]
     service_account_name: Text<'a>,
+    /// Its deprecated second name, which the API server copies to the first.
+    #[serde(borrow, default, deserialize_with = "or_default")]
+    service_account: Text<'a>,
     #[serde(borrow, default, deserialize_with = "or_default")]
     containers: Vec<Container<'a>>,
     #[serde(borrow)]
@@ -164,11 +167,11 @@ impl<'a> Pod<'a> {
     /// The API server's own default stands for none, since it is not there yet in a manifest
     /// on disk.
     fn service_account(&self) -> &str {
-        if self.spec.service_account_name.is_empty() {
-            "default"
-        } else {
-            &self.spec.service_account_name
-        }
+        let Spec { service_account_name, service_account, .. } = &self.spec;
+        [&**service_account_name, &**service_account, "default"]
+            .into_iter()
+            .find(|name| !name.is_empty())
+            .unwrap_or_default()
     }
 }
 
@@ -199,6 +202,38 @@ impl Named<'_> {
     /// The item as it came, whole.
     pub(super) fn whole(&self) -> Value {
         serde_json::from_str(self.raw.get()).unwrap_or_default()
+    }
+}
+
+impl Named<'_> {
+    /// The audiences of the service account tokens that a volume projects.
+    pub(super) fn token_audiences(&self) -> Result<Vec<String>, Refusal> {
+        #[derive(Deserialize)]
+        struct Volume {
+            projected: Option<Projected>,
+        }
+        #[derive(Deserialize)]
+        struct Projected {
+            #[serde(default, deserialize_with = "or_default")]
+            sources: Vec<Source>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Source {
+            service_account_token: Option<Token>,
+        }
+        #[derive(Deserialize)]
+        struct Token {
+            audience: Option<String>,
+        }
+        // What cannot be read might be such a token.
+        let Volume { projected } = serde_json::from_str(self.raw.get())
+            .map_err(|_| Refusal::UnreadablePod { place: format!("volume {:?}", &*self.name) })?;
+        let sources = projected.map(|projected| projected.sources).unwrap_or_default();
+        Ok(sources
+            .into_iter()
+            .filter_map(|source| source.service_account_token?.audience)
+            .collect())
     }
 }
 

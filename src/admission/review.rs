@@ -92,13 +92,19 @@ pub(super) fn respond(uid: &str, outcome: &Outcome, apply: bool) -> Vec<u8> {
             audit_annotations: outcome.audit_annotations(),
         },
     };
-    // Text, numbers and maps of text: there is nothing in it that JSON cannot say.
+    // Text, numbers and maps of text: there is nothing in it that JSON cannot say. And an empty
+    // answer is none, after which the API server lets nothing in.
     let mut body = serde_json::to_vec(&answer).unwrap_or_default();
     let operations = outcome.operations().filter(|operations| apply && !operations.is_empty());
-    if let Some(patch) = operations.and_then(|operations| serde_json::to_vec(operations).ok()) {
-        append_patch(&mut body, &patch);
+    match operations.map(serde_json::to_vec) {
+        None => body,
+        Some(Ok(patch)) => {
+            append_patch(&mut body, &patch);
+            body
+        }
+        // An agent is let in with its patch or not at all.
+        Some(Err(_)) => respond(uid, &Outcome::failure(), apply),
     }
-    body
 }
 
 /// Puts the patch behind the last field of `response`. It is most of the answer, and Base64

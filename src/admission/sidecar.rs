@@ -1,9 +1,19 @@
-//! The container that we add and its volumes, as literals.
+//! The container that we add and its volumes.
 //!
 //! Every field that the API server would default is written out, so that what it stored
 //! compares equal to what we would write again.
 
-use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{
+        Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction,
+        ObjectFieldSelector, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
+        SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+    },
+    apimachinery::pkg::api::resource::Quantity as KubernetesQuantity,
+};
+use serde_json::Value;
 
 use super::eks;
 use crate::{
@@ -18,53 +28,78 @@ pub(super) fn container(
     component: &Component,
     config: &Config,
     existing: Option<&Value>,
-) -> Value {
+) -> Container {
     let Sidecar { image, image_pull_policy, port: _, uid, duration: _, resources, env: _ } =
         &config.sidecar;
-    json!({
-        "name": CONTAINER_NAME,
-        "image": image,
-        "args": ["sidecar"],
-        "env": variables(session, component, config),
-        "resources": resources_beside(resources, existing),
-        "volumeMounts": mounts(config),
-        "restartPolicy": "Always",
+    Container {
+        name: CONTAINER_NAME.to_owned(),
+        image: Some(image.clone()),
+        args: Some(vec!["sidecar".to_owned()]),
+        env: Some(variables(session, component, config)),
+        resources: Some(resources_beside(resources, existing)),
+        volume_mounts: Some(mounts(config)),
+        restart_policy: Some("Always".to_owned()),
         // For as long as an agent may wait for its credentials: kubelet asks each second,
         // and gives up on this container after five minutes.
-        "startupProbe": {
-            "exec": {"command": ["/fab-session-injector", "probe"]},
-            "timeoutSeconds": 5,
-            "periodSeconds": 1,
-            "successThreshold": 1,
-            "failureThreshold": 300,
-        },
-        "terminationMessagePath": "/dev/termination-log",
-        "terminationMessagePolicy": "File",
-        "imagePullPolicy": image_pull_policy.as_str(),
-        "securityContext": {
-            "capabilities": {"drop": ["ALL"]},
-            "runAsUser": uid,
-            "runAsGroup": uid,
-            "runAsNonRoot": true,
-            "readOnlyRootFilesystem": true,
-            "allowPrivilegeEscalation": false,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-    })
+        startup_probe: Some(Probe {
+            exec: Some(ExecAction {
+                command: Some(vec!["/fab-session-injector".to_owned(), "probe".to_owned()]),
+            }),
+            timeout_seconds: Some(5),
+            period_seconds: Some(1),
+            success_threshold: Some(1),
+            failure_threshold: Some(300),
+            ..Probe::default()
+        }),
+        termination_message_path: Some("/dev/termination-log".to_owned()),
+        termination_message_policy: Some("File".to_owned()),
+        image_pull_policy: Some(image_pull_policy.as_str().to_owned()),
+        security_context: Some(SecurityContext {
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+            run_as_user: Some((*uid).into()),
+            run_as_group: Some((*uid).into()),
+            run_as_non_root: Some(true),
+            read_only_root_filesystem: Some(true),
+            allow_privilege_escalation: Some(false),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                localhost_profile: None,
+            }),
+            ..SecurityContext::default()
+        }),
+        ..Container::default()
+    }
 }
 
 /// The volumes under our names. None: the name stays unused, whoever put something there.
-pub(super) fn volumes(config: &Config) -> [(&'static str, Option<Value>); 3] {
-    let memory = |name| json!({"name": name, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}});
+pub(super) fn volumes(config: &Config) -> [(&'static str, Option<Volume>); 3] {
+    let memory = |name: &str| Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            medium: Some("Memory".to_owned()),
+            size_limit: Some(KubernetesQuantity("1Mi".to_owned())),
+        }),
+        ..Volume::default()
+    };
     let audience = match config.base_credentials {
         BaseCredentials::Environment => None,
         BaseCredentials::Irsa(_) => Some(eks::WEB_IDENTITY_AUDIENCE),
         BaseCredentials::PodIdentity => Some(eks::POD_IDENTITY_AUDIENCE),
     };
-    let base = audience.map(|audience| {
-        let token = json!({"audience": audience, "expirationSeconds": 3600, "path": "token"});
-        let sources = json!([{"serviceAccountToken": token}]);
-        json!({"name": BASE_VOLUME, "projected": {"sources": sources, "defaultMode": 0o644}})
+    let base = audience.map(|audience| Volume {
+        name: BASE_VOLUME.to_owned(),
+        projected: Some(ProjectedVolumeSource {
+            default_mode: Some(0o644),
+            sources: Some(vec![VolumeProjection {
+                service_account_token: Some(ServiceAccountTokenProjection {
+                    audience: Some(audience.to_owned()),
+                    expiration_seconds: Some(3600),
+                    path: "token".to_owned(),
+                }),
+                ..VolumeProjection::default()
+            }]),
+        }),
+        ..Volume::default()
     });
     [
         (TOKEN_VOLUME, Some(memory(TOKEN_VOLUME))),
@@ -74,8 +109,8 @@ pub(super) fn volumes(config: &Config) -> [(&'static str, Option<Value>); 3] {
 }
 
 /// The mount by which an agent reads the token that opens its credential endpoint.
-pub(super) fn agent_token_mount() -> Value {
-    json!({"name": TOKEN_VOLUME, "readOnly": true, "mountPath": TOKEN_DIRECTORY})
+pub(super) fn agent_token_mount() -> VolumeMount {
+    mount(TOKEN_VOLUME, TOKEN_DIRECTORY, true)
 }
 
 /// The endpoint that the sidecar serves: a literal loopback address is the one form that
@@ -89,22 +124,33 @@ pub(super) fn token_file() -> String {
 }
 
 /// One entry of a container's `env`, as the API server stores it.
-pub(super) fn entry(variable: &env::Variable) -> Value {
+pub(super) fn entry(variable: &env::Variable) -> EnvVar {
     let env::Variable { name, value } = variable;
     match value {
         env::Value::Field(path) => {
-            json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}})
+            let field = ObjectFieldSelector {
+                api_version: Some("v1".to_owned()),
+                field_path: (*path).to_owned(),
+            };
+            let value_from =
+                Some(EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() });
+            EnvVar { name: (*name).to_owned(), value: None, value_from }
         }
-        env::Value::Text(text) => json!({"name": name, "value": text}),
+        env::Value::Text(value) => text(name, value),
     }
 }
 
-fn variables(session: &Session, component: &Component, config: &Config) -> Vec<Value> {
-    let text = |name: &str, value: &str| json!({"name": name, "value": value});
-    let mut variables: Vec<Value> = env::variables(session).iter().map(entry).collect();
-    variables.push(text("FAB_SESSION_PORT", &config.sidecar.port.to_string()));
-    variables.push(text("FAB_SESSION_START_GATE", component.start_gate.as_str()));
-    variables.push(text("FAB_SESSION_TOKEN_FILE", &token_file()));
+/// The API server stores no empty value.
+pub(super) fn text(name: &str, value: &str) -> EnvVar {
+    let value = Some(value).filter(|value| !value.is_empty());
+    EnvVar { name: name.to_owned(), value: value.map(str::to_owned), value_from: None }
+}
+
+fn variables(session: &Session, component: &Component, config: &Config) -> Vec<EnvVar> {
+    let mut variables: Vec<EnvVar> = env::variables(session).iter().map(entry).collect();
+    variables.push(text(env::PORT, &config.sidecar.port.to_string()));
+    variables.push(text(env::START_GATE, component.start_gate.as_str()));
+    variables.push(text(env::TOKEN_FILE, &token_file()));
     match &config.base_credentials {
         BaseCredentials::Environment => {}
         BaseCredentials::Irsa(template) => {
@@ -124,40 +170,57 @@ fn variables(session: &Session, component: &Component, config: &Config) -> Vec<V
     variables.push(text("AWS_EC2_METADATA_DISABLED", "true"));
     // The platform team's own values win: they are for clusters with other endpoints.
     for (name, value) in &config.sidecar.env {
-        variables.retain(|variable| variable["name"] != **name);
+        variables.retain(|variable| variable.name != *name);
         variables.push(text(name, value));
     }
     variables
 }
 
-fn mounts(config: &Config) -> Value {
-    let token = json!({"name": TOKEN_VOLUME, "mountPath": TOKEN_DIRECTORY});
-    let base = json!({"name": BASE_VOLUME, "readOnly": true, "mountPath": BASE_DIRECTORY});
+fn mounts(config: &Config) -> Vec<VolumeMount> {
+    let token = mount(TOKEN_VOLUME, TOKEN_DIRECTORY, false);
     // What is mounted here already is left alone by the service account admission plugin,
     // which otherwise mounts a token for the Kubernetes API.
-    let empty =
-        json!({"name": EMPTY_VOLUME, "readOnly": true, "mountPath": SERVICE_ACCOUNT_DIRECTORY});
+    let empty = mount(EMPTY_VOLUME, SERVICE_ACCOUNT_DIRECTORY, true);
     match config.base_credentials {
-        BaseCredentials::Environment => json!([token, empty]),
-        BaseCredentials::Irsa(_) | BaseCredentials::PodIdentity => json!([token, base, empty]),
+        BaseCredentials::Environment => vec![token, empty],
+        BaseCredentials::Irsa(_) | BaseCredentials::PodIdentity => {
+            vec![token, mount(BASE_VOLUME, BASE_DIRECTORY, true), empty]
+        }
+    }
+}
+
+fn mount(volume: &str, directory: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: volume.to_owned(),
+        mount_path: directory.to_owned(),
+        // The API server stores no `false`.
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
     }
 }
 
 /// Our cpu and memory, and any other resource that stands there already.
-fn resources_beside(resources: &Resources, existing: Option<&Value>) -> Value {
+fn resources_beside(resources: &Resources, existing: Option<&Value>) -> ResourceRequirements {
     let Resources { cpu_request, memory_request, cpu_limit, memory_limit } = resources;
+    let quantity = |quantity: &Quantity| KubernetesQuantity(quantity.as_str().to_owned());
     let beside = |kind: &str, cpu: &Quantity, memory: &Quantity| {
-        let mut own = Map::new();
-        own.insert("cpu".to_owned(), cpu.as_str().into());
-        own.insert("memory".to_owned(), memory.as_str().into());
+        let mut all: BTreeMap<String, KubernetesQuantity> = BTreeMap::new();
         let others =
             existing.and_then(|container| container.get("resources")?.get(kind)?.as_object());
-        for (name, quantity) in others.into_iter().flatten() {
-            own.entry(name).or_insert_with(|| quantity.clone());
+        for (name, other) in others.into_iter().flatten() {
+            if let Some(other) = other.as_str() {
+                all.insert(name.clone(), KubernetesQuantity(other.to_owned()));
+            }
         }
-        Value::Object(own)
+        all.insert("cpu".to_owned(), quantity(cpu));
+        all.insert("memory".to_owned(), quantity(memory));
+        Some(all)
     };
-    json!({"limits": beside("limits", cpu_limit, memory_limit), "requests": beside("requests", cpu_request, memory_request)})
+    ResourceRequirements {
+        limits: beside("limits", cpu_limit, memory_limit),
+        requests: beside("requests", cpu_request, memory_request),
+        claims: None,
+    }
 }
 
 fn base_token_file() -> String {

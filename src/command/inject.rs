@@ -14,23 +14,24 @@ use json_patch::PatchOperation;
 use serde_json::{Value, json};
 use similar::{ChangeTag, TextDiff};
 
-use super::{Failure, environment, read_config, read_text};
+use super::{Failure, environment, files};
 use crate::{
     admission::{self, Decision},
     cli::Inject,
     config::{Config, PodSecurity},
-    directory::{Directory, Source, file},
+    directory::{Directory, Source},
     manifest::{self, PodIn},
     namespaces::{Mode, Namespace, Namespaces, OPT_IN_LABEL},
     session::TenantName,
 };
 
 pub(super) fn run(arguments: &Inject) -> Result<ExitCode, Failure> {
-    let mut config = read_config(arguments.config.as_deref()).map_err(Failure::Input)?;
+    let mut config = files::config(arguments.config.as_deref()).map_err(Failure::Input)?;
     if arguments.region.is_some() {
         config.region.clone_from(&arguments.region);
     }
-    let directory = read_directory(&arguments.roles, &config).map_err(Failure::Input)?;
+    let roles = files::roles(&arguments.roles, &config).map_err(Failure::Input)?;
+    let directory = Directory::new(Source::File, roles);
     let objects = read_objects(&arguments.filename).map_err(Failure::Input)?;
     let namespaces = Assumed::read(&objects, arguments, &config).map_err(Failure::Input)?;
 
@@ -75,6 +76,18 @@ fn injected(
         admission::decide(&found.pod, &arguments.creator, namespace, &snapshot, directory, config);
     for warning in warnings {
         say(&format!("warning: {}: {warning}", manifest::title(object)));
+    }
+    if snapshot.find(namespace).is_some_and(|namespace| namespace.mode == Some(Mode::Audit)) {
+        let would = match &decision {
+            Decision::Inject(injection) => injection.gives.as_str().to_owned(),
+            Decision::Pass => "pass".to_owned(),
+            Decision::Refuse(refusal) => format!("refuse: {refusal}"),
+        };
+        say(&format!(
+            "audit: {} stays as it is; enabled, it would be: {would}",
+            manifest::title(object)
+        ));
+        return Ok((Vec::new(), None));
     }
     Ok(match decision {
         Decision::Inject(_) => (found.lift(object, operations), None),
@@ -158,15 +171,8 @@ struct Assumed {
 
 impl Assumed {
     fn read(objects: &[Value], arguments: &Inject, config: &Config) -> anyhow::Result<Self> {
-        let mut from_input = Vec::new();
-        for object in objects
-            .iter()
-            .filter(|object| object["kind"] == "Namespace" && object["apiVersion"] == "v1")
-        {
-            from_input.push(read_namespace(object, config)?);
-        }
         Ok(Self {
-            from_input,
+            from_input: files::namespaces(objects, config)?,
             tenant: arguments.tenant.clone(),
             config: config.clone(),
             assumed: RefCell::default(),
@@ -198,31 +204,15 @@ impl Assumed {
     }
 }
 
-pub(super) fn read_namespace(object: &Value, config: &Config) -> anyhow::Result<Namespace> {
-    let Some(name) = object.pointer("/metadata/name").and_then(Value::as_str) else {
-        bail!("a Namespace in the input has no metadata.name");
-    };
-    let labels = object.pointer("/metadata/labels");
-    Ok(Namespace::read(name, |key| labels?.get(key)?.as_str(), &config.tenant))
-}
-
-fn read_directory(path: &Path, config: &Config) -> anyhow::Result<Directory> {
-    let text = read_text(path)?;
-    let roles = file::parse(&text, &config.roles.allowed)
-        .with_context(|| format!("role file {}", path.display()))?;
-    Ok(Directory::new(Source::File, roles))
-}
-
 fn read_objects(path: &Path) -> anyhow::Result<Vec<Value>> {
     let text = if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
         text
     } else {
-        read_text(path)?
+        files::text(path)?
     };
-    let objects =
-        manifest::read(&text).with_context(|| format!("{} is not YAML", path.display()))?;
+    let objects = files::objects(path, &text)?;
     if objects.is_empty() {
         bail!("{} holds no object", path.display());
     }

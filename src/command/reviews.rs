@@ -21,8 +21,8 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// The handlers, as a value: tests call it without a port.
-pub fn router(world: Arc<World>) -> Router {
+/// The two webhooks of the configuration, each on its own path.
+pub(super) fn router(world: Arc<World>) -> Router {
     let handler = |mode| {
         move |State(world): State<Arc<World>>, request: Request| async move {
             review(&world, mode, request).await
@@ -36,7 +36,7 @@ pub fn router(world: Arc<World>) -> Router {
 
 /// What the handlers go by.
 #[derive(Debug)]
-pub struct World {
+pub(super) struct World {
     config: Arc<Config>,
     lookup: Lookup,
     roles: Handle,
@@ -44,7 +44,12 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(config: Arc<Config>, lookup: Lookup, roles: Handle, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        config: Arc<Config>,
+        lookup: Lookup,
+        roles: Handle,
+        metrics: Metrics,
+    ) -> Self {
         Self { config, lookup, roles, metrics }
     }
 }

@@ -11,19 +11,19 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::{
     sync::watch,
+    task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
 
-use super::{Failure, inject::read_namespace, read_text};
+use super::{Failure, files};
 use crate::{
     admission,
     config::Config,
     directory::{
-        Directory, Entry, Source, file,
+        Directory, Entry, Source,
         keeper::{self, Backup, Handle},
         ssm::ParameterStore,
     },
-    manifest,
     namespaces::{
         Mode, Namespaces,
         watch::{Lookup, watch as watch_namespaces},
@@ -39,6 +39,7 @@ pub(super) async fn follow_namespaces(
     config: &Arc<Config>,
     synced: Latch,
     metrics: &Metrics,
+    tasks: &mut JoinSet<()>,
 ) -> Result<(Lookup, watch::Receiver<HashSet<TenantName>>), Failure> {
     let (snapshot, namespaces) = watch::channel(Arc::new(Namespaces::default()));
     let client = match manifests {
@@ -47,7 +48,7 @@ pub(super) async fn follow_namespaces(
             snapshot.send_replace(Arc::new(read));
             synced.release();
             // The sender lives on, so that the snapshot stays as it is.
-            tokio::spawn(async move { snapshot.closed().await });
+            tasks.spawn(async move { snapshot.closed().await });
             None
         }
         None => {
@@ -56,7 +57,7 @@ pub(super) async fn follow_namespaces(
                 .context("no API server to watch namespaces of; --namespaces FILE goes without")
                 .map_err(Failure::Ours)?;
             let (first, mut complete) = watch::channel(false);
-            tokio::spawn(watch_namespaces(client.clone(), config.tenant.clone(), snapshot, first));
+            tasks.spawn(watch_namespaces(client.clone(), config.tenant.clone(), snapshot, first));
             tokio::spawn(async move {
                 if complete.wait_for(|complete| *complete).await.is_ok() {
                     synced.release();
@@ -66,12 +67,7 @@ pub(super) async fn follow_namespaces(
         }
     };
     let (tenants, wanted) = watch::channel(HashSet::new());
-    tokio::spawn(judge_namespaces(
-        namespaces.clone(),
-        Arc::clone(config),
-        metrics.clone(),
-        tenants,
-    ));
+    tasks.spawn(judge_namespaces(namespaces.clone(), Arc::clone(config), metrics.clone(), tenants));
     Ok((Lookup::new(client, config.tenant.clone(), namespaces), wanted))
 }
 
@@ -115,38 +111,43 @@ async fn judge_namespaces(
 }
 
 fn read_namespaces(path: &Path, config: &Config) -> anyhow::Result<Namespaces> {
-    let objects = manifest::read(&read_text(path)?)
-        .with_context(|| format!("{} is not YAML", path.display()))?;
-    let namespaces = objects.iter().filter(|object| object["kind"] == "Namespace");
-    namespaces.map(|object| read_namespace(object, config)).collect()
+    let objects = files::objects(path, &files::text(path)?)?;
+    Ok(files::namespaces(&objects, config)?.into_iter().collect())
 }
 
 /// Fills the directory, from now on.
 pub(super) async fn follow_roles(
     config: &Config,
     wanted: watch::Receiver<HashSet<TenantName>>,
+    tasks: &mut JoinSet<()>,
 ) -> Result<Handle, Failure> {
     let backup: Backup = Arc::default();
     if let Some(path) = &config.roles.file {
-        backup.store(Arc::new(read_roles(path, config).map_err(Failure::Input)?));
-        tokio::spawn(follow_file(path.clone(), config.clone(), Arc::clone(&backup)));
+        backup.store(Arc::new(files::roles(path, config).map_err(Failure::Input)?));
+        tasks.spawn(follow_file(path.clone(), config.clone(), Arc::clone(&backup)));
     }
     let Some(ssm) = config.roles.ssm.clone() else {
-        return Ok(Handle::fixed(follow_backup(config.roles.file.is_some(), backup)));
+        return Ok(Handle::fixed(follow_backup(config.roles.file.is_some(), backup, tasks)));
     };
     let shared = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let store = ParameterStore::new(&shared, &ssm);
-    Ok(keeper::start(store, ssm, config.roles.allowed.clone(), backup, wanted))
+    let (handle, keeper) = keeper::start(store, ssm, config.roles.allowed.clone(), backup, wanted);
+    tasks.spawn(keeper);
+    Ok(handle)
 }
 
 /// A directory that is the file, whenever it is read anew.
-fn follow_backup(is_file: bool, backup: Backup) -> Arc<ArcSwap<Directory>> {
+fn follow_backup(
+    is_file: bool,
+    backup: Backup,
+    tasks: &mut JoinSet<()>,
+) -> Arc<ArcSwap<Directory>> {
     let source = if is_file { Source::File } else { Source::Nowhere };
     let read =
         move |roles: &HashMap<TenantName, Entry>| Directory::new(source.clone(), roles.clone());
     let snapshot = Arc::new(ArcSwap::from_pointee(read(&backup.load())));
     let followed = Arc::clone(&snapshot);
-    tokio::spawn(async move {
+    tasks.spawn(async move {
         let mut ticks = interval(FILE_TICK);
         loop {
             ticks.tick().await;
@@ -163,7 +164,7 @@ async fn follow_file(path: PathBuf, config: Config, backup: Backup) {
     let mut told = String::new();
     loop {
         ticks.tick().await;
-        match read_roles(&path, &config) {
+        match files::roles(&path, &config) {
             Ok(roles) => {
                 told.clear();
                 backup.store(Arc::new(roles));
@@ -177,12 +178,6 @@ async fn follow_file(path: PathBuf, config: Config, backup: Backup) {
             }
         }
     }
-}
-
-fn read_roles(path: &Path, config: &Config) -> anyhow::Result<HashMap<TenantName, Entry>> {
-    let text = read_text(path)?;
-    file::parse(&text, &config.roles.allowed)
-        .with_context(|| format!("role file {}", path.display()))
 }
 
 /// How soon a role file that changed is taken; the kubelet itself needs a minute.

@@ -2,17 +2,18 @@
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::JoinSet,
     time::sleep,
 };
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Failure, environment, read_config,
+    Failure, environment, files,
     reviews::{self, World},
     snapshots,
 };
@@ -31,7 +32,7 @@ use crate::{
 
 pub(super) fn run(arguments: Webhook) -> Result<ExitCode, Failure> {
     telemetry::start_log();
-    let mut config = read_config(arguments.config.as_deref()).map_err(Failure::Input)?;
+    let mut config = files::config(arguments.config.as_deref()).map_err(Failure::Input)?;
     if config.region.is_none() {
         let region = environment("AWS_REGION").map(|region| region.parse().context("AWS_REGION"));
         config.region = region.transpose().map_err(Failure::Input)?;
@@ -65,17 +66,23 @@ async fn run_async(arguments: Webhook, config: Config) -> Result<ExitCode, Failu
     let (readiness, [namespaces_synced]) = Readiness::new(["namespaces"]);
     let metrics = Metrics::default();
     let config = Arc::new(config);
+    let mut tasks = JoinSet::new();
 
-    let (lookup, wanted) =
-        snapshots::follow_namespaces(namespaces.as_deref(), &config, namespaces_synced, &metrics)
-            .await?;
-    let roles = snapshots::follow_roles(&config, wanted).await?;
+    let (lookup, wanted) = snapshots::follow_namespaces(
+        namespaces.as_deref(),
+        &config,
+        namespaces_synced,
+        &metrics,
+        &mut tasks,
+    )
+    .await?;
+    let roles = snapshots::follow_roles(&config, wanted, &mut tasks).await?;
 
     let state = Arc::new(World::new(config, lookup, roles.clone(), metrics.clone()));
     let tls = certificate.server_config().context("TLS").map_err(Failure::Ours)?;
     let reviews = bind(listen).await?;
     let health = bind(health_listen).await?;
-    tokio::spawn(Arc::clone(&certificate).follow());
+    tasks.spawn(Arc::clone(&certificate).follow());
     let observe = move || metrics.render(observed(&certificate, &roles));
 
     let (stop, stopped) = watch::channel(false);
@@ -92,7 +99,13 @@ async fn run_async(arguments: Webhook, config: Config) -> Result<ExitCode, Failu
         tokio::spawn(serve(reviews, transport, reviews::router(state), until(stopped), GRACE));
     tracing::info!(%listen, %health_listen, "serving");
 
-    terminated().await?;
+    tokio::select! {
+        signalled = terminated() => signalled?,
+        // Without one of them the answers would slowly grow old; a new process starts afresh.
+        _ = tasks.join_next() => {
+            return Err(Failure::Ours(anyhow!("a background task ended, which none should")));
+        }
+    }
     tracing::info!("not ready any more; stopping");
     readiness.stop();
     sleep(Duration::from_secs(linger)).await;

@@ -6,7 +6,7 @@
 //! known is served until it is stale.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     future::Future,
     panic::AssertUnwindSafe,
     sync::{
@@ -21,10 +21,10 @@ use futures_util::FutureExt;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
-use super::{Cause, Directory, Entry, Role, Source, Unusable};
+use super::{Cause, Directory, Entry, Role, Source, Unusable, agenda::Agenda, pace::Pace};
 use crate::{
     config::{Allowed, Ssm},
     session::TenantName,
@@ -75,14 +75,15 @@ pub struct Calls([AtomicU64; OUTCOMES.len()]);
 /// Roles that stand in while the publisher cannot be asked.
 pub type Backup = Arc<ArcSwap<HashMap<TenantName, Entry>>>;
 
-/// Starts the keeper. It ends when the last handle and the sender of `wanted` are gone.
+/// The keeper's task, which is the caller's to run, and what is seen of it. It ends when the
+/// last handle is gone, or the sender of `wanted`.
 pub fn start<P: Publisher>(
     publisher: P,
     ssm: Ssm,
     allowed: Allowed,
     backup: Backup,
     wanted: watch::Receiver<HashSet<TenantName>>,
-) -> Handle {
+) -> (Handle, impl Future<Output = ()> + Send) {
     let snapshot = Arc::new(ArcSwap::from_pointee(Directory::new(
         Source::Ssm(ssm.parameter.clone()),
         HashMap::new(),
@@ -98,6 +99,7 @@ pub fn start<P: Publisher>(
         calls: Arc::clone(&calls),
         known: HashMap::new(),
         due: Agenda::default(),
+        doubt: Agenda::default(),
         waiting: HashMap::new(),
         urgent: VecDeque::new(),
         in_flight: HashSet::new(),
@@ -108,8 +110,7 @@ pub fn start<P: Publisher>(
         failures: 0,
         ssm,
     };
-    tokio::spawn(keeper.run(wanted, requests));
-    Handle { snapshot, lookups, calls }
+    (Handle { snapshot, lookups, calls }, keeper.run(wanted, requests))
 }
 
 impl Handle {
@@ -149,7 +150,10 @@ struct Keeper<P> {
     snapshot: Arc<ArcSwap<Directory>>,
     calls: Arc<Calls>,
     known: HashMap<TenantName, Known>,
+    /// When which tenant is to be asked for.
     due: Agenda,
+    /// Until when what was learnt of a tenant is believed, where that is not for long.
+    doubt: Agenda,
     /// Reviews that wait for a tenant.
     waiting: HashMap<TenantName, Waiting>,
     /// Tenants that reviews wait for and that no call is under way for.
@@ -220,22 +224,43 @@ impl<P: Publisher> Keeper<P> {
             }
         }
         self.due.retain(|tenant| tenants.contains(tenant));
+        self.doubt.retain(|tenant| tenants.contains(tenant));
         self.known.retain(|tenant, _| tenants.contains(tenant));
         self.alone.retain(|tenant| tenants.contains(tenant));
         self.publish();
     }
 
     fn wait(&mut self, tenant: TenantName, review: oneshot::Sender<()>) {
+        if self.known.get(&tenant).is_some_and(|known| known.entry.believed) {
+            // A review whose deadline came first no longer listens.
+            let _ = review.send(());
+            return;
+        }
         let waiting = self.waiting.entry(tenant.clone()).or_default();
         waiting.reviews.push(review);
-        if waiting.reviews.len() == 1 && !self.in_flight.contains(&tenant) {
+        if !self.in_flight.contains(&tenant) && !self.urgent.contains(&tenant) {
             self.urgent.push_back(tenant);
+        }
+    }
+
+    /// What was believed for a short time only is believed no longer.
+    fn forget(&mut self, now: Instant) {
+        let mut changed = false;
+        while let Some(tenant) = self.doubt.pop_until(now) {
+            if let Some(known) = self.known.get_mut(&tenant) {
+                known.entry.believed = false;
+                changed = true;
+            }
+        }
+        if changed {
+            self.publish();
         }
     }
 
     /// Starts what may start now, and says when there may be more.
     fn start_calls(&mut self, now: Instant) -> Instant {
-        let mut wake = now + IDLE;
+        self.forget(now);
+        let mut wake = self.doubt.first().unwrap_or(now + IDLE);
         while !self.urgent.is_empty() {
             if self.running.len() >= MOST_AT_ONCE {
                 break;
@@ -244,17 +269,9 @@ impl<P: Publisher> Keeper<P> {
                 wake = wake.min(later);
                 break;
             }
-            let mut batch = Vec::with_capacity(BATCH);
-            while let Some(tenant) = self.urgent.pop_front_if(|next| {
-                batch.len() < BATCH && (batch.is_empty() || !self.alone.contains(next))
-            }) {
-                batch.push(tenant);
-                if self.alone.contains(&batch[0]) {
-                    break;
-                }
-            }
+            let mut batch = self.urgent_batch();
             self.fill(&mut batch, now);
-            self.call(batch);
+            self.call(batch, LOOKUP);
         }
         while let Some(first) = self.due.first() {
             if first > now {
@@ -266,35 +283,25 @@ impl<P: Publisher> Keeper<P> {
                 break;
             }
             let mut batch = Vec::with_capacity(BATCH);
-            if !self.next_is_a_call(now) {
-                continue;
-            }
             if let Err(later) = self.sweep.take(now) {
                 wake = wake.min(later);
                 break;
             }
             self.fill(&mut batch, now);
-            self.call(batch);
+            self.call(batch, SWEEP);
         }
         wake
     }
 
-    /// Whether the first that is due is to be asked for. What was believed for a short time
-    /// only is believed no longer; the next review asks anew, or the sweep in due course.
-    fn next_is_a_call(&mut self, now: Instant) -> bool {
-        let Some(tenant) = self.due.first_tenant() else { return false };
-        let Some(Known { entry, .. }) = self.known.get_mut(&tenant) else { return true };
-        let again = match &*entry.role {
-            Role::Known(_) => return true,
-            Role::NotFound | Role::Unusable(_) => jittered(self.ssm.refresh),
-            Role::Unreachable(_) => jittered(BACKUP),
-        };
-        if !std::mem::take(&mut entry.believed) {
-            return true;
+    /// The first that reviews wait for; one that is asked for by itself is a batch of its own.
+    fn urgent_batch(&mut self) -> Vec<TenantName> {
+        let alone = self.urgent.front().is_some_and(|first| self.alone.contains(first));
+        if alone {
+            return self.urgent.pop_front().into_iter().collect();
         }
-        self.due.put(tenant, now + again);
-        self.publish();
-        false
+        let together =
+            self.urgent.iter().filter(|tenant| !self.alone.contains(*tenant)).take(BATCH);
+        together.cloned().collect()
     }
 
     /// Takes along what is due, or soon will be, up to a full batch: a call costs the same for
@@ -307,36 +314,37 @@ impl<P: Publisher> Keeper<P> {
             return;
         }
         let soon = self.due.until(now + self.ssm.refresh.mul_f64(JITTER)).filter(|(at, tenant)| {
-            !self.alone.contains(tenant)
-                && !batch.contains(tenant)
-                && self.is_worth_a_call(tenant, *at <= now)
+            let ahead = || {
+                self.known
+                    .get(tenant)
+                    .is_some_and(|known| matches!(*known.entry.role, Role::Known(_)))
+            };
+            !self.alone.contains(tenant) && !batch.contains(tenant) && (*at <= now || ahead())
         });
         let along: Vec<TenantName> =
             soon.map(|(_, tenant)| tenant.clone()).take(BATCH - batch.len()).collect();
         batch.extend(along);
     }
 
-    /// What is believed for a short time only is not refreshed ahead of that.
-    fn is_worth_a_call(&self, tenant: &TenantName, due: bool) -> bool {
-        match self.known.get(tenant).map(|known| &known.entry) {
-            None => due,
-            Some(entry) => matches!(*entry.role, Role::Known(_)) || due && !entry.believed,
-        }
-    }
-
-    fn call(&mut self, tenants: Vec<TenantName>) {
+    fn call(&mut self, tenants: Vec<TenantName>, patience: Duration) {
         for tenant in &tenants {
             self.due.remove(tenant);
             self.in_flight.insert(tenant.clone());
         }
+        self.urgent.retain(|waiting| !tenants.contains(waiting));
         let publisher = Arc::clone(&self.publisher);
         let names = tenants.iter().map(|tenant| self.ssm.parameter.of(tenant)).collect();
         self.running.spawn(async move {
-            let answer = AssertUnwindSafe(publisher.ask(names)).catch_unwind().await;
-            let panicked = |_| {
-                Err(Failure::Unreachable { cause: Cause::Failed, detail: "a panic".to_owned() })
+            let asked = AssertUnwindSafe(publisher.ask(names)).catch_unwind();
+            let failure = |cause, detail: &str| {
+                Err(Failure::Unreachable { cause, detail: detail.to_owned() })
             };
-            Answered { tenants, answer: answer.unwrap_or_else(panicked) }
+            let answer = match timeout(patience, asked).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => failure(Cause::Failed, "a panic"),
+                Err(_) => failure(Cause::NoAnswer, "no answer in time"),
+            };
+            Answered { tenants, answer }
         });
     }
 
@@ -373,13 +381,15 @@ impl<P: Publisher> Keeper<P> {
                     }
                 }
             }
-            Err(Failure::Names) => {
-                for tenant in tenants {
-                    self.learn(tenant, Role::Unreachable(Cause::Failed), now);
-                }
+            // About this name there is an answer of a kind; the others are none of its business.
+            Err(Failure::Names) => self.unanswered(tenants, Cause::Failed, now),
+            Err(Failure::Unreachable { cause: Cause::Denied, .. }) => {
+                self.answered();
+                self.unanswered(tenants, Cause::Denied, now);
             }
             Err(Failure::Unreachable { cause, detail }) => {
-                self.missed(tenants, cause, &detail, now)
+                self.slow_down(cause, &detail, now);
+                self.unanswered(tenants, cause, now);
             }
         }
         self.publish();
@@ -394,10 +404,12 @@ impl<P: Publisher> Keeper<P> {
     }
 
     fn learn(&mut self, tenant: TenantName, role: Role, now: Instant) {
-        let again = match &role {
-            Role::Known(_) => jittered(self.ssm.refresh),
-            Role::NotFound | Role::Unusable(_) => self.ssm.negative,
-            Role::Unreachable(_) => UNREACHABLE,
+        let (believed, again) = match &role {
+            Role::Known(_) => (None, jittered(self.ssm.refresh)),
+            Role::NotFound | Role::Unusable(_) => {
+                (Some(self.ssm.negative), jittered(self.ssm.refresh))
+            }
+            Role::Unreachable(_) => (Some(UNREACHABLE), jittered(UNANSWERED)),
         };
         if self.known.get(&tenant).is_none_or(|known| *known.entry.role != role) {
             match &role {
@@ -411,30 +423,46 @@ impl<P: Publisher> Keeper<P> {
                 }
             }
         }
-        self.known.insert(tenant.clone(), Known { entry: role.into(), since: Some(now) });
-        self.due.put(tenant, now + again);
+        self.remember(tenant.clone(), Known { entry: role.into(), since: Some(now) });
+        self.due.put(tenant.clone(), now + again);
+        if let Some(believed) = believed {
+            self.doubt.put(tenant, now + believed);
+        }
     }
 
-    /// Nobody answered: what is known stays until it is stale, and the sweep slows down.
-    fn missed(&mut self, tenants: Vec<TenantName>, cause: Cause, detail: &str, now: Instant) {
+    fn remember(&mut self, tenant: TenantName, known: Known) {
+        self.doubt.remove(&tenant);
+        self.known.insert(tenant, known);
+    }
+
+    /// Nobody answered at all, so the sweep pauses, longer each time.
+    fn slow_down(&mut self, cause: Cause, detail: &str, now: Instant) {
         if self.failures == 0 {
             tracing::warn!(%cause, detail, "roles cannot be read from SSM; serving what is known");
         }
         self.failures = self.failures.saturating_add(1);
         let longest = BACKOFF_MOST.min(BACKOFF_FIRST * 2_u32.saturating_pow(self.failures.min(16)));
         self.sweep.pause(now + longest.mul_f64(fastrand::f64()));
+    }
+
+    /// What is known stays until it is stale; then the backup speaks, if it can.
+    fn unanswered(&mut self, tenants: Vec<TenantName>, cause: Cause, now: Instant) {
         for tenant in tenants {
             let fresh = |known: &Known| {
                 matches!(*known.entry.role, Role::Known(_))
                     && known.since.is_some_and(|since| now < since + self.ssm.stale)
             };
             if self.known.get(&tenant).is_some_and(fresh) {
-                self.due.put(tenant, now + jittered(BACKOFF_FIRST));
-            } else if let Some(entry) = self.backup.load().get(&tenant) {
-                self.known.insert(tenant.clone(), Known { entry: entry.clone(), since: None });
-                self.due.put(tenant, now + jittered(BACKUP));
-            } else {
-                self.retry_or_give_up(tenant, cause, now);
+                self.due.put(tenant, now + jittered(UNANSWERED));
+                continue;
+            }
+            let backup = self.backup.load().get(&tenant).cloned();
+            match backup {
+                Some(entry) => {
+                    self.remember(tenant.clone(), Known { entry, since: None });
+                    self.due.put(tenant, now + jittered(UNANSWERED));
+                }
+                None => self.retry_or_give_up(tenant, cause, now),
             }
         }
     }
@@ -490,74 +518,6 @@ impl Calls {
     }
 }
 
-/// When which tenant is next to be asked for; each tenant stands in it once.
-#[derive(Default)]
-struct Agenda {
-    order: BTreeSet<(Instant, TenantName)>,
-    times: HashMap<TenantName, Instant>,
-}
-
-impl Agenda {
-    fn put(&mut self, tenant: TenantName, at: Instant) {
-        self.remove(&tenant);
-        self.order.insert((at, tenant.clone()));
-        self.times.insert(tenant, at);
-    }
-
-    fn remove(&mut self, tenant: &TenantName) {
-        if let Some(at) = self.times.remove(tenant) {
-            self.order.remove(&(at, tenant.clone()));
-        }
-    }
-
-    fn until(&self, last: Instant) -> impl Iterator<Item = &(Instant, TenantName)> {
-        self.order.iter().take_while(move |(at, _)| *at <= last)
-    }
-
-    fn first(&self) -> Option<Instant> {
-        self.order.first().map(|&(at, _)| at)
-    }
-
-    fn first_tenant(&self) -> Option<TenantName> {
-        self.order.first().map(|(_, tenant)| tenant.clone())
-    }
-
-    fn has(&self, tenant: &TenantName) -> bool {
-        self.times.contains_key(tenant)
-    }
-
-    fn retain(&mut self, keep: impl Fn(&TenantName) -> bool) {
-        self.order.retain(|(_, tenant)| keep(tenant));
-        self.times.retain(|tenant, _| keep(tenant));
-    }
-}
-
-/// At most so many calls a second, evenly.
-struct Pace {
-    interval: Duration,
-    next: Instant,
-}
-
-impl Pace {
-    /// Half of the rate: sweep and lookups each have a pace, and share it.
-    fn new(per_second: u32, now: Instant) -> Self {
-        Self { interval: Duration::from_secs(2) / per_second.max(1), next: now }
-    }
-
-    /// Err: when to ask again.
-    fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        if now < self.next {
-            return Err(self.next);
-        }
-        self.next = now + self.interval;
-        Ok(())
-    }
-
-    fn pause(&mut self, until: Instant) {
-        self.next = self.next.max(until);
-    }
-}
-
 fn judge(published: &Published, allowed: &Allowed) -> Role {
     match published {
         Published::Absent => Role::NotFound,
@@ -576,16 +536,20 @@ fn jittered(time: Duration) -> Duration {
 /// How many names GetParameters takes.
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html>
 pub const BATCH: usize = 10;
-/// How often a review's own lookup is tried; see the attempt's time-out in `ssm`.
+/// How often a review's own lookup is tried.
 const ATTEMPTS: u32 = 3;
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_MOST: Duration = Duration::from_secs(30);
-/// How soon SSM is asked again for a tenant for which it gave no answer.
-const BACKUP: Duration = Duration::from_secs(5);
 /// Longer than anything in the agenda matters.
 const IDLE: Duration = Duration::from_secs(3600);
 const JITTER: f64 = 0.2;
+/// How long a review's own lookup waits for one answer: two of them fit into its time.
+const LOOKUP: Duration = Duration::from_millis(900);
 const MOST_AT_ONCE: usize = 8;
+/// How long the sweep waits for one answer; nobody waits for it.
+const SWEEP: Duration = Duration::from_secs(5);
+/// How soon SSM is asked again for a tenant for which it gave no answer.
+const UNANSWERED: Duration = Duration::from_secs(5);
 /// How long "cannot be read" is believed: about as long as a client waits before it retries.
 const UNREACHABLE: Duration = Duration::from_secs(1);
 /// In the order in which [`Calls::count`] counts them.
@@ -609,6 +573,8 @@ mod tests {
         published: HashMap<String, Published>,
         /// Names for which IAM refuses the whole call.
         denied: HashSet<String>,
+        /// Names that are none.
+        illegal: HashSet<String>,
         failure: Option<Failure>,
         calls: Vec<(Instant, Vec<String>)>,
     }
@@ -621,6 +587,9 @@ mod tests {
             let shelf = self.0.lock().unwrap();
             if let Some(failure) = &shelf.failure {
                 return Err(failure.clone());
+            }
+            if names.iter().any(|name| shelf.illegal.contains(name)) {
+                return Err(Failure::Names);
             }
             if names.iter().any(|name| shelf.denied.contains(name)) {
                 return Err(unreachable(Cause::Denied));
@@ -684,7 +653,9 @@ mod tests {
     fn keep(store: Store) -> Kept {
         let (wanted, wanting) = watch::channel(HashSet::new());
         let backup = Backup::default();
-        let handle = start(store.clone(), ssm(), Allowed::default(), Arc::clone(&backup), wanting);
+        let (handle, task) =
+            start(store.clone(), ssm(), Allowed::default(), Arc::clone(&backup), wanting);
+        tokio::spawn(task);
         Kept { store, handle, wanted, backup }
     }
 
@@ -775,6 +746,67 @@ mod tests {
         );
         kept.handle.look_up(tenant("t3")).await;
         assert_eq!(kept.role("t3"), Some(Role::Unreachable(Cause::Denied)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_bad_name_neither_slows_the_others_nor_loses_its_own_role() {
+        for denied in [true, false] {
+            let kept = keep(Store::default());
+            let names: Vec<String> = (0..20).map(|n| format!("t{n}")).collect();
+            for name in &names {
+                kept.store.publish(name, &arn(name));
+            }
+            kept.want(names.clone());
+            sleep(Duration::from_secs(5)).await;
+            {
+                let mut shelf = kept.store.0.lock().unwrap();
+                if denied { &mut shelf.denied } else { &mut shelf.illegal }
+                    .insert("/p/t3".to_owned());
+            }
+            for name in names.iter().filter(|name| *name != "t3") {
+                kept.store.publish(name, &arn(&format!("{name}-new")));
+            }
+            sleep(Duration::from_secs(600)).await;
+            for name in names.iter().filter(|name| *name != "t3") {
+                assert_eq!(kept.role(name), known(&format!("{name}-new")), "{name}");
+            }
+            assert_eq!(kept.role("t3"), known("t3"), "served while it is fresh");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_believed_long_is_not_believed_longer_in_an_outage() {
+        let kept = keep(Store::default());
+        kept.store.fail(Some(unreachable(Cause::NoAnswer)));
+        kept.want((0..100).map(|n| format!("t{n}")));
+        sleep(Duration::from_secs(600)).await;
+        kept.handle.look_up(tenant("t7")).await;
+        assert_eq!(kept.role("t7"), Some(Role::Unreachable(Cause::NoAnswer)));
+        kept.store.fail(None);
+        kept.store.publish("t7", &arn("t7"));
+        sleep(Duration::from_millis(1100)).await;
+        kept.handle.look_up(tenant("t7")).await;
+        assert_eq!(kept.role("t7"), known("t7"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hanging_call_ends() {
+        struct Hangs;
+        impl Publisher for Hangs {
+            async fn ask(&self, _: Vec<String>) -> Result<Vec<Published>, Failure> {
+                std::future::pending().await
+            }
+        }
+        let (_wanted, wanting) = watch::channel(HashSet::new());
+        let (handle, task) = start(Hangs, ssm(), Allowed::default(), Backup::default(), wanting);
+        tokio::spawn(task);
+        let before = Instant::now();
+        handle.look_up(tenant("acme")).await;
+        assert!(before.elapsed() < Duration::from_secs(5));
+        assert_eq!(
+            handle.snapshot().role(&tenant("acme")),
+            Some(&Role::Unreachable(Cause::NoAnswer))
+        );
     }
 
     #[tokio::test(start_paused = true)]

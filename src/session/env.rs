@@ -76,6 +76,12 @@ pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Session, NotASe
     Ok(Session { tenant, id: SessionId::Known(id), role, duration })
 }
 
+/// The port on which the sidecar serves, where the file with its clients' token is, and what
+/// it waits for before the agent starts: of one sidecar, not of the session.
+pub const PORT: &str = "FAB_SESSION_PORT";
+pub const START_GATE: &str = "FAB_SESSION_START_GATE";
+pub const TOKEN_FILE: &str = "FAB_SESSION_TOKEN_FILE";
+
 const DURATION: &str = "FAB_SESSION_DURATION";
 const ID: &str = "FAB_SESSION_ID";
 const IDENTITY: &str = "FAB_SESSION_IDENTITY";

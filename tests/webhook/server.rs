@@ -66,11 +66,14 @@ pub(crate) fn command(
         .arg(tls.join("tls.key"))
         .arg("--namespaces")
         .arg(example("namespaces.yaml"))
-        .arg("--roles")
-        .arg(example("roles.yaml"))
         .args(arguments)
         .current_dir(directory)
-        .env("AWS_REGION", "eu-west-1");
+        .env("AWS_REGION", "eu-west-1")
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test");
+    if !arguments.contains(&"--config") {
+        command.arg("--roles").arg(example("roles.yaml"));
+    }
     command
 }
 

@@ -47,6 +47,9 @@ at once: what is wrong, the rule, and the remedy.
   {{- if and (has .credentials (list "env" "exempt")) .selectors -}}
     {{- $problems = append $problems (printf "%s has credentials: %s and selectors, but a tenant writes labels and could choose it for any pod: match it by serviceAccounts or creators only." $where .credentials) -}}
   {{- end -}}
+  {{- if and (has .credentials (list "env" "exempt")) .fenced -}}
+    {{- $problems = append $problems (printf "%s has credentials: %s and fenced: true, but that takes the fence away from every service account in config.fencedServiceAccounts: list the accounts that it is for in serviceAccounts." $where .credentials) -}}
+  {{- end -}}
   {{- if not (or .selectors .serviceAccounts .creators .fenced) -}}
     {{- $problems = append $problems (printf "%s matches no pod, but a component needs one of selectors, serviceAccounts, creators or fenced: true: add one, or remove the component." $where) -}}
   {{- end -}}

@@ -1,0 +1,53 @@
+//! What the commands read from files.
+
+use std::{collections::HashMap, path::Path};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use crate::{
+    config::Config,
+    directory::{Entry, file},
+    manifest,
+    namespaces::Namespace,
+    session::TenantName,
+};
+
+/// The config file, or the defaults.
+pub(super) fn config(path: Option<&Path>) -> anyhow::Result<Config> {
+    match path {
+        None => Ok(Config::default()),
+        Some(path) => {
+            Config::parse(&text(path)?).with_context(|| format!("config file {}", path.display()))
+        }
+    }
+}
+
+pub(super) fn roles(path: &Path, config: &Config) -> anyhow::Result<HashMap<TenantName, Entry>> {
+    file::parse(&text(path)?, &config.roles.allowed)
+        .with_context(|| format!("role file {}", path.display()))
+}
+
+/// The objects of a manifest. `text` is what stands in the file at `path`.
+pub(super) fn objects(path: &Path, text: &str) -> anyhow::Result<Vec<Value>> {
+    manifest::read(text).with_context(|| format!("{} is not YAML", path.display()))
+}
+
+/// The Namespaces among `objects`.
+pub(super) fn namespaces(objects: &[Value], config: &Config) -> anyhow::Result<Vec<Namespace>> {
+    let is_namespace =
+        |object: &&Value| object["kind"] == "Namespace" && object["apiVersion"] == "v1";
+    objects.iter().filter(is_namespace).map(|object| namespace(object, config)).collect()
+}
+
+pub(super) fn text(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn namespace(object: &Value, config: &Config) -> anyhow::Result<Namespace> {
+    let Some(name) = object.pointer("/metadata/name").and_then(Value::as_str) else {
+        bail!("a Namespace in the input has no metadata.name");
+    };
+    let labels = object.pointer("/metadata/labels");
+    Ok(Namespace::read(name, |key| labels?.get(key)?.as_str(), &config.tenant))
+}
