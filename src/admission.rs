@@ -74,26 +74,29 @@ impl<'a> Review<'a> {
         directory: &Directory,
         config: &Config,
     ) -> Answer {
-        let (outcome, missing) =
-            guarded(|| decide::outcome(&self.0, namespaces, directory, config));
-        let (decision, code) = match outcome.decision() {
-            Decision::Inject(injection) => (injection.gives.as_str(), ""),
-            Decision::Pass => ("pass", ""),
-            Decision::Refuse(refusal) => ("refuse", refusal.code()),
+        let respond = |(outcome, missing): (Outcome, Option<Missing>)| {
+            let (decision, code) = match outcome.decision() {
+                Decision::Inject(injection) => (injection.gives.as_str(), ""),
+                Decision::Pass => ("pass", ""),
+                Decision::Refuse(refusal) => ("refuse", refusal.code()),
+            };
+            let body = review::respond(&self.0.uid, &outcome, mode == Mode::Enabled);
+            Answer {
+                body,
+                decision,
+                code,
+                component: outcome.component().map(str::to_owned),
+                missing,
+            }
         };
-        Answer {
-            body: review::respond(&self.0.uid, &outcome, mode == Mode::Enabled),
-            decision,
-            code,
-            component: outcome.component().map(str::to_owned),
-            missing,
-        }
+        let answer = || respond(decide::outcome(&self.0, namespaces, directory, config));
+        guarded(answer).unwrap_or_else(|| respond((Outcome::failure(), None)))
     }
 }
 
-/// A pod that trips a bug of ours is refused like any that we cannot judge.
-fn guarded(decide: impl FnOnce() -> (Outcome, Option<Missing>)) -> (Outcome, Option<Missing>) {
-    catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|_| (Outcome::failure(), None))
+/// A pod that trips a bug of ours is refused like any that we cannot judge. None: it did.
+fn guarded<T>(decide: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(decide)).ok()
 }
 
 impl std::fmt::Debug for Review<'_> {
@@ -140,9 +143,9 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_a_refusal() {
-        let (outcome, missing) = guarded(|| panic!("a bug"));
+        assert!(guarded(|| panic!("a bug")).is_none());
+        let outcome = Outcome::failure();
         assert_eq!(outcome.refusal(), Some(&Refusal::Internal));
-        assert_eq!(missing, None);
         let answer: Value = serde_json::from_slice(&review::respond("u", &outcome, true)).unwrap();
         assert_eq!(answer["response"]["allowed"], false);
         assert_eq!(answer["response"]["uid"], "u");

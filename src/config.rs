@@ -109,6 +109,12 @@ impl Config {
             sidecar: Sidecar::read(root.section("sidecar")),
             roles: Roles::read(root.section("roles"), &cluster),
         };
+        if config.fenced_service_accounts.is_empty() {
+            root.problem(
+                "fencedServiceAccounts",
+                "lists none, so no pod is fenced; name the accounts that carry base credentials",
+            );
+        }
         tenant.close();
         root.close();
         config

@@ -108,7 +108,7 @@ async fn speak_http(
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(IDLE)
+        .keep_alive_interval(PING)
         .keep_alive_timeout(HANDSHAKE)
         .max_concurrent_streams(MOST_STREAMS)
         .max_header_list_size(HEADERS);
@@ -142,15 +142,18 @@ async fn rest_after(error: &io::Error) {
     }
 }
 
+/// A client that is gone without a word is found out.
+const PING: Duration = Duration::from_secs(30);
 /// From the handshake to the head of the first request, which a client that has nothing to
 /// ask does not send.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// For the TLS handshake, which takes a client two round trips.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// An API server holds few connections, and opens one again when it needs it.
-const IDLE: Duration = Duration::from_secs(30);
+/// Longer than an API server keeps an idle connection, which is 90 s: it would not repeat a
+/// review that crosses our end of it.
+const IDLE: Duration = Duration::from_secs(120);
 const HEADERS: u32 = 64 * 1024;
 /// Each costs some 50 KiB with its TLS state; a cluster has a handful of API servers.
 const MOST_CONNECTIONS: usize = 2048;
-/// The API server asks one review a stream; Go's own server allows 250.
-const MOST_STREAMS: u32 = 250;
+/// One review a stream.
+const MOST_STREAMS: u32 = 64;

@@ -14,8 +14,13 @@ use prometheus_client::{
 };
 use tracing_subscriber::filter::LevelFilter;
 
-/// One JSON object a line, to standard error.
+/// One JSON object a line, to standard error. A panic is one as well, and says only where: what
+/// it says besides may hold a pod's text.
 pub fn start_log() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "panicked");
+    }));
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)

@@ -295,17 +295,20 @@ proptest! {
     #[test]
     fn what_others_change_in_between_is_put_right(pod in pod(), late in container(&["late"]), creator in creator()) {
         let world = world();
-        if let Some(mut between) = world.inject(&pod, creator) {
-            between["spec"]["containers"].as_array_mut().unwrap().push(late);
-            for container in between["spec"]["initContainers"].as_array_mut().unwrap() {
-                container.as_object_mut().unwrap().shift_remove("restartPolicy");
+        let Some(once) = world.inject(&pod, creator) else { return Ok(()) };
+        let has_sidecar = |pod: &Value| containers(pod).any(|container| container["name"] == "fab-session-credentials");
+        let mut between = once.clone();
+        between["spec"]["containers"].as_array_mut().unwrap().push(late);
+        for container in between["spec"]["initContainers"].as_array_mut().into_iter().flatten() {
+            container.as_object_mut().unwrap().shift_remove("restartPolicy");
+        }
+        between["metadata"]["annotations"].as_object_mut().unwrap().shift_remove("eks.amazonaws.com/skip-containers");
+        if let Some(again) = world.inject(&between, creator) {
+            prop_assert_eq!(has_sidecar(&again), has_sidecar(&once));
+            for container in containers(&again).filter(|container| container["name"] == "fab-session-credentials") {
+                prop_assert_eq!(&container["restartPolicy"], "Always");
             }
-            between["metadata"]["annotations"].as_object_mut().unwrap().shift_remove("eks.amazonaws.com/skip-containers");
-            if let Some(again) = world.inject(&between, creator) {
-                let sidecar = &again["spec"]["initContainers"].as_array().unwrap().iter().find(|container| container["name"] == "fab-session-credentials").unwrap();
-                prop_assert_eq!(&sidecar["restartPolicy"], "Always");
-                prop_assert_eq!(world.inject(&again, creator), Some(again));
-            }
+            prop_assert_eq!(world.inject(&again, creator), Some(again));
         }
     }
 
@@ -419,6 +422,8 @@ proptest! {
         let mut review: Value = serde_json::from_slice(include_bytes!("reviews/runtime.json")).unwrap();
         let paths = paths(&review, String::new());
         *review.pointer_mut(&paths[at.index(paths.len())]).unwrap() = with;
+        // Serde takes an array for the fields of a struct in their order; nobody sends one.
+        prop_assume!(review["request"].is_object());
         let body = review.to_string();
         if let Ok(parsed) = Review::parse(body.as_bytes()) {
             let World { config, namespaces, directory } = world();

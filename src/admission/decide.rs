@@ -238,8 +238,7 @@ impl Outcome {
 
     /// The operations as the library for them knows them.
     pub(super) fn into_parts(self) -> (Decision, Vec<PatchOperation>, Vec<String>) {
-        let text = serde_json::to_string(&self.patch.operations);
-        match text.and_then(|text| serde_json::from_str::<json_patch::Patch>(&text)) {
+        match serde_json::from_slice::<json_patch::Patch>(&self.patch.json()) {
             Ok(json_patch::Patch(operations)) => (self.decision, operations, self.patch.warnings),
             Err(_) => (Decision::Refuse(Refusal::Internal), Vec::new(), Vec::new()),
         }
@@ -260,8 +259,10 @@ impl Outcome {
         }
     }
 
-    pub(super) fn operations(&self) -> Option<&[patch::Operation]> {
-        matches!(self.decision, Decision::Inject(_)).then_some(self.patch.operations.as_slice())
+    /// The JSON patch, if there is anything to do.
+    pub(super) fn patch(&self) -> Option<Vec<u8>> {
+        (matches!(self.decision, Decision::Inject(_)) && !self.patch.is_empty())
+            .then(|| self.patch.json())
     }
 
     pub(super) fn warnings(&self) -> &[String] {

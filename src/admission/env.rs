@@ -66,7 +66,7 @@ struct Variables<'p, 'a> {
 #[serde(untagged)]
 enum Entry {
     Copy(Value),
-    Ours(EnvVar),
+    Ours(Box<EnvVar>),
 }
 
 /// Where a variable of ours stands after the edit.
@@ -112,7 +112,8 @@ impl<'p, 'a> Variables<'p, 'a> {
                 Some(latest) if latest > position => Some(latest),
                 _ => Some(position),
             });
-            let position = self.put(variable.name, Entry::Ours(sidecar::entry(variable)), behind);
+            let position =
+                self.put(variable.name, Entry::Ours(Box::new(sidecar::entry(variable))), behind);
             positions.push((variable.name, position));
         }
     }
@@ -267,7 +268,7 @@ fn renamed(mut entry: Value, name: &str) -> Value {
 }
 
 fn text(name: &str, value: &str) -> Entry {
-    Entry::Ours(sidecar::text(name, value))
+    Entry::Ours(Box::new(sidecar::text(name, value)))
 }
 
 const LOOPBACK: &str = "127.0.0.1,localhost";

@@ -27,22 +27,22 @@ impl<T: Serialize> ListEdit<T> {
         if !exists {
             let items: Vec<T> = prepended.into_iter().chain(appended).collect();
             if !items.is_empty() {
-                patch.add(at, &items);
+                patch.add(&at, &items);
             }
             return;
         }
         for (index, value) in replaced {
-            patch.replace(at.with_trailing_token(index), &value);
+            patch.replace(&at.with_trailing_token(index), &value);
         }
         removed.sort_unstable();
         for index in removed.into_iter().rev() {
-            patch.remove(at.with_trailing_token(index));
+            patch.remove(&at.with_trailing_token(index));
         }
         for value in appended {
-            patch.add(at.with_trailing_token("-"), &value);
+            patch.add(&at.with_trailing_token("-"), &value);
         }
         if let Some(value) = prepended {
-            patch.add(at.with_trailing_token(0), &value);
+            patch.add(&at.with_trailing_token(0), &value);
         }
     }
 }

@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use json_patch::jsonptr::PointerBuf;
+use json_patch::jsonptr::{Pointer, PointerBuf};
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
     claim::SESSION_ID_ANNOTATION,
@@ -24,19 +23,12 @@ use crate::{
 /// What is done to the pod, and what its creator is told.
 #[derive(Debug, Default)]
 pub(super) struct Patch {
-    pub(super) operations: Vec<Operation>,
+    /// The operations of a JSON Patch (RFC 6902) as they go over the wire, without the
+    /// brackets around them.
+    json: Vec<u8>,
     pub(super) warnings: Vec<String>,
     /// Something could not be written as JSON; then nothing is to be applied.
     failed: bool,
-}
-
-/// One operation of a JSON Patch (RFC 6902), whose value is written already.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "lowercase", tag = "op")]
-pub(super) enum Operation {
-    Add { path: PointerBuf, value: Box<RawValue> },
-    Remove { path: PointerBuf },
-    Replace { path: PointerBuf, value: Box<RawValue> },
 }
 
 pub(super) fn patch(
@@ -221,7 +213,7 @@ fn set(
         let entries: BTreeMap<&str, &String> =
             wanted.iter().filter_map(|(key, value)| Some((*key, value.as_ref()?))).collect();
         if !entries.is_empty() {
-            patch.add(at, &entries);
+            patch.add(&at, &entries);
         }
         return;
     };
@@ -229,10 +221,10 @@ fn set(
         let path = || at.with_trailing_token(*key);
         match (present.find(key), value) {
             (None, None) => {}
-            (None, Some(value)) => patch.add(path(), value),
-            (Some(_), None) => patch.remove(path()),
+            (None, Some(value)) => patch.add(&path(), value),
+            (Some(_), None) => patch.remove(&path()),
             (Some(found), Some(value)) if found == value => {}
-            (Some(_), Some(value)) => patch.replace(path(), value),
+            (Some(_), Some(value)) => patch.replace(&path(), value),
         }
     }
 }
@@ -249,29 +241,47 @@ pub(super) fn at(placed: &Placed<'_, '_>, list: &str) -> PointerBuf {
 }
 
 impl Patch {
-    pub(super) fn add(&mut self, path: PointerBuf, value: &impl Serialize) {
-        if let Some(value) = self.written(value) {
-            self.operations.push(Operation::Add { path, value });
+    pub(super) fn is_empty(&self) -> bool {
+        self.json.is_empty()
+    }
+
+    /// The whole patch.
+    pub(super) fn json(&self) -> Vec<u8> {
+        [b"[", self.json.as_slice(), b"]"].concat()
+    }
+
+    pub(super) fn add(&mut self, path: &Pointer, value: &impl Serialize) {
+        self.write(&Operation { op: "add", path, value: Some(value) });
+    }
+
+    pub(super) fn remove(&mut self, path: &Pointer) {
+        self.write::<()>(&Operation { op: "remove", path, value: None });
+    }
+
+    pub(super) fn replace(&mut self, path: &Pointer, value: &impl Serialize) {
+        self.write(&Operation { op: "replace", path, value: Some(value) });
+    }
+
+    fn write<T: Serialize>(&mut self, operation: &Operation<'_, T>) {
+        if self.json.is_empty() {
+            self.json.reserve(USUAL_BYTES);
+        } else {
+            self.json.push(b',');
         }
-    }
-
-    pub(super) fn remove(&mut self, path: PointerBuf) {
-        self.operations.push(Operation::Remove { path });
-    }
-
-    pub(super) fn replace(&mut self, path: PointerBuf, value: &impl Serialize) {
-        if let Some(value) = self.written(value) {
-            self.operations.push(Operation::Replace { path, value });
-        }
-    }
-
-    fn written(&mut self, value: &impl Serialize) -> Option<Box<RawValue>> {
-        let written = to_raw_value(value).ok();
-        self.failed |= written.is_none();
-        written
+        self.failed |= serde_json::to_writer(&mut self.json, operation).is_err();
     }
 }
 
+#[derive(Serialize)]
+struct Operation<'a, T> {
+    op: &'static str,
+    path: &'a Pointer,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a T>,
+}
+
+/// A pod with one container takes 6 KiB.
+const USUAL_BYTES: usize = 8 * 1024;
 const COMPONENT_ANNOTATION: &str = "fab.nanohype.dev/component";
 const ROLE_ARN_ANNOTATION: &str = "fab.nanohype.dev/session-role-arn";
 const SAFE_TO_EVICT_ANNOTATION: &str =

@@ -340,8 +340,7 @@ fn place(object: &RawValue) -> String {
     let Ok(Object { metadata, spec }) = serde_json::from_str(object.get()) else {
         return "the whole".to_owned();
     };
-    if !metadata
-        .is_some_and(|metadata| serde_json::from_str::<Metadata<'_>>(metadata.get()).is_ok())
+    if metadata.is_none_or(|metadata| serde_json::from_str::<Metadata<'_>>(metadata.get()).is_err())
     {
         return "metadata".to_owned();
     }

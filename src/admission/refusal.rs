@@ -99,7 +99,7 @@ impl Refusal {
             Self::PortTaken { .. } => "choose another port for the container, or another sidecar.port in the config".to_owned(),
             Self::ReservedName { .. } => "choose another name".to_owned(),
             Self::ReservedVolume { .. } => "remove the mount; the webhook mounts what the container needs".to_owned(),
-            Self::RoleDenied { .. } => "allow ssm:GetParameter and ssm:GetParameters on it to the webhook's role".to_owned(),
+            Self::RoleDenied { .. } => "allow ssm:GetParameters on it to the webhook's role".to_owned(),
             Self::RoleMissing { .. } => "publish the ARN of the tenant's session-broker role there, or take the namespace's opt-in label away".to_owned(),
             Self::RoleUnavailable { .. } => "try again; if it stays so, see the webhook's log on SSM".to_owned(),
             Self::RoleUnusable { unusable, .. } => match unusable {

@@ -3,7 +3,7 @@
 //! Every field that the API server would default is written out, so that what it stored
 //! compares equal to what we would write again.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use k8s_openapi::{
     api::core::v1::{
@@ -72,40 +72,46 @@ pub(super) fn container(
 }
 
 /// The volumes under our names. None: the name stays unused, whoever put something there.
-pub(super) fn volumes(config: &Config) -> [(&'static str, Option<Volume>); 3] {
-    let memory = |name: &str| Volume {
+pub(super) fn volumes(config: &Config) -> [(&'static str, Option<&'static Volume>); 3] {
+    static TOKEN: LazyLock<Volume> = LazyLock::new(|| in_memory(TOKEN_VOLUME));
+    static EMPTY: LazyLock<Volume> = LazyLock::new(|| in_memory(EMPTY_VOLUME));
+    static WEB_IDENTITY: LazyLock<Volume> = LazyLock::new(|| base(eks::WEB_IDENTITY_AUDIENCE));
+    static POD_IDENTITY: LazyLock<Volume> = LazyLock::new(|| base(eks::POD_IDENTITY_AUDIENCE));
+    let base = match config.base_credentials {
+        BaseCredentials::Environment => None,
+        BaseCredentials::Irsa(_) => Some(&*WEB_IDENTITY),
+        BaseCredentials::PodIdentity => Some(&*POD_IDENTITY),
+    };
+    [(TOKEN_VOLUME, Some(&TOKEN)), (BASE_VOLUME, base), (EMPTY_VOLUME, Some(&EMPTY))]
+}
+
+fn in_memory(name: &str) -> Volume {
+    Volume {
         name: name.to_owned(),
         empty_dir: Some(EmptyDirVolumeSource {
             medium: Some("Memory".to_owned()),
             size_limit: Some(KubernetesQuantity("1Mi".to_owned())),
         }),
         ..Volume::default()
+    }
+}
+
+fn base(audience: &str) -> Volume {
+    let token = ServiceAccountTokenProjection {
+        audience: Some(audience.to_owned()),
+        expiration_seconds: Some(3600),
+        path: "token".to_owned(),
     };
-    let audience = match config.base_credentials {
-        BaseCredentials::Environment => None,
-        BaseCredentials::Irsa(_) => Some(eks::WEB_IDENTITY_AUDIENCE),
-        BaseCredentials::PodIdentity => Some(eks::POD_IDENTITY_AUDIENCE),
-    };
-    let base = audience.map(|audience| Volume {
+    let source =
+        VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() };
+    Volume {
         name: BASE_VOLUME.to_owned(),
         projected: Some(ProjectedVolumeSource {
             default_mode: Some(0o644),
-            sources: Some(vec![VolumeProjection {
-                service_account_token: Some(ServiceAccountTokenProjection {
-                    audience: Some(audience.to_owned()),
-                    expiration_seconds: Some(3600),
-                    path: "token".to_owned(),
-                }),
-                ..VolumeProjection::default()
-            }]),
+            sources: Some(vec![source]),
         }),
         ..Volume::default()
-    });
-    [
-        (TOKEN_VOLUME, Some(memory(TOKEN_VOLUME))),
-        (BASE_VOLUME, base),
-        (EMPTY_VOLUME, Some(memory(EMPTY_VOLUME))),
-    ]
+    }
 }
 
 /// The mount by which an agent reads the token that opens its credential endpoint.

@@ -4,20 +4,24 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::{Body, Bytes},
+    body::{Body, Bytes, HttpBody},
     extract::{Request, State},
-    http::{StatusCode, Uri, header},
+    http::{HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::post,
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, timeout, timeout_at},
+};
 
 use crate::{
     admission::{Answer, Missing, Review},
     config::Config,
     directory::keeper::Handle,
     namespaces::{Mode, watch::Lookup},
+    serve::health::Readiness,
     telemetry::Metrics,
 };
 
@@ -41,6 +45,9 @@ pub(super) struct World {
     lookup: Lookup,
     roles: Handle,
     metrics: Metrics,
+    readiness: Readiness,
+    /// Kibibytes that bodies may take together.
+    room: Semaphore,
 }
 
 impl World {
@@ -49,8 +56,9 @@ impl World {
         lookup: Lookup,
         roles: Handle,
         metrics: Metrics,
+        readiness: Readiness,
     ) -> Self {
-        Self { config, lookup, roles, metrics }
+        Self { config, lookup, roles, metrics, readiness, room: Semaphore::new(ROOM) }
     }
 }
 
@@ -75,7 +83,14 @@ async fn review(world: &World, mode: Mode, request: Request) -> Response {
                 micros,
                 "review"
             );
-            ([(header::CONTENT_TYPE, JSON)], body).into_response()
+            let mut response = ([(header::CONTENT_TYPE, JSON)], body).into_response();
+            // Whoever is to go elsewhere should not find out by a review that is lost.
+            if world.readiness.is_stopping() {
+                response
+                    .headers_mut()
+                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
         }
         Err((status, text)) => {
             world.metrics.rejected(status.as_u16());
@@ -98,10 +113,12 @@ async fn answer(
     request: Request,
     deadline: Instant,
 ) -> Result<(Answer, Record), (StatusCode, String)> {
-    let World { config, lookup, roles, metrics: _ } = world;
+    let World { config, lookup, roles, metrics: _, readiness: _, room } = world;
+    let bytes = request.body().size_hint().upper();
+    let _taken = take_room(room, bytes, deadline).await?;
     let body = read_body(request).await?;
-    let review =
-        Review::parse(&body).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+    let review = Review::parse(&body)
+        .map_err(|error| (StatusCode::BAD_REQUEST, clipped(&error.to_string())))?;
     let mut namespaces = lookup.snapshot();
     let mut answer = review.answer(mode, &namespaces, &roles.snapshot(), config);
     // Two things can be missing, each is looked up once, and what a lookup did not bring in
@@ -132,6 +149,22 @@ async fn answer(
 /// Whoever reaches the port writes these; a log line takes only so much of it.
 fn clipped(text: &str) -> String {
     text.chars().take(LONGEST_NAME).collect()
+}
+
+/// Bodies wait for each other when they are large together: what a review takes in memory
+/// is some times its body, and all replicas' memory is bounded.
+async fn take_room<'w>(
+    room: &'w Semaphore,
+    bytes: Option<u64>,
+    deadline: Instant,
+) -> Result<SemaphorePermit<'w>, (StatusCode, String)> {
+    let most = u64::try_from(MOST_BYTES).unwrap_or(u64::MAX);
+    let bytes = bytes.unwrap_or(most).min(most);
+    let kibibytes = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+    match timeout_at(deadline, room.acquire_many(kibibytes)).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err((StatusCode::SERVICE_UNAVAILABLE, "too many large reviews at once".to_owned())),
+    }
 }
 
 async fn read_body(request: Request<Body>) -> Result<Bytes, (StatusCode, String)> {
@@ -175,6 +208,9 @@ const BODY: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(3);
 /// The longest name of a Kubernetes object.
 const LONGEST_NAME: usize = 253;
+/// Two of the largest bodies, or thousands of usual ones. The worst body takes ten times
+/// itself once it is read, and the chart's limit of memory is 256 MiB.
+const ROOM: usize = 2 * MOST_BYTES / 1024;
 /// A request to the API server itself has at most 3 MiB, and a review holds it twice.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 

@@ -78,7 +78,8 @@ async fn run_async(arguments: Webhook, config: Config) -> Result<ExitCode, Failu
     .await?;
     let roles = snapshots::follow_roles(&config, wanted, &mut tasks).await?;
 
-    let state = Arc::new(World::new(config, lookup, roles.clone(), metrics.clone()));
+    let state =
+        Arc::new(World::new(config, lookup, roles.clone(), metrics.clone(), readiness.clone()));
     let tls = certificate.server_config().context("TLS").map_err(Failure::Ours)?;
     let reviews = bind(listen).await?;
     let health = bind(health_listen).await?;

@@ -63,9 +63,9 @@ impl Component {
             || *fenced && is_fenced(pod.service_account())
     }
 
-    /// Whether one of the selectors asks for this value of the label.
+    /// Whether one of the selectors knows this value of the label.
     pub fn names_value(&self, label: &str, value: &str) -> bool {
-        self.selectors.iter().any(|selector| selector.values_of(label).any(|named| named == value))
+        self.selectors.iter().any(|selector| selector.names(label, value))
     }
 }
 

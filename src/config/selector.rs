@@ -30,10 +30,11 @@ impl Selector {
         })
     }
 
-    /// The values that this selector asks for of the label `key`.
-    pub(super) fn values_of<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        let requirements = self.0.iter().filter(move |requirement| requirement.key == key);
-        requirements.filter_map(|requirement| requirement.value.as_deref())
+    /// Whether this selector knows `value` as one of the label `key`.
+    pub(super) fn names(&self, key: &str, value: &str) -> bool {
+        let mut requirements = self.0.iter().filter(|requirement| requirement.key == key);
+        requirements
+            .any(|requirement| requirement.value.as_deref().is_none_or(|named| named == value))
     }
 }
 

@@ -87,6 +87,12 @@ impl Sidecar {
             env: section.pairs("env"),
         };
         for (name, value) in &sidecar.env {
+            if name.is_empty() || !name.chars().all(|c| c.is_ascii_graphic() && c != '=') {
+                section.problem(
+                    &format!("env.{name}"),
+                    "not the name of a variable: want printable characters but '='",
+                );
+            }
             if name.starts_with("FAB_SESSION_") {
                 section.problem(
                     &format!("env.{name}"),

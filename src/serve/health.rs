@@ -50,9 +50,13 @@ impl Readiness {
         self.0.stopping.store(true, Ordering::Relaxed);
     }
 
+    pub fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::Relaxed)
+    }
+
     /// What is waited for.
     pub fn lacks(&self) -> Vec<&'static str> {
-        if self.0.stopping.load(Ordering::Relaxed) {
+        if self.is_stopping() {
             return vec!["stopping"];
         }
         let lacking =

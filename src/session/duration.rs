@@ -1,4 +1,4 @@
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, str::FromStr};
 
 /// How long one set of session credentials lives, in whole seconds.
 ///
@@ -13,12 +13,6 @@ pub struct SessionDuration(u16);
     "not a session duration: want whole seconds from {MIN} to {MAX}, the most that AWS gives to a chained role"
 )]
 pub struct NotASessionDuration;
-
-impl SessionDuration {
-    pub fn as_duration(self) -> Duration {
-        Duration::from_secs(u64::from(self.0))
-    }
-}
 
 impl Default for SessionDuration {
     fn default() -> Self {

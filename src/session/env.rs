@@ -1,6 +1,7 @@
 //! The variables between the webhook and the sidecar, both directions.
 //!
-//! Their names are spelled here and nowhere else. The webhook writes [`variables`]; the
+//! Their names are spelled here and nowhere else. The webhook writes [`variables`], and beside
+//! them for the sidecar alone [`PORT`], [`START_GATE`] and [`TOKEN_FILE`]; the
 //! kubelet fills the pod's own fields in and expands `$(NAME)`; the sidecar reads the result
 //! with [`read`], which accepts nothing that [`variables`] could not have written.
 

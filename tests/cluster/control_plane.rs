@@ -17,7 +17,7 @@ use super::process::{Process, free_port, own_directory, program, wait_until};
 pub(crate) struct ControlPlane {
     /// Held for their end, which must come before that of the directory: etcd,
     /// the API server and the controllers.
-    _processes: [Process; 3],
+    processes: [Process; 3],
     directory: TempDir,
 }
 
@@ -40,7 +40,7 @@ impl ControlPlane {
         controller_manager.wait_until("the default service account exists", START, || {
             kubectl(&["get", "serviceaccount", "default"]).then_some(())
         });
-        Self { _processes: [etcd, api_server, controller_manager], directory }
+        Self { processes: [etcd, api_server, controller_manager], directory }
     }
 
     /// The file that makes its reader the administrator.
@@ -71,6 +71,11 @@ impl ControlPlane {
             let account = ["get", "serviceaccount", account, "--namespace", namespace];
             self.kubectl(&account).run().ok.then_some(())
         });
+    }
+
+    /// What the API server has printed so far.
+    pub(crate) fn api_server_log(&self) -> String {
+        self.processes[1].log()
     }
 
     /// The audit event of each attempt to create a pod, oldest first. The event
