@@ -112,7 +112,7 @@ fn a_difference_is_plain_where_nobody_looks() {
     let output = inject(&object.to_string(), &["--namespace=tenants-acme", "--diff"]);
     let diff = text(&output.stdout);
     assert!(diff.starts_with("--- Pod/o\n+++ Pod/o, injected\n@@"), "{diff}");
-    assert!(diff.contains("\n+  - name: fab-session-credentials\n"), "{diff}");
+    assert!(diff.contains("name: fab-session-credentials\n"), "{diff}");
     assert!(!diff.contains('\u{1b}'), "{diff}");
 }
 
