@@ -5,7 +5,9 @@ use serde_json::{Map, Value, json};
 
 /// Reads every document; the items of a List count as documents of their own.
 pub fn read(text: &str) -> Result<Vec<Value>, serde_saphyr::Error> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text)?;
+    // As kubectl reads YAML: 0644 is the mode that it looks like.
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)?;
     let mut objects = Vec::with_capacity(documents.len());
     for mut document in documents.into_iter().filter(|document| !document.is_null()) {
         let is_list =
@@ -122,6 +124,13 @@ mod tests {
         let tricky = json!({"a": ["true", "yes", "on", "null", "~", "1", "1e3", "0x1f", "01", "1:30", "", " x ", "#", "- a", "a: b", "é\n\tb\n", "2001-01-01", "*a", "&a", "!t", "{x", "[y", "%d", "@e", "`f", "no", "n", "y", ".5", "-", "?", "|", ">", "'q'", "\"d\"", "\u{7f}", "<<"], "n": [1, -2, 1.5, true, false, null], "yes": "key", "1": "one"});
         let text = write(&tricky).unwrap();
         assert_eq!(read(&text).unwrap(), [tricky], "{text}");
+    }
+
+    #[test]
+    fn numbers_are_read_as_kubectl_reads_them() {
+        let text = "mode: 0644\nplain: 644\nzero: 0\nbig: 9007199254740993\ntext: '0644'\n";
+        let want = json!({"mode": 420, "plain": 644, "zero": 0, "big": 9_007_199_254_740_993_i64, "text": "0644"});
+        assert_eq!(read(text).unwrap(), [want]);
     }
 
     #[test]

@@ -116,6 +116,26 @@ async fn a_refusal_says_why_and_whether_to_come_again() {
     assert_eq!(refused["status"]["details"]["retryAfterSeconds"], 1);
 }
 
+#[tokio::test]
+async fn a_pod_of_thousands_of_containers_holds_up_nobody() {
+    let server = Server::start();
+    for name in ["fab-session-credentials", "agent"] {
+        let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
+        let many: Vec<Value> = (0..20_000).map(|_| json!({"name": name, "image": "x"})).collect();
+        review["request"]["object"]["spec"]["initContainers"] = many.into();
+        let answer = tokio::time::timeout(
+            Duration::from_secs(10),
+            ask(&server, "/enabled", review.to_string()),
+        )
+        .await;
+        let refused = response(&answer.expect("it is answered at all"));
+        assert!(
+            refused["status"]["message"].as_str().unwrap().contains("[too-many-containers]"),
+            "{refused}"
+        );
+    }
+}
+
 /// The API server waits for two seconds, and SSM takes the call and says nothing.
 #[tokio::test]
 async fn a_review_is_answered_in_time_while_ssm_hangs() {

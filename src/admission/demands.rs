@@ -36,6 +36,10 @@ pub(super) fn refuse_excess(
     namespace: &Namespace,
     config: &Config,
 ) -> Result<(), Refusal> {
+    let found = pod.containers().count();
+    if found > MOST_CONTAINERS {
+        return Err(Refusal::TooManyContainers { found, most: MOST_CONTAINERS });
+    }
     for container in agents(pod) {
         if !namespace.operator_kept && sets(container, FAB_OPERATOR) {
             return Err(Refusal::FabOperator { container: container.name.to_string() });
@@ -183,6 +187,9 @@ fn mounts_are_ours(container: &Container<'_>, config: &Config) -> Result<(), Ref
     }
 }
 
+/// Each gets a kilobyte of variables, and the answer must be written in time: a pod of
+/// thousands would hold up the pods of all tenants.
+const MOST_CONTAINERS: usize = 256;
 const FAB_OPERATOR: &str = "FAB_OPERATOR";
 /// Variables that AWS SDKs ask before a container credential endpoint; the Java SDK knows the
 /// keys by second names, and boto the session token.

@@ -110,27 +110,25 @@ fn slot(
     let mut regular = ListEdit::<()>::default();
     let mut init = ListEdit::default();
     let mut before_agents = true;
-    let mut existing = None;
     let mut found = false;
     for placed in pod.containers() {
         if *placed.container.name != *CONTAINER_NAME {
             before_agents &= placed.list == List::Containers || is_proxy(placed.container, config);
             continue;
         }
-        let whole = pod.whole(&placed);
         match placed.list {
             List::Containers => regular.removed.push(placed.index),
             List::InitContainers if before_agents && !found => {
                 found = true;
+                let whole = pod.whole(&placed);
                 let wanted = sidecar::container(session, component, config, Some(&whole));
                 init.put(placed.index, &whole, wanted);
             }
             List::InitContainers => init.removed.push(placed.index),
         }
-        existing.get_or_insert(whole);
     }
     if !found {
-        init.prepended = Some(sidecar::container(session, component, config, existing.as_ref()));
+        init.prepended = Some(sidecar::container(session, component, config, None));
     }
     regular.write(PointerBuf::from_tokens(["spec", "containers"]), true, patch);
     init.write(

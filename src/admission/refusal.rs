@@ -33,6 +33,7 @@ pub enum Refusal {
     TenantMissing { namespace: String, reason: NoTenant },
     TenantTooLong { tenant: TenantName, session: String, longest: usize },
     TokenPathTaken { container: String, path: String },
+    TooManyContainers { found: usize, most: usize },
     UnknownComponent { value: String },
     UnreadablePod { place: String },
     Windows,
@@ -64,6 +65,7 @@ impl Refusal {
             Self::TenantMissing { .. } => "tenant-missing",
             Self::TenantTooLong { .. } => "tenant-too-long",
             Self::TokenPathTaken { .. } => "token-path-taken",
+            Self::TooManyContainers { .. } => "too-many-containers",
             Self::UnknownComponent { .. } => "unknown-component",
             Self::UnreadablePod { .. } => "unreadable-pod",
             Self::Windows => "windows",
@@ -115,6 +117,7 @@ impl Refusal {
             }
             Self::TenantTooLong { .. } => "give the namespace a shorter tenant by the label fab.nanohype.dev/tenant".to_owned(),
             Self::TokenPathTaken { .. } => "mount the volume elsewhere".to_owned(),
+            Self::TooManyContainers { .. } => "spread the work over more pods".to_owned(),
             Self::UnknownComponent { .. } => "correct the label's value, or remove the label".to_owned(),
             Self::UnreadablePod { .. } => "correct the pod".to_owned(),
             Self::Windows => "run the agent on Linux; the credential sidecar is a Linux program".to_owned(),
@@ -212,6 +215,9 @@ impl fmt::Display for Refusal {
                     f,
                     "container {container:?} mounts a volume of its own at {path}, where the session's token belongs"
                 )
+            }
+            Self::TooManyContainers { found, most } => {
+                write!(f, "the pod has {found} containers, and an agent pod has at most {most}")
             }
             Self::UnknownComponent { value } => {
                 write!(f, "no component has the label fab.nanohype.dev/component={value}")

@@ -205,21 +205,21 @@ fn mount(volume: &str, directory: &str, read_only: bool) -> VolumeMount {
     }
 }
 
-/// Our cpu and memory, and any other resource that stands there already.
+/// Our cpu and memory, and the storage that a LimitRange may have added. Nothing else that
+/// stands there stays: an extended resource lets a device plugin put variables, mounts and
+/// devices into the container that holds the base token.
 fn resources_beside(resources: &Resources, existing: Option<&Value>) -> ResourceRequirements {
     let Resources { cpu_request, memory_request, cpu_limit, memory_limit } = resources;
     let quantity = |quantity: &Quantity| KubernetesQuantity(quantity.as_str().to_owned());
     let beside = |kind: &str, cpu: &Quantity, memory: &Quantity| {
         let mut all: BTreeMap<String, KubernetesQuantity> = BTreeMap::new();
-        let others =
-            existing.and_then(|container| container.get("resources")?.get(kind)?.as_object());
-        for (name, other) in others.into_iter().flatten() {
-            if let Some(other) = other.as_str() {
-                all.insert(name.clone(), KubernetesQuantity(other.to_owned()));
-            }
-        }
         all.insert("cpu".to_owned(), quantity(cpu));
         all.insert("memory".to_owned(), quantity(memory));
+        let storage = existing
+            .and_then(|container| container.get("resources")?.get(kind)?.get(STORAGE)?.as_str());
+        if let Some(storage) = storage {
+            all.insert(STORAGE.to_owned(), KubernetesQuantity(storage.to_owned()));
+        }
         Some(all)
     };
     ResourceRequirements {
@@ -233,6 +233,7 @@ fn base_token_file() -> String {
     format!("{BASE_DIRECTORY}/token")
 }
 
+const STORAGE: &str = "ephemeral-storage";
 pub(super) const CONTAINER_NAME: &str = "fab-session-credentials";
 pub(super) const TOKEN_VOLUME: &str = "fab-session-token";
 pub(super) const BASE_VOLUME: &str = "fab-session-base";

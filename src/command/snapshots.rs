@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use tokio::{
     sync::watch,
@@ -112,7 +112,11 @@ async fn judge_namespaces(
 
 fn read_namespaces(path: &Path, config: &Config) -> anyhow::Result<Namespaces> {
     let objects = files::objects(path, &files::text(path)?)?;
-    Ok(files::namespaces(&objects, config)?.into_iter().collect())
+    let namespaces = files::namespaces(&objects, config)?;
+    if namespaces.is_empty() {
+        bail!("{} holds no Namespace", path.display());
+    }
+    Ok(namespaces.into_iter().collect())
 }
 
 /// Fills the directory, from now on.
