@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use client::{Answer, Client, Protocol};
-use process::{free_port, own_directory, wait_until};
-use server::{Server, command, get, make_certificate, review};
+use process::{free_port, get, own_directory, wait_until};
+use server::{Server, command, make_certificate, review};
 
 const JSON: &str = "application/json";
 

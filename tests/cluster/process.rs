@@ -156,6 +156,21 @@ pub(crate) fn program(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("no {name}: run `make test`, which builds it, or tests/setup"))
 }
 
+/// The raw answer of the plain port; empty where nobody answers.
+pub(crate) fn get(address: std::net::SocketAddr, path: &str) -> String {
+    use std::io::Read;
+    let mut answer = String::new();
+    if let Ok(mut connection) = std::net::TcpStream::connect(address) {
+        let _ = connection.set_read_timeout(Some(Duration::from_secs(5)));
+        let _ = write!(
+            connection,
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        );
+        let _ = connection.read_to_string(&mut answer);
+    }
+    answer
+}
+
 fn ask_until<T>(timeout: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + timeout;
     loop {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::control_plane::ControlPlane;
 use super::helm;
 use super::moto::{Moto, REGION};
-use super::process::{Process, free_port, own_directory, wait_until};
+use super::process::{Process, free_port, get, own_directory, wait_until};
 
 #[derive(Debug)]
 pub(crate) struct World {
@@ -215,19 +215,7 @@ impl World {
 
     /// The raw answer of the plain port.
     pub(crate) fn health(&self, path: &str) -> String {
-        use std::io::{Read, Write};
-        let Ok(mut connection) = std::net::TcpStream::connect(("127.0.0.1", self.health_port))
-        else {
-            return String::new();
-        };
-        let _ = connection.set_read_timeout(Some(Duration::from_secs(5)));
-        let _ = write!(
-            connection,
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        );
-        let mut answer = String::new();
-        let _ = connection.read_to_string(&mut answer);
-        answer
+        get(([127, 0, 0, 1], self.health_port).into(), path)
     }
 
     pub(crate) fn apply(&self, manifest: &Value) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::process::{Process, free_port, own_directory};
+use super::process::{Process, free_port, get, own_directory};
 
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -87,19 +87,4 @@ pub(crate) fn review(name: &str) -> Vec<u8> {
     let path: PathBuf =
         [env!("CARGO_MANIFEST_DIR"), "tests/reviews", &format!("{name}.json")].iter().collect();
     fs::read(path).unwrap()
-}
-
-/// The raw answer of the plain port; empty where nobody answers.
-pub(crate) fn get(health: SocketAddr, path: &str) -> String {
-    use std::io::{Read, Write};
-    let mut answer = String::new();
-    if let Ok(mut connection) = std::net::TcpStream::connect(health) {
-        let _ = connection.set_read_timeout(Some(Duration::from_secs(5)));
-        let _ = write!(
-            connection,
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        );
-        let _ = connection.read_to_string(&mut answer);
-    }
-    answer
 }
