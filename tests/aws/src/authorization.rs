@@ -1,0 +1,125 @@
+//! Whether a caller may have what it asks of a role: every policy that counts, in the order in
+//! which AWS documents that they do.
+
+use crate::{
+    failure::{Code, Failure},
+    policy::{Action, Caller, Context, Key, NamedBy, Policy, Trust, Verdict},
+    role::StandingRole,
+    session::Session,
+};
+
+/// Which policy denies, and how; its `Display` is the end of AWS's sentence.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html>
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(crate) enum Denial {
+    #[error(" because no permissions boundary allows the {0} action")]
+    BoundaryIsSilent(Action),
+    #[error(" with an explicit deny in a permissions boundary")]
+    DeniedByBoundary,
+    #[error(" with an explicit deny in an identity-based policy")]
+    DeniedByIdentity,
+    #[error(" with an explicit deny in the role trust policy")]
+    DeniedByTrust,
+    #[error(" because no identity-based policy allows the {0} action")]
+    IdentityIsSilent(Action),
+    #[error(" because no role trust policy allows the {0} action")]
+    TrustIsSilent(Action),
+}
+
+/// Whether `session` may do `action` to `role`.
+///
+/// A trust policy must allow it in any case. Beside it the caller's own policies must, where
+/// the trust policy names the account, or the role is another account's. A trust policy that
+/// names the caller's role makes up for silent permissions, never for a silent boundary; one
+/// that names the session itself makes up for both.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html>
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html#access_policies_boundaries-eval-logic>
+///
+/// `sts:SetSourceIdentity` of a session must be allowed on both sides, whoever is named.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html#id_credentials_temp_control-access_monitor-perms>
+pub(crate) fn of_session(
+    session: &Session,
+    role: &StandingRole,
+    action: Action,
+    context: &Context,
+) -> Result<(), Denial> {
+    let resource = role.arn.as_str();
+    let verdict = |policy: &Policy| policy.verdict(action, resource, context);
+    let identity = session.role.policies.iter().map(verdict);
+    let identity = identity.fold(Verdict::Silent, |sum, one| match (sum, one) {
+        (Verdict::Denied, _) | (_, Verdict::Denied) => Verdict::Denied,
+        (Verdict::Allowed, _) | (_, Verdict::Allowed) => Verdict::Allowed,
+        (Verdict::Silent, Verdict::Silent) => Verdict::Silent,
+    });
+    let boundary = session.role.boundary.as_ref().map_or(Verdict::Allowed, verdict);
+    let trust = role.trust.verdict(&Caller::Session(session), action, context);
+
+    let named_by = match (trust, identity, boundary) {
+        (Trust::Denied, _, _) => return Err(Denial::DeniedByTrust),
+        (_, Verdict::Denied, _) => return Err(Denial::DeniedByIdentity),
+        (_, _, Verdict::Denied) => return Err(Denial::DeniedByBoundary),
+        (Trust::Silent, _, _) => return Err(Denial::TrustIsSilent(action)),
+        (Trust::Allowed(named_by), _, _) => named_by,
+    };
+    let same_account = session.role.arn.account() == role.arn.account();
+    let identity_counts =
+        !same_account || named_by == NamedBy::Account || action == Action::SetSourceIdentity;
+    let boundary_counts = identity_counts || named_by != NamedBy::Session;
+    if identity_counts && identity != Verdict::Allowed {
+        return Err(Denial::IdentityIsSilent(action));
+    }
+    if boundary_counts && boundary != Verdict::Allowed {
+        return Err(Denial::BoundaryIsSilent(action));
+    }
+    Ok(())
+}
+
+/// Whether who has no policies of its own may: a service, or an OIDC provider's subject.
+pub(crate) fn of_other(
+    caller: &Caller<'_>,
+    role: &StandingRole,
+    action: Action,
+    context: &Context,
+) -> Result<(), Denial> {
+    match role.trust.verdict(caller, action, context) {
+        Trust::Allowed(_) => Ok(()),
+        Trust::Denied => Err(Denial::DeniedByTrust),
+        Trust::Silent => Err(Denial::TrustIsSilent(action)),
+    }
+}
+
+/// What is known of a session when it calls: its tags, its role's where it has none of the
+/// same key, and the source identity that it carries.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-principal-properties>
+pub(crate) fn context_of(session: &Session) -> Context {
+    let mut context = Context::default();
+    context.set(Key::PrincipalArn, session.role.arn.as_str());
+    context.set(Key::PrincipalAccount, session.role.arn.account());
+    for (key, value) in &session.role.tags {
+        context.set(Key::PrincipalTag(key.to_ascii_lowercase()), value);
+    }
+    for tag in session.tags.iter() {
+        context.set(Key::PrincipalTag(tag.key.to_ascii_lowercase()), &tag.value);
+    }
+    if let Some(identity) = &session.source_identity {
+        context.set(Key::HeldSourceIdentity, identity);
+    }
+    context
+}
+
+/// `reason` is left out where AWS does not give one.
+pub(crate) fn access_denied(
+    caller_arn: &str,
+    action: Action,
+    resource: &str,
+    reason: Option<Denial>,
+) -> Failure {
+    let reason = reason.map(|denial| denial.to_string()).unwrap_or_default();
+    Failure::new(
+        Code::AccessDenied,
+        format!(
+            "User: {caller_arn} is not authorized to perform: {action} on resource: \
+             {resource}{reason}"
+        ),
+    )
+}

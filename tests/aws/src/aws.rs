@@ -1,0 +1,275 @@
+//! Requests in, answers out. The clock is an argument, the network somebody else's.
+
+mod pod;
+mod query;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode, header::HOST, header::USER_AGENT};
+use serde_json::Value;
+
+use crate::{
+    event::{Event, Who},
+    failure::{Failure, Protocol, answer},
+    fault::{self, Fault, Faults, Injected, Target, Times},
+    keys::Keys,
+    session::{Credentials, Session, Sessions},
+    signature::{Signature, invalid_client_token_id},
+    sts::{
+        Form, Operation,
+        assume_role::{self, Grant},
+    },
+    tags::Tags,
+    world::{NotAWorld, StandingWorld, World},
+};
+
+/// One AWS: its world never changes, its sessions, events and faults do.
+#[derive(Debug)]
+pub struct Aws {
+    world: StandingWorld,
+    state: Mutex<State>,
+}
+
+/// What the network shall do.
+#[derive(Debug)]
+pub enum Answer {
+    /// Answers that much later.
+    After(Duration, Response<Bytes>),
+    /// Sends the head and a part of the body, then closes the connection.
+    CloseAfter(Response<Bytes>),
+    /// Keeps the connection open and says nothing.
+    Hang,
+    Response(Response<Bytes>),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    events: Vec<Value>,
+    faults: Faults,
+    keys: Keys,
+    sessions: Sessions,
+}
+
+/// What a request is for.
+#[derive(Debug)]
+enum Call {
+    Other,
+    PodIdentity,
+    Sts(Form),
+}
+
+impl Aws {
+    pub fn new(world: World) -> Result<Self, NotAWorld> {
+        Ok(Self { world: world.stand()?, state: Mutex::default() })
+    }
+
+    /// What AWS says to `request` at `now`.
+    pub fn answer(&self, request: &Request<Bytes>, now: SystemTime) -> Answer {
+        let call = Call::of(request);
+        let request_id = self.state().keys.uuid();
+        let fault = self.state().faults.strike(&call.targets());
+        let canned = fault.and_then(|fault| match &call {
+            Call::Other => None,
+            Call::PodIdentity => fault::of_pod_identity(fault, &request_id),
+            Call::Sts(form) => {
+                let caller = self.caller_arn(request.headers());
+                let role_arn = form.find("RoleArn").unwrap_or("*");
+                fault::of_sts(fault, &caller, role_arn, &request_id)
+            }
+        });
+        let recorded = Recorded { request, request_id: &request_id, now };
+        match (canned, fault) {
+            (Some(canned), _) => Answer::Response(canned),
+            (None, Some(Fault::Hang)) => Answer::Hang,
+            (None, Some(Fault::Slow(delay))) => Answer::After(delay, self.serve(&call, &recorded)),
+            (None, Some(Fault::CloseMidBody)) => Answer::CloseAfter(self.serve(&call, &recorded)),
+            (None, _) => Answer::Response(self.serve(&call, &recorded)),
+        }
+    }
+
+    /// What CloudTrail shows so far, oldest first. A call that a fault answered is not in it.
+    pub fn events(&self) -> Vec<Value> {
+        self.state().events.clone()
+    }
+
+    pub fn clear_events(&self) {
+        self.state().events.clear();
+    }
+
+    /// From now on `fault` strikes `target`. Of several the oldest that is not spent strikes.
+    pub fn inject(&self, target: Target, fault: Fault, times: Times) -> Injected {
+        self.state().faults.add(target, fault, times)
+    }
+
+    pub fn faults(&self) -> Vec<Injected> {
+        self.state().faults.list()
+    }
+
+    pub fn clear_faults(&self) {
+        self.state().faults.clear();
+    }
+
+    /// Credentials of a role for an hour, as a service would have been given them that assumed
+    /// it: no policy is asked. Nothing where there is no such role.
+    pub fn open_session(&self, role_arn: &str, name: &str, now: SystemTime) -> Option<Credentials> {
+        let role = Arc::clone(self.world.roles.get(role_arn)?);
+        let name = name.to_owned();
+        let tags = Tags::default();
+        let session = Session { created: now, name, role, source_identity: None, tags };
+        let expiration = assume_role::expiration(&self.world, 3600, now);
+        Some(self.open(Grant { session, expiration }).0)
+    }
+
+    fn serve(&self, call: &Call, recorded: &Recorded<'_>) -> Response<Bytes> {
+        match call {
+            Call::Other => self.other(recorded),
+            Call::PodIdentity => self.pod_identity(recorded),
+            Call::Sts(form) => self.sts(recorded, form),
+        }
+    }
+
+    /// Any other service: whoever signs well is answered `{}`.
+    fn other(&self, call: &Recorded<'_>) -> Response<Bytes> {
+        let Recorded { request, request_id, now } = *call;
+        let caller = self.authenticate(request, None, now);
+        let signature = Signature::read(request.headers());
+        let service = signature.as_ref().map_or("unknown", |signature| &signature.service);
+        let access_key_id = access_key_id(request.headers());
+        let who = match &caller {
+            Ok(caller) => {
+                Who::Session { session: &caller.session, access_key_id: &caller.access_key_id }
+            }
+            Err(_) => Who::Unknown { access_key_id: access_key_id.as_deref() },
+        };
+        let elements = match &caller {
+            Ok(_) => Ok(Value::Null),
+            Err(failure) => Err((failure.code.name(Protocol::Json), failure.sentence.as_str())),
+        };
+        let source = format!("{service}.amazonaws.com");
+        self.record(call, &source, &operation_of(request), who, Value::Null, elements);
+        match caller {
+            Ok(_) => answer(StatusCode::OK, "application/json", "{}"),
+            Err(failure) => failure.response(Protocol::Json, request_id),
+        }
+    }
+
+    fn authenticate(
+        &self,
+        request: &Request<Bytes>,
+        service: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Authenticated, Failure> {
+        let signature = Signature::read(request.headers())?;
+        let found = self.state().sessions.find(&signature.access_key_id);
+        let (credentials, session) = found.ok_or_else(invalid_client_token_id)?;
+        let service = service.unwrap_or(&signature.service);
+        signature.verify(request, &credentials, &self.world.region, service, now)?;
+        Ok(Authenticated { session, access_key_id: signature.access_key_id })
+    }
+
+    fn open(&self, grant: Grant) -> (Credentials, Session) {
+        let Grant { session, expiration } = grant;
+        let mut state = self.state();
+        let State { events: _, faults: _, keys, sessions } = &mut *state;
+        (sessions.open(session.clone(), expiration, keys), session)
+    }
+
+    fn record(
+        &self,
+        call: &Recorded<'_>,
+        source: &str,
+        name: &str,
+        who: Who<'_>,
+        asked: Value,
+        outcome: Result<Value, (&str, &str)>,
+    ) {
+        let user_agent = call.request.headers().get(USER_AGENT);
+        let event = Event {
+            at: call.now,
+            region: &self.world.region,
+            account: &self.world.account,
+            source: source.to_owned(),
+            name: name.to_owned(),
+            who,
+            request: asked,
+            outcome,
+            request_id: call.request_id,
+            user_agent: user_agent.and_then(|agent| agent.to_str().ok()),
+        };
+        let mut state = self.state();
+        let event_id = state.keys.uuid();
+        state.events.push(event.into_value(&event_id));
+    }
+
+    /// Whom a fault denies something.
+    fn caller_arn(&self, headers: &HeaderMap) -> String {
+        let session = access_key_id(headers).and_then(|id| self.state().sessions.find(&id));
+        session.map_or_else(|| "anonymous".to_owned(), |(_, session)| session.arn())
+    }
+
+    /// Each change is whole before the lock is left, so a panic elsewhere spoils nothing.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Authenticated {
+    session: Arc<Session>,
+    access_key_id: String,
+}
+
+/// What of a call its event needs.
+#[derive(Clone, Copy, Debug)]
+struct Recorded<'a> {
+    request: &'a Request<Bytes>,
+    request_id: &'a str,
+    now: SystemTime,
+}
+
+impl Call {
+    fn of(request: &Request<Bytes>) -> Self {
+        if request.uri().path() == "/v1/credentials" {
+            return Self::PodIdentity;
+        }
+        let form = Form::read(request);
+        let headers = request.headers();
+        let scoped = Signature::read(headers).is_ok_and(|signature| signature.service == "sts");
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        if scoped || host.starts_with("sts.") || Operation::is_asked_by(&form) {
+            return Self::Sts(form);
+        }
+        Self::Other
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        match self {
+            Self::Other => vec![],
+            Self::PodIdentity => vec![Target::PodIdentity],
+            Self::Sts(form) if form.find("Action") == Some("AssumeRole") => {
+                vec![Target::AssumeRole, Target::Sts]
+            }
+            Self::Sts(_) => vec![Target::Sts],
+        }
+    }
+}
+
+fn access_key_id(headers: &HeaderMap) -> Option<String> {
+    Signature::read(headers).ok().map(|signature| signature.access_key_id)
+}
+
+/// `Action`, or what stands behind the dot of `X-Amz-Target`, or method and path.
+fn operation_of(request: &Request<Bytes>) -> String {
+    let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
+    if let Some(target) = target {
+        return target.rsplit('.').next().unwrap_or(target).to_owned();
+    }
+    match Form::read(request).find("Action") {
+        Some(action) => action.to_owned(),
+        None => format!("{} {}", request.method(), request.uri().path()),
+    }
+}

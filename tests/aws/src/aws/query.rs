@@ -1,0 +1,109 @@
+//! The calls of STS: who may, what they beget, and what is recorded of them.
+
+use bytes::Bytes;
+use http::Response;
+use serde_json::Value;
+
+use super::{Aws, Recorded, access_key_id};
+use crate::{
+    event::{self, Who},
+    failure::{Failure, Protocol},
+    sts::{self, Form, Operation, assume_role, parameters::Parameters, web_identity},
+    tags::Tags,
+};
+
+/// What a call answers, and what its event shows of that.
+struct Done {
+    operation: Operation,
+    result: String,
+    elements: Value,
+}
+
+impl Aws {
+    pub(super) fn sts(&self, call: &Recorded<'_>, form: &Form) -> Response<Bytes> {
+        let asked = Operation::read(form);
+        if asked == Ok(Operation::AssumeRoleWithWebIdentity) {
+            return self.web_identity(call, form);
+        }
+        let caller = self.authenticate(call.request, Some("sts"), call.now);
+        let parameters = Parameters::read(form);
+        let outcome = caller.clone().and_then(|caller| match asked? {
+            operation @ Operation::AssumeRole => {
+                let parameters = parameters.as_ref().map_err(Clone::clone)?;
+                let grant =
+                    assume_role::decide(&self.world, &caller.session, parameters, call.now)?;
+                let (credentials, session) = self.open(grant);
+                Ok(Done {
+                    operation,
+                    result: sts::granted(&credentials, &session),
+                    elements: event::given(&credentials, &session),
+                })
+            }
+            operation => {
+                let result = sts::caller_identity(&caller.session);
+                Ok(Done { operation, result, elements: Value::Null })
+            }
+        });
+        let name = form.find("Action").unwrap_or("Unknown");
+        let asked = match name {
+            "AssumeRole" => parameters.as_ref().map_or(Value::Null, event::asked),
+            _ => Value::Null,
+        };
+        let access_key_id = access_key_id(call.request.headers());
+        let who = match &caller {
+            Ok(caller) => {
+                Who::Session { session: &caller.session, access_key_id: &caller.access_key_id }
+            }
+            Err(_) => Who::Unknown { access_key_id: access_key_id.as_deref() },
+        };
+        self.conclude(call, name, who, asked, outcome)
+    }
+
+    fn web_identity(&self, call: &Recorded<'_>, form: &Form) -> Response<Bytes> {
+        let operation = Operation::AssumeRoleWithWebIdentity;
+        // A source identity or tags come in the token, or not at all.
+        let parameters = Parameters::read(form).map(|parameters| Parameters {
+            source_identity: None,
+            tags: Tags::default(),
+            ..parameters
+        });
+        let subject = web_identity::subject(&self.world, form, call.now);
+        let decide = || {
+            let parameters = parameters.as_ref().map_err(Clone::clone)?;
+            let subject = subject.as_ref().map_err(Clone::clone)?;
+            let grant = web_identity::decide(&self.world, subject, parameters, call.now)?;
+            let (credentials, session) = self.open(grant);
+            let more = web_identity::elements(subject, self.world.cluster.as_ref());
+            Ok(Done {
+                operation,
+                result: sts::granted(&credentials, &session) + &more,
+                elements: event::given(&credentials, &session),
+            })
+        };
+        let outcome = decide();
+        let who = subject.as_ref().map_or(Who::Unknown { access_key_id: None }, Who::WebIdentity);
+        let asked = parameters.as_ref().map_or(Value::Null, event::asked);
+        self.conclude(call, operation.name(), who, asked, outcome)
+    }
+
+    fn conclude(
+        &self,
+        call: &Recorded<'_>,
+        name: &str,
+        who: Who<'_>,
+        asked: Value,
+        outcome: Result<Done, Failure>,
+    ) -> Response<Bytes> {
+        let elements = match &outcome {
+            Ok(done) => Ok(done.elements.clone()),
+            Err(failure) => Err((failure.code.name(Protocol::Query), failure.sentence.as_str())),
+        };
+        self.record(call, "sts.amazonaws.com", name, who, asked, elements);
+        match outcome {
+            Ok(Done { operation, result, elements: _ }) => {
+                operation.response(&result, call.request_id)
+            }
+            Err(failure) => failure.response(Protocol::Query, call.request_id),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A world from a YAML file, for the binary.
+
+use std::{fs, io, path::Path};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{Association, Cluster, Role, World};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct File {
+    account: String,
+    region: String,
+    cluster: Option<ClusterSection>,
+    #[serde(default)]
+    roles: Vec<RoleSection>,
+    #[serde(default)]
+    associations: Vec<AssociationSection>,
+    session_seconds: Option<u64>,
+    #[serde(default)]
+    terse: bool,
+}
+
+/// Exactly one of `jwks` and `jwksFile`, which is looked for beside the file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct ClusterSection {
+    name: String,
+    issuer: String,
+    jwks: Option<Value>,
+    jwks_file: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RoleSection {
+    arn: String,
+    trust: Value,
+    #[serde(default)]
+    policies: Vec<Value>,
+    boundary: Option<Value>,
+    max_session_duration: Option<u64>,
+    #[serde(default)]
+    tags: std::collections::BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct AssociationSection {
+    namespace: String,
+    service_account: String,
+    role: String,
+    #[serde(default)]
+    disable_session_tags: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NotAConfig {
+    #[error("the cluster needs jwks or jwksFile, one of them")]
+    Jwks,
+    #[error("{path} holds no JSON")]
+    Json { path: String, source: serde_json::Error },
+    #[error("{path} cannot be read")]
+    Unreadable { path: String, source: io::Error },
+    #[error("the file is not as it should be")]
+    Yaml(#[source] Box<serde_saphyr::Error>),
+}
+
+/// The world that the file describes.
+pub fn read(path: &Path) -> Result<World, NotAConfig> {
+    parse(&text_of(path)?, path.parent().unwrap_or(Path::new("")))
+}
+
+/// `directory` is where `jwksFile` is looked for.
+pub fn parse(yaml: &str, directory: &Path) -> Result<World, NotAConfig> {
+    let File { account, region, cluster, roles, associations, session_seconds, terse } =
+        serde_saphyr::from_str(yaml).map_err(|error| NotAConfig::Yaml(Box::new(error)))?;
+    let mut world = World::new(account, region);
+    if let Some(ClusterSection { name, issuer, jwks, jwks_file }) = cluster {
+        let jwks = match (jwks, jwks_file) {
+            (Some(jwks), None) => jwks,
+            (None, Some(file)) => json_of(&directory.join(file))?,
+            _ => return Err(NotAConfig::Jwks),
+        };
+        world = world.cluster(Cluster::new(name, issuer, jwks));
+    }
+    for RoleSection { arn, trust, policies, boundary, max_session_duration, tags } in roles {
+        let mut role = Role::new(arn).trust(trust);
+        role = policies.into_iter().fold(role, Role::policy);
+        role = boundary.into_iter().fold(role, Role::boundary);
+        role = max_session_duration.into_iter().fold(role, Role::max_session_duration);
+        role = tags.into_iter().fold(role, |role, (key, value)| role.tag(key, value));
+        world = world.role(role);
+    }
+    for AssociationSection { namespace, service_account, role, disable_session_tags } in
+        associations
+    {
+        let association = Association::new(namespace, service_account, role);
+        world = world.association(if disable_session_tags {
+            association.disable_session_tags()
+        } else {
+            association
+        });
+    }
+    world = session_seconds.into_iter().fold(world, World::session_seconds);
+    Ok(if terse { world.terse() } else { world })
+}
+
+fn json_of(path: &Path) -> Result<Value, NotAConfig> {
+    serde_json::from_str(&text_of(path)?)
+        .map_err(|source| NotAConfig::Json { path: path.display().to_string(), source })
+}
+
+fn text_of(path: &Path) -> Result<String, NotAConfig> {
+    fs::read_to_string(path)
+        .map_err(|source| NotAConfig::Unreadable { path: path.display().to_string(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Aws, tokens::Issuer};
+
+    #[test]
+    fn describes_a_world_and_nothing_else() {
+        let jwks = Issuer::new("https://oidc.test/id").unwrap().jwks();
+        let yaml = format!(
+            r#"
+account: "111122223333"
+region: eu-west-1
+cluster:
+  name: dev
+  issuer: https://oidc.test/id
+  jwks: {jwks}
+roles:
+  - arn: arn:aws:iam::111122223333:role/base
+    trust:
+      Version: "2012-10-17"
+      Statement:
+        - Effect: Allow
+          Principal: {{Service: pods.eks.amazonaws.com}}
+          Action: ["sts:AssumeRole", "sts:TagSession"]
+    policies:
+      - Version: "2012-10-17"
+        Statement: {{Effect: Allow, Action: "sts:*", Resource: "*"}}
+    maxSessionDuration: 7200
+    tags: {{Team: acme}}
+associations:
+  - namespace: tenants-acme
+    serviceAccount: tenant-runtime
+    role: arn:aws:iam::111122223333:role/base
+    disableSessionTags: true
+sessionSeconds: 60
+terse: true
+"#
+        );
+        let here = Path::new("");
+        Aws::new(parse(&yaml, here).unwrap()).unwrap();
+        let cases = [
+            ("terse: true", "terser: true"),
+            ("maxSessionDuration", "maxDuration"),
+            ("serviceAccount", "account"),
+            ("  jwks:", "  jwksFile: x\n  jwks:"),
+        ];
+        for (right, wrong) in cases {
+            assert!(parse(&yaml.replace(right, wrong), here).is_err(), "{wrong}");
+        }
+        // Read, but no world.
+        let cases = [
+            ("maxSessionDuration: 7200", "maxSessionDuration: 900"),
+            ("pods.eks.amazonaws.com", "pods"),
+            ("https://oidc", "http://oidc"),
+            ("\"111122223333\"", "\"1111\""),
+            ("    role: arn:aws:iam::111122223333:role/base", "    role: other"),
+        ];
+        for (right, wrong) in cases {
+            let world = parse(&yaml.replace(right, wrong), here).unwrap();
+            assert!(Aws::new(world).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The Condition element.
+//! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html>
+
+use serde_json::Value;
+
+use super::{Action, Context, Key, NotAPolicy, Vocabulary, pattern::Template, strings};
+
+/// One key under one operator. All of a statement's must hold.
+#[derive(Clone, Debug)]
+pub(super) struct Condition {
+    key: Key,
+    test: Test,
+}
+
+#[derive(Clone, Debug)]
+enum Test {
+    /// `Null: true` wants the key absent.
+    Absent(bool),
+    Compared {
+        by: Comparison,
+        negated: bool,
+        over: Over,
+        if_exists: bool,
+        values: Vec<Template>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Comparison {
+    Equal,
+    EqualIgnoringCase,
+    Like,
+}
+
+/// Over which of the request's values the comparison is made.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html>
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Over {
+    All,
+    Any,
+    Single,
+}
+
+pub(super) fn read(block: &Value, vocabulary: &Vocabulary) -> Result<Vec<Condition>, NotAPolicy> {
+    let shape =
+        |found: &Value| NotAPolicy::Shape { element: "Condition", found: found.to_string() };
+    let mut conditions = Vec::new();
+    for (operator, keys) in block.as_object().ok_or_else(|| shape(block))? {
+        for (name, wanted) in keys.as_object().ok_or_else(|| shape(keys))? {
+            let key = Key::read(name, vocabulary)?;
+            let test = Test::read(operator, wanted, vocabulary)?;
+            if key.is_many_valued() && test.wants_a_single_value() {
+                return Err(NotAPolicy::ManyValued { key: name.clone() });
+            }
+            conditions.push(Condition { key, test });
+        }
+    }
+    Ok(conditions)
+}
+
+impl Condition {
+    pub(super) fn holds(&self, action: Action, context: &Context) -> bool {
+        let found = context.values(&self.key, action);
+        match &self.test {
+            Test::Absent(absent) => found.is_none() == *absent,
+            Test::Compared { by, negated, over, if_exists, values } => {
+                let Some(found) = found else {
+                    return *if_exists
+                        || match over {
+                            Over::All => true,
+                            Over::Any => false,
+                            // A key that is absent differs from every value.
+                            Over::Single => *negated,
+                        };
+                };
+                let equals =
+                    |one: &String| values.iter().any(|value| by.holds(one, value, action, context));
+                match over {
+                    Over::All => found.iter().all(|one| equals(one) != *negated),
+                    Over::Any | Over::Single => found.iter().any(|one| equals(one) != *negated),
+                }
+            }
+        }
+    }
+}
+
+impl Test {
+    fn read(operator: &str, wanted: &Value, vocabulary: &Vocabulary) -> Result<Self, NotAPolicy> {
+        if operator.eq_ignore_ascii_case("Null") {
+            return match wanted {
+                Value::Bool(absent) => Ok(Self::Absent(*absent)),
+                Value::String(text) if text == "true" => Ok(Self::Absent(true)),
+                Value::String(text) if text == "false" => Ok(Self::Absent(false)),
+                other => Err(NotAPolicy::Shape { element: "Null", found: other.to_string() }),
+            };
+        }
+        let (over, rest) = match operator.split_once(':') {
+            Some(("ForAllValues", rest)) => (Over::All, rest),
+            Some(("ForAnyValue", rest)) => (Over::Any, rest),
+            _ => (Over::Single, operator),
+        };
+        let (if_exists, name) = match rest.strip_suffix("IfExists") {
+            Some(name) => (true, name),
+            None => (false, rest),
+        };
+        let (by, negated) = match name {
+            "StringEquals" => (Comparison::Equal, false),
+            "StringNotEquals" => (Comparison::Equal, true),
+            "StringEqualsIgnoreCase" => (Comparison::EqualIgnoringCase, false),
+            "StringNotEqualsIgnoreCase" => (Comparison::EqualIgnoringCase, true),
+            "StringLike" | "ArnLike" | "ArnEquals" => (Comparison::Like, false),
+            "StringNotLike" | "ArnNotLike" | "ArnNotEquals" => (Comparison::Like, true),
+            _ => return Err(NotAPolicy::Operator(operator.to_owned())),
+        };
+        let values = strings("Condition", wanted)?
+            .into_iter()
+            .map(|text| Template::read_with(text, vocabulary))
+            .collect::<Result<_, _>>()?;
+        Ok(Self::Compared { by, negated, over, if_exists, values })
+    }
+
+    fn wants_a_single_value(&self) -> bool {
+        matches!(self, Self::Compared { over: Over::Single, .. })
+    }
+}
+
+impl Comparison {
+    /// A variable that has no value makes a value that nothing equals.
+    fn holds(self, found: &str, value: &Template, action: Action, context: &Context) -> bool {
+        let text = || value.text(action, context);
+        match self {
+            Self::Equal => text().is_some_and(|text| text == found),
+            Self::EqualIgnoringCase => text().is_some_and(|text| text.eq_ignore_ascii_case(found)),
+            Self::Like => value.glob(action, context).is_some_and(|glob| glob.matches(found)),
+        }
+    }
+}

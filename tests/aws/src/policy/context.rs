@@ -1,0 +1,179 @@
+//! What a request is known by when policies are asked, and of which action each of it is known.
+
+use std::collections::BTreeMap;
+
+use super::{Action, NotAPolicy, Vocabulary};
+
+/// A condition key. Names are compared without regard to case.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html>
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html>
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Key {
+    /// `sts:ExternalId`
+    ExternalId,
+    /// `aws:SourceIdentity`, of the session that calls.
+    HeldSourceIdentity,
+    /// `aws:PrincipalAccount`
+    PrincipalAccount,
+    /// `aws:PrincipalArn`, of a session the role's.
+    PrincipalArn,
+    /// `aws:PrincipalTag/<key>`
+    PrincipalTag(String),
+    /// `aws:RequestTag/<key>`
+    RequestTag(String),
+    /// `sts:SourceIdentity`, which the new session shall carry.
+    RequestedSourceIdentity,
+    /// `sts:RoleSessionName`
+    RoleSessionName,
+    /// `aws:SourceAccount`, for which a service calls.
+    SourceAccount,
+    /// `aws:SourceArn`, for which a service calls.
+    SourceArn,
+    /// `aws:TagKeys`
+    TagKeys,
+    /// `<issuer>:aud`
+    TokenAudience,
+    /// `<issuer>:sub`
+    TokenSubject,
+    /// `sts:TransitiveTagKeys`
+    TransitiveTagKeys,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Context(BTreeMap<Key, Vec<String>>);
+
+impl Key {
+    pub(super) fn read(text: &str, vocabulary: &Vocabulary) -> Result<Self, NotAPolicy> {
+        let name = text.to_ascii_lowercase();
+        if let Some(tag) = name.strip_prefix("aws:principaltag/") {
+            return Ok(Self::PrincipalTag(tag.to_owned()));
+        }
+        if let Some(tag) = name.strip_prefix("aws:requesttag/") {
+            return Ok(Self::RequestTag(tag.to_owned()));
+        }
+        if let Some(claim) =
+            vocabulary.issuer.as_ref().and_then(|issuer| text.strip_prefix(issuer.as_str()))
+        {
+            match claim {
+                ":aud" => return Ok(Self::TokenAudience),
+                ":sub" => return Ok(Self::TokenSubject),
+                _ => {}
+            }
+        }
+        match name.as_str() {
+            "aws:principalaccount" => Ok(Self::PrincipalAccount),
+            "aws:principalarn" => Ok(Self::PrincipalArn),
+            "aws:sourceaccount" => Ok(Self::SourceAccount),
+            "aws:sourcearn" => Ok(Self::SourceArn),
+            "aws:sourceidentity" => Ok(Self::HeldSourceIdentity),
+            "aws:tagkeys" => Ok(Self::TagKeys),
+            "sts:externalid" => Ok(Self::ExternalId),
+            "sts:rolesessionname" => Ok(Self::RoleSessionName),
+            "sts:sourceidentity" => Ok(Self::RequestedSourceIdentity),
+            "sts:transitivetagkeys" => Ok(Self::TransitiveTagKeys),
+            _ => Err(NotAPolicy::UnknownKey(text.to_owned())),
+        }
+    }
+
+    /// Whether a request may hold several values of it at once.
+    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html>
+    pub(super) fn is_many_valued(&self) -> bool {
+        matches!(self, Self::TagKeys | Self::TransitiveTagKeys)
+    }
+
+    /// Whether the request's context holds the key when this action is asked for: the keys
+    /// that STS and the request bring are listed action by action, the caller's own always
+    /// count. So `sts:SourceIdentity` beside `sts:TagSession` is absent, whatever was asked.
+    /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html#awssecuritytokenservice-actions-as-permissions>
+    fn counts_for(&self, action: Action) -> bool {
+        use Action::{AssumeRole, AssumeRoleWithWebIdentity, SetSourceIdentity, TagSession};
+        match self {
+            Self::HeldSourceIdentity
+            | Self::PrincipalAccount
+            | Self::PrincipalArn
+            | Self::PrincipalTag(_)
+            | Self::SourceAccount
+            | Self::SourceArn => true,
+            Self::ExternalId => action == AssumeRole,
+            Self::RequestTag(_) | Self::TagKeys | Self::TransitiveTagKeys => {
+                matches!(action, AssumeRole | AssumeRoleWithWebIdentity | TagSession)
+            }
+            Self::RequestedSourceIdentity => {
+                matches!(action, AssumeRole | AssumeRoleWithWebIdentity | SetSourceIdentity)
+            }
+            Self::RoleSessionName => matches!(action, AssumeRole | AssumeRoleWithWebIdentity),
+            Self::TokenAudience | Self::TokenSubject => action == AssumeRoleWithWebIdentity,
+        }
+    }
+}
+
+impl Context {
+    pub(crate) fn set(&mut self, key: Key, value: impl Into<String>) {
+        self.0.insert(key, vec![value.into()]);
+    }
+
+    pub(crate) fn set_all(&mut self, key: Key, values: impl IntoIterator<Item = String>) {
+        let values: Vec<String> = values.into_iter().collect();
+        if !values.is_empty() {
+            self.0.insert(key, values);
+        }
+    }
+
+    /// Nothing where the key is absent, for this action.
+    pub(super) fn values(&self, key: &Key, action: Action) -> Option<&[String]> {
+        self.0.get(key).filter(|_| key.counts_for(action)).map(Vec::as_slice)
+    }
+
+    pub(super) fn one(&self, key: &Key, action: Action) -> Option<&str> {
+        match self.values(key, action)? {
+            [one] => Some(one),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_the_keys_of_each_action_as_aws_does() {
+        use Action::{AssumeRole, AssumeRoleWithWebIdentity, SetSourceIdentity, TagSession};
+        let cases: [(Key, &[Action]); 8] = [
+            (Key::ExternalId, &[AssumeRole]),
+            (Key::PrincipalTag("k".to_owned()), &Action::ALL),
+            (Key::RequestTag("k".to_owned()), &[AssumeRole, AssumeRoleWithWebIdentity, TagSession]),
+            (
+                Key::RequestedSourceIdentity,
+                &[AssumeRole, AssumeRoleWithWebIdentity, SetSourceIdentity],
+            ),
+            (Key::HeldSourceIdentity, &Action::ALL),
+            (Key::RoleSessionName, &[AssumeRole, AssumeRoleWithWebIdentity]),
+            (Key::TokenSubject, &[AssumeRoleWithWebIdentity]),
+            (Key::TransitiveTagKeys, &[AssumeRole, AssumeRoleWithWebIdentity, TagSession]),
+        ];
+        for (key, listed) in cases {
+            for action in Action::ALL {
+                assert_eq!(key.counts_for(action), listed.contains(&action), "{key:?} {action}");
+            }
+        }
+    }
+
+    #[test]
+    fn reads_keys_without_regard_to_case_and_no_others() {
+        let vocabulary =
+            Vocabulary { issuer: Some("oidc.test/id".to_owned()), ..Default::default() };
+        let cases = [
+            ("STS:sourceidentity", Some(Key::RequestedSourceIdentity)),
+            ("aws:SourceIdentity", Some(Key::HeldSourceIdentity)),
+            ("aws:PrincipalTag/Team", Some(Key::PrincipalTag("team".to_owned()))),
+            ("oidc.test/id:sub", Some(Key::TokenSubject)),
+            ("oidc.test/other:sub", None),
+            ("oidc.test/id:amr", None),
+            ("aws:SourceIdentitty", None),
+        ];
+        for (text, want) in cases {
+            assert_eq!(Key::read(text, &vocabulary).ok(), want, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! IAM roles, as a test writes them and as they stand once they were read.
+
+use serde_json::Value;
+
+use crate::{
+    arn::RoleArn,
+    keys::role_id,
+    policy::{NotAPolicy, Policy, TrustPolicy, Vocabulary},
+};
+
+/// A role to be. What is wrong with it is said by [`crate::Aws::new`].
+#[derive(Clone, Debug)]
+pub struct Role {
+    pub(crate) arn: String,
+    pub(crate) trust: Value,
+    pub(crate) policies: Vec<Value>,
+    pub(crate) boundary: Option<Value>,
+    pub(crate) max_session_duration: u64,
+    pub(crate) tags: Vec<(String, String)>,
+}
+
+/// A role whose every document was read.
+#[derive(Debug)]
+pub(crate) struct StandingRole {
+    pub(crate) arn: RoleArn,
+    pub(crate) id: String,
+    pub(crate) trust: TrustPolicy,
+    pub(crate) policies: Vec<Policy>,
+    pub(crate) boundary: Option<Policy>,
+    pub(crate) max_session_duration: u64,
+    /// Those of the role itself; they count as its sessions' principal tags.
+    pub(crate) tags: Vec<(String, String)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NotARole {
+    #[error("its permissions boundary is no policy")]
+    Boundary(#[source] NotAPolicy),
+    #[error("its MaxSessionDuration is {0}; IAM takes 3600 to 43200")]
+    MaxSessionDuration(u64),
+    #[error("its policy {index} is no policy")]
+    Policy { index: usize, source: NotAPolicy },
+    #[error("its trust policy is none")]
+    Trust(#[source] NotAPolicy),
+}
+
+impl Role {
+    pub fn new(arn: impl Into<String>) -> Self {
+        Self {
+            arn: arn.into(),
+            trust: Value::Null,
+            policies: Vec::new(),
+            boundary: None,
+            max_session_duration: 3600,
+            tags: Vec::new(),
+        }
+    }
+
+    /// The permissions boundary.
+    #[must_use]
+    pub fn boundary(self, document: Value) -> Self {
+        Self { boundary: Some(document), ..self }
+    }
+
+    #[must_use]
+    pub fn max_session_duration(self, seconds: u64) -> Self {
+        Self { max_session_duration: seconds, ..self }
+    }
+
+    /// One more permissions policy.
+    #[must_use]
+    pub fn policy(mut self, document: Value) -> Self {
+        self.policies.push(document);
+        self
+    }
+
+    /// One more tag of the role itself.
+    #[must_use]
+    pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.tags.push((key.into(), value.into()));
+        self
+    }
+
+    /// The trust policy. A role without one is refused.
+    #[must_use]
+    pub fn trust(self, document: Value) -> Self {
+        Self { trust: document, ..self }
+    }
+
+    pub(crate) fn stand(
+        self,
+        arn: RoleArn,
+        vocabulary: &Vocabulary,
+    ) -> Result<StandingRole, NotARole> {
+        let Self { arn: _, trust, policies, boundary, max_session_duration, tags } = self;
+        if !(3600..=43_200).contains(&max_session_duration) {
+            return Err(NotARole::MaxSessionDuration(max_session_duration));
+        }
+        let policies = policies.iter().enumerate().map(|(index, document)| {
+            Policy::read(document, vocabulary).map_err(|source| NotARole::Policy { index, source })
+        });
+        let boundary = boundary.map(|document| Policy::read(&document, vocabulary));
+        Ok(StandingRole {
+            id: role_id(arn.as_str()),
+            arn,
+            trust: TrustPolicy::read(&trust, vocabulary).map_err(NotARole::Trust)?,
+            policies: policies.collect::<Result<_, _>>()?,
+            boundary: boundary.transpose().map_err(NotARole::Boundary)?,
+            max_session_duration,
+            tags,
+        })
+    }
+}

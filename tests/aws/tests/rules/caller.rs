@@ -1,0 +1,188 @@
+//! A client that signs, and the smallest world that it can call.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_credential_types::Credentials as Identity;
+use aws_sigv4::{
+    http_request::{SignableBody, SignableRequest, SigningSettings, sign},
+    sign::v4,
+};
+use bytes::Bytes;
+use http::Request;
+use serde_json::{Value, json};
+use strict_aws::{Answer, Aws, Credentials, Role, World};
+
+/// What came back, as a client reads it.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+impl Reply {
+    pub(crate) fn of(answer: Answer) -> Self {
+        match answer {
+            Answer::Response(response) => Self {
+                status: response.status().as_u16(),
+                body: String::from_utf8_lossy(response.body()).into_owned(),
+            },
+            other => panic!("no plain answer: {other:?}"),
+        }
+    }
+
+    /// What stands in the first element of this name.
+    pub(crate) fn element(&self, name: &str) -> Option<&str> {
+        let (_, rest) = self.body.split_once(&format!("<{name}>"))?;
+        rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
+    }
+
+    /// `Code: Message`, or nothing where the call succeeded.
+    pub(crate) fn error(&self) -> Option<String> {
+        Some(format!("{}: {}", self.element("Code")?, self.element("Message")?))
+    }
+
+    pub(crate) fn credentials(&self) -> Credentials {
+        let text = |name| {
+            let found = self.element(name);
+            found.unwrap_or_else(|| panic!("no {name}: {}", self.body)).to_owned()
+        };
+        Credentials {
+            access_key_id: text("AccessKeyId"),
+            secret_access_key: text("SecretAccessKey"),
+            session_token: text("SessionToken"),
+            expiration: UNIX_EPOCH,
+        }
+    }
+}
+
+/// A call of STS, signed.
+pub(crate) fn sts(
+    aws: &Aws,
+    credentials: &Credentials,
+    now: SystemTime,
+    pairs: &[(&str, &str)],
+) -> Reply {
+    Reply::of(aws.answer(&signed(sts_request(pairs), credentials, "sts", REGION, now), now))
+}
+
+/// AssumeRole into `role`, with `more` beside what is required.
+pub(crate) fn assume(
+    aws: &Aws,
+    credentials: &Credentials,
+    role: &str,
+    more: &[(&str, &str)],
+) -> Reply {
+    let required = [("Action", "AssumeRole"), ("RoleArn", role), ("RoleSessionName", "session-0")];
+    sts(aws, credentials, now(), &[&required, more].concat())
+}
+
+pub(crate) fn sts_request(pairs: &[(&str, &str)]) -> Request<Bytes> {
+    let version = [("Version", "2011-06-15")];
+    let body = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(version.iter().chain(pairs))
+        .finish();
+    Request::post(format!("https://{HOST}/"))
+        .header("host", HOST)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(body.into())
+        .unwrap()
+}
+
+/// As an SDK signs.
+pub(crate) fn signed(
+    mut request: Request<Bytes>,
+    credentials: &Credentials,
+    service: &str,
+    region: &str,
+    now: SystemTime,
+) -> Request<Bytes> {
+    let identity = Identity::new(
+        &credentials.access_key_id,
+        &credentials.secret_access_key,
+        Some(credentials.session_token.clone()),
+        None,
+        "test",
+    )
+    .into();
+    let parameters = v4::SigningParams::builder()
+        .identity(&identity)
+        .region(region)
+        .name(service)
+        .time(now)
+        .settings(SigningSettings::default())
+        .build()
+        .unwrap();
+    let headers: Vec<(String, String)> = request
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+        .collect();
+    let signable = SignableRequest::new(
+        request.method().as_str(),
+        request.uri().to_string(),
+        headers.iter().map(|(name, value)| (name.as_str(), value.as_str())),
+        SignableBody::Bytes(request.body()),
+    )
+    .unwrap();
+    let (instructions, _) = sign(signable, &parameters.into()).unwrap().into_parts();
+    instructions.apply_to_request_http1x(&mut request);
+    request
+}
+
+/// A base role without policies, which a session role trusts by name.
+pub(crate) fn world() -> World {
+    let actions = ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"];
+    World::new(ACCOUNT, REGION)
+        .role(Role::new(BASE).trust(trust(&json!({"AWS": ROOT}), &json!(actions))))
+        .role(Role::new(SESSION).trust(trust(&json!({"AWS": BASE}), &json!(actions))))
+}
+
+pub(crate) fn aws(world: World) -> Aws {
+    Aws::new(world).unwrap()
+}
+
+/// Credentials of the base role.
+pub(crate) fn base(aws: &Aws) -> Credentials {
+    aws.open_session(BASE, "pod-0", now()).unwrap()
+}
+
+pub(crate) fn trust(principal: &Value, actions: &Value) -> Value {
+    policy(json!([{"Effect": "Allow", "Principal": principal, "Action": actions}]))
+}
+
+pub(crate) fn trust_if(principal: &Value, actions: &Value, condition: &Value) -> Value {
+    policy(json!([{
+        "Effect": "Allow", "Principal": principal, "Action": actions, "Condition": condition,
+    }]))
+}
+
+/// A permissions policy on every role.
+pub(crate) fn permit(effect: &str, actions: &Value) -> Value {
+    policy(json!([{"Effect": effect, "Action": actions, "Resource": "*"}]))
+}
+
+pub(crate) fn policy(statements: Value) -> Value {
+    json!({"Version": "2012-10-17", "Statement": statements})
+}
+
+/// 2027-01-15T08:00:00Z
+pub(crate) fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
+
+pub(crate) const ACCOUNT: &str = "111122223333";
+
+pub(crate) const REGION: &str = "eu-west-1";
+
+pub(crate) const ROOT: &str = "arn:aws:iam::111122223333:root";
+
+pub(crate) const BASE: &str = "arn:aws:iam::111122223333:role/tenants/acme-base";
+
+pub(crate) const SESSION: &str = "arn:aws:iam::111122223333:role/tenants/acme-session";
+
+/// Role of nobody; a third link of a chain, or another account's.
+pub(crate) const THIRD: &str = "arn:aws:iam::111122223333:role/third";
+
+pub(crate) const FOREIGN: &str = "arn:aws:iam::444455556666:role/foreign";
+
+pub(crate) const HOST: &str = "sts.eu-west-1.amazonaws.com";

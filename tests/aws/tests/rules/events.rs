@@ -1,0 +1,164 @@
+//! What CloudTrail shows, above all of later calls.
+
+use std::time::Duration;
+
+use http::Request;
+use serde_json::{Value, json};
+
+use crate::caller::{
+    ACCOUNT, BASE, REGION, Reply, SESSION, assume, aws, base, now, permit, signed, trust, world,
+};
+use strict_aws::{
+    Association, Aws, Cluster, Role, World,
+    tokens::{Issuer, Pod},
+};
+
+#[test]
+fn a_later_call_shows_whose_session_it_is() {
+    let aws = aws(permitted());
+    let identity = [("SourceIdentity", "agent.acme.s"), ("DurationSeconds", "900")];
+    let session = assume(&aws, &base(&aws), SESSION, &identity).credentials();
+    let later = now() + Duration::from_secs(60);
+    let request = Request::post("https://bedrock.test/model/m/invoke")
+        .header("host", "bedrock.test")
+        .header("user-agent", "agent/1")
+        .body("{}".into())
+        .unwrap();
+    aws.answer(&signed(request, &session, "bedrock", REGION, later), later);
+
+    let [assumed, invoked] = &aws.events()[..] else { panic!("two calls") };
+    let key = session.access_key_id.as_str();
+    assert_eq!(
+        assumed["requestParameters"],
+        json!({
+            "roleArn": SESSION, "roleSessionName": "session-0",
+            "sourceIdentity": "agent.acme.s", "durationSeconds": 900,
+        })
+    );
+    assert_eq!(assumed["responseElements"]["credentials"]["accessKeyId"], key);
+    let expiration = &assumed["responseElements"]["credentials"]["expiration"];
+    assert_eq!(expiration, "2027-01-15T08:15:00Z");
+    let arn = "arn:aws:sts::111122223333:assumed-role/acme-base/pod-0";
+    assert_eq!(assumed["userIdentity"]["arn"], arn);
+    assert_eq!(assumed["userIdentity"]["sessionContext"].get("sourceIdentity"), None);
+
+    assert_eq!(invoked["eventSource"], "bedrock.amazonaws.com");
+    assert_eq!(invoked["eventName"], "POST /model/m/invoke");
+    assert_eq!(invoked["eventTime"], "2027-01-15T08:01:00Z");
+    assert_eq!(invoked["awsRegion"], REGION);
+    assert_eq!(invoked["userAgent"], "agent/1");
+    assert_eq!(invoked.get("errorCode"), None);
+    let who = &invoked["userIdentity"];
+    assert_eq!(who["type"], "AssumedRole");
+    assert_eq!(who["arn"], "arn:aws:sts::111122223333:assumed-role/acme-session/session-0");
+    assert_eq!(who["accessKeyId"], key);
+    assert_eq!(who["accountId"], ACCOUNT);
+    assert!(who["principalId"].as_str().unwrap().ends_with(":session-0"));
+    let context = &who["sessionContext"];
+    assert_eq!(context["sourceIdentity"], "agent.acme.s");
+    assert_eq!(context["sessionIssuer"]["arn"], SESSION);
+    assert_eq!(context["sessionIssuer"]["type"], "Role");
+    assert_eq!(context["sessionIssuer"]["userName"], "acme-session");
+    assert_eq!(context["attributes"]["creationDate"], "2027-01-15T08:00:00Z");
+}
+
+#[test]
+fn the_name_of_a_call_is_what_its_protocol_says() {
+    let aws = aws(world());
+    let credentials = base(&aws);
+    let form = "Action=ListUsers&Version=2010-05-08";
+    let cases = [
+        (
+            Request::post("/").header("x-amz-target", "AmazonSSM.GetParameters"),
+            "{}",
+            "GetParameters",
+        ),
+        (Request::post("/"), form, "ListUsers"),
+        (Request::get("/a/b?c=d"), "", "GET /a/b"),
+    ];
+    for (request, body, want) in cases {
+        let request = request.header("host", "service.test").body(body.into()).unwrap();
+        let (mut parts, body) = request.into_parts();
+        parts.uri = format!("https://service.test{}", parts.uri).parse().unwrap();
+        let request = Request::from_parts(parts, body);
+        aws.answer(&signed(request, &credentials, "ssm", REGION, now()), now());
+        assert_eq!(aws.events().last().unwrap()["eventName"], want);
+    }
+}
+
+#[test]
+fn a_refusal_is_shown_with_code_and_sentence() {
+    let aws = aws(world());
+    let reply = assume(&aws, &base(&aws), SESSION, &[("SourceIdentity", "a:b")]);
+    let event = aws.events().pop().unwrap();
+    assert_eq!(event["errorCode"], "ValidationError");
+    assert_eq!(event["errorMessage"], reply.element("Message").unwrap());
+    assert_eq!(event["responseElements"], Value::Null);
+
+    let request = Request::get("https://service.test/").header("host", "service.test");
+    let reply = Reply::of(aws.answer(&request.body("".into()).unwrap(), now()));
+    let event = aws.events().pop().unwrap();
+    assert_eq!(reply.status, 403);
+    assert_eq!(event["errorCode"], "MissingAuthenticationTokenException");
+    assert_eq!(event["userIdentity"]["type"], "Unknown");
+
+    aws.clear_events();
+    assert_eq!(aws.events(), Vec::<Value>::new());
+}
+
+#[test]
+fn a_pod_is_shown_twice_and_no_secret_ever() {
+    let (aws, token) = pods();
+    let request = Request::get("/v1/credentials").header("authorization", &token);
+    let reply = Reply::of(aws.answer(&request.body("".into()).unwrap(), now()));
+    let body: Value = serde_json::from_str(&reply.body).unwrap();
+    let events = aws.events();
+    let [assumed, asked] = &events[..] else { panic!("two events") };
+    assert_eq!(assumed["eventName"], "AssumeRole");
+    assert_eq!(assumed["userIdentity"]["invokedBy"], "pods.eks.amazonaws.com");
+    let tags = &assumed["requestParameters"]["principalTags"];
+    assert_eq!(tags["kubernetes-namespace"], "tenants-acme");
+    assert_eq!(asked["eventSource"], "eks-auth.amazonaws.com");
+    assert_eq!(asked["eventName"], "AssumeRoleForPodIdentity");
+
+    let shown = serde_json::to_string(&events).unwrap();
+    assert!(shown.contains(body["AccessKeyId"].as_str().unwrap()));
+    for secret in [&body["SecretAccessKey"], &body["Token"], &json!(token)] {
+        assert!(!shown.contains(secret.as_str().unwrap()));
+    }
+}
+
+#[test]
+fn the_same_calls_make_the_same_events() {
+    let run = || {
+        let aws = aws(permitted());
+        assume(&aws, &base(&aws), SESSION, &[("SourceIdentity", "agent.acme.s")]);
+        aws.events()
+    };
+    assert_eq!(run(), run());
+}
+
+fn pods() -> (Aws, String) {
+    let issuer = Issuer::new("https://oidc.test/id").unwrap();
+    let service = json!({"Service": "pods.eks.amazonaws.com"});
+    let actions = json!(["sts:AssumeRole", "sts:TagSession"]);
+    let world = World::new(ACCOUNT, REGION)
+        .cluster(Cluster::new("dev", issuer.url(), issuer.jwks()))
+        .role(Role::new(BASE).trust(trust(&service, &actions)))
+        .association(Association::new("tenants-acme", "tenant-runtime", BASE));
+    let pod = Pod::new("tenants-acme", "tenant-runtime", "agent-0");
+    let hour = Duration::from_secs(3600);
+    (aws(world), issuer.mint(&pod, "pods.eks.amazonaws.com", now(), hour))
+}
+
+/// The base role may set a source identity.
+fn permitted() -> World {
+    let actions = json!(["sts:AssumeRole", "sts:SetSourceIdentity"]);
+    World::new(ACCOUNT, REGION)
+        .role(
+            Role::new(BASE)
+                .trust(trust(&json!("*"), &actions))
+                .policy(permit("Allow", &json!("sts:*"))),
+        )
+        .role(Role::new(SESSION).trust(trust(&json!({"AWS": BASE}), &actions)))
+}

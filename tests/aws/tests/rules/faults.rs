@@ -1,0 +1,93 @@
+//! Faults: where they strike, and how often.
+
+use std::time::Duration;
+
+use http::Request;
+use strict_aws::{Answer, Aws, Fault, HUGE, Target, Times};
+
+use crate::caller::{
+    REGION, Reply, SESSION, assume, aws, base, now, signed, sts, sts_request, world,
+};
+
+const WHO: &[(&str, &str)] = &[("Action", "GetCallerIdentity")];
+
+#[test]
+fn a_fault_strikes_its_target_as_often_as_asked() {
+    let aws = aws(world());
+    let credentials = base(&aws);
+    let ask = || assume(&aws, &credentials, SESSION, &[]).error();
+    let throttled = Some("ThrottlingException: Rate exceeded".to_owned());
+
+    let fault = aws.inject(Target::AssumeRole, Fault::Throttle, Times::Next(2));
+    assert_eq!(sts(&aws, &credentials, now(), WHO).error(), None, "another call");
+    assert_eq!([ask(), ask(), ask()], [throttled.clone(), throttled.clone(), None]);
+    assert_eq!(fault.fired(), 2);
+
+    let fault = aws.inject(Target::Sts, Fault::Throttle, Times::UntilCleared);
+    assert_eq!(sts(&aws, &credentials, now(), WHO).error(), throttled);
+    assert_eq!(ask(), throttled);
+    aws.clear_faults();
+    assert_eq!(ask(), None);
+    assert_eq!(fault.fired(), 2, "it is known afterwards");
+
+    aws.inject(Target::PodIdentity, Fault::Throttle, Times::UntilCleared);
+    assert_eq!(ask(), None, "another target");
+    let request = Request::get("/v1/credentials").body("".into()).unwrap();
+    assert_eq!(Reply::of(aws.answer(&request, now())).status, 429);
+}
+
+#[test]
+fn each_fault_is_what_it_says() {
+    let cases = [
+        (
+            Fault::Denied,
+            403,
+            Some("AccessDenied: User: arn:aws:sts::111122223333:assumed-role/"),
+            0,
+        ),
+        (Fault::Empty, 200, None, 0),
+        (Fault::Garbage, 200, None, 0),
+        (Fault::Huge, 200, None, HUGE),
+        (Fault::InternalError, 500, Some("InternalFailure: The request processing has failed"), 0),
+        (Fault::Throttle, 400, Some("ThrottlingException: Rate exceeded"), 0),
+    ];
+    for (fault, status, error, size) in cases {
+        let reply = Reply::of(struck(&aws(world()), fault));
+        assert_eq!(reply.status, status, "{fault:?}");
+        match error {
+            Some(want) => assert!(reply.error().unwrap().starts_with(want), "{fault:?}"),
+            None => assert_eq!(reply.element("Arn"), None, "{fault:?}"),
+        }
+        assert!(reply.body.len() >= size, "{fault:?}");
+    }
+    assert!(Reply::of(struck(&aws(world()), Fault::Empty)).body.is_empty());
+}
+
+#[test]
+fn what_only_the_network_can_do_is_left_to_it() {
+    let aws = aws(world());
+    assert!(matches!(struck(&aws, Fault::Hang), Answer::Hang));
+    let delay = Duration::from_secs(7);
+    match struck(&aws, Fault::Slow(delay)) {
+        Answer::After(found, response) => {
+            assert_eq!((found, response.status().as_u16()), (delay, 200));
+        }
+        other => panic!("{other:?}"),
+    }
+    match struck(&aws, Fault::CloseMidBody) {
+        Answer::CloseAfter(response) => {
+            let body = String::from_utf8_lossy(response.body()).into_owned();
+            assert!(body.contains("<Arn>"), "{body}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn struck(aws: &Aws, fault: Fault) -> Answer {
+    let credentials = base(aws);
+    let injected = aws.inject(Target::Sts, fault, Times::Next(1));
+    let request = signed(sts_request(WHO), &credentials, "sts", REGION, now());
+    let answer = aws.answer(&request, now());
+    assert_eq!(injected.fired(), 1);
+    answer
+}

@@ -1,0 +1,14 @@
+//! The rules, each beside its allowed twin.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod boundary;
+mod caller;
+mod chain;
+mod events;
+mod faults;
+mod pod_identity;
+mod signature;
+mod tags;
+mod trust;
+mod web_identity;
