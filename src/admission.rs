@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use self::{
     decide::Outcome,
-    review::{Request, Resource, UserInfo},
+    review::{Object, Request, Resource, UserInfo},
 };
 pub use self::{
     decide::{Decision, Gives, Injection, Missing, unworkable},
@@ -40,7 +40,7 @@ pub struct Review<'a>(Request<'a>);
 #[derive(Debug)]
 pub struct Answer {
     pub body: Vec<u8>,
-    /// `inject`, `env`, `withhold`, `pass` or `refuse`.
+    /// `inject`, `env`, `keep`, `withhold`, `pass` or `refuse`.
     pub decision: &'static str,
     /// The refusal's code, or nothing.
     pub code: &'static str,
@@ -63,7 +63,7 @@ impl<'a> Review<'a> {
     }
 
     pub fn is_dry_run(&self) -> bool {
-        self.0.dry_run == Some(true)
+        self.0.dry_run
     }
 
     /// `mode` is the webhook that was called: an audit changes and blocks nothing.
@@ -103,8 +103,8 @@ impl std::fmt::Debug for Review<'_> {
     /// The pod's text is the tenant's: it is not for our log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Review")
-            .field("uid", &self.0.uid)
-            .field("namespace", &self.0.namespace)
+            .field("uid", &self.uid())
+            .field("namespace", &self.namespace())
             .finish_non_exhaustive()
     }
 }
@@ -124,14 +124,14 @@ pub fn decide(
         uid: "offline".into(),
         operation: "CREATE".into(),
         namespace: namespace.into(),
-        resource: Resource {
-            group: String::new(),
-            version: "v1".to_owned(),
-            resource: "pods".to_owned(),
-        },
-        sub_resource: None,
-        dry_run: None,
-        user_info: UserInfo { username: creator.into() },
+        resource: Object(Resource {
+            group: "".into(),
+            version: "v1".into(),
+            resource: "pods".into(),
+        }),
+        sub_resource: "".into(),
+        dry_run: false,
+        user_info: Object(UserInfo { username: creator.into() }),
         object: serde_json::from_str(&text).ok(),
     };
     decide::outcome(&request, namespaces, directory, config).0.into_parts()

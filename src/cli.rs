@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{config::Region, session::TenantName};
+use crate::{config::Region, namespaces::NamespaceName, session::TenantName};
 
 /// Gives agent pods AWS credentials that carry the session's own name.
 #[derive(Debug, Parser)]
@@ -18,11 +18,21 @@ pub struct Cli {
 pub enum Command {
     /// Show what the webhook would do to manifests, without a cluster
     Inject(Inject),
+    /// Ask the sidecar of this container whether the agent may start (its startup probe)
+    ///
+    /// Takes all it needs from the environment that the webhook gives the sidecar. Exit codes: 0
+    /// ready; 1 not ready, for the printed reason; 2 the environment is wrong; 3 nobody answers.
+    Probe,
+    /// Serve session credentials to the containers of this pod
+    ///
+    /// Takes all it needs from the environment that the webhook gives the sidecar.
+    Sidecar,
     /// Serve admission reviews
     Webhook(Webhook),
 }
 
-/// Exit codes: 0 done; 1 a pod is refused; 2 the input is wrong; 3 our failure.
+/// Exit codes: 0 done; 1 a pod is refused; 2 the input is wrong; 3 our failure; 141 whoever
+/// reads the output has gone.
 #[derive(Args, Debug)]
 pub struct Inject {
     /// Manifests in YAML or JSON: pods, workloads with a pod template, lists; - is standard input
@@ -33,7 +43,7 @@ pub struct Inject {
     pub roles: PathBuf,
     /// The namespace in which the pods would be created
     #[arg(long, value_name = "NAME")]
-    pub namespace: Option<String>,
+    pub namespace: Option<NamespaceName>,
     /// The tenant of that namespace, where neither its labels nor its name say it
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<TenantName>,

@@ -1,12 +1,21 @@
 //! The shell around the pure rooms: here start the clock, the environment, files, clients.
 
+mod endpoint;
 mod files;
 mod inject;
+mod probe;
 mod reviews;
+mod sidecar;
 mod snapshots;
 mod webhook;
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, net::SocketAddr, process::ExitCode, time::SystemTime};
+
+use anyhow::Context;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
 use crate::cli::Command;
 
@@ -23,6 +32,8 @@ pub enum Failure {
 pub fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Inject(arguments) => inject::run(&arguments),
+        Command::Probe => probe::run(),
+        Command::Sidecar => sidecar::run(),
         Command::Webhook(arguments) => webhook::run(arguments),
     }
 }
@@ -46,4 +57,28 @@ impl fmt::Display for Failure {
 #[allow(clippy::disallowed_methods, reason = "the one place in which the environment is read")]
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
+        .map_err(Failure::Ours)
+}
+
+/// Ready when somebody asks this process to end.
+async fn terminated() -> Result<(), Failure> {
+    let wait_for = |kind| signal(kind).context("cannot wait for signals").map_err(Failure::Ours);
+    let mut terminate = wait_for(SignalKind::terminate())?;
+    let mut interrupt = wait_for(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+#[allow(clippy::disallowed_methods, reason = "the one place in which the clock is read")]
+fn now() -> SystemTime {
+    SystemTime::now()
 }

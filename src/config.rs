@@ -14,11 +14,12 @@ use std::fmt;
 
 use serde_json::Value;
 
+pub(crate) use self::reader::parse;
 use self::reader::{Reader, Section};
 pub use self::{
-    component::{Component, Credentials, Pod, SessionSource, StartGate},
+    component::{Component, Credentials, Pod, SessionSource},
     glob::Glob,
-    reader::Problem,
+    reader::Problems,
     roles::{Allowed, ParameterTemplate, Roles, Ssm},
     selector::Selector,
     sidecar::{BaseCredentials, PullPolicy, Quantity, Resources, RoleArnTemplate, Sidecar},
@@ -64,25 +65,10 @@ pub enum PodSecurity {
     Restricted,
 }
 
-/// Everything that is wrong with a config file.
-#[derive(Debug)]
-pub struct NotAConfig(Vec<Problem>);
-
 impl Config {
     /// Reads the file's text. An empty text is the default config.
-    pub fn parse(text: &str) -> Result<Self, NotAConfig> {
-        let value = if text.trim().is_empty() {
-            Value::Null
-        } else {
-            serde_saphyr::from_str(text)
-                .map_err(|error| NotAConfig(vec![Problem::syntax(&error)]))?
-        };
-        let reader = Reader::default();
-        let config = Self::read(reader.root(value));
-        match reader.into_problems() {
-            problems if problems.is_empty() => Ok(config),
-            problems => Err(NotAConfig(problems)),
-        }
+    pub fn parse(text: &str) -> Result<Self, Problems> {
+        parse(text, Self::read)
     }
 
     fn read(mut root: Section<'_>) -> Self {
@@ -137,19 +123,6 @@ impl Default for Config {
     }
 }
 
-impl std::error::Error for NotAConfig {}
-
-/// One problem a line.
-impl fmt::Display for NotAConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
-            let separator = if index == 0 { "" } else { "\n" };
-            write!(f, "{separator}{problem}")?;
-        }
-        Ok(())
-    }
-}
-
 impl fmt::Display for PodSecurity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name =
@@ -199,8 +172,13 @@ const POD_SECURITY: &[(&str, PodSecurity)] = &[
     ("restricted", PodSecurity::Restricted),
 ];
 
+/// On a pod: which kind of agent it says it is; also the annotation by which we say it.
+pub const COMPONENT_LABEL: &str = "fab.nanohype.dev/component";
+/// On a pod: the sandbox that it runs.
+pub const SANDBOX_LABEL: &str = "agents.nanohype.dev/agentsandbox";
+/// On a namespace: whose it is.
+pub const TENANT_LABEL: &str = "fab.nanohype.dev/tenant";
 const PLATFORM_LABEL: &str = "agents.nanohype.dev/platform";
-const TENANT_LABEL: &str = "fab.nanohype.dev/tenant";
 
 #[cfg(test)]
 mod tests {
@@ -226,12 +204,9 @@ podSecurity: 7
 sidecar: {port: 70000, durationSeconds: 7200, env: {FAB_SESSION_ID: x}}
 roles: {ssm: {parameter: '/x/{cluster}/y', refreshSeconds: 0}, allow: {accounts: ['1']}}
 ";
-        let places: Vec<String> = match Config::parse(text) {
-            Ok(_) => panic!("accepted"),
-            Err(NotAConfig(problems)) => {
-                problems.into_iter().map(|problem| problem.place).collect()
-            }
-        };
+        let problems = Config::parse(text).unwrap_err().to_string();
+        let places: Vec<&str> =
+            problems.lines().filter_map(|line| Some(line.split_once(": ")?.0)).collect();
         let want = [
             "region",
             "tenant.labels",
@@ -250,7 +225,7 @@ roles: {ssm: {parameter: '/x/{cluster}/y', refreshSeconds: 0}, allow: {accounts:
             "regoin",
         ];
         for place in want {
-            assert!(places.iter().any(|found| found == place), "{place} not in {places:?}");
+            assert!(places.contains(&place), "{place} not in {places:?}");
         }
     }
 

@@ -8,7 +8,7 @@ pub mod keeper;
 mod pace;
 pub mod ssm;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Instant};
 
 use crate::{
     config::{Allowed, ParameterTemplate},
@@ -28,6 +28,8 @@ pub struct Entry {
     pub role: Arc<Role>,
     /// False where it is too old to be believed, and only remembered to be counted.
     pub believed: bool,
+    /// When SSM said so. None: a file does.
+    pub learnt: Option<Instant>,
 }
 
 /// What is known of a tenant's role.
@@ -69,7 +71,8 @@ pub enum Unusable {
 /// Where roles are published.
 #[derive(Clone, Debug)]
 pub enum Source {
-    File,
+    /// A static role file.
+    File(PathBuf),
     /// No source is configured.
     Nowhere,
     Ssm(ParameterTemplate),
@@ -85,20 +88,22 @@ impl Directory {
             (Some(entry), _) => Some(&entry.role),
             (None, Source::Ssm(_)) => None,
             // A file is read whole: what is not in it does not exist.
-            (None, Source::File | Source::Nowhere) => Some(&Role::NotFound),
+            (None, Source::File(_) | Source::Nowhere) => Some(&Role::NotFound),
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&TenantName, &Role)> {
-        self.entries.iter().map(|(tenant, entry)| (tenant, entry.role.as_ref()))
+    pub fn iter(&self) -> impl Iterator<Item = (&TenantName, &Entry)> {
+        self.entries.iter()
     }
 
     /// Where the tenant's role is to be published, for people.
     pub fn place(&self, tenant: &TenantName) -> String {
         match &self.source {
-            Source::File => format!("entry {tenant} of the static role file"),
+            Source::File(path) => {
+                format!("role for tenant {tenant} in the static role file {}", path.display())
+            }
             Source::Nowhere => {
-                format!("source for tenant {tenant} (config: roles.ssm or roles.file)")
+                format!("source of roles for tenant {tenant} (config: roles.ssm or roles.file)")
             }
             Source::Ssm(template) => format!("SSM parameter {}", template.of(tenant)),
         }
@@ -118,9 +123,10 @@ impl Role {
     }
 }
 
+/// As a file says it.
 impl From<Role> for Entry {
     fn from(role: Role) -> Self {
-        Self { role: Arc::new(role), believed: true }
+        Self { role: Arc::new(role), believed: true, learnt: None }
     }
 }
 

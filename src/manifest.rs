@@ -1,13 +1,37 @@
 //! YAML in, pods and pod templates found, YAML out.
 
-use json_patch::{PatchOperation, jsonptr::PointerBuf};
+use json_patch::{
+    PatchOperation,
+    jsonptr::{Pointer, PointerBuf},
+};
 use serde_json::{Map, Value, json};
+use serde_saphyr::UserMessageFormatter;
+
+/// Why a text is no manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAManifest {
+    /// Read as a floating point number, it would be written as another one.
+    #[error(
+        "document {document}: {place} is a whole number that 64 bits do not hold; put it in quotes if it is text"
+    )]
+    Number { document: usize, place: PointerBuf },
+    #[error("not YAML: {0}")]
+    Syntax(String),
+}
 
 /// Reads every document; the items of a List count as documents of their own.
-pub fn read(text: &str) -> Result<Vec<Value>, serde_saphyr::Error> {
+pub fn read(text: &str) -> Result<Vec<Value>, NotAManifest> {
     // As kubectl reads YAML: 0644 is the mode that it looks like.
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
-    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)?;
+    let options = serde_saphyr::options! { legacy_octal_numbers: true, with_snippet: false };
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
+            NotAManifest::Syntax(error.render_with_formatter(&UserMessageFormatter))
+        })?;
+    for (index, document) in documents.iter().enumerate() {
+        if let Some(place) = oversized(document, Pointer::root()) {
+            return Err(NotAManifest::Number { document: index + 1, place });
+        }
+    }
     let mut objects = Vec::with_capacity(documents.len());
     for mut document in documents.into_iter().filter(|document| !document.is_null()) {
         let is_list =
@@ -53,7 +77,10 @@ impl PodIn {
             ("apps/v1", "DaemonSet" | "ReplicaSet") => (&["spec", "template"], "-"),
             // A ReplicaSet of its own and then the pod: two random parts.
             ("apps/v1", "Deployment") => (&["spec", "template"], "-xxxxxxxxxx-"),
-            ("apps/v1", "StatefulSet") | ("batch/v1", "Job") => (&["spec", "template"], "-"),
+            ("apps/v1", "StatefulSet") | ("batch/v1", "Job") | ("v1", "ReplicationController") => {
+                (&["spec", "template"], "-")
+            }
+            ("v1", "PodTemplate") => (&["template"], "-"),
             ("batch/v1", "CronJob") => (&["spec", "jobTemplate", "spec", "template"], "-xxxxxxxx-"),
             _ => return None,
         };
@@ -115,9 +142,59 @@ pub fn title(object: &Value) -> String {
     format!("{}/{name}", text("/kind").unwrap_or("<no kind>"))
 }
 
+/// Where a whole number stands that is neither an i64 nor a u64.
+fn oversized(value: &Value, at: &Pointer) -> Option<PointerBuf> {
+    match value {
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(index, item)| oversized(item, &at.with_trailing_token(index))),
+        Value::Object(entries) => entries
+            .iter()
+            .find_map(|(key, entry)| oversized(entry, &at.with_trailing_token(key.as_str()))),
+        Value::Number(number) => {
+            // 2^64 and -2^63: closer to zero it would have come as an integer.
+            let beyond = |float: f64| {
+                float.fract() == 0.0
+                    && (float >= 18_446_744_073_709_551_616.0
+                        || float <= -9_223_372_036_854_775_808.0)
+            };
+            (number.is_f64() && number.as_f64().is_some_and(beyond)).then(|| at.to_buf())
+        }
+        Value::Bool(_) | Value::Null | Value::String(_) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_numbers_come_out_as_they_went_in_or_not_at_all() {
+        for number in ["18446744073709551615", "-9223372036854775808", "1.5", "0.1", "-3.0"] {
+            let object = read(&format!("a: {number}")).unwrap().remove(0);
+            assert_eq!(read(&write(&object).unwrap()).unwrap(), [object], "{number}");
+        }
+        for number in ["18446744073709551616", "-9223372036854775809", "99999999999999999999999999"]
+        {
+            let error = read(&format!("a: 1\n---\nb: [{{c: {number}}}]\n")).unwrap_err();
+            assert!(error.to_string().starts_with("document 2: /b/0/c is"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_yaml_says_in_which_line() {
+        for (text, line) in [
+            ("a: [", "1"),
+            ("a: 1\n b: 2\n", "2"),
+            ("a: 1\n---\na: 1\na: 2\n", "4"),
+            ("a: *b\n", "1"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(&format!("line {line}")), "{text:?}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
 
     #[test]
     fn text_survives_the_round_trip() {
@@ -156,6 +233,8 @@ mod tests {
             ("apps/v1", "DaemonSet", Some("/spec/template")),
             ("apps/v1", "ReplicaSet", Some("/spec/template")),
             ("apps/v1", "StatefulSet", Some("/spec/template")),
+            ("v1", "ReplicationController", Some("/spec/template")),
+            ("v1", "PodTemplate", Some("/template")),
             ("batch/v1", "Job", Some("/spec/template")),
             ("batch/v1", "CronJob", Some("/spec/jobTemplate/spec/template")),
         ];
@@ -163,6 +242,9 @@ mod tests {
             let object = match kind {
                 "Pod" => {
                     json!({"apiVersion": api_version, "kind": kind, "metadata": template["metadata"], "spec": template["spec"]})
+                }
+                "PodTemplate" => {
+                    json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "o"}, "template": template})
                 }
                 "CronJob" => {
                     json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "o"}, "spec": {"jobTemplate": {"spec": {"template": template}}}})

@@ -4,16 +4,26 @@
 
 pub mod watch;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
 
 use crate::{
     config::{PodSecurity, TenantRule},
-    session::{NotATenant, TenantName},
+    session::{NotATenant, TenantName, is_dns_label},
 };
 
 /// An immutable snapshot. Namespaces that did not opt in are not in it.
 #[derive(Clone, Debug, Default)]
 pub struct Namespaces(HashMap<String, Arc<Namespace>>);
+
+/// What a namespace may be called: a DNS label (RFC 1123).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NamespaceName(String);
+
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "not the name of a namespace: want 1 to 63 characters of a-z, 0-9 and '-', without a '-' at either end"
+)]
+pub struct NotANamespace;
 
 /// What the labels of a namespace say.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -59,6 +69,20 @@ impl Namespaces {
         let mut namespaces = self.clone();
         namespaces.0.insert(namespace.name.clone(), Arc::new(namespace));
         namespaces
+    }
+}
+
+impl NamespaceName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NamespaceName {
+    type Err = NotANamespace;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        if is_dns_label(s) { Ok(Self(s.to_owned())) } else { Err(NotANamespace) }
     }
 }
 
@@ -122,8 +146,8 @@ impl fmt::Display for Mode {
 }
 
 pub const OPT_IN_LABEL: &str = "fab.nanohype.dev/session-injection";
-const OPERATOR_LABEL: &str = "fab.nanohype.dev/operator";
-const POD_SECURITY_LABEL: &str = "pod-security.kubernetes.io/enforce";
+pub const OPERATOR_LABEL: &str = "fab.nanohype.dev/operator";
+pub const POD_SECURITY_LABEL: &str = "pod-security.kubernetes.io/enforce";
 
 #[cfg(test)]
 mod tests {

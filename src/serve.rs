@@ -44,18 +44,58 @@ impl std::fmt::Debug for Transport {
     }
 }
 
+/// What one port bears.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Those above wait.
+    pub connections: usize,
+    /// Without a request: between the head of one and the next.
+    pub idle: Duration,
+    /// From the handshake to the head of the first request, which a client that has nothing
+    /// to ask does not send.
+    pub first_request: Duration,
+    /// Of one request, in bytes.
+    pub headers: u32,
+    pub protocol: Protocol,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Protocol {
+    /// HTTP/1.1 or HTTP/2, whichever the client begins with, for many requests.
+    Any,
+    /// HTTP/1.1, and the connection ends with the answer: nothing is pipelined.
+    OneRequest,
+}
+
+/// For few clients that send much, such as API servers.
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // Each costs some 50 KiB with its TLS state; a cluster has a handful of API servers.
+            connections: 2048,
+            // Longer than an API server keeps an idle connection, which is 90 s: it would not
+            // repeat a review that crosses our end of it.
+            idle: Duration::from_secs(120),
+            first_request: Duration::from_secs(10),
+            headers: 64 * 1024,
+            protocol: Protocol::Any,
+        }
+    }
+}
+
 /// Serves until `stop` is ready, then finishes what is in flight, for `grace` at most.
 /// Returns whether all of it was finished.
 pub async fn serve(
     listener: TcpListener,
     transport: Transport,
+    limits: Limits,
     router: Router,
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> bool {
     let mut stop = std::pin::pin!(stop);
     let connections = GracefulShutdown::new();
-    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(limits.connections));
     loop {
         let slot = tokio::select! {
             () = &mut stop => break,
@@ -66,7 +106,8 @@ pub async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     let watcher = connections.watcher();
-                    tokio::spawn(connection(stream, transport.clone(), router.clone(), watcher, slot));
+                    let (transport, router) = (transport.clone(), router.clone());
+                    tokio::spawn(connection(stream, transport, limits, router, watcher, slot));
                 }
                 Err(error) => rest_after(&error).await,
             },
@@ -80,6 +121,7 @@ pub async fn serve(
 async fn connection(
     stream: TcpStream,
     transport: Transport,
+    limits: Limits,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
     slot: OwnedSemaphorePermit,
@@ -87,31 +129,37 @@ async fn connection(
     // Only a delay of small answers, where it fails.
     let _ = stream.set_nodelay(true);
     match transport {
-        Transport::Plain => speak_http(stream, router, watcher).await,
+        Transport::Plain => speak_http(stream, limits, router, watcher).await,
         Transport::Tls(acceptor) => {
             if let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                speak_http(stream, router, watcher).await;
+                speak_http(stream, limits, router, watcher).await;
             }
         }
     }
     drop(slot);
 }
 
-/// HTTP/1.1 or HTTP/2, whichever the client begins with. Its errors are the client's.
+/// Its errors are the client's.
 async fn speak_http(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    limits: Limits,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
+    let Limits { connections: _, idle, first_request, headers, protocol } = limits;
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle);
+    if protocol == Protocol::OneRequest {
+        builder.http1().keep_alive(false).max_buf_size(headers as usize);
+        builder = builder.http1_only();
+    }
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(PING)
         .keep_alive_timeout(HANDSHAKE)
         .max_concurrent_streams(MOST_STREAMS)
-        .max_header_list_size(HEADERS);
+        .max_header_list_size(headers);
     let asked = Arc::new(AtomicBool::new(false));
     let note = Arc::clone(&asked);
     let router = router.map_request(move |request| {
@@ -122,7 +170,7 @@ async fn speak_http(
     let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     // Until it knows which of the two protocols is spoken, the library waits without end.
     let silent = async {
-        sleep(FIRST_REQUEST).await;
+        sleep(first_request).await;
         if asked.load(Ordering::Relaxed) {
             std::future::pending().await
         }
@@ -144,16 +192,7 @@ async fn rest_after(error: &io::Error) {
 
 /// A client that is gone without a word is found out.
 const PING: Duration = Duration::from_secs(30);
-/// From the handshake to the head of the first request, which a client that has nothing to
-/// ask does not send.
-const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// For the TLS handshake, which takes a client two round trips.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Longer than an API server keeps an idle connection, which is 90 s: it would not repeat a
-/// review that crosses our end of it.
-const IDLE: Duration = Duration::from_secs(120);
-const HEADERS: u32 = 64 * 1024;
-/// Each costs some 50 KiB with its TLS state; a cluster has a handful of API servers.
-const MOST_CONNECTIONS: usize = 2048;
-/// One review a stream.
+/// One request a stream.
 const MOST_STREAMS: u32 = 64;

@@ -6,7 +6,9 @@ mod duration;
 pub mod env;
 mod id;
 mod role_arn;
+mod role_session_name;
 mod source_identity;
+mod start_gate;
 mod tenant;
 
 pub(crate) use self::tenant::is_dns_label;
@@ -14,7 +16,9 @@ pub use self::{
     duration::{NotASessionDuration, SessionDuration},
     id::{NotASessionName, SessionId, SessionName},
     role_arn::{NotARoleArn, RoleArn},
+    role_session_name::RoleSessionName,
     source_identity::{NotASourceIdentity, SourceIdentity},
+    start_gate::{NotAStartGate, StartGate},
     tenant::{NotATenant, TenantName},
 };
 
@@ -25,6 +29,25 @@ pub struct Session {
     pub id: SessionId,
     pub role: RoleArn,
     pub duration: SessionDuration,
+}
+
+/// A session as its sidecar knows it: nothing is left to the kubelet.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KnownSession {
+    pub tenant: TenantName,
+    pub name: SessionName,
+    pub role: RoleArn,
+    pub duration: SessionDuration,
+}
+
+impl KnownSession {
+    pub fn source_identity(&self) -> SourceIdentity {
+        SourceIdentity::of(&self.tenant, &self.name)
+    }
+
+    pub fn role_session_name(&self) -> RoleSessionName {
+        RoleSessionName::of(&self.name)
+    }
 }
 
 impl Session {

@@ -1,6 +1,13 @@
 //! The log's format, and the one place in which a metric's name is spelled.
 
-use std::{io, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -41,9 +48,14 @@ pub struct Metrics(Arc<Registered>);
 /// Counts that others keep, as they are at a scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
+    /// When the serving certificate ends, if it says so, in seconds since 1970.
+    pub certificate_expiry: Option<u64>,
     pub certificate_reloads: [(&'static str, u64); 2],
+    /// How long ago SSM confirmed the role that it confirmed longest ago.
+    pub oldest_role: Option<Duration>,
     pub role_calls: Vec<(&'static str, u64)>,
     pub roles: Vec<(&'static str, usize)>,
+    pub roles_from_file: usize,
 }
 
 #[derive(Debug)]
@@ -54,8 +66,12 @@ struct Registered {
     duration: Histogram,
     namespaces: Family<ModeLabels, Gauge>,
     unworkable: Family<CodeLabels, Gauge>,
+    watch_errors: Counter,
     roles: Family<StateLabels, Gauge>,
+    roles_from_file: Gauge,
+    oldest_role: Gauge<f64, AtomicU64>,
     role_calls: Family<OutcomeLabels, Counter>,
+    certificate_expiry: Gauge,
     certificate_reloads: Family<OutcomeLabels, Counter>,
 }
 
@@ -119,10 +135,36 @@ impl Default for Metrics {
             "Opted-in namespaces in which agent pods are refused for the namespace's labels, by code",
             unworkable.clone(),
         );
+        let watch_errors = Counter::default();
+        registry.register(
+            "namespace_watch_errors",
+            "Lists and watches of namespaces that failed",
+            watch_errors.clone(),
+        );
         let roles = Family::default();
         registry.register("roles", "Tenants, by what is known of their role", roles.clone());
+        let roles_from_file = Gauge::default();
+        registry.register(
+            "roles_from_file",
+            "Tenants whose role the static role file says",
+            roles_from_file.clone(),
+        );
+        let oldest_role = Gauge::<f64, AtomicU64>::default();
+        registry.register_with_unit(
+            "oldest_role_age",
+            "How long ago SSM confirmed the role that it confirmed longest ago",
+            Unit::Seconds,
+            oldest_role.clone(),
+        );
         let role_calls = Family::default();
         registry.register("role_calls", "Calls to SSM, by outcome", role_calls.clone());
+        let certificate_expiry = Gauge::default();
+        registry.register_with_unit(
+            "certificate_expiry_timestamp",
+            "When the serving certificate ends, since 1970",
+            Unit::Seconds,
+            certificate_expiry.clone(),
+        );
         let certificate_reloads = Family::default();
         registry.register(
             "certificate_reloads",
@@ -136,8 +178,12 @@ impl Default for Metrics {
             duration,
             namespaces,
             unworkable,
+            watch_errors,
             roles,
+            roles_from_file,
+            oldest_role,
             role_calls,
+            certificate_expiry,
             certificate_reloads,
         }))
     }
@@ -161,6 +207,10 @@ impl Metrics {
         self.0.rejected.get_or_create(&StatusLabels { status }).inc();
     }
 
+    pub fn namespace_watch_error(&self) {
+        self.0.watch_errors.inc();
+    }
+
     /// How many namespaces are in each mode, and how many cannot work, by code.
     pub fn namespaces(
         &self,
@@ -178,7 +228,19 @@ impl Metrics {
 
     /// OpenMetrics text.
     pub fn render(&self, observed: Observed) -> String {
-        let Observed { certificate_reloads, role_calls, roles } = observed;
+        let Observed {
+            certificate_expiry,
+            certificate_reloads,
+            oldest_role,
+            role_calls,
+            roles,
+            roles_from_file,
+        } = observed;
+        self.0
+            .certificate_expiry
+            .set(certificate_expiry.and_then(|at| at.try_into().ok()).unwrap_or(0));
+        self.0.oldest_role.set(oldest_role.unwrap_or_default().as_secs_f64());
+        self.0.roles_from_file.set(whole(roles_from_file));
         for (state, count) in roles {
             self.0.roles.get_or_create(&StateLabels { state }).set(whole(count));
         }
@@ -202,4 +264,32 @@ impl Metrics {
 
 fn whole(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_keep_is_told_as_it_is_at_the_scrape() {
+        let metrics = Metrics::default();
+        metrics.namespace_watch_error();
+        let observed = Observed {
+            certificate_expiry: Some(1_577_923_200),
+            oldest_role: Some(Duration::from_millis(1500)),
+            roles: vec![("known", 3)],
+            roles_from_file: 2,
+            ..Observed::default()
+        };
+        let told = metrics.render(observed);
+        for line in [
+            "fab_session_injector_namespace_watch_errors_total 1",
+            "fab_session_injector_roles{state=\"known\"} 3",
+            "fab_session_injector_roles_from_file 2",
+            "fab_session_injector_oldest_role_age_seconds 1.5",
+            "fab_session_injector_certificate_expiry_timestamp_seconds 1577923200",
+        ] {
+            assert!(told.lines().any(|found| found == line), "{line} not in\n{told}");
+        }
+    }
 }

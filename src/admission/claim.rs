@@ -2,7 +2,7 @@
 
 use super::{pod::Pod, refusal::Refusal};
 use crate::{
-    config::{Component, Config, Credentials, SessionSource},
+    config::{COMPONENT_LABEL, Component, Config, Credentials, SANDBOX_LABEL, SessionSource},
     session::{SessionId, SessionName},
 };
 
@@ -43,10 +43,10 @@ pub(super) fn session(
             let annotation = pod.annotation(SESSION_ID_ANNOTATION);
             let annotation = annotation.filter(|text| *text != SessionId::PodUid.to_string());
             if let Some(text) = annotation {
-                return known(text, "annotation fab.nanohype.dev/session-id");
+                return known(text, "annotation", SESSION_ID_ANNOTATION);
             }
             match pod.label(SANDBOX_LABEL) {
-                Some(text) => known(text, "label agents.nanohype.dev/agentsandbox"),
+                Some(text) => known(text, "label", SANDBOX_LABEL),
                 None => Ok(SessionId::PodUid),
             }
         }
@@ -54,12 +54,10 @@ pub(super) fn session(
     }
 }
 
-fn known(text: &str, source: &'static str) -> Result<SessionId, Refusal> {
+fn known(text: &str, what: &'static str, key: &'static str) -> Result<SessionId, Refusal> {
     let name: SessionName =
-        text.parse().map_err(|rule| Refusal::SessionIllegal { source, rule })?;
+        text.parse().map_err(|rule| Refusal::SessionIllegal { what, key, rule })?;
     Ok(SessionId::Known(name))
 }
 
-pub(super) const COMPONENT_LABEL: &str = "fab.nanohype.dev/component";
 pub(super) const SESSION_ID_ANNOTATION: &str = "fab.nanohype.dev/session-id";
-const SANDBOX_LABEL: &str = "agents.nanohype.dev/agentsandbox";

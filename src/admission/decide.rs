@@ -39,6 +39,9 @@ pub struct Injection {
 pub enum Gives {
     /// Role and identity as variables; base credentials stay.
     Env(Session),
+    /// The same as `Env`, for a pod that would have a sidecar: the platform team keeps the old
+    /// client mode for its namespace, so that its calls are not ours to attribute.
+    Keep(Session),
     /// Nothing, and base credentials are withheld.
     Nothing,
     /// Session credentials by the sidecar; base credentials are withheld from the others.
@@ -88,7 +91,7 @@ fn pass_or_inject<'c>(
     missing: &mut Option<Missing>,
 ) -> Result<Option<(Injection, patch::Patch)>, Refusal> {
     creation_of_a_pod(request)?;
-    let creator = &*request.user_info.username;
+    let creator = &*request.user_info.0.username;
     let object =
         request.object.ok_or_else(|| Refusal::UnreadablePod { place: "the whole".to_owned() })?;
     let pod = Pod::read(object, creator)?;
@@ -111,7 +114,12 @@ fn pass_or_inject<'c>(
     demands::refuse_excess(&pod, component, credentials, namespace, config)?;
     let gives = match credentials {
         Credentials::Env => {
-            Gives::Env(session(&pod, creator, component, tenant, directory, config, missing)?)
+            let session = session(&pod, creator, component, tenant, directory, config, missing)?;
+            if component.credentials == Credentials::Env {
+                Gives::Env(session)
+            } else {
+                Gives::Keep(session)
+            }
         }
         Credentials::Exempt => return Ok(None),
         Credentials::Nothing => Gives::Nothing,
@@ -143,17 +151,12 @@ pub fn unworkable(namespace: &Namespace, config: &Config) -> Option<Refusal> {
 }
 
 fn creation_of_a_pod(request: &Request<'_>) -> Result<(), Refusal> {
-    let resource = &request.resource;
-    let what = (
-        &*resource.group,
-        &*resource.version,
-        &*resource.resource,
-        request.sub_resource.as_deref(),
-    );
+    let resource = &request.resource.0;
+    let what = (&*resource.group, &*resource.version, &*resource.resource, &*request.sub_resource);
     match (what, &*request.operation) {
-        (("", "v1", "pods", None | Some("")), "CREATE") => Ok(()),
+        (("", "v1", "pods", ""), "CREATE") => Ok(()),
         _ => Err(Refusal::NotAPodCreation {
-            found: format!("{:?} of {:?}", request.operation, resource.resource),
+            found: format!("{:?} of {:?}", &*request.operation, &*resource.resource),
         }),
     }
 }
@@ -299,14 +302,20 @@ impl Outcome {
 impl Gives {
     pub fn session(&self) -> Option<&Session> {
         match self {
-            Self::Env(session) | Self::Sidecar(session) => Some(session),
+            Self::Env(session) | Self::Keep(session) | Self::Sidecar(session) => Some(session),
             Self::Nothing => None,
         }
+    }
+
+    /// Whether the pod keeps the base credentials that it came with.
+    pub(super) fn leaves_base_credentials(&self) -> bool {
+        matches!(self, Self::Env(_) | Self::Keep(_))
     }
 
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Env(_) => "env",
+            Self::Keep(_) => "keep",
             Self::Nothing => "withhold",
             Self::Sidecar(_) => "inject",
         }

@@ -1,5 +1,7 @@
 //! What an agent pod asks for that it may not have.
 
+use std::path::{self, Path, PathBuf};
+
 use serde_json::Value;
 
 use super::{
@@ -174,7 +176,7 @@ fn mounts_are_ours(container: &Container<'_>, config: &Config) -> Result<(), Ref
             _ => {
                 let whole = mount.whole();
                 let path = whole.get("mountPath").and_then(Value::as_str).unwrap_or_default();
-                if path.trim_end_matches('/') == sidecar::TOKEN_DIRECTORY {
+                if covers_token(path) {
                     let container = container.name.to_string();
                     return Err(Refusal::TokenPathTaken { container, path: path.to_owned() });
                 }
@@ -187,17 +189,35 @@ fn mounts_are_ours(container: &Container<'_>, config: &Config) -> Result<(), Ref
     }
 }
 
+/// Whether something that is mounted there lies over the token. The kubelet takes a relative
+/// path from the root, and in most images `/var/run` is a link to `/run`.
+fn covers_token(path: &str) -> bool {
+    let mut place = PathBuf::from("/");
+    for part in Path::new(path).components() {
+        match part {
+            path::Component::Normal(name) => place.push(name),
+            path::Component::ParentDir => {
+                place.pop();
+            }
+            path::Component::CurDir | path::Component::Prefix(_) | path::Component::RootDir => {}
+        }
+    }
+    let linked = sidecar::TOKEN_DIRECTORY.trim_start_matches("/var");
+    place.starts_with(sidecar::TOKEN_DIRECTORY) || place.starts_with(linked)
+}
+
 /// Each gets a kilobyte of variables, and the answer must be written in time: a pod of
 /// thousands would hold up the pods of all tenants.
 const MOST_CONTAINERS: usize = 256;
 const FAB_OPERATOR: &str = "FAB_OPERATOR";
 /// Variables that AWS SDKs ask before a container credential endpoint; the Java SDK knows the
-/// keys by second names, and boto the session token.
-const STATIC_CREDENTIALS: [&str; 11] = [
+/// keys and the profile file by second names, and boto the session token.
+const STATIC_CREDENTIALS: [&str; 12] = [
     "AWS_ACCESS_KEY",
     "AWS_ACCESS_KEY_ID",
     "AWS_BEARER_TOKEN_BEDROCK",
     "AWS_CONFIG_FILE",
+    "AWS_CREDENTIAL_PROFILES_FILE",
     "AWS_DEFAULT_PROFILE",
     "AWS_PROFILE",
     "AWS_SECRET_ACCESS_KEY",
@@ -206,3 +226,36 @@ const STATIC_CREDENTIALS: [&str; 11] = [
     "AWS_SESSION_TOKEN",
     "AWS_SHARED_CREDENTIALS_FILE",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_the_tokens_however_it_is_written() {
+        let cases = [
+            ("/var/run/fab-session", true),
+            ("/var/run/fab-session/", true),
+            ("/var/run//fab-session", true),
+            ("/var/./run/fab-session", true),
+            ("/var/run/x/../fab-session", true),
+            ("/../../var/run/fab-session", true),
+            ("var/run/fab-session", true),
+            ("/run/fab-session", true),
+            ("/var/run/fab-session/token", true),
+            ("/run/fab-session/token/x", true),
+            // Ours is mounted into what is mounted above it.
+            ("/", false),
+            ("/var/run", false),
+            ("/run", false),
+            ("", false),
+            ("/var/run/fab-session-base", false),
+            ("/var/run/fab-session/../other", false),
+            ("/data/var/run/fab-session", false),
+            ("/fab-session", false),
+        ];
+        for (path, want) in cases {
+            assert_eq!(covers_token(path), want, "{path:?}");
+        }
+    }
+}

@@ -21,13 +21,13 @@ pub(super) fn edit(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patc
     let container = placed.container;
     let mut variables = Variables::of(container);
     if is_proxy(container, config) {
-        if !matches!(gives, Gives::Env(_)) {
+        if !gives.leaves_base_credentials() {
             variables.take_base_credentials_away();
             variables.take_endpoint_away();
         }
     } else {
         match gives {
-            Gives::Env(session) => variables.put_session(session),
+            Gives::Env(session) | Gives::Keep(session) => variables.put_session(session),
             Gives::Nothing => {
                 variables.take_base_credentials_away();
                 variables.take_endpoint_away();

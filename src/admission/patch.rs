@@ -16,7 +16,7 @@ use super::{
     sidecar::{self, CONTAINER_NAME, EMPTY_VOLUME, TOKEN_VOLUME},
 };
 use crate::{
-    config::{Component, Config},
+    config::{COMPONENT_LABEL, Component, Config},
     session::Session,
 };
 
@@ -52,7 +52,7 @@ pub(super) fn patch(
 }
 
 fn mounts(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patch: &mut Patch) {
-    if matches!(gives, Gives::Env(_)) {
+    if gives.leaves_base_credentials() {
         return;
     }
     let present = placed.container.mounts.as_deref();
@@ -70,7 +70,7 @@ fn mounts(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patch: &mut P
 }
 
 fn volumes(pod: &Pod<'_>, gives: &Gives, config: &Config, patch: &mut Patch) {
-    if matches!(gives, Gives::Env(_)) {
+    if gives.leaves_base_credentials() {
         return;
     }
     let present = pod.spec.volumes.as_deref().unwrap_or_default();
@@ -139,7 +139,7 @@ fn slot(
 }
 
 fn labels(pod: &Pod<'_>, gives: &Gives, patch: &mut Patch) {
-    if !matches!(gives, Gives::Env(_)) && pod.label(eks::SKIP_LABEL).is_none() {
+    if !gives.leaves_base_credentials() && pod.label(eks::SKIP_LABEL).is_none() {
         set(
             "labels",
             pod.metadata.labels.as_ref(),
@@ -156,7 +156,7 @@ fn annotations(pod: &Pod<'_>, component: &Component, gives: &Gives, patch: &mut 
             wanted.push((SESSION_ID_ANNOTATION, Some(session.id.to_string())));
             wanted.push((SOURCE_IDENTITY_ANNOTATION, Some(session.identity_for_people())));
             wanted.push((ROLE_ARN_ANNOTATION, Some(session.role.to_string())));
-            wanted.push((COMPONENT_ANNOTATION, Some(component.name.clone())));
+            wanted.push((COMPONENT_LABEL, Some(component.name.clone())));
         }
         // Nobody but us says these; a pod without a session has none of them.
         None => wanted.extend(
@@ -164,12 +164,12 @@ fn annotations(pod: &Pod<'_>, component: &Component, gives: &Gives, patch: &mut 
                 SESSION_ID_ANNOTATION,
                 SOURCE_IDENTITY_ANNOTATION,
                 ROLE_ARN_ANNOTATION,
-                COMPONENT_ANNOTATION,
+                COMPONENT_LABEL,
             ]
             .map(|key| (key, None)),
         ),
     }
-    if !matches!(gives, Gives::Env(_)) {
+    if !gives.leaves_base_credentials() {
         wanted.push((eks::SKIP_ANNOTATION, Some(all_containers(pod, gives))));
     }
     if matches!(gives, Gives::Sidecar(_)) {
@@ -280,7 +280,6 @@ struct Operation<'a, T> {
 
 /// A pod with one container takes 6 KiB.
 const USUAL_BYTES: usize = 8 * 1024;
-const COMPONENT_ANNOTATION: &str = "fab.nanohype.dev/component";
 const ROLE_ARN_ANNOTATION: &str = "fab.nanohype.dev/session-role-arn";
 const SAFE_TO_EVICT_ANNOTATION: &str =
     "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";

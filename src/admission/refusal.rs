@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::{
-    config::PodSecurity,
+    config::{COMPONENT_LABEL, PodSecurity, TENANT_LABEL},
     directory::{Cause, Unusable},
-    namespaces::NoTenant,
+    namespaces::{NoTenant, OPERATOR_LABEL, POD_SECURITY_LABEL},
     session::{NotASessionName, TenantName},
 };
 
@@ -27,7 +27,7 @@ pub enum Refusal {
     RoleMissing { place: String },
     RoleUnavailable { place: String, cause: Option<Cause> },
     RoleUnusable { place: String, unusable: Unusable },
-    SessionIllegal { source: &'static str, rule: NotASessionName },
+    SessionIllegal { what: &'static str, key: &'static str, rule: NotASessionName },
     SessionTooLong { tenant: TenantName, needed: usize },
     StaticCredentials { container: String, variable: String },
     TenantMissing { namespace: String, reason: NoTenant },
@@ -89,14 +89,14 @@ impl Refusal {
                 "remove the volume; the credential sidecar brings the pod's AWS credentials".to_owned()
             }
             Self::FabOperator { .. } => {
-                "remove the variable from the pod template, or label the namespace fab.nanohype.dev/operator=keep for the old client mode".to_owned()
+                format!("remove the variable from the pod template, or label the namespace {OPERATOR_LABEL}=keep for the old client mode")
             }
             Self::HostNamespace { .. } => "remove the field; credentials on loopback must stay in the pod".to_owned(),
             Self::Internal => "see the webhook's log, and report the pod that did this".to_owned(),
             Self::NamespaceUnknown { .. } => "try again; if it stays so, see the webhook's log on its watch of namespaces".to_owned(),
             Self::NotAPodCreation { .. } => "restore the webhook configuration of the chart".to_owned(),
             Self::PodSecurity { namespace, wanted, .. } => {
-                format!("kubectl label namespace {namespace} pod-security.kubernetes.io/enforce={wanted} --overwrite")
+                format!("kubectl label namespace {namespace} {POD_SECURITY_LABEL}={wanted} --overwrite")
             }
             Self::PortTaken { .. } => "choose another port for the container, or another sidecar.port in the config".to_owned(),
             Self::ReservedName { .. } => "choose another name".to_owned(),
@@ -113,9 +113,9 @@ impl Refusal {
             Self::SessionTooLong { .. } => "choose a shorter pod name, or session: pod-uid in the config".to_owned(),
             Self::StaticCredentials { .. } => "remove the variable from the pod template".to_owned(),
             Self::TenantMissing { namespace, .. } => {
-                format!("kubectl label namespace {namespace} fab.nanohype.dev/tenant=<platform>")
+                format!("kubectl label namespace {namespace} {TENANT_LABEL}=<platform>")
             }
-            Self::TenantTooLong { .. } => "give the namespace a shorter tenant by the label fab.nanohype.dev/tenant".to_owned(),
+            Self::TenantTooLong { .. } => format!("give the namespace a shorter tenant by the label {TENANT_LABEL}"),
             Self::TokenPathTaken { .. } => "mount the volume elsewhere".to_owned(),
             Self::TooManyContainers { .. } => "spread the work over more pods".to_owned(),
             Self::UnknownComponent { .. } => "correct the label's value, or remove the label".to_owned(),
@@ -185,8 +185,8 @@ impl fmt::Display for Refusal {
                 Unusable::SecureString => write!(f, "{place} has type SecureString"),
                 Unusable::WrongType => write!(f, "{place} has another type than String"),
             },
-            Self::SessionIllegal { source, rule } => {
-                write!(f, "the session's name in {source} {rule}")
+            Self::SessionIllegal { what, key, rule } => {
+                write!(f, "the session's name in {what} {key} {rule}")
             }
             Self::SessionTooLong { tenant, needed } => write!(
                 f,
@@ -220,7 +220,7 @@ impl fmt::Display for Refusal {
                 write!(f, "the pod has {found} containers, and an agent pod has at most {most}")
             }
             Self::UnknownComponent { value } => {
-                write!(f, "no component has the label fab.nanohype.dev/component={value}")
+                write!(f, "no component has the label {COMPONENT_LABEL}={value}")
             }
             Self::UnreadablePod { place } => {
                 write!(f, "{place} of the pod has not the shape that Kubernetes gives it")

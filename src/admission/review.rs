@@ -1,52 +1,61 @@
 //! The envelope: what the API server asks, and how it is answered.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_json::value::RawValue;
 
-use super::{decide::Outcome, refusal::Refusal};
+use super::{decide::Outcome, pod::Text, refusal::Refusal};
 
 /// A review, as far as it is read. What is in here came from the API server, or from
-/// anybody who reaches the port.
+/// anybody who reaches the port: a field of another type than its own counts as absent, so
+/// that the uid beside it still gets its answer.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Request<'a> {
-    #[serde(borrow)]
-    pub(super) uid: Cow<'a, str>,
-    #[serde(borrow, default)]
-    pub(super) operation: Cow<'a, str>,
-    #[serde(borrow, default)]
-    pub(super) namespace: Cow<'a, str>,
-    #[serde(default)]
-    pub(super) resource: Resource,
-    #[serde(default)]
-    pub(super) sub_resource: Option<String>,
-    #[serde(default)]
-    pub(super) dry_run: Option<bool>,
-    #[serde(borrow, default)]
-    pub(super) user_info: UserInfo<'a>,
+    #[serde(borrow, default, deserialize_with = "or_absent")]
+    pub(super) uid: Text<'a>,
+    #[serde(borrow, default, deserialize_with = "or_absent")]
+    pub(super) operation: Text<'a>,
+    #[serde(borrow, default, deserialize_with = "or_absent")]
+    pub(super) namespace: Text<'a>,
+    #[serde(borrow, default, deserialize_with = "or_absent")]
+    pub(super) resource: Object<Resource<'a>>,
+    #[serde(borrow, default, deserialize_with = "or_absent")]
+    pub(super) sub_resource: Text<'a>,
+    #[serde(default, deserialize_with = "or_absent")]
+    pub(super) dry_run: bool,
+    #[serde(borrow, default, deserialize_with = "or_absent")]
+    pub(super) user_info: Object<UserInfo<'a>>,
     #[serde(borrow, default)]
     pub(super) object: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]
-pub(super) struct Resource {
-    #[serde(default)]
-    pub(super) group: String,
-    #[serde(default)]
-    pub(super) version: String,
-    #[serde(default)]
-    pub(super) resource: String,
+pub(super) struct Resource<'a> {
+    #[serde(borrow, default)]
+    pub(super) group: Text<'a>,
+    #[serde(borrow, default)]
+    pub(super) version: Text<'a>,
+    #[serde(borrow, default)]
+    pub(super) resource: Text<'a>,
 }
 
 #[derive(Default, Deserialize)]
 pub(super) struct UserInfo<'a> {
     #[serde(borrow, default)]
-    pub(super) username: Cow<'a, str>,
+    pub(super) username: Text<'a>,
 }
+
+/// A struct that is read from a JSON object only. What serde derives reads a list as well,
+/// by the order of the fields.
+#[derive(Default)]
+pub(super) struct Object<T>(pub(super) T);
 
 /// Why a body is no review that could be answered.
 #[derive(Debug, thiserror::Error)]
@@ -68,14 +77,40 @@ pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, NotAReview> {
         #[serde(borrow, default)]
         kind: Cow<'a, str>,
         #[serde(borrow)]
-        request: Option<Request<'a>>,
+        request: Option<Object<Request<'a>>>,
     }
-    let Envelope { api_version, kind, request } =
+    let Object(Envelope { api_version, kind, request }) =
         serde_json::from_slice(body).map_err(NotAReview::Json)?;
     if api_version != API_VERSION || kind != KIND {
         return Err(NotAReview::Version);
     }
+    let request = request.map(|Object(request)| request);
     request.filter(|request| !request.uid.is_empty()).ok_or(NotAReview::NoRequest)
+}
+
+fn or_absent<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let raw = <&RawValue>::deserialize(deserializer)?;
+    Ok(serde_json::from_str(raw.get()).unwrap_or_default())
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfObject<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OfObject<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(OfObject(PhantomData))
+    }
 }
 
 /// The answer's bytes. `apply` is false for an audit: nothing is changed and nothing blocked.

@@ -122,7 +122,7 @@ pub(super) fn agent_token_mount() -> VolumeMount {
 /// The endpoint that the sidecar serves: a literal loopback address is the one form that
 /// every AWS SDK takes, also the old ones.
 pub(super) fn credentials_uri(port: u16) -> String {
-    format!("http://127.0.0.1:{port}/v1/credentials")
+    format!("http://127.0.0.1:{port}{}", env::CREDENTIALS_PATH)
 }
 
 pub(super) fn token_file() -> String {
@@ -153,10 +153,16 @@ pub(super) fn text(name: &str, value: &str) -> EnvVar {
 }
 
 fn variables(session: &Session, component: &Component, config: &Config) -> Vec<EnvVar> {
-    let mut variables: Vec<EnvVar> = env::variables(session).iter().map(entry).collect();
-    variables.push(text(env::PORT, &config.sidecar.port.to_string()));
-    variables.push(text(env::START_GATE, component.start_gate.as_str()));
-    variables.push(text(env::TOKEN_FILE, &token_file()));
+    let serving = env::Serving {
+        port: config.sidecar.port,
+        start_gate: component.start_gate,
+        token_file: token_file().into(),
+    };
+    let mut variables: Vec<EnvVar> = env::variables(session)
+        .iter()
+        .chain(&env::serving_variables(&serving))
+        .map(entry)
+        .collect();
     match &config.base_credentials {
         BaseCredentials::Environment => {}
         BaseCredentials::Irsa(template) => {

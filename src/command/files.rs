@@ -28,9 +28,9 @@ pub(super) fn roles(path: &Path, config: &Config) -> anyhow::Result<HashMap<Tena
         .with_context(|| format!("role file {}", path.display()))
 }
 
-/// The objects of a manifest. `text` is what stands in the file at `path`.
-pub(super) fn objects(path: &Path, text: &str) -> anyhow::Result<Vec<Value>> {
-    manifest::read(text).with_context(|| format!("{} is not YAML", path.display()))
+/// The objects of a manifest. `text` is what came from `source`, which is for people.
+pub(super) fn objects(source: &str, text: &str) -> anyhow::Result<Vec<Value>> {
+    manifest::read(text).with_context(|| source.to_owned())
 }
 
 /// The Namespaces among `objects`.

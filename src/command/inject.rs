@@ -4,12 +4,12 @@ use std::{
     cell::RefCell,
     collections::BTreeSet,
     fmt::Write as _,
-    io::{IsTerminal, Read, Write, stderr, stdout},
+    io::{ErrorKind, IsTerminal, Read, Write, stderr, stdout},
     path::Path,
     process::ExitCode,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use json_patch::PatchOperation;
 use serde_json::{Value, json};
 use similar::{ChangeTag, TextDiff};
@@ -21,7 +21,7 @@ use crate::{
     config::{Config, PodSecurity},
     directory::{Directory, Source},
     manifest::{self, PodIn},
-    namespaces::{Mode, Namespace, Namespaces, OPT_IN_LABEL},
+    namespaces::{Mode, Namespace, NamespaceName, Namespaces, OPT_IN_LABEL},
     session::TenantName,
 };
 
@@ -31,46 +31,64 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, Failure> {
         config.region.clone_from(&arguments.region);
     }
     let roles = files::roles(&arguments.roles, &config).map_err(Failure::Input)?;
-    let directory = Directory::new(Source::File, roles);
-    let objects = read_objects(&arguments.filename).map_err(Failure::Input)?;
+    let directory = Directory::new(Source::File(arguments.roles.clone()), roles);
+    let source = match arguments.filename.as_path() {
+        path if path == Path::new("-") => "standard input".to_owned(),
+        path => path.display().to_string(),
+    };
+    let objects = read_objects(&arguments.filename, &source).map_err(Failure::Input)?;
     let namespaces = Assumed::read(&objects, arguments, &config).map_err(Failure::Input)?;
 
     let mut output = String::new();
     let mut refused = false;
+    let mut pods = 0;
     for object in &objects {
-        let (operations, refusal) = injected(object, arguments, &namespaces, &directory, &config)
-            .map_err(Failure::Input)?;
+        let found = PodIn::find(object);
+        pods += usize::from(found.is_some());
+        let (operations, refusal) = match &found {
+            None => (Vec::new(), None),
+            Some(found) => injected(object, found, arguments, &namespaces, &directory, &config)
+                .map_err(Failure::Input)?,
+        };
         if let Some(refusal) = refusal {
             refused = true;
             say(&format!("{}: {refusal}", manifest::title(object)));
         }
         render(object, operations, arguments, &mut output).map_err(Failure::Ours)?;
     }
-    namespaces.say_what_was_assumed();
+    if pods == 0 {
+        say(&format!("{source} holds no pod and no pod template; its objects pass as they are"));
+    }
+    namespaces.say_what_they_decided();
     if refused {
         return Ok(ExitCode::from(1));
     }
-    stdout()
-        .write_all(output.as_bytes())
-        .context("cannot write to standard output")
-        .map_err(Failure::Ours)?;
-    Ok(ExitCode::SUCCESS)
+    match stdout().write_all(output.as_bytes()) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::from(READER_GONE)),
+        Err(error) => Err(Failure::Ours(anyhow!(error).context("cannot write to standard output"))),
+    }
 }
 
 /// The operations on one object, and why it is refused, if it is.
 fn injected(
     object: &Value,
+    found: &PodIn,
     arguments: &Inject,
     namespaces: &Assumed,
     directory: &Directory,
     config: &Config,
 ) -> anyhow::Result<(Vec<PatchOperation>, Option<admission::Refusal>)> {
-    let Some(found) = PodIn::find(object) else {
-        return Ok((Vec::new(), None));
+    let namespace = match (&arguments.namespace, found.namespace()) {
+        (Some(name), _) => name.clone(),
+        (None, Some(text)) => text
+            .parse()
+            .with_context(|| format!("{}: metadata.namespace {text:?}", manifest::title(object)))?,
+        (None, None) => {
+            bail!("{} names no namespace; give one by --namespace", manifest::title(object))
+        }
     };
-    let namespace = arguments.namespace.as_deref().or(found.namespace()).with_context(|| {
-        format!("{} names no namespace; give one by --namespace", manifest::title(object))
-    })?;
+    let namespace = NamespaceName::as_str(&namespace);
     let snapshot = namespaces.snapshot(namespace);
     let (decision, operations, warnings) =
         admission::decide(&found.pod, &arguments.creator, namespace, &snapshot, directory, config);
@@ -167,6 +185,8 @@ struct Assumed {
     config: Config,
     /// Namespaces of pods that the input has no object of.
     assumed: RefCell<BTreeSet<String>>,
+    /// Namespaces of pods that did not opt in, as the input says.
+    not_opted_in: RefCell<BTreeSet<String>>,
 }
 
 impl Assumed {
@@ -176,6 +196,7 @@ impl Assumed {
             tenant: arguments.tenant.clone(),
             config: config.clone(),
             assumed: RefCell::default(),
+            not_opted_in: RefCell::default(),
         })
     }
 
@@ -189,13 +210,21 @@ impl Assumed {
                 ..Namespace::read(name, |_| None, &self.config.tenant)
             }
         });
+        if namespace.mode.is_none() {
+            self.not_opted_in.borrow_mut().insert(name.to_owned());
+        }
         if let Some(tenant) = &self.tenant {
             namespace.tenant = Ok(tenant.clone());
         }
         Namespaces::default().with(namespace)
     }
 
-    fn say_what_was_assumed(&self) {
+    fn say_what_they_decided(&self) {
+        for namespace in self.not_opted_in.borrow().iter() {
+            say(&format!(
+                "passed: namespace {namespace} did not opt in, so its pods pass as they are (the label {OPT_IN_LABEL} would say enabled or audit)"
+            ));
+        }
         for namespace in self.assumed.borrow().iter() {
             say(&format!(
                 "assumed: namespace {namespace} has the label {OPT_IN_LABEL}=enabled and enforces the Pod Security Standard restricted (a Namespace object in the input says otherwise)"
@@ -204,7 +233,7 @@ impl Assumed {
     }
 }
 
-fn read_objects(path: &Path) -> anyhow::Result<Vec<Value>> {
+fn read_objects(path: &Path, source: &str) -> anyhow::Result<Vec<Value>> {
     let text = if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
@@ -212,9 +241,9 @@ fn read_objects(path: &Path) -> anyhow::Result<Vec<Value>> {
     } else {
         files::text(path)?
     };
-    let objects = files::objects(path, &text)?;
+    let objects = files::objects(source, &text)?;
     if objects.is_empty() {
-        bail!("{} holds no object", path.display());
+        bail!("{source} holds no object");
     }
     Ok(objects)
 }
@@ -223,6 +252,9 @@ fn read_objects(path: &Path) -> anyhow::Result<Vec<Value>> {
 fn say(line: &str) {
     let _ = writeln!(stderr(), "{line}");
 }
+
+/// What a shell says of a tool that SIGPIPE ends: 128 and the signal's number.
+const READER_GONE: u8 = 141;
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -57,7 +57,12 @@ pub(super) async fn follow_namespaces(
                 .context("no API server to watch namespaces of; --namespaces FILE goes without")
                 .map_err(Failure::Ours)?;
             let (first, mut complete) = watch::channel(false);
-            tasks.spawn(watch_namespaces(client.clone(), config.tenant.clone(), snapshot, first));
+            let failed = {
+                let metrics = metrics.clone();
+                move || metrics.namespace_watch_error()
+            };
+            let rule = config.tenant.clone();
+            tasks.spawn(watch_namespaces(client.clone(), rule, snapshot, first, failed));
             tokio::spawn(async move {
                 if complete.wait_for(|complete| *complete).await.is_ok() {
                     synced.release();
@@ -111,7 +116,7 @@ async fn judge_namespaces(
 }
 
 fn read_namespaces(path: &Path, config: &Config) -> anyhow::Result<Namespaces> {
-    let objects = files::objects(path, &files::text(path)?)?;
+    let objects = files::objects(&path.display().to_string(), &files::text(path)?)?;
     let namespaces = files::namespaces(&objects, config)?;
     if namespaces.is_empty() {
         bail!("{} holds no Namespace", path.display());
@@ -125,14 +130,23 @@ pub(super) async fn follow_roles(
     wanted: watch::Receiver<HashSet<TenantName>>,
     tasks: &mut JoinSet<()>,
 ) -> Result<Handle, Failure> {
+    let Some(ssm) = config.roles.ssm.clone() else {
+        let directory = Directory::new(Source::Nowhere, HashMap::new());
+        let snapshot = Arc::new(ArcSwap::from_pointee(directory));
+        if let Some(path) = &config.roles.file {
+            let (source, followed) = (Source::File(path.clone()), Arc::clone(&snapshot));
+            let publish =
+                move |roles| followed.store(Arc::new(Directory::new(source.clone(), roles)));
+            follow_file(path, config, publish, tasks).map_err(Failure::Input)?;
+        }
+        return Ok(Handle::fixed(snapshot));
+    };
     let backup: Backup = Arc::default();
     if let Some(path) = &config.roles.file {
-        backup.store(Arc::new(files::roles(path, config).map_err(Failure::Input)?));
-        tasks.spawn(follow_file(path.clone(), config.clone(), Arc::clone(&backup)));
+        let followed = Arc::clone(&backup);
+        let publish = move |roles| followed.store(Arc::new(roles));
+        follow_file(path, config, publish, tasks).map_err(Failure::Input)?;
     }
-    let Some(ssm) = config.roles.ssm.clone() else {
-        return Ok(Handle::fixed(follow_backup(config.roles.file.is_some(), backup, tasks)));
-    };
     let shared = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let store = ParameterStore::new(&shared, &ssm);
     let (handle, keeper) = keeper::start(store, ssm, config.roles.allowed.clone(), backup, wanted);
@@ -140,48 +154,41 @@ pub(super) async fn follow_roles(
     Ok(handle)
 }
 
-/// A directory that is the file, whenever it is read anew.
-fn follow_backup(
-    is_file: bool,
-    backup: Backup,
+/// Publishes what the role file says, now and again and again; one that became wrong changes
+/// nothing.
+fn follow_file(
+    path: &Path,
+    config: &Config,
+    publish: impl Fn(HashMap<TenantName, Entry>) + Send + 'static,
     tasks: &mut JoinSet<()>,
-) -> Arc<ArcSwap<Directory>> {
-    let source = if is_file { Source::File } else { Source::Nowhere };
-    let read =
-        move |roles: &HashMap<TenantName, Entry>| Directory::new(source.clone(), roles.clone());
-    let snapshot = Arc::new(ArcSwap::from_pointee(read(&backup.load())));
-    let followed = Arc::clone(&snapshot);
+) -> anyhow::Result<()> {
+    publish(files::roles(path, config)?);
+    let (path, config) = (path.to_owned(), config.clone());
     tasks.spawn(async move {
         let mut ticks = interval(FILE_TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = String::new();
         loop {
             ticks.tick().await;
-            followed.store(Arc::new(read(&backup.load())));
-        }
-    });
-    snapshot
-}
-
-/// Reads the role file again and again; a file that is wrong changes nothing.
-async fn follow_file(path: PathBuf, config: Config, backup: Backup) {
-    let mut ticks = interval(FILE_TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = String::new();
-    loop {
-        ticks.tick().await;
-        match files::roles(&path, &config) {
-            Ok(roles) => {
-                told.clear();
-                backup.store(Arc::new(roles));
-            }
-            Err(error) => {
-                let error = format!("{error:#}");
-                if told != error {
-                    tracing::warn!(error, "the role file is wrong; going by what it said before");
-                    told = error;
+            match files::roles(&path, &config) {
+                Ok(roles) => {
+                    told.clear();
+                    publish(roles);
+                }
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    if told != error {
+                        tracing::warn!(
+                            error,
+                            "the role file is wrong; going by what it said before"
+                        );
+                        told = error;
+                    }
                 }
             }
         }
-    }
+    });
+    Ok(())
 }
 
 /// How soon a role file that changed is taken; the kubelet itself needs a minute.

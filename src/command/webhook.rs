@@ -1,28 +1,26 @@
 //! `webhook`: the server. It owns the snapshots, and lends them to the pure decision.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context, anyhow};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-    task::JoinSet,
-    time::sleep,
-};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Failure, environment, files,
+    Failure, bind, environment, files, now,
     reviews::{self, World},
-    snapshots,
+    snapshots, terminated,
 };
 use crate::{
     cli::Webhook,
     config::Config,
     directory::{Role, keeper::Handle},
     serve::{
-        Transport,
+        Limits, Transport,
         health::{self, Readiness},
         serve,
         tls::{Certificate, Files},
@@ -83,7 +81,7 @@ async fn run_async(arguments: Webhook, config: Config) -> Result<ExitCode, Failu
     let tls = certificate.server_config().context("TLS").map_err(Failure::Ours)?;
     let reviews = bind(listen).await?;
     let health = bind(health_listen).await?;
-    tasks.spawn(Arc::clone(&certificate).follow());
+    tasks.spawn(Arc::clone(&certificate).follow(now));
     let observe = move || metrics.render(observed(&certificate, &roles));
 
     let (stop, stopped) = watch::channel(false);
@@ -91,13 +89,20 @@ async fn run_async(arguments: Webhook, config: Config) -> Result<ExitCode, Failu
     let health = tokio::spawn(serve(
         health,
         Transport::Plain,
+        Limits::default(),
         health_router,
         until(stopped.clone()),
         HEALTH_GRACE,
     ));
     let transport = Transport::Tls(TlsAcceptor::from(Arc::new(tls)));
-    let reviews =
-        tokio::spawn(serve(reviews, transport, reviews::router(state), until(stopped), GRACE));
+    let reviews = tokio::spawn(serve(
+        reviews,
+        transport,
+        Limits::default(),
+        reviews::router(state),
+        until(stopped),
+        GRACE,
+    ));
     tracing::info!(%listen, %health_listen, "serving");
 
     tokio::select! {
@@ -119,8 +124,9 @@ async fn run_async(arguments: Webhook, config: Config) -> Result<ExitCode, Failu
 
 fn observed(certificate: &Certificate, roles: &Handle) -> Observed {
     let mut states = [("known", 0), ("missing", 0), ("unreachable", 0), ("unusable", 0)];
-    for (_, role) in roles.snapshot().iter() {
-        let index = match role {
+    let snapshot = roles.snapshot();
+    for (_, entry) in snapshot.iter() {
+        let index = match *entry.role {
             Role::Known(_) => 0,
             Role::NotFound => 1,
             Role::Unreachable(_) => 2,
@@ -129,34 +135,21 @@ fn observed(certificate: &Certificate, roles: &Handle) -> Observed {
         states[index].1 += 1;
     }
     let (taken, unusable) = certificate.reloads();
+    let served = || snapshot.iter().filter(|(_, entry)| matches!(*entry.role, Role::Known(_)));
+    let since_1970 = |at: SystemTime| at.duration_since(UNIX_EPOCH).ok();
     Observed {
+        certificate_expiry: certificate.ends().and_then(since_1970).map(|since| since.as_secs()),
         certificate_reloads: [("taken", taken), ("unusable", unusable)],
+        oldest_role: served().filter_map(|(_, entry)| entry.learnt).min().map(|at| at.elapsed()),
         role_calls: roles.calls().collect(),
         roles: states.to_vec(),
+        roles_from_file: served().filter(|(_, entry)| entry.learnt.is_none()).count(),
     }
-}
-
-async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}"))
-        .map_err(Failure::Ours)
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {
     // A sender that is gone is a stop as well.
     let _ = stopped.wait_for(|stopped| *stopped).await;
-}
-
-async fn terminated() -> Result<(), Failure> {
-    let wait_for = |kind| signal(kind).context("cannot wait for signals").map_err(Failure::Ours);
-    let mut terminate = wait_for(SignalKind::terminate())?;
-    let mut interrupt = wait_for(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }
 
 /// For what is in flight: a review ends within 3 s of its body, and bodies are small.

@@ -1,6 +1,7 @@
 //! Which pods are agents, and what each kind is given.
 
-use super::{Glob, Selector, reader::Section};
+use super::{COMPONENT_LABEL, Glob, SANDBOX_LABEL, Selector, reader::Section};
+use crate::session::StartGate;
 
 /// A kind of agent pod: how it is recognised and what it gets.
 #[derive(Clone, Debug)]
@@ -38,15 +39,6 @@ pub enum SessionSource {
     PodUid,
 }
 
-/// What the sidecar waits for before the agent's containers start.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum StartGate {
-    /// The first credentials are there.
-    Credentials,
-    /// The sidecar listens.
-    Listening,
-}
-
 /// What a component looks at.
 pub trait Pod {
     fn creator(&self) -> &str;
@@ -69,15 +61,6 @@ impl Component {
     }
 }
 
-impl StartGate {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Credentials => "credentials",
-            Self::Listening => "listening",
-        }
-    }
-}
-
 pub(super) fn read(root: &mut Section<'_>) -> Vec<Component> {
     let Some(sections) = root.sections("components") else {
         return defaults();
@@ -92,7 +75,7 @@ pub(super) fn read(root: &mut Section<'_>) -> Vec<Component> {
             fenced: section.truth("fenced"),
             credentials: section.choice("credentials", Credentials::Sidecar, CREDENTIALS),
             session: section.choice("session", SessionSource::CreatorOrUid, SESSION_SOURCES),
-            start_gate: section.choice("startGate", StartGate::Credentials, START_GATES),
+            start_gate: section.parsed("startGate", StartGate::Credentials),
         };
         judge(&component, &components, &section);
         section.close();
@@ -143,10 +126,11 @@ fn is_plain(name: &str) -> bool {
 
 fn defaults() -> Vec<Component> {
     let labels = |texts: &[&str]| texts.iter().filter_map(|text| text.parse().ok()).collect();
+    let of_component = |value: &str| format!("{COMPONENT_LABEL}={value}");
     vec![
         Component {
             name: "dispatcher".to_owned(),
-            selectors: labels(&["fab.nanohype.dev/component=dispatcher"]),
+            selectors: labels(&[&of_component("dispatcher")]),
             service_accounts: vec![Glob::new("fab")],
             creators: Vec::new(),
             fenced: false,
@@ -167,9 +151,9 @@ fn defaults() -> Vec<Component> {
         Component {
             name: "runtime".to_owned(),
             selectors: labels(&[
-                "fab.nanohype.dev/component=runtime",
+                &of_component("runtime"),
                 "app.kubernetes.io/component=agent-sandbox",
-                "agents.nanohype.dev/agentsandbox",
+                SANDBOX_LABEL,
             ]),
             service_accounts: Vec::new(),
             creators: Vec::new(),
@@ -192,5 +176,3 @@ const SESSION_SOURCES: &[(&str, SessionSource)] = &[
     ("pod-uid", SessionSource::PodUid),
     ("pod-name", SessionSource::PodName),
 ];
-const START_GATES: &[(&str, StartGate)] =
-    &[("credentials", StartGate::Credentials), ("listening", StartGate::Listening)];

@@ -6,10 +6,14 @@ use serde_json::{Map, Value};
 
 /// One thing that is wrong, and where: `components[1].credentials: ...`.
 #[derive(Debug)]
-pub struct Problem {
-    pub(super) place: String,
+struct Problem {
+    place: String,
     rule: String,
 }
+
+/// Everything that is wrong with a file.
+#[derive(Debug)]
+pub struct Problems(Vec<Problem>);
 
 #[derive(Default)]
 pub(super) struct Reader {
@@ -17,15 +21,40 @@ pub(super) struct Reader {
 }
 
 /// A mapping that is being read. What nobody took when it is closed is an unknown key.
-pub(super) struct Section<'r> {
+pub(crate) struct Section<'r> {
     reader: &'r Reader,
     place: String,
     entries: Map<String, Value>,
 }
 
-impl Problem {
-    pub(super) fn syntax(error: &serde_saphyr::Error) -> Self {
-        Self { place: "the file".to_owned(), rule: format!("is not YAML: {error}") }
+/// What `read` makes of a file's text, if it finds no problem.
+pub(crate) fn parse<T>(text: &str, read: impl FnOnce(Section<'_>) -> T) -> Result<T, Problems> {
+    let value = if text.trim().is_empty() {
+        Value::Null
+    } else {
+        serde_saphyr::from_str(text).map_err(|error| {
+            let rule = format!("is not YAML: {error}");
+            Problems(vec![Problem { place: "the file".to_owned(), rule }])
+        })?
+    };
+    let reader = Reader::default();
+    let parsed = read(reader.root(value));
+    match reader.problems.into_inner() {
+        problems if problems.is_empty() => Ok(parsed),
+        problems => Err(Problems(problems)),
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// One problem a line.
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{problem}")?;
+        }
+        Ok(())
     }
 }
 
@@ -38,10 +67,6 @@ impl fmt::Display for Problem {
 impl Reader {
     pub(super) fn root(&self, value: Value) -> Section<'_> {
         self.open(String::new(), value)
-    }
-
-    pub(super) fn into_problems(self) -> Vec<Problem> {
-        self.problems.into_inner()
     }
 
     fn open(&self, place: String, value: Value) -> Section<'_> {
@@ -64,15 +89,20 @@ impl Reader {
 
 impl<'r> Section<'r> {
     /// Says that `key` breaks `rule`; an empty key means the section itself.
-    pub(super) fn problem(&self, key: &str, rule: impl fmt::Display) {
+    pub(crate) fn problem(&self, key: &str, rule: impl fmt::Display) {
         self.reader.problem(self.at(key), rule);
     }
 
     /// Each key that was not taken is unknown.
-    pub(super) fn close(self) {
+    pub(crate) fn close(self) {
         for key in self.entries.keys() {
             self.reader.problem(self.at(key), "unknown key; remove it or correct its spelling");
         }
+    }
+
+    /// Whether the key is there, also with an empty value.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
     }
 
     /// A value by the `FromStr` of its noun; a number counts as its digits.
@@ -184,7 +214,7 @@ impl<'r> Section<'r> {
     }
 
     /// A mapping whose keys are the user's own.
-    pub(super) fn pairs(&mut self, key: &str) -> Vec<(String, String)> {
+    pub(crate) fn pairs(&mut self, key: &str) -> Vec<(String, String)> {
         let section = self.section(key);
         let mut pairs = Vec::with_capacity(section.entries.len());
         for (name, value) in &section.entries {

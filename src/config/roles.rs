@@ -21,8 +21,8 @@ pub struct Ssm {
     pub region: Option<Region>,
     /// None: AWS's.
     pub endpoint: Option<String>,
-    /// How many calls a second the background may make. An account has 40 a second for all
-    /// GetParameter calls of all its programs.
+    /// How many calls a second this process may make, half of them for look-ups of waiting
+    /// reviews. An account has 40 a second for all GetParameter calls of all its programs.
     /// <https://docs.aws.amazon.com/general/latest/gr/ssm.html>
     pub calls_per_second: u32,
     /// How old an ARN may get before it is asked for again.

@@ -1,95 +1,39 @@
 //! The static role file: `roles: {<tenant>: <arn>}`.
 
-use std::{collections::HashMap, fmt};
-
-use serde_json::Value;
+use std::collections::HashMap;
 
 use super::{Entry, Role, Unusable};
 use crate::{
-    config::Allowed,
-    session::{NotARoleArn, NotATenant, TenantName},
+    config::{self, Allowed, Problems},
+    session::TenantName,
 };
 
-/// Everything that is wrong with a role file, one problem a line.
-#[derive(Debug)]
-pub struct NotARoleFile(Vec<Problem>);
-
-#[derive(Debug)]
-enum Problem {
-    Arn(String, NotARoleArn),
-    NotAllowed(String, &'static str),
-    Shape,
-    Syntax(Box<serde_saphyr::Error>),
-    Tenant(String, NotATenant),
-    Text(String),
-    UnknownKey(String),
-}
-
 /// Reads the file's text, in full or not at all.
-pub fn parse(text: &str, allowed: &Allowed) -> Result<HashMap<TenantName, Entry>, NotARoleFile> {
-    let value: Value = serde_saphyr::from_str(text)
-        .map_err(|error| NotARoleFile(vec![Problem::Syntax(Box::new(error))]))?;
-    let Value::Object(mut root) = value else {
-        return Err(NotARoleFile(vec![Problem::Shape]));
-    };
-    let entries = match root.shift_remove("roles") {
-        Some(Value::Object(entries)) => entries,
-        Some(Value::Null) => serde_json::Map::new(),
-        _ => return Err(NotARoleFile(vec![Problem::Shape])),
-    };
-    let mut problems: Vec<Problem> =
-        root.into_iter().map(|(key, _)| Problem::UnknownKey(key)).collect();
-    let mut roles = HashMap::with_capacity(entries.len());
-    for (tenant, value) in entries {
-        match entry(&tenant, &value, allowed) {
-            Ok((tenant, role)) => {
-                roles.insert(tenant, role.into());
-            }
-            Err(problem) => problems.push(problem),
+pub fn parse(text: &str, allowed: &Allowed) -> Result<HashMap<TenantName, Entry>, Problems> {
+    config::parse(text, |mut root| {
+        if !root.has("roles") {
+            root.problem("roles", "is missing; want a mapping {<tenant>: <role ARN>}");
         }
-    }
-    if problems.is_empty() { Ok(roles) } else { Err(NotARoleFile(problems)) }
-}
-
-fn entry(tenant: &str, value: &Value, allowed: &Allowed) -> Result<(TenantName, Role), Problem> {
-    let name: TenantName =
-        tenant.parse().map_err(|rule| Problem::Tenant(tenant.to_owned(), rule))?;
-    let text = value.as_str().ok_or_else(|| Problem::Text(tenant.to_owned()))?;
-    match Role::judge(text, allowed) {
-        Role::Unusable(Unusable::Malformed(rule)) => Err(Problem::Arn(tenant.to_owned(), rule)),
-        Role::Unusable(Unusable::NotAllowed { list }) => {
-            Err(Problem::NotAllowed(tenant.to_owned(), list))
+        let mut roles = HashMap::new();
+        for (tenant, arn) in root.pairs("roles") {
+            let problem = match (tenant.parse::<TenantName>(), Role::judge(&arn, allowed)) {
+                (Err(rule), _) => format!("not a tenant: {rule}"),
+                (_, Role::Unusable(Unusable::Malformed(rule))) => {
+                    format!("not the ARN of a role: {rule}")
+                }
+                (_, Role::Unusable(Unusable::NotAllowed { list })) => {
+                    format!("the config's roles.allow.{list} does not have this role")
+                }
+                (Ok(tenant), role) => {
+                    roles.insert(tenant, role.into());
+                    continue;
+                }
+            };
+            root.problem(&format!("roles.{tenant}"), problem);
         }
-        role => Ok((name, role)),
-    }
-}
-
-impl std::error::Error for NotARoleFile {}
-
-impl fmt::Display for NotARoleFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
-            let separator = if index == 0 { "" } else { "\n" };
-            write!(f, "{separator}{problem}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Arn(tenant, rule) => write!(f, "roles.{tenant}: not the ARN of a role: {rule}"),
-            Self::NotAllowed(tenant, list) => {
-                write!(f, "roles.{tenant}: the config's roles.allow.{list} does not have this role")
-            }
-            Self::Shape => write!(f, "want a mapping `roles: {{<tenant>: <role ARN>}}`"),
-            Self::Syntax(error) => write!(f, "not YAML: {error}"),
-            Self::Tenant(tenant, rule) => write!(f, "roles.{tenant}: not a tenant: {rule}"),
-            Self::Text(tenant) => write!(f, "roles.{tenant}: want the ARN of a role, as text"),
-            Self::UnknownKey(key) => write!(f, "{key}: unknown key; only `roles` is read"),
-        }
-    }
+        root.close();
+        roles
+    })
 }
 
 #[cfg(test)]

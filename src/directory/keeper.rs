@@ -149,7 +149,7 @@ struct Keeper<P> {
     backup: Backup,
     snapshot: Arc<ArcSwap<Directory>>,
     calls: Arc<Calls>,
-    known: HashMap<TenantName, Known>,
+    known: HashMap<TenantName, Entry>,
     /// When which tenant is to be asked for.
     due: Agenda,
     /// Until when what was learnt of a tenant is believed, where that is not for long.
@@ -172,12 +172,6 @@ struct Keeper<P> {
 struct Answered {
     tenants: Vec<TenantName>,
     answer: Result<Vec<Published>, Failure>,
-}
-
-struct Known {
-    entry: Entry,
-    /// When the publisher said so. None: the backup says so.
-    since: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -231,7 +225,7 @@ impl<P: Publisher> Keeper<P> {
     }
 
     fn wait(&mut self, tenant: TenantName, review: oneshot::Sender<()>) {
-        if self.known.get(&tenant).is_some_and(|known| known.entry.believed) {
+        if self.known.get(&tenant).is_some_and(|known| known.believed) {
             // A review whose deadline came first no longer listens.
             let _ = review.send(());
             return;
@@ -248,7 +242,7 @@ impl<P: Publisher> Keeper<P> {
         let mut changed = false;
         while let Some(tenant) = self.doubt.pop_until(now) {
             if let Some(known) = self.known.get_mut(&tenant) {
-                known.entry.believed = false;
+                known.believed = false;
                 changed = true;
             }
         }
@@ -315,9 +309,7 @@ impl<P: Publisher> Keeper<P> {
         }
         let soon = self.due.until(now + self.ssm.refresh.mul_f64(JITTER)).filter(|(at, tenant)| {
             let ahead = || {
-                self.known
-                    .get(tenant)
-                    .is_some_and(|known| matches!(*known.entry.role, Role::Known(_)))
+                self.known.get(tenant).is_some_and(|known| matches!(*known.role, Role::Known(_)))
             };
             !self.alone.contains(tenant) && !batch.contains(tenant) && (*at <= now || ahead())
         });
@@ -411,7 +403,7 @@ impl<P: Publisher> Keeper<P> {
             }
             Role::Unreachable(_) => (Some(UNREACHABLE), jittered(UNANSWERED)),
         };
-        if self.known.get(&tenant).is_none_or(|known| *known.entry.role != role) {
+        if self.known.get(&tenant).is_none_or(|known| *known.role != role) {
             match &role {
                 Role::Known(role) => tracing::info!(%tenant, %role, "role of tenant"),
                 Role::NotFound => tracing::warn!(%tenant, "no role is published for tenant"),
@@ -423,14 +415,14 @@ impl<P: Publisher> Keeper<P> {
                 }
             }
         }
-        self.remember(tenant.clone(), Known { entry: role.into(), since: Some(now) });
+        self.remember(tenant.clone(), Entry { learnt: Some(now.into_std()), ..role.into() });
         self.due.put(tenant.clone(), now + again);
         if let Some(believed) = believed {
             self.doubt.put(tenant, now + believed);
         }
     }
 
-    fn remember(&mut self, tenant: TenantName, known: Known) {
+    fn remember(&mut self, tenant: TenantName, known: Entry) {
         self.doubt.remove(&tenant);
         self.known.insert(tenant, known);
     }
@@ -448,9 +440,9 @@ impl<P: Publisher> Keeper<P> {
     /// What is known stays until it is stale; then the backup speaks, if it can.
     fn unanswered(&mut self, tenants: Vec<TenantName>, cause: Cause, now: Instant) {
         for tenant in tenants {
-            let fresh = |known: &Known| {
-                matches!(*known.entry.role, Role::Known(_))
-                    && known.since.is_some_and(|since| now < since + self.ssm.stale)
+            let fresh = |known: &Entry| {
+                matches!(*known.role, Role::Known(_))
+                    && known.learnt.is_some_and(|learnt| now.into_std() < learnt + self.ssm.stale)
             };
             if self.known.get(&tenant).is_some_and(fresh) {
                 self.due.put(tenant, now + jittered(UNANSWERED));
@@ -459,7 +451,7 @@ impl<P: Publisher> Keeper<P> {
             let backup = self.backup.load().get(&tenant).cloned();
             match backup {
                 Some(entry) => {
-                    self.remember(tenant.clone(), Known { entry, since: None });
+                    self.remember(tenant.clone(), entry);
                     self.due.put(tenant, now + jittered(UNANSWERED));
                 }
                 None => self.retry_or_give_up(tenant, cause, now),
@@ -485,7 +477,7 @@ impl<P: Publisher> Keeper<P> {
     fn release(&mut self) {
         let known = &self.known;
         self.waiting.retain(|tenant, waiting| {
-            if !known.get(tenant).is_some_and(|known| known.entry.believed) {
+            if !known.get(tenant).is_some_and(|known| known.believed) {
                 return true;
             }
             for review in waiting.reviews.drain(..) {
@@ -497,10 +489,8 @@ impl<P: Publisher> Keeper<P> {
     }
 
     fn publish(&self) {
-        let entries =
-            self.known.iter().map(|(tenant, known)| (tenant.clone(), known.entry.clone()));
         let source = Source::Ssm(self.ssm.parameter.clone());
-        self.snapshot.store(Arc::new(Directory::new(source, entries.collect())));
+        self.snapshot.store(Arc::new(Directory::new(source, self.known.clone())));
     }
 }
 
@@ -669,6 +659,13 @@ mod tests {
         }
     }
 
+    /// How long ago SSM said which role the tenant has. None: a file says it.
+    fn age(kept: &Kept) -> Option<Duration> {
+        let snapshot = kept.handle.snapshot();
+        let (_, entry) = snapshot.iter().next().unwrap();
+        entry.learnt.map(|learnt| Instant::now().into_std() - learnt)
+    }
+
     fn known(name: &str) -> Option<Role> {
         Some(Role::Known(arn(name).parse().unwrap()))
     }
@@ -818,6 +815,7 @@ mod tests {
         kept.store.fail(Some(unreachable(Cause::Throttled)));
         sleep(Duration::from_secs(86_000)).await;
         assert_eq!(kept.role("acme"), known("acme"));
+        assert!(age(&kept).unwrap() > Duration::from_secs(85_000), "it is as old as its answer");
         let asked = kept.store.calls().len();
         assert!(asked < 86_000 / 5, "{asked} calls while nobody answers");
         sleep(Duration::from_secs(1000)).await;
@@ -870,6 +868,7 @@ mod tests {
         kept.want(["acme".to_owned()]);
         sleep(Duration::from_secs(10)).await;
         assert_eq!(kept.role("acme"), known("backup"));
+        assert_eq!(age(&kept), None);
         kept.backup.store(Arc::new(role("changed")));
         sleep(Duration::from_secs(60)).await;
         assert_eq!(kept.role("acme"), known("changed"));
@@ -877,6 +876,7 @@ mod tests {
         kept.store.fail(None);
         sleep(Duration::from_secs(60)).await;
         assert_eq!(kept.role("acme"), known("published"));
+        assert!(age(&kept).is_some());
     }
 
     #[tokio::test(start_paused = true)]

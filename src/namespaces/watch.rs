@@ -18,17 +18,19 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{Namespace, Namespaces, OPT_IN_LABEL};
-use crate::{config::TenantRule, session::is_dns_label};
+use super::{Namespace, NamespaceName, Namespaces, OPT_IN_LABEL};
+use crate::config::TenantRule;
 
 type Metadata = PartialObjectMeta<KubernetesNamespace>;
 
-/// Watches until the process ends. The first complete list makes `synced` true.
+/// Watches until the process ends. The first complete list makes `synced` true; each call that
+/// fails is told to `failed`.
 pub async fn watch(
     client: kube::Client,
     rule: TenantRule,
     snapshot: watch::Sender<Arc<Namespaces>>,
     synced: watch::Sender<bool>,
+    failed: impl Fn(),
 ) {
     let api: Api<Metadata> = Api::all(client);
     let selector = watcher::Config::default().labels(&format!("{OPT_IN_LABEL} in (audit,enabled)"));
@@ -59,6 +61,7 @@ pub async fn watch(
                 false
             }
             Err(error) => {
+                failed();
                 if !broken {
                     tracing::warn!(%error, "the watch of namespaces broke; serving what is known");
                     broken = true;
@@ -112,7 +115,7 @@ impl Lookup {
     /// The namespace, opted in or not. None: it does not exist, or nobody could say so in time.
     pub async fn find(&self, name: &str, deadline: Instant) -> Option<Namespace> {
         let asked = Instant::now();
-        let api = self.api.as_ref().filter(|_| is_dns_label(name))?;
+        let api = self.api.as_ref().filter(|_| name.parse::<NamespaceName>().is_ok())?;
         if let Some(namespace) = self.wait(name, deadline.min(Instant::now() + WAIT)).await {
             return Some(namespace);
         }
@@ -180,3 +183,220 @@ const PER_SECOND: u32 = 5;
 const CALL: Duration = Duration::from_secs(1);
 const REMEMBERED: Duration = Duration::from_secs(5);
 const WAIT: Duration = Duration::from_millis(300);
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{
+            Mutex as StdMutex,
+            atomic::{AtomicU64, Ordering},
+        },
+    };
+
+    use hyper::{Request, Response, Uri};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::{config::Config, namespaces::Mode};
+
+    /// An API server's side: the namespaces that it has, and who was asked for.
+    #[derive(Clone, Default)]
+    struct Server(Arc<StdMutex<State>>);
+
+    #[derive(Default)]
+    struct State {
+        namespaces: HashMap<String, Value>,
+        asked: Vec<String>,
+        hangs: bool,
+        fails: bool,
+    }
+
+    impl Server {
+        fn client(&self) -> kube::Client {
+            let server = self.clone();
+            let answer = move |request: Request<Body>| {
+                let server = server.clone();
+                async move { Ok::<_, Infallible>(server.answer(request.uri()).await) }
+            };
+            kube::Client::new(tower::service_fn(answer), "default")
+        }
+
+        async fn answer(&self, uri: &Uri) -> Response<Body> {
+            let name = uri.path().strip_prefix("/api/v1/namespaces").unwrap();
+            let name = name.trim_start_matches('/').to_owned();
+            let watches = uri.query().is_some_and(|query| query.contains("watch=true"));
+            let hangs = self.0.lock().unwrap().hangs || watches;
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            let mut state = self.0.lock().unwrap();
+            state.asked.push(name.clone());
+            let (status, body) = match state.namespaces.get(&name) {
+                _ if state.fails => (500, status(500)),
+                None if name.is_empty() => {
+                    let items: Vec<&Value> = state.namespaces.values().collect();
+                    (
+                        200,
+                        json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": {"resourceVersion": "1"}, "items": items}),
+                    )
+                }
+                None => (404, status(404)),
+                Some(namespace) => (200, namespace.clone()),
+            };
+            Response::builder()
+                .status(status)
+                .body(Body::from(body.to_string().into_bytes()))
+                .unwrap()
+        }
+
+        fn create(&self, name: &str, labels: &Value) {
+            let namespace = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": name, "labels": labels}});
+            self.0.lock().unwrap().namespaces.insert(name.to_owned(), namespace);
+        }
+
+        /// The names that were asked for since the last time.
+        fn asked(&self) -> Vec<String> {
+            std::mem::take(&mut self.0.lock().unwrap().asked)
+        }
+    }
+
+    fn status(code: u16) -> Value {
+        let reason = if code == 404 { "NotFound" } else { "InternalError" };
+        json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "message": "", "reason": reason, "code": code})
+    }
+
+    fn enabled() -> Value {
+        json!({OPT_IN_LABEL: "enabled"})
+    }
+
+    struct Asking {
+        server: Server,
+        lookup: Lookup,
+        snapshot: watch::Sender<Arc<Namespaces>>,
+    }
+
+    impl Asking {
+        fn new() -> Self {
+            let server = Server::default();
+            let (snapshot, namespaces) = watch::channel(Arc::default());
+            let lookup = Lookup::new(Some(server.client()), Config::default().tenant, namespaces);
+            Self { server, lookup, snapshot }
+        }
+
+        /// As a review does that has three seconds.
+        async fn find(&self, name: &str) -> Option<Namespace> {
+            self.lookup.find(name, Instant::now() + Duration::from_secs(3)).await
+        }
+
+        /// How many calls it takes to look all of them up at once.
+        async fn calls_for(&self, names: impl Iterator<Item = String>) -> usize {
+            let names: Vec<String> = names.collect();
+            let finds = names.iter().map(|name| self.find(name));
+            let found = futures_util::future::join_all(finds).await;
+            assert!(found.iter().all(Option::is_none));
+            self.server.asked().len()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn invented_names_are_asked_for_ten_at_once_and_five_a_second() {
+        let asking = Asking::new();
+        let names = |round: &'static str| (0..50).map(move |n| format!("{round}-{n}"));
+        // By the end of the wait for the watch the bucket is full anyway.
+        assert_eq!(asking.calls_for(names("a")).await, 10);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(asking.calls_for(names("b")).await, 5);
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(asking.calls_for(names("c")).await, 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_is_none_is_not_asked_for() {
+        let asking = Asking::new();
+        let names = ["", "A", "a.b", "../pods", "a/b", "a?watch=true", &"a".repeat(64)];
+        assert_eq!(asking.calls_for(names.into_iter().map(str::to_owned)).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_exist_is_asked_for_once_in_five_seconds() {
+        let asking = Asking::new();
+        let one = || std::iter::repeat_n("ghost".to_owned(), 20);
+        assert_eq!(asking.calls_for(one()).await, 1, "together");
+        assert_eq!(asking.calls_for(one()).await, 0, "soon after");
+        sleep(REMEMBERED).await;
+        assert_eq!(asking.calls_for(one()).await, 1, "later");
+        // A namespace that was created in between is found no later than that.
+        asking.server.create("ghost", &enabled());
+        assert_eq!(asking.find("ghost").await, None);
+        sleep(REMEMBERED).await;
+        assert_eq!(asking.find("ghost").await.unwrap().mode, Some(Mode::Enabled));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_opted_in_is_remembered_and_who_did_not_is_not_believed_later() {
+        let asking = Asking::new();
+        asking.server.create("in", &enabled());
+        asking.server.create("out", &json!({}));
+        for name in ["in", "out"] {
+            let mode = (name == "in").then_some(Mode::Enabled);
+            assert_eq!(asking.find(name).await.unwrap().mode, mode, "{name}");
+        }
+        assert_eq!(asking.server.asked(), ["in", "out"]);
+        assert_eq!(asking.find("in").await.unwrap().mode, Some(Mode::Enabled));
+        assert_eq!(asking.find("out").await, None, "it may have opted in since");
+        assert_eq!(asking.server.asked(), [""; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_watch_brings_in_time_is_not_asked_for() {
+        let asking = Asking::new();
+        let label = |key: &str| (key == OPT_IN_LABEL).then_some("enabled");
+        let namespace = Namespace::read("late", label, &Config::default().tenant);
+        let snapshot = asking.snapshot.clone();
+        tokio::spawn(async move {
+            sleep(WAIT / 2).await;
+            snapshot.send_replace(Arc::new([namespace].into_iter().collect()));
+        });
+        assert_eq!(asking.find("late").await.unwrap().mode, Some(Mode::Enabled));
+        assert_eq!(asking.server.asked(), [""; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_longer_than_its_deadline() {
+        let asking = Asking::new();
+        asking.server.0.lock().unwrap().hangs = true;
+        let before = Instant::now();
+        // The second is behind the first, whose call takes a second.
+        let deadline = before + Duration::from_millis(900);
+        let finds = ["a", "b"].map(|name| asking.lookup.find(name, deadline));
+        assert_eq!(futures_util::future::join_all(finds).await, [None, None]);
+        assert!(before.elapsed() <= Duration::from_millis(901), "{:?}", before.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_watch_is_counted_and_goes_on() {
+        let server = Server::default();
+        server.create("in", &enabled());
+        server.0.lock().unwrap().fails = true;
+        let errors = Arc::new(AtomicU64::new(0));
+        let (snapshot, namespaces) = watch::channel(Arc::default());
+        let (synced, mut complete) = watch::channel(false);
+        let failed = {
+            let errors = Arc::clone(&errors);
+            move || {
+                errors.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let rule = Config::default().tenant;
+        tokio::spawn(watch(server.client(), rule, snapshot, synced, failed));
+        sleep(Duration::from_secs(30)).await;
+        assert!(errors.load(Ordering::Relaxed) > 1);
+        assert!(!*complete.borrow());
+        server.0.lock().unwrap().fails = false;
+        complete.wait_for(|complete| *complete).await.unwrap();
+        assert!(namespaces.borrow().find("in").is_some());
+    }
+}

@@ -7,15 +7,17 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use rustls::{
-    ServerConfig,
+    CertificateError, Error, RootCertStore, ServerConfig,
+    client::verify_server_cert_signed_by_trust_anchor,
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{ClientHello, ResolvesServerCert},
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
+    server::{ClientHello, ParsedCertificate, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use tokio::time::{MissedTickBehavior, interval};
@@ -41,6 +43,7 @@ struct Loaded {
     certificate: Vec<u8>,
     key: Secret,
     certified: Arc<CertifiedKey>,
+    ends: Option<SystemTime>,
 }
 
 /// Bytes of a private key, for comparison only.
@@ -87,12 +90,19 @@ impl Certificate {
 
     /// Reads the files again and again, and takes a new pair that is sound. The kubelet swaps
     /// a symlink above them, which no watch of the files themselves sees.
-    pub async fn follow(self: Arc<Self>) {
+    pub async fn follow(self: Arc<Self>, now: impl Fn() -> SystemTime) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failing = false;
+        let mut told = None;
         loop {
             ticks.tick().await;
+            if let Some(ended) = self.ends().filter(|ends| *ends < now() && told != Some(*ends)) {
+                told = Some(ended);
+                let file = self.files.certificate.display();
+                let ended = Timestamp::try_from(ended).unwrap_or_default();
+                tracing::error!(%file, %ended, "the serving certificate has ended; API servers do not take it");
+            }
             let reader = Arc::clone(&self);
             let Ok(loaded) =
                 tokio::task::spawn_blocking(move || read(&reader.files, &reader.provider)).await
@@ -118,6 +128,11 @@ impl Certificate {
                 Err(_) => {}
             }
         }
+    }
+
+    /// When what is served ends, if it says so.
+    pub fn ends(&self) -> Option<SystemTime> {
+        self.current.load().ends
     }
 
     /// New pairs that were taken, and spells in which the files held none.
@@ -154,11 +169,31 @@ fn read(files: &Files, provider: &CryptoProvider) -> Result<Loaded, NotACertific
     let certified = CertifiedKey::from_der(chain, private, provider).map_err(|rule| {
         NotACertificate::Pair { certificate: certificate.clone(), key: key.clone(), rule }
     })?;
+    let ends = certified.end_entity_cert().ok().and_then(|leaf| ends(leaf, provider));
     Ok(Loaded {
+        ends,
         certificate: certificate_bytes,
         key: Secret(key_bytes),
         certified: Arc::new(certified),
     })
+}
+
+/// When a certificate ends: the library has no accessor, but asked whether it holds at the end
+/// of time, it says since when not.
+fn ends(leaf: &CertificateDer<'_>, provider: &CryptoProvider) -> Option<SystemTime> {
+    let judged = verify_server_cert_signed_by_trust_anchor(
+        &ParsedCertificate::try_from(leaf).ok()?,
+        &RootCertStore::empty(),
+        &[],
+        UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX)),
+        provider.signature_verification_algorithms.all,
+    );
+    match judged {
+        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+            UNIX_EPOCH.checked_add(Duration::from_secs(not_after.as_secs()))
+        }
+        _ => None,
+    }
 }
 
 /// An error and its causes in one line.

@@ -14,6 +14,12 @@ pub struct SessionDuration(u16);
 )]
 pub struct NotASessionDuration;
 
+impl SessionDuration {
+    pub fn seconds(self) -> u16 {
+        self.0
+    }
+}
+
 impl Default for SessionDuration {
     fn default() -> Self {
         Self(MAX)

@@ -1,13 +1,16 @@
 //! The variables between the webhook and the sidecar, both directions.
 //!
 //! Their names are spelled here and nowhere else. The webhook writes [`variables`], and beside
-//! them for the sidecar alone [`PORT`], [`START_GATE`] and [`TOKEN_FILE`]; the
-//! kubelet fills the pod's own fields in and expands `$(NAME)`; the sidecar reads the result
-//! with [`read`], which accepts nothing that [`variables`] could not have written.
+//! them for the sidecar alone [`serving_variables`]; the kubelet fills the pod's own fields in
+//! and expands `$(NAME)`; the sidecar reads the result with [`read`] and [`read_serving`],
+//! which accept nothing that the webhook could not have written.
+
+use std::path::PathBuf;
 
 use super::{
-    NotARoleArn, NotASessionDuration, NotASessionName, NotASourceIdentity, NotATenant, RoleArn,
-    Session, SessionId, SessionName, SourceIdentity, TenantName,
+    KnownSession, NotARoleArn, NotASessionDuration, NotASessionName, NotASourceIdentity,
+    NotAStartGate, NotATenant, RoleArn, Session, SessionId, SessionName, SourceIdentity, StartGate,
+    TenantName,
 };
 
 /// One environment variable of a container.
@@ -23,6 +26,28 @@ pub enum Value {
     Field(&'static str),
     /// Text. A `$(NAME)` in it is expanded by the kubelet from variables that stand before.
     Text(String),
+}
+
+/// How one sidecar serves, which is of no concern to its session.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Serving {
+    /// Of the pod's loopback.
+    pub port: u16,
+    pub start_gate: StartGate,
+    /// Where clients find the token that opens the endpoint.
+    pub token_file: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NotServing {
+    #[error("{0} is not set")]
+    Absent(&'static str),
+    #[error("{PORT} is not a port above 1023")]
+    Port,
+    #[error("{START_GATE} is malformed")]
+    StartGate(#[source] NotAStartGate),
+    #[error("{TOKEN_FILE} is not an absolute path")]
+    TokenFile,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -63,31 +88,57 @@ pub fn variables(session: &Session) -> [Variable; 5] {
 }
 
 /// The session of this process, from its environment.
-pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Session, NotASession> {
+pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<KnownSession, NotASession> {
     let required = |name| variable(name).ok_or(NotASession::Absent(name));
     let role: RoleArn = required(ROLE_ARN)?.parse().map_err(NotASession::RoleArn)?;
-    let id: SessionName = required(ID)?.parse().map_err(NotASession::SessionName)?;
+    let name: SessionName = required(ID)?.parse().map_err(NotASession::SessionName)?;
     let tenant: TenantName = required(TENANT)?.parse().map_err(NotASession::Tenant)?;
     let found: SourceIdentity = required(IDENTITY)?.parse().map_err(NotASession::Identity)?;
     let duration = required(DURATION)?.parse().map_err(NotASession::Duration)?;
-    let computed = SourceIdentity::of(&tenant, &id);
+    let session = KnownSession { tenant, name, role, duration };
+    let computed = session.source_identity();
     if found != computed {
         return Err(NotASession::Mismatch { found, computed });
     }
-    Ok(Session { tenant, id: SessionId::Known(id), role, duration })
+    Ok(session)
 }
 
-/// The port on which the sidecar serves, where the file with its clients' token is, and what
-/// it waits for before the agent starts: of one sidecar, not of the session.
-pub const PORT: &str = "FAB_SESSION_PORT";
-pub const START_GATE: &str = "FAB_SESSION_START_GATE";
-pub const TOKEN_FILE: &str = "FAB_SESSION_TOKEN_FILE";
+/// What `serving` looks like in the sidecar's container.
+pub fn serving_variables(serving: &Serving) -> [Variable; 3] {
+    let Serving { port, start_gate, token_file } = serving;
+    [
+        Variable { name: PORT, value: Value::Text(port.to_string()) },
+        Variable { name: START_GATE, value: Value::Text(start_gate.to_string()) },
+        Variable { name: TOKEN_FILE, value: Value::Text(token_file.display().to_string()) },
+    ]
+}
+
+/// How this process serves, from its environment.
+pub fn read_serving(variable: impl Fn(&str) -> Option<String>) -> Result<Serving, NotServing> {
+    let required = |name| variable(name).ok_or(NotServing::Absent(name));
+    let port: u16 = required(PORT)?.parse().map_err(|_| NotServing::Port)?;
+    if port < 1024 {
+        return Err(NotServing::Port);
+    }
+    let start_gate = required(START_GATE)?.parse().map_err(NotServing::StartGate)?;
+    let token_file = PathBuf::from(required(TOKEN_FILE)?);
+    if !token_file.is_absolute() {
+        return Err(NotServing::TokenFile);
+    }
+    Ok(Serving { port, start_gate, token_file })
+}
+
+/// Where on its port the sidecar serves credentials.
+pub const CREDENTIALS_PATH: &str = "/v1/credentials";
 
 const DURATION: &str = "FAB_SESSION_DURATION";
 const ID: &str = "FAB_SESSION_ID";
 const IDENTITY: &str = "FAB_SESSION_IDENTITY";
+const PORT: &str = "FAB_SESSION_PORT";
 const ROLE_ARN: &str = "FAB_SESSION_ROLE_ARN";
+const START_GATE: &str = "FAB_SESSION_START_GATE";
 const TENANT: &str = "FAB_SESSION_TENANT";
+const TOKEN_FILE: &str = "FAB_SESSION_TOKEN_FILE";
 
 #[cfg(test)]
 mod tests {
@@ -132,15 +183,18 @@ mod tests {
         let uid = "0d2c2a52-7a3c-4a0e-9d6e-0c6f3c1b8a55";
         let long = "s".repeat(200);
         let cases = [
-            (known("fab-coder-x7k2p"), known("fab-coder-x7k2p")),
-            (known(&long), known(&long)),
-            (SessionId::PodUid, known(uid)),
-            (SessionId::PodName, known("session-a.b")),
+            (known("fab-coder-x7k2p"), "fab-coder-x7k2p"),
+            (known(&long), &long),
+            (SessionId::PodUid, uid),
+            (SessionId::PodName, "session-a.b"),
         ];
         for (id, want) in cases {
-            let environment = kubelet(&variables(&session("acme", id.clone())), "session-a.b", uid);
+            let written = session("acme", id);
+            let environment = kubelet(&variables(&written), "session-a.b", uid);
             let found = read(|name| environment.get(name).cloned()).unwrap();
-            assert_eq!(found, session("acme", want), "{id:?}");
+            let Session { tenant, id, role, duration } = written;
+            let want = KnownSession { tenant, name: want.parse().unwrap(), role, duration };
+            assert_eq!(found, want, "{id:?}");
         }
     }
 
@@ -162,6 +216,30 @@ mod tests {
             assert!(error.starts_with(want), "{name}={value}: {error}");
             environment.remove(name);
             let error = read(|name| environment.get(name).cloned()).unwrap_err().to_string();
+            assert_eq!(error, format!("{name} is not set"));
+        }
+    }
+
+    #[test]
+    fn the_sidecar_reads_how_it_is_to_serve() {
+        let serving = Serving {
+            port: 7413,
+            start_gate: StartGate::Listening,
+            token_file: "/var/run/fab-session/token".into(),
+        };
+        let good = kubelet(&serving_variables(&serving), "", "");
+        assert_eq!(read_serving(|name| good.get(name).cloned()).unwrap(), serving);
+        for (name, value) in
+            [(PORT, "80"), (PORT, "x"), (START_GATE, "never"), (TOKEN_FILE, "token")]
+        {
+            let mut environment = good.clone();
+            environment.insert(name.to_owned(), value.to_owned());
+            let error =
+                read_serving(|name| environment.get(name).cloned()).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{name} is ")), "{name}={value}: {error}");
+            environment.remove(name);
+            let error =
+                read_serving(|name| environment.get(name).cloned()).unwrap_err().to_string();
             assert_eq!(error, format!("{name} is not set"));
         }
     }

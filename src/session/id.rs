@@ -1,5 +1,7 @@
 use std::{fmt, str::FromStr};
 
+use sha2::{Digest, Sha256};
+
 use super::{
     TenantName,
     source_identity::{ALLOWED, allowed},
@@ -62,6 +64,13 @@ impl fmt::Display for SessionId {
 impl SessionName {
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Tells a name that had to be changed from others that then look like it: '-' and 8 hex
+    /// digits of the name's SHA-256.
+    pub(super) fn tail(&self) -> String {
+        let hash = Sha256::digest(&self.0);
+        format!("-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3])
     }
 }
 

@@ -1,7 +1,5 @@
 use std::{fmt, str::FromStr};
 
-use sha2::{Digest, Sha256};
-
 use super::{SessionName, TenantName};
 
 /// The STS SourceIdentity of an agent session, `agent.<tenant>.<session>`.
@@ -24,14 +22,13 @@ impl SourceIdentity {
     /// SHA-256 keep it apart from others with the same beginning. The caller has seen to it
     /// that the tenant leaves a known name its least room.
     pub fn of(tenant: &TenantName, session: &SessionName) -> Self {
-        let session = session.as_str();
-        if session.len() <= tenant.room() {
-            return Self(format!("agent.{tenant}.{session}"));
+        let name = session.as_str();
+        if name.len() <= tenant.room() {
+            return Self(format!("agent.{tenant}.{name}"));
         }
-        let hash = Sha256::digest(session);
-        let tail = format!("-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]);
+        let tail = session.tail();
         let kept = tenant.room().saturating_sub(tail.len());
-        Self(format!("agent.{tenant}.{}{tail}", &session[..kept]))
+        Self(format!("agent.{tenant}.{}{tail}", &name[..kept]))
     }
 
     pub fn as_str(&self) -> &str {
@@ -67,6 +64,8 @@ pub(super) const ALLOWED: &str = "A-Z, a-z, 0-9 and _.,+=@-";
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
 
     fn of(tenant: &str, session: &str) -> String {

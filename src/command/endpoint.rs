@@ -1,0 +1,162 @@
+//! The sidecar's handler: HTTP on one side, the cache and the protocol on the other.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+use crate::{
+    credentials::{
+        cache::{Failed, Handle},
+        token::Token,
+        wire::{self, Asked, LastError, Refused, Status, Wanted},
+    },
+    session::KnownSession,
+};
+
+/// Every path and method comes to the one handler, which judges them itself.
+pub(super) fn router(world: Arc<World>) -> Router {
+    Router::new().fallback(answer).with_state(world)
+}
+
+/// What the handler goes by.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) cache: Handle,
+    pub(super) counts: Counts,
+    pub(super) port: u16,
+    pub(super) session: KnownSession,
+    pub(super) token: Token,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    served: AtomicU64,
+    unavailable: AtomicU64,
+    refused: [AtomicU64; Refused::ALL.len()],
+}
+
+async fn answer(State(world): State<Arc<World>>, request: Request) -> Response {
+    match judge(&world, &request) {
+        Ok(Wanted::Credentials) => credentials(&world).await,
+        Ok(Wanted::Status) => {
+            json(StatusCode::OK, serde_json::to_vec(&status(&world)).unwrap_or_default())
+        }
+        Err(refused) => {
+            world.counts.refuse(refused);
+            error(refused.status(), refused.code(), refused.message())
+        }
+    }
+}
+
+fn judge(world: &World, request: &Request) -> Result<Wanted, Refused> {
+    let values = |name: HeaderName| all(request.headers(), &name);
+    let asked = Asked {
+        authorizations: &values(header::AUTHORIZATION),
+        hosts: &values(header::HOST),
+        is_absolute: request.uri().authority().is_some(),
+        method: request.method().as_str(),
+        path: request.uri().path(),
+    };
+    asked.judge(world.port, &world.token)
+}
+
+fn all<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
+    headers.get_all(name).iter().map(|value| value.as_bytes()).collect()
+}
+
+async fn credentials(world: &World) -> Response {
+    match world.cache.credentials(PATIENCE).await {
+        Ok(issued) => {
+            world.counts.served.fetch_add(1, Ordering::Relaxed);
+            let body = wire::credentials_body(&issued.credentials, &world.session.role);
+            json(StatusCode::OK, Bytes::from_owner(body))
+        }
+        Err(failed) => {
+            world.counts.unavailable.fetch_add(1, Ordering::Relaxed);
+            let Some(failed) = failed else {
+                return error(
+                    503,
+                    "starting",
+                    "the session's first credentials are on their way; ask again",
+                );
+            };
+            let reason = &failed.failure.reason;
+            // 4xx is what SDKs do not try again at once; they come back with the next call.
+            let status = if reason.stays() { 403 } else { 503 };
+            error(status, reason.code(), &failed.failure.to_string())
+        }
+    }
+}
+
+fn status(world: &World) -> Status {
+    let World { cache, counts, port: _, session, token: _ } = world;
+    let state = cache.state();
+    let remaining = cache.remaining();
+    let issued = state.issued.filter(|_| remaining > Duration::ZERO);
+    let expiration = |time: SystemTime| wire::utc(time);
+    Status {
+        source_identity: session.source_identity().to_string(),
+        role_arn: session.role.to_string(),
+        access_key_id: issued.as_ref().map(|issued| issued.credentials.access_key_id.clone()),
+        expiration: issued.as_ref().map(|issued| expiration(issued.credentials.expiration)),
+        remaining_seconds: remaining.as_secs(),
+        last_error: state.failed.as_deref().map(last_error),
+        assumed: state.assumed,
+        failures: state.failures,
+        served: counts.served.load(Ordering::Relaxed),
+        unavailable: counts.unavailable.load(Ordering::Relaxed),
+        refused: Refused::ALL
+            .iter()
+            .zip(&counts.refused)
+            .map(|(refused, count)| (refused.code().to_owned(), count.load(Ordering::Relaxed)))
+            .collect(),
+    }
+}
+
+fn last_error(failed: &Failed) -> LastError {
+    let Failed { failure, at } = failed;
+    LastError {
+        at: wire::utc(*at),
+        code: failure.reason.code().to_owned(),
+        message: failure.to_string(),
+    }
+}
+
+impl Counts {
+    fn refuse(&self, refused: Refused) {
+        let counts = Refused::ALL.iter().zip(&self.refused);
+        for (_, count) in counts.filter(|(other, _)| **other == refused) {
+            // The first of a kind is news; the rest is a number.
+            if count.fetch_add(1, Ordering::Relaxed) == 0 {
+                let (code, reason) = (refused.code(), refused.message());
+                tracing::warn!(code, reason, "refused a request to the credential endpoint");
+            }
+        }
+    }
+}
+
+fn error(status: u16, code: &str, message: &str) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    json(status, wire::error_body(code, message))
+}
+
+/// Exactly this type: one SDK takes no other for an error.
+fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, body.into()).into_response()
+}
+
+/// How long a request may wait for credentials: two SDKs give up after one second.
+const PATIENCE: Duration = Duration::from_millis(900);

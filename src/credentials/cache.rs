@@ -1,0 +1,259 @@
+//! One set of credentials, kept ahead of its expiry.
+//!
+//! One task makes all calls, so that one is under way at most, whatever the number of clients.
+//! Whether credentials are good is decided by the wall clock, as AWS and the agent's SDK decide
+//! it, and by the time since they were issued: a clock that was set back makes nothing live
+//! longer. Timers stand still while a machine is suspended, so no wait is longer than
+//! [`LOOK`], and a client that finds credentials due wakes the task.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
+
+use super::{Assume, Credentials, Failure, Reason};
+
+/// What the endpoint sees.
+#[derive(Clone)]
+pub struct Handle {
+    state: watch::Receiver<State>,
+    wake: Arc<Notify>,
+    now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+}
+
+/// What is known at one instant.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pub issued: Option<Arc<Issued>>,
+    /// The last try, if it failed.
+    pub failed: Option<Arc<Failed>>,
+    /// How many tries there were.
+    pub assumed: u64,
+    pub failures: u64,
+    /// When the next try begins; none while one is under way.
+    next: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub struct Issued {
+    pub credentials: Credentials,
+    /// When they are to be replaced, by the wall clock.
+    pub due: SystemTime,
+    due_since_start: Instant,
+    dead_since_start: Instant,
+}
+
+#[derive(Debug)]
+pub struct Failed {
+    pub failure: Failure,
+    pub at: SystemTime,
+}
+
+/// The task, which is the caller's to run, and what is seen of it. `now` is the wall clock, and
+/// `random` gives the jitter.
+pub fn start<A: Assume>(
+    assume: A,
+    now: impl Fn() -> SystemTime + Send + Sync + 'static,
+    random: fastrand::Rng,
+) -> (Handle, impl Future<Output = ()> + Send) {
+    let (sender, state) = watch::channel(State::default());
+    let handle = Handle { state, wake: Arc::default(), now: Arc::new(now) };
+    let keeper = Keeper {
+        assume,
+        state: sender,
+        wake: Arc::clone(&handle.wake),
+        now: Arc::clone(&handle.now),
+        random,
+    };
+    (handle, keeper.run())
+}
+
+impl Handle {
+    /// Credentials that are good now. Without any it waits for the try that is under way or
+    /// due, for `patience` at most; then it says what the last one failed of (nothing: none
+    /// has ended yet).
+    pub async fn credentials(
+        &self,
+        patience: Duration,
+    ) -> Result<Arc<Issued>, Option<Arc<Failed>>> {
+        let deadline = Instant::now() + patience;
+        let mut state = self.state.clone();
+        loop {
+            let State { issued, failed, next, .. } = state.borrow_and_update().clone();
+            if let Some(issued) = issued {
+                let (wall, since_start) = ((self.now)(), Instant::now());
+                if issued.is_due(wall, since_start) {
+                    self.wake.notify_one();
+                }
+                if issued.is_good(wall, since_start) {
+                    return Ok(issued);
+                }
+            }
+            let in_vain = next.is_some_and(|next| next > deadline) && failed.is_some();
+            if in_vain || !matches!(timeout_at(deadline, state.changed()).await, Ok(Ok(()))) {
+                return Err(failed);
+            }
+        }
+    }
+
+    /// What is known now. Credentials in it may have expired.
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// How long the credentials that are there are good for.
+    pub fn remaining(&self) -> Duration {
+        let state = self.state();
+        state.issued.map_or(Duration::ZERO, |issued| issued.remaining((self.now)(), Instant::now()))
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("state", &*self.state.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Issued {
+    fn new(credentials: Credentials, wall: SystemTime, since_start: Instant, share: f64) -> Self {
+        let life = credentials.remaining(wall).min(credentials.asked);
+        let used = life.mul_f64(share);
+        Self {
+            credentials,
+            due: wall + used,
+            due_since_start: since_start + used,
+            dead_since_start: since_start + life,
+        }
+    }
+
+    fn remaining(&self, wall: SystemTime, since_start: Instant) -> Duration {
+        self.credentials.remaining(wall).min(self.dead_since_start.duration_since(since_start))
+    }
+
+    fn is_good(&self, wall: SystemTime, since_start: Instant) -> bool {
+        self.remaining(wall, since_start) > LEAST
+    }
+
+    fn is_due(&self, wall: SystemTime, since_start: Instant) -> bool {
+        wall >= self.due || since_start >= self.due_since_start
+    }
+}
+
+struct Keeper<A> {
+    assume: A,
+    state: watch::Sender<State>,
+    wake: Arc<Notify>,
+    now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+    random: fastrand::Rng,
+}
+
+impl<A: Assume> Keeper<A> {
+    async fn run(mut self) {
+        let mut in_a_row = 0;
+        loop {
+            let asked = Instant::now();
+            let answer = self.assume.assume().await;
+            let (wall, since_start) = ((self.now)(), Instant::now());
+            match answer.and_then(|credentials| self.judge(credentials, wall)) {
+                Ok(credentials) => {
+                    in_a_row = 0;
+                    // At least as old as the call, whose answer may have been long on its way.
+                    let share = SHARE.0 + self.random.f64() * (SHARE.1 - SHARE.0);
+                    let issued = Arc::new(Issued::new(credentials, wall, since_start, share));
+                    let took = since_start.duration_since(asked);
+                    self.tell_issued(&issued, took);
+                    self.state.send_modify(|state| {
+                        state.assumed += 1;
+                        state.failed = None;
+                        state.next = Some(issued.due_since_start);
+                        state.issued = Some(Arc::clone(&issued));
+                    });
+                    self.until_due(&issued).await;
+                }
+                Err(failure) => {
+                    let pause = self.pause(in_a_row, failure.reason.stays());
+                    in_a_row += 1;
+                    self.tell_failure(&failure, pause);
+                    let next = since_start + pause;
+                    self.state.send_modify(|state| {
+                        state.assumed += 1;
+                        state.failures += 1;
+                        state.failed = Some(Arc::new(Failed { failure, at: wall }));
+                        state.next = Some(next);
+                    });
+                    sleep_until(next).await;
+                }
+            }
+            self.state.send_modify(|state| state.next = None);
+        }
+    }
+
+    /// What has no life left is no credential.
+    fn judge(&self, credentials: Credentials, wall: SystemTime) -> Result<Credentials, Failure> {
+        if credentials.remaining(wall) > LEAST {
+            return Ok(credentials);
+        }
+        Err(self.assume.failure(Reason::ClockSkewed))
+    }
+
+    async fn until_due(&self, issued: &Issued) {
+        loop {
+            let (wall, since_start) = ((self.now)(), Instant::now());
+            if issued.is_due(wall, since_start) {
+                return;
+            }
+            let left = issued.due.duration_since(wall).unwrap_or_default();
+            let left = left.min(issued.due_since_start.duration_since(since_start)).min(LOOK);
+            tokio::select! {
+                () = sleep(left) => {}
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    /// Full jitter over a bound that doubles, on top of a floor, so that the number of calls
+    /// has one: <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>
+    fn pause(&mut self, in_a_row: u32, stays: bool) -> Duration {
+        let (floor, most) = if stays { SLOW } else { QUICK };
+        let bound = floor.saturating_mul(1 << in_a_row.min(16)).min(most - floor);
+        floor + bound.mul_f64(self.random.f64())
+    }
+
+    fn tell_issued(&self, issued: &Issued, took: Duration) {
+        let state = self.state.borrow();
+        let access_key_id = &issued.credentials.access_key_id;
+        let life = issued.credentials.remaining((self.now)()).as_secs();
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let after_failures = state.failed.is_some();
+        tracing::info!(access_key_id, life, millis, after_failures, "session credentials issued");
+    }
+
+    /// Once for each kind of failure, not for each try.
+    fn tell_failure(&self, failure: &Failure, pause: Duration) {
+        let state = self.state.borrow();
+        let code = failure.reason.code();
+        if state.failed.as_ref().is_none_or(|failed| failed.failure.reason.code() != code) {
+            let next = pause.as_secs();
+            tracing::error!(code, next, error = %failure, "no new session credentials");
+        }
+    }
+}
+
+/// The share of their life after which credentials are replaced. SDKs come for new ones when
+/// 15 to 20 minutes are left, which of an hour is the last third.
+const SHARE: (f64, f64) = (0.6, 2.0 / 3.0);
+/// A request that is signed with less left may reach AWS too late.
+const LEAST: Duration = Duration::from_secs(2);
+/// The longest wait without a look at the wall clock.
+const LOOK: Duration = Duration::from_secs(30);
+/// Floor and most of the pause after a failure that may be over soon.
+const QUICK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// After one that waits for somebody. A denial may also be a policy that is still on its way:
+/// IAM is eventually consistent.
+const SLOW: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));

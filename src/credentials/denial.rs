@@ -1,0 +1,134 @@
+//! What AWS says when it denies: only the sentence of an AccessDenied error names the action
+//! that was denied and why. This is the one place that reads such sentences.
+
+use std::fmt;
+
+/// What was denied, as far as the sentence says it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Denial {
+    pub action: Option<Action>,
+    pub policy: Option<Policy>,
+}
+
+/// The actions that one AssumeRole call with a SourceIdentity may need.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html>
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html>
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Action {
+    AssumeRole,
+    SetSourceIdentity,
+    TagSession,
+}
+
+/// The kind of policy that decided.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html>
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Policy {
+    /// A permissions boundary of the base role.
+    Boundary,
+    /// A permissions policy of the base role.
+    Identity,
+    /// A service or resource control policy of the organization.
+    Organization,
+    /// The trust policy of the session role.
+    Trust,
+    /// A session policy of the base credentials.
+    Session,
+    /// The policy of a VPC endpoint.
+    VpcEndpoint,
+}
+
+/// Reads an AccessDenied sentence, such as `User: ARN is not authorized to perform:
+/// sts:SetSourceIdentity on resource: ARN because no resource-based policy allows the
+/// sts:SetSourceIdentity action`. Text that is not in the tables says nothing.
+pub fn denial(sentence: &str) -> Denial {
+    let named = sentence.split_once("is not authorized to perform: ").map_or("", |(_, rest)| rest);
+    let named = named.split_whitespace().next().unwrap_or_default();
+    Denial {
+        action: ACTIONS.iter().find(|(name, _)| *name == named).map(|(_, action)| *action),
+        policy: POLICIES
+            .iter()
+            .find(|(text, _)| sentence.contains(text))
+            .map(|(_, policy)| *policy),
+    }
+}
+
+const ACTIONS: [(&str, Action); 3] = [
+    ("sts:AssumeRole", Action::AssumeRole),
+    ("sts:SetSourceIdentity", Action::SetSourceIdentity),
+    ("sts:TagSession", Action::TagSession),
+];
+
+/// Each stands in a sentence as "because no ... allows" (an implicit denial) or as "with an
+/// explicit deny in a ...".
+const POLICIES: [(&str, Policy); 8] = [
+    ("identity-based policy", Policy::Identity),
+    ("permissions boundary", Policy::Boundary),
+    ("resource-based policy", Policy::Trust),
+    ("resource control policy", Policy::Organization),
+    ("role trust policy", Policy::Trust),
+    ("service control policy", Policy::Organization),
+    ("session policy", Policy::Session),
+    ("VPC endpoint policy", Policy::VpcEndpoint),
+];
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AssumeRole => "sts:AssumeRole",
+            Self::SetSourceIdentity => "sts:SetSourceIdentity",
+            Self::TagSession => "sts:TagSession",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: &str =
+        "User: arn:aws:sts::111122223333:assumed-role/base/s is not authorized to perform:";
+    const ROLE: &str = "on resource: arn:aws:iam::111122223333:role/broker";
+
+    #[test]
+    fn reads_the_documented_sentences() {
+        use {Action::*, Policy::*};
+        let cases = [
+            (format!("{USER} sts:AssumeRole {ROLE}"), Some(AssumeRole), None),
+            (format!("{USER} sts:TagSession {ROLE}"), Some(TagSession), None),
+            (
+                format!(
+                    "{USER} sts:SetSourceIdentity {ROLE} because no resource-based policy allows the sts:SetSourceIdentity action"
+                ),
+                Some(SetSourceIdentity),
+                Some(Trust),
+            ),
+            (
+                format!(
+                    "{USER} sts:AssumeRole {ROLE} with an explicit deny in a permissions boundary: arn:aws:iam::111122223333:policy/b"
+                ),
+                Some(AssumeRole),
+                Some(Boundary),
+            ),
+            (
+                format!(
+                    "{USER} sts:AssumeRole {ROLE} because no identity-based policy allows the sts:AssumeRole action"
+                ),
+                Some(AssumeRole),
+                Some(Identity),
+            ),
+            (
+                format!(
+                    "{USER} sts:AssumeRole {ROLE} with an explicit deny in a service control policy"
+                ),
+                Some(AssumeRole),
+                Some(Organization),
+            ),
+            (format!("{USER} sts:AssumeRoleX {ROLE}"), None, None),
+            ("Access denied".to_owned(), None, None),
+        ];
+        for (sentence, action, policy) in cases {
+            assert_eq!(denial(&sentence), Denial { action, policy }, "{sentence}");
+        }
+    }
+}

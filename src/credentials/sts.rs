@@ -1,0 +1,175 @@
+//! AssumeRole with a SourceIdentity, and what STS answers.
+
+use std::{
+    error::Error,
+    io,
+    time::{Duration, SystemTime},
+};
+
+use aws_config::SdkConfig;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_sts::{
+    Client,
+    config::{ProvideCredentials, SharedCredentialsProvider, timeout::TimeoutConfig},
+    error::{ProvideErrorMetadata, SdkError},
+    operation::{
+        assume_role::{AssumeRoleError, AssumeRoleOutput},
+        assume_role_with_web_identity::AssumeRoleWithWebIdentityError,
+    },
+};
+use tokio::time::timeout;
+
+use super::{Assume, Credentials, Failure, Reason, Secret, denial};
+use crate::session::KnownSession;
+
+/// Makes credentials of one session.
+#[derive(Debug)]
+pub struct Sts {
+    config: SdkConfig,
+    base: SharedCredentialsProvider,
+    session: KnownSession,
+}
+
+impl Sts {
+    /// `config` says region, endpoint, FIPS and dual-stack; its credentials are not used.
+    pub fn new(config: &SdkConfig, base: SharedCredentialsProvider, session: KnownSession) -> Self {
+        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).build();
+        let config = config
+            .to_builder()
+            .credentials_provider(base.clone())
+            // Each call that AWS counts is one that the cache decided on.
+            .retry_config(aws_sdk_sts::config::retry::RetryConfig::disabled())
+            .timeout_config(timeouts)
+            .build();
+        Self { config, base, session }
+    }
+
+    async fn assume_now(&self) -> Result<Credentials, Reason> {
+        let KnownSession { tenant: _, name: _, role, duration } = &self.session;
+        // Asked for by ourselves, so that their failure is told from that of STS; and anew
+        // each time, since they may have ended before those of the session.
+        let base = self.base.provide_credentials().await.map_err(|error| base_failure(&error))?;
+        let config = aws_sdk_sts::config::Builder::from(&self.config)
+            .credentials_provider(SharedCredentialsProvider::new(base));
+        let answer = Client::from_conf(config.build())
+            .assume_role()
+            .role_arn(role.as_str())
+            .role_session_name(self.session.role_session_name().as_str())
+            .source_identity(self.session.source_identity().as_str())
+            .duration_seconds(duration.seconds().into())
+            .send()
+            .await
+            .map_err(|error| sts_failure(&error))?;
+        credentials(answer, Duration::from_secs(duration.seconds().into()))
+    }
+}
+
+impl Assume for Sts {
+    async fn assume(&self) -> Result<Credentials, Failure> {
+        let answer = timeout(WHOLE, self.assume_now()).await;
+        let late = || Reason::StsUnavailable { detail: format!("no answer within {WHOLE:?}") };
+        answer.unwrap_or_else(|_| Err(late())).map_err(|reason| self.failure(reason))
+    }
+
+    fn failure(&self, reason: Reason) -> Failure {
+        let session = &self.session;
+        Failure { role: session.role.clone(), identity: session.source_identity(), reason }
+    }
+}
+
+fn credentials(answer: AssumeRoleOutput, asked: Duration) -> Result<Credentials, Reason> {
+    let lacks = |what| Reason::StsUnavailable { detail: format!("its answer has no {what}") };
+    let issued = answer.credentials.ok_or_else(|| lacks("credentials"))?;
+    let expiration = SystemTime::try_from(issued.expiration).map_err(|_| lacks("expiration"))?;
+    if [&issued.access_key_id, &issued.secret_access_key, &issued.session_token]
+        .into_iter()
+        .any(String::is_empty)
+    {
+        return Err(lacks("complete credentials"));
+    }
+    Ok(Credentials {
+        access_key_id: issued.access_key_id,
+        secret_access_key: Secret::new(issued.secret_access_key),
+        session_token: Secret::new(issued.session_token),
+        expiration,
+        asked,
+    })
+}
+
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html#API_AssumeRole_Errors>
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>
+fn sts_failure(error: &SdkError<AssumeRoleError>) -> Reason {
+    let (status, error) = match error {
+        SdkError::ServiceError(answer) => (answer.raw().status().as_u16(), answer.err()),
+        // What was answered may hold credentials, and is never shown.
+        SdkError::ResponseError(answer) => {
+            let status = answer.raw().status().as_u16();
+            let detail = format!("its answer (HTTP {status}) cannot be read");
+            return Reason::StsUnavailable { detail };
+        }
+        _ => return Reason::StsUnavailable { detail: chain(error) },
+    };
+    let code = error.code().unwrap_or_default().to_owned();
+    let detail = error.message().unwrap_or_default().to_owned();
+    match &*code {
+        "AccessDenied" | "AccessDeniedException" => {
+            Reason::Denied { denial: denial(&detail), sentence: detail }
+        }
+        "ExpiredToken" | "ExpiredTokenException" => Reason::BaseExpired,
+        "IncompleteSignature"
+        | "InvalidSignatureException"
+        | "RequestExpired"
+        | "SignatureDoesNotMatch" => Reason::SignatureRefused { code },
+        "InvalidClientTokenId" | "UnrecognizedClientException" => {
+            Reason::BaseRefused { detail: format!("{code}: {detail}") }
+        }
+        "PackedPolicyTooLarge" | "PackedPolicyTooLargeException" => Reason::TagsTooLarge { detail },
+        "RegionDisabled" | "RegionDisabledException" => Reason::RegionDisabled,
+        "RequestLimitExceeded"
+        | "Throttling"
+        | "ThrottlingException"
+        | "TooManyRequestsException" => Reason::Throttled,
+        _ if (400..500).contains(&status) && !code.is_empty() => Reason::Rejected { code, detail },
+        _ => {
+            Reason::StsUnavailable { detail: format!("HTTP {status} {code}").trim_end().to_owned() }
+        }
+    }
+}
+
+/// The provider of web identities calls STS as well; that it was refused is told from no answer
+/// by the error that it wraps. The one of Pod Identity tells only the status.
+fn base_failure(error: &CredentialsError) -> Reason {
+    let cause = error.source();
+    if let Some(SdkError::ServiceError(answer)) =
+        cause.and_then(<dyn Error>::downcast_ref::<SdkError<AssumeRoleWithWebIdentityError>>)
+        && answer.raw().status().is_client_error()
+    {
+        let code = answer.err().code().unwrap_or_default();
+        let message = answer.err().message().unwrap_or_default();
+        return Reason::BaseRefused { detail: format!("{code}: {message}") };
+    }
+    let detail = match cause.and_then(<dyn Error>::downcast_ref::<io::Error>) {
+        Some(error) => format!("the token file cannot be read: {error}"),
+        None => chain(error),
+    };
+    Reason::BaseUnavailable { detail }
+}
+
+/// What each layer says, without what `Debug` would add.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let layer = error.to_string();
+        if !text.ends_with(&layer) {
+            text = format!("{text}: {layer}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+const CONNECT: Duration = Duration::from_secs(3);
+/// For base credentials and AssumeRole together. Both take milliseconds; and a client that
+/// waits at the start has gone after a second or two.
+const WHOLE: Duration = Duration::from_secs(15);

@@ -1,0 +1,34 @@
+use std::{fmt, str::FromStr};
+
+/// What the agent's containers wait for before they start.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StartGate {
+    /// The first credentials are there.
+    Credentials,
+    /// The sidecar listens.
+    Listening,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a start gate: want credentials or listening")]
+pub struct NotAStartGate;
+
+impl fmt::Display for StartGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Credentials => "credentials",
+            Self::Listening => "listening",
+        })
+    }
+}
+
+impl FromStr for StartGate {
+    type Err = NotAStartGate;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        [Self::Credentials, Self::Listening]
+            .into_iter()
+            .find(|gate| gate.to_string() == s)
+            .ok_or(NotAStartGate)
+    }
+}
