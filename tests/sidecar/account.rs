@@ -1,0 +1,183 @@
+//! An AWS account with one tenant, as the strict AWS stands in for it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde_json::{Value, json};
+use strict_aws::{
+    Association, Aws, Cluster, Credentials, Role, Server, World,
+    tokens::{Issuer, Pod as TokenPod},
+};
+
+use super::pod::{POD_UID, Pod, Template};
+
+pub(crate) const BASE: &str =
+    "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-tenant";
+pub(crate) const BROKER: &str =
+    "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-broker";
+
+/// What an account may differ in from the one that works.
+#[derive(Clone, Debug)]
+pub(crate) struct Policies {
+    /// The base role's.
+    pub(crate) base: Value,
+    pub(crate) boundary: Option<Value>,
+    /// The broker role's.
+    pub(crate) trust: Value,
+    /// How long all credentials live; None: as long as was asked.
+    pub(crate) seconds: Option<u64>,
+    /// Whether denials leave out which policy they come from.
+    pub(crate) terse: bool,
+    /// EKS Pod Identity's, which are passed on.
+    pub(crate) session_tags: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) aws: Arc<Aws>,
+    server: Server,
+    issuer: Issuer,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self {
+            base: statements(&[allow(
+                &["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"],
+                json!({"Resource": BROKER}),
+            )]),
+            boundary: None,
+            trust: trust(&json!({"StringLike": {"sts:SourceIdentity": "agent.acme.*"}})),
+            seconds: None,
+            terse: false,
+            session_tags: true,
+        }
+    }
+}
+
+impl Account {
+    pub(crate) fn open(policies: Policies) -> Self {
+        let Policies { base, boundary, trust, seconds, terse, session_tags } = policies;
+        let issuer = Issuer::new("https://oidc.eks.eu-west-1.amazonaws.com/id/TEST").unwrap();
+        let oidc = "oidc.eks.eu-west-1.amazonaws.com/id/TEST";
+        let base_trust = statements(&[
+            allow(
+                &["sts:AssumeRole", "sts:TagSession"],
+                json!({"Principal": {"Service": "pods.eks.amazonaws.com"}}),
+            ),
+            allow(
+                &["sts:AssumeRoleWithWebIdentity"],
+                json!({
+                    "Principal": {"Federated": format!("arn:aws:iam::111122223333:oidc-provider/{oidc}")},
+                    "Condition": {"StringEquals": {
+                        format!("{oidc}:sub"): "system:serviceaccount:tenants-acme:tenant-runtime",
+                        format!("{oidc}:aud"): "sts.amazonaws.com",
+                    }},
+                }),
+            ),
+        ]);
+        let mut base = Role::new(BASE).trust(base_trust).policy(base);
+        if let Some(boundary) = boundary {
+            base = base.boundary(boundary);
+        }
+        let mut association = Association::new("tenants-acme", "tenant-runtime", BASE);
+        if !session_tags {
+            association = association.disable_session_tags();
+        }
+        let mut world = World::new("111122223333", "eu-west-1")
+            .cluster(Cluster::new("prod", issuer.url(), issuer.jwks()))
+            .role(base)
+            .role(Role::new(BROKER).trust(trust))
+            .association(association);
+        if let Some(seconds) = seconds {
+            world = world.session_seconds(seconds);
+        }
+        if terse {
+            world = world.terse();
+        }
+        let aws = Arc::new(Aws::new(world).unwrap());
+        let server = Server::start(Arc::clone(&aws)).unwrap();
+        Self { aws, server, issuer }
+    }
+
+    pub(crate) fn template(&self) -> Template {
+        Template::new(&self.server.endpoint(), BROKER)
+    }
+
+    /// An injected pod to which the kubelet has projected its token.
+    pub(crate) fn pod(&self) -> Pod {
+        self.pod_of(&self.template())
+    }
+
+    pub(crate) fn pod_of(&self, template: &Template) -> Pod {
+        let pod = Pod::inject(template);
+        let audience = match template.source {
+            "irsa" => "sts.amazonaws.com",
+            _ => "pods.eks.amazonaws.com",
+        };
+        pod.project(&self.mint(&template.name, audience, Duration::from_secs(3600)));
+        pod
+    }
+
+    pub(crate) fn mint(&self, name: &str, audience: &str, lifetime: Duration) -> String {
+        let mut pod = TokenPod::new("tenants-acme", "tenant-runtime", name);
+        pod.uid = POD_UID.to_owned();
+        self.issuer.mint(&pod, audience, now(), lifetime)
+    }
+
+    /// Credentials of the base role, from nowhere.
+    pub(crate) fn base_session(&self) -> Credentials {
+        self.aws.open_session(BASE, "base", now()).unwrap()
+    }
+
+    /// What CloudTrail has of calls of this name.
+    pub(crate) fn events(&self, name: &str) -> Vec<Value> {
+        let events = self.aws.events();
+        events.into_iter().filter(|event| event["eventName"] == name).collect()
+    }
+
+    /// How often the broker role was asked for.
+    pub(crate) fn assumed(&self) -> usize {
+        self.events("AssumeRole")
+            .iter()
+            .filter(|event| event["requestParameters"]["roleArn"] == BROKER)
+            .count()
+    }
+}
+
+/// A trust policy for the base role, with a condition on the SourceIdentity. Session tags are
+/// in a statement of their own: TagSession has no such condition key.
+pub(crate) fn trust(condition: &Value) -> Value {
+    statements(&[
+        allow(
+            &["sts:AssumeRole", "sts:SetSourceIdentity"],
+            json!({"Principal": {"AWS": BASE}, "Condition": condition}),
+        ),
+        allow(&["sts:TagSession"], json!({"Principal": {"AWS": BASE}})),
+    ])
+}
+
+pub(crate) fn statements(list: &[Value]) -> Value {
+    json!({"Version": "2012-10-17", "Statement": list})
+}
+
+pub(crate) fn allow(actions: &[&str], rest: Value) -> Value {
+    statement("Allow", actions, rest)
+}
+
+pub(crate) fn deny(actions: &[&str], rest: Value) -> Value {
+    statement("Deny", actions, rest)
+}
+
+fn statement(effect: &str, actions: &[&str], mut rest: Value) -> Value {
+    rest["Effect"] = json!(effect);
+    rest["Action"] = json!(actions);
+    rest
+}
+
+#[allow(clippy::disallowed_methods, reason = "the program under test goes by the same clock")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}

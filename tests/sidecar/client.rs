@@ -1,0 +1,93 @@
+//! A real AWS SDK in a process of its own, in the agent's container: one signed call for each
+//! line that it is given.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::process::program;
+
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) name: &'static str,
+    child: Child,
+    /// While it is open, the client waits for lines.
+    input: Option<ChildStdin>,
+    answers: Receiver<String>,
+}
+
+/// All that are run here, with the program of each.
+pub(crate) const CLIENTS: [&str; 6] = ["boto3", "cli", "go", "java", "javascript", "rust"];
+
+pub(crate) fn words(name: &str) -> Vec<String> {
+    let program = match name {
+        "rust" => {
+            let tests = std::env::current_exe().unwrap();
+            tests.parent().and_then(|deps| deps.parent()).unwrap().join("examples/client")
+        }
+        _ => program(&format!("client-{name}")),
+    };
+    assert!(program.exists(), "no {}: run `make test`, which builds it", program.display());
+    vec![program.to_str().unwrap().to_owned()]
+}
+
+impl Client {
+    pub(crate) fn start(name: &'static str, mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        let (sender, answers) = channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        // It ends with the client's output.
+        thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { name, input: child.stdin.take(), child, answers }
+    }
+
+    pub(crate) fn ask(&mut self) {
+        self.input.as_mut().unwrap().write_all(b"call\n").unwrap();
+    }
+
+    /// The ARN that AWS knows the caller by, or what the SDK says.
+    pub(crate) fn answer(&self) -> Result<String, String> {
+        let line = self
+            .answers
+            .recv_timeout(PATIENCE)
+            .unwrap_or_else(|error| panic!("{} does not answer: {error}", self.name));
+        let answer: Value = serde_json::from_str(&line).unwrap();
+        match answer["arn"].as_str() {
+            Some(arn) => Ok(arn.to_owned()),
+            None => Err(answer["error"].as_str().unwrap_or(&line).to_owned()),
+        }
+    }
+
+    pub(crate) fn call(&mut self) -> Result<String, String> {
+        self.ask();
+        self.answer()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A JVM that starts beside five others takes its time.
+const PATIENCE: Duration = Duration::from_secs(90);

@@ -1,0 +1,287 @@
+//! A pod as the webhook injects it, run as the kubelet would run its containers.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::process::{Process, free_port, own_directory};
+
+/// What is injected, and how the platform team configured it.
+#[derive(Clone, Debug)]
+pub(crate) struct Template {
+    /// `podIdentity`, `irsa` or `environment`.
+    pub(crate) source: &'static str,
+    /// The base role, for `irsa`.
+    pub(crate) base_role: &'static str,
+    /// Where all of AWS is.
+    pub(crate) endpoint: String,
+    /// Further variables of the sidecar.
+    pub(crate) env: Vec<(&'static str, String)>,
+    pub(crate) role: &'static str,
+    /// As the component's `session`.
+    pub(crate) session: &'static str,
+    /// Labels of the pod; they choose the component.
+    pub(crate) labels: Value,
+    /// What the pod's creator says that the session's name is.
+    pub(crate) named: Option<&'static str>,
+    pub(crate) name: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct Pod {
+    pub(crate) directory: TempDir,
+    pub(crate) port: u16,
+    agent: Vec<(String, String)>,
+    sidecar: Container,
+}
+
+#[derive(Debug)]
+struct Container {
+    arguments: Vec<String>,
+    env: Vec<(String, String)>,
+    probe: Vec<String>,
+}
+
+impl Template {
+    /// A runtime pod with EKS Pod Identity, whose AWS is at `endpoint`.
+    pub(crate) fn new(endpoint: &str, role: &'static str) -> Self {
+        Self {
+            source: "podIdentity",
+            base_role: "",
+            endpoint: endpoint.to_owned(),
+            env: Vec::new(),
+            role,
+            session: "creator-or-uid",
+            labels: json!({"agents.nanohype.dev/agentsandbox": "fab-coder-x7k2p"}),
+            named: Some("fab-coder-x7k2p"),
+            name: "session-fab-coder-x7k2p".to_owned(),
+        }
+    }
+}
+
+impl Pod {
+    /// Injects by the program itself, and does what the kubelet does with the result.
+    pub(crate) fn inject(template: &Template) -> Self {
+        let directory = own_directory();
+        let port = free_port();
+        let path = directory.path();
+        fs::write(path.join("config.yaml"), config(template, port)).unwrap();
+        fs::write(path.join("roles.yaml"), json!({"roles": {"acme": template.role}}).to_string())
+            .unwrap();
+        fs::write(path.join("pod.json"), manifest(template).to_string()).unwrap();
+        let creator = match template.named {
+            Some(_) => "system:serviceaccount:eks-agent-platform:operator",
+            None => "system:serviceaccount:tenants-acme:anybody",
+        };
+        let injected = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+            .args(["inject", "-f", "pod.json", "--roles", "roles.yaml", "--config", "config.yaml"])
+            .args(["--as", creator])
+            .current_dir(path)
+            .output()
+            .unwrap();
+        assert!(injected.status.success(), "{}", String::from_utf8_lossy(&injected.stderr));
+        let pod: Value = serde_saphyr::from_slice(&injected.stdout).unwrap();
+        let sidecar = &pod["spec"]["initContainers"][0];
+        assert_eq!(sidecar["name"], "fab-session-credentials");
+        assert_eq!(sidecar["command"], Value::Null, "the image's entry point runs");
+        let sidecar = Container {
+            arguments: strings(&sidecar["args"]),
+            env: environment(sidecar, &template.name),
+            probe: strings(&sidecar["startupProbe"]["exec"]["command"]),
+        };
+        let agent = environment(&pod["spec"]["containers"][0], &template.name);
+        for volume in ["token", "base"] {
+            fs::create_dir(path.join(volume)).unwrap();
+        }
+        // As the kubelet makes an emptyDir.
+        fs::set_permissions(path.join("token"), fs::Permissions::from_mode(0o777)).unwrap();
+        Self { directory, port, agent, sidecar }
+    }
+
+    /// As the kubelet writes a projected token, and writes the next one.
+    pub(crate) fn project(&self, token: &str) {
+        let base = self.directory.path().join("base");
+        let version = format!("..{}", fs::read_dir(&base).unwrap().count());
+        fs::create_dir(base.join(&version)).unwrap();
+        fs::write(base.join(&version).join("token"), token).unwrap();
+        symlink(&version, base.join("..new")).unwrap();
+        fs::rename(base.join("..new"), base.join("..data")).unwrap();
+        if !base.join("token").is_symlink() {
+            symlink("..data/token", base.join("token")).unwrap();
+        }
+    }
+
+    /// Starts the sidecar, with exactly the arguments and variables of its container.
+    pub(crate) fn start(&self) -> Process {
+        let program = [env!("CARGO_BIN_EXE_fab-session-injector").to_owned()];
+        let words = [&program[..], &self.sidecar.arguments].concat();
+        let command = container(self.directory.path(), "rw", &self.sidecar.env, &words);
+        Process::start("sidecar", self.directory.path(), &command)
+    }
+
+    pub(crate) fn start_ready(&self) -> Process {
+        let mut process = self.start();
+        process.wait_until("the sidecar is ready", Duration::from_secs(30), || {
+            self.probe().status.success().then_some(())
+        });
+        process
+    }
+
+    /// Runs the startup probe, as the kubelet does.
+    pub(crate) fn probe(&self) -> Output {
+        let [program, arguments @ ..] = &self.sidecar.probe[..] else { panic!("a probe") };
+        assert_eq!(program, "/fab-session-injector", "where the image has it");
+        let program = [env!("CARGO_BIN_EXE_fab-session-injector").to_owned()];
+        let words = [&program[..], arguments].concat();
+        container(self.directory.path(), "rw", &self.sidecar.env, &words).output().unwrap()
+    }
+
+    /// A program of the agent's container.
+    pub(crate) fn agent(&self, words: &[String]) -> Command {
+        container(self.directory.path(), "ro", &self.agent, words)
+    }
+
+    /// The agent's variables can be changed by what the agent does.
+    pub(crate) fn agent_without(&self, name: &str, words: &[String]) -> Command {
+        let env: Vec<_> = self.agent.iter().filter(|(known, _)| known != name).cloned().collect();
+        assert!(env.len() < self.agent.len(), "{name}");
+        container(self.directory.path(), "ro", &env, words)
+    }
+
+    pub(crate) fn sidecar_environment(&self) -> Vec<(String, String)> {
+        self.sidecar.env.clone()
+    }
+
+    pub(crate) fn token(&self) -> String {
+        fs::read_to_string(self.directory.path().join("token/token")).unwrap_or_default()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// The answer to a request with the pod's token: status and body.
+    pub(crate) fn get(&self, path: &str) -> (u16, Value) {
+        let (port, token) = (self.port, self.token());
+        let answer = self.exchange(&format!(
+            "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: {token}\r\n\r\n"
+        ));
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+        (status.unwrap_or(0), serde_json::from_str(body).unwrap_or_default())
+    }
+
+    /// What comes back for these bytes, until the sidecar ends the connection.
+    pub(crate) fn exchange(&self, request: &str) -> String {
+        let mut answer = Vec::new();
+        if let Ok(mut connection) = TcpStream::connect(self.address()) {
+            connection.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let _ = connection.write_all(request.as_bytes());
+            let _ = connection.read_to_end(&mut answer);
+        }
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    pub(crate) fn status(&self) -> Value {
+        self.get("/v1/status").1
+    }
+}
+
+fn container(directory: &Path, mode: &str, env: &[(String, String)], words: &[String]) -> Command {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sidecar/container");
+    let mut command = Command::new(script);
+    command.arg(directory).arg(mode);
+    command.args(env.iter().map(|(name, value)| format!("{name}={value}"))).args(words);
+    command.stdin(Stdio::null());
+    command
+}
+
+fn config(template: &Template, port: u16) -> String {
+    let Template { source, base_role, endpoint, env, session, .. } = template;
+    let mut variables = json!({"AWS_ENDPOINT_URL_STS": endpoint});
+    if *source == "podIdentity" {
+        variables["AWS_CONTAINER_CREDENTIALS_FULL_URI"] =
+            json!(format!("{endpoint}/v1/credentials"));
+    }
+    for (name, value) in env {
+        variables[name] = json!(value);
+    }
+    let mut base = json!({"source": source});
+    if *source == "irsa" {
+        base["roleArn"] = json!(base_role);
+    }
+    json!({
+        "region": "eu-west-1",
+        "sidecar": {"port": port, "env": variables},
+        "baseCredentials": base,
+        "components": [
+            {
+                "name": "dispatcher",
+                "selectors": ["fab.nanohype.dev/component=dispatcher"],
+                "session": session,
+                "startGate": "listening",
+            },
+            {
+                "name": "runtime",
+                "selectors": ["agents.nanohype.dev/agentsandbox"],
+                "fenced": true,
+                "session": session,
+            },
+        ],
+    })
+    .to_string()
+}
+
+fn manifest(template: &Template) -> Value {
+    let Template { endpoint, labels, named, name, .. } = template;
+    let mut pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "tenants-acme", "labels": labels},
+        "spec": {
+            "serviceAccountName": "tenant-runtime",
+            "containers": [{
+                "name": "session",
+                "image": "agent",
+                "env": [{"name": "AWS_ENDPOINT_URL_STS", "value": endpoint}],
+            }],
+        },
+    });
+    if let Some(named) = named {
+        pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/session-id": named});
+    }
+    pod
+}
+
+/// What the kubelet makes of a container's `env`: fields of the pod, then `$(NAME)` from the
+/// variables before. The runtime adds what an image brings.
+fn environment(container: &Value, pod: &str) -> Vec<(String, String)> {
+    let mut env: Vec<(String, String)> = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
+    for variable in container["env"].as_array().unwrap() {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let value = match &*text(&variable["valueFrom"]["fieldRef"]["fieldPath"]) {
+            "metadata.uid" => POD_UID.to_owned(),
+            "metadata.name" => pod.to_owned(),
+            _ => env.iter().fold(text(&variable["value"]), |value, (name, known)| {
+                value.replace(&format!("$({name})"), known)
+            }),
+        };
+        env.push((text(&variable["name"]), value));
+    }
+    env
+}
+
+fn strings(list: &Value) -> Vec<String> {
+    list.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+}
+
+pub(crate) const POD_UID: &str = "0d2c2a52-7a3c-4a0e-9d6e-0c6f3c1b8a55";
