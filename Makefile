@@ -8,12 +8,12 @@ demo:
 # All tests, against the real kube-apiserver, etcd, Helm and moto that tests/setup builds
 # once and caches outside the clone.
 test:
-	variables=$$(tests/setup) && eval "$$variables" && cargo test --locked --no-fail-fast
+	variables=$$(tests/setup) && eval "$$variables" && cargo test --locked --workspace --no-fail-fast
 
 # Formatting, lints and the rules on dependencies; what CI runs beside the tests.
 lint:
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- --deny warnings
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	cargo deny --locked check bans licenses sources
 
 # The handler against one that does nothing, in one run.

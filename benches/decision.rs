@@ -65,7 +65,7 @@ impl World {
         Self {
             config,
             namespaces: namespaces.into_iter().collect(),
-            directory: Directory::new(Source::File, entries),
+            directory: Directory::new(Source::File("roles.yaml".into()), entries),
         }
     }
 

@@ -11,7 +11,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 
 use axum::{Router, body::Bytes, routing::post};
 use fab_session_injector::serve::{
-    Transport, serve,
+    Limits, Transport, serve,
     tls::{Certificate, Files},
 };
 use serde_json::Value;
@@ -30,7 +30,7 @@ async fn main() {
     let listener = tokio::net::TcpListener::bind(&address).await.unwrap();
     let router = Router::new().route("/enabled", post(echo));
     let transport = Transport::Tls(TlsAcceptor::from(Arc::new(tls)));
-    serve(listener, transport, router, pending(), Duration::ZERO).await;
+    serve(listener, transport, Limits::default(), router, pending(), Duration::ZERO).await;
 }
 
 async fn echo(body: Bytes) -> ([(&'static str, &'static str); 1], String) {

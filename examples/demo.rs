@@ -10,8 +10,7 @@ mod client;
 
 use std::{
     error::Error,
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -32,12 +31,9 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     if !made.success() {
         return Err("certs/make made no certificates; it needs openssl".into());
     }
-    let webhook = Webhook::start(root, &directory).await?;
+    let webhook = Webhook::start(root, &directory)?;
+    let mut client = webhook.connect(&directory).await?;
     println!("The webhook serves https://{}/enabled.", webhook.address);
-
-    let authority = std::fs::read(directory.join("ca.crt"))?;
-    let mut client =
-        Client::connect(webhook.address, &authority, Protocol::Http2, &[&TLS13]).await?;
     let reviews = [
         (
             "runtime",
@@ -82,7 +78,7 @@ struct Webhook {
 }
 
 impl Webhook {
-    async fn start(root: &Path, certificates: &Path) -> Result<Self, Box<dyn Error + Send + Sync>> {
+    fn start(root: &Path, certificates: &Path) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let (address, health) = (free_address()?, free_address()?);
         let example = |name: &str| root.join("examples/demo").join(name);
         let process = Command::new(program()?)
@@ -101,15 +97,22 @@ impl Webhook {
             .stdin(Stdio::null())
             .stderr(std::fs::File::create(certificates.join("webhook.log"))?)
             .spawn()?;
-        let webhook = Self { process, address };
+        Ok(Self { process, address })
+    }
+
+    /// It listens once it has read its files.
+    async fn connect(&self, certificates: &Path) -> Result<Client, Box<dyn Error + Send + Sync>> {
+        let authority = std::fs::read(certificates.join("ca.crt"))?;
+        let mut last = None;
         for _ in 0..100 {
-            if is_ready(health) {
-                return Ok(webhook);
+            match Client::connect(self.address, &authority, Protocol::Http2, &[&TLS13]).await {
+                Ok(client) => return Ok(client),
+                Err(error) => last = Some(error),
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Err(format!("the webhook is not ready; see {}", certificates.join("webhook.log").display())
-            .into())
+        let log = certificates.join("webhook.log");
+        Err(format!("the webhook does not listen ({last:?}); see {}", log.display()).into())
     }
 }
 
@@ -131,16 +134,4 @@ fn program() -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
 
 fn free_address() -> std::io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
-}
-
-fn is_ready(health: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let mut connection = TcpStream::connect(health)?;
-        connection
-            .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }

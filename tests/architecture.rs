@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -11,15 +11,16 @@ use std::{
 use syn::visit::Visit;
 
 /// A room of `src` and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 10] = [
+const ROOMS: [(&str, &[&str]); 11] = [
     ("admission", &["config", "directory", "namespaces", "session"]),
-    ("cli", &["config", "session"]),
+    ("cli", &["config", "namespaces", "session"]),
     (
         "command",
         &[
             "admission",
             "cli",
             "config",
+            "credentials",
             "directory",
             "manifest",
             "namespaces",
@@ -29,6 +30,7 @@ const ROOMS: [(&str, &[&str]); 10] = [
         ],
     ),
     ("config", &["session"]),
+    ("credentials", &["session"]),
     ("directory", &["config", "session"]),
     ("manifest", &[]),
     ("namespaces", &["config", "session"]),
@@ -38,18 +40,24 @@ const ROOMS: [(&str, &[&str]); 10] = [
 ];
 
 /// Crates that only some places may name: the rest is told what it needs in our own types.
-const CRATES: [(&str, &[&str]); 8] = [
+const CRATES: [(&str, &[&str]); 12] = [
     ("anyhow", &["command"]),
-    ("aws_config", &["command", "directory/ssm"]),
+    ("aws_config", &["command", "credentials/base", "credentials/sts", "directory/ssm"]),
+    ("aws_credential_types", &["credentials/sts"]),
     ("aws_sdk_ssm", &["directory/ssm"]),
+    ("aws_sdk_sts", &["credentials/base", "credentials/sts"]),
     ("axum", &["command", "serve"]),
+    ("hyper", &["command/probe"]),
     ("k8s_openapi", &["admission", "namespaces/watch"]),
     ("kube", &["command", "namespaces/watch"]),
+    ("rustix", &["command/sidecar", "credentials/token"]),
     ("rustls", &["serve"]),
     (
         "tokio",
         &[
             "command",
+            "credentials/cache",
+            "credentials/sts",
             "directory/agenda",
             "directory/keeper",
             "directory/pace",
@@ -101,6 +109,9 @@ fn the_rules_notice_what_breaks_them() {
         ("config/roles", "type T = aws_sdk_ssm::Client;", "config/roles names aws_sdk_ssm"),
         ("directory/file", "use tokio::time::sleep;", "directory/file names tokio"),
         ("manifest", "use anyhow::Context;", "manifest names anyhow"),
+        ("credentials/cache", "use crate::admission::Decision;", "credentials uses admission"),
+        ("admission/patch", "use crate::credentials::Secret;", "admission uses credentials"),
+        ("credentials/wire", "use aws_sdk_sts::Client;", "credentials/wire names aws_sdk_sts"),
     ];
     for (place, source, want) in cases {
         assert_eq!(violations(place, source), [want], "{source}");
@@ -109,6 +120,31 @@ fn the_rules_notice_what_breaks_them() {
         violations("admission/decide", "use crate::directory::{Directory, Role};"),
         Vec::<String>::new()
     );
+}
+
+/// Keys of labels and annotations are API, so each is spelled once.
+#[test]
+fn each_key_is_spelled_in_one_place() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in sources(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let source = fs::read_to_string(&file).unwrap();
+        let code = source.split("#[cfg(test)]").next().unwrap();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for (at, _) in line.match_indices(".dev/").chain(line.match_indices(".io/")) {
+                let part = |c: char| c.is_ascii_alphanumeric() || ".-/".contains(c);
+                let start = line[..at].rfind(|c| !part(c)).map_or(0, |before| before + 1);
+                let end = line[at..].find(|c| !part(c)).map_or(line.len(), |after| at + after);
+                places.entry(line[start..end].to_owned()).or_default().push(format!(
+                    "{}: {}",
+                    file.display(),
+                    line.trim()
+                ));
+            }
+        }
+    }
+    assert!(places.contains_key("fab.nanohype.dev/component"), "{places:?}");
+    let twice: Vec<_> = places.iter().filter(|(_, places)| places.len() > 1).collect();
+    assert!(twice.is_empty(), "{twice:#?}");
 }
 
 fn violations(place: &str, source: &str) -> Vec<String> {

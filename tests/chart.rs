@@ -14,6 +14,7 @@ use clap::Parser;
 use fab_session_injector::{
     cli::{Cli, Command},
     config::Config,
+    directory,
 };
 use serde_json::{Value, json};
 
@@ -125,6 +126,34 @@ fn contradictions_fail_the_render_and_the_program() {
 }
 
 #[test]
+fn a_static_role_that_is_not_allowed_fails_the_render_and_the_program() {
+    let role = "arn:aws:iam::111122223333:role/agents/acme";
+    let cases = [
+        (json!({"partitions": ["aws-cn"]}), Some("config.roles.allow.partitions")),
+        (json!({"accounts": ["999999999999"]}), Some("config.roles.allow.accounts")),
+        (json!({"pathPrefixes": ["/other/"]}), Some("config.roles.allow.pathPrefixes")),
+        (
+            json!({"partitions": ["aws"], "accounts": ["111122223333"], "pathPrefixes": ["/other/", "/agents/"]}),
+            None,
+        ),
+    ];
+    for (allow, want) in cases {
+        let values = process::own_directory();
+        let file = values.path().join("values.yaml");
+        let roles = json!({"acme": role});
+        let config = json!({"roles": {"allow": allow}});
+        let all = json!({"staticRoles": roles, "config": config});
+        std::fs::write(&file, all.to_string()).unwrap();
+        let rendered = helm::render(&chart(), "injector", "injector", &[], Some(&file));
+        let allowed = Config::parse(&config.to_string()).unwrap().roles.allowed;
+        let read = directory::file::parse(&json!({"roles": roles}).to_string(), &allowed);
+        assert_eq!((rendered.is_ok(), read.is_ok()), (want.is_none(), want.is_none()), "{allow}");
+        let said = rendered.err().unwrap_or_default();
+        assert!(said.contains(want.unwrap_or_default()), "{said}");
+    }
+}
+
+#[test]
 fn two_renders_are_the_same() {
     let once = || {
         helm::render(
@@ -193,3 +222,64 @@ fn every_value_is_described() {
     walk(&schema, "", &mut undescribed);
     assert!(undescribed.is_empty(), "{undescribed:?}");
 }
+
+/// Descriptions are those of the schema, defaults those of values.yaml. `UPDATE=1` writes the
+/// table anew.
+#[test]
+fn the_readme_lists_every_value() {
+    let read = |file: &str| std::fs::read_to_string(chart().join(file)).unwrap();
+    let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
+    let values: Value = serde_saphyr::from_str(&read("values.yaml")).unwrap();
+    let mut table = "| key | default | description |\n| --- | --- | --- |\n".to_owned();
+    rows(&schema, &values, "", &mut table);
+    let readme = read("README.md");
+    let (before, rest) = readme.split_once(BEGIN).unwrap();
+    let (found, after) = rest.split_once(END).unwrap();
+    if is_update() {
+        let whole = format!("{before}{BEGIN}{table}{END}{after}");
+        std::fs::write(chart().join("README.md"), whole).unwrap();
+    } else {
+        assert!(found == table, "the table of values is not current; UPDATE=1 writes it anew");
+    }
+}
+
+fn rows(schema: &Value, values: &Value, within: &str, table: &mut String) {
+    let properties = schema["properties"].as_object().unwrap();
+    for (name, child) in properties.iter().filter(|(name, _)| *name != "global") {
+        let key = format!("{within}{name}");
+        // The parts of a component have no value of their own, but a default.
+        let value = values.get(name).or(child.get("default"));
+        let mut row = |shown: &str| {
+            let description = child["description"].as_str().unwrap();
+            table.push_str(&format!("| `{key}` | {shown} | {description} |\n"));
+        };
+        match value {
+            Some(Value::Array(components)) if key == "config.components" => {
+                let names: Vec<String> = components
+                    .iter()
+                    .map(|component| format!("`{}`", component["name"].as_str().unwrap()))
+                    .collect();
+                row(&names.join(", "));
+                rows(&child["items"], &json!({}), "config.components[].", table);
+            }
+            Some(Value::Object(entries))
+                if !entries.is_empty() && child["properties"].is_object() =>
+            {
+                if child["type"].to_string().contains("null") {
+                    row("as below");
+                }
+                rows(child, &json!(entries), &format!("{key}."), table);
+            }
+            Some(value) => row(&format!("`{value}`")),
+            None => row(""),
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "a test has no command line")]
+fn is_update() -> bool {
+    std::env::var("UPDATE").is_ok()
+}
+
+const BEGIN: &str = "<!-- values: begin -->\n";
+const END: &str = "<!-- values: end -->\n";

@@ -20,17 +20,20 @@ static ROLES: LazyLock<PathBuf> = LazyLock::new(|| {
 
 /// Runs `inject` on standard input.
 fn inject(manifest: &str, arguments: &[&str]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
-        .args(["inject", "--filename=-", "--roles"])
-        .arg(&*ROLES)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = command().args(arguments).spawn().unwrap();
     let _ = child.stdin.take().unwrap().write_all(manifest.as_bytes());
     child.wait_with_output().unwrap()
+}
+
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
+    command
+        .args(["inject", "--filename=-", "--roles"])
+        .arg(&*ROLES)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -50,6 +53,14 @@ fn templates_of_all_workloads_are_injected() {
         (object("apps/v1", "ReplicaSet", json!({"template": template()})), "/spec/template/spec"),
         (object("apps/v1", "StatefulSet", json!({"template": template()})), "/spec/template/spec"),
         (object("batch/v1", "Job", json!({"template": template()})), "/spec/template/spec"),
+        (
+            object("v1", "ReplicationController", json!({"template": template()})),
+            "/spec/template/spec",
+        ),
+        (
+            json!({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "o"}, "template": template()}),
+            "/template/spec",
+        ),
         (
             object(
                 "batch/v1",
@@ -131,6 +142,7 @@ fn labels_of_a_namespace_in_the_input_decide() {
     assert!(!text(&output.stderr).contains("assumed"), "{}", text(&output.stderr));
     let output = run(json!({"fab.nanohype.dev/tenant": "acme"}), &[]);
     assert!(!text(&output.stdout).contains("fab-session-credentials"), "not opted in");
+    assert!(text(&output.stderr).contains("namespace ns did not opt in"));
     let output = run(
         json!({"fab.nanohype.dev/session-injection": "enabled", "fab.nanohype.dev/tenant": "acme"}),
         &[],
@@ -145,12 +157,63 @@ fn labels_of_a_namespace_in_the_input_decide() {
 }
 
 #[test]
+fn the_old_client_mode_is_told_apart_from_a_component_of_variables_only() {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenants-acme", "labels": {"fab.nanohype.dev/session-injection": "audit", "fab.nanohype.dev/operator": "keep", "pod-security.kubernetes.io/enforce": "restricted"}}});
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o", "namespace": "tenants-acme"}, "spec": template()["spec"]});
+    pod["spec"]["containers"][0]["env"] = json!([{"name": "FAB_OPERATOR", "value": "jane"}]);
+    let output = inject(&format!("{namespace}\n---\n{pod}\n"), &[]);
+    let said = text(&output.stderr);
+    assert!(said.contains("enabled, it would be: keep"), "{said}");
+}
+
+#[test]
+fn an_input_without_pods_is_said_to_have_none() {
+    let text_of =
+        |kind: &str| format!("apiVersion: example.com/v1\nkind: {kind}\nmetadata:\n  name: o\n");
+    let output = inject(&text_of("Widget"), &[]);
+    assert!(output.status.success());
+    assert_eq!(text(&output.stdout), text_of("Widget"));
+    assert_eq!(
+        text(&output.stderr),
+        "standard input holds no pod and no pod template; its objects pass as they are\n"
+    );
+}
+
+/// As in `inject | head -1`, once head has its line.
+#[test]
+fn a_reader_that_has_gone_is_told_nothing() {
+    let mut child = command().args(["--namespace=tenants-acme"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o"}, "spec": template()["spec"]});
+    child.stdin.take().unwrap().write_all(pod.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    let said = text(&output.stderr);
+    assert!(said.lines().all(|line| line.starts_with("assumed: ")), "{said}");
+}
+
+#[test]
 fn wrong_input_is_told_from_a_refusal() {
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o"}, "spec": template()["spec"]}).to_string();
-    let cases: [(&str, &[&str], i32, &str); 7] = [
+    let elsewhere = pod.replace(r#"{"name":"o"}"#, r#"{"name":"o","namespace":"Else.where"}"#);
+    let cases: [(&str, &[&str], i32, &str); 11] = [
+        (&pod, &["--namespace=A_B"], 2, "'--namespace <NAME>': not the name of a namespace"),
+        (
+            &elsewhere,
+            &[],
+            2,
+            "Pod/o: metadata.namespace \"Else.where\": not the name of a namespace",
+        ),
+        ("a: 1\n---\nkind: [", &[], 2, "standard input: not YAML: unclosed bracket '[' at line 3"),
+        (
+            "a: 1\n---\nb: 18446744073709551616",
+            &[],
+            2,
+            "standard input: document 2: /b is a whole number",
+        ),
         (&pod, &[], 2, "Pod/o names no namespace; give one by --namespace"),
-        ("kind: [", &["--namespace=tenants-acme"], 2, "is not YAML"),
-        ("", &["--namespace=tenants-acme"], 2, "holds no object"),
+        ("kind: [", &["--namespace=tenants-acme"], 2, "not YAML"),
+        ("", &["--namespace=tenants-acme"], 2, "standard input holds no object"),
         (&pod, &["--namespace=tenants-acme", "--tenant=A.B"], 2, "a tenant is a DNS label"),
         (&pod, &["--namespace=tenants-acme", "--config=/nowhere"], 2, "cannot read /nowhere"),
         (&pod, &["--namespace=tenants-acme", "--diff", "--patch"], 2, "cannot be used with"),

@@ -39,7 +39,7 @@ fn world() -> World {
     World {
         config,
         namespaces: [namespace].into_iter().collect(),
-        directory: Directory::new(Source::File, roles),
+        directory: Directory::new(Source::File("roles.yaml".into()), roles),
     }
 }
 

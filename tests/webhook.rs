@@ -19,7 +19,7 @@ use rustls::version::{TLS12, TLS13};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use client::{Answer, Client, Protocol};
+use client::{Answer, Client, Protocol, shake_hands};
 use process::{free_port, get, own_directory, wait_until};
 use server::{Server, command, make_certificate, review};
 
@@ -171,9 +171,12 @@ async fn what_is_no_review_gets_a_status_of_http() {
     let server = Server::start();
     let good = review("runtime");
     let mut old: Value = serde_json::from_slice(&good).unwrap();
-    old["apiVersion"] = "admission.k8s.io/v1beta1".into();
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let cases: [(&str, Vec<u8>, u16); 12] = [
+    let list = json!([old["apiVersion"], old["kind"], old["request"]]).to_string();
+    old["apiVersion"] = "admission.k8s.io/v1beta1".into();
+    let cases: [(&str, Vec<u8>, u16); 14] = [
+        (JSON, b"[]".to_vec(), 400),
+        (JSON, list.into_bytes(), 400),
         (JSON, b"".to_vec(), 400),
         (JSON, b"not json".to_vec(), 400),
         (JSON, b"null".to_vec(), 400),
@@ -192,6 +195,9 @@ async fn what_is_no_review_gets_a_status_of_http() {
         let answer = connect(&server).await.post("/enabled", content_type, body).await.unwrap();
         assert_eq!(answer.status.as_u16(), want, "{content_type} {shown}");
     }
+    let answer = ask(&server, "/enabled", "[]").await;
+    let want = "the body is not an AdmissionReview: invalid type: sequence, expected a JSON object at line 1 column 0\n";
+    assert_eq!(answer.body, want);
     // Padded with white space, which JSON allows, to the last byte and one more.
     for (bytes, want) in [(8 * 1024 * 1024, 200), (8 * 1024 * 1024 + 1, 413)] {
         let mut body = good.clone();
@@ -238,6 +244,32 @@ async fn a_pod_that_cannot_be_read_is_denied_with_its_uid() {
             refused["status"]["message"].as_str().unwrap().contains("[not-a-pod-creation]"),
             "{refused}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_review_with_an_odd_field_is_answered_with_its_uid() {
+    let server = Server::start();
+    let cases = [
+        ("userInfo", json!(null), None),
+        ("userInfo", json!("me"), None),
+        ("userInfo", json!(["me"]), None),
+        ("userInfo", json!({"username": null}), None),
+        ("dryRun", json!("yes"), None),
+        ("subResource", json!(null), None),
+        ("namespace", json!(null), Some("[namespace-unknown]")),
+        ("namespace", json!(["tenants-acme"]), Some("[namespace-unknown]")),
+        ("operation", json!(null), Some("[not-a-pod-creation]")),
+        ("resource", json!(["", "v1", "pods"]), Some("[not-a-pod-creation]")),
+    ];
+    for (field, value, refusal) in cases {
+        let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
+        review["request"][field] = value.clone();
+        let told = response(&ask(&server, "/enabled", review.to_string()).await);
+        assert_eq!(told["uid"], review["request"]["uid"], "{field}: {value}");
+        assert_eq!(told["allowed"], refusal.is_none(), "{field}: {value}");
+        let said = told["status"]["message"].as_str().unwrap_or_default();
+        assert!(said.contains(refusal.unwrap_or_default()), "{field}: {value}: {said}");
     }
 }
 
@@ -312,24 +344,63 @@ async fn certificates_that_the_kubelet_swaps_are_served() {
 }
 
 #[tokio::test]
+async fn an_expired_certificate_is_said_and_replaced() {
+    let directory = own_directory();
+    let secret = directory.path().join("secret");
+    mount(&secret, "1", &["--expired"]);
+    let server = Server::start_with(directory, &secret, &["--linger=0"]);
+    let said = wait_until("the log says so", Duration::from_secs(5), || {
+        let log = server.process.log();
+        log.lines().find(|line| line.contains("has ended")).map(str::to_owned)
+    });
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["level"], "ERROR");
+    assert_eq!(said["ended"], "2020-01-02T00:00:00Z");
+    assert!(said["file"].as_str().unwrap().ends_with("secret/tls.crt"), "{said}");
+    let metric = "fab_session_injector_certificate_expiry_timestamp_seconds 1577923200";
+    assert!(get(server.health, "/metrics").contains(metric));
+    // As an API server does.
+    let refused =
+        Client::connect(server.address, &server.authority(), Protocol::Http2, &[&TLS13]).await;
+    let refused = refused.err().expect("nobody takes it").to_string();
+    assert!(refused.contains("certificate expired"), "{refused}");
+
+    mount(&secret, "2", &[]);
+    wait_until("the new certificate is taken", Duration::from_secs(20), || {
+        (!get(server.health, "/metrics").contains(metric)).then_some(())
+    });
+    assert_eq!(response(&ask(&server, "/enabled", review("runtime")).await)["allowed"], true);
+    let told = server.process.log().lines().filter(|line| line.contains("has ended")).count();
+    assert_eq!(told, 1, "once for each certificate");
+}
+
+#[tokio::test]
+async fn the_readme_lists_every_metric() {
+    let server = Server::start();
+    ask(&server, "/enabled", review("runtime")).await;
+    ask(&server, "/enabled", "{}").await;
+    let metrics = get(server.health, "/metrics");
+    assert!(
+        metrics.contains("\nfab_session_injector_roles_from_file 1\n"),
+        "the static role file is the authority here: {metrics}"
+    );
+    let readme = include_str!("../README.md");
+    let types = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let mut found = 0;
+    for (name, kind) in types {
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        assert!(readme.contains(&format!("| `{name}{suffix}` |")), "{name}{suffix}");
+        found += 1;
+    }
+    // But for those that have counted nothing yet.
+    assert!(found >= 11, "{found} metrics");
+}
+
+#[tokio::test]
 async fn stopping_finishes_what_is_in_flight() {
     let mut server = Server::start();
-    let mut config = rustls::ClientConfig::builder_with_provider(std::sync::Arc::new(
-        rustls::crypto::aws_lc_rs::default_provider(),
-    ))
-    .with_safe_default_protocol_versions()
-    .unwrap()
-    .with_root_certificates({
-        use rustls::pki_types::{CertificateDer, pem::PemObject};
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(&server.authority()).unwrap()).unwrap();
-        roots
-    })
-    .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
-    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
-    let mut stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+    let mut stream =
+        shake_hands(server.address, &server.authority(), Protocol::Http1, &[&TLS13]).await.unwrap();
     let body = review("runtime");
     let head = format!(
         "POST /enabled HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: {}\r\n\r\n",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::{Json, Router, routing::post};
 use fab_session_injector::serve::{
-    Transport, serve,
+    Limits, Transport, serve,
     tls::{Certificate, Files},
 };
 use serde_json::{Value, json};
@@ -250,6 +250,13 @@ async fn listen(directory: &std::path::Path, effect: Effect, calls: Arc<AtomicUs
     };
     let router = Router::new().route("/mutate", post(handler));
     let transport = Transport::Tls(TlsAcceptor::from(Arc::new(tls)));
-    tokio::spawn(serve(listener, transport, router, std::future::pending(), Duration::ZERO));
+    tokio::spawn(serve(
+        listener,
+        transport,
+        Limits::default(),
+        router,
+        std::future::pending(),
+        Duration::ZERO,
+    ));
     port
 }

@@ -157,6 +157,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
 }
 
 /// The raw answer of the plain port; empty where nobody answers.
+#[allow(dead_code, reason = "not every test crate has such a port")]
 pub(crate) fn get(address: std::net::SocketAddr, path: &str) -> String {
     use std::io::Read;
     let mut answer = String::new();

@@ -82,6 +82,27 @@ at once: what is wrong, the rule, and the remedy.
   {{- $problems = append $problems (printf "config.roles.file is %q, but the chart mounts static roles at %s only: put the roles into staticRoles and leave config.roles.file empty." $config.roles.file $file) -}}
 {{- end -}}
 
+{{- $allow := default dict $config.roles.allow -}}
+{{- range $tenant, $arn := .Values.staticRoles -}}
+  {{- $parts := splitList ":" $arn -}}
+  {{- $path := trimPrefix "role" (last $parts) -}}
+  {{- $prefixed := false -}}
+  {{- range $allow.pathPrefixes -}}
+    {{- $prefixed = or $prefixed (hasPrefix . $path) -}}
+  {{- end -}}
+  {{- $refusing := "" -}}
+  {{- if and $allow.partitions (not (has (index $parts 1) $allow.partitions)) -}}
+    {{- $refusing = "partitions" -}}
+  {{- else if and $allow.accounts (not (has (index $parts 4) $allow.accounts)) -}}
+    {{- $refusing = "accounts" -}}
+  {{- else if and $allow.pathPrefixes (not $prefixed) -}}
+    {{- $refusing = "pathPrefixes" -}}
+  {{- end -}}
+  {{- with $refusing -}}
+    {{- $problems = append $problems (printf "staticRoles.%s is %s, but config.roles.allow.%s does not have it, and the webhook does not start with such a file: name another role, or add to the list." $tenant $arn .) -}}
+  {{- end -}}
+{{- end -}}
+
 {{- if $problems -}}
   {{- fail (printf "\n\n- %s\n" (join "\n- " $problems)) -}}
 {{- end -}}
