@@ -2,6 +2,7 @@
 //!
 //! A value of a type in this room is valid; nothing here does I/O.
 
+pub mod base;
 mod duration;
 pub mod env;
 mod id;

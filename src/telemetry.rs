@@ -1,7 +1,8 @@
 //! The log's format, and the one place in which a metric's name is spelled.
 
+pub mod log;
+
 use std::{
-    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,27 +20,6 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
-use tracing_subscriber::filter::LevelFilter;
-
-/// One JSON object a line, to standard error. A panic is one as well, and says only where: what
-/// it says besides may hold a pod's text.
-pub fn start_log() {
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "panicked");
-    }));
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_current_span(false)
-        .with_span_list(false)
-        .with_target(false)
-        .with_max_level(LevelFilter::INFO)
-        // A full disk behind the log must not end the process.
-        .log_internal_errors(false)
-        .with_writer(io::stderr)
-        .init();
-}
 
 /// What is counted. No label has a value that a tenant chooses.
 #[derive(Clone, Debug)]
@@ -51,6 +31,7 @@ pub struct Observed {
     /// When the serving certificate ends, if it says so, in seconds since 1970.
     pub certificate_expiry: Option<u64>,
     pub certificate_reloads: [(&'static str, u64); 2],
+    pub log_lines_lost: u64,
     /// How long ago SSM confirmed the role that it confirmed longest ago.
     pub oldest_role: Option<Duration>,
     pub role_calls: Vec<(&'static str, u64)>,
@@ -73,6 +54,7 @@ struct Registered {
     role_calls: Family<OutcomeLabels, Counter>,
     certificate_expiry: Gauge,
     certificate_reloads: Family<OutcomeLabels, Counter>,
+    log_lines_lost: Counter,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -171,6 +153,12 @@ impl Default for Metrics {
             "New serving certificates, taken or not usable",
             certificate_reloads.clone(),
         );
+        let log_lines_lost = Counter::default();
+        registry.register(
+            "log_lines_lost",
+            "Lines that were not written, since nobody reads the log",
+            log_lines_lost.clone(),
+        );
         Self(Arc::new(Registered {
             registry,
             reviews,
@@ -185,6 +173,7 @@ impl Default for Metrics {
             role_calls,
             certificate_expiry,
             certificate_reloads,
+            log_lines_lost,
         }))
     }
 }
@@ -231,6 +220,7 @@ impl Metrics {
         let Observed {
             certificate_expiry,
             certificate_reloads,
+            log_lines_lost,
             oldest_role,
             role_calls,
             roles,
@@ -240,6 +230,7 @@ impl Metrics {
             .certificate_expiry
             .set(certificate_expiry.and_then(|at| at.try_into().ok()).unwrap_or(0));
         self.0.oldest_role.set(oldest_role.unwrap_or_default().as_secs_f64());
+        self.0.log_lines_lost.inner().store(log_lines_lost, Ordering::Relaxed);
         self.0.roles_from_file.set(whole(roles_from_file));
         for (state, count) in roles {
             self.0.roles.get_or_create(&StateLabels { state }).set(whole(count));

@@ -45,7 +45,7 @@ enum Trouble {
     Suspend,
 }
 
-const TROUBLES: [Trouble; 18] = [
+const TROUBLES: [Trouble; 20] = [
     Trouble::Fault(Target::AssumeRole, Fault::Throttle),
     Trouble::Fault(Target::AssumeRole, Fault::InternalError),
     Trouble::Fault(Target::AssumeRole, Fault::Denied),
@@ -54,6 +54,8 @@ const TROUBLES: [Trouble; 18] = [
     Trouble::Fault(Target::AssumeRole, Fault::Huge),
     Trouble::Fault(Target::AssumeRole, Fault::Hang),
     Trouble::Fault(Target::AssumeRole, Fault::CloseMidBody),
+    Trouble::Fault(Target::AssumeRole, Fault::Malformed),
+    Trouble::Fault(Target::AssumeRole, Fault::Nameless),
     Trouble::Fault(Target::AssumeRole, Fault::Slow(Duration::from_secs(5))),
     Trouble::Fault(Target::AssumeRole, Fault::Slow(Duration::from_secs(60))),
     Trouble::Fault(Target::PodIdentity, Fault::Denied),
@@ -103,13 +105,29 @@ async fn thirty_days_of_trouble_never_serve_a_wrong_credential() {
     let (mut served, mut refused, mut trouble_time) = (0_u64, 0_u64, Duration::ZERO);
     let mut troubles = 0_u32;
     let ends = clock.truth() + Duration::from_secs(DAYS * 86_400);
+    let mut ahead = Vec::new();
     while clock.truth() < ends {
-        let trouble = TROUBLES[random.usize(..TROUBLES.len())];
-        // Long enough to be felt, and often longer than credentials live.
-        let most = if matches!(trouble, Trouble::Fault(_, Fault::Huge)) { 90 } else { 10_800 };
-        let lasts = Duration::from_secs(random.u64(60..most));
+        // Each of them in turn, in another order each time.
+        let trouble = ahead.pop().unwrap_or_else(|| {
+            ahead.extend(TROUBLES);
+            random.shuffle(&mut ahead);
+            ahead.remove(0)
+        });
+        // Long enough to be felt, and often longer than credentials live; but for the one that
+        // takes time of its own, which comes when a call is due.
+        let huge = matches!(trouble, Trouble::Fault(_, Fault::Huge));
+        let due = cache.state().issued.and_then(|it| it.due.duration_since(clock.shown()).ok());
+        if huge && let Some(due) = due {
+            sleep(due.saturating_sub(Duration::from_secs(1))).await;
+        }
+        let lasts = Duration::from_secs(random.u64(60..if huge { 90 } else { 10_800 }));
+        let calls = cache.state().assumed;
         let struck = match trouble {
-            Trouble::Fault(target, fault) => Some(aws.inject(target, fault, Times::UntilCleared)),
+            // One is enough of what takes time of its own.
+            Trouble::Fault(target, fault) => {
+                let times = if huge { Times::Next(1) } else { Times::UntilCleared };
+                Some(aws.inject(target, fault, times))
+            }
             Trouble::Skew(seconds) => {
                 clock.skew(seconds);
                 None
@@ -146,7 +164,11 @@ async fn thirty_days_of_trouble_never_serve_a_wrong_credential() {
                 }
             }
         }
-        let times = struck.map_or(1, |struck| struck.fired());
+        // A clock's trouble has been felt when there was a call in it, or because of it.
+        let times = match struck {
+            Some(struck) => struck.fired(),
+            None => cache.state().assumed - calls,
+        };
         *fired.entry(format!("{trouble:?}")).or_default() += times;
         troubles += 1;
     }

@@ -1,6 +1,8 @@
 //! How EKS's own webhook gives pods base credentials, and what keeps it and its gifts away.
 //! <https://github.com/aws/amazon-eks-pod-identity-webhook>
 
+use crate::session::base;
+
 /// The volumes that it adds, for Pod Identity and for IAM roles for service accounts.
 pub(super) const VOLUMES: [&str; 2] = ["aws-iam-token", "eks-pod-identity-token"];
 
@@ -9,14 +11,10 @@ pub(super) const VOLUMES: [&str; 2] = ["aws-iam-token", "eks-pod-identity-token"
 pub(super) const VARIABLES: [&str; 5] = [
     "AWS_CONTAINER_AUTHORIZATION_TOKEN",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_ROLE_ARN",
+    base::WEB_IDENTITY_ROLE,
     "AWS_ROLE_SESSION_NAME",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    base::WEB_IDENTITY_FILE,
 ];
-
-/// The two that also name our own endpoint.
-pub(super) const CREDENTIALS_URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
-pub(super) const TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
 
 /// With this label, of any value, the API server does not call it for the pod.
 pub(super) const SKIP_LABEL: &str = "eks.amazonaws.com/skip-pod-identity-webhook";

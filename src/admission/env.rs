@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     config::{Config, Region},
-    session::{Session, env},
+    session::{Session, base, env},
 };
 
 pub(super) fn edit(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patch: &mut Patch) {
@@ -94,8 +94,8 @@ impl<'p, 'a> Variables<'p, 'a> {
     }
 
     fn take_endpoint_away(&mut self) {
-        self.remove(eks::CREDENTIALS_URI);
-        self.remove(eks::TOKEN_FILE);
+        self.remove(base::URI);
+        self.remove(base::TOKEN_FILE);
     }
 
     /// The kubelet expands `$(NAME)` from variables that stand before, so one that refers to
@@ -119,8 +119,8 @@ impl<'p, 'a> Variables<'p, 'a> {
     }
 
     fn put_endpoint(&mut self, port: u16) {
-        self.put_text(eks::CREDENTIALS_URI, &sidecar::credentials_uri(port));
-        self.put_text(eks::TOKEN_FILE, &sidecar::token_file());
+        self.put_text(base::URI, &sidecar::credentials_uri(port));
+        self.put_text(base::TOKEN_FILE, &sidecar::token_file());
     }
 
     /// What SDKs need beside credentials, where the pod does not say it.

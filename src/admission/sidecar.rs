@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::eks;
 use crate::{
     config::{BaseCredentials, Component, Config, Quantity, Resources, Sidecar},
-    session::{Session, env},
+    session::{Session, base::Base, env},
 };
 
 /// The container as it must be. `existing` is what stands under its name now: what a
@@ -39,8 +39,8 @@ pub(super) fn container(
         resources: Some(resources_beside(resources, existing)),
         volume_mounts: Some(mounts(config)),
         restart_policy: Some("Always".to_owned()),
-        // For as long as an agent may wait for its credentials: kubelet asks each second,
-        // and gives up on this container after five minutes.
+        // For as long as an agent may wait for its credentials: each probe waits for 3 s itself,
+        // so that the kubelet gives up on this container after a quarter of an hour or more.
         startup_probe: Some(Probe {
             exec: Some(ExecAction {
                 command: Some(vec!["/fab-session-injector".to_owned(), "probe".to_owned()]),
@@ -163,17 +163,17 @@ fn variables(session: &Session, component: &Component, config: &Config) -> Vec<E
         .chain(&env::serving_variables(&serving))
         .map(entry)
         .collect();
-    match &config.base_credentials {
-        BaseCredentials::Environment => {}
+    let token_file = format!("{BASE_DIRECTORY}/token");
+    let base = match &config.base_credentials {
+        BaseCredentials::Environment => Base::Environment,
         BaseCredentials::Irsa(template) => {
-            variables.push(text("AWS_ROLE_ARN", &template.of(&session.tenant)));
-            variables.push(text("AWS_WEB_IDENTITY_TOKEN_FILE", &base_token_file()));
+            Base::WebIdentity { role: template.of(&session.tenant), token_file }
         }
         BaseCredentials::PodIdentity => {
-            variables.push(text(eks::CREDENTIALS_URI, eks::POD_IDENTITY_URI));
-            variables.push(text(eks::TOKEN_FILE, &base_token_file()));
+            Base::PodIdentity { uri: eks::POD_IDENTITY_URI.to_owned(), token_file }
         }
-    }
+    };
+    variables.extend(base.variables().iter().map(entry));
     if let Some(region) = &config.region {
         variables.push(text("AWS_REGION", region.as_str()));
         variables.push(text("AWS_DEFAULT_REGION", region.as_str()));
@@ -233,10 +233,6 @@ fn resources_beside(resources: &Resources, existing: Option<&Value>) -> Resource
         requests: beside("requests", cpu_request, memory_request),
         claims: None,
     }
-}
-
-fn base_token_file() -> String {
-    format!("{BASE_DIRECTORY}/token")
 }
 
 const STORAGE: &str = "ephemeral-storage";

@@ -7,6 +7,7 @@ use std::{
 use anyhow::{Context, anyhow};
 use aws_config::{BehaviorVersion, Region, SdkConfig, provider_config::ProviderConfig};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use zeroize::Zeroizing;
 
 use super::{
     Failure, bind,
@@ -14,17 +15,18 @@ use super::{
     environment, now, terminated,
 };
 use crate::{
-    credentials::{base::Base, cache, sts::Sts, token::Token},
+    credentials::{base, cache, sts::Sts, token::Token},
     serve::{Limits, Protocol, Transport, serve},
     session::{
         KnownSession,
+        base::Base,
         env::{self, Serving},
     },
-    telemetry,
+    telemetry::log,
 };
 
 pub(super) fn run() -> Result<ExitCode, Failure> {
-    telemetry::start_log();
+    log::start();
     let ended = start();
     if let Err(failure) = &ended {
         leave_word(&failure.to_string());
@@ -52,7 +54,10 @@ fn start() -> Result<ExitCode, Failure> {
         .build()
         .context("cannot start the runtime")
         .map_err(Failure::Ours)?;
-    runtime.block_on(run_async(session, serving, base, Region::new(region)))
+    let ended = runtime.block_on(run_async(session, serving, base, Region::new(region)));
+    // A name that is being resolved cannot be stopped, and is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn run_async(
@@ -64,7 +69,7 @@ async fn run_async(
     // The gate is the probe's.
     let Serving { port, start_gate: _, token_file } = serving;
     let token = random()
-        .and_then(|random| Token::keep(&token_file, random).context("token"))
+        .and_then(|random| Token::keep(&token_file, &random).context("token"))
         .map_err(Failure::Ours)?;
     let listener = bind((Ipv4Addr::LOCALHOST, port).into()).await?;
 
@@ -73,7 +78,7 @@ async fn run_async(
         .with_region(config.region().cloned())
         .with_use_fips(config.use_fips())
         .with_use_dual_stack(config.use_dual_stack());
-    let base = base.provider(&provider, &session.role_session_name());
+    let base = base::provider(base, &provider, &session.role_session_name());
     let sts = Sts::new(&config, base, session.clone());
     let (cache, keeper) = cache::start(sts, now, fastrand::Rng::new());
     let keeper = tokio::spawn(keeper);
@@ -119,9 +124,9 @@ fn keep_memory_private() -> rustix::io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
-fn random() -> anyhow::Result<[u8; 32]> {
-    let mut bytes = [0; 32];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+fn random() -> anyhow::Result<Zeroizing<[u8; 32]>> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty())
         .context("cannot get random bytes")?;
     Ok(bytes)
 }

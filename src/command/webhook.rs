@@ -25,15 +25,29 @@ use crate::{
         serve,
         tls::{Certificate, Files},
     },
-    telemetry::{self, Metrics, Observed},
+    telemetry::{
+        Metrics, Observed,
+        log::{self, Apart},
+    },
 };
 
 pub(super) fn run(arguments: Webhook) -> Result<ExitCode, Failure> {
-    telemetry::start_log();
+    let log = log::start_apart().context("cannot start the log").map_err(Failure::Ours)?;
+    let ended = start(arguments, &log);
+    log.finish();
+    ended
+}
+
+fn start(arguments: Webhook, log: &Apart) -> Result<ExitCode, Failure> {
     let mut config = files::config(arguments.config.as_deref()).map_err(Failure::Input)?;
     if config.region.is_none() {
         let region = environment("AWS_REGION").map(|region| region.parse().context("AWS_REGION"));
         config.region = region.transpose().map_err(Failure::Input)?;
+    }
+    if config.region.is_none() && !config.sidecar.env.iter().any(|(name, _)| name == "AWS_REGION") {
+        tracing::warn!(
+            "no sidecar can start without a region; set the key region of the config, or AWS_REGION"
+        );
     }
     if let Some(roles) = &arguments.roles {
         config.roles.ssm = None;
@@ -44,10 +58,10 @@ pub(super) fn run(arguments: Webhook) -> Result<ExitCode, Failure> {
         .build()
         .context("cannot start the runtime")
         .map_err(Failure::Ours)?;
-    runtime.block_on(run_async(arguments, config))
+    runtime.block_on(run_async(arguments, config, log))
 }
 
-async fn run_async(arguments: Webhook, config: Config) -> Result<ExitCode, Failure> {
+async fn run_async(arguments: Webhook, config: Config, log: &Apart) -> Result<ExitCode, Failure> {
     let Webhook {
         config: _,
         listen,
@@ -82,7 +96,8 @@ async fn run_async(arguments: Webhook, config: Config) -> Result<ExitCode, Failu
     let reviews = bind(listen).await?;
     let health = bind(health_listen).await?;
     tasks.spawn(Arc::clone(&certificate).follow(now));
-    let observe = move || metrics.render(observed(&certificate, &roles));
+    let log = log.clone();
+    let observe = move || metrics.render(observed(&certificate, &roles, &log));
 
     let (stop, stopped) = watch::channel(false);
     let health_router = health::router(readiness.clone(), observe);
@@ -122,7 +137,7 @@ async fn run_async(arguments: Webhook, config: Config) -> Result<ExitCode, Failu
     Ok(ExitCode::SUCCESS)
 }
 
-fn observed(certificate: &Certificate, roles: &Handle) -> Observed {
+fn observed(certificate: &Certificate, roles: &Handle, log: &Apart) -> Observed {
     let mut states = [("known", 0), ("missing", 0), ("unreachable", 0), ("unusable", 0)];
     let snapshot = roles.snapshot();
     for (_, entry) in snapshot.iter() {
@@ -140,6 +155,7 @@ fn observed(certificate: &Certificate, roles: &Handle) -> Observed {
     Observed {
         certificate_expiry: certificate.ends().and_then(since_1970).map(|since| since.as_secs()),
         certificate_reloads: [("taken", taken), ("unusable", unusable)],
+        log_lines_lost: log.lost(),
         oldest_role: served().filter_map(|(_, entry)| entry.learnt).min().map(|at| at.elapsed()),
         role_calls: roles.calls().collect(),
         roles: states.to_vec(),

@@ -3,8 +3,8 @@
 //! One task makes all calls, so that one is under way at most, whatever the number of clients.
 //! Whether credentials are good is decided by the wall clock, as AWS and the agent's SDK decide
 //! it, and by the time since they were issued: a clock that was set back makes nothing live
-//! longer. Timers stand still while a machine is suspended, so no wait is longer than
-//! [`LOOK`], and a client that finds credentials due wakes the task.
+//! longer. Timers stand still while a machine is suspended, so the task looks at the wall clock
+//! every [`LOOK`], and a client that finds credentials due wakes it.
 
 use std::{
     fmt,
@@ -70,6 +70,7 @@ pub fn start<A: Assume>(
         wake: Arc::clone(&handle.wake),
         now: Arc::clone(&handle.now),
         random,
+        lives: false,
     };
     (handle, keeper.run())
 }
@@ -121,6 +122,8 @@ impl fmt::Debug for Handle {
 }
 
 impl Issued {
+    /// `wall` and `since_start` say when the call for them began: they are no younger, however
+    /// long its answer was on its way.
     fn new(credentials: Credentials, wall: SystemTime, since_start: Instant, share: f64) -> Self {
         let life = credentials.remaining(wall).min(credentials.asked);
         let used = life.mul_f64(share);
@@ -151,23 +154,22 @@ struct Keeper<A> {
     wake: Arc<Notify>,
     now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
     random: fastrand::Rng,
+    /// Whether there are credentials whose end has not been told.
+    lives: bool,
 }
 
 impl<A: Assume> Keeper<A> {
     async fn run(mut self) {
         let mut in_a_row = 0;
         loop {
-            let asked = Instant::now();
+            let asked = ((self.now)(), Instant::now());
             let answer = self.assume.assume().await;
-            let (wall, since_start) = ((self.now)(), Instant::now());
-            match answer.and_then(|credentials| self.judge(credentials, wall)) {
+            match answer.and_then(|credentials| self.judge(credentials)) {
                 Ok(credentials) => {
-                    in_a_row = 0;
-                    // At least as old as the call, whose answer may have been long on its way.
-                    let share = SHARE.0 + self.random.f64() * (SHARE.1 - SHARE.0);
-                    let issued = Arc::new(Issued::new(credentials, wall, since_start, share));
-                    let took = since_start.duration_since(asked);
-                    self.tell_issued(&issued, took);
+                    (in_a_row, self.lives) = (0, true);
+                    let share = share(&mut self.random);
+                    let issued = Arc::new(Issued::new(credentials, asked.0, asked.1, share));
+                    self.tell_issued(&issued, asked.1.elapsed());
                     self.state.send_modify(|state| {
                         state.assumed += 1;
                         state.failed = None;
@@ -177,17 +179,17 @@ impl<A: Assume> Keeper<A> {
                     self.until_due(&issued).await;
                 }
                 Err(failure) => {
-                    let pause = self.pause(in_a_row, failure.reason.stays());
+                    let pause = pause(in_a_row, failure.reason.stays(), &mut self.random);
                     in_a_row += 1;
                     self.tell_failure(&failure, pause);
-                    let next = since_start + pause;
+                    let (at, next) = ((self.now)(), Instant::now() + pause);
                     self.state.send_modify(|state| {
                         state.assumed += 1;
                         state.failures += 1;
-                        state.failed = Some(Arc::new(Failed { failure, at: wall }));
+                        state.failed = Some(Arc::new(Failed { failure, at }));
                         state.next = Some(next);
                     });
-                    sleep_until(next).await;
+                    self.rest(at + pause, next).await;
                 }
             }
             self.state.send_modify(|state| state.next = None);
@@ -195,8 +197,8 @@ impl<A: Assume> Keeper<A> {
     }
 
     /// What has no life left is no credential.
-    fn judge(&self, credentials: Credentials, wall: SystemTime) -> Result<Credentials, Failure> {
-        if credentials.remaining(wall) > LEAST {
+    fn judge(&self, credentials: Credentials) -> Result<Credentials, Failure> {
+        if credentials.remaining((self.now)()) > LEAST {
             return Ok(credentials);
         }
         Err(self.assume.failure(Reason::ClockSkewed))
@@ -217,12 +219,26 @@ impl<A: Assume> Keeper<A> {
         }
     }
 
-    /// Full jitter over a bound that doubles, on top of a floor, so that the number of calls
-    /// has one: <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>
-    fn pause(&mut self, in_a_row: u32, stays: bool) -> Duration {
-        let (floor, most) = if stays { SLOW } else { QUICK };
-        let bound = floor.saturating_mul(1 << in_a_row.min(16)).min(most - floor);
-        floor + bound.mul_f64(self.random.f64())
+    /// Between a failure and the next try. What is there may come to its end meanwhile.
+    async fn rest(&mut self, until: SystemTime, until_since_start: Instant) {
+        loop {
+            let (wall, since_start) = ((self.now)(), Instant::now());
+            let mut wake = until_since_start.min(since_start + LOOK);
+            let issued = self.state.borrow().issued.clone();
+            if let Some(issued) = issued.filter(|_| self.lives) {
+                if issued.is_good(wall, since_start) {
+                    wake = wake.min(since_start + issued.remaining(wall, since_start) - LEAST);
+                } else {
+                    self.lives = false;
+                    let access_key_id = &issued.credentials.access_key_id;
+                    tracing::error!(access_key_id, "session credentials have ended; serving none");
+                }
+            }
+            if wall >= until || since_start >= until_since_start {
+                return;
+            }
+            sleep_until(wake).await;
+        }
     }
 
     fn tell_issued(&self, issued: &Issued, took: Duration) {
@@ -245,6 +261,18 @@ impl<A: Assume> Keeper<A> {
     }
 }
 
+fn share(random: &mut fastrand::Rng) -> f64 {
+    SHARE.0 + random.f64() * (SHARE.1 - SHARE.0)
+}
+
+/// Full jitter over a bound that doubles, on top of a floor, so that the number of calls
+/// has one: <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>
+fn pause(in_a_row: u32, stays: bool, random: &mut fastrand::Rng) -> Duration {
+    let (floor, most) = if stays { SLOW } else { QUICK };
+    let bound = floor.saturating_mul(1 << in_a_row.min(16)).min(most - floor);
+    floor + bound.mul_f64(random.f64())
+}
+
 /// The share of their life after which credentials are replaced. SDKs come for new ones when
 /// 15 to 20 minutes are left, which of an hour is the last third.
 const SHARE: (f64, f64) = (0.6, 2.0 / 3.0);
@@ -257,3 +285,114 @@ const QUICK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// After one that waits for somebody. A denial may also be a policy that is still on its way:
 /// IAM is eventually consistent.
 const SLOW: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{credentials::Secret, session::SourceIdentity};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn credentials(expiration: SystemTime) -> Credentials {
+        Credentials {
+            access_key_id: "ASIA".to_owned(),
+            secret_access_key: Secret::new("secret".to_owned()),
+            session_token: Secret::new("token".to_owned()),
+            expiration,
+            asked: HOUR,
+        }
+    }
+
+    /// Issues an hour from its own clock's now, and takes as long as it is told to.
+    struct Issuer {
+        clock: SystemTime,
+        since: Instant,
+        takes: Duration,
+    }
+
+    impl Assume for Issuer {
+        async fn assume(&self) -> Result<Credentials, Failure> {
+            let asked = self.since.elapsed();
+            sleep(self.takes).await;
+            Ok(credentials(self.clock + asked + HOUR))
+        }
+
+        fn failure(&self, reason: Reason) -> Failure {
+            let identity: SourceIdentity = "agent.acme.s".parse().unwrap();
+            Failure { role: "arn:aws:iam::111122223333:role/r".parse().unwrap(), identity, reason }
+        }
+    }
+
+    fn of(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    #[test]
+    fn credentials_are_due_after_three_fifths_to_two_thirds_of_their_life() {
+        let (wall, since_start) = (SystemTime::UNIX_EPOCH, Instant::now());
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut all = Vec::new();
+        for _ in 0..1000 {
+            let issued =
+                Issued::new(credentials(wall + HOUR), wall, since_start, share(&mut random));
+            let due = issued.due.duration_since(wall).unwrap();
+            assert_eq!(issued.due_since_start - since_start, due);
+            assert!(HOUR.mul_f64(0.6) <= due && due <= HOUR.mul_f64(2.0 / 3.0), "{due:?}");
+            all.push(due);
+        }
+        // Spread over all of it.
+        all.sort_unstable();
+        assert!(all[0] < of(2165.0) && all[999] > of(2395.0), "{:?} {:?}", all[0], all[999]);
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_are_random() {
+        let mut random = fastrand::Rng::with_seed(2);
+        // Failures before, whether it stays so; the bounds of the pause.
+        for (in_a_row, stays, floor, most) in [
+            (0, false, 1.0, 2.0),
+            (1, false, 1.0, 3.0),
+            (3, false, 1.0, 9.0),
+            (100, false, 1.0, 60.0),
+            (0, true, 15.0, 30.0),
+            (1, true, 15.0, 45.0),
+            (100, true, 15.0, 300.0),
+        ] {
+            let mut all: Vec<Duration> =
+                (0..1000).map(|_| pause(in_a_row, stays, &mut random)).collect();
+            all.sort_unstable();
+            let slack = (most - floor) / 50.0;
+            assert!(of(floor) <= all[0] && all[0] < of(floor + slack), "{in_a_row} {:?}", all[0]);
+            assert!(of(most - slack) < all[999] && all[999] <= of(most), "{in_a_row} {all:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_ended_by_the_nodes_clock_is_not_served() {
+        let (clock, since) = (SystemTime::UNIX_EPOCH + HOUR * 1000, Instant::now());
+        let issuer = Issuer { clock, since, takes: Duration::ZERO };
+        let shown = move || clock + since.elapsed() + HOUR - LEAST;
+        let (handle, keeper) = start(issuer, shown, fastrand::Rng::with_seed(4));
+        tokio::spawn(keeper);
+        let failed = handle.credentials(of(0.9)).await.unwrap_err().unwrap();
+        assert_eq!(failed.failure.reason, Reason::ClockSkewed);
+        assert_eq!(handle.remaining(), Duration::ZERO);
+    }
+
+    /// STS answers ten seconds late, and the node's clock is five minutes slow: neither makes
+    /// credentials live longer than the hour that began with the call.
+    #[tokio::test(start_paused = true)]
+    async fn a_late_answer_and_a_slow_clock_make_nothing_live_longer() {
+        let (clock, since) = (SystemTime::UNIX_EPOCH + HOUR * 1000, Instant::now());
+        let issuer = Issuer { clock, since, takes: of(10.0) };
+        let shown = move || clock + since.elapsed() - of(300.0);
+        let (handle, keeper) = start(issuer, shown, fastrand::Rng::with_seed(3));
+        let keeper = tokio::spawn(keeper);
+        let first = handle.credentials(HOUR).await.unwrap();
+        keeper.abort();
+        sleep(HOUR - of(2.5) - since.elapsed()).await;
+        assert!(handle.credentials(Duration::ZERO).await.is_ok());
+        sleep(of(0.5)).await;
+        assert!(handle.credentials(Duration::ZERO).await.is_err(), "{first:?}");
+    }
+}

@@ -25,6 +25,8 @@ pub enum Reason {
     ClockSkewed,
     /// STS denied the call.
     Denied { denial: Denial, sentence: String },
+    /// What was issued does not carry the session's SourceIdentity.
+    IdentityMissing,
     /// The session tags of the base credentials leave no room for ours.
     TagsTooLarge { detail: String },
     /// STS does not serve this region for the account.
@@ -48,12 +50,14 @@ impl Reason {
             Self::ClockSkewed => "clock-skewed",
             Self::Denied { denial, .. } => match (denial.policy, denial.action) {
                 (Some(Policy::Boundary), _) => "boundary-denied",
+                (Some(Policy::Identity), _) => "base-role-denied",
                 (Some(Policy::Organization), _) => "organization-denied",
                 (Some(Policy::VpcEndpoint), _) => "vpc-endpoint-denied",
                 (_, Some(Action::SetSourceIdentity)) => "set-source-identity-denied",
                 (_, Some(Action::TagSession)) => "tag-session-denied",
                 (_, Some(Action::AssumeRole) | None) => "assume-role-denied",
             },
+            Self::IdentityMissing => "source-identity-missing",
             Self::RegionDisabled => "region-disabled",
             Self::Rejected { .. } => "assume-role-rejected",
             Self::SignatureRefused { .. } => "signature-refused",
@@ -66,12 +70,13 @@ impl Reason {
     /// Whether somebody has to change something first. What is so is tried again slowly.
     pub fn stays(&self) -> bool {
         match self {
-            Self::Denied { .. }
+            Self::BaseRefused { .. }
+            | Self::Denied { .. }
+            | Self::IdentityMissing
             | Self::RegionDisabled
             | Self::Rejected { .. }
             | Self::TagsTooLarge { .. } => true,
             Self::BaseExpired
-            | Self::BaseRefused { .. }
             | Self::BaseUnavailable { .. }
             | Self::ClockSkewed
             | Self::SignatureRefused { .. }
@@ -90,10 +95,11 @@ impl Failure {
                 "give the pod's service account its base role (EKS Pod Identity association, or the role's web identity trust)".to_owned()
             }
             Reason::BaseUnavailable { .. } => {
-                "trying again; if it stays, look at the EKS Pod Identity agent on the node, and at network policies to it and to STS".to_owned()
+                "trying again; if it stays, create the EKS Pod Identity association of the pod's service account, and look at the agent on the node and at network policies to it and to STS".to_owned()
             }
             Reason::ClockSkewed => "set the node's clock".to_owned(),
             Reason::Denied { denial, .. } => remedy_of(*denial, role, identity),
+            Reason::IdentityMissing => "look at AWS_ENDPOINT_URL_STS: what answers there is not STS, which sets the name or denies the call".to_owned(),
             Reason::RegionDisabled => "activate STS for the region in the account's settings of IAM, or choose another region".to_owned(),
             Reason::Rejected { .. } => "compare the role's maximum session duration and the webhook's config with the error".to_owned(),
             Reason::SignatureRefused { .. } => "compare the node's clock with AWS, and look for a proxy that changes requests".to_owned(),
@@ -158,6 +164,9 @@ impl fmt::Display for Failure {
                 f.write_str("what STS issued has no life left by the node's clock")
             }
             Reason::Denied { sentence, .. } => write!(f, "STS denies it: {sentence}"),
+            Reason::IdentityMissing => {
+                f.write_str("what was issued does not carry it, and is not served")
+            }
             Reason::RegionDisabled => {
                 f.write_str("STS is not active in this region for the account")
             }
@@ -203,7 +212,7 @@ mod tests {
                 format!(
                     "{user} sts:SetSourceIdentity on resource: {role} because no identity-based policy allows the sts:SetSourceIdentity action"
                 ),
-                "set-source-identity-denied",
+                "base-role-denied",
                 "]: allow sts:SetSourceIdentity on arn:aws:iam::111122223333:role/broker in a policy of the base role",
             ),
             (

@@ -48,7 +48,9 @@ impl Sts {
         let KnownSession { tenant: _, name: _, role, duration } = &self.session;
         // Asked for by ourselves, so that their failure is told from that of STS; and anew
         // each time, since they may have ended before those of the session.
-        let base = self.base.provide_credentials().await.map_err(|error| base_failure(&error))?;
+        let base = timeout(BASE, self.base.provide_credentials()).await;
+        let late = |_| Reason::BaseUnavailable { detail: format!("no answer within {BASE:?}") };
+        let base = base.map_err(late)?.map_err(|error| base_failure(&error))?;
         let config = aws_sdk_sts::config::Builder::from(&self.config)
             .credentials_provider(SharedCredentialsProvider::new(base));
         let answer = Client::from_conf(config.build())
@@ -60,6 +62,10 @@ impl Sts {
             .send()
             .await
             .map_err(|error| sts_failure(&error))?;
+        let wanted = self.session.source_identity();
+        if answer.source_identity() != Some(wanted.as_str()) {
+            return Err(Reason::IdentityMissing);
+        }
         credentials(answer, Duration::from_secs(duration.seconds().into()))
     }
 }
@@ -111,11 +117,13 @@ fn sts_failure(error: &SdkError<AssumeRoleError>) -> Reason {
     };
     let code = error.code().unwrap_or_default().to_owned();
     let detail = error.message().unwrap_or_default().to_owned();
+    if let Some(reason) = whatever_was_asked(&code) {
+        return reason;
+    }
     match &*code {
         "AccessDenied" | "AccessDeniedException" => {
             Reason::Denied { denial: denial(&detail), sentence: detail }
         }
-        "ExpiredToken" | "ExpiredTokenException" => Reason::BaseExpired,
         "IncompleteSignature"
         | "InvalidSignatureException"
         | "RequestExpired"
@@ -124,11 +132,6 @@ fn sts_failure(error: &SdkError<AssumeRoleError>) -> Reason {
             Reason::BaseRefused { detail: format!("{code}: {detail}") }
         }
         "PackedPolicyTooLarge" | "PackedPolicyTooLargeException" => Reason::TagsTooLarge { detail },
-        "RegionDisabled" | "RegionDisabledException" => Reason::RegionDisabled,
-        "RequestLimitExceeded"
-        | "Throttling"
-        | "ThrottlingException"
-        | "TooManyRequestsException" => Reason::Throttled,
         _ if (400..500).contains(&status) && !code.is_empty() => Reason::Rejected { code, detail },
         _ => {
             Reason::StsUnavailable { detail: format!("HTTP {status} {code}").trim_end().to_owned() }
@@ -136,8 +139,22 @@ fn sts_failure(error: &SdkError<AssumeRoleError>) -> Reason {
     }
 }
 
+/// What STS says to any call.
+fn whatever_was_asked(code: &str) -> Option<Reason> {
+    match code {
+        "ExpiredToken" | "ExpiredTokenException" => Some(Reason::BaseExpired),
+        "RegionDisabled" | "RegionDisabledException" => Some(Reason::RegionDisabled),
+        "RequestLimitExceeded"
+        | "Throttling"
+        | "ThrottlingException"
+        | "TooManyRequestsException" => Some(Reason::Throttled),
+        _ => None,
+    }
+}
+
 /// The provider of web identities calls STS as well; that it was refused is told from no answer
 /// by the error that it wraps. The one of Pod Identity tells only the status.
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html#API_AssumeRoleWithWebIdentity_Errors>
 fn base_failure(error: &CredentialsError) -> Reason {
     let cause = error.source();
     if let Some(SdkError::ServiceError(answer)) =
@@ -146,7 +163,12 @@ fn base_failure(error: &CredentialsError) -> Reason {
     {
         let code = answer.err().code().unwrap_or_default();
         let message = answer.err().message().unwrap_or_default();
-        return Reason::BaseRefused { detail: format!("{code}: {message}") };
+        let detail = format!("{code}: {message}");
+        return whatever_was_asked(code).unwrap_or(match code {
+            // STS could not get the keys of the cluster's issuer, this time.
+            "IDPCommunicationError" => Reason::BaseUnavailable { detail },
+            _ => Reason::BaseRefused { detail },
+        });
     }
     let detail = match cause.and_then(<dyn Error>::downcast_ref::<io::Error>) {
         Some(error) => format!("the token file cannot be read: {error}"),
@@ -170,6 +192,8 @@ fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 const CONNECT: Duration = Duration::from_secs(3);
+/// For base credentials, with what their provider tries again.
+const BASE: Duration = Duration::from_secs(7);
 /// For base credentials and AssumeRole together. Both take milliseconds; and a client that
 /// waits at the start has gone after a second or two.
 const WHOLE: Duration = Duration::from_secs(15);

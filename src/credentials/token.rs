@@ -28,7 +28,7 @@ pub struct NotWritten {
 impl Token {
     /// The token of a sidecar that ran here before, so that agents which read it already go
     /// on; else a new one, there at once and whole.
-    pub fn keep(path: &Path, random: [u8; 32]) -> Result<Self, NotWritten> {
+    pub fn keep(path: &Path, random: &[u8; 32]) -> Result<Self, NotWritten> {
         Self::replace_unless_ours(path, random)
             .map_err(|error| NotWritten { path: path.display().to_string(), error })
     }
@@ -42,7 +42,7 @@ impl Token {
         self.0.expose()
     }
 
-    fn replace_unless_ours(path: &Path, random: [u8; 32]) -> io::Result<Self> {
+    fn replace_unless_ours(path: &Path, random: &[u8; 32]) -> io::Result<Self> {
         let written = path.with_extension("new");
         // One that a sidecar left behind when it was killed.
         match fs::remove_file(&written) {
@@ -55,10 +55,10 @@ impl Token {
             fs::remove_file(&written)?;
             return Ok(token);
         }
-        let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        file.write_all(token.as_bytes())?;
+        let token = Secret::new(hex(random));
+        file.write_all(token.expose().as_bytes())?;
         fs::rename(&written, path)?;
-        Ok(Self(Secret::new(token)))
+        Ok(Self(token))
     }
 }
 
@@ -73,7 +73,8 @@ fn sound(path: &Path, ours: u32) -> Option<Token> {
         && metadata.uid() == ours
         && metadata.nlink() == 1
         && metadata.mode() & 0o222 == 0;
-    let mut text = String::new();
+    // With room for more than there can be, so that no copy stays behind when it grows.
+    let mut text = String::with_capacity(4 * DIGITS);
     let read = file.take(LENGTH + 1).read_to_string(&mut text);
     let text = Secret::new(text);
     let is_whole = read.is_ok_and(|read| read as u64 == LENGTH)
@@ -81,7 +82,15 @@ fn sound(path: &Path, ours: u32) -> Option<Token> {
     (is_ours && is_whole).then_some(Token(text))
 }
 
-const LENGTH: u64 = 64;
+fn hex(bytes: &[u8; 32]) -> String {
+    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
+    let mut text = String::with_capacity(DIGITS);
+    text.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]));
+    text
+}
+
+const DIGITS: usize = 64;
+const LENGTH: u64 = DIGITS as u64;
 /// Agents run as other users, and their mount is what lets them read it.
 const MODE: u32 = 0o444;
 
@@ -95,11 +104,11 @@ mod tests {
     fn a_restarted_sidecar_keeps_its_token() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
-        let token = Token::keep(&path, [1; 32]).unwrap();
+        let token = Token::keep(&path, &[1; 32]).unwrap();
         assert_eq!(token.expose(), "01".repeat(32));
         assert_eq!(fs::read_to_string(&path).unwrap(), token.expose());
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o444);
-        assert_eq!(Token::keep(&path, [2; 32]).unwrap().expose(), token.expose());
+        assert_eq!(Token::keep(&path, &[2; 32]).unwrap().expose(), token.expose());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
@@ -134,7 +143,7 @@ mod tests {
             if !["a link", "written by anybody"].contains(&name) {
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
             }
-            assert_eq!(Token::keep(&path, [3; 32]).unwrap().expose(), "03".repeat(32), "{name}");
+            assert_eq!(Token::keep(&path, &[3; 32]).unwrap().expose(), "03".repeat(32), "{name}");
             assert_eq!(fs::read_to_string(&path).unwrap(), "03".repeat(32), "{name}");
             assert!(!fs::symlink_metadata(&path).unwrap().is_symlink(), "{name}");
             let target = fs::read_to_string(path.with_file_name("target"));
@@ -143,9 +152,19 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_another_user_is_not_sound() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        Token::keep(&path, &[1; 32]).unwrap();
+        let owner = fs::metadata(&path).unwrap().uid();
+        assert!(sound(&path, owner).is_some());
+        assert!(sound(&path, owner + 1).is_none());
+    }
+
+    #[test]
     fn only_the_whole_token_opens() {
         let directory = tempfile::tempdir().unwrap();
-        let token = Token::keep(&directory.path().join("token"), [7; 32]).unwrap();
+        let token = Token::keep(&directory.path().join("token"), &[7; 32]).unwrap();
         let whole = token.expose().to_owned();
         assert!(token.opens(whole.as_bytes()));
         for wrong in ["", &whole[..63], &format!("{whole}0"), &format!("{}8", &whole[..63])] {

@@ -193,7 +193,7 @@ mod tests {
     use crate::credentials::Secret;
 
     fn token() -> Token {
-        Token::keep(&tempfile::tempdir().unwrap().path().join("token"), [0xab; 32]).unwrap()
+        Token::keep(&tempfile::tempdir().unwrap().path().join("token"), &[0xab; 32]).unwrap()
     }
 
     #[test]

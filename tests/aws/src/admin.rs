@@ -35,6 +35,8 @@ enum FaultName {
     Hang,
     Huge,
     InternalError,
+    Malformed,
+    Nameless,
     Slow,
     Throttle,
 }
@@ -87,6 +89,8 @@ fn put_fault(aws: &Aws, body: &[u8]) -> Response<Bytes> {
         (FaultName::Hang, None) => Fault::Hang,
         (FaultName::Huge, None) => Fault::Huge,
         (FaultName::InternalError, None) => Fault::InternalError,
+        (FaultName::Malformed, None) => Fault::Malformed,
+        (FaultName::Nameless, None) => Fault::Nameless,
         (FaultName::Throttle, None) => Fault::Throttle,
     };
     let target = match target {

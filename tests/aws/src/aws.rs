@@ -87,6 +87,12 @@ impl Aws {
             (None, Some(Fault::Hang)) => Answer::Hang,
             (None, Some(Fault::Slow(delay))) => Answer::After(delay, self.serve(&call, &recorded)),
             (None, Some(Fault::CloseMidBody)) => Answer::CloseAfter(self.serve(&call, &recorded)),
+            (None, Some(Fault::Malformed)) => {
+                Answer::Response(fault::malformed(self.serve(&call, &recorded)))
+            }
+            (None, Some(Fault::Nameless)) => {
+                Answer::Response(self.serve(&call.nameless(), &recorded))
+            }
             (None, _) => Answer::Response(self.serve(&call, &recorded)),
         }
     }
@@ -244,6 +250,14 @@ impl Call {
             return Self::Sts(form);
         }
         Self::Other
+    }
+
+    /// The same, without a source identity.
+    fn nameless(self) -> Self {
+        match self {
+            Self::Sts(form) => Self::Sts(form.without("SourceIdentity")),
+            call => call,
+        }
     }
 
     fn targets(&self) -> Vec<Target> {

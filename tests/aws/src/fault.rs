@@ -34,6 +34,11 @@ pub enum Fault {
     Huge,
     /// 500.
     InternalError,
+    /// The right answer, but for its expiration, which is no time.
+    Malformed,
+    /// AssumeRole as if no `SourceIdentity` had been asked for: what an endpoint may do that is
+    /// not AWS.
+    Nameless,
     /// The right answer, that much later.
     Slow(Duration),
     /// AWS's answer to who calls too often.
@@ -147,6 +152,15 @@ pub(crate) fn of_pod_identity(fault: Fault, request_id: &str) -> Option<Response
     };
     let refusal = Refusal { status, code, sentence: sentence.to_owned() };
     Some(answer(status, "text/plain; charset=utf-8", refusal.text(request_id)))
+}
+
+/// An answer whose expiration cannot be read, whichever protocol it speaks.
+pub(crate) fn malformed(response: Response<Bytes>) -> Response<Bytes> {
+    response.map(|body| {
+        let text = String::from_utf8_lossy(&body);
+        let text = text.replace("<Expiration>", "<Expiration>soon, ");
+        text.replace("\"Expiration\":\"", "\"Expiration\":\"soon, ").into()
+    })
 }
 
 fn odd(fault: Fault, content_type: &'static str) -> Option<Response<Bytes>> {

@@ -39,6 +39,11 @@ impl Form {
         self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.0.retain(|(found, _)| found != name);
+        self
+    }
+
     /// `Name.member.1`, `Name.member.2` and so on, each with what stands behind it.
     pub(crate) fn members(&self, name: &str, suffix: &str) -> Vec<Option<&str>> {
         let is_there = |index: &usize| {

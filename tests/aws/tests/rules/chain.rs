@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::caller::{BASE, SESSION, THIRD, assume, aws, base, now, permit, sts, trust, world};
-use strict_aws::{Aws, Role};
+use strict_aws::{Aws, Fault, Role, Target, Times};
 
 #[test]
 fn a_chained_session_lives_an_hour_at_most() {
@@ -54,6 +54,20 @@ fn a_test_may_make_granted_sessions_shorter() {
     // What may be asked for stays as it is.
     let reply = assume(&aws, &base(&aws), SESSION, &[("DurationSeconds", "3")]);
     assert_eq!(reply.status, 400);
+}
+
+#[test]
+fn an_answer_may_lack_its_name_or_its_end() {
+    let aws = chain_of_three();
+    let credentials = base(&aws);
+    let named = [("SourceIdentity", "agent.acme.s")];
+    let ask = || assume(&aws, &credentials, SESSION, &named);
+    assert_eq!(ask().element("SourceIdentity"), Some("agent.acme.s"));
+    aws.inject(Target::AssumeRole, Fault::Nameless, Times::Next(1));
+    let nameless = ask();
+    assert_eq!((nameless.status, nameless.element("SourceIdentity")), (200, None));
+    aws.inject(Target::AssumeRole, Fault::Malformed, Times::Next(1));
+    assert!(ask().element("Expiration").unwrap().starts_with("soon, 2"));
 }
 
 #[test]
