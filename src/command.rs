@@ -5,6 +5,7 @@ mod files;
 mod inject;
 mod probe;
 mod reviews;
+mod room;
 mod sidecar;
 mod snapshots;
 mod webhook;

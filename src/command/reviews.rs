@@ -4,18 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::{Body, Bytes, HttpBody},
     extract::{Request, State},
     http::{HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::post,
 };
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
+use super::room::{NotRead, Room, Whole};
 use crate::{
     admission::{Answer, Missing, Review},
     config::Config,
@@ -46,8 +42,7 @@ pub(super) struct World {
     roles: Handle,
     metrics: Metrics,
     readiness: Readiness,
-    /// Kibibytes that bodies may take together.
-    room: Semaphore,
+    room: Room,
 }
 
 impl World {
@@ -58,7 +53,7 @@ impl World {
         metrics: Metrics,
         readiness: Readiness,
     ) -> Self {
-        Self { config, lookup, roles, metrics, readiness, room: Semaphore::new(ROOM) }
+        Self { config, lookup, roles, metrics, readiness, room: Room::new(ROOM) }
     }
 }
 
@@ -114,29 +109,33 @@ async fn answer(
     deadline: Instant,
 ) -> Result<(Answer, Record), (StatusCode, String)> {
     let World { config, lookup, roles, metrics: _, readiness: _, room } = world;
-    let bytes = request.body().size_hint().upper();
-    let _taken = take_room(room, bytes, deadline).await?;
-    let body = read_body(request).await?;
-    let review = Review::parse(&body)
+    let body = read_body(request, room, deadline.max(Instant::now() + LEAST)).await?;
+    let review = Review::parse(&body.bytes)
         .map_err(|error| (StatusCode::BAD_REQUEST, clipped(&error.to_string())))?;
     let mut namespaces = lookup.snapshot();
     let mut answer = review.answer(mode, &namespaces, &roles.snapshot(), config);
     // Two things can be missing, each is looked up once, and what a lookup did not bring in
     // time is refused as unknown.
-    for _ in 0..2 {
-        match answer.missing.take() {
-            None => break,
-            Some(Missing::Namespace(name)) => match lookup.find(&name, deadline).await {
-                Some(namespace) => namespaces = Arc::new(namespaces.with(namespace)),
+    let complete = async {
+        for _ in 0..2 {
+            match answer.missing.take() {
                 None => break,
-            },
-            Some(Missing::Role(tenant)) => {
-                if timeout_at(deadline, roles.look_up(tenant)).await.is_err() {
-                    break;
+                Some(Missing::Namespace(name)) => match lookup.find(&name, deadline).await {
+                    Some(namespace) => namespaces = Arc::new(namespaces.with(namespace)),
+                    None => break,
+                },
+                Some(Missing::Role(tenant)) => {
+                    if timeout_at(deadline, roles.look_up(tenant)).await.is_err() {
+                        break;
+                    }
                 }
             }
+            answer = review.answer(mode, &namespaces, &roles.snapshot(), config);
         }
-        answer = review.answer(mode, &namespaces, &roles.snapshot(), config);
+    };
+    tokio::select! {
+        () = complete => {}
+        () = body.gives_way() => {}
     }
     let record = Record {
         uid: clipped(review.uid()),
@@ -151,23 +150,11 @@ fn clipped(text: &str) -> String {
     text.chars().take(LONGEST_NAME).collect()
 }
 
-/// Bodies wait for each other when they are large together: what a review takes in memory
-/// is some times its body, and all replicas' memory is bounded.
-async fn take_room<'w>(
-    room: &'w Semaphore,
-    bytes: Option<u64>,
+async fn read_body(
+    request: Request,
+    room: &Room,
     deadline: Instant,
-) -> Result<SemaphorePermit<'w>, (StatusCode, String)> {
-    let most = u64::try_from(MOST_BYTES).unwrap_or(u64::MAX);
-    let bytes = bytes.unwrap_or(most).min(most);
-    let kibibytes = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-    match timeout_at(deadline, room.acquire_many(kibibytes)).await {
-        Ok(Ok(permit)) => Ok(permit),
-        _ => Err((StatusCode::SERVICE_UNAVAILABLE, "too many large reviews at once".to_owned())),
-    }
-}
-
-async fn read_body(request: Request<Body>) -> Result<Bytes, (StatusCode, String)> {
+) -> Result<Whole<'_>, (StatusCode, String)> {
     let is_json = request
         .headers()
         .get(header::CONTENT_TYPE)
@@ -177,15 +164,17 @@ async fn read_body(request: Request<Body>) -> Result<Bytes, (StatusCode, String)
     if !is_json {
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("want Content-Type: {JSON}")));
     }
-    let body = Limited::new(request.into_body(), MOST_BYTES).collect();
-    match timeout(BODY, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err((StatusCode::PAYLOAD_TOO_LARGE, format!("a review has at most {MOST_BYTES} bytes")))
+    room.read(request.into_body(), MOST_BYTES, deadline).await.map_err(|not_read| match not_read {
+        NotRead::BrokeOff => (StatusCode::BAD_REQUEST, "the body broke off".to_owned()),
+        NotRead::Crowded => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many reviews at once, and this one slow".to_owned(),
+        ),
+        NotRead::Late => (StatusCode::REQUEST_TIMEOUT, "the body did not come in time".to_owned()),
+        NotRead::TooLong => {
+            (StatusCode::PAYLOAD_TOO_LARGE, format!("a review has at most {MOST_BYTES} bytes"))
         }
-        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body broke off".to_owned())),
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body did not come in time".to_owned())),
-    }
+    })
 }
 
 /// How long a review may take. The API server says in `?timeout=` how long it waits, rounded
@@ -203,14 +192,15 @@ fn budget(uri: &Uri) -> Duration {
 }
 
 const JSON: &str = "application/json";
-/// As long as the API server may wait for any webhook.
-const BODY: Duration = Duration::from_secs(30);
+/// For a body, however short the time is that the API server says.
+const LEAST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(3);
 /// The longest name of a Kubernetes object.
 const LONGEST_NAME: usize = 253;
-/// Two of the largest bodies, or thousands of usual ones. The worst body takes ten times
-/// itself once it is read, and the chart's limit of memory is 256 MiB.
-const ROOM: usize = 2 * MOST_BYTES / 1024;
+/// That bodies take together, in bytes: two of the largest, or thousands of usual ones. The
+/// worst body takes ten times itself once it is read, and the chart's limit of memory is
+/// 256 MiB.
+const ROOM: usize = 2 * MOST_BYTES;
 /// A request to the API server itself has at most 3 MiB, and a review holds it twice.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 
