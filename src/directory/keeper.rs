@@ -102,12 +102,14 @@ pub fn start<P: Publisher>(
         doubt: Agenda::default(),
         waiting: HashMap::new(),
         urgent: VecDeque::new(),
+        throttled: Agenda::default(),
         in_flight: HashSet::new(),
         running: JoinSet::new(),
         alone: HashSet::new(),
         sweep: Pace::new(ssm.calls_per_second, now),
         lookup: Pace::new(ssm.calls_per_second, now),
         failures: 0,
+        denied: HashSet::new(),
         ssm,
     };
     (Handle { snapshot, lookups, calls }, keeper.run(wanted, requests))
@@ -158,6 +160,8 @@ struct Keeper<P> {
     waiting: HashMap<TenantName, Waiting>,
     /// Tenants that reviews wait for and that no call is under way for.
     urgent: VecDeque<TenantName>,
+    /// When to ask again for tenants that reviews wait for, and that SSM had no time for.
+    throttled: Agenda,
     in_flight: HashSet<TenantName>,
     running: JoinSet<Answered>,
     /// Tenants whose names once spoiled a batch: they are asked for by themselves.
@@ -166,6 +170,8 @@ struct Keeper<P> {
     lookup: Pace,
     /// How many calls in a row got no answer.
     failures: u32,
+    /// Who was denied when asked for by itself, since a call last had an answer.
+    denied: HashSet<TenantName>,
 }
 
 /// A call that has ended.
@@ -232,7 +238,10 @@ impl<P: Publisher> Keeper<P> {
         }
         let waiting = self.waiting.entry(tenant.clone()).or_default();
         waiting.reviews.push(review);
-        if !self.in_flight.contains(&tenant) && !self.urgent.contains(&tenant) {
+        if !self.in_flight.contains(&tenant)
+            && !self.urgent.contains(&tenant)
+            && !self.throttled.has(&tenant)
+        {
             self.urgent.push_back(tenant);
         }
     }
@@ -254,7 +263,13 @@ impl<P: Publisher> Keeper<P> {
     /// Starts what may start now, and says when there may be more.
     fn start_calls(&mut self, now: Instant) -> Instant {
         self.forget(now);
-        let mut wake = self.doubt.first().unwrap_or(now + IDLE);
+        while let Some(tenant) = self.throttled.pop_until(now) {
+            self.urgent.push_back(tenant);
+        }
+        let mut wake = now + IDLE;
+        for first in [self.doubt.first(), self.throttled.first()].into_iter().flatten() {
+            wake = wake.min(first);
+        }
         while !self.urgent.is_empty() {
             if self.running.len() >= MOST_AT_ONCE {
                 break;
@@ -290,7 +305,7 @@ impl<P: Publisher> Keeper<P> {
     /// The first that reviews wait for; one that is asked for by itself is a batch of its own.
     fn urgent_batch(&mut self) -> Vec<TenantName> {
         let alone = self.urgent.front().is_some_and(|first| self.alone.contains(first));
-        if alone {
+        if alone || self.is_all_denied() {
             return self.urgent.pop_front().into_iter().collect();
         }
         let together =
@@ -304,7 +319,8 @@ impl<P: Publisher> Keeper<P> {
         if batch.is_empty() {
             batch.extend(self.due.first_tenant());
         }
-        if batch.first().is_some_and(|first| self.alone.contains(first)) {
+        let alone = batch.first().is_some_and(|first| self.alone.contains(first));
+        if alone || self.is_all_denied() {
             return;
         }
         let soon = self.due.until(now + self.ssm.refresh.mul_f64(JITTER)).filter(|(at, tenant)| {
@@ -353,6 +369,7 @@ impl<P: Publisher> Keeper<P> {
         match answer {
             Ok(published) => {
                 self.answered();
+                self.denied.clear();
                 for (tenant, published) in tenants.into_iter().zip(published) {
                     self.alone.remove(&tenant);
                     let role = judge(&published, &self.allowed);
@@ -364,19 +381,18 @@ impl<P: Publisher> Keeper<P> {
             Err(Failure::Names | Failure::Unreachable { cause: Cause::Denied, .. })
                 if tenants.len() > 1 =>
             {
-                for tenant in tenants {
-                    self.alone.insert(tenant.clone());
-                    if self.waiting.contains_key(&tenant) {
-                        self.urgent.push_back(tenant);
-                    } else {
-                        self.due.put(tenant, now);
-                    }
-                }
+                self.ask_alone(tenants, now);
             }
             // About this name there is an answer of a kind; the others are none of its business.
             Err(Failure::Names) => self.unanswered(tenants, Cause::Failed, now),
-            Err(Failure::Unreachable { cause: Cause::Denied, .. }) => {
-                self.answered();
+            Err(Failure::Unreachable { cause: Cause::Denied, detail }) => {
+                self.denied.extend(tenants.iter().cloned());
+                if self.is_all_denied() {
+                    self.alone.clear();
+                    self.slow_down(Cause::Denied, &detail, now);
+                } else {
+                    self.answered();
+                }
                 self.unanswered(tenants, Cause::Denied, now);
             }
             Err(Failure::Unreachable { cause, detail }) => {
@@ -386,6 +402,22 @@ impl<P: Publisher> Keeper<P> {
         }
         self.publish();
         self.release();
+    }
+
+    /// No name may be read, as it seems. Then one by itself finds out when that has changed.
+    fn is_all_denied(&self) -> bool {
+        self.denied.len() >= ALL_DENIED
+    }
+
+    fn ask_alone(&mut self, tenants: Vec<TenantName>, now: Instant) {
+        for tenant in tenants {
+            self.alone.insert(tenant.clone());
+            if self.waiting.contains_key(&tenant) {
+                self.urgent.push_back(tenant);
+            } else {
+                self.due.put(tenant, now);
+            }
+        }
     }
 
     fn answered(&mut self) {
@@ -459,11 +491,20 @@ impl<P: Publisher> Keeper<P> {
         }
     }
 
-    /// While a review still waits, one lost call is tried again; its deadline bounds it.
+    /// While a review still waits, a lost call is tried again; its deadline bounds it.
     fn retry_or_give_up(&mut self, tenant: TenantName, cause: Cause, now: Instant) {
         if let Some(waiting) = self.waiting.get_mut(&tenant) {
             waiting.attempts += 1;
             waiting.reviews.retain(|review| !review.is_closed());
+            if cause == Cause::Throttled
+                && waiting.attempts < THROTTLED_ATTEMPTS
+                && !waiting.reviews.is_empty()
+            {
+                // Its turn will come, if it does not ask at the same moment as all the others.
+                let most = THROTTLED_FIRST * 2_u32.saturating_pow(waiting.attempts.min(4) - 1);
+                self.throttled.put(tenant, now + most.mul_f64(0.5 + fastrand::f64() / 2.0));
+                return;
+            }
             if waiting.attempts < ATTEMPTS && !waiting.reviews.is_empty() && cause != Cause::Denied
             {
                 self.urgent.push_back(tenant);
@@ -526,16 +567,22 @@ fn jittered(time: Duration) -> Duration {
 /// How many names GetParameters takes.
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html>
 pub const BATCH: usize = 10;
-/// How often a review's own lookup is tried.
+/// So many denials in a row are not about single names: those of more than one batch.
+const ALL_DENIED: usize = BATCH + 2;
+/// How often a review's own lookup is tried that gets no answer or an error.
 const ATTEMPTS: u32 = 3;
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_MOST: Duration = Duration::from_secs(30);
 /// Longer than anything in the agenda matters.
 const IDLE: Duration = Duration::from_secs(3600);
 const JITTER: f64 = 0.2;
-/// How long a review's own lookup waits for one answer: two of them fit into its time.
+/// How long a review's own lookup waits for one answer: three of them fit into its time.
 const LOOKUP: Duration = Duration::from_millis(900);
 const MOST_AT_ONCE: usize = 8;
+/// With its pauses longer than a review has.
+const THROTTLED_ATTEMPTS: u32 = 10;
+/// The first pause of a lookup that was throttled; it doubles up to eight times that.
+const THROTTLED_FIRST: Duration = Duration::from_millis(100);
 /// How long the sweep waits for one answer; nobody waits for it.
 const SWEEP: Duration = Duration::from_secs(5);
 /// How soon SSM is asked again for a tenant for which it gave no answer.
@@ -694,6 +741,45 @@ mod tests {
         sleep(Duration::from_secs(1200)).await;
         let refreshes = kept.store.calls().len() - calls.len();
         assert!((21 * 4..=21 * 6).contains(&refreshes), "{refreshes} calls in four refreshes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_all_is_denied_calls_stay_few_and_recovery_is_quick() {
+        let kept = keep(Store::default());
+        let names: Vec<String> = (0..500).map(|n| format!("t{n}")).collect();
+        for name in &names {
+            kept.store.publish(name, &arn(name));
+        }
+        kept.store.fail(Some(unreachable(Cause::Denied)));
+        kept.want(names.clone());
+        sleep(Duration::from_secs(600)).await;
+        let denied = kept.store.calls().len();
+        // One after each pause, which is 15 s on the average.
+        assert!(denied < 100, "{denied} calls in ten minutes");
+        kept.store.fail(None);
+        sleep(Duration::from_secs(30 + 500 / 10 / 5 + 10)).await;
+        for name in &names {
+            assert_eq!(kept.role(name), known(name), "{name}");
+        }
+        let calls = kept.store.calls().len() - denied;
+        assert!(calls < 80, "{calls} calls for 500 tenants");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_throttled_is_asked_for_again_while_its_review_waits() {
+        let kept = keep(Store::default());
+        kept.store.publish("acme", &arn("acme"));
+        kept.store.fail(Some(unreachable(Cause::Throttled)));
+        let store = kept.store.clone();
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(2300)).await;
+            store.fail(None);
+        });
+        let look = kept.handle.look_up(tenant("acme"));
+        timeout(Duration::from_secs(3), look).await.unwrap();
+        assert_eq!(kept.role("acme"), known("acme"));
+        let calls = kept.store.calls().len();
+        assert!((4..=12).contains(&calls), "{calls}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,10 +1,10 @@
 //! SSM Parameter Store as a place where role ARNs are published.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, error::Error, time::Duration};
 
 use aws_sdk_ssm::{
     Client,
-    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    error::{ProvideErrorMetadata, SdkError},
     operation::get_parameters::GetParametersError,
     types::{Parameter, ParameterType},
 };
@@ -71,8 +71,31 @@ fn failure(error: &SdkError<GetParametersError>) -> Failure {
         },
         _ => Cause::NoAnswer,
     };
-    Failure::Unreachable { cause, detail: DisplayErrorContext(error).to_string() }
+    Failure::Unreachable { cause, detail: detail(error) }
 }
 
+/// What AWS said, or each layer that failed. An answer that cannot be read is not shown: it
+/// holds what is published.
+fn detail(error: &SdkError<GetParametersError>) -> String {
+    let text = match error {
+        SdkError::ServiceError(service) => {
+            let code = service.err().code().unwrap_or("no code");
+            let status = service.raw().status().as_u16();
+            format!("{code} (HTTP {status}): {}", service.err().message().unwrap_or_default())
+        }
+        SdkError::ResponseError(answer) => {
+            format!("its answer (HTTP {}) cannot be read", answer.raw().status().as_u16())
+        }
+        _ => {
+            let first: Option<&(dyn Error + 'static)> = Some(error);
+            let layers = std::iter::successors(first, |layer| (**layer).source());
+            layers.map(ToString::to_string).collect::<Vec<String>>().join(": ")
+        }
+    };
+    text.chars().take(LONGEST_DETAIL).collect()
+}
+
+/// In characters; a log line is one for a person.
+const LONGEST_DETAIL: usize = 500;
 /// The keeper bounds the call as a whole.
 const CONNECT: Duration = Duration::from_secs(2);
