@@ -18,11 +18,14 @@ pub(super) fn component<'c>(
     if component.is_some_and(|component| component.credentials == Credentials::Exempt) {
         return Ok(None);
     }
-    // A value that no component has may be a typing error, and then the pod is an agent.
-    if let Some(value) = pod.label(COMPONENT_LABEL)
-        && !config.components.iter().any(|component| component.names_value(COMPONENT_LABEL, value))
-    {
-        return Err(Refusal::UnknownComponent { value: value.to_owned() });
+    // A value that no component has may be a typing error, and then the pod is an agent; as is
+    // one that says so of itself, and matches none for want of something else.
+    if let Some(value) = pod.label(COMPONENT_LABEL) {
+        let mut components = config.components.iter();
+        let is_named = components.any(|other| other.names_value(COMPONENT_LABEL, value));
+        if component.is_none() || !is_named {
+            return Err(Refusal::UnknownComponent { value: value.to_owned() });
+        }
     }
     Ok(component)
 }

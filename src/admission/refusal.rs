@@ -220,7 +220,7 @@ impl fmt::Display for Refusal {
                 write!(f, "the pod has {found} containers, and an agent pod has at most {most}")
             }
             Self::UnknownComponent { value } => {
-                write!(f, "no component has the label {COMPONENT_LABEL}={value}")
+                write!(f, "no component matches the pod's label {COMPONENT_LABEL}={value}")
             }
             Self::UnreadablePod { place } => {
                 write!(f, "{place} of the pod has not the shape that Kubernetes gives it")
