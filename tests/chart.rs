@@ -113,10 +113,29 @@ fn contradictions_fail_the_render_and_the_program() {
         (json!([{"name": "runtime", "selectors": ["a=b"]}]), "fenced: true"),
         (json!([{"name": "a", "fenced": true}, {"name": "a", "creators": ["x"]}]), "same name"),
     ];
-    for (components, want) in cases {
+    let components = cases.map(|(components, want)| (json!({"components": components}), want));
+    let of = |requests, limits| json!({"sidecar": {"resources": {"requests": requests, "limits": limits}}});
+    let resources = [
+        (
+            of(json!({"cpu": "10m", "memory": "65Mi"}), json!({"cpu": 1, "memory": "64Mi"})),
+            "requests.memory is more",
+        ),
+        (
+            of(json!({"cpu": 2, "memory": "32Mi"}), json!({"cpu": "1999m", "memory": "1Gi"})),
+            "requests.cpu is more",
+        ),
+        (
+            of(json!({"cpu": "1000m", "memory": "1Mi"}), json!({"cpu": 2, "memory": "1Gi"})),
+            "the shortest form",
+        ),
+        (
+            of(json!({"cpu": "1m", "memory": "1Mi"}), json!({"cpu": 2, "memory": "1024Mi"})),
+            "the shortest form",
+        ),
+    ];
+    for (config, want) in components.into_iter().chain(resources) {
         let values = process::own_directory();
         let file = values.path().join("values.yaml");
-        let config = json!({"components": components});
         std::fs::write(&file, json!({"config": config}).to_string()).unwrap();
         let said =
             helm::render(&chart(), "injector", "injector", &[], Some(&file)).expect_err(want);

@@ -77,6 +77,24 @@ at once: what is wrong, the rule, and the remedy.
   {{- end -}}
 {{- end -}}
 
+{{- $resources := $config.sidecar.resources -}}
+{{- range $kind := list "cpu" "memory" -}}
+  {{- $amounts := dict -}}
+  {{- range $of := list "requests" "limits" -}}
+    {{- $amount := toString (get (get $resources $of) $kind) -}}
+    {{- $unit := regexFind "[A-Za-z]*$" $amount -}}
+    {{- $number := trimSuffix $unit $amount | int64 -}}
+    {{- $next := ternary 1024 1000 (hasSuffix "i" $unit) -}}
+    {{- if eq 0 (mod $number $next) -}}
+      {{- $problems = append $problems (printf "config.sidecar.resources.%s.%s is %q, but the API server stores the shortest form, with which the sidecar is compared: divide by %d and take the next unit." $of $kind $amount $next) -}}
+    {{- end -}}
+    {{- $_ := set $amounts $of (mul $number (get (dict "m" 1 "" 1000 "Ki" 1024000 "Mi" 1048576000 "Gi" 1073741824000) $unit)) -}}
+  {{- end -}}
+  {{- if gt $amounts.requests $amounts.limits -}}
+    {{- $problems = append $problems (printf "config.sidecar.resources.requests.%s is more than its limit, and the API server would refuse every pod: lower it, or raise the limit." $kind) -}}
+  {{- end -}}
+{{- end -}}
+
 {{- $file := include "fab-session-injector.staticRolesFile" . -}}
 {{- if and $config.roles.file (ne $config.roles.file $file) -}}
   {{- $problems = append $problems (printf "config.roles.file is %q, but the chart mounts static roles at %s only: put the roles into staticRoles and leave config.roles.file empty." $config.roles.file $file) -}}
