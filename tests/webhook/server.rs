@@ -12,6 +12,7 @@ use super::process::{Process, free_port, get, own_directory};
 
 #[derive(Debug)]
 pub(crate) struct Server {
+    #[allow(dead_code, reason = "not every test looks at it")]
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
     pub(crate) health: SocketAddr,

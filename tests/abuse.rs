@@ -1,0 +1,355 @@
+//! The port under those who mean it no good: a good review is answered within a second
+//! throughout, and memory stays bounded.
+//!
+//! The server asks an SSM that takes calls and says nothing, so that forged reviews wait as long
+//! as they can.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "webhook/client.rs"]
+mod client;
+#[path = "cluster/process.rs"]
+mod process;
+#[path = "webhook/server.rs"]
+mod server;
+
+use std::{
+    fs::{self, OpenOptions},
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use client::{Answer, Client, Protocol, shake_hands};
+use process::{Process, free_port, get, own_directory, wait_until};
+use rustls::version::TLS13;
+use serde_json::{Value, json};
+use server::{Server, command, make_certificate, review};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+/// A review of a pod that needs no role, so that only the port decides how long it takes.
+struct Good {
+    review: Vec<u8>,
+    client: Client,
+}
+
+impl Good {
+    async fn start(server: &Server) -> Self {
+        let client = connect(server).await;
+        Self { review: review("fleet"), client }
+    }
+
+    /// By a connection that is there and by a new one, as API servers have both.
+    async fn is_answered(&mut self, server: &Server, when: &str) {
+        for fresh in [false, true] {
+            let begun = Instant::now();
+            let ask = async {
+                let mut own = if fresh { Some(connect(server).await) } else { None };
+                let client = own.as_mut().unwrap_or(&mut self.client);
+                client.post("/enabled?timeout=5s", JSON, self.review.clone()).await.unwrap()
+            };
+            let answer = timeout(SECOND, ask).await;
+            let answer = answer.unwrap_or_else(|_| panic!("{when}: no answer in a second"));
+            let told: Value = serde_json::from_slice(&answer.body).unwrap();
+            assert_eq!(told["response"]["allowed"], true, "{when}: {told}");
+            assert!(begun.elapsed() < SECOND, "{when}");
+        }
+    }
+}
+
+fn start() -> (Server, TcpListener) {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let directory = own_directory();
+    let tls = directory.path().join("tls");
+    make_certificate(&tls, &[]);
+    let config = directory.path().join("config.yaml");
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let ssm =
+        json!({"cluster": "prod", "roles": {"ssm": {"endpoint": endpoint, "region": "eu-west-1"}}});
+    fs::write(&config, ssm.to_string()).unwrap();
+    let arguments = ["--linger=0", "--config", config.to_str().unwrap()];
+    (Server::start_with(directory, &tls, &arguments), silent)
+}
+
+async fn connect(server: &Server) -> Client {
+    Client::connect(server.address, &server.authority(), Protocol::Http2, &[&TLS13]).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_good_review_is_answered_within_a_second_whatever_others_do() {
+    let (server, _silent) = start();
+    let mut good = Good::start(&server).await;
+    good.is_answered(&server, "at the start").await;
+    let at_the_start = resident(&server);
+
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    good.is_answered(&server, "with connections that say nothing").await;
+
+    let mut idle = Vec::new();
+    for _ in 0..1000 {
+        idle.push(
+            shake_hands(server.address, &server.authority(), Protocol::Http1, &[&TLS13])
+                .await
+                .unwrap(),
+        );
+    }
+    good.is_answered(&server, "with a thousand idle connections").await;
+    // They are sent away, so that their places are free again.
+    let mut read = [0; 1];
+    let sent_away = timeout(Duration::from_secs(20), idle[0].read(&mut read)).await;
+    assert!(matches!(sent_away, Ok(Ok(0) | Err(_))), "{sent_away:?}");
+    drop((silent, idle));
+
+    let promise = format!(
+        "POST /enabled HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: {LARGEST}\r\n\r\n"
+    );
+    let mut slow = Vec::new();
+    for n in 0..100 {
+        let mut stream =
+            shake_hands(server.address, &server.authority(), Protocol::Http1, &[&TLS13])
+                .await
+                .unwrap();
+        stream.write_all(promise.as_bytes()).await.unwrap();
+        // Some of them fill the room, the others only promise to.
+        let part = if n % 2 == 0 { vec![b' '; 1 << 20] } else { Vec::new() };
+        let _ = timeout(Duration::from_millis(50), stream.write_all(&part)).await;
+        slow.push(stream);
+        if n % 10 == 9 {
+            good.is_answered(&server, "with bodies that do not end").await;
+        }
+    }
+    let mut answer = String::new();
+    let last = slow.last_mut().unwrap();
+    let ended = timeout(Duration::from_secs(10), last.read_to_string(&mut answer)).await;
+    assert!(ended.is_ok() && answer.starts_with("HTTP/1.1 408"), "{answer}");
+    drop(slow);
+
+    // Whole ones that wait for SSM, each as large as it may be.
+    let mut large = JoinSet::new();
+    for _ in 0..12 {
+        let mut body = review("runtime");
+        body.resize(LARGEST, b' ');
+        let mut client = connect(&server).await;
+        large.spawn(async move { client.post("/enabled", JSON, body).await });
+    }
+    while !large.is_empty() {
+        good.is_answered(&server, "with the largest reviews waiting for SSM").await;
+        match timeout(Duration::from_millis(50), large.join_next()).await {
+            Ok(Some(answer)) => is_refused_in_time(&answer.unwrap().unwrap()),
+            Ok(None) => break,
+            Err(_) => {}
+        }
+    }
+
+    // A stream is opened and reset, again and again.
+    let mut resets = JoinSet::new();
+    for _ in 0..4 {
+        let mut client = connect(&server).await;
+        resets.spawn(async move {
+            let mut sent = 0;
+            for _ in 0..5_000 {
+                let request = client.post("/enabled", JSON, review("runtime"));
+                if matches!(timeout(Duration::from_micros(200), request).await, Ok(Err(_))) {
+                    // The server has had enough of this connection.
+                    break;
+                }
+                sent += 1;
+            }
+            sent
+        });
+    }
+    let mut sent = 0;
+    while !resets.is_empty() {
+        good.is_answered(&server, "with streams that are reset").await;
+        match timeout(Duration::from_millis(50), resets.join_next()).await {
+            Ok(Some(count)) => sent += count.unwrap(),
+            Ok(None) => break,
+            Err(_) => {}
+        }
+    }
+    assert!(sent > 100, "{sent} streams");
+
+    good.is_answered(&server, "afterwards").await;
+    let metrics = get(server.health, "/metrics");
+    for status in [408, 503] {
+        let count = format!("rejected_requests_total{{status=\"{status}\"}}");
+        assert!(metrics.contains(&count), "nobody had {status}: {metrics}");
+    }
+    let most = peak(&server);
+    // The chart's limit, with a debug build and all of the above.
+    assert!(most < 256 * 1024, "{at_the_start} KiB at the start, {most} KiB at most");
+}
+
+fn is_refused_in_time(answer: &Answer) {
+    let told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let message = told["response"]["status"]["message"].as_str().unwrap_or_default();
+    let known = message.contains("[role-unavailable]") && told["response"]["status"]["code"] == 503;
+    assert!(known || answer.status == 503, "{answer:?}");
+}
+
+#[tokio::test]
+async fn pods_that_nobody_would_write_are_answered_with_their_uid() {
+    let server = Server::start();
+    let deep = format!("{}1{}", "[".repeat(50_000), "]".repeat(50_000));
+    let env: Vec<Value> =
+        (0..8_000).map(|n| json!({"name": format!("V{n}"), "value": "x".repeat(120)})).collect();
+    let cases = [
+        ("deep nesting", vec![("/spec/futureField", deep)]),
+        ("a MiB of variables", vec![("/spec/containers/0/env", json!(env).to_string())]),
+        ("a thousand containers", vec![("/spec/containers", containers(1000))]),
+        ("as many as there may be", vec![("/spec/containers", containers(256))]),
+        (
+            "deep nesting in a label",
+            vec![("/metadata/labels", "{\"a\":".repeat(5000) + "1" + &"}".repeat(5000))],
+        ),
+    ];
+    for (name, changes) in cases {
+        let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
+        let uid = review["request"]["uid"].as_str().unwrap().to_owned();
+        let mut body = String::new();
+        for (path, with) in changes {
+            let (parent, key) = path.rsplit_once('/').unwrap();
+            let object = review.pointer_mut(&format!("/request/object{parent}")).unwrap();
+            object[key] = json!("@replaced@");
+            body = review.to_string().replace("\"@replaced@\"", &with);
+        }
+        let answer = connect(&server).await.post("/enabled", JSON, body).await.unwrap();
+        assert_eq!(answer.status, 200, "{name}: {:?}", answer.body);
+        let told: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(told["response"]["uid"], uid, "{name}");
+        assert!(told["response"]["allowed"].is_boolean(), "{name}");
+    }
+}
+
+fn containers(count: usize) -> String {
+    let all: Vec<Value> =
+        (0..count).map(|n| json!({"name": format!("c{n}"), "image": "i"})).collect();
+    json!(all).to_string()
+}
+
+/// Who reads the log has stopped to, or the disk behind it is full.
+#[tokio::test]
+async fn a_log_that_nobody_takes_holds_up_no_review() {
+    for (name, full) in [("a pipe that nobody reads", false), ("a full disk", true)] {
+        let directory = own_directory();
+        let tls = directory.path().join("tls");
+        make_certificate(&tls, &[]);
+        let log = if full { "/dev/full".into() } else { directory.path().join("pipe") };
+        if !full {
+            assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+        }
+        // Both ends of a pipe, so that it opens, and takes no more than it holds.
+        let _held = OpenOptions::new().read(!full).write(true).open(&log).unwrap();
+        let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let (address, health) = (local(free_port()), local(free_port()));
+        let inner = command(directory.path(), &tls, address, health, &["--linger=0"]);
+        let mut process = Process::start("webhook", directory.path(), &into_log(&inner, &log));
+        process.wait_until("the webhook is ready", Duration::from_secs(30), || {
+            get(health, "/readyz").starts_with("HTTP/1.1 200").then_some(())
+        });
+        let authority = fs::read(tls.join("ca.crt")).unwrap();
+        let mut client =
+            Client::connect(address, &authority, Protocol::Http2, &[&TLS13]).await.unwrap();
+        for _ in 0..3_000 {
+            let asked = client.post("/enabled", JSON, review("runtime"));
+            let answer = timeout(SECOND * 5, asked).await.expect(name).unwrap();
+            assert_eq!(answer.status, 200, "{name}");
+        }
+        let metrics = get(health, "/metrics");
+        let lost = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("fab_session_injector_log_lines_lost_total "))
+            .unwrap();
+        assert_eq!(lost != "0", !full, "{name}: {lost} lost");
+        process.terminate();
+        let status = wait_until("it has ended", Duration::from_secs(15), || process.ended());
+        assert_eq!(status.code(), Some(0), "{name}");
+    }
+}
+
+/// The same command, with its standard error into `log`.
+fn into_log(command: &Command, log: &Path) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$0\" \"$@\" 2>\"$LOG\""]).env("LOG", log);
+    shell.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        shell.env(name, value.unwrap());
+    }
+    shell
+}
+
+#[tokio::test]
+async fn it_is_not_ready_before_it_knows_the_namespaces() {
+    let directory = own_directory();
+    let tls = directory.path().join("tls");
+    make_certificate(&tls, &[]);
+    let closed = free_port();
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "x",
+        "clusters": [{"name": "x", "cluster": {"server": format!("https://127.0.0.1:{closed}")}}],
+        "users": [{"name": "x", "user": {"token": "x"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+    });
+    fs::write(directory.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
+    let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let (address, health) = (local(free_port()), local(free_port()));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
+    command
+        .args(["webhook", "--linger=0"])
+        .arg(format!("--listen={address}"))
+        .arg(format!("--health-listen={health}"))
+        .arg("--tls-certificate")
+        .arg(tls.join("tls.crt"))
+        .arg("--tls-key")
+        .arg(tls.join("tls.key"))
+        .env("AWS_REGION", "eu-west-1")
+        .env("KUBECONFIG", directory.path().join("kubeconfig"));
+    let mut process = Process::start("webhook", directory.path(), &command);
+    process.wait_until("it listens", Duration::from_secs(30), || {
+        get(health, "/livez").starts_with("HTTP/1.1 200").then_some(())
+    });
+    sleep(SECOND).await;
+    let answer = get(health, "/readyz");
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("namespaces"), "{answer}");
+    let metrics = wait_until("the failed watch is counted", Duration::from_secs(20), || {
+        let metrics = get(health, "/metrics");
+        (!metrics.contains("namespace_watch_errors_total 0")).then_some(metrics)
+    });
+    assert!(metrics.contains("fab_session_injector_namespace_watch_errors_total "), "{metrics}");
+}
+
+/// In KiB, now.
+fn resident(server: &Server) -> u64 {
+    status(server, "VmRSS:")
+}
+
+/// In KiB, since it started.
+fn peak(server: &Server) -> u64 {
+    status(server, "VmHWM:")
+}
+
+fn status(server: &Server, key: &str) -> u64 {
+    let port = server.address.port().to_string();
+    let webhook = fs::read_dir("/proc").unwrap().flatten().find(|entry| {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        // Not the shell that holds it on its leash.
+        line.starts_with(env!("CARGO_BIN_EXE_fab-session-injector")) && line.contains(&port)
+    });
+    let status = fs::read_to_string(webhook.unwrap().path().join("status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+const JSON: &str = "application/json";
+const LARGEST: usize = 8 << 20;
+const SECOND: Duration = Duration::from_secs(1);
