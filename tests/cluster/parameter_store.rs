@@ -1,0 +1,202 @@
+//! SSM Parameter Store as far as moto does not play it: what it refuses, and when it is not well.
+//! Each refusal is one that AWS documents; values come from a function of the name.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::{Bytes, to_bytes},
+    extract::{Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use fab_session_injector::serve::{Limits, Transport, serve};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::oneshot, time::sleep};
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fault {
+    /// IAM lets the caller read nothing.
+    Denied,
+    /// No answer, ever.
+    Hang,
+    InternalError,
+    /// 200 with a body that breaks off, after a part of the values.
+    Malformed,
+    Slow(Duration),
+    Throttled,
+}
+
+/// Dropped, it takes no connections any more.
+pub(crate) struct ParameterStore {
+    pub(crate) address: SocketAddr,
+    shelf: Arc<Mutex<Shelf>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shelf {
+    /// By name: type and value.
+    parameters: HashMap<String, (String, String)>,
+    /// Names that IAM does not let the caller read.
+    denied: Vec<String>,
+    fault: Option<Fault>,
+    /// Calls a second, of all callers.
+    /// <https://docs.aws.amazon.com/general/latest/gr/ssm.html>
+    quota: f64,
+    tokens: f64,
+    filled: Instant,
+    /// Each call: when, how many names, whether it was throttled.
+    calls: Vec<(Instant, usize, bool)>,
+}
+
+impl ParameterStore {
+    pub(crate) fn start(quota: f64) -> Self {
+        let shelf = Arc::new(Mutex::new(Shelf {
+            parameters: HashMap::new(),
+            denied: Vec::new(),
+            fault: None,
+            quota,
+            tokens: quota,
+            filled: Instant::now(),
+            calls: Vec::new(),
+        }));
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&shelf));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let listener = TcpListener::from_std(listener).unwrap();
+                let stop = async {
+                    let _ = stopped.await;
+                };
+                serve(listener, Transport::Plain, Limits::default(), router, stop, Duration::ZERO)
+                    .await;
+            });
+        });
+        Self { address, shelf, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn put(&self, name: &str, value: &str) {
+        let parameter = ("String".to_owned(), value.to_owned());
+        self.shelf().parameters.insert(name.to_owned(), parameter);
+    }
+
+    pub(crate) fn deny(&self, name: &str) {
+        self.shelf().denied.push(name.to_owned());
+    }
+
+    pub(crate) fn fail(&self, fault: Option<Fault>) {
+        self.shelf().fault = fault;
+    }
+
+    /// The calls so far: when, how many names, whether it was throttled.
+    pub(crate) fn calls(&self) -> Vec<(Instant, usize, bool)> {
+        self.shelf().calls.clone()
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap()
+    }
+}
+
+impl Drop for ParameterStore {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn answer(State(shelf): State<Arc<Mutex<Shelf>>>, request: Request) -> Response {
+    let body = to_bytes(request.into_body(), 1 << 20).await.unwrap_or_default();
+    let fault = shelf.lock().unwrap().fault;
+    match fault {
+        Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::Slow(delay)) => sleep(delay).await,
+        _ => {}
+    }
+    let (status, body) = shelf.lock().unwrap().get_parameters(&body, fault);
+    (status, [(header::CONTENT_TYPE, "application/x-amz-json-1.1")], body).into_response()
+}
+
+impl Shelf {
+    /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html>
+    fn get_parameters(&mut self, body: &[u8], fault: Option<Fault>) -> (StatusCode, Bytes) {
+        let request: Value = serde_json::from_slice(body).unwrap_or_default();
+        let names: Vec<String> =
+            request["Names"].as_array().into_iter().flatten().map(text).collect();
+        let throttled = fault == Some(Fault::Throttled) || !self.has_quota();
+        self.calls.push((Instant::now(), names.len(), throttled));
+        // https://docs.aws.amazon.com/systems-manager/latest/APIReference/CommonErrors.html
+        if throttled {
+            return error("ThrottlingException", "Rate exceeded");
+        }
+        if fault == Some(Fault::InternalError) {
+            let (_, body) = error("InternalServerError", "An error occurred on the server side.");
+            return (StatusCode::INTERNAL_SERVER_ERROR, body);
+        }
+        if names.is_empty() || names.len() > 10 {
+            return error(
+                "ValidationException",
+                "1 validation error detected: Value at 'names' failed to satisfy constraint: Member must have length less than or equal to 10",
+            );
+        }
+        let denied = |name: &&String| fault == Some(Fault::Denied) || self.denied.contains(name);
+        // https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
+        if let Some(name) = names.iter().find(denied) {
+            return error(
+                "AccessDeniedException",
+                &format!(
+                    "User: arn:aws:sts::111122223333:assumed-role/webhook/s is not authorized to perform: ssm:GetParameters on resource: arn:aws:ssm:eu-west-1:111122223333:parameter{name} because no identity-based policy allows the ssm:GetParameters action"
+                ),
+            );
+        }
+        let (found, invalid): (Vec<&String>, Vec<&String>) =
+            names.iter().partition(|name| self.parameters.contains_key(*name));
+        let found: Vec<Value> = found
+            .into_iter()
+            .map(|name| {
+                let (kind, value) = &self.parameters[name];
+                json!({"Name": name, "Type": kind, "Value": value, "Version": 1, "DataType": "text"})
+            })
+            .collect();
+        let mut body = json!({"Parameters": found, "InvalidParameters": invalid}).to_string();
+        if fault == Some(Fault::Malformed) {
+            body.truncate(body.len() - 10);
+        }
+        (StatusCode::OK, body.into())
+    }
+
+    fn has_quota(&mut self) -> bool {
+        let now = Instant::now();
+        let gained = now.duration_since(self.filled).as_secs_f64() * self.quota;
+        (self.tokens, self.filled) = ((self.tokens + gained).min(self.quota), now);
+        let has = self.tokens >= 1.0;
+        self.tokens -= if has { 1.0 } else { 0.0 };
+        has
+    }
+}
+
+fn error(code: &str, message: &str) -> (StatusCode, Bytes) {
+    (StatusCode::BAD_REQUEST, json!({"__type": code, "message": message}).to_string().into())
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

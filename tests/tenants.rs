@@ -1,0 +1,191 @@
+//! Ten thousand tenants, two replicas, and an SSM that throttles at what AWS gives an account.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+#[allow(dead_code, reason = "it speaks more than is needed here")]
+#[path = "webhook/client.rs"]
+mod client;
+#[allow(dead_code, reason = "not all of its troubles are needed here")]
+#[path = "cluster/parameter_store.rs"]
+mod parameter_store;
+#[path = "cluster/process.rs"]
+mod process;
+#[allow(dead_code, reason = "it is started in another way here")]
+#[path = "webhook/server.rs"]
+mod server;
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use client::{Client, Protocol};
+use parameter_store::{Fault, ParameterStore};
+use process::{get, own_directory, wait_until};
+use rustls::version::TLS13;
+use serde_json::{Value, json};
+use server::{Server, make_certificate, review};
+use tokio::time::{sleep, timeout};
+
+/// What all replicas share.
+struct World {
+    store: ParameterStore,
+    namespaces: String,
+    config: String,
+}
+
+impl World {
+    fn of(tenants: usize, mode: &str, options: &Value) -> Self {
+        // All programs of an account share 40 calls a second.
+        let store = ParameterStore::start(40.0);
+        let mut namespaces = String::new();
+        for n in 0..tenants {
+            store.put(&format!("/p/t{n}"), &role(n));
+            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": format!("tenants-t{n}"), "labels": {
+                "fab.nanohype.dev/session-injection": mode,
+                "pod-security.kubernetes.io/enforce": "restricted",
+            }}});
+            namespaces += &format!("---\n{namespace}\n");
+        }
+        let mut ssm = json!({"parameter": "/p/{tenant}", "region": "eu-west-1", "endpoint": store.endpoint()});
+        ssm.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        let config = json!({"cluster": "prod", "roles": {"ssm": ssm}}).to_string();
+        Self { store, namespaces, config }
+    }
+
+    fn replica(&self) -> Server {
+        let directory = own_directory();
+        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        let (tls, namespaces, config) = (path("tls"), path("namespaces"), path("config"));
+        make_certificate(tls.as_ref(), &[]);
+        fs::write(&namespaces, &self.namespaces).unwrap();
+        fs::write(&config, &self.config).unwrap();
+        let arguments = ["--linger=0", "--namespaces", &namespaces, "--config", &config];
+        Server::start_with(directory, tls.as_ref(), &arguments)
+    }
+}
+
+fn known(replica: &Server) -> usize {
+    let metrics = get(replica.health, "/metrics");
+    let line = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("fab_session_injector_roles{state=\"known\"} "));
+    line.map_or(0, |count| count.parse().unwrap())
+}
+
+async fn connect(replica: &Server) -> Client {
+    let authority = replica.authority();
+    Client::connect(replica.address, &authority, Protocol::Http2, &[&TLS13]).await.unwrap()
+}
+
+fn role(n: usize) -> String {
+    format!("arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-t{n}-broker")
+}
+
+/// A runtime pod of the tenant.
+fn pod_of(n: usize) -> String {
+    let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
+    review["request"]["namespace"] = format!("tenants-t{n}").into();
+    review.to_string()
+}
+
+/// The role that the pod got, within the review's time.
+async fn role_got(client: &mut Client, n: usize) -> String {
+    let asked = client.post("/enabled?timeout=5s", "application/json", pod_of(n));
+    let answer = timeout(Duration::from_secs(4), asked).await.expect("in time").unwrap();
+    let told: Value = serde_json::from_slice(&answer.body).unwrap();
+    let message = told["response"]["status"]["message"].as_str().unwrap_or_default();
+    assert_eq!(told["response"]["allowed"], true, "tenant {n}: {message}");
+    told["response"]["auditAnnotations"]["role-arn"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn ten_thousand_tenants_are_known_by_a_tenth_as_many_calls_and_no_pod_waits_behind_them() {
+    const MOST: usize = 10_000;
+    for tenants in [10, 100, 1000, MOST] {
+        let replicas_count = if tenants == MOST { 2 } else { 1 };
+        let world = World::of(tenants, "enabled", &json!({"callsPerSecond": 36 / replicas_count}));
+        let begun = Instant::now();
+        let replicas: Vec<Server> = (0..replicas_count).map(|_| world.replica()).collect();
+        let mut clients = Vec::new();
+        for replica in &replicas {
+            clients.push(connect(replica).await);
+        }
+        // Pods come while the sweep is under way, of tenants that it has not reached.
+        let mut pods = 0;
+        while replicas.iter().any(|replica| known(replica) < tenants) {
+            assert!(begun.elapsed() < Duration::from_secs(300), "the sweep ends");
+            if tenants == MOST {
+                for client in &mut clients {
+                    let n = fastrand::usize(..tenants);
+                    assert_eq!(role_got(client, n).await, role(n));
+                    pods += 1;
+                }
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        let calls = world.store.calls();
+        let throttled = calls.iter().filter(|(.., throttled)| *throttled).count();
+        let memory = replicas.iter().map(|replica| replica.memory("RssAnon:")).max().unwrap();
+        println!(
+            "{tenants} tenants, {replicas_count} replicas: {} calls ({throttled} throttled) in {:.1} s, {memory} KiB, {pods} pods meanwhile",
+            calls.len(),
+            begun.elapsed().as_secs_f64()
+        );
+        // Each of the two asks for itself, and pods that came first have calls of their own.
+        let most = replicas_count * (tenants * 11).div_ceil(100) + pods + replicas_count;
+        assert!(calls.len() <= most, "{} calls, {most} at most", calls.len());
+        // 2 KiB more per tenant than as many namespaces that did not opt in, whose manifests are
+        // read all the same.
+        let without = World::of(tenants, "off", &json!({}));
+        let least = without.replica().memory("RssAnon:");
+        assert!(memory <= least + 2 * tenants + 1024, "{least} KiB without any tenant");
+        if tenants == MOST {
+            assert!(pods > 20, "{pods} pods");
+            outage_at_full_size(&world, &replicas, &mut clients).await;
+        }
+    }
+}
+
+/// A pod of a known tenant costs no call, whatever SSM does.
+async fn outage_at_full_size(world: &World, replicas: &[Server], clients: &mut [Client]) {
+    world.store.fail(Some(Fault::Throttled));
+    let before = world.store.calls().len();
+    for n in (0..10_000).step_by(500) {
+        for client in clients.iter_mut() {
+            assert_eq!(role_got(client, n).await, role(n));
+        }
+    }
+    let calls = world.store.calls().len() - before;
+    // The refresh may have begun; none of these is a pod's.
+    assert!(calls < 20, "{calls} calls for forty pods");
+    assert!(replicas.iter().all(|replica| known(replica) == 10_000));
+}
+
+#[tokio::test]
+async fn refreshes_are_steady_and_spread() {
+    let options = json!({"callsPerSecond": 20, "refreshSeconds": 20});
+    let world = World::of(1000, "enabled", &options);
+    let replica = world.replica();
+    wait_until("all are known", Duration::from_secs(60), || {
+        (known(&replica) == 1000).then_some(())
+    });
+    let begun = Instant::now();
+    sleep(Duration::from_secs(40)).await;
+    let calls: Vec<Duration> = world
+        .store
+        .calls()
+        .iter()
+        .filter_map(|(at, ..)| at.checked_duration_since(begun))
+        .collect();
+    // Two refreshes of a hundred full calls, each a fifth of its time early at most.
+    assert!((160..=300).contains(&calls.len()), "{} calls", calls.len());
+    let mut seconds = vec![0; 41];
+    for call in &calls {
+        seconds[usize::try_from(call.as_secs()).unwrap().min(40)] += 1;
+    }
+    // Half of the pace, and one that falls into another second.
+    assert!(seconds.iter().all(|count| *count <= 12), "{seconds:?}");
+    // Not all at once, though all of them became known within seconds.
+    assert!(seconds.iter().filter(|count| **count > 0).count() > 15, "{seconds:?}");
+}
