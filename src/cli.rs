@@ -44,7 +44,7 @@ pub struct Inject {
     /// The namespace in which the pods would be created
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<NamespaceName>,
-    /// The tenant of that namespace, where neither its labels nor its name say it
+    /// The tenant of that namespace, whatever its labels and its name say
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<TenantName>,
     /// Who would create the pods, as the API server knows them (userInfo.username)

@@ -89,8 +89,11 @@ impl Config {
             components: component::read(&mut root),
             pod_security: root.choice("podSecurity", PodSecurity::Restricted, POD_SECURITY),
             proxy_containers: root.texts("proxyContainers", &["istio-proxy", "linkerd-proxy"]),
-            aws_audiences: root
-                .texts("awsAudiences", &["sts.amazonaws.com", "pods.eks.amazonaws.com"]),
+            aws_audiences: [
+                AWS_AUDIENCES.map(str::to_owned).to_vec(),
+                root.texts("awsAudiences", &[]),
+            ]
+            .concat(),
             base_credentials: BaseCredentials::read(root.section("baseCredentials"), &cluster),
             sidecar: Sidecar::read(root.section("sidecar")),
             roles: Roles::read(root.section("roles"), &cluster),
@@ -179,6 +182,11 @@ pub const SANDBOX_LABEL: &str = "agents.nanohype.dev/agentsandbox";
 /// On a namespace: whose it is.
 pub const TENANT_LABEL: &str = "fab.nanohype.dev/tenant";
 const PLATFORM_LABEL: &str = "agents.nanohype.dev/platform";
+
+/// Tokens for these are as good as a role in every cluster; a config can only add to them.
+/// <https://docs.aws.amazon.com/eks/latest/userguide/iam-roles-for-service-accounts.html>,
+/// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html>
+const AWS_AUDIENCES: [&str; 2] = ["sts.amazonaws.com", "pods.eks.amazonaws.com"];
 
 #[cfg(test)]
 mod tests {

@@ -22,7 +22,17 @@ pub enum NotAManifest {
 /// Reads every document; the items of a List count as documents of their own.
 pub fn read(text: &str) -> Result<Vec<Value>, NotAManifest> {
     // As kubectl reads YAML: 0644 is the mode that it looks like.
-    let options = serde_saphyr::options! { legacy_octal_numbers: true, with_snippet: false };
+    // And as much of it as a whole fleet is, since who writes it is not a stranger.
+    let options = serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        with_snippet: false,
+        budget: serde_saphyr::budget! {
+            max_documents: 1 << 20,
+            max_events: 1 << 26,
+            max_nodes: 1 << 26,
+            max_total_scalar_bytes: 1 << 30,
+        },
+    };
     let documents: Vec<Value> =
         serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
             NotAManifest::Syntax(error.render_with_formatter(&UserMessageFormatter))
@@ -33,19 +43,35 @@ pub fn read(text: &str) -> Result<Vec<Value>, NotAManifest> {
         }
     }
     let mut objects = Vec::with_capacity(documents.len());
-    for mut document in documents.into_iter().filter(|document| !document.is_null()) {
-        let is_list =
-            document.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
-        match document.get_mut("items").map(Value::take) {
-            Some(Value::Array(items)) if is_list => objects.extend(items),
-            Some(items) => {
-                document["items"] = items;
-                objects.push(document);
-            }
-            None => objects.push(document),
-        }
+    for document in documents.into_iter().filter(|document| !document.is_null()) {
+        take_apart(document, &mut objects);
     }
     Ok(objects)
+}
+
+/// A list may hold lists; and the API server leaves kind and version of a PodList's items away.
+fn take_apart(mut document: Value, objects: &mut Vec<Value>) {
+    let text = |key: &str| document.get(key).and_then(Value::as_str).map(str::to_owned);
+    let of = text("kind").and_then(|kind| kind.strip_suffix("List").map(str::to_owned));
+    let version = text("apiVersion");
+    match (of, document.get_mut("items").map(Value::take)) {
+        (Some(of), Some(Value::Array(items))) => {
+            for mut item in items {
+                if let (Some(fields), Some(version), false) =
+                    (item.as_object_mut(), &version, of.is_empty())
+                {
+                    fields.entry("apiVersion").or_insert_with(|| version.clone().into());
+                    fields.entry("kind").or_insert_with(|| of.clone().into());
+                }
+                take_apart(item, objects);
+            }
+        }
+        (_, Some(items)) => {
+            document["items"] = items;
+            objects.push(document);
+        }
+        (_, None) => objects.push(document),
+    }
 }
 
 /// One document in YAML.
@@ -90,10 +116,16 @@ impl PodIn {
             |field: &str| object.pointer(&format!("/metadata/{field}")).and_then(Value::as_str);
         let mut metadata =
             found.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
-        if !tokens.is_empty()
-            && let Some(owner) = text("name")
-        {
-            metadata.insert("generateName".to_owned(), format!("{owner}{owner_suffix}").into());
+        match text("name").filter(|_| !tokens.is_empty()) {
+            // Its pods have names of their own; the longest is the last.
+            Some(owner) if kind == "StatefulSet" => {
+                let ordinal = last_ordinal(object);
+                metadata.insert("name".to_owned(), format!("{owner}-{ordinal}").into());
+            }
+            Some(owner) => {
+                metadata.insert("generateName".to_owned(), format!("{owner}{owner_suffix}").into());
+            }
+            None => {}
         }
         let spec = found.get("spec").cloned().unwrap_or(Value::Object(Map::new()));
         Some(Self {
@@ -165,6 +197,13 @@ fn oversized(value: &Value, at: &Pointer) -> Option<PointerBuf> {
     }
 }
 
+/// <https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#ordinal-index>
+fn last_ordinal(object: &Value) -> u64 {
+    let number = |place: &str| object.pointer(place).and_then(Value::as_u64);
+    let (start, replicas) = (number("/spec/ordinals/start"), number("/spec/replicas"));
+    start.unwrap_or(0).saturating_add(replicas.unwrap_or(1).saturating_sub(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,16 +251,38 @@ mod tests {
 
     #[test]
     fn documents_and_lists_come_apart() {
-        let text = "a: 1\n---\n# nothing\n---\nkind: List\napiVersion: v1\nitems: [{b: 2}, {c: 3}]\n---\nkind: Pod\nitems: [1]\n";
+        let text = "a: 1\n---\n# nothing\n---\nkind: List\napiVersion: v1\nitems: [{b: 2}, {kind: List, items: [{c: 3}]}]\n---\nkind: Pod\nitems: [1]\n---\nkind: JobList\napiVersion: batch/v1\nitems: [{d: 4}]\n";
         assert_eq!(
             read(text).unwrap(),
             [
                 json!({"a": 1}),
                 json!({"b": 2}),
                 json!({"c": 3}),
-                json!({"kind": "Pod", "items": [1]})
+                json!({"kind": "Pod", "items": [1]}),
+                json!({"d": 4, "apiVersion": "batch/v1", "kind": "Job"})
             ]
         );
+    }
+
+    #[test]
+    fn pods_are_named_as_their_controllers_name_them() {
+        let named = |api_version: &str, kind: &str, spec: Value| {
+            let object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "o"}, "spec": spec});
+            let metadata = PodIn::find(&object).unwrap().pod["metadata"].take();
+            (metadata["name"].clone(), metadata["generateName"].clone())
+        };
+        let template = json!({"spec": {"containers": []}});
+        let set = |more: Value| {
+            let mut spec = json!({"template": template});
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            named("apps/v1", "StatefulSet", spec)
+        };
+        assert_eq!(set(json!({})), (json!("o-0"), Value::Null));
+        assert_eq!(set(json!({"replicas": 12})), (json!("o-11"), Value::Null));
+        let ordinals = json!({"replicas": 2, "ordinals": {"start": 99}});
+        assert_eq!(set(ordinals), (json!("o-100"), Value::Null));
+        let job = named("batch/v1", "Job", json!({"template": template}));
+        assert_eq!(job, (Value::Null, json!("o-")));
     }
 
     #[test]

@@ -77,7 +77,8 @@ impl Default for Limits {
             // repeat a review that crosses our end of it.
             idle: Duration::from_secs(120),
             first_request: Duration::from_secs(10),
-            headers: 64 * 1024,
+            // An API server sends some hundred bytes.
+            headers: 16 * 1024,
             protocol: Protocol::Any,
         }
     }
@@ -148,9 +149,13 @@ async fn speak_http(
 ) {
     let Limits { connections: _, idle, first_request, headers, protocol } = limits;
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(idle)
+        .max_buf_size(headers as usize);
     if protocol == Protocol::OneRequest {
-        builder.http1().keep_alive(false).max_buf_size(headers as usize);
+        builder.http1().keep_alive(false);
         builder = builder.http1_only();
     }
     builder

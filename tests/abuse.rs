@@ -86,7 +86,7 @@ async fn a_good_review_is_answered_within_a_second_whatever_others_do() {
     let (server, _silent) = start();
     let mut good = Good::start(&server).await;
     good.is_answered(&server, "at the start").await;
-    let at_the_start = resident(&server);
+    let at_the_start = server.memory("VmRSS:");
 
     let mut silent = Vec::new();
     for _ in 0..300 {
@@ -132,6 +132,27 @@ async fn a_good_review_is_answered_within_a_second_whatever_others_do() {
     let ended = timeout(Duration::from_secs(10), last.read_to_string(&mut answer)).await;
     assert!(ended.is_ok() && answer.starts_with("HTTP/1.1 408"), "{answer}");
     drop(slow);
+
+    // Heads that do not end.
+    let mut heads = Vec::new();
+    for _ in 0..300 {
+        let mut stream =
+            shake_hands(server.address, &server.authority(), Protocol::Http1, &[&TLS13])
+                .await
+                .unwrap();
+        let _ = stream.write_all(b"POST /enabled HTTP/1.1\r\nHost: x\r\nA: ").await;
+        let _ = timeout(Duration::from_millis(5), stream.write_all(&[b'a'; 380_000])).await;
+        heads.push(stream);
+    }
+    good.is_answered(&server, "with heads that do not end").await;
+    let refused = heads.iter_mut().map(|stream| async {
+        let mut answer = String::new();
+        let _ = timeout(Duration::from_secs(1), stream.read_to_string(&mut answer)).await;
+        answer.starts_with("HTTP/1.1 431")
+    });
+    let refused = futures_util::future::join_all(refused).await;
+    assert!(refused.contains(&true), "none is told that it is too long");
+    drop(heads);
 
     // Whole ones that wait for SSM, each as large as it may be.
     let mut large = JoinSet::new();
@@ -184,7 +205,7 @@ async fn a_good_review_is_answered_within_a_second_whatever_others_do() {
         let count = format!("rejected_requests_total{{status=\"{status}\"}}");
         assert!(metrics.contains(&count), "nobody had {status}: {metrics}");
     }
-    let most = peak(&server);
+    let most = server.memory("VmHWM:");
     // The chart's limit, with a debug build and all of the above.
     assert!(most < 256 * 1024, "{at_the_start} KiB at the start, {most} KiB at most");
 }
@@ -325,29 +346,6 @@ async fn it_is_not_ready_before_it_knows_the_namespaces() {
         (!metrics.contains("namespace_watch_errors_total 0")).then_some(metrics)
     });
     assert!(metrics.contains("fab_session_injector_namespace_watch_errors_total "), "{metrics}");
-}
-
-/// In KiB, now.
-fn resident(server: &Server) -> u64 {
-    status(server, "VmRSS:")
-}
-
-/// In KiB, since it started.
-fn peak(server: &Server) -> u64 {
-    status(server, "VmHWM:")
-}
-
-fn status(server: &Server, key: &str) -> u64 {
-    let port = server.address.port().to_string();
-    let webhook = fs::read_dir("/proc").unwrap().flatten().find(|entry| {
-        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).into_owned();
-        // Not the shell that holds it on its leash.
-        line.starts_with(env!("CARGO_BIN_EXE_fab-session-injector")) && line.contains(&port)
-    });
-    let status = fs::read_to_string(webhook.unwrap().path().join("status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 const JSON: &str = "application/json";

@@ -51,7 +51,7 @@ const CRATES: [(&str, &[&str]); 12] = [
     ("k8s_openapi", &["admission", "namespaces/watch"]),
     ("kube", &["command", "namespaces/watch"]),
     ("rustix", &["command/sidecar", "credentials/token"]),
-    ("rustls", &["serve"]),
+    ("rustls", &["command/sidecar", "serve"]),
     (
         "tokio",
         &[

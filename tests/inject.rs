@@ -226,3 +226,37 @@ fn wrong_input_is_told_from_a_refusal() {
         assert_eq!(text(&output.stdout), "", "{arguments:?}");
     }
 }
+
+#[test]
+fn what_would_not_start_or_is_not_clear_is_said() {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "tenants-acme"}, "spec": template()["spec"]});
+    let said = |output: &Output| text(&output.stderr).to_owned();
+    let no_region = "no region is given, by the config or by --region";
+    assert!(said(&inject(&pod.to_string(), &[])).contains(no_region));
+    assert!(!said(&inject(&pod.to_string(), &["--region=eu-west-1"])).contains(no_region));
+    let mut nobody = pod.clone();
+    nobody["spec"]["serviceAccountName"] = "default".into();
+    assert!(!said(&inject(&nobody.to_string(), &[])).contains(no_region));
+
+    let namespace = |mode: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenants-acme", "labels": {"fab.nanohype.dev/session-injection": mode}}});
+    let twice = format!("{}\n---\n{}\n---\n{pod}", namespace("off"), namespace("enabled"));
+    let output = inject(&twice, &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("Namespace \"tenants-acme\" stands twice"), "{}", said(&output));
+}
+
+#[test]
+fn pods_in_lists_of_all_kinds_are_judged() {
+    let bare = json!({"metadata": {"name": "a"}, "spec": {"serviceAccountName": "tenant-runtime", "hostNetwork": true, "containers": []}});
+    let mut pod = bare.clone();
+    pod["apiVersion"] = "v1".into();
+    pod["kind"] = "Pod".into();
+    let list =
+        |kind: &str, item: &Value| json!({"apiVersion": "v1", "kind": kind, "items": [item]});
+    for input in [list("List", &list("List", &pod)), list("PodList", &bare), list("PodList", &pod)]
+    {
+        let output = inject(&input.to_string(), &["--namespace=tenants-acme"]);
+        assert_eq!(output.status.code(), Some(1), "{input}");
+        assert!(text(&output.stderr).contains("[host-namespace]"), "{input}");
+    }
+}

@@ -11,6 +11,8 @@ mod client;
 mod pod;
 #[path = "cluster/process.rs"]
 mod process;
+#[path = "sidecar/tls.rs"]
+mod tls;
 
 use std::{
     collections::BTreeSet,
@@ -561,12 +563,17 @@ fn an_environment_that_the_webhook_did_not_write_is_named() {
         ("FAB_SESSION_TOKEN_FILE", "/nowhere/token"),
     ];
     let base = [("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_REGION", "eu-west-1")];
+    let region = ("AWS_REGION", "eu-west-1");
+    let bundles =
+        ["/nowhere.pem", "/dev/null"].map(|path| [base[0], region, ("SSL_CERT_FILE", path)]);
     type Variables<'a> = &'a [(&'a str, &'a str)];
-    let cases: [(&[Variables<'_>], i32, &str); 6] = [
+    let cases: [(&[Variables<'_>], i32, &str); 8] = [
         (&[], 2, "FAB_SESSION_ROLE_ARN is not set"),
         (&[&session], 2, "FAB_SESSION_PORT is not set"),
         (&[&session, &serving], 2, "no way to base credentials is set"),
         (&[&session, &serving, &base[..1]], 2, "AWS_REGION is not set"),
+        (&[&session, &serving, &bundles[0]], 2, "SSL_CERT_FILE, /nowhere.pem: want certificates"),
+        (&[&session, &serving, &bundles[1]], 2, "as PEM: it holds none"),
         (&[&session, &serving, &base], 3, "cannot write the file /nowhere/token"),
         (&[&session, &[("FAB_SESSION_ID", "t")]], 2, "FAB_SESSION_IDENTITY is agent.acme.s, but"),
     ];
@@ -623,6 +630,27 @@ fn sts_is_asked_at_the_endpoint_of_the_region() {
         let head = String::from_utf8_lossy(&head[..read]);
         assert!(head.starts_with(&format!("CONNECT {want} ")), "{region} {more:?}: {head}");
     }
+}
+
+/// As test clusters and private endpoints have it: a certificate that no public authority signed.
+#[test]
+fn sts_is_believed_by_the_bundle_that_the_config_names() {
+    let account = Account::open(Policies::default());
+    let tls = tls::Tls::before(account.address());
+    let mut template = account.template();
+    template.env = vec![("AWS_ENDPOINT_URL_STS", tls.endpoint())];
+    let pod = account.pod_of(&template);
+    let sidecar = pod.start();
+    wait_until("it does not believe it", PATIENCE, || {
+        (pod.status()["lastError"]["code"] == "sts-unavailable").then_some(())
+    });
+    assert_eq!(account.assumed(), 0);
+    drop(sidecar);
+    template.env.push(("SSL_CERT_FILE", tls.authority().display().to_string()));
+    let pod = account.pod_of(&template);
+    let _sidecar = pod.start_ready();
+    assert_eq!(pod.get("/v1/credentials").0, 200);
+    assert_eq!(account.assumed(), 1);
 }
 
 /// Another process of the same user, as an agent would be that runs as our uid and shares our

@@ -156,7 +156,14 @@ fn creation_of_a_pod(request: &Request<'_>) -> Result<(), Refusal> {
     match (what, &*request.operation) {
         (("", "v1", "pods", ""), "CREATE") => Ok(()),
         _ => Err(Refusal::NotAPodCreation {
-            found: format!("{:?} of {:?}", &*request.operation, &*resource.resource),
+            found: match &*request.sub_resource {
+                "" => format!("{:?} of {:?}", &*request.operation, &*resource.resource),
+                part => format!(
+                    "{:?} of {:?}",
+                    &*request.operation,
+                    format!("{}/{part}", &*resource.resource)
+                ),
+            },
         }),
     }
 }

@@ -27,6 +27,7 @@ pub(super) const SKIP_ANNOTATION: &str = "eks.amazonaws.com/skip-containers";
 /// Where the node's Pod Identity agent listens, and which audience it takes.
 /// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html>
 pub(super) const POD_IDENTITY_URI: &str = "http://169.254.170.23/v1/credentials";
+pub(super) const POD_IDENTITY_HOST: &str = "169.254.170.23";
 pub(super) const POD_IDENTITY_AUDIENCE: &str = "pods.eks.amazonaws.com";
 
 /// The audience of tokens for AssumeRoleWithWebIdentity.

@@ -151,7 +151,7 @@ impl<'p, 'a> Variables<'p, 'a> {
     /// The Rust SDK sends even loopback requests through a proxy. It reads `no_proxy` or
     /// `NO_PROXY`, and others read only one of them.
     fn keep_loopback_off_proxies(&mut self) {
-        if !PROXIES.iter().any(|name| self.last(name).is_some()) {
+        if !sidecar::PROXIES.iter().any(|name| self.last(name).is_some()) {
             return;
         }
         for (name, other) in [("NO_PROXY", "no_proxy"), ("no_proxy", "NO_PROXY")] {
@@ -272,8 +272,6 @@ fn text(name: &str, value: &str) -> Entry {
 }
 
 const LOOPBACK: &str = "127.0.0.1,localhost";
-const PROXIES: [&str; 6] =
-    ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
 
 #[cfg(test)]
 mod tests {

@@ -89,7 +89,7 @@ impl Refusal {
                 "remove the volume; the credential sidecar brings the pod's AWS credentials".to_owned()
             }
             Self::FabOperator { .. } => {
-                format!("remove the variable from the pod template, or label the namespace {OPERATOR_LABEL}=keep for the old client mode")
+                format!("remove the variable from the pod template; or let the platform team label the namespace {OPERATOR_LABEL}=keep, with which pods that set it keep base credentials and their calls carry no session")
             }
             Self::HostNamespace { .. } => "remove the field; credentials on loopback must stay in the pod".to_owned(),
             Self::Internal => "see the webhook's log, and report the pod that did this".to_owned(),
@@ -119,7 +119,7 @@ impl Refusal {
             Self::TokenPathTaken { .. } => "mount the volume elsewhere".to_owned(),
             Self::TooManyContainers { .. } => "spread the work over more pods".to_owned(),
             Self::UnknownComponent { .. } => "correct the label's value, or remove the label".to_owned(),
-            Self::UnreadablePod { .. } => "correct the pod".to_owned(),
+            Self::UnreadablePod { .. } => "correct the pod; kubectl create --dry-run=client --validate=strict names the field, such as a number where text is wanted".to_owned(),
             Self::Windows => "run the agent on Linux; the credential sidecar is a Linux program".to_owned(),
         }
     }

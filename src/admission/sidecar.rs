@@ -185,7 +185,31 @@ fn variables(session: &Session, component: &Component, config: &Config) -> Vec<E
         variables.retain(|variable| variable.name != *name);
         variables.push(text(name, value));
     }
+    if matches!(config.base_credentials, BaseCredentials::PodIdentity) {
+        keep_agent_off_proxies(&mut variables);
+    }
     variables
+}
+
+/// A proxy is for STS. The node's agent is not behind it, and what it is asked with is the base
+/// token in clear.
+fn keep_agent_off_proxies(variables: &mut Vec<EnvVar>) {
+    if !variables.iter().any(|variable| PROXIES.contains(&&*variable.name)) {
+        return;
+    }
+    let mut take = |name: &str| {
+        let found = variables.iter().position(|variable| variable.name == name);
+        found.and_then(|index| variables.remove(index).value)
+    };
+    let (upper, lower) = (take("NO_PROXY"), take("no_proxy"));
+    // Where only one of them is set it is meant for whoever reads the other, too.
+    for (name, listed) in [
+        ("NO_PROXY", upper.as_ref().or(lower.as_ref())),
+        ("no_proxy", lower.as_ref().or(upper.as_ref())),
+    ] {
+        let hosts = listed.map(String::as_str).into_iter().chain([eks::POD_IDENTITY_HOST]);
+        variables.push(text(name, &hosts.collect::<Vec<&str>>().join(",")));
+    }
 }
 
 fn mounts(config: &Config) -> Vec<VolumeMount> {
@@ -235,6 +259,9 @@ fn resources_beside(resources: &Resources, existing: Option<&Value>) -> Resource
     }
 }
 
+/// The variables by which SDKs find a proxy.
+pub(super) const PROXIES: [&str; 6] =
+    ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
 const STORAGE: &str = "ephemeral-storage";
 pub(super) const CONTAINER_NAME: &str = "fab-session-credentials";
 pub(super) const TOKEN_VOLUME: &str = "fab-session-token";

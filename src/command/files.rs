@@ -37,7 +37,15 @@ pub(super) fn objects(source: &str, text: &str) -> anyhow::Result<Vec<Value>> {
 pub(super) fn namespaces(objects: &[Value], config: &Config) -> anyhow::Result<Vec<Namespace>> {
     let is_namespace =
         |object: &&Value| object["kind"] == "Namespace" && object["apiVersion"] == "v1";
-    objects.iter().filter(is_namespace).map(|object| namespace(object, config)).collect()
+    let mut found: Vec<Namespace> = Vec::new();
+    for object in objects.iter().filter(is_namespace) {
+        let namespace = namespace(object, config)?;
+        if found.iter().any(|other| other.name == namespace.name) {
+            bail!("Namespace {:?} stands twice in the input; keep one of them", namespace.name);
+        }
+        found.push(namespace);
+    }
+    Ok(found)
 }
 
 pub(super) fn text(path: &Path) -> anyhow::Result<String> {

@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, Failure> {
 
     let mut output = String::new();
     let mut refused = false;
-    let mut pods = 0;
+    let (mut pods, mut injected_pods) = (0, 0);
     for object in &objects {
         let found = PodIn::find(object);
         pods += usize::from(found.is_some());
@@ -50,11 +50,18 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, Failure> {
             Some(found) => injected(object, found, arguments, &namespaces, &directory, &config)
                 .map_err(Failure::Input)?,
         };
+        injected_pods += usize::from(!operations.is_empty());
         if let Some(refusal) = refusal {
             refused = true;
             say(&format!("{}: {refusal}", manifest::title(object)));
         }
         render(object, operations, arguments, &mut output).map_err(Failure::Ours)?;
+    }
+    let has_region = config.sidecar.env.iter().any(|(name, _)| name == "AWS_REGION");
+    if injected_pods > 0 && config.region.is_none() && !has_region {
+        say(
+            "no region is given, by the config or by --region: the sidecar as it stands here would not start",
+        );
     }
     if pods == 0 {
         say(&format!("{source} holds no pod and no pod template; its objects pass as they are"));

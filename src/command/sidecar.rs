@@ -1,12 +1,14 @@
 //! `sidecar`: serves the session's credentials on the pod's loopback, and keeps them fresh.
 
 use std::{
-    fs::OpenOptions, io::Write, net::Ipv4Addr, process::ExitCode, sync::Arc, time::Duration,
+    fs::OpenOptions, io::Write, net::Ipv4Addr, path::Path, process::ExitCode, sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, anyhow};
 use aws_config::{BehaviorVersion, Region, SdkConfig, provider_config::ProviderConfig};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use zeroize::Zeroizing;
 
 use super::{
@@ -47,6 +49,14 @@ fn start() -> Result<ExitCode, Failure> {
     let region = environment("AWS_REGION")
         .context("AWS_REGION is not set; set the key region of the webhook's config")
         .map_err(Failure::Input)?;
+    // The SDK ends the process where it finds no certificate in it.
+    if let Some(path) = environment("SSL_CERT_FILE") {
+        bundle(Path::new(&path))
+            .with_context(|| {
+                format!("SSL_CERT_FILE, {path}: want certificates of authorities, as PEM")
+            })
+            .map_err(Failure::Input)?;
+    }
     // Everything here waits for the network or a clock.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -58,6 +68,12 @@ fn start() -> Result<ExitCode, Failure> {
     // A name that is being resolved cannot be stopped, and is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+fn bundle(path: &Path) -> anyhow::Result<()> {
+    let mut certificates = CertificateDer::pem_file_iter(path)?;
+    certificates.next().context("it holds none")??;
+    Ok(())
 }
 
 async fn run_async(

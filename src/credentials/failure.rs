@@ -103,7 +103,7 @@ impl Failure {
             Reason::RegionDisabled => "activate STS for the region in the account's settings of IAM, or choose another region".to_owned(),
             Reason::Rejected { .. } => "compare the role's maximum session duration and the webhook's config with the error".to_owned(),
             Reason::SignatureRefused { .. } => "compare the node's clock with AWS, and look for a proxy that changes requests".to_owned(),
-            Reason::StsUnavailable { .. } => "trying again; if it stays, allow the pod TCP 443 to STS in its region".to_owned(),
+            Reason::StsUnavailable { .. } => "trying again; if it stays, allow the pod TCP 443 to STS in its region, and look at what may answer in its place (a proxy, AWS_ENDPOINT_URL_STS)".to_owned(),
             Reason::TagsTooLarge { .. } => {
                 "create the Pod Identity association with session tags disabled, or shorten the names that become tags".to_owned()
             }

@@ -62,7 +62,8 @@ impl Token {
     }
 }
 
-/// A token that only we can have written, and nobody else could have changed or still can.
+/// A token that only we can have written, that nobody else could have changed or still can, and
+/// that agents can read.
 fn sound(path: &Path, ours: u32) -> Option<Token> {
     // A link leads to somebody else's file. A pipe would have us wait.
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
@@ -72,7 +73,7 @@ fn sound(path: &Path, ours: u32) -> Option<Token> {
     let is_ours = metadata.is_file()
         && metadata.uid() == ours
         && metadata.nlink() == 1
-        && metadata.mode() & 0o222 == 0;
+        && metadata.mode() & 0o777 == MODE;
     // With room for more than there can be, so that no copy stays behind when it grows.
     let mut text = String::with_capacity(4 * DIGITS);
     let read = file.take(LENGTH + 1).read_to_string(&mut text);
@@ -116,7 +117,7 @@ mod tests {
     fn a_file_that_is_not_sound_is_replaced() {
         let good = "ab".repeat(32);
         type Make<'a> = &'a dyn Fn(&Path);
-        let cases: [(&str, Make<'_>); 8] = [
+        let cases: [(&str, Make<'_>); 9] = [
             ("empty", &|path| fs::write(path, "").unwrap()),
             ("short", &|path| fs::write(path, &good[..63]).unwrap()),
             ("long", &|path| fs::write(path, format!("{good}\n")).unwrap()),
@@ -131,6 +132,10 @@ mod tests {
                 fs::write(path, &good).unwrap();
                 fs::hard_link(path, path.with_file_name("target")).unwrap();
             }),
+            ("read by nobody", &|path| {
+                fs::write(path, &good).unwrap();
+                fs::set_permissions(path, fs::Permissions::from_mode(0o400)).unwrap();
+            }),
             ("written by anybody", &|path| {
                 fs::write(path, &good).unwrap();
                 fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
@@ -140,7 +145,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("token");
             make(&path);
-            if !["a link", "written by anybody"].contains(&name) {
+            if !["a link", "read by nobody", "written by anybody"].contains(&name) {
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
             }
             assert_eq!(Token::keep(&path, &[3; 32]).unwrap().expose(), "03".repeat(32), "{name}");

@@ -1,6 +1,7 @@
 //! An AWS account with one tenant, as the strict AWS stands in for it.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -100,6 +101,10 @@ impl Account {
         let aws = Arc::new(Aws::new(world).unwrap());
         let server = Server::start(Arc::clone(&aws)).unwrap();
         Self { aws, server, issuer }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.server.address()
     }
 
     pub(crate) fn template(&self) -> Template {

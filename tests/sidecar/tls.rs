@@ -1,0 +1,96 @@
+//! TLS before the strict AWS, which speaks plain HTTP, with a throwaway certificate.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::PathBuf,
+    process::Command,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use tempfile::TempDir;
+use tokio::{io::copy_bidirectional, net::TcpStream, sync::oneshot};
+use tokio_rustls::TlsAcceptor;
+
+use super::process::own_directory;
+
+pub(crate) struct Tls {
+    address: SocketAddr,
+    directory: TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Tls {
+    pub(crate) fn before(target: SocketAddr) -> Self {
+        let directory = own_directory();
+        let path = directory.path();
+        let made =
+            Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make")).arg(path).status();
+        assert!(made.unwrap().success());
+        let read = |name: &str| fs::read(path.join(name)).unwrap();
+        let certificate = CertificateDer::from_pem_slice(&read("tls.crt")).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(&read("tls.key")).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                tokio::select! {
+                    _ = stopped => {}
+                    () = relay(&listener, &acceptor, target) => {}
+                }
+            });
+        });
+        Self { address, directory, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// The certificate of the authority that signed its own.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.directory.path().join("ca.crt")
+    }
+}
+
+impl Drop for Tls {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn relay(listener: &tokio::net::TcpListener, acceptor: &TlsAcceptor, target: SocketAddr) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let acceptor = acceptor.clone();
+        tokio::spawn(async move {
+            // Its errors are the client's.
+            if let Ok(mut stream) = acceptor.accept(stream).await
+                && let Ok(mut behind) = TcpStream::connect(target).await
+            {
+                let _ = copy_bidirectional(&mut stream, &mut behind).await;
+            }
+        });
+    }
+}
