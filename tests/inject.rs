@@ -182,7 +182,8 @@ fn an_input_without_pods_is_said_to_have_none() {
 /// As in `inject | head -1`, once head has its line.
 #[test]
 fn a_reader_that_has_gone_is_told_nothing() {
-    let mut child = command().args(["--namespace=tenants-acme"]).spawn().unwrap();
+    let mut child =
+        command().args(["--namespace=tenants-acme", "--region=eu-west-1"]).spawn().unwrap();
     drop(child.stdout.take());
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o"}, "spec": template()["spec"]});
     child.stdin.take().unwrap().write_all(pod.to_string().as_bytes()).unwrap();
