@@ -19,6 +19,8 @@ pub(crate) struct ControlPlane {
     /// the API server and the controllers.
     processes: [Process; 3],
     directory: TempDir,
+    /// Of the API server and of etcd.
+    ports: (u16, u16),
 }
 
 impl ControlPlane {
@@ -40,7 +42,22 @@ impl ControlPlane {
         controller_manager.wait_until("the default service account exists", START, || {
             kubectl(&["get", "serviceaccount", "default"]).then_some(())
         });
-        Self { processes: [etcd, api_server, controller_manager], directory }
+        Self {
+            processes: [etcd, api_server, controller_manager],
+            directory,
+            ports: (api_port, etcd_port),
+        }
+    }
+
+    /// As a node's failure would, and what comes in its place.
+    #[allow(dead_code, reason = "not every test crate does")]
+    pub(crate) fn restart_api_server(&mut self) {
+        self.processes[1].kill();
+        let (port, etcd_port) = self.ports;
+        self.processes[1] = start_api_server(self.directory.path(), port, etcd_port);
+        wait_until("the API server is ready again", START, || {
+            self.kubectl(&["get", "--raw", "/readyz"]).run().ok.then_some(())
+        });
     }
 
     /// The file that makes its reader the administrator.

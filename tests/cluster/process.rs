@@ -94,13 +94,19 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Process {
     /// KILL: nobody looks at how it ends, and an API server takes its time.
-    fn drop(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut leash) = self.leash.take() {
             let _ = leash.write_all(b"now\n");
         }
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

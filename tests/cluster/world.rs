@@ -75,49 +75,73 @@ impl World {
         world
     }
 
-    /// Starts the binary as the chart's Deployment would, but for the addresses.
     pub(crate) fn start_webhook(&mut self) {
-        let directory = self.directory.path().to_owned();
+        self.make_certificate();
+        self.webhook = Some(self.start_replica("webhook", (self.port, self.health_port)));
+    }
+
+    /// A new one, by the same authority.
+    pub(crate) fn make_certificate(&self) {
         let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make"))
-            .arg(directory.join("tls"))
+            .arg(self.directory.path().join("tls"))
             .status()
             .unwrap();
         assert!(made.success());
+    }
+
+    /// Starts the binary as the chart's Deployment would, but for the addresses and the places
+    /// of files.
+    pub(crate) fn start_replica(&self, name: &str, (port, health_port): (u16, u16)) -> Process {
+        let directory = self.directory.path().to_owned();
         let config = directory.join("config.yaml");
-        let text = self.manifest("ConfigMap")["data"]["config.yaml"].as_str().unwrap();
-        fs::write(&config, text).unwrap();
+        let data = &self.manifest("ConfigMap")["data"];
+        let mut text: Value =
+            serde_saphyr::from_str(data["config.yaml"].as_str().unwrap()).unwrap();
+        if let Some(roles) = data["roles.yaml"].as_str() {
+            let file = directory.join("roles.yaml");
+            fs::write(&file, roles).unwrap();
+            if text["roles"]["file"].is_string() {
+                text["roles"]["file"] = file.to_str().into();
+            }
+        }
+        fs::write(&config, text.to_string()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
         command
             .arg("webhook")
             .arg("--config")
             .arg(&config)
-            .arg(format!("--listen=127.0.0.1:{}", self.port))
-            .arg(format!("--health-listen=127.0.0.1:{}", self.health_port))
+            .arg(format!("--listen=127.0.0.1:{port}"))
+            .arg(format!("--health-listen=127.0.0.1:{health_port}"))
             .arg("--tls-certificate")
             .arg(directory.join("tls/tls.crt"))
             .arg("--tls-key")
             .arg(directory.join("tls/tls.key"))
-            .arg("--linger=0")
+            .arg(if name == "webhook" { "--linger=0" } else { "--linger=2" })
             .env("KUBECONFIG", self.own_kubeconfig())
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", CANARY)
             .env("AWS_REGION", REGION)
             .env("AWS_EC2_METADATA_DISABLED", "true");
-        let mut webhook = Process::start("webhook", &directory, &command);
+        let mut webhook = Process::start(name, &directory, &command);
         webhook.wait_until("the webhook is ready", Duration::from_secs(30), || {
-            self.health("/readyz").starts_with("HTTP/1.1 200").then_some(())
+            let health = ([127, 0, 0, 1], health_port).into();
+            get(health, "/readyz").starts_with("HTTP/1.1 200").then_some(())
         });
-        self.webhook = Some(webhook);
+        webhook
     }
 
     /// The chart's configuration; only where we are called is changed.
     pub(crate) fn configure(&self) {
+        self.configure_at(self.port);
+    }
+
+    pub(crate) fn configure_at(&self, port: u16) {
         let mut configuration = self.manifest("MutatingWebhookConfiguration").clone();
         let authority = fs::read(self.directory.path().join("tls/ca.crt")).unwrap();
         for webhook in configuration["webhooks"].as_array_mut().unwrap() {
             let path = webhook["clientConfig"]["service"]["path"].as_str().unwrap().to_owned();
             webhook["clientConfig"] = json!({
-                "url": format!("https://127.0.0.1:{}{path}", self.port),
+                "url": format!("https://127.0.0.1:{port}{path}"),
                 "caBundle": base64(&authority),
             });
         }

@@ -1,0 +1,258 @@
+//! A steady stream of agent pods on a real API server, while to the webhook happens what does
+//! happen. Nothing is let in without its sidecar, and nothing is refused that could have been
+//! answered in time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+#[path = "holds/balancer.rs"]
+mod balancer;
+#[path = "cluster/control_plane.rs"]
+#[allow(dead_code, reason = "not all of it is asked here")]
+mod control_plane;
+#[path = "cluster/helm.rs"]
+mod helm;
+#[path = "cluster/moto.rs"]
+#[allow(dead_code, reason = "another stands in its place here")]
+mod moto;
+#[path = "cluster/parameter_store.rs"]
+#[allow(dead_code, reason = "its calls are counted elsewhere")]
+mod parameter_store;
+#[path = "cluster/process.rs"]
+mod process;
+#[path = "holds/stream.rs"]
+mod stream;
+#[path = "cluster/world.rs"]
+#[allow(dead_code, reason = "not all of it is asked here")]
+mod world;
+
+use std::{process::Command, thread::sleep, time::Duration};
+
+use serde_json::{Value, json};
+
+use balancer::Balancer;
+use parameter_store::{Fault, ParameterStore};
+use process::{Process, free_port, get, wait_until};
+use stream::{Stream, Tally};
+use world::{World, parameter, role};
+
+/// Two replicas behind one address, as the chart has them, and an SSM that can be made unwell.
+struct Holding {
+    world: World,
+    store: ParameterStore,
+    balancer: Balancer,
+    ports: [(u16, u16); 2],
+    replicas: [Option<Process>; 2],
+    stream: Stream,
+}
+
+impl Holding {
+    fn start() -> Self {
+        let store = ParameterStore::start(40.0);
+        store.put(&parameter("acme"), &role("acme"));
+        let endpoint = store.endpoint();
+        let file = role("acme");
+        let values = [
+            ("config.roles.ssm.endpoint", &*endpoint),
+            ("config.roles.ssm.refreshSeconds", "2"),
+            ("staticRoles.acme", &*file),
+        ];
+        let world = World::without_configuration(&values, None);
+        let ports = [(); 2].map(|()| (free_port(), free_port()));
+        world.make_certificate();
+        let [a, b] = ports;
+        let replicas = [Some(world.start_replica("a", a)), Some(world.start_replica("b", b))];
+        let balancer = Balancer::start(&ports);
+        wait_until("both replicas are ready", Duration::from_secs(30), || {
+            (balancer.ready() == 2).then_some(())
+        });
+        world.configure_at(balancer.port);
+        world.namespace("tenants-acme", "enabled", "acme", &[]);
+        let every = Duration::from_millis(50);
+        let stream = Stream::start(&world.cluster.kubeconfig(), agent("tenants-acme"), every);
+        Self { world, store, balancer, ports, replicas, stream }
+    }
+
+    /// What becomes of the stream while `happens` does, and for a while after.
+    fn during(&mut self, name: &str, happens: impl FnOnce(&mut Self)) -> Tally {
+        sleep(Duration::from_millis(500));
+        self.stream.take();
+        happens(self);
+        sleep(Duration::from_secs(2));
+        let tally = self.stream.take();
+        println!(
+            "{name}: {} injected, refused {:?}, slowest {} ms",
+            tally.injected,
+            tally.refused,
+            tally.slowest.as_millis()
+        );
+        assert_eq!(tally.bare, 0, "{name}: let in without the sidecar");
+        tally
+    }
+
+    /// Nothing was refused, and there was something.
+    fn unnoticed(&mut self, name: &str, happens: impl FnOnce(&mut Self)) {
+        let tally = self.during(name, happens);
+        assert!(tally.injected > 10, "{name}: {tally:?}");
+        assert!(tally.refused.is_empty(), "{name}: {tally:?}");
+    }
+
+    /// What kubectl says of a pod of a tenant whom nobody has asked for yet.
+    fn first_pod_of(&self, tenant: &str) -> Result<(), String> {
+        self.world.create(&agent(&format!("tenants-{tenant}")), None).map(|_| ())
+    }
+
+    fn replace(&mut self, index: usize) {
+        self.replicas[index] = None;
+        let name = format!("replica-{}", fastrand::u32(..));
+        self.replicas[index] = Some(self.world.start_replica(&name, self.ports[index]));
+    }
+
+    fn await_ready(&self, count: usize) {
+        wait_until("as many replicas are ready", Duration::from_secs(30), || {
+            (self.balancer.ready() == count).then_some(())
+        });
+    }
+}
+
+fn agent(namespace: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"generateName": "a-", "namespace": namespace},
+        "spec": {
+            "serviceAccountName": "tenant-runtime",
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "agent", "image": "agent:1", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
+        },
+    })
+}
+
+#[test]
+fn a_stream_of_pods_goes_on_whatever_happens() {
+    let mut holding = Holding::start();
+    holding.unnoticed("nothing happens", |_| {});
+
+    // SSM is unwell: who is known is served; who is not is refused with the reason, in time, and
+    // let in once it is well again.
+    for (name, fault, code) in [
+        ("an-error", Fault::InternalError, "[role-unavailable]"),
+        ("silence", Fault::Hang, "[role-unavailable]"),
+        ("slowness", Fault::Slow(Duration::from_secs(2)), "[role-unavailable]"),
+        ("throttling", Fault::Throttled, "[role-unavailable]"),
+        ("a-denial", Fault::Denied, "[role-denied]"),
+        ("a-broken-answer", Fault::Malformed, "[role-unavailable]"),
+    ] {
+        holding.store.put(&parameter(name), &role(name));
+        holding.unnoticed(&format!("SSM answers with {name}"), |holding| {
+            holding.store.fail(Some(fault));
+            holding.world.namespace(&format!("tenants-{name}"), "enabled", name, &[]);
+            let said = holding.first_pod_of(name).unwrap_err();
+            assert!(said.contains(code), "{name}: {said}");
+            sleep(Duration::from_secs(2));
+            holding.store.fail(None);
+            wait_until("it is let in", Duration::from_secs(40), || holding.first_pod_of(name).ok());
+        });
+    }
+    for (index, replica) in holding.replicas.iter().enumerate() {
+        let log = replica.as_ref().unwrap().log();
+        assert!(!log.contains("prod-a-broken-answer-broker\\\""), "an answer is in log {index}");
+        assert!(log.contains("roles can be read from SSM again"), "{log}");
+    }
+
+    // One name that may not be read does not spoil the others of its batch.
+    holding.unnoticed("one name is denied", |holding| {
+        holding.store.deny(&parameter("denied"));
+        holding.world.namespace("tenants-denied", "enabled", "denied", &[]);
+        for name in ["beside-one", "beside-two"] {
+            holding.store.put(&parameter(name), &role(name));
+            holding.world.namespace(&format!("tenants-{name}"), "enabled", name, &[]);
+        }
+        let said = holding.first_pod_of("denied").unwrap_err();
+        assert!(said.contains("[role-denied]"), "{said}");
+        for name in ["beside-one", "beside-two"] {
+            holding.first_pod_of(name).unwrap();
+        }
+    });
+
+    holding.unnoticed("namespaces are created a moment before their first pod", |holding| {
+        for n in 0..5 {
+            holding.world.namespace(&format!("tenants-fresh-{n}"), "enabled", "acme", &[]);
+            holding.first_pod_of(&format!("fresh-{n}")).unwrap();
+        }
+    });
+
+    holding.unnoticed("certificates are renewed, twice", |holding| {
+        for renewal in 1..=2 {
+            holding.world.make_certificate();
+            for (_, health) in holding.ports {
+                let taken = format!("certificate_reloads_total{{outcome=\"taken\"}} {renewal}");
+                wait_until("the new one is taken", Duration::from_secs(20), || {
+                    get(([127, 0, 0, 1], health).into(), "/metrics").contains(&taken).then_some(())
+                });
+            }
+        }
+    });
+
+    holding.unnoticed("one replica after the other is restarted", |holding| {
+        for index in 0..2 {
+            let mut old = holding.replicas[index].take().unwrap();
+            old.terminate();
+            wait_until("it has ended", Duration::from_secs(30), || old.ended());
+            holding.replace(index);
+            holding.await_ready(2);
+        }
+    });
+
+    // What was in flight on a replica that is killed is lost; nothing after that.
+    let killed = holding.during("a replica is killed", |holding| {
+        holding.replicas[0] = None;
+        sleep(Duration::from_secs(2));
+    });
+    assert!(killed.injected > 40 && killed.refused.values().sum::<usize>() <= 20, "{killed:?}");
+    holding.unnoticed("with one replica", |holding| holding.replace(0));
+    holding.await_ready(2);
+
+    // Restarted while SSM is down, the static file says who is in it.
+    let restarted = holding.during("both are restarted while SSM is down", |holding| {
+        holding.store.fail(Some(Fault::Hang));
+        for index in 0..2 {
+            holding.replace(index);
+        }
+        holding.await_ready(2);
+        let said = holding.first_pod_of("silence").unwrap_err();
+        assert!(said.contains("[role-unavailable]"), "{said}");
+        holding.store.fail(None);
+    });
+    assert!(restarted.injected > 10, "{restarted:?}");
+    wait_until("who is not in it is let in", Duration::from_secs(40), || {
+        holding.first_pod_of("silence").ok()
+    });
+
+    // The watch breaks, and what the API server brings in anew is known after it.
+    let restart = holding.during("the API server is restarted", |holding| {
+        holding.world.cluster.restart_api_server();
+        holding.world.namespace("tenants-after", "enabled", "acme", &[]);
+        wait_until("the first pod after it", Duration::from_secs(20), || {
+            holding.first_pod_of("after").ok()
+        });
+    });
+    let refused: Vec<&String> = restart.refused.keys().collect();
+    assert!(
+        restart.injected > 10 && refused.iter().all(|code| *code == "api-server"),
+        "{restart:?}"
+    );
+    holding.unnoticed("afterwards", |_| {});
+
+    // The control: this is what the stream looks like when the webhook is not there.
+    let control = holding.during("both replicas are stopped", |holding| {
+        holding.replicas = [None, None];
+        sleep(Duration::from_secs(2));
+    });
+    assert!(control.refused.get("webhook").is_some_and(|count| *count > 10), "{control:?}");
+    let others = Command::new(process::program("kubectl"))
+        .arg("--kubeconfig")
+        .arg(holding.world.cluster.kubeconfig())
+        .args(["run", "other", "--image=i", "--namespace=default"])
+        .output()
+        .unwrap();
+    assert!(others.status.success(), "another namespace goes on");
+}

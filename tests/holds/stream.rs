@@ -1,0 +1,116 @@
+//! A steady stream of creations, and what became of them.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client, Config,
+    api::PostParams,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::Value;
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+
+pub(crate) struct Stream {
+    stop: Arc<AtomicBool>,
+    tally: Arc<Mutex<Tally>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    /// Admitted as the webhook makes them.
+    pub(crate) injected: usize,
+    /// Let in without it, which must never be.
+    pub(crate) bare: usize,
+    /// By the code of the refusal; `webhook` where it was not reached, `api-server` where that
+    /// was not.
+    pub(crate) refused: BTreeMap<String, usize>,
+    pub(crate) slowest: Duration,
+}
+
+impl Stream {
+    /// `pod` is created each `every`, under names of the API server's.
+    pub(crate) fn start(kubeconfig: &Path, pod: Value, every: Duration) -> Self {
+        let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let (stop, tally) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let (stopping, shared) = (Arc::clone(&stop), Arc::clone(&tally));
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let options = KubeConfigOptions::default();
+                let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+                let client = Client::try_from(config).unwrap();
+                let namespace = pod.metadata.namespace.clone().unwrap();
+                let api: Api<Pod> = Api::namespaced(client, &namespace);
+                let mut ticks = interval(every);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+                let mut calls = JoinSet::new();
+                while !stopping.load(Ordering::Relaxed) {
+                    ticks.tick().await;
+                    while calls.try_join_next().is_some() {}
+                    calls.spawn(create(api.clone(), pod.clone(), Arc::clone(&shared)));
+                }
+                calls.join_all().await;
+            });
+        });
+        Self { stop, tally, thread: Some(thread) }
+    }
+
+    /// What became of them since the last time.
+    pub(crate) fn take(&self) -> Tally {
+        std::mem::take(&mut *self.tally.lock().unwrap())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn create(api: Api<Pod>, pod: Pod, tally: Arc<Mutex<Tally>>) {
+    let begun = Instant::now();
+    let created = api.create(&PostParams::default(), &pod).await;
+    let took = begun.elapsed();
+    let mut tally = tally.lock().unwrap();
+    tally.slowest = tally.slowest.max(took);
+    let refusal = match created {
+        Ok(pod) => {
+            let first = pod.spec.and_then(|spec| spec.init_containers?.into_iter().next());
+            match first.is_some_and(|first| first.name == "fab-session-credentials") {
+                true => tally.injected += 1,
+                false => tally.bare += 1,
+            }
+            return;
+        }
+        Err(kube::Error::Api(status)) if status.message.contains("failed calling webhook") => {
+            "webhook".to_owned()
+        }
+        Err(kube::Error::Api(status)) => code(&status.message),
+        Err(_) => "api-server".to_owned(),
+    };
+    *tally.refused.entry(refusal).or_default() += 1;
+}
+
+/// What stands in brackets behind the sentence.
+fn code(message: &str) -> String {
+    let code = message.split_once('[').and_then(|(_, rest)| rest.split_once("]:"));
+    code.map_or_else(|| message.to_owned(), |(code, _)| code.to_owned())
+}
