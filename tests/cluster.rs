@@ -505,6 +505,68 @@ fn what_another_webhook_did_is_put_right() {
     }
 }
 
+/// Each of four others before ours or after it, and among themselves in another order each time.
+#[test]
+fn in_whatever_order_others_come_a_pod_converges() {
+    WORLD.namespace("tenants-order", "enabled", "acme", &[("test.example/foreign", "order")]);
+    let start = |others: usize, round: usize| {
+        let side = if others >> round & 1 == 0 { "aa" } else { "zz" };
+        let name = format!("{side}-{}-order", (round + others) % 4);
+        match round {
+            0 => foreign::Webhook::start_pod_identity(
+                &WORLD,
+                &name,
+                "order",
+                !others.is_multiple_of(3),
+            ),
+            1 => foreign::Webhook::start(&WORLD, &name, "order", foreign::linkerd),
+            2 => foreign::Webhook::start(&WORLD, &name, "order", foreign::istio),
+            _ => foreign::Webhook::start(&WORLD, &name, "order", foreign::rewrite_from_old_types),
+        }
+    };
+    for others in 0..16 {
+        let webhooks: Vec<foreign::Webhook<'_>> =
+            (0..4).map(|round| start(others, round)).collect();
+        let mut pod = agent("tenants-order", &format!("a-{others}"));
+        pod["spec"]["initContainers"] = json!([restricted("first")]);
+        let created = WORLD.create(&pod, None).unwrap_or_else(|said| panic!("{others}: {said}"));
+        for webhook in &webhooks[1..] {
+            assert!(webhook.calls() > 0, "{others}: {webhook:?} was not called");
+        }
+        let first = created.names("initContainers");
+        assert_eq!(first.last(), Some(&"first"), "{others}");
+        assert_eq!(first.len(), 3, "{others}: {first:?}");
+        let names = [first, created.names("containers")].concat();
+        assert_eq!(names.len(), 5, "{others}: {names:?}");
+        for name in names {
+            let container = created.container(name);
+            let uri = variable(container, "AWS_CONTAINER_CREDENTIALS_FULL_URI");
+            let mounts: Vec<&str> = container["volumeMounts"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|mount| mount["name"].as_str().unwrap())
+                .collect();
+            assert!(!mounts.contains(&"eks-pod-identity-token"), "{others}: {name}");
+            let want = match name {
+                "fab-session-credentials" => {
+                    assert_eq!(container["restartPolicy"], "Always", "{others}");
+                    Some(json!("http://169.254.170.23/v1/credentials"))
+                }
+                "istio-proxy" | "linkerd-proxy" => None,
+                _ => {
+                    assert!(mounts.contains(&"fab-session-token"), "{others}: {name}");
+                    assert!(variable(container, "FAB_SESSION_IDENTITY").is_some());
+                    Some(json!("http://127.0.0.1:7413/v1/credentials"))
+                }
+            };
+            assert_eq!(uri, want.as_ref(), "{others}: {name}");
+            let skipped = created.annotation("eks.amazonaws.com/skip-containers").unwrap();
+            assert!(skipped.split(',').any(|skipped| skipped == name), "{others}: {skipped}");
+        }
+    }
+}
+
 #[test]
 fn base_credentials_end_up_on_the_sidecar_alone() {
     // By name: before ours, after ours, and after ours without the label that keeps it away.

@@ -148,9 +148,8 @@ pub(crate) fn add_a_container(pod: &Value) -> Vec<Value> {
     if present {
         return Vec::new();
     }
-    let security = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
     vec![
-        json!({"op": "add", "path": "/spec/containers/-", "value": {"name": "late", "image": "late:1", "securityContext": security}}),
+        json!({"op": "add", "path": "/spec/containers/-", "value": {"name": "late", "image": "late:1", "securityContext": restricted()}}),
     ]
 }
 
@@ -168,6 +167,72 @@ pub(crate) fn rewrite_from_old_types(pod: &Value) -> Vec<Value> {
             .push(json!({"op": "replace", "path": format!("/spec/{list}"), "value": rewritten}));
     }
     operations
+}
+
+/// What linkerd's proxy injector does, with its CNI plugin: its proxy stands first, so that it is
+/// up before the others, with a token and a volume of its own.
+pub(crate) fn linkerd(pod: &Value) -> Vec<Value> {
+    if pod["metadata"]["annotations"]["linkerd.io/proxy-version"].is_string() {
+        return Vec::new();
+    }
+    let token = json!({"audience": "identity.l5d.io", "expirationSeconds": 86400, "path": "linkerd-identity-token"});
+    let volumes = [
+        json!({"name": "linkerd-identity-end-entity", "emptyDir": {"medium": "Memory"}}),
+        json!({"name": "linkerd-identity-token", "projected": {"sources": [{"serviceAccountToken": token}]}}),
+    ];
+    let proxy = json!({
+        "name": "linkerd-proxy", "image": "proxy:1", "securityContext": restricted(),
+        "env": [{"name": "_pod_name", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "volumeMounts": [{"name": "linkerd-identity-end-entity", "mountPath": "/var/run/linkerd/identity/end-entity"}],
+    });
+    let mut operations = added_volumes(pod, &volumes);
+    operations.push(annotated(pod, "linkerd.io/proxy-version", "edge"));
+    operations.push(json!({"op": "add", "path": "/spec/containers/0", "value": proxy}));
+    operations
+}
+
+/// What istio's injector does, with its CNI plugin and native sidecars: its proxy stands first in
+/// the init containers, and it writes the lists anew from its own merge.
+pub(crate) fn istio(pod: &Value) -> Vec<Value> {
+    if pod["metadata"]["annotations"]["sidecar.istio.io/status"].is_string() {
+        return Vec::new();
+    }
+    let token = json!({"audience": "istio-ca", "expirationSeconds": 43200, "path": "istio-token"});
+    let volumes = [
+        json!({"name": "istio-envoy", "emptyDir": {"medium": "Memory"}}),
+        json!({"name": "istio-token", "projected": {"sources": [{"serviceAccountToken": token}]}}),
+    ];
+    let proxy = json!({
+        "name": "istio-proxy", "image": "proxyv2:1", "restartPolicy": "Always", "securityContext": restricted(),
+        "args": ["proxy", "sidecar"],
+        "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "volumeMounts": [{"name": "istio-envoy", "mountPath": "/etc/istio/proxy"}],
+    });
+    let mut first = vec![proxy];
+    first.extend(pod["spec"]["initContainers"].as_array().cloned().unwrap_or_default());
+    let mut operations = added_volumes(pod, &volumes);
+    operations.push(annotated(pod, "sidecar.istio.io/status", "{\"revision\":\"default\"}"));
+    operations.push(json!({"op": "add", "path": "/spec/initContainers", "value": first}));
+    operations.push(
+        json!({"op": "replace", "path": "/spec/containers", "value": pod["spec"]["containers"]}),
+    );
+    operations
+}
+
+fn added_volumes(pod: &Value, volumes: &[Value]) -> Vec<Value> {
+    let mut all = pod["spec"]["volumes"].as_array().cloned().unwrap_or_default();
+    all.extend_from_slice(volumes);
+    vec![json!({"op": "add", "path": "/spec/volumes", "value": all})]
+}
+
+fn annotated(pod: &Value, key: &str, value: &str) -> Value {
+    let mut annotations = pod["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
+    annotations.insert(key.to_owned(), value.into());
+    json!({"op": "add", "path": "/metadata/annotations", "value": annotations})
+}
+
+fn restricted() -> Value {
+    json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}})
 }
 
 /// What amazon-eks-pod-identity-webhook does for a service account with an association:
