@@ -164,8 +164,8 @@ async fn speak_http(
         .keep_alive_interval(PING)
         .keep_alive_timeout(HANDSHAKE)
         .max_concurrent_streams(MOST_STREAMS)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(headers);
     let asked = Arc::new(AtomicBool::new(false));
     let note = Arc::clone(&asked);
@@ -203,6 +203,9 @@ const PING: Duration = Duration::from_secs(30);
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// One request a stream.
 const MOST_STREAMS: u32 = 64;
-/// What a connection may send ahead of being read, in bytes; what all may together, the memory
-/// must bear. The least that HTTP/2 begins with (RFC 9113, section 6.9.2).
-const WINDOW: u32 = 65_535;
+/// What a stream may send ahead of being read, in bytes: what HTTP/2 begins with (RFC 9113,
+/// section 6.9.2).
+const STREAM_WINDOW: u32 = 65_535;
+/// The same of a connection: a usual review on each of its streams. What all connections send
+/// ahead the memory must bear.
+const CONNECTION_WINDOW: u32 = 256 * 1024;

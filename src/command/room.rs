@@ -84,18 +84,20 @@ impl Room {
         }
         let place = self.enter();
         let all = async {
-            let mut bytes: Vec<u8> = Vec::new();
+            let (mut pieces, mut length): (Vec<Bytes>, usize) = (Vec::new(), 0);
             while let Some(frame) = body.frame().await {
                 let Ok(frame) = frame.map_err(|_| NotRead::BrokeOff)?.into_data() else {
                     continue;
                 };
-                if bytes.len() + frame.len() > most {
+                length += frame.len();
+                if length > most {
                     return Err(NotRead::TooLong);
                 }
                 place.grow(frame.len()).await;
-                bytes.extend_from_slice(&frame);
+                pieces.push(frame);
             }
-            Ok(Bytes::from(bytes))
+            // A usual one comes in one piece, which is not copied.
+            Ok(if pieces.len() == 1 { pieces.remove(0) } else { pieces.concat().into() })
         };
         let bytes = tokio::select! {
             // What is whole at the moment when it has to give way is whole.

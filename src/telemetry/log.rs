@@ -88,6 +88,8 @@ impl Write for Writer {
 fn write(lines: &Receiver<Line>) {
     let mut piece = Vec::new();
     while let Ok(first) = lines.recv() {
+        // To be woken for each line costs whoever writes it more than the line.
+        thread::sleep(GATHER);
         let mut ends = Vec::new();
         for line in std::iter::once(first).chain(lines.try_iter()) {
             match line {
@@ -125,6 +127,8 @@ fn start_with(writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static) {
         .init();
 }
 
+/// How long lines wait for each other; thousands come in a second, at most.
+const GATHER: Duration = Duration::from_millis(5);
 /// For the last lines of a process that ends.
 const LAST: Duration = Duration::from_secs(1);
 /// In bytes; more than a pipe holds is written in several goes anyway.
