@@ -84,20 +84,19 @@ impl Room {
         }
         let place = self.enter();
         let all = async {
-            let (mut pieces, mut length): (Vec<Bytes>, usize) = (Vec::new(), 0);
+            // Copied, since a piece of one byte would keep the whole buffer that it came in.
+            let mut bytes: Vec<u8> = Vec::new();
             while let Some(frame) = body.frame().await {
                 let Ok(frame) = frame.map_err(|_| NotRead::BrokeOff)?.into_data() else {
                     continue;
                 };
-                length += frame.len();
-                if length > most {
+                if bytes.len() + frame.len() > most {
                     return Err(NotRead::TooLong);
                 }
                 place.grow(frame.len()).await;
-                pieces.push(frame);
+                bytes.extend_from_slice(&frame);
             }
-            // A usual one comes in one piece, which is not copied.
-            Ok(if pieces.len() == 1 { pieces.remove(0) } else { pieces.concat().into() })
+            Ok(Bytes::from(bytes))
         };
         let bytes = tokio::select! {
             // What is whole at the moment when it has to give way is whole.
