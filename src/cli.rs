@@ -16,6 +16,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Keep the webhook's serving certificate, and the trust of API servers in it
+    ///
+    /// Fills one Secret, which the chart makes, and the caBundle of one webhook configuration,
+    /// renews both ahead of time, and mends them. Exit codes: 0 stopped by a signal; 2 the input
+    /// is wrong; 3 our failure.
+    Certs(Certs),
     /// Show what the webhook would do to manifests, without a cluster
     Inject(Inject),
     /// Ask the sidecar of this container whether the agent may start (its startup probe)
@@ -29,6 +35,25 @@ pub enum Command {
     Sidecar,
     /// Serve admission reviews
     Webhook(Webhook),
+}
+
+#[derive(Args, Debug)]
+pub struct Certs {
+    /// The namespace of the Secret and of the service
+    #[arg(long, value_name = "NAME")]
+    pub namespace: NamespaceName,
+    /// The Secret that holds authority and certificate: ca.crt, ca.key, tls.crt, tls.key
+    #[arg(long, value_name = "NAME")]
+    pub secret: String,
+    /// The service under which API servers call the webhook
+    #[arg(long, value_name = "NAME")]
+    pub service: String,
+    /// The MutatingWebhookConfiguration that says whom API servers trust
+    #[arg(long, value_name = "NAME")]
+    pub webhook_configuration: String,
+    /// Where /livez, /readyz and /metrics are served, without TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
+    pub health_listen: SocketAddr,
 }
 
 /// Exit codes: 0 done; 1 a pod is refused; 2 the input is wrong; 3 our failure; 141 whoever

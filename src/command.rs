@@ -1,5 +1,6 @@
 //! The shell around the pure rooms: here start the clock, the environment, files, clients.
 
+mod certs;
 mod endpoint;
 mod files;
 mod inject;
@@ -32,6 +33,7 @@ pub enum Failure {
 /// Runs one command to its end.
 pub fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
+        Command::Certs(arguments) => certs::run(arguments),
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Probe => probe::run(),
         Command::Sidecar => sidecar::run(),

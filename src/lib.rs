@@ -3,7 +3,8 @@
 //! The rooms, in reading order: [`session`] (who a pod may become), [`config`] (what the
 //! platform team decided), [`namespaces`] and [`directory`] (snapshots of the world),
 //! [`admission`] (review bytes in, review bytes out), [`credentials`] (what the sidecar hands
-//! out), [`serve`] (connections), [`manifest`] (pods in YAML), [`telemetry`] (log and
+//! out), [`serve`] (connections), [`certificates`] (what the webhook serves and who trusts it),
+//! [`manifest`] (pods in YAML), [`telemetry`] (log and
 //! metrics), [`cli`] and [`command`] (the shell).
 //!
 //! A review comes in through [`serve`], reaches the handler in `command::webhook`, which
@@ -18,6 +19,7 @@
 //! [`credentials::wire`] judges it and writes the answer.
 
 pub mod admission;
+pub mod certificates;
 pub mod cli;
 pub mod command;
 pub mod config;

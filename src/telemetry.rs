@@ -1,5 +1,6 @@
 //! The log's format, and the one place in which a metric's name is spelled.
 
+mod certificates;
 pub mod log;
 
 use std::{
@@ -20,6 +21,8 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
+
+pub use self::certificates::CertificateMetrics;
 
 /// What is counted. No label has a value that a tenant chooses.
 #[derive(Clone, Debug)]

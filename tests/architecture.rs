@@ -11,13 +11,15 @@ use std::{
 use syn::visit::Visit;
 
 /// A room of `src` and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("admission", &["config", "directory", "namespaces", "session"]),
+    ("certificates", &[]),
     ("cli", &["config", "namespaces", "session"]),
     (
         "command",
         &[
             "admission",
+            "certificates",
             "cli",
             "config",
             "credentials",
@@ -34,13 +36,13 @@ const ROOMS: [(&str, &[&str]); 11] = [
     ("directory", &["config", "session"]),
     ("manifest", &[]),
     ("namespaces", &["config", "session"]),
-    ("serve", &[]),
+    ("serve", &["certificates"]),
     ("session", &[]),
     ("telemetry", &[]),
 ];
 
 /// Crates that only some places may name: the rest is told what it needs in our own types.
-const CRATES: [(&str, &[&str]); 12] = [
+const CRATES: [(&str, &[&str]); 13] = [
     ("anyhow", &["command"]),
     ("aws_config", &["command", "credentials/base", "credentials/sts", "directory/ssm"]),
     ("aws_credential_types", &["credentials/sts"]),
@@ -48,10 +50,11 @@ const CRATES: [(&str, &[&str]); 12] = [
     ("aws_sdk_sts", &["credentials/base", "credentials/sts"]),
     ("axum", &["command", "serve"]),
     ("hyper", &["command/probe"]),
-    ("k8s_openapi", &["admission", "namespaces/watch"]),
+    ("k8s_openapi", &["admission", "command/certs", "namespaces/watch"]),
     ("kube", &["command", "namespaces/watch"]),
     ("rustix", &["command/sidecar", "credentials/token"]),
-    ("rustls", &["command/sidecar", "serve"]),
+    ("rcgen", &["certificates"]),
+    ("rustls", &["certificates", "command/sidecar", "serve"]),
     (
         "tokio",
         &[

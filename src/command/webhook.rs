@@ -163,7 +163,7 @@ fn observed(certificate: &Certificate, roles: &Handle, log: &Apart) -> Observed 
     }
 }
 
-async fn until(mut stopped: watch::Receiver<bool>) {
+pub(super) async fn until(mut stopped: watch::Receiver<bool>) {
     // A sender that is gone is a stop as well.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }

@@ -7,20 +7,21 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use rustls::{
-    CertificateError, Error, RootCertStore, ServerConfig,
-    client::verify_server_cert_signed_by_trust_anchor,
+    ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
-    server::{ClientHello, ParsedCertificate, ResolvesServerCert},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use tokio::time::{MissedTickBehavior, interval};
+
+use crate::certificates::ends;
 
 /// Where certificate and key are, as PEM.
 #[derive(Clone, Debug)]
@@ -169,31 +170,13 @@ fn read(files: &Files, provider: &CryptoProvider) -> Result<Loaded, NotACertific
     let certified = CertifiedKey::from_der(chain, private, provider).map_err(|rule| {
         NotACertificate::Pair { certificate: certificate.clone(), key: key.clone(), rule }
     })?;
-    let ends = certified.end_entity_cert().ok().and_then(|leaf| ends(leaf, provider));
+    let ends = certified.end_entity_cert().ok().and_then(|leaf| ends(leaf));
     Ok(Loaded {
         ends,
         certificate: certificate_bytes,
         key: Secret(key_bytes),
         certified: Arc::new(certified),
     })
-}
-
-/// When a certificate ends: the library has no accessor, but asked whether it holds at the end
-/// of time, it says since when not.
-fn ends(leaf: &CertificateDer<'_>, provider: &CryptoProvider) -> Option<SystemTime> {
-    let judged = verify_server_cert_signed_by_trust_anchor(
-        &ParsedCertificate::try_from(leaf).ok()?,
-        &RootCertStore::empty(),
-        &[],
-        UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX)),
-        provider.signature_verification_algorithms.all,
-    );
-    match judged {
-        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
-            UNIX_EPOCH.checked_add(Duration::from_secs(not_after.as_secs()))
-        }
-        _ => None,
-    }
 }
 
 /// An error and its causes in one line.

@@ -1,0 +1,146 @@
+//! An authority that signs for one host, and what it signs.
+
+use std::{sync::Arc, time::SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
+};
+use rustls::{
+    RootCertStore,
+    client::{verify_server_cert_signed_by_trust_anchor, verify_server_name},
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    server::ParsedCertificate,
+    sign::CertifiedKey,
+};
+use zeroize::Zeroizing;
+
+use super::{AUTHORITY_LIFE, BACKDATED, CERTIFICATE_LIFE, Stored, Validity, pem_blocks};
+
+pub(super) struct Authority {
+    /// As PEM.
+    pub(super) certificate: String,
+    pub(super) validity: Validity,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot make a certificate for {host}")]
+pub struct CannotSign {
+    host: String,
+    #[source]
+    error: rcgen::Error,
+}
+
+impl Authority {
+    pub(super) fn new(host: &str, now: SystemTime) -> Result<Self, CannotSign> {
+        let cannot = |error| CannotSign { host: host.to_owned(), error };
+        let key = KeyPair::generate().map_err(cannot)?;
+        let mut parameters = CertificateParams::default();
+        parameters.distinguished_name = distinguished_name();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        // Whoever got at the key could still speak for nobody else.
+        parameters.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DnsName(host.to_owned())],
+            excluded_subtrees: Vec::new(),
+        });
+        parameters.not_before = (now - BACKDATED).into();
+        parameters.not_after = (now + AUTHORITY_LIFE).into();
+        let certificate = parameters.self_signed(&key).map_err(cannot)?;
+        Ok(Self {
+            certificate: certificate.pem(),
+            validity: Validity { begins: now - BACKDATED, ends: now + AUTHORITY_LIFE },
+            issuer: Issuer::new(parameters, key),
+        })
+    }
+
+    /// The first of the stored ones, if what it signs for the host now holds.
+    pub(super) fn read(stored: &Stored, host: &str, now: SystemTime) -> Option<Self> {
+        let certificate = pem_blocks(&stored.authorities).next()?;
+        let key = KeyPair::from_pem(&stored.authority_key).ok()?;
+        // Of the issuer, only the name and the key go into what it signs.
+        let mut parameters = CertificateParams::default();
+        parameters.distinguished_name = distinguished_name();
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let authority = Self {
+            validity: Validity::of_pem(&certificate),
+            certificate,
+            issuer: Issuer::new(parameters, key),
+        };
+        let (trial, key) = authority.sign(host, now).ok()?;
+        (authority.validity.holds(now) && authority.judge(&trial, &key, host, now).is_some())
+            .then_some(authority)
+    }
+
+    pub(super) fn key_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.issuer.key().serialize_pem())
+    }
+
+    /// A new certificate for the host, and its key.
+    pub(super) fn sign(
+        &self,
+        host: &str,
+        now: SystemTime,
+    ) -> Result<(String, Zeroizing<String>), CannotSign> {
+        let cannot = |error| CannotSign { host: host.to_owned(), error };
+        let key = KeyPair::generate().map_err(cannot)?;
+        let mut parameters = CertificateParams::new(vec![host.to_owned()]).map_err(cannot)?;
+        // The name is in the alternative names, which is where it is looked for.
+        parameters.distinguished_name = DistinguishedName::new();
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        parameters.use_authority_key_identifier_extension = true;
+        parameters.not_before = (now - BACKDATED).into();
+        parameters.not_after = (now + CERTIFICATE_LIFE).into();
+        let certificate = parameters.signed_by(&key, &self.issuer).map_err(cannot)?;
+        Ok((certificate.pem(), Zeroizing::new(key.serialize_pem())))
+    }
+
+    /// How long a certificate holds that this authority signed for the host. None: it does not.
+    pub(super) fn judge(
+        &self,
+        certificate: &str,
+        key: &str,
+        host: &str,
+        now: SystemTime,
+    ) -> Option<Validity> {
+        signed(&self.certificate, certificate, key, host, now)
+    }
+}
+
+/// How long a certificate holds for those who trust the authority. None: it does not, or it is
+/// not the key's.
+pub(super) fn signed(
+    authority: &str,
+    certificate: &str,
+    key: &str,
+    host: &str,
+    now: SystemTime,
+) -> Option<Validity> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).ok()?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).ok()?;
+    CertifiedKey::from_der(vec![certificate.clone()], key, &provider).ok()?;
+    let mut trusted = RootCertStore::empty();
+    trusted.add(CertificateDer::from_pem_slice(authority.as_bytes()).ok()?).ok()?;
+    let parsed = ParsedCertificate::try_from(&certificate).ok()?;
+    verify_server_cert_signed_by_trust_anchor(
+        &parsed,
+        &trusted,
+        &[],
+        UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).ok()?),
+        provider.signature_verification_algorithms.all,
+    )
+    .ok()?;
+    verify_server_name(&parsed, &ServerName::try_from(host).ok()?).ok()?;
+    Validity::of(&certificate)
+}
+
+/// Equal for all: which of them signed is told by the key's identifier.
+fn distinguished_name() -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, "fab-session-injector");
+    name
+}

@@ -1,0 +1,302 @@
+//! `certs`: keeps the serving certificate and the trust in it. It is the only command that
+//! writes to the cluster: one Secret, and one field of one webhook configuration.
+
+use std::{
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, anyhow};
+use futures_util::{Stream, StreamExt, stream};
+use k8s_openapi::{
+    ByteString,
+    api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Secret},
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+    core::PartialObjectMeta,
+    runtime::{WatchStreamExt, watcher::watch_object},
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use serde_json::{Map, Value, json};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use zeroize::Zeroizing;
+
+use super::{Failure, bind, now, terminated, webhook::until};
+use crate::{
+    certificates::{self, Published, Step, Stored},
+    cli::Certs,
+    serve::{
+        Limits, Transport,
+        health::{self, Readiness},
+        serve,
+    },
+    telemetry::{CertificateMetrics, log},
+};
+
+pub(super) fn run(arguments: Certs) -> Result<ExitCode, Failure> {
+    log::start();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+        .map_err(Failure::Ours)?;
+    runtime.block_on(run_async(arguments))
+}
+
+async fn run_async(arguments: Certs) -> Result<ExitCode, Failure> {
+    let Certs { health_listen, namespace, secret, service, webhook_configuration } = arguments;
+    let namespace = namespace.as_str().to_owned();
+    let client = Client::try_default()
+        .await
+        .context("no API server to keep certificates in")
+        .map_err(Failure::Ours)?;
+    let metrics = CertificateMetrics::default();
+    let (readiness, [in_order]) = Readiness::new(["certificate"]);
+    let health = bind(health_listen).await?;
+    let (stop, stopped) = watch::channel(false);
+    let observe = {
+        let metrics = metrics.clone();
+        move || metrics.render()
+    };
+    tokio::spawn(serve(
+        health,
+        Transport::Plain,
+        Limits::default(),
+        health::router(readiness, observe),
+        until(stopped),
+        Duration::ZERO,
+    ));
+    let host = format!("{service}.{namespace}.svc");
+    tracing::info!(%host, %secret, %webhook_configuration, "keeping the certificate");
+    let mut keeper = Keeper {
+        secrets: Api::namespaced(client.clone(), &namespace),
+        configurations: Api::all(client.clone()),
+        changes: Box::pin(changes(client, &namespace, &secret, &webhook_configuration)),
+        names: Names { host, namespace, secret, webhook_configuration },
+        published: None,
+        metrics,
+    };
+    let mut in_order = Some(in_order);
+    let ordered = move || {
+        if let Some(latch) = in_order.take() {
+            latch.release();
+        }
+    };
+    tokio::select! {
+        signalled = terminated() => signalled?,
+        () = keeper.keep(ordered) => {}
+    }
+    stop.send_replace(true);
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Keeper<C> {
+    secrets: Api<Secret>,
+    configurations: Api<MutatingWebhookConfiguration>,
+    changes: C,
+    names: Names,
+    /// The bundle that all webhooks were seen with, and since when.
+    published: Option<(String, SystemTime)>,
+    metrics: CertificateMetrics,
+}
+
+struct Names {
+    host: String,
+    namespace: String,
+    secret: String,
+    webhook_configuration: String,
+}
+
+impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
+    /// Until the process ends. `ordered` is called when all is in order.
+    async fn keep(&mut self, mut ordered: impl FnMut()) {
+        let mut failing: Option<String> = None;
+        // Steps and failures in a row: somebody may undo what is done here at once.
+        let mut unrest = 0_u32;
+        loop {
+            let pause = match self.take_step().await {
+                Ok(Some(rest)) => {
+                    if failing.take().is_some() {
+                        tracing::info!("the certificate is in order again");
+                    }
+                    ordered();
+                    unrest = unrest.saturating_sub(1);
+                    rest.min(LOOK_AGAIN)
+                }
+                Ok(None) => {
+                    unrest = (unrest + 1).min(MOST_UNREST);
+                    sleep(FIRST_PAUSE * 2_u32.pow(unrest)).await;
+                    continue;
+                }
+                Err(error) => {
+                    self.metrics.failure();
+                    let text = format!("{error:#}");
+                    if failing.as_ref() != Some(&text) {
+                        tracing::error!(error = %text, "cannot keep the certificate");
+                        failing = Some(text);
+                    }
+                    unrest = (unrest + 1).min(MOST_UNREST);
+                    sleep(FIRST_PAUSE * 2_u32.pow(unrest)).await;
+                    continue;
+                }
+            };
+            // Looked at again now and then, whatever the watches say.
+            let _ = timeout(pause, self.changes.next()).await;
+        }
+    }
+
+    /// Does what is to be done next. Some: nothing is, for so long.
+    async fn take_step(&mut self) -> anyhow::Result<Option<Duration>> {
+        let Names { host, namespace, secret: name, webhook_configuration } = &self.names;
+        let secret = self
+            .secrets
+            .get_opt(name)
+            .await
+            .with_context(|| format!("cannot read Secret {namespace}/{name}"))?
+            .ok_or_else(|| {
+                anyhow!(
+                    "there is no Secret {namespace}/{name}, and this program may not create it: \
+                     `helm upgrade` makes it again"
+                )
+            })?;
+        let configuration =
+            self.configurations.get_opt(webhook_configuration).await.with_context(|| {
+                format!("cannot read MutatingWebhookConfiguration {webhook_configuration}")
+            })?;
+        let stored = stored(&secret);
+        let bundles = configuration.as_ref().map(bundles).unwrap_or_default();
+        let now = now();
+        let agreed = !bundles.is_empty() && bundles.iter().all(|is| *is == stored.authorities);
+        match &self.published {
+            Some((text, _)) if agreed && *text == stored.authorities => {}
+            _ => self.published = agreed.then(|| (stored.authorities.clone(), now)),
+        }
+        let published =
+            Published { bundles, since: self.published.as_ref().map(|(_, since)| *since) };
+        self.metrics.holds(ends(&stored.authorities), ends(&stored.certificate));
+        match certificates::plan(&stored, &published, host, now)? {
+            Step::WaitUntil(then) => Ok(Some(then.duration_since(now).unwrap_or_default())),
+            Step::Publish(bundle) => {
+                let Some(configuration) = configuration else { return Ok(Some(LOOK_AGAIN)) };
+                self.configurations
+                    .patch(
+                        webhook_configuration,
+                        &PatchParams::default(),
+                        &Patch::Strategic(publish(&configuration, &bundle)),
+                    )
+                    .await
+                    .with_context(|| {
+                        format!("cannot write MutatingWebhookConfiguration {webhook_configuration}")
+                    })?;
+                self.metrics.published();
+                tracing::info!("API servers are told whom to trust");
+                Ok(None)
+            }
+            Step::Store(stored, reason) => {
+                self.secrets
+                    .patch(name, &PatchParams::default(), &Patch::Merge(store(&secret, &stored)))
+                    .await
+                    .with_context(|| format!("cannot write Secret {namespace}/{name}"))?;
+                self.metrics.stored();
+                tracing::info!(%reason, "the Secret is changed");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Something was changed, in the Secret or in the webhook configuration.
+fn changes(
+    client: Client,
+    namespace: &str,
+    secret: &str,
+    configuration: &str,
+) -> impl Stream<Item = ()> + use<> {
+    let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), namespace);
+    let configurations: Api<PartialObjectMeta<MutatingWebhookConfiguration>> = Api::all(client);
+    stream::select(
+        watch_object(secrets, secret).default_backoff().map(|_| ()),
+        watch_object(configurations, configuration).default_backoff().map(|_| ()),
+    )
+}
+
+fn stored(secret: &Secret) -> Stored {
+    let text = |key: &str| {
+        let bytes = secret.data.as_ref().and_then(|data| data.get(key));
+        bytes
+            .and_then(|ByteString(bytes)| String::from_utf8(bytes.clone()).ok())
+            .unwrap_or_default()
+    };
+    Stored {
+        authorities: text(AUTHORITIES),
+        authority_key: Zeroizing::new(text(AUTHORITY_KEY)),
+        certificate: text(CERTIFICATE),
+        key: Zeroizing::new(text(KEY)),
+    }
+}
+
+/// With the version that was read, so that of two writers one starts over.
+fn store(secret: &Secret, stored: &Stored) -> Value {
+    let Stored { authorities, authority_key, certificate, key } = stored;
+    let mut data = Map::new();
+    for (name, text) in [
+        (AUTHORITIES, authorities),
+        (AUTHORITY_KEY, authority_key),
+        (CERTIFICATE, certificate),
+        (KEY, key),
+    ] {
+        if !text.is_empty() {
+            data.insert(name.to_owned(), json!(ByteString(text.as_bytes().to_vec())));
+        }
+    }
+    json!({"metadata": {"resourceVersion": secret.metadata.resource_version}, "data": data})
+}
+
+fn bundles(configuration: &MutatingWebhookConfiguration) -> Vec<String> {
+    let webhooks = configuration.webhooks.iter().flatten();
+    let bundle = |bundle: &Option<ByteString>| {
+        let bytes = bundle.as_ref().map(|ByteString(bytes)| bytes.clone());
+        bytes.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
+    };
+    webhooks.map(|webhook| bundle(&webhook.client_config.ca_bundle)).collect()
+}
+
+/// The list is merged by name, so that everything else in it stays whose it is.
+fn publish(configuration: &MutatingWebhookConfiguration, bundle: &str) -> Value {
+    let bundle = json!(ByteString(bundle.as_bytes().to_vec()));
+    let webhooks: Vec<Value> = configuration
+        .webhooks
+        .iter()
+        .flatten()
+        .map(|webhook| json!({"name": webhook.name, "clientConfig": {"caBundle": bundle}}))
+        .collect();
+    json!({
+        "metadata": {"resourceVersion": configuration.metadata.resource_version},
+        "webhooks": webhooks,
+    })
+}
+
+/// When the first certificate ends, in seconds since 1970.
+fn ends(pem: &str) -> Option<u64> {
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let ends = certificates::ends(&certificate)?;
+    ends.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
+/// Keys of the Secret. The webhook mounts the last two: names that Kubernetes gives them,
+/// <https://kubernetes.io/docs/concepts/configuration/secret/#tls-secrets>.
+const AUTHORITIES: &str = "ca.crt";
+const AUTHORITY_KEY: &str = "ca.key";
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
+/// For what no watch says: the time, and a watch that is broken.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Doubled with each step and each failure in a row, up to half a minute.
+const FIRST_PAUSE: Duration = Duration::from_millis(30);
+const MOST_UNREST: u32 = 10;
