@@ -16,10 +16,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use self::{
-    authority::Authority,
-    validity::{Validity, pem_blocks},
-};
+use self::{authority::Authority, validity::pem_blocks};
 pub use self::{authority::CannotSign, validity::ends};
 
 /// What the Secret holds, as far as it is text; an empty text is one that is missing.
@@ -90,7 +87,7 @@ pub fn plan(
     };
     let authority = Authority::new(host, now)?;
     let mut authorities = vec![authority.certificate.clone()];
-    for former in former.into_iter().filter(|former| Validity::of_pem(former).holds(now)) {
+    for former in former.into_iter().filter(|former| holds(former, now)) {
         if authorities.len() < MOST_AUTHORITIES && !authorities.contains(&former) {
             authorities.push(former);
         }
@@ -146,6 +143,22 @@ fn keep(
     };
     let (certificate, key) = authority.sign(host, now)?;
     Ok(Step::Store(Box::new(Stored { certificate, key, ..stored.clone() }), reason))
+}
+
+fn holds(certificate: &str, now: SystemTime) -> bool {
+    validity::of_pem(certificate).is_some_and(|validity| validity.holds(now))
+}
+
+impl Stored {
+    /// When the authority ends that signs. None: there is none.
+    pub fn authority_ends(&self) -> Option<SystemTime> {
+        validity::of_pem(&self.authorities).map(|validity| validity.ends)
+    }
+
+    /// When the serving certificate ends. None: there is none.
+    pub fn certificate_ends(&self) -> Option<SystemTime> {
+        validity::of_pem(&self.certificate).map(|validity| validity.ends)
+    }
 }
 
 impl fmt::Debug for Stored {

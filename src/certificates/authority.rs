@@ -16,7 +16,10 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
-use super::{AUTHORITY_LIFE, BACKDATED, CERTIFICATE_LIFE, Stored, Validity, pem_blocks};
+use super::{
+    AUTHORITY_LIFE, BACKDATED, CERTIFICATE_LIFE, Stored,
+    validity::{self, Validity, pem_blocks},
+};
 
 pub(super) struct Authority {
     /// As PEM.
@@ -65,7 +68,7 @@ impl Authority {
         parameters.distinguished_name = distinguished_name();
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let authority = Self {
-            validity: Validity::of_pem(&certificate),
+            validity: validity::of_pem(&certificate)?,
             certificate,
             issuer: Issuer::new(parameters, key),
         };

@@ -22,12 +22,6 @@ impl Validity {
         Some(Self { begins: begins(certificate)?, ends: ends(certificate)? })
     }
 
-    pub(super) fn of_pem(pem: &str) -> Self {
-        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok();
-        let validity = certificate.and_then(|certificate| Self::of(&certificate));
-        validity.unwrap_or(Self { begins: UNIX_EPOCH, ends: UNIX_EPOCH })
-    }
-
     pub(super) fn holds(self, now: SystemTime) -> bool {
         self.begins <= now && now < self.ends
     }
@@ -41,6 +35,11 @@ impl Validity {
     pub(super) fn is_old(self, now: SystemTime) -> bool {
         self.old_at() <= now
     }
+}
+
+/// Of the first certificate in the text.
+pub(super) fn of_pem(text: &str) -> Option<Validity> {
+    Validity::of(&CertificateDer::from_pem_slice(text.as_bytes()).ok()?)
 }
 
 /// When a certificate ends: the library has no accessor, but asked whether it holds at the end

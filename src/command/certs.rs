@@ -18,7 +18,6 @@ use kube::{
     core::PartialObjectMeta,
     runtime::{WatchStreamExt, watcher::watch_object},
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::{Map, Value, json};
 use tokio::{
     sync::watch,
@@ -179,7 +178,8 @@ impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
         }
         let published =
             Published { bundles, since: self.published.as_ref().map(|(_, since)| *since) };
-        self.metrics.holds(ends(&stored.authorities), ends(&stored.certificate));
+        self.metrics
+            .holds(since_1970(stored.authority_ends()), since_1970(stored.certificate_ends()));
         match certificates::plan(&stored, &published, host, now)? {
             Step::WaitUntil(then) => Ok(Some(then.duration_since(now).unwrap_or_default())),
             Step::Publish(bundle) => {
@@ -224,6 +224,10 @@ fn changes(
         watch_object(secrets, secret).default_backoff().map(|_| ()),
         watch_object(configurations, configuration).default_backoff().map(|_| ()),
     )
+}
+
+fn since_1970(at: Option<SystemTime>) -> Option<u64> {
+    at?.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
 fn stored(secret: &Secret) -> Stored {
@@ -280,13 +284,6 @@ fn publish(configuration: &MutatingWebhookConfiguration, bundle: &str) -> Value 
         "metadata": {"resourceVersion": configuration.metadata.resource_version},
         "webhooks": webhooks,
     })
-}
-
-/// When the first certificate ends, in seconds since 1970.
-fn ends(pem: &str) -> Option<u64> {
-    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
-    let ends = certificates::ends(&certificate)?;
-    ends.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
 /// Keys of the Secret. The webhook mounts the last two: names that Kubernetes gives them,
