@@ -4,7 +4,12 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{config::Region, namespaces::NamespaceName, session::TenantName};
+use crate::{
+    config::Region,
+    namespaces::NamespaceName,
+    policies::{self, HeldTo},
+    session::{RoleArn, TenantName},
+};
 
 /// Gives agent pods AWS credentials that carry the session's own name.
 #[derive(Debug, Parser)]
@@ -22,6 +27,8 @@ pub enum Command {
     /// renews both ahead of time, and mends them. Exit codes: 0 stopped by a signal; 2 the input
     /// is wrong; 3 our failure.
     Certs(Certs),
+    /// Print what AWS is to hold for one tenant: trust, policies, and the parameter
+    Iam(Iam),
     /// Show what the webhook would do to manifests, without a cluster
     Inject(Inject),
     /// Ask the sidecar of this container whether the agent may start (its startup probe)
@@ -54,6 +61,50 @@ pub struct Certs {
     /// Where /livez, /readyz and /metrics are served, without TLS
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
     pub health_listen: SocketAddr,
+}
+
+/// Exit codes: 0 done; 2 the input is wrong; 3 our failure.
+///
+/// Prints a JSON array of documents, each with its name, where it goes and what to know about
+/// it; one policy alone with --only, as `aws iam` takes it; or a file for Terraform.
+#[derive(Args, Debug)]
+pub struct Iam {
+    /// The tenant, as SourceIdentity and parameter name it
+    #[arg(long, value_name = "NAME")]
+    pub tenant: TenantName,
+    /// A role whose credentials agents' pods have today, of their service account; may be repeated
+    #[arg(long = "base-role", value_name = "ARN", required = true)]
+    pub base_roles: Vec<RoleArn>,
+    /// The role that sessions assume: the tenant's session-broker role
+    #[arg(long, value_name = "ARN")]
+    pub session_role: RoleArn,
+    /// The cluster's name, which the parameter's name holds, where no config says it
+    #[arg(
+        long,
+        value_name = "NAME",
+        required_unless_present = "config",
+        conflicts_with = "config"
+    )]
+    pub cluster: Option<String>,
+    /// The namespace of the tenant's agents; tenants-<tenant> without it
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<NamespaceName>,
+    /// The region of the parameters; every one without it
+    #[arg(long, value_name = "REGION")]
+    pub region: Option<Region>,
+    /// What AWS holds a session's name to: tenant, pod-uid or pod-name; the last two only with
+    /// EKS Pod Identity, and the same `session` in the config
+    #[arg(long, value_name = "WHAT", default_value = "tenant")]
+    pub held_to: HeldTo,
+    /// The webhook's config file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print only this document, as AWS takes it
+    #[arg(long, value_name = "DOCUMENT", conflicts_with = "terraform")]
+    pub only: Option<policies::Name>,
+    /// Print resources for Terraform's AWS provider
+    #[arg(long)]
+    pub terraform: bool,
 }
 
 /// Exit codes: 0 done; 1 a pod is refused; 2 the input is wrong; 3 our failure; 141 whoever

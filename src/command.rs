@@ -3,6 +3,7 @@
 mod certs;
 mod endpoint;
 mod files;
+mod iam;
 mod inject;
 mod probe;
 mod reviews;
@@ -11,9 +12,15 @@ mod sidecar;
 mod snapshots;
 mod webhook;
 
-use std::{fmt, net::SocketAddr, process::ExitCode, time::SystemTime};
+use std::{
+    fmt,
+    io::{ErrorKind, Write, stdout},
+    net::SocketAddr,
+    process::ExitCode,
+    time::SystemTime,
+};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -34,6 +41,7 @@ pub enum Failure {
 pub fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Certs(arguments) => certs::run(arguments),
+        Command::Iam(arguments) => iam::run(arguments),
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Probe => probe::run(),
         Command::Sidecar => sidecar::run(),
@@ -62,6 +70,15 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// To standard output, which whoever reads it may have closed.
+fn print(output: &str) -> Result<ExitCode, Failure> {
+    match stdout().write_all(output.as_bytes()) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::from(READER_GONE)),
+        Err(error) => Err(Failure::Ours(anyhow!(error).context("cannot write to standard output"))),
+    }
+}
+
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address)
         .await
@@ -85,3 +102,6 @@ async fn terminated() -> Result<(), Failure> {
 fn now() -> SystemTime {
     SystemTime::now()
 }
+
+/// What a shell says of a tool that SIGPIPE ends: 128 and the signal's number.
+const READER_GONE: u8 = 141;

@@ -4,7 +4,7 @@
 //! platform team decided), [`namespaces`] and [`directory`] (snapshots of the world),
 //! [`admission`] (review bytes in, review bytes out), [`credentials`] (what the sidecar hands
 //! out), [`serve`] (connections), [`certificates`] (what the webhook serves and who trusts it),
-//! [`manifest`] (pods in YAML), [`telemetry`] (log and
+//! [`manifest`] (pods in YAML), [`policies`] (what AWS is to hold), [`telemetry`] (log and
 //! metrics), [`cli`] and [`command`] (the shell).
 //!
 //! A review comes in through [`serve`], reaches the handler in `command::webhook`, which
@@ -27,6 +27,7 @@ pub mod credentials;
 pub mod directory;
 pub mod manifest;
 pub mod namespaces;
+pub mod policies;
 pub mod serve;
 pub mod session;
 pub mod telemetry;

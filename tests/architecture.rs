@@ -11,10 +11,10 @@ use std::{
 use syn::visit::Visit;
 
 /// A room of `src` and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("admission", &["config", "directory", "namespaces", "session"]),
     ("certificates", &[]),
-    ("cli", &["config", "namespaces", "session"]),
+    ("cli", &["config", "namespaces", "policies", "session"]),
     (
         "command",
         &[
@@ -26,6 +26,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
             "directory",
             "manifest",
             "namespaces",
+            "policies",
             "serve",
             "session",
             "telemetry",
@@ -36,6 +37,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("directory", &["config", "session"]),
     ("manifest", &[]),
     ("namespaces", &["config", "session"]),
+    ("policies", &["session"]),
     ("serve", &["certificates"]),
     ("session", &[]),
     ("telemetry", &[]),

@@ -4,17 +4,17 @@ use std::{
     cell::RefCell,
     collections::BTreeSet,
     fmt::Write as _,
-    io::{ErrorKind, IsTerminal, Read, Write, stderr, stdout},
+    io::{IsTerminal, Read, Write, stderr, stdout},
     path::Path,
     process::ExitCode,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use json_patch::PatchOperation;
 use serde_json::{Value, json};
 use similar::{ChangeTag, TextDiff};
 
-use super::{Failure, environment, files};
+use super::{Failure, environment, files, print};
 use crate::{
     admission::{self, Decision},
     cli::Inject,
@@ -70,11 +70,7 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, Failure> {
     if refused {
         return Ok(ExitCode::from(1));
     }
-    match stdout().write_all(output.as_bytes()) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::from(READER_GONE)),
-        Err(error) => Err(Failure::Ours(anyhow!(error).context("cannot write to standard output"))),
-    }
+    print(&output)
 }
 
 /// The operations on one object, and why it is refused, if it is.
@@ -259,9 +255,6 @@ fn read_objects(path: &Path, source: &str) -> anyhow::Result<Vec<Value>> {
 fn say(line: &str) {
     let _ = writeln!(stderr(), "{line}");
 }
-
-/// What a shell says of a tool that SIGPIPE ends: 128 and the signal's number.
-const READER_GONE: u8 = 141;
 
 #[cfg(test)]
 mod tests {

@@ -122,6 +122,11 @@ impl ParameterTemplate {
     pub fn of(&self, tenant: &TenantName) -> String {
         self.0.replace("{tenant}", tenant.as_str())
     }
+
+    /// The names of all tenants' parameters, for IAM.
+    pub fn of_all(&self) -> String {
+        self.0.replace("{tenant}", "*")
+    }
 }
 
 impl fmt::Display for ParameterTemplate {

@@ -24,15 +24,20 @@ impl SourceIdentity {
     pub fn of(tenant: &TenantName, session: &SessionName) -> Self {
         let name = session.as_str();
         if name.len() <= tenant.room() {
-            return Self(format!("agent.{tenant}.{name}"));
+            return Self(Self::pattern(tenant, name));
         }
         let tail = session.tail();
         let kept = tenant.room().saturating_sub(tail.len());
-        Self(format!("agent.{tenant}.{}{tail}", &name[..kept]))
+        Self(Self::pattern(tenant, &format!("{}{tail}", &name[..kept])))
     }
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// For policies: the identities of the tenant's sessions that `session` stands for.
+    pub(crate) fn pattern(tenant: &TenantName, session: &str) -> String {
+        format!("agent.{tenant}.{session}")
     }
 }
 

@@ -1,0 +1,161 @@
+//! The printed policies, in an AWS that is strict about them: they let the right session in,
+//! and each wrong one out.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
+
+#[path = "sidecar/account.rs"]
+#[allow(dead_code, reason = "tests/sidecar.rs uses the rest")]
+mod account;
+#[path = "sidecar/pod.rs"]
+#[allow(dead_code, reason = "tests/sidecar.rs uses the rest")]
+mod pod;
+#[path = "cluster/process.rs"]
+#[allow(dead_code, reason = "others use the rest")]
+mod process;
+
+use std::{
+    process::{Command, Output},
+    time::Duration,
+};
+
+use account::{Account, BASE, BROKER, Policies, allow, statements};
+use process::wait_until;
+use serde_json::{Value, json};
+
+#[test]
+fn the_right_session_gets_in_and_each_wrong_one_stays_out() {
+    let right = ["--tenant=acme", "--namespace=tenants-acme", "--base-role", BASE];
+    let held_to = |what| [&right[..], &[what]].concat();
+    let cases: [(&str, Vec<&str>, &str, Result<(), &str>); 9] = [
+        ("any of the tenant", right.to_vec(), "creator-or-uid", Ok(())),
+        ("its own uid", held_to("--held-to=pod-uid"), "pod-uid", Ok(())),
+        ("its own name", held_to("--held-to=pod-name"), "pod-name", Ok(())),
+        ("a name beside the uid", held_to("--held-to=pod-uid"), "pod-name", Err("-denied")),
+        ("a uid beside the name", held_to("--held-to=pod-name"), "pod-uid", Err("-denied")),
+        (
+            "a session that its creator named",
+            held_to("--held-to=pod-uid"),
+            "creator-or-uid",
+            Err("-denied"),
+        ),
+        (
+            "a uid of another namespace",
+            vec!["--tenant=acme", "--namespace=other", "--base-role", BASE, "--held-to=pod-uid"],
+            "pod-uid",
+            Err("-denied"),
+        ),
+        (
+            "another tenant's",
+            vec!["--tenant=other", "--base-role", BASE],
+            "pod-uid",
+            Err("-denied"),
+        ),
+        (
+            "another base role",
+            vec!["--tenant=acme", "--base-role", BROKER],
+            "pod-uid",
+            Err("-denied"),
+        ),
+    ];
+    for (name, arguments, session, want) in cases {
+        let trust = only("session-role-trust", &arguments);
+        let base = only("base-role-policy", &arguments);
+        let account = Account::open(Policies { trust, base, ..Policies::default() });
+        assert_eq!(outcome(&account, session), want.map_err(str::to_owned), "{name}");
+    }
+}
+
+/// Without its statement a boundary shuts everybody out, which is what the platform's does.
+#[test]
+fn the_boundarys_statement_is_what_a_boundary_needs() {
+    let arguments = ["--tenant=acme", "--base-role", BASE];
+    let models = allow(&["bedrock:InvokeModel"], json!({"Resource": "*"}));
+    let statement = only("boundary-statement", &arguments);
+    for (boundary, want) in [
+        (statements(&[models.clone()]), Err("-denied".to_owned())),
+        (statements(&[models, statement]), Ok(())),
+    ] {
+        let account = Account::open(Policies {
+            trust: only("session-role-trust", &arguments),
+            base: only("base-role-policy", &arguments),
+            boundary: Some(boundary),
+            ..Policies::default()
+        });
+        assert_eq!(outcome(&account, "creator-or-uid"), want);
+    }
+}
+
+/// The deny leaves the base role what sessions need.
+#[test]
+fn base_credentials_still_assume_beside_the_deny() {
+    let arguments = ["--tenant=acme", "--base-role", BASE];
+    let mut base = only("base-role-policy", &arguments);
+    let deny = only("deny-without-source-identity", &arguments)["Statement"][0].clone();
+    assert_eq!(deny["Effect"], "Deny");
+    base["Statement"].as_array_mut().unwrap().push(deny);
+    let trust = only("session-role-trust", &arguments);
+    let account = Account::open(Policies { trust, base, ..Policies::default() });
+    assert_eq!(outcome(&account, "creator-or-uid"), Ok(()));
+}
+
+#[test]
+fn the_parameter_is_where_the_webhook_looks() {
+    let arguments = ["--tenant=acme", "--base-role", BASE];
+    let name = "/eks-agent-platform/prod/tenant-substrate/acme/session_role_arn";
+    assert_eq!(
+        only("parameter", &arguments),
+        json!({"Name": name, "Type": "String", "Value": BROKER})
+    );
+    let resource = &only("webhook-policy", &[&arguments[..], &["--region=eu-west-1"]].concat())["Statement"]
+        [0]["Resource"];
+    assert_eq!(
+        resource,
+        &format!("arn:aws:ssm:eu-west-1:111122223333:parameter{}", name.replace("acme", "*"))
+    );
+}
+
+#[test]
+fn wrong_input_names_the_flag_and_the_rule() {
+    let cases: [(&[&str], &str); 4] = [
+        (&["--tenant=Acme", "--base-role", BASE], "--tenant"),
+        (&["--tenant=acme", "--base-role=acme"], "--base-role"),
+        (&["--tenant=acme", "--base-role", BASE, "--held-to=pod"], "tenant, pod-uid and pod-name"),
+        (&["--tenant=acme", "--base-role", BASE, "--only=trust"], "session-role-trust, "),
+    ];
+    for (arguments, want) in cases {
+        let output = iam(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(want), "{said}");
+    }
+}
+
+/// Whether a pod of such a session gets credentials, or the end of the code of its denial.
+fn outcome(account: &Account, session: &'static str) -> Result<(), String> {
+    let mut template = account.template();
+    template.session = session;
+    let pod = account.pod_of(&template);
+    let _sidecar = pod.start();
+    wait_until("STS decides", Duration::from_secs(20), || {
+        let status = pod.status();
+        match status["lastError"]["code"].as_str() {
+            Some(code) if code.ends_with("-denied") => Some(Err("-denied".to_owned())),
+            Some(code) => panic!("{code}"),
+            None => (pod.get("/v1/credentials").0 == 200).then_some(Ok(())),
+        }
+    })
+}
+
+fn only(document: &str, arguments: &[&str]) -> Value {
+    let output = iam(&[arguments, &["--only", document]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn iam(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+        .args(["iam", "--cluster=prod", "--session-role", BROKER])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
