@@ -1,0 +1,8 @@
+module fab-session-injector/tests/cluster/crds
+
+go 1.26.0
+
+require (
+	github.com/cert-manager/cert-manager v1.21.2
+	github.com/cilium/cilium v1.20.2
+)
