@@ -9,6 +9,7 @@ mod helm;
 mod process;
 
 use std::path::{Path, PathBuf};
+use std::process::Command as Program;
 
 use clap::Parser;
 use fab_session_injector::{
@@ -24,12 +25,61 @@ fn render(values: &[(&str, &str)]) -> Result<Vec<Value>, String> {
     Ok(manifests.into_iter().filter(|manifest| !manifest.is_null()).collect())
 }
 
+/// The same of a whole file of values.
+fn render_with(values: &Value) -> Result<Vec<Value>, String> {
+    let directory = process::own_directory();
+    let file = directory.path().join("values.yaml");
+    std::fs::write(&file, values.to_string()).unwrap();
+    let text = helm::render(&chart(), "injector", "fab-session-injector", &[], Some(&file))?;
+    let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    Ok(manifests.into_iter().filter(|manifest| !manifest.is_null()).collect())
+}
+
 fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/fab-session-injector")
 }
 
+/// The webhook's own object of this kind, not that of what keeps its certificate.
 fn of_kind(manifests: &[Value], kind: &str) -> Value {
-    manifests.iter().find(|manifest| manifest["kind"] == kind).cloned().unwrap()
+    named(manifests, kind, NAME)
+        .or_else(|| manifests.iter().find(|manifest| manifest["kind"] == kind).cloned())
+        .unwrap()
+}
+
+fn named(manifests: &[Value], kind: &str, name: &str) -> Option<Value> {
+    let is_it =
+        |manifest: &&Value| manifest["kind"] == kind && manifest["metadata"]["name"] == name;
+    manifests.iter().find(is_it).cloned()
+}
+
+/// Every way in which certificates and network policies can be rendered.
+fn all_ways() -> Vec<(String, Vec<Value>)> {
+    let modes = [
+        json!({"mode": "selfManaged"}),
+        json!({"mode": "certManager"}),
+        json!({"mode": "certManager", "certManager": {"issuerRef": {"name": "platform", "kind": "ClusterIssuer"}}}),
+        json!({"mode": "existingSecret", "existingSecret": {"secretName": "own", "caBundle": CA}}),
+    ];
+    let policies = ["kubernetes", "cilium"];
+    let ways = modes.iter().flat_map(|mode| policies.map(|kind| (mode, kind)));
+    ways.map(|(mode, kind)| {
+        let values = json!({"certificates": mode, "networkPolicy": {"kind": kind}});
+        (values.to_string(), render_with(&values).unwrap())
+    })
+    .collect()
+}
+
+/// Each pod that the chart makes, by the name of what makes it.
+fn pods(manifests: &[Value]) -> Vec<(String, Value)> {
+    let pod = |manifest: &Value| match manifest["kind"].as_str().unwrap() {
+        "Deployment" => Some(manifest["spec"]["template"].clone()),
+        "Pod" => Some(manifest.clone()),
+        _ => None,
+    };
+    let named = |manifest: &Value| {
+        Some((manifest["metadata"]["name"].as_str().unwrap().to_owned(), pod(manifest)?))
+    };
+    manifests.iter().filter_map(named).collect()
 }
 
 #[test]
@@ -173,18 +223,445 @@ fn a_static_role_that_is_not_allowed_fails_the_render_and_the_program() {
 }
 
 #[test]
+fn contradictions_about_certificates_and_network_fail_the_render() {
+    let certs = format!("{NAME}-certs");
+    let cases = [
+        (json!({"certificates": {"mode": "existingSecret"}}), "secretName is empty"),
+        (
+            json!({"certificates": {"existingSecret": {"secretName": "own"}}}),
+            "certificates.existingSecret is set, but certificates.mode is selfManaged",
+        ),
+        (
+            json!({"certificates": {"mode": "certManager", "existingSecret": {"caBundle": CA}}}),
+            "certificates.existingSecret is set, but certificates.mode is certManager",
+        ),
+        (
+            json!({"certificates": {"mode": "existingSecret", "existingSecret": {"secretName": "own", "caBundle": "-----BEGIN EC PRIVATE KEY-----"}}}),
+            "holds a private key",
+        ),
+        (
+            json!({"certificates": {"certManager": {"issuerRef": {"name": "own"}}}}),
+            "asks no issuer",
+        ),
+        (json!({"certificates": {"mode": "helm"}}), "certificates/mode"),
+        (json!({"tls": {"secretName": "own"}}), "additional properties 'tls' not allowed"),
+        (json!({"serviceAccount": {"name": certs}}), "the webhook may write nothing"),
+        (
+            json!({"networkPolicy": {"kind": "cilium", "podCidrs": ["10.0.0.0/8"]}}),
+            "never by address",
+        ),
+        (
+            json!({"networkPolicy": {"kind": "cilium", "apiServerCidrs": ["10.0.0.0/8"]}}),
+            "never by address",
+        ),
+        (
+            json!({"networkPolicy": {"apiServerCidrs": ["10.0.0.0/16"], "podCidrs": ["10.0.1.0/24"]}}),
+            "only within the block",
+        ),
+        (json!({"networkPolicy": {"apiServerCidrs": []}}), "apiServerCidrs"),
+        (json!({"networkPolicy": {"apiServerCidrs": ["10.0.0.1"]}}), "apiServerCidrs"),
+    ];
+    for (values, want) in cases {
+        let said = render_with(&values).expect_err(want);
+        assert!(said.contains(want), "{values}: {said}");
+    }
+}
+
+#[test]
 fn two_renders_are_the_same() {
-    let once = || {
-        helm::render(
-            &chart(),
-            "injector",
-            "fab-session-injector",
-            &[("config.cluster", "prod")],
-            None,
-        )
-        .unwrap()
+    assert_eq!(all_ways(), all_ways());
+}
+
+/// What somebody else writes has no key here: an upgrade, or GitOps, would take it away.
+#[test]
+fn only_an_existing_secret_brings_an_authority() {
+    let given: Vec<(Value, Value, Value)> = all_ways()
+        .iter()
+        .map(|(_, manifests)| {
+            let configuration = of_kind(manifests, "MutatingWebhookConfiguration");
+            let bundles: Vec<Option<&Value>> = configuration["webhooks"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|webhook| webhook["clientConfig"].get("caBundle"))
+                .collect();
+            let injected =
+                &configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"];
+            let secrets: Vec<&Value> =
+                manifests.iter().filter(|manifest| manifest["kind"] == "Secret").collect();
+            (json!(bundles), injected.clone(), json!(secrets))
+        })
+        .collect();
+    let secret = json!([{
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+        "metadata": {
+            "name": format!("{NAME}-tls"), "namespace": "fab-session-injector",
+            "labels": of_kind(&render(&[]).unwrap(), "ConfigMap")["metadata"]["labels"],
+        },
+    }]);
+    let none = json!([null, null]);
+    let bundle =
+        json!(["LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t", "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t"]);
+    let injected = json!(format!("fab-session-injector/{NAME}"));
+    let want = [
+        (none.clone(), json!(null), secret),
+        (none.clone(), injected.clone(), json!([])),
+        (none, injected, json!([])),
+        (bundle, json!(null), json!([])),
+    ];
+    // Whatever the kind of network policy is.
+    let twice: Vec<_> = want.into_iter().flat_map(|want| [want.clone(), want]).collect();
+    assert_eq!(given, twice);
+}
+
+#[test]
+fn the_authoritys_key_never_reaches_the_pods_that_take_reviews() {
+    let secrets = ["-tls", "-cert-manager", "-cert-manager", "own"];
+    let ways = all_ways();
+    for (index, (way, manifests)) in ways.iter().enumerate() {
+        let pod = of_kind(manifests, "Deployment")["spec"]["template"]["spec"].clone();
+        let volumes = pod["volumes"].as_array().unwrap();
+        let secret: Vec<&Value> =
+            volumes.iter().filter_map(|volume| volume.get("secret")).collect();
+        let [secret] = secret[..] else { panic!("{way}: {secret:?}") };
+        assert!(secret["secretName"].as_str().unwrap().ends_with(secrets[index / 2]), "{way}");
+        let items =
+            json!([{"key": "tls.crt", "path": "tls.crt"}, {"key": "tls.key", "path": "tls.key"}]);
+        assert_eq!(secret["items"], items, "{way}");
+        assert!(secret.get("optional").is_none(), "{way}");
+        // The one that cert-manager's authority is in.
+        let pods = json!(pods(manifests)).to_string();
+        assert!(!pods.contains("cert-manager-ca") && !pods.contains("ca.key"), "{way}");
+    }
+}
+
+#[test]
+fn every_pod_is_hardened_alike() {
+    for (way, manifests) in all_ways() {
+        let pods = pods(&manifests);
+        // Webhook and test, and what keeps the certificate where that is ours.
+        assert_eq!(pods.len(), if way.contains("selfManaged") { 3 } else { 2 }, "{way}");
+        for (name, pod) in pods {
+            let spec = &pod["spec"];
+            assert_eq!(spec["automountServiceAccountToken"], false, "{name}");
+            assert_eq!(spec["enableServiceLinks"], false, "{name}");
+            assert_eq!(spec["priorityClassName"], "system-cluster-critical", "{name}");
+            let security = json!({"runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}});
+            assert_eq!(spec["securityContext"], security, "{name}");
+            assert_eq!(spec.get("initContainers"), None, "{name}");
+            let [container] = &spec["containers"].as_array().unwrap()[..] else { panic!("{name}") };
+            let security = json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}});
+            assert_eq!(container["securityContext"], security, "{name}");
+            assert_eq!(container["image"], "ghcr.io/nanohype/fab-session-injector:0.1.0", "{name}");
+            for amount in ["/requests/cpu", "/requests/memory", "/limits/memory"] {
+                let resources = &container["resources"];
+                assert!(
+                    resources.pointer(amount).is_some_and(Value::is_string),
+                    "{name}: {amount}"
+                );
+            }
+            for mount in container["volumeMounts"].as_array().unwrap() {
+                assert_eq!(mount["readOnly"], true, "{name}");
+                assert_eq!(mount.get("subPath"), None, "{name}");
+            }
+        }
+    }
+}
+
+/// A Service that took the pods of the other deployment in would send reviews to it.
+#[test]
+fn whatever_selects_pods_selects_one_component() {
+    for (way, manifests) in all_ways() {
+        let pods = pods(&manifests);
+        let selected = |selector: &Value| -> Vec<&str> {
+            let wanted = selector.as_object().unwrap();
+            let has_all = |labels: &Value| wanted.iter().all(|(key, value)| labels[key] == *value);
+            let chosen = pods.iter().filter(|(_, pod)| has_all(&pod["metadata"]["labels"]));
+            chosen.map(|(name, _)| name.as_str()).collect()
+        };
+        let mut selectors = 0;
+        for manifest in &manifests {
+            let name = manifest["metadata"]["name"].as_str().unwrap();
+            let places: &[&str] = match manifest["kind"].as_str().unwrap() {
+                "Service" => &["/spec/selector"],
+                "Deployment" if name == NAME => &[
+                    "/spec/selector/matchLabels",
+                    "/spec/template/spec/topologySpreadConstraints/0/labelSelector/matchLabels",
+                    "/spec/template/spec/topologySpreadConstraints/1/labelSelector/matchLabels",
+                ],
+                "Deployment" | "PodDisruptionBudget" => &["/spec/selector/matchLabels"],
+                "NetworkPolicy" => &["/spec/podSelector/matchLabels"],
+                "CiliumNetworkPolicy" => &["/spec/endpointSelector/matchLabels"],
+                _ => continue,
+            };
+            for place in places {
+                assert_eq!(selected(manifest.pointer(place).unwrap()), [name], "{way}: {place}");
+                selectors += 1;
+            }
+        }
+        assert_eq!(selectors, if way.contains("selfManaged") { 8 } else { 6 }, "{way}");
+    }
+}
+
+#[test]
+fn neither_a_drain_nor_a_rollout_takes_the_last_replica_or_waits_for_ever() {
+    for replicas in ["1", "2", "5"] {
+        let manifests = render(&[("replicaCount", replicas)]).unwrap();
+        let budget = &of_kind(&manifests, "PodDisruptionBudget")["spec"];
+        assert_eq!(budget["maxUnavailable"], 1);
+        assert_eq!(budget.get("minAvailable"), None);
+        assert_eq!(budget["unhealthyPodEvictionPolicy"], "AlwaysAllow");
+        let deployment = &of_kind(&manifests, "Deployment")["spec"];
+        let strategy =
+            json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+        assert_eq!(deployment["strategy"], strategy);
+        let pod = &deployment["template"]["spec"];
+        for constraint in pod["topologySpreadConstraints"].as_array().unwrap() {
+            assert_eq!(constraint["whenUnsatisfiable"], "ScheduleAnyway");
+            assert_eq!(constraint["matchLabelKeys"], json!(["pod-template-hash"]));
+        }
+        // The program's own end, of which the command line gives one part.
+        let arguments: Vec<&str> = pod["containers"][0]["args"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|argument| argument.as_str().unwrap())
+            .collect();
+        let cli = Cli::try_parse_from(["fab-session-injector"].into_iter().chain(arguments));
+        let Command::Webhook(webhook) = cli.unwrap().command else { panic!() };
+        let (linger, grace_of_what_is_in_flight) = (webhook.linger, 10);
+        assert!(linger >= 5, "API servers and nodes learn late");
+        let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+        assert!(grace > linger + grace_of_what_is_in_flight);
+    }
+}
+
+#[test]
+fn what_takes_reviews_writes_nothing_and_nobody_creates() {
+    let manifests = render(&[]).unwrap();
+    let certs = format!("{NAME}-certs");
+    let mut rights: Vec<(String, Value)> = Vec::new();
+    for binding in &manifests {
+        let kind = binding["kind"].as_str().unwrap();
+        let Some(role @ ("Role" | "ClusterRole")) = kind.strip_suffix("Binding") else { continue };
+        assert_eq!(binding["roleRef"]["kind"], role);
+        let name = binding["roleRef"]["name"].as_str().unwrap();
+        let [subject] = &binding["subjects"].as_array().unwrap()[..] else { panic!("{binding}") };
+        assert_eq!(subject["namespace"], "fab-session-injector");
+        let account = subject["name"].as_str().unwrap().to_owned();
+        for rule in named(&manifests, role, name).unwrap()["rules"].as_array().unwrap() {
+            rights.push((account.clone(), rule.clone()));
+        }
+    }
+    rights.sort_by_key(|(account, rule)| (account.clone(), rule.to_string()));
+    let want = [
+        (
+            NAME.to_owned(),
+            json!({"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]}),
+        ),
+        (
+            certs.clone(),
+            json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": [format!("{NAME}-tls")], "verbs": ["get", "list", "watch", "patch", "update"]}),
+        ),
+        (
+            certs.clone(),
+            json!({"apiGroups": ["admissionregistration.k8s.io"], "resources": ["mutatingwebhookconfigurations"], "resourceNames": ["fab-session-injector"], "verbs": ["get", "list", "watch", "patch"]}),
+        ),
+    ];
+    assert_eq!(rights, want);
+    let accounts: Vec<(String, Value)> = pods(&manifests)
+        .into_iter()
+        .map(|(name, pod)| (name, pod["spec"]["serviceAccountName"].clone()))
+        .collect();
+    let want = [
+        (&*certs, json!(certs)),
+        (NAME, json!(NAME)),
+        (&*format!("{NAME}-test"), json!("default")),
+    ];
+    assert_eq!(accounts, want.map(|(name, account)| (name.to_owned(), account)));
+    // In the other modes there is nobody who could.
+    for (way, manifests) in all_ways().iter().filter(|(way, _)| !way.contains("selfManaged")) {
+        assert!(!json!(manifests).to_string().contains(&certs), "{way}");
+    }
+}
+
+/// The arguments of the deployment that keeps the certificate, word for word.
+#[test]
+fn what_keeps_the_certificate_is_told_what_to_keep() {
+    let manifests = render(&[]).unwrap();
+    let deployment = named(&manifests, "Deployment", &format!("{NAME}-certs")).unwrap();
+    assert_eq!(deployment["spec"]["replicas"], 1);
+    assert_eq!(deployment["spec"]["strategy"], json!({"type": "Recreate"}));
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let want = json!([
+        "certs",
+        "--namespace=fab-session-injector",
+        format!("--secret={NAME}-tls"),
+        format!("--service={NAME}"),
+        "--webhook-configuration=fab-session-injector",
+        "--health-listen=0.0.0.0:8081",
+    ]);
+    assert_eq!(container["args"], want);
+    assert!(named(&manifests, "Service", NAME).is_some());
+}
+
+#[test]
+fn the_network_is_closed_but_for_what_is_needed() {
+    // Kubernetes' form: who may call which port, and which ports may be called where.
+    let summary = |values: &Value, name: &str| {
+        let policy = named(&render_with(values).unwrap(), "NetworkPolicy", name).unwrap();
+        assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
+        let rules = |direction: &str, peers: &str| -> Vec<Value> {
+            let rules = policy["spec"][direction].as_array().cloned().unwrap_or_default();
+            let rule = |rule: Value| {
+                // Without peers or ports a rule would be one for all of them.
+                assert!(!rule[peers].as_array().unwrap().is_empty(), "{rule}");
+                let ports =
+                    rule["ports"].as_array().unwrap().iter().map(|port| port["port"].clone());
+                json!([rule[peers], ports.collect::<Vec<_>>()])
+            };
+            rules.into_iter().map(rule).collect()
+        };
+        (rules("ingress", "from"), rules("egress", "to"))
     };
-    assert_eq!(once(), once());
+    let certs = format!("{NAME}-certs");
+    let block = |cidr: &str| json!({"ipBlock": {"cidr": cidr}});
+    let everywhere = json!([block("0.0.0.0/0"), block("::/0")]);
+    let dns = json!([[
+        {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+            "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+        },
+        block("169.254.20.10/32"),
+    ], [53, 53]]);
+    let monitoring = json!([[{"namespaceSelector": {"matchExpressions": [
+        {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["monitoring"]},
+    ]}}], [8081]]);
+    let pod_identity = json!([[block("169.254.170.23/32"), block("fd00:ec2::23/128")], [80]]);
+
+    let (ingress, egress) = summary(&json!({}), NAME);
+    assert_eq!(ingress, [json!([everywhere, [8443]]), monitoring]);
+    assert_eq!(egress, [dns.clone(), json!([everywhere, [443, 6443]]), pod_identity]);
+    let (ingress, egress) = summary(&json!({"networkPolicy": {"apiServerPorts": [6443]}}), &certs);
+    assert_eq!(ingress, [json!(null); 0]);
+    assert_eq!(egress, [dns, json!([everywhere, [6443]])]);
+
+    let values = json!({"networkPolicy": {
+        "podCidrs": ["100.64.0.0/10", "fd00:1::/64"], "metricsNamespaces": [], "apiServerPorts": [16443],
+        "extraEgress": [{"to": [block("10.0.0.9/32")], "ports": [{"port": 3128}]}],
+    }});
+    let (ingress, egress) = summary(&values, NAME);
+    let except = |cidr: &str, except: &str| json!({"ipBlock": {"cidr": cidr, "except": [except]}});
+    let peers = json!([except("0.0.0.0/0", "100.64.0.0/10"), except("::/0", "fd00:1::/64")]);
+    assert_eq!(ingress, [json!([peers, [8443]])]);
+    assert_eq!(egress[1][1], json!([16443, 443]));
+    assert_eq!(egress[3], json!([[block("10.0.0.9/32")], [3128]]));
+
+    let off = render(&[("networkPolicy.enabled", "false")]).unwrap();
+    assert!(!json!(off).to_string().contains("NetworkPolicy"));
+}
+
+#[test]
+fn in_ciliums_form_nobody_is_known_by_address() {
+    let manifests = render(&[("networkPolicy.kind", "cilium")]).unwrap();
+    assert!(!manifests.iter().any(|manifest| manifest["kind"] == "NetworkPolicy"));
+    let summary = |name: &str| {
+        let policy = named(&manifests, "CiliumNetworkPolicy", name).unwrap();
+        assert!(!policy.to_string().to_lowercase().contains("cidr"), "{policy}");
+        let rules = |direction: &str| -> Vec<Value> {
+            let rule = |rule: &Value| {
+                let mut rule = rule.clone();
+                let ports = rule.as_object_mut().unwrap().shift_remove("toPorts").unwrap();
+                let ports = ports[0]["ports"].as_array().unwrap().iter();
+                let ports: Vec<Value> = ports.map(|port| port["port"].clone()).collect();
+                json!([rule, ports])
+            };
+            policy["spec"][direction].as_array().unwrap().iter().map(rule).collect()
+        };
+        (rules("ingress"), rules("egress"))
+    };
+    let kubelet = json!([{"fromEntities": ["host"]}, ["8081"]]);
+    let dns = json!([{"toEndpoints": [{"matchLabels": {
+        "k8s:io.kubernetes.pod.namespace": "kube-system", "k8s:k8s-app": "kube-dns",
+    }}]}, ["53"]]);
+    let to = |entity: &str, ports: &[&str]| json!([{"toEntities": [entity]}, ports]);
+    let (ingress, egress) = summary(NAME);
+    let want = [
+        json!([{"fromEntities": ["kube-apiserver", "remote-node", "host"]}, ["8443"]]),
+        kubelet.clone(),
+        json!([{"fromEndpoints": [{"matchExpressions": [
+            {"key": "k8s:io.kubernetes.pod.namespace", "operator": "In", "values": ["monitoring"]},
+        ]}]}, ["8081"]]),
+    ];
+    assert_eq!(ingress, want);
+    let api_server = to("kube-apiserver", &["443", "6443"]);
+    let want = [
+        dns.clone(),
+        to("host", &["53"]),
+        api_server.clone(),
+        to("world", &["443"]),
+        to("host", &["80"]),
+    ];
+    assert_eq!(egress, want);
+    let (ingress, egress) = summary(&format!("{NAME}-certs"));
+    assert_eq!(ingress, [kubelet]);
+    assert_eq!(egress, [dns, to("host", &["53"]), api_server]);
+}
+
+/// The pod of `helm test`, run as its container would be.
+#[test]
+fn the_charts_own_test_passes() {
+    let custom = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/custom.config.yaml"),
+    );
+    let custom: Value = serde_saphyr::from_str(&custom.unwrap()).unwrap();
+    let allow =
+        json!({"partitions": ["aws-cn"], "accounts": ["999999999999"], "pathPrefixes": ["/a/"]});
+    let configs =
+        [json!({}), custom, json!({"roles": {"allow": allow}}), json!({"cluster": "prod"})];
+    for config in configs {
+        let (succeeded, said) = run_the_charts_test(&json!({"config": config}));
+        assert!(succeeded && said.contains("fab-session-credentials"), "{config}: {said}");
+    }
+    // The control: a test that cannot fail would say nothing.
+    let (succeeded, said) = run_the_charts_test(&json!({"fullnameOverride": "broken"}));
+    assert!(!succeeded && said.contains("[role-missing]"), "{said}");
+}
+
+fn run_the_charts_test(values: &Value) -> (bool, String) {
+    let manifests = render_with(values).unwrap();
+    let name = values["fullnameOverride"].as_str().unwrap_or(NAME);
+    let pod = &named(&manifests, "Pod", &format!("{name}-test")).unwrap()["spec"];
+    let directory = process::own_directory();
+    let container = &pod["containers"][0];
+    let mut arguments: Vec<String> = container["args"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|argument| argument.as_str().unwrap().to_owned())
+        .collect();
+    for mount in container["volumeMounts"].as_array().unwrap() {
+        let is_mounted = |volume: &&Value| volume["name"] == mount["name"];
+        let volume = pod["volumes"].as_array().unwrap().iter().find(is_mounted).unwrap();
+        let data = named(&manifests, "ConfigMap", volume["configMap"]["name"].as_str().unwrap());
+        let place = directory.path().join(mount["name"].as_str().unwrap());
+        std::fs::create_dir(&place).unwrap();
+        for (file, text) in data.unwrap()["data"].as_object().unwrap() {
+            let text = text.as_str().unwrap().to_owned();
+            let is_broken = name == "broken" && mount["name"] == "test";
+            let text =
+                if is_broken { text.replace("  example: arn", "  other: arn") } else { text };
+            std::fs::write(place.join(file), text).unwrap();
+        }
+        let mounted_at = format!("{}/", mount["mountPath"].as_str().unwrap());
+        for argument in &mut arguments {
+            *argument = argument.replace(&mounted_at, &format!("{}/", place.display()));
+        }
+    }
+    let ran =
+        Program::new(env!("CARGO_BIN_EXE_fab-session-injector")).args(&arguments).output().unwrap();
+    let said = [ran.stdout, ran.stderr].map(|said| String::from_utf8(said).unwrap()).concat();
+    (ran.status.success(), said)
 }
 
 #[test]
@@ -240,6 +717,45 @@ fn every_value_is_described() {
     }
     walk(&schema, "", &mut undescribed);
     assert!(undescribed.is_empty(), "{undescribed:?}");
+}
+
+#[test]
+fn the_notes_say_what_is_missing_and_what_is_next() {
+    let mode = |mode| ("certificates.mode", mode);
+    let own = ("certificates.existingSecret.secretName", "own");
+    const CERTS: &str = "rollout status deployment noted-fab-session-injector-certs";
+    let say = |values: &[(&str, &str)], present: &[&str], absent: &[&str]| {
+        let notes = helm::notes(&chart(), values, None);
+        let always = [
+            "session-injection=audit",
+            "--dry-run=server -o yaml",
+            "component=nobody",
+            "helm test -n injector noted",
+        ];
+        for wanted in present.iter().chain(&always) {
+            assert!(notes.contains(wanted), "{values:?}: {wanted}\n{notes}");
+        }
+        for unwanted in absent {
+            assert!(!notes.contains(unwanted), "{values:?}: {unwanted}\n{notes}");
+        }
+    };
+    let anybody = "any pod may reach the\nwebhook's port";
+    say(&[], &["no tenant has a role", CERTS, anybody], &["secret", "cert-manager"]);
+    say(
+        &[mode("certManager"), ("networkPolicy.kind", "cilium"), ("config.cluster", "prod")],
+        &["Roles come from SSM", "--for=condition=Ready certificate/noted-fab-session-injector\n"],
+        &["WARNING", CERTS],
+    );
+    say(
+        &[mode("existingSecret"), own, ("networkPolicy.podCidrs[0]", "10.0.0.0/8")],
+        &["caBundle is empty", "get secret own", "noted-fab-session-injector.injector.svc"],
+        &[CERTS, anybody],
+    );
+    say(
+        &[mode("existingSecret"), own, ("certificates.existingSecret.caBundle", CA)],
+        &["get secret own"],
+        &["caBundle is empty"],
+    );
 }
 
 /// Descriptions are those of the schema, defaults those of values.yaml. `UPDATE=1` writes the
@@ -299,6 +815,11 @@ fn rows(schema: &Value, values: &Value, within: &str, table: &mut String) {
 fn is_update() -> bool {
     std::env::var("UPDATE").is_ok()
 }
+
+/// Of a certificate, as far as the chart looks at it.
+const CA: &str = "-----BEGIN CERTIFICATE-----";
+/// Of the release `injector`.
+const NAME: &str = "injector-fab-session-injector";
 
 const BEGIN: &str = "<!-- values: begin -->\n";
 const END: &str = "<!-- values: end -->\n";

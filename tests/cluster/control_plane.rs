@@ -98,10 +98,21 @@ impl ControlPlane {
     /// The audit event of each attempt to create a pod, oldest first. The event
     /// of an answer may be written just after the answer: wait for it.
     pub(crate) fn audit_events(&self) -> Vec<Value> {
+        self.audit_log("create")
+    }
+
+    /// The same of each part of a release that somebody deleted.
+    #[allow(dead_code, reason = "not every test crate deletes one")]
+    pub(crate) fn deletions(&self) -> Vec<Value> {
+        self.audit_log("delete")
+    }
+
+    fn audit_log(&self, verb: &str) -> Vec<Value> {
         let log = std::fs::read_to_string(audit_log(self.directory.path())).unwrap_or_default();
         log.split_inclusive('\n')
             .filter(|line| line.ends_with('\n'))
-            .map(|line| serde_json::from_str(line).unwrap())
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .filter(|event| event["verb"] == verb)
             .collect()
     }
 }

@@ -35,6 +35,35 @@ pub(crate) fn install(
     run(command)
 }
 
+/// What an installation would tell; nothing is installed. The cluster, if there is one, is asked
+/// for what it knows.
+#[allow(dead_code, reason = "not every test crate reads them")]
+pub(crate) fn notes(chart: &Path, values: &[(&str, &str)], kubeconfig: Option<&Path>) -> String {
+    let mut command = helm("install", "injector", values);
+    command.arg("noted").arg(chart);
+    match kubeconfig {
+        Some(kubeconfig) => command.arg("--dry-run=server").arg("--kubeconfig").arg(kubeconfig),
+        None => command.arg("--dry-run=client"),
+    };
+    let said = run(command).unwrap();
+    said.split_once("\nNOTES:\n").unwrap().1.to_owned()
+}
+
+/// To this chart and these values, of which none of before is kept.
+#[allow(dead_code, reason = "not every test crate has a cluster")]
+pub(crate) fn upgrade(
+    chart: &Path,
+    release: &str,
+    namespace: &str,
+    kubeconfig: &Path,
+    values: &[(&str, &str)],
+    flags: &[&str],
+) -> Result<String, String> {
+    let mut command = helm("upgrade", namespace, values);
+    command.arg(release).arg(chart).arg("--kubeconfig").arg(kubeconfig).args(flags);
+    run(command)
+}
+
 #[allow(dead_code, reason = "not every test crate has a cluster")]
 pub(crate) fn uninstall(
     release: &str,

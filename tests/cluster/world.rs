@@ -246,8 +246,13 @@ impl World {
         self.cluster.kubectl(&["apply", "--filename=-"]).stdin(&manifest.to_string()).json();
     }
 
+    /// The webhook's own object of this kind, not that of what keeps its certificate.
     pub(crate) fn manifest(&self, kind: &str) -> &Value {
-        self.manifests.iter().find(|manifest| manifest["kind"] == kind).unwrap()
+        let of_certs = |manifest: &Value| {
+            manifest["metadata"]["name"].as_str().is_some_and(|name| name.ends_with("-certs"))
+        };
+        let is_it = |manifest: &&Value| manifest["kind"] == kind && !of_certs(manifest);
+        self.manifests.iter().find(is_it).unwrap()
     }
 
     /// Lets a user create pods: who they are is the test's business, what they may is not.

@@ -20,6 +20,16 @@ app.kubernetes.io/name: {{ include "fab-session-injector.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
+{{/*
+The pods of one component, `webhook` or `certs`: whatever selects pods selects by
+this, or reviews would go to the pods that only keep the certificate.
+*/}}
+{{- define "fab-session-injector.componentLabels" -}}
+{{- $root := index . 0 -}}
+{{ include "fab-session-injector.selectorLabels" $root }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
 {{- define "fab-session-injector.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{ include "fab-session-injector.selectorLabels" . }}
@@ -35,6 +45,27 @@ app.kubernetes.io/part-of: fab-session-injector
 {{- define "fab-session-injector.image" -}}
 {{- with .Values.image -}}
 {{- .repository }}:{{ default $.Chart.AppVersion .tag }}{{ with .digest }}@{{ . }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "fab-session-injector.certsName" -}}
+{{- include "fab-session-injector.fullname" . }}-certs
+{{- end -}}
+
+{{/*
+The Secret with the serving certificate. The one of cert-manager has a name of
+its own: Helm removes that of the other mode when the mode changes, maybe after
+cert-manager has written.
+*/}}
+{{- define "fab-session-injector.tlsSecretName" -}}
+{{- with .Values.certificates -}}
+{{- if eq .mode "existingSecret" -}}
+{{- .existingSecret.secretName -}}
+{{- else if eq .mode "certManager" -}}
+{{- include "fab-session-injector.fullname" $ }}-cert-manager
+{{- else -}}
+{{- include "fab-session-injector.fullname" $ }}-tls
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

@@ -21,8 +21,36 @@ at once: what is wrong, the rule, and the remedy.
   {{- end -}}
 {{- end -}}
 
-{{- if contains "PRIVATE KEY" .Values.tls.caBundle -}}
-  {{- $problems = append $problems "tls.caBundle holds a private key, but it is published in the webhook configuration: give only the certificate of the CA." -}}
+{{- if eq .Values.serviceAccount.name (include "fab-session-injector.certsName" .) -}}
+  {{- $problems = append $problems (printf "serviceAccount.name is %q, but that is the account that writes the serving certificate, and the webhook may write nothing: choose another name." .Values.serviceAccount.name) -}}
+{{- end -}}
+
+{{- with .Values.certificates -}}
+  {{- if and (eq .mode "existingSecret") (not .existingSecret.secretName) -}}
+    {{- $problems = append $problems "certificates.mode is existingSecret and certificates.existingSecret.secretName is empty, but the webhook serves nothing without a certificate: name the Secret." -}}
+  {{- end -}}
+  {{- if and (ne .mode "existingSecret") (or .existingSecret.secretName .existingSecret.caBundle) -}}
+    {{- $problems = append $problems (printf "certificates.existingSecret is set, but certificates.mode is %s, which makes its own Secret and CA: empty it, or set certificates.mode to existingSecret." .mode) -}}
+  {{- end -}}
+  {{- if contains "PRIVATE KEY" .existingSecret.caBundle -}}
+    {{- $problems = append $problems "certificates.existingSecret.caBundle holds a private key, but it is published in the webhook configuration: give only the certificate of the CA." -}}
+  {{- end -}}
+  {{- if and (ne .mode "certManager") .certManager.issuerRef.name -}}
+    {{- $problems = append $problems (printf "certificates.certManager.issuerRef.name is set, but certificates.mode is %s, which asks no issuer: empty it, or set certificates.mode to certManager." .mode) -}}
+  {{- end -}}
+{{- end -}}
+
+{{- with .Values.networkPolicy -}}
+  {{- $everywhere := true -}}
+  {{- range .apiServerCidrs -}}
+    {{- $everywhere = and $everywhere (has . (list "0.0.0.0/0" "::/0")) -}}
+  {{- end -}}
+  {{- if and .podCidrs (not $everywhere) -}}
+    {{- $problems = append $problems "networkPolicy.podCidrs and a narrow networkPolicy.apiServerCidrs are both set, but Kubernetes takes an exception only within the block that it is excepted from: empty podCidrs, since no other address gets in, or leave apiServerCidrs as it is." -}}
+  {{- end -}}
+  {{- if and (eq .kind "cilium") (or .podCidrs (not $everywhere)) -}}
+    {{- $problems = append $problems "networkPolicy.apiServerCidrs or podCidrs is set, but networkPolicy.kind is cilium, which knows API servers and pods by identity, and never by address: leave both as they are, or set networkPolicy.kind to kubernetes." -}}
+  {{- end -}}
 {{- end -}}
 
 {{- if and $config.region (hasKey .Values.extraEnv "AWS_REGION") -}}

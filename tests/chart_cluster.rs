@@ -1,0 +1,508 @@
+//! The chart on a real API server: what it takes, what it keeps, and in which order it goes.
+//! There are no nodes: its pods are admitted, and nobody runs them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "cluster/control_plane.rs"]
+#[allow(dead_code, reason = "of it, only a part is needed")]
+mod control_plane;
+#[path = "cluster/helm.rs"]
+mod helm;
+#[path = "cluster/process.rs"]
+#[allow(dead_code, reason = "of it, only a part is needed")]
+mod process;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use control_plane::{ControlPlane, Outcome};
+use process::{program, wait_until};
+
+/// All of it, by server-side apply, strictly by the types: a key that there is not is an error.
+#[test]
+fn the_api_server_takes_every_object_and_lets_every_pod_in() {
+    let cluster = cluster();
+    for types in ["cert-manager-crds.yaml", "cilium-crds.yaml"] {
+        let file = program(types);
+        let create = ["apply", "--server-side", "--filename", file.to_str().unwrap()];
+        let made = cluster.kubectl(&create).run();
+        assert!(made.ok, "{}", made.stderr);
+        let wait = ["wait", "--for=condition=Established", "--timeout=60s", "--filename"];
+        let known = cluster.kubectl(&[&wait[..], &[file.to_str().unwrap()]].concat()).run();
+        assert!(known.ok, "{}", known.stderr);
+    }
+    // Cilium never matches an API server by its address, and the default is to name addresses.
+    let notes = helm::notes(&chart(), &[], Some(&cluster.kubeconfig()));
+    assert!(notes.contains("this cluster knows Cilium's policies"), "{notes}");
+
+    let takes = |namespace: &str, values: &[(&str, &str)], wanted: &[&str]| {
+        let restricted = [("pod-security.kubernetes.io/enforce", "restricted")];
+        cluster.create_namespace(namespace, &restricted);
+        let manifests = render(namespace, values);
+        let apply = || {
+            let applied = apply(&cluster, &manifests, &SERVER_SIDE);
+            assert!(applied.ok, "{values:?}: {}", applied.stderr);
+            // A warning is a key that does nothing, or one that will be taken away.
+            assert!(!applied.stderr.contains("Warning"), "{values:?}: {}", applied.stderr);
+        };
+        apply();
+        let first = versions(&cluster, &manifests);
+        apply();
+        assert_eq!(versions(&cluster, &manifests), first);
+        for wanted in wanted {
+            let (kind, count) = wanted.split_once('/').unwrap();
+            let found = cluster.kubectl(&["get", kind, "--namespace", namespace]).json();
+            let found = found["items"].as_array().unwrap().len();
+            assert_eq!(found.to_string(), count, "{values:?}: {kind}");
+        }
+        let pods = if manifests.contains("--webhook-configuration") { 3 } else { 2 };
+        wait_until("the replicas are admitted", Duration::from_secs(30), || {
+            let pods_of = ["get", "pods", "--namespace", namespace, "--selector"];
+            let of_release = "app.kubernetes.io/component in (webhook,certs)";
+            let found = cluster.kubectl(&[&pods_of[..], &[of_release]].concat()).json();
+            (found["items"].as_array().unwrap().len() == pods).then_some(())
+        });
+    };
+    takes("way-0", &[], &["networkpolicies/2", "secrets/1", "deployments/2"]);
+    takes(
+        "way-1",
+        &[("networkPolicy.kind", "cilium")],
+        &["ciliumnetworkpolicies.cilium.io/2", "deployments/2"],
+    );
+    let cert_manager = ("certificates.mode", "certManager");
+    takes(
+        "way-2",
+        &[cert_manager, ("networkPolicy.podCidrs[0]", "10.0.0.0/8")],
+        &[
+            "certificates.cert-manager.io/2",
+            "issuers.cert-manager.io/2",
+            "networkpolicies/1",
+            "secrets/0",
+        ],
+    );
+    takes(
+        "way-3",
+        &[
+            cert_manager,
+            ("certificates.certManager.issuerRef.name", "platform"),
+            ("networkPolicy.kind", "cilium"),
+        ],
+        &["certificates.cert-manager.io/1", "ciliumnetworkpolicies.cilium.io/1"],
+    );
+    takes(
+        "way-4",
+        &[
+            ("certificates.mode", "existingSecret"),
+            ("certificates.existingSecret.secretName", "own"),
+            ("networkPolicy.enabled", "false"),
+        ],
+        &["networkpolicies/0", "deployments/1", "poddisruptionbudgets/1"],
+    );
+
+    // The control: these types do look, and do so strictly.
+    let certificate = |key: &str, value: Value| {
+        let mut certificate = json!({
+            "apiVersion": "cert-manager.io/v1", "kind": "Certificate",
+            "metadata": {"name": "wrong", "namespace": "way-0"},
+            "spec": {"secretName": "a", "issuerRef": {"name": "a"}},
+        });
+        certificate["spec"]["privateKey"][key] = value;
+        certificate.to_string()
+    };
+    for (wrong, want) in [
+        (certificate("rotationPolicies", "Always".into()), "rotationPolicies"),
+        (certificate("rotationPolicy", "Sometimes".into()), "Unsupported value"),
+    ] {
+        let said = apply(&cluster, &wrong, &SERVER_SIDE);
+        assert!(!said.ok && said.stderr.contains(want), "{}", said.stderr);
+    }
+    let taken = apply(&cluster, &certificate("rotationPolicy", "Always".into()), &SERVER_SIDE);
+    assert!(taken.ok, "{}", taken.stderr);
+}
+
+/// As a tool that applies a repository again and again.
+#[test]
+fn gitops_sees_no_drift_when_others_have_filled_their_fields_in() {
+    sees_no_drift(&SERVER_SIDE);
+}
+
+#[test]
+fn nor_does_it_when_it_applies_as_clients_did_before() {
+    sees_no_drift(&[]);
+}
+
+fn sees_no_drift(how: &[&str]) {
+    let cluster = cluster();
+    cluster.create_namespace(NAMESPACE, &[]);
+    let manifests = render(NAMESPACE, &[]);
+    let apply = || {
+        let applied = apply(&cluster, &manifests, how);
+        assert!(applied.ok, "{}", applied.stderr);
+    };
+    let versions = || versions(&cluster, &manifests);
+    let diff = || {
+        let diff = [&["diff", "--filename=-"], how].concat();
+        let found = cluster.kubectl(&diff).stdin(&manifests).run();
+        (found.ok, found.stdout + &found.stderr)
+    };
+    apply();
+    let first = versions();
+    assert!(first.len() > 14, "{first:?}");
+    apply();
+    assert_eq!(versions(), first);
+
+    fill_in(&cluster);
+    assert_eq!(diff(), (true, String::new()));
+    let filled = versions();
+    let changed: Vec<&str> = first
+        .iter()
+        .zip(&filled)
+        .filter(|(before, after)| before != after)
+        .map(|(before, _)| before.0.as_str())
+        .collect();
+    assert_eq!(
+        changed,
+        [
+            "Secret pilot-fab-session-injector-tls",
+            "MutatingWebhookConfiguration fab-session-injector",
+        ]
+    );
+    apply();
+    assert_eq!(versions(), filled);
+    assert_eq!(filled_in(&cluster), (json!(KEYS), json!([CA, CA])));
+
+    // The control: what is the chart's and somebody else changed is seen.
+    let scale = ["scale", "deployment", "pilot-fab-session-injector", "--replicas=7"];
+    cluster.kubectl(&[&scale[..], &["--namespace", NAMESPACE]].concat()).json();
+    let (is_same, said) = diff();
+    assert!(!is_same && said.contains("replicas"), "{said}");
+}
+
+#[test]
+fn an_upgrade_keeps_what_others_have_filled_in() {
+    let cluster = cluster();
+    cluster.create_namespace(NAMESPACE, &[]);
+    let kubeconfig = cluster.kubeconfig();
+    let upgrade = |values: &[(&str, &str)], flags: &[&str]| {
+        helm::upgrade(&chart(), "pilot", NAMESPACE, &kubeconfig, values, flags)
+    };
+    helm::install(&chart(), "pilot", NAMESPACE, &kubeconfig, &[]).unwrap();
+    fill_in(&cluster);
+    let replicas = || {
+        let get = ["get", "deployment", "pilot-fab-session-injector", "--namespace", NAMESPACE];
+        cluster.kubectl(&get).json()["spec"]["replicas"].clone()
+    };
+    // Both of Helm's ways to apply, and each after the other.
+    for (count, side) in [("3", "true"), ("4", "false"), ("5", "false"), ("6", "true")] {
+        upgrade(&[("replicaCount", count)], &[&format!("--server-side={side}")]).unwrap();
+        assert_eq!(replicas().to_string(), count);
+        assert_eq!(filled_in(&cluster), (json!(KEYS), json!([CA, CA])), "{side}");
+    }
+
+    // An authority of the operator's own is not taken silently from whoever wrote the other.
+    let own = [
+        ("certificates.mode", "existingSecret"),
+        ("certificates.existingSecret.secretName", "own"),
+        ("certificates.existingSecret.caBundle", "-----BEGIN OWN"),
+    ];
+    let said = upgrade(&own, &["--server-side=true"]).unwrap_err();
+    assert!(said.contains("conflict") && said.contains("caBundle"), "{said}");
+    upgrade(&own, &["--server-side=true", "--force-conflicts"]).unwrap();
+    let (_, bundles) = filled_in(&cluster);
+    assert_eq!(bundles, json!([OWN_CA, OWN_CA]));
+    let deployments = cluster.kubectl(&["get", "deployments", "--namespace", NAMESPACE]).json();
+    assert_eq!(deployments["items"].as_array().unwrap().len(), 1);
+}
+
+/// Or else each agent's pod would be refused between the end of one and of the other.
+#[test]
+fn the_configuration_goes_before_what_serves_it() {
+    let cluster = cluster();
+    cluster.create_namespace(NAMESPACE, &[]);
+    let kubeconfig = cluster.kubeconfig();
+    helm::install(&chart(), "pilot", NAMESPACE, &kubeconfig, &[]).unwrap();
+    fill_in(&cluster);
+    helm::uninstall("pilot", NAMESPACE, &kubeconfig).unwrap();
+    let of_release = |event: &Value| {
+        let name = event["objectRef"]["name"].as_str().unwrap_or_default();
+        let is_ours = name.starts_with("pilot-") || name == "fab-session-injector";
+        is_ours && event["responseStatus"]["code"] == 200
+    };
+    let deletions = wait_until("the last deletion is logged", Duration::from_secs(10), || {
+        let deletions: Vec<Value> = cluster.deletions().into_iter().filter(of_release).collect();
+        let is_last = |event: &Value| event["objectRef"]["resource"] == "serviceaccounts";
+        (deletions.iter().filter(|event| is_last(event)).count() == 2).then_some(deletions)
+    });
+    let resource = |event: &Value| event["objectRef"]["resource"].as_str().unwrap().to_owned();
+    let (configurations, others): (Vec<Value>, Vec<Value>) =
+        deletions.into_iter().partition(|event| resource(event) == "mutatingwebhookconfigurations");
+    let [configuration] = &configurations[..] else { panic!("{configurations:?}") };
+    let answered = configuration["stageTimestamp"].as_str().unwrap();
+    for needed in ["deployments", "services", "secrets", "serviceaccounts", "clusterroles"] {
+        let mut deletions = others.iter().filter(|event| resource(event) == needed).peekable();
+        assert!(deletions.peek().is_some(), "{needed}");
+        for deletion in deletions {
+            let asked = deletion["requestReceivedTimestamp"].as_str().unwrap();
+            assert!(answered < asked, "{needed}: {asked}, but the configuration {answered}");
+        }
+    }
+    let get = [
+        "get",
+        "mutatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings,clusterroles,clusterrolebindings",
+    ];
+    let left = cluster.kubectl(&[&get[..], &["--output=name"]].concat()).run();
+    assert!(left.ok && !left.stdout.contains("fab-session-injector"), "{}", left.stdout);
+    let left = cluster
+        .kubectl(&[
+            "get",
+            "secrets,serviceaccounts,configmaps,networkpolicies,poddisruptionbudgets",
+        ])
+        .run();
+    assert!(left.ok && !left.stdout.contains("pilot"), "{}", left.stdout);
+}
+
+#[test]
+fn what_takes_reviews_can_write_nothing_and_certs_only_its_two_objects() {
+    let cluster = cluster();
+    cluster.create_namespace(NAMESPACE, &[]);
+    helm::install(&chart(), "pilot", NAMESPACE, &cluster.kubeconfig(), &[]).unwrap();
+    for (kind, name) in [("configmap", "other"), ("secret", "other")] {
+        let create: &[&str] = if kind == "secret" { &[kind, "generic"] } else { &[kind] };
+        let create = [&["create"], create, &[name, "--namespace", NAMESPACE]].concat();
+        cluster.kubectl(&create).json();
+    }
+    cluster
+        .kubectl(&["create", "--filename=-"])
+        .stdin(&json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+            "metadata": {"name": "other"},
+        }).to_string())
+        .json();
+    let own = "pilot-fab-session-injector-tls";
+    let patch = ["--type=merge", "--patch", r#"{"metadata":{"annotations":{"a":"b"}}}"#];
+    let authority = json!({"webhooks": [
+        {"name": "enabled.session.fab.nanohype.dev", "clientConfig": {"caBundle": CA}},
+    ]});
+    let authority = ["--patch", &authority.to_string()];
+    let only_own = format!("--field-selector=metadata.name={own}");
+    let configuration = "mutatingwebhookconfiguration";
+    // Who may: the webhook, what keeps its certificate.
+    let cases: [(&[&str], [bool; 2]); 15] = [
+        (&["get", "namespaces"], [true, false]),
+        (&["label", "namespace", NAMESPACE, "a=b"], [false, false]),
+        (&["get", "secret", own], [false, true]),
+        (&["get", "secrets", &only_own], [false, true]),
+        (&[&["patch", "secret", own], &patch[..]].concat(), [false, true]),
+        (&["get", "secrets"], [false, false]),
+        (&["get", "secret", "other"], [false, false]),
+        (&[&["patch", "secret", "other"], &patch[..]].concat(), [false, false]),
+        (&["create", "secret", "generic", "new"], [false, false]),
+        (&["delete", "secret", own], [false, false]),
+        (&["get", configuration, "fab-session-injector"], [false, true]),
+        (
+            &[&["patch", configuration, "fab-session-injector"], &authority[..]].concat(),
+            [false, true],
+        ),
+        (&[&["patch", configuration, "other"], &patch[..]].concat(), [false, false]),
+        (&["delete", configuration, "fab-session-injector"], [false, false]),
+        (&["create", "configmap", "new"], [false, false]),
+    ];
+    for (attempt, want) in cases {
+        let accounts = ["pilot-fab-session-injector", "pilot-fab-session-injector-certs"];
+        let may = accounts.map(|account| {
+            let user = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");
+            let tried =
+                cluster.kubectl(&[attempt, &["--namespace", NAMESPACE, &user]].concat()).run();
+            assert!(
+                tried.ok || tried.stderr.to_lowercase().contains("forbidden"),
+                "{attempt:?}: {tried:?}"
+            );
+            tried.ok
+        });
+        assert_eq!(may, want, "{attempt:?}");
+    }
+}
+
+/// RBAC lets it change all of it, which is as good as reading and writing the whole cluster.
+#[test]
+fn certs_changes_nothing_of_the_configuration_but_the_authority() {
+    let cluster = cluster();
+    cluster.create_namespace(NAMESPACE, &[]);
+    helm::install(&chart(), "pilot", NAMESPACE, &cluster.kubeconfig(), &[]).unwrap();
+    let name = "pilot-fab-session-injector-certs";
+    let user = format!("--as=system:serviceaccount:{NAMESPACE}:{name}");
+    let patch = |kind: &str, patch: &Value| {
+        let patch = patch.to_string();
+        let arguments =
+            ["patch", "mutatingwebhookconfiguration", "fab-session-injector", "--dry-run=server"];
+        let kind = format!("--type={kind}");
+        cluster.kubectl(&[&arguments[..], &[&user, &kind, "--patch", &patch]].concat()).run()
+    };
+    let enabled = |mut webhook: Value| {
+        webhook["name"] = "enabled.session.fab.nanohype.dev".into();
+        json!({"webhooks": [webhook]})
+    };
+    let one = |path: &str, value: Value| json!([{"op": "add", "path": format!("/webhooks/0/{path}"), "value": value}]);
+    let everything = json!([{"apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"], "operations": ["*"]}]);
+    let elsewhere = json!({"name": "elsewhere", "namespace": "default"});
+    let first = json!({
+        "name": "a.example.org", "clientConfig": {"url": "https://example.org"},
+        "admissionReviewVersions": ["v1"], "sideEffects": "None", "rules": everything,
+    });
+    let attempts = [
+        ("strategic", enabled(json!({"rules": everything}))),
+        ("strategic", enabled(json!({"failurePolicy": "Ignore"}))),
+        ("strategic", enabled(json!({"timeoutSeconds": 1}))),
+        ("strategic", enabled(json!({"clientConfig": {"service": elsewhere}}))),
+        (
+            "strategic",
+            enabled(json!({"clientConfig": {"service": null, "url": "https://example.org"}})),
+        ),
+        ("strategic", enabled(json!({"objectSelector": {"matchLabels": {"a": "b"}}}))),
+        ("strategic", enabled(json!({"matchPolicy": "Exact"}))),
+        ("strategic", enabled(json!({"reinvocationPolicy": "Never"}))),
+        ("strategic", enabled(json!({"sideEffects": "NoneOnDryRun"}))),
+        ("strategic", enabled(json!({"admissionReviewVersions": ["v1", "v1beta1"]}))),
+        (
+            "strategic",
+            enabled(json!({"matchConditions": [{"name": "never", "expression": "false"}]})),
+        ),
+        ("json", one("namespaceSelector", json!({}))),
+        ("json", one("name", json!("a.example.org"))),
+        ("json", json!([{"op": "add", "path": "/webhooks/-", "value": first}])),
+        ("json", json!([{"op": "remove", "path": "/webhooks/0"}])),
+        ("json", json!([{"op": "remove", "path": "/webhooks"}])),
+        ("merge", json!({"metadata": {"annotations": {"cert-manager.io/inject-ca-from": "a/b"}}})),
+        ("merge", json!({"metadata": {"labels": {"a": "b"}}})),
+        ("merge", json!({"metadata": {"finalizers": ["example.org/a"]}})),
+    ];
+    wait_until("the policy is in effect", Duration::from_secs(20), || {
+        (!patch(attempts[0].0, &attempts[0].1).ok).then_some(())
+    });
+    let authority = enabled(json!({"clientConfig": {"caBundle": CA}}));
+    let taken = patch("strategic", &authority);
+    assert!(taken.ok, "{}", taken.stderr);
+    for (kind, attempt) in &attempts {
+        let said = patch(kind, attempt);
+        assert!(
+            !said.ok && said.stderr.contains("nothing of the webhook configuration but caBundle"),
+            "{attempt}: {}",
+            said.stderr
+        );
+    }
+    // And all fields are among them that this API server knows.
+    let types = "/openapi/v3/apis/admissionregistration.k8s.io/v1";
+    let types = cluster.kubectl(&["get", "--raw", types]).run();
+    let types: Value = serde_json::from_str(&types.stdout).unwrap();
+    let policy = cluster.kubectl(&["get", "validatingadmissionpolicy", name]).json();
+    let expression = policy["spec"]["validations"][0]["expression"].as_str().unwrap();
+    for (kind, own) in [("MutatingWebhook", "clientConfig"), ("WebhookClientConfig", "caBundle")] {
+        let kind = format!("io.k8s.api.admissionregistration.v1.{kind}");
+        let fields = types["components"]["schemas"][kind]["properties"].as_object().unwrap();
+        assert!(fields.contains_key(own));
+        for field in fields.keys().filter(|field| *field != own) {
+            assert!(expression.contains(&format!("{field} == old.")), "{field}");
+        }
+    }
+
+    // Others may: whoever upgrades, for one.
+    let values = [("config.podSecurity", "baseline"), ("config.fencedServiceAccounts[0]", "other")];
+    helm::upgrade(&chart(), "pilot", NAMESPACE, &cluster.kubeconfig(), &values, &[]).unwrap();
+
+    // The control: without the policy each of them is taken.
+    cluster.kubectl(&["delete", "validatingadmissionpolicybinding", name]).run();
+    for (kind, attempt) in &attempts {
+        wait_until("the attempt is taken", Duration::from_secs(20), || {
+            let said = patch(kind, attempt);
+            assert!(said.ok || said.stderr.contains("but caBundle"), "{attempt}: {}", said.stderr);
+            said.ok.then_some(())
+        });
+    }
+}
+
+fn cluster() -> ControlPlane {
+    ControlPlane::start()
+}
+
+/// What is applied of the release `pilot`: not the pod of `helm test`, which is a hook.
+fn render(namespace: &str, values: &[(&str, &str)]) -> String {
+    let text = helm::render(&chart(), "pilot", namespace, values, None).unwrap();
+    let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    let is_hook =
+        |manifest: &Value| manifest["metadata"]["annotations"].get("helm.sh/hook").is_some();
+    let manifests =
+        manifests.into_iter().filter(|manifest| !manifest.is_null() && !is_hook(manifest));
+    json!({"apiVersion": "v1", "kind": "List", "items": manifests.collect::<Vec<_>>()}).to_string()
+}
+
+fn apply(cluster: &ControlPlane, manifests: &str, how: &[&str]) -> Outcome {
+    let apply = [&["apply", "--validate=strict", "--filename=-"], how].concat();
+    cluster.kubectl(&apply).stdin(manifests).run()
+}
+
+/// Of each object of the manifests: what it is, its generation and its version.
+fn versions(cluster: &ControlPlane, manifests: &str) -> Vec<(String, Value, Value)> {
+    let objects = cluster.kubectl(&["get", "--filename=-"]).stdin(manifests).json();
+    let of = |object: &Value| {
+        let (kind, metadata) = (object["kind"].as_str().unwrap(), &object["metadata"]);
+        let name = metadata["name"].as_str().unwrap();
+        // The version counts the status as well, which is a controller's.
+        let version = match kind {
+            "Deployment" | "PodDisruptionBudget" | "ValidatingAdmissionPolicy" => Value::Null,
+            _ => metadata["resourceVersion"].clone(),
+        };
+        (format!("{kind} {name}"), metadata["generation"].clone(), version)
+    };
+    objects["items"].as_array().unwrap().iter().map(of).collect()
+}
+
+/// As the deployment that keeps the certificate does.
+fn fill_in(cluster: &ControlPlane) {
+    let patch = |kind: &str, name: &str, patch: Value| {
+        let patch = patch.to_string();
+        let arguments = ["patch", kind, name, "--namespace", NAMESPACE, "--field-manager=certs"];
+        cluster.kubectl(&[&arguments[..], &["--patch", &patch]].concat()).json();
+    };
+    let (crt, key, ca) = KEYS;
+    patch(
+        "secret",
+        "pilot-fab-session-injector-tls",
+        json!({"data": {"tls.crt": crt, "tls.key": key, "ca.key": ca}}),
+    );
+    let webhooks = ["enabled", "audit"].map(|mode| {
+        json!({"name": format!("{mode}.session.fab.nanohype.dev"), "clientConfig": {"caBundle": CA}})
+    });
+    patch("mutatingwebhookconfiguration", "fab-session-injector", json!({"webhooks": webhooks}));
+}
+
+/// What is left of that: the keys of the Secret, and the authorities of both webhooks.
+fn filled_in(cluster: &ControlPlane) -> (Value, Value) {
+    let get = ["get", "secret", "pilot-fab-session-injector-tls", "--namespace", NAMESPACE];
+    let secret = cluster.kubectl(&[&get[..], &["--ignore-not-found", "--output=json"]].concat());
+    let secret: Value = serde_json::from_str(&secret.run().stdout).unwrap_or_default();
+    let data = &secret["data"];
+    let get = ["get", "mutatingwebhookconfiguration", "fab-session-injector"];
+    let webhooks = cluster.kubectl(&get).json()["webhooks"].clone();
+    let bundles = webhooks.as_array().unwrap().iter();
+    let bundles: Vec<Value> =
+        bundles.map(|webhook| webhook["clientConfig"]["caBundle"].clone()).collect();
+    (json!([data["tls.crt"], data["tls.key"], data["ca.key"]]), json!(bundles))
+}
+
+fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/fab-session-injector")
+}
+
+const NAMESPACE: &str = "injector";
+const SERVER_SIDE: [&str; 2] = ["--server-side", "--field-manager=gitops"];
+/// "-----BEGIN OWN" in base64.
+const OWN_CA: &str = "LS0tLS1CRUdJTiBPV04=";
+/// Of the Secret, in base64: to the API server they are bytes.
+const KEYS: (&str, &str, &str) = ("Y2VydGlmaWNhdGU=", "a2V5", "YXV0aG9yaXR5");
+/// "-----BEGIN CERTIFICATE-----" in base64: more of it the API server does not look at before
+/// it calls.
+const CA: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t";
