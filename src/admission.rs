@@ -24,6 +24,7 @@ use self::{
 };
 pub use self::{
     decide::{Decision, Gives, Injection, Missing, unworkable},
+    demands::STATIC_CREDENTIALS,
     refusal::Refusal,
     review::NotAReview,
 };

@@ -211,8 +211,9 @@ fn covers_token(path: &str) -> bool {
 const MOST_CONTAINERS: usize = 256;
 const FAB_OPERATOR: &str = "FAB_OPERATOR";
 /// Variables that AWS SDKs ask before a container credential endpoint; the Java SDK knows the
-/// keys and the profile file by second names, and boto the session token.
-const STATIC_CREDENTIALS: [&str; 12] = [
+/// keys and the profile file by second names, and boto the session token. The chart's guard has
+/// the same list.
+pub const STATIC_CREDENTIALS: [&str; 12] = [
     "AWS_ACCESS_KEY",
     "AWS_ACCESS_KEY_ID",
     "AWS_BEARER_TOKEN_BEDROCK",

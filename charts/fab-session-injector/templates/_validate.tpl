@@ -149,6 +149,18 @@ at once: what is wrong, the rule, and the remedy.
   {{- end -}}
 {{- end -}}
 
+{{- with .Values.guard -}}
+  {{- $image := (include "fab-session-injector.config" $ | fromYaml).sidecar.image -}}
+  {{- if has $image .previousImages -}}
+    {{- $problems = append $problems (printf "guard.previousImages lists %s, but that is the image that new pods get: list the one before, or none." $image) -}}
+  {{- end -}}
+  {{- range .tokenCreators -}}
+    {{- if regexMatch "^[*]+$" . -}}
+      {{- $problems = append $problems (printf "guard.tokenCreators lists %q, but then everybody may make tokens for AWS: name the users that sync pods from elsewhere." .) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+
 {{- if $problems -}}
   {{- fail (printf "\n\n- %s\n" (join "\n- " $problems)) -}}
 {{- end -}}

@@ -1,0 +1,217 @@
+{{/*
+The parts of the guard's expressions that come from the values. As in
+_agents.tpl, text from the values enters CEL only as a JSON string, and no term
+may fail on an object that lacks a field.
+*/}}
+
+{{/*
+What the first component that matches is called; "" where none does. Folded from
+the last one to the first.
+*/}}
+{{- define "fab-session-injector.guard.component" -}}
+{{- $config := .Values.config -}}
+{{- $rest := "\"\"" -}}
+{{- range reverse $config.components -}}
+  {{- $arguments := dict "component" . "config" $config -}}
+  {{- $matches := join " ||\n" (include "fab-session-injector.agents.alternatives" $arguments | fromYaml).alternatives -}}
+  {{- $rest = printf "(\n%s\n) ? %s :\n%s" (indent 2 $matches) (.name | toRawJson) $rest -}}
+{{- end -}}
+{{- $rest -}}
+{{- end -}}
+
+{{/* The key `.key` of each component, by its name, and "" for a pod of none. */}}
+{{- define "fab-session-injector.guard.by-component" -}}
+{{- $values := dict "" "" -}}
+{{- range .components -}}
+  {{- $_ := set $values .name (default $.default (get . $.key)) -}}
+{{- end -}}
+{{- toRawJson $values -}}
+{{- end -}}
+
+{{/*
+Which values of the label fab.nanohype.dev/component some selector knows, in CEL
+on the optional `variables.label`. A selector with the key alone knows all.
+*/}}
+{{- define "fab-session-injector.guard.named" -}}
+{{- $values := list -}}
+{{- $all := false -}}
+{{- range .Values.config.components -}}
+  {{- range .selectors -}}
+    {{- range splitList "," . -}}
+      {{- $parts := splitn "=" 2 (trim .) -}}
+      {{- if eq $parts._0 "fab.nanohype.dev/component" -}}
+        {{- if contains "=" . -}}
+          {{- $values = append $values $parts._1 -}}
+        {{- else -}}
+          {{- $all = true -}}
+        {{- end -}}
+      {{- end -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- if $all -}}
+true
+{{- else -}}
+variables.label.orValue("") in {{ uniq $values | toRawJson }}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether one of the globs `.globs` holds of the CEL string `.of`. */}}
+{{- define "fab-session-injector.guard.any" -}}
+{{- $alternatives := list -}}
+{{- range .globs -}}
+  {{- $alternatives = append $alternatives (include "fab-session-injector.agents.glob" (dict "of" $.of "glob" .)) -}}
+{{- end -}}
+{{- join " ||\n" $alternatives | default "false" -}}
+{{- end -}}
+
+{{/*
+Whether the service account `request.name` is an agent's, by its name alone. The
+first component that names it decides, as with pods; an exempt one lets it be.
+*/}}
+{{- define "fab-session-injector.guard.account" -}}
+{{- $config := .Values.config -}}
+{{- $rest := "false" -}}
+{{- range reverse $config.components -}}
+  {{- $globs := default list .serviceAccounts -}}
+  {{- if .fenced -}}
+    {{- $globs = concat $globs $config.fencedServiceAccounts | uniq -}}
+  {{- end -}}
+  {{- if $globs -}}
+    {{- $matches := include "fab-session-injector.guard.any" (dict "of" "request.name" "globs" $globs) -}}
+    {{- if eq (default "sidecar" .credentials) "exempt" -}}
+      {{- $rest = printf "!(\n%s\n) && (\n%s\n)" (indent 2 $matches) (indent 2 $rest) -}}
+    {{- else -}}
+      {{- $rest = printf "%s ||\n%s" $matches $rest -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- $rest -}}
+{{- end -}}
+
+{{/* The audiences that AWS turns into credentials, as a CEL list. */}}
+{{- define "fab-session-injector.guard.audiences" -}}
+{{- concat (list "sts.amazonaws.com" "pods.eks.amazonaws.com") (default list .Values.config.awsAudiences) | uniq | toRawJson -}}
+{{- end -}}
+
+{{/* The names of the volumes in `.` that project a token for such an audience. */}}
+{{- define "fab-session-injector.guard.aws-volumes" -}}
+object.spec.?volumes.orValue([])
+  .filter(v, v.?projected.?sources.orValue([])
+    .exists(s, s.?serviceAccountToken.?audience.orValue("") in {{ include "fab-session-injector.guard.audiences" . }}))
+  .map(v, v.name)
+{{- end -}}
+
+{{/* The tenant of the namespace, as the webhook reads it; "" where there is none. */}}
+{{- define "fab-session-injector.guard.tenant" -}}
+{{- with .Values.config.tenant -}}
+{{- range .labels -}}
+namespaceObject.metadata.?labels[?{{ toRawJson . }}].or(
+{{- end -}}
+optional.none()
+{{- range .labels -}})
+{{- end -}}
+.orValue(
+{{- with .namespacePrefix }}
+  request.namespace.startsWith({{ toRawJson . }}) ? request.namespace.substring({{ len . }}) : ""
+{{- else }}
+  ""
+{{- end }}
+)
+{{- end -}}
+{{- end -}}
+
+{{/*
+The variables of the sidecar whose value is known here, name to value, in CEL.
+What `config.sidecar.env` sets wins, as it does in the webhook.
+*/}}
+{{- define "fab-session-injector.guard.environment" -}}
+{{- $config := include "fab-session-injector.config" . | fromYaml -}}
+{{- $own := $config.sidecar.env -}}
+{{- $values := dict
+  "FAB_SESSION_TENANT" "variables.tenant"
+  "FAB_SESSION_DURATION" (toString (int $config.sidecar.durationSeconds) | toRawJson)
+  "FAB_SESSION_PORT" (toString (int $config.sidecar.port) | toRawJson)
+  "FAB_SESSION_START_GATE" (printf "%s[variables.component]" (include "fab-session-injector.guard.by-component" (dict "components" $config.components "key" "startGate" "default" "credentials")))
+  "FAB_SESSION_TOKEN_FILE" (toRawJson "/var/run/fab-session/token")
+  "AWS_STS_REGIONAL_ENDPOINTS" (toRawJson "regional")
+  "AWS_EC2_METADATA_DISABLED" (toRawJson "true")
+-}}
+{{- $source := $config.baseCredentials.source -}}
+{{- if eq $source "podIdentity" -}}
+  {{- $_ := set $values "AWS_CONTAINER_CREDENTIALS_FULL_URI" (toRawJson "http://169.254.170.23/v1/credentials") -}}
+  {{- $_ := set $values "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE" (toRawJson "/var/run/fab-session-base/token") -}}
+{{- else if eq $source "irsa" -}}
+  {{- $role := $config.baseCredentials.roleArn | replace "{cluster}" (default "" $config.cluster) -}}
+  {{- $_ := set $values "AWS_ROLE_ARN" (printf "%s.replace(\"{tenant}\", variables.tenant)" (toRawJson $role)) -}}
+  {{- $_ := set $values "AWS_WEB_IDENTITY_TOKEN_FILE" (toRawJson "/var/run/fab-session-base/token") -}}
+{{- end -}}
+{{- with include "fab-session-injector.guard.region" . -}}
+  {{- $_ := set $values "AWS_REGION" (toRawJson .) -}}
+  {{- $_ := set $values "AWS_DEFAULT_REGION" (toRawJson .) -}}
+{{- end -}}
+{{- range $name, $value := $own -}}
+  {{- $_ := set $values $name (toRawJson $value) -}}
+{{- end -}}
+{{- /* The base token does not go through a proxy that is meant for STS. */ -}}
+{{- $proxied := false -}}
+{{- range list "HTTP_PROXY" "HTTPS_PROXY" "ALL_PROXY" "http_proxy" "https_proxy" "all_proxy" -}}
+  {{- $proxied = or $proxied (hasKey $own .) -}}
+{{- end -}}
+{{- if and $proxied (eq $source "podIdentity") -}}
+  {{- range $name, $other := dict "NO_PROXY" "no_proxy" "no_proxy" "NO_PROXY" -}}
+    {{- $listed := default (get $own $other) (get $own $name) -}}
+    {{- $hosts := append (compact (list $listed)) "169.254.170.23" | join "," -}}
+    {{- $_ := set $values $name (toRawJson $hosts) -}}
+  {{- end -}}
+{{- end -}}
+{{- $entries := list -}}
+{{- range $name, $value := $values -}}
+  {{- $entries = append $entries (printf "%s: %s" (toRawJson $name) $value) -}}
+{{- end -}}
+{
+{{- range $index, $entry := $entries }}
+  {{ $entry }}{{ if lt (add1 $index) (len $entries) }},{{ end }}
+{{- end }}
+}
+{{- end -}}
+
+{{/* The region that sidecars are given, as far as the chart knows it. */}}
+{{- define "fab-session-injector.guard.region" -}}
+{{- default (default "" .Values.extraEnv.AWS_REGION) .Values.config.region -}}
+{{- end -}}
+
+{{/* What ARNs the webhook takes for a tenant's role, as a regular expression. */}}
+{{- define "fab-session-injector.guard.role" -}}
+{{- $allow := default dict .Values.config.roles.allow -}}
+{{- $prefixes := list -}}
+{{- range $allow.pathPrefixes -}}
+  {{- $prefixes = append $prefixes (regexQuoteMeta .) -}}
+{{- end -}}
+^arn:{{ with $allow.partitions }}({{ join "|" . }}){{ else }}aws[a-z-]*{{ end -}}
+:iam::{{ with $allow.accounts }}({{ join "|" . }}){{ else }}[0-9]{12}{{ end -}}
+:role{{ with $prefixes }}({{ join "|" . }}){{ else }}/{{ end }}[A-Za-z0-9_+=,.@/-]+$
+{{- end -}}
+
+{{/* Which namespaces the guard holds in: those in which the webhook injects. */}}
+{{- define "fab-session-injector.guard.binding" -}}
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata:
+  name: {{ .name }}
+  labels:
+    {{- include "fab-session-injector.labels" .root | nindent 4 }}
+spec:
+  policyName: {{ .name }}
+  validationActions: [Deny]
+  matchResources:
+    namespaceSelector:
+      matchExpressions:
+        - key: fab.nanohype.dev/session-injection
+          operator: In
+          values: [enabled]
+        - key: kubernetes.io/metadata.name
+          operator: NotIn
+          values:
+            {{- list "kube-system" .root.Release.Namespace | uniq | toYaml | nindent 12 }}
+{{- end -}}
