@@ -1,0 +1,1231 @@
+//! What the API server holds by itself: the chart's guard, on a real API server, beside the real
+//! webhook and after its configuration was deleted. Each refusal has its control: with the
+//! guard's bindings removed, the same request is let in.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "golden/case.rs"]
+mod case;
+#[path = "cluster/control_plane.rs"]
+#[allow(dead_code, reason = "not all of it is asked here")]
+mod control_plane;
+#[path = "cluster/foreign.rs"]
+mod foreign;
+#[path = "cluster/helm.rs"]
+mod helm;
+#[path = "cluster/moto.rs"]
+#[allow(dead_code, reason = "not all of it is asked here")]
+mod moto;
+#[path = "cluster/process.rs"]
+mod process;
+#[path = "cluster/world.rs"]
+#[allow(dead_code, reason = "not all of it is asked here")]
+mod world;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    path::Path,
+    process::Command,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use fab_session_injector::{
+    admission::{self, Decision, Gives, STATIC_CREDENTIALS},
+    config::Config,
+    directory::{Directory, Entry, Role, Source},
+    namespaces::{self, Namespace, Namespaces},
+};
+use serde_json::{Value, json};
+
+use case::Case;
+use control_plane::Outcome;
+use process::wait_until;
+use world::{SYSTEM, World, chart, role};
+
+/// The webhook and the guard, shared by the tests that do not disturb each other.
+static WORLD: LazyLock<World> = LazyLock::new(|| {
+    let world = World::start(&[], None);
+    world.publish("acme", &role("acme"));
+    guard(&world, &json!({}));
+    await_guard(&world);
+    world
+});
+
+#[test]
+fn what_the_guard_refuses_is_let_in_without_it() {
+    let world = World::start(&[], None);
+    world.publish("acme", &role("acme"));
+    guard(&world, &json!({}));
+    for (namespace, enforced) in [("tenants-held", "restricted"), ("tenants-loose", "privileged")] {
+        let labels = [("pod-security.kubernetes.io/enforce", enforced)];
+        world.namespace(namespace, "enabled", "acme", &labels);
+        world.service_account(namespace, "fab");
+    }
+    world.service_account("tenants-held", "tenant-runtime-x-a");
+    await_guard(&world);
+
+    // The webhook is gone: what it would have injected comes as its creator wrote it.
+    let delete = ["delete", "mutatingwebhookconfiguration", "fab-session-injector"];
+    assert!(world.cluster.kubectl(&delete).run().ok);
+    let agent = named(original("fenced-without-labels"), "tenants-held", "as-written");
+    wait_until("the webhook is not called any more", Duration::from_secs(20), || {
+        world.create(&agent, None).unwrap_err().contains("[guard-sidecar]").then_some(())
+    });
+
+    let attempts = attempts(&world);
+    let mut codes = BTreeSet::new();
+    for attempt in &attempts {
+        let outcome = attempt.run(&world);
+        assert!(!outcome.ok, "{}: let in", attempt.what);
+        for want in &attempt.wants {
+            assert!(
+                outcome.stderr.contains(want),
+                "{}:\n{}\nwant {want}",
+                attempt.what,
+                outcome.stderr
+            );
+        }
+        codes.insert(attempt.wants[0].clone());
+    }
+    let spelled = fs::read_to_string(chart().join("templates/guard.yaml")).unwrap();
+    let spelled: BTreeSet<String> = spelled
+        .split("[guard-")
+        .skip(1)
+        .map(|rest| format!("[guard-{}]", rest.split_once(']').unwrap().0))
+        .collect();
+    assert_eq!(codes, spelled, "each code has its attempts");
+
+    let bindings = ["delete", "validatingadmissionpolicybindings", "--all"];
+    assert!(world.cluster.kubectl(&bindings).run().ok);
+    wait_until("the guard holds no more", Duration::from_secs(20), || {
+        world.create(&agent, None).is_ok().then_some(())
+    });
+    for attempt in &attempts {
+        let outcome = wait_until(&attempt.what, Duration::from_secs(20), || {
+            Some(attempt.run(&world)).filter(|outcome| !outcome.stderr.contains("denied request"))
+        });
+        // There is no node to go on to.
+        let let_in = outcome.ok || outcome.stderr.contains("does not have a host assigned");
+        assert!(let_in, "{}: without a guard\n{}", attempt.what, outcome.stderr);
+    }
+}
+
+/// A request of kubectl's, and what is said where it is refused: its code, and what it names.
+struct Attempt {
+    what: String,
+    wants: Vec<String>,
+    arguments: Vec<String>,
+    stdin: String,
+}
+
+impl Attempt {
+    fn new(what: &str, wants: &[&str], arguments: &[&str], stdin: String) -> Self {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        Self { what: what.to_owned(), wants: owned(wants), arguments: owned(arguments), stdin }
+    }
+
+    fn run(&self, world: &World) -> Outcome {
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        world.cluster.kubectl(&arguments).stdin(&self.stdin).run()
+    }
+}
+
+fn attempts(world: &World) -> Vec<Attempt> {
+    let mut attempts = creations();
+    attempts.extend(updates(world));
+    attempts.extend(ways_in(world));
+    attempts.extend(tokens());
+    attempts
+}
+
+/// A pod that the webhook could have made, and one thing of it changed.
+type Change = fn(&mut Value);
+
+fn creations() -> Vec<Attempt> {
+    let fields: [(&str, &str, Change); 24] = [
+        ("tenants-held", "restartPolicy, startupProbe", |pod| {
+            for field in ["restartPolicy", "startupProbe"] {
+                sidecar(pod).as_object_mut().unwrap().shift_remove(field);
+            }
+        }),
+        ("tenants-held", "args", |pod| sidecar(pod)["args"] = json!(["sidecar", "--help"])),
+        ("tenants-held", "command", |pod| sidecar(pod)["command"] = json!(["/bin/sh"])),
+        ("tenants-held", "workingDir", |pod| sidecar(pod)["workingDir"] = "/tmp".into()),
+        ("tenants-held", "lifecycle", |pod| {
+            sidecar(pod)["lifecycle"] = json!({"postStart": {"exec": {"command": ["/x"]}}});
+        }),
+        ("tenants-held", "livenessProbe", |pod| {
+            sidecar(pod)["livenessProbe"] = json!({"exec": {"command": ["/x"]}});
+        }),
+        ("tenants-held", "readinessProbe", |pod| {
+            sidecar(pod)["readinessProbe"] = json!({"tcpSocket": {"port": 7413}});
+        }),
+        ("tenants-held", "startupProbe", |pod| {
+            sidecar(pod)["startupProbe"]["exec"]["command"] = json!(["/x"]);
+        }),
+        ("tenants-held", "ports", |pod| sidecar(pod)["ports"] = json!([{"containerPort": 80}])),
+        ("tenants-held", "envFrom", |pod| {
+            sidecar(pod)["envFrom"] = json!([{"configMapRef": {"name": "own"}}]);
+        }),
+        ("tenants-held", "stdin, tty", |pod| {
+            sidecar(pod)["stdin"] = true.into();
+            sidecar(pod)["tty"] = true.into();
+        }),
+        ("tenants-held", "terminationMessagePath", |pod| {
+            sidecar(pod)["terminationMessagePath"] = "/var/run/fab-session-base/token".into();
+        }),
+        ("tenants-held", "terminationMessagePolicy", |pod| {
+            sidecar(pod)["terminationMessagePolicy"] = "FallbackToLogsOnError".into();
+        }),
+        ("tenants-held", "resources.requests, resources.limits", |pod| {
+            sidecar(pod)["resources"]["limits"]["example.com/device"] = 1.into();
+        }),
+        ("tenants-held", "securityContext.runAsUser", |pod| {
+            sidecar(pod)["securityContext"]["runAsUser"] = 1000.into();
+        }),
+        ("tenants-held", "securityContext.runAsGroup", |pod| {
+            sidecar(pod)["securityContext"]["runAsGroup"] = 1000.into();
+        }),
+        ("tenants-held", "securityContext.readOnlyRootFilesystem", |pod| {
+            sidecar(pod)["securityContext"]["readOnlyRootFilesystem"] = false.into();
+        }),
+        ("tenants-held", "securityContext.seccompProfile", |pod| {
+            sidecar(pod)["securityContext"]["seccompProfile"] =
+                json!({"type": "Localhost", "localhostProfile": "own.json"});
+        }),
+        ("tenants-loose", "securityContext.runAsNonRoot", |pod| {
+            sidecar(pod)["securityContext"]["runAsNonRoot"] = false.into();
+        }),
+        (
+            "tenants-loose",
+            "securityContext.allowPrivilegeEscalation, securityContext.privileged",
+            |pod| {
+                sidecar(pod)["securityContext"]["allowPrivilegeEscalation"] = true.into();
+                sidecar(pod)["securityContext"]["privileged"] = true.into();
+            },
+        ),
+        ("tenants-loose", "securityContext.capabilities.drop", |pod| {
+            sidecar(pod)["securityContext"]["capabilities"] = json!({"drop": ["NET_RAW"]});
+        }),
+        ("tenants-loose", "securityContext.capabilities.add", |pod| {
+            sidecar(pod)["securityContext"]["capabilities"]["add"] = json!(["SYS_PTRACE"]);
+        }),
+        ("tenants-held", "volumeMounts", |pod| {
+            add_volume(pod, json!({"name": "own", "emptyDir": {}}));
+            push(&mut sidecar(pod)["volumeMounts"], json!({"name": "own", "mountPath": "/own"}));
+        }),
+        ("tenants-held", "volumeMounts", |pod| {
+            // The API server puts a token of its own where ours kept it away.
+            sidecar(pod)["volumeMounts"].as_array_mut().unwrap().pop();
+        }),
+    ];
+    let variables: [(&str, Change); 16] = [
+        ("FAB_SESSION_TENANT, FAB_SESSION_IDENTITY", |pod| {
+            set(sidecar(pod), "FAB_SESSION_TENANT", "other");
+            set(sidecar(pod), "FAB_SESSION_IDENTITY", "agent.other.$(FAB_SESSION_ID)");
+        }),
+        ("FAB_SESSION_ID", |pod| set(sidecar(pod), "FAB_SESSION_ID", "own-name")),
+        ("FAB_SESSION_ID", |pod| {
+            let name = json!({"fieldRef": {"fieldPath": "metadata.name"}});
+            variable_mut(sidecar(pod), "FAB_SESSION_ID")["valueFrom"] = name;
+        }),
+        ("FAB_SESSION_IDENTITY", |pod| set(sidecar(pod), "FAB_SESSION_IDENTITY", "agent.acme.own")),
+        ("FAB_SESSION_ROLE_ARN", |pod| {
+            set(sidecar(pod), "FAB_SESSION_ROLE_ARN", "arn:aws:iam::1:role/$(FAB_SESSION_ID)");
+        }),
+        ("FAB_SESSION_DURATION", |pod| set(sidecar(pod), "FAB_SESSION_DURATION", "43200")),
+        ("FAB_SESSION_START_GATE", |pod| {
+            set(sidecar(pod), "FAB_SESSION_START_GATE", "listening");
+        }),
+        ("FAB_SESSION_TOKEN_FILE", |pod| set(sidecar(pod), "FAB_SESSION_TOKEN_FILE", "/own")),
+        ("FAB_SESSION_PORT", |pod| {
+            let name = json!({"fieldRef": {"fieldPath": "metadata.name"}});
+            *variable_mut(sidecar(pod), "FAB_SESSION_PORT") =
+                json!({"name": "FAB_SESSION_PORT", "valueFrom": name});
+        }),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", |pod| {
+            set(sidecar(pod), "AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:80/own");
+        }),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", |pod| {
+            set(sidecar(pod), "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/own");
+        }),
+        ("AWS_REGION", |pod| set(sidecar(pod), "AWS_REGION", "us-east-1")),
+        ("AWS_ENDPOINT_URL_STS", |pod| {
+            set(sidecar(pod), "AWS_ENDPOINT_URL_STS", "http://127.0.0.1:80");
+        }),
+        ("AWS_ACCESS_KEY_ID", |pod| set(sidecar(pod), "AWS_ACCESS_KEY_ID", "AKIA")),
+        ("FAB_SESSION_TENANT", |pod| {
+            sidecar(pod)["env"]
+                .as_array_mut()
+                .unwrap()
+                .retain(|entry| entry["name"] != "FAB_SESSION_TENANT");
+        }),
+        // The last of a name counts.
+        ("FAB_SESSION_ROLE_ARN", |pod| {
+            let again = json!({"name": "FAB_SESSION_ROLE_ARN", "value": "own"});
+            push(&mut sidecar(pod)["env"], again);
+        }),
+    ];
+    let others: [(&str, &str, &str, Change); 33] = [
+        ("fenced-without-labels", "[guard-sidecar]", "component runtime", |pod| {
+            pod["spec"].as_object_mut().unwrap().shift_remove("initContainers");
+        }),
+        ("dispatcher", "[guard-sidecar]", "component dispatcher", |pod| {
+            let mut moved = pod["spec"]["initContainers"][0].take();
+            pod["spec"].as_object_mut().unwrap().shift_remove("initContainers");
+            moved.as_object_mut().unwrap().shift_remove("restartPolicy");
+            push(&mut pod["spec"]["containers"], moved);
+        }),
+        ("fenced-without-labels", "[guard-image]", "evil:1", |pod| {
+            sidecar(pod)["image"] = "evil:1".into();
+        }),
+        ("fenced-without-labels", "[guard-sidecar-place]", "\"first\"", |pod| {
+            let mut first = agent(pod).clone();
+            first["name"] = "first".into();
+            pod["spec"]["initContainers"].as_array_mut().unwrap().insert(0, first);
+        }),
+        ("fenced-without-labels", "[guard-volume]", "fab-session-token", |pod| {
+            volume_mut(pod, "fab-session-token")["emptyDir"] = json!({});
+        }),
+        ("fenced-without-labels", "[guard-volume]", "fab-session-empty", |pod| {
+            volume_mut(pod, "fab-session-empty")["emptyDir"]["sizeLimit"] = "1Gi".into();
+        }),
+        ("fenced-without-labels", "[guard-volume]", "fab-session-empty", |pod| {
+            let token = json!({"sources": [{"serviceAccountToken": {"path": "token"}}]});
+            *volume_mut(pod, "fab-session-empty") =
+                json!({"name": "fab-session-empty", "projected": token});
+        }),
+        ("fenced-without-labels", "[guard-volume]", "fab-session-base", |pod| {
+            let sources = &mut volume_mut(pod, "fab-session-base")["projected"]["sources"];
+            sources[0]["serviceAccountToken"]["audience"] = "sts.amazonaws.com".into();
+        }),
+        ("fenced-without-labels", "[guard-volume]", "fab-session-base", |pod| {
+            let own = json!({"serviceAccountToken": {"path": "own"}});
+            push(&mut volume_mut(pod, "fab-session-base")["projected"]["sources"], own);
+        }),
+        ("fenced-without-labels", "[guard-mount]", "\"agent\"", |pod| {
+            mount(pod, "agent", json!({"name": "fab-session-base", "mountPath": "/base"}));
+        }),
+        ("fenced-without-labels", "[guard-mount]", "\"agent\"", |pod| {
+            mount(pod, "agent", json!({"name": "fab-session-empty", "mountPath": "/empty"}));
+        }),
+        ("several-containers", "[guard-mount]", "\"clone\"", |pod| {
+            mount(pod, "clone", json!({"name": "fab-session-base", "mountPath": "/base"}));
+        }),
+        ("several-containers", "[guard-mount]", "\"linkerd-proxy\"", |pod| {
+            let own = json!({"name": "fab-session-token", "mountPath": "/var/run/fab-session", "readOnly": true});
+            mount(pod, "linkerd-proxy", own);
+        }),
+        ("fenced-without-labels", "[guard-mount]", "\"agent\"", |pod| {
+            agent(pod)["volumeMounts"][0]["readOnly"] = false.into();
+        }),
+        ("fenced-without-labels", "[guard-mount]", "\"agent\"", |pod| {
+            agent(pod)["volumeMounts"][0]["mountPath"] = "/elsewhere".into();
+        }),
+        ("fenced-without-labels", "[guard-mount]", "\"agent\"", |pod| {
+            agent(pod)["volumeMounts"][0]["subPath"] = "token".into();
+        }),
+        ("fenced-without-labels", "[guard-aws-token]", "mounts the volume own", |pod| {
+            add_volume(pod, aws_volume("own", "sts.amazonaws.com"));
+            mount(pod, "agent", json!({"name": "own", "mountPath": "/own"}));
+        }),
+        ("several-containers", "[guard-aws-token]", "\"cache\"", |pod| {
+            add_volume(pod, aws_volume("own", "pods.eks.amazonaws.com"));
+            mount(pod, "cache", json!({"name": "own", "mountPath": "/own"}));
+        }),
+        ("fleet", "[guard-aws-token]", "\"agent\"", |pod| {
+            add_volume(pod, aws_volume("eks-pod-identity-token", "pods.eks.amazonaws.com"));
+            mount(pod, "agent", json!({"name": "eks-pod-identity-token", "mountPath": "/eks"}));
+        }),
+        ("fenced-without-labels", "[guard-base-credentials]", "AWS_ROLE_ARN", |pod| {
+            set(agent(pod), "AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/own");
+        }),
+        ("fenced-without-labels", "[guard-base-credentials]", "FULL_URI", |pod| {
+            set(agent(pod), "AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1");
+        }),
+        ("several-containers", "[guard-base-credentials]", "\"clone\" sets AWS_WEB_", |pod| {
+            set(container(pod, "clone"), "AWS_WEB_IDENTITY_TOKEN_FILE", "/own");
+        }),
+        ("fleet", "[guard-base-credentials]", "FULL_URI", |pod| {
+            let uri = "http://127.0.0.1:7413/v1/credentials";
+            set(agent(pod), "AWS_CONTAINER_CREDENTIALS_FULL_URI", uri);
+        }),
+        ("fleet", "[guard-static-credentials]", "AWS_PROFILE", |pod| {
+            set(agent(pod), "AWS_PROFILE", "own");
+        }),
+        ("several-containers", "[guard-static-credentials]", "\"clone\"", |pod| {
+            set(container(pod, "clone"), "AWS_BEARER_TOKEN_BEDROCK", "own");
+        }),
+        ("fenced-without-labels", "[guard-fab-operator]", "\"agent\"", |pod| {
+            set(agent(pod), "FAB_OPERATOR", "1");
+        }),
+        ("fenced-without-labels", "[guard-host-namespace]", "shareProcessNamespace", |pod| {
+            pod["spec"]["shareProcessNamespace"] = true.into();
+        }),
+        ("fleet", "[guard-host-namespace]", "shareProcessNamespace", |pod| {
+            pod["spec"]["shareProcessNamespace"] = true.into();
+        }),
+        ("fleet", "[guard-reserved-name]", "component fleet", |pod| {
+            add_volume(pod, json!({"name": "fab-session-token", "emptyDir": {}}));
+        }),
+        ("no-agent", "[guard-reserved-name]", "a pod that is no agent", |pod| {
+            agent(pod)["name"] = "fab-session-credentials".into();
+        }),
+        ("no-agent", "[guard-reserved-name]", "fab-session-base", |pod| {
+            add_volume(pod, aws_volume("fab-session-base", "pods.eks.amazonaws.com"));
+        }),
+        ("no-agent", "[guard-component]", "=runtimes", |pod| {
+            pod["metadata"]["labels"]["fab.nanohype.dev/component"] = "runtimes".into();
+        }),
+        // Its creator is no listed one, who alone may name a session.
+        (
+            "agentsandbox-session",
+            "[guard-sidecar-env]",
+            "FAB_SESSION_ID, FAB_SESSION_IDENTITY",
+            |_| {},
+        ),
+    ];
+    let mut attempts = Vec::new();
+    let mut attempt =
+        |golden: &str, namespace: &str, code: &str, names: &str, change: &dyn Fn(&mut Value)| {
+            let name = format!("a-{}", attempts.len());
+            let mut pod = named(injected(golden), namespace, &name);
+            change(&mut pod);
+            let what = format!("{name}, {golden} with {names}");
+            let create = ["create", "--filename=-"];
+            attempts.push(Attempt::new(&what, &[code, names], &create, pod.to_string()));
+        };
+    let golden = "fenced-without-labels";
+    for (namespace, field, change) in fields {
+        attempt(golden, namespace, "[guard-sidecar-fields]", &format!("by {field} ["), &change);
+    }
+    for (names, change) in variables {
+        attempt(golden, "tenants-held", "[guard-sidecar-env]", &format!("by {names} ["), &change);
+    }
+    for (golden, code, names, change) in others {
+        attempt(golden, "tenants-held", code, names, &change);
+    }
+    for name in STATIC_CREDENTIALS {
+        let change = |pod: &mut Value| set(agent(pod), name, "own");
+        attempt(
+            golden,
+            "tenants-held",
+            "[guard-static-credentials]",
+            &format!("sets {name},"),
+            &change,
+        );
+    }
+    for golden in [golden, "fleet"] {
+        attempt(golden, "tenants-loose", "[guard-pod-security]", "enforce=restricted", &|_| {});
+    }
+    attempts
+}
+
+/// Changes of pods that run, each of a pod of its own.
+fn updates(world: &World) -> Vec<Attempt> {
+    let mut attempts = Vec::new();
+    let image = running(world, "fenced-without-labels", "runs-image");
+    attempts.push(Attempt::new(
+        "another image for the sidecar that runs",
+        &["[guard-image-update]", "fab-session-credentials"],
+        &["set", "image", &image, "fab-session-credentials=evil:1", IN_HELD],
+        String::new(),
+    ));
+    let annotated = running(world, "fenced-without-labels", "runs-annotated");
+    for key in ["session-id", "source-identity", "session-role-arn", "component"] {
+        let key = format!("fab.nanohype.dev/{key}");
+        for change in [format!("{key}=own"), format!("{key}-")] {
+            attempts.push(Attempt::new(
+                &format!("annotate {change}"),
+                &["[guard-annotation]", &key],
+                &["annotate", "--overwrite", &annotated, &change, IN_HELD],
+                String::new(),
+            ));
+        }
+    }
+    attempts
+}
+
+/// Ephemeral containers, exec and attach.
+fn ways_in(world: &World) -> Vec<Attempt> {
+    let token =
+        json!({"name": "fab-session-token", "mountPath": "/var/run/fab-session", "readOnly": true});
+    let mut as_the_sidecar = restricted();
+    as_the_sidecar["runAsUser"] = 64017.into();
+    let debuggers = [
+        (
+            "fenced-without-labels",
+            "[guard-ephemeral-target]",
+            json!({"targetContainerName": "fab-session-credentials"}),
+        ),
+        (
+            "fenced-without-labels",
+            "[guard-ephemeral-user]",
+            json!({"securityContext": as_the_sidecar}),
+        ),
+        ("fenced-without-labels", "[guard-ephemeral-mount]", json!({"volumeMounts": [token]})),
+        (
+            "fenced-without-labels",
+            "[guard-ephemeral-mount]",
+            json!({"volumeMounts": [{"name": "fab-session-base", "mountPath": "/base"}]}),
+        ),
+        (
+            "fenced-without-labels",
+            "[guard-ephemeral-mount]",
+            json!({"volumeMounts": [{"name": "fab-session-empty", "mountPath": "/empty"}]}),
+        ),
+        // What EKS's webhook left on the pod and nobody mounts.
+        (
+            "fleet",
+            "[guard-ephemeral-mount]",
+            json!({"volumeMounts": [{"name": "eks-pod-identity-token", "mountPath": "/eks"}]}),
+        ),
+    ];
+    let mut attempts = Vec::new();
+    for (row, (golden, code, own)) in debuggers.into_iter().enumerate() {
+        let name = format!("debugged-{row}");
+        let mut pod = named(injected(golden), "tenants-held", &name);
+        add_volume(&mut pod, aws_volume("eks-pod-identity-token", "pods.eks.amazonaws.com"));
+        let created = world.create(&pod, None).unwrap_or_else(|said| panic!("{name}: {said}"));
+        attempts.push(debug(&created.pod, code, &own));
+    }
+    let mut same_user = named(injected("fenced-without-labels"), "tenants-held", "debugged-user");
+    same_user["spec"]["securityContext"]["runAsUser"] = 64017.into();
+    let created = world.create(&same_user, None).unwrap();
+    attempts.push(debug(&created.pod, "[guard-ephemeral-user]", &json!({})));
+
+    running(world, "fenced-without-labels", "entered");
+    for connection in ["exec", "attach"] {
+        attempts.push(Attempt::new(
+            connection,
+            &["[guard-exec]", "pod entered"],
+            &["create", "--raw", &format!("/api/v1/namespaces/tenants-held/pods/entered/{connection}?container=fab-session-credentials&command=id&stdout=true"), "--filename=-"],
+            "{}".to_owned(),
+        ));
+    }
+    attempts.push(Attempt::new(
+        "kubectl exec",
+        &["[guard-exec]", "pod entered"],
+        &["exec", "entered", IN_HELD, "--container=fab-session-credentials", "--", "id"],
+        String::new(),
+    ));
+    attempts
+}
+
+fn tokens() -> Vec<Attempt> {
+    let mut attempts = Vec::new();
+    for account in ["tenant-runtime", "tenant-runtime-x-a", "fab"] {
+        for audience in ["sts.amazonaws.com", "pods.eks.amazonaws.com"] {
+            let audience = format!("--audience={audience}");
+            attempts.push(Attempt::new(
+                &format!("a token of {account}, {audience}"),
+                &["[guard-token]", account],
+                &["create", "token", account, "--audience=other", &audience, IN_HELD],
+                String::new(),
+            ));
+        }
+    }
+    attempts
+}
+
+/// A new ephemeral container on the pod as it is.
+fn debug(pod: &Value, code: &str, own: &Value) -> Attempt {
+    let mut pod = pod.clone();
+    let mut debugger =
+        json!({"name": "debugger", "image": "debugger:1", "securityContext": restricted()});
+    for (key, value) in own.as_object().unwrap() {
+        debugger[key] = value.clone();
+    }
+    pod["spec"]["ephemeralContainers"] = json!([debugger]);
+    let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+    let namespace = pod["metadata"]["namespace"].as_str().unwrap();
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/ephemeralcontainers");
+    Attempt::new(
+        &format!("{name}: {own}"),
+        &[code, "\"debugger\""],
+        &["replace", "--raw", &path, "--filename=-"],
+        pod.to_string(),
+    )
+}
+
+#[test]
+fn each_golden_is_held_without_the_webhook() {
+    let world = World::without_configuration(&[], None);
+    guard(&world, &json!({}));
+    await_guard(&world);
+    let (injected, refused) = goldens_are_held(&world, |case| case.config.is_none());
+    assert!(injected > 20 && refused > 50, "{injected} let in, {refused} refused");
+    agrees_with_the_webhook(&world, &Config::default());
+
+    // The last of as many containers as the webhook takes is still looked at.
+    world.namespace("tenants-acme", "enabled", "acme", &[]);
+    let mut many = named(offline(&many_containers(), None), "tenants-acme", "many");
+    world.create(&many, None).unwrap();
+    many["metadata"]["name"] = "one-too-many".into();
+    let last = container(&mut many, "agent-255");
+    set(last, "AWS_SESSION_TOKEN", "own");
+    let said = world.create(&many, None).unwrap_err();
+    assert!(said.contains("\"agent-255\" sets AWS_SESSION_TOKEN"), "{said}");
+
+    // Another config, in which some pods keep base credentials.
+    let text = fs::read_to_string(case::directory().join("custom.config.yaml")).unwrap();
+    let config: Value = serde_saphyr::from_str(&text).unwrap();
+    guard(&world, &json!({"config": config}));
+    let unexempted = named(original("exempt"), "tenants-custom", "a");
+    world.namespace("tenants-custom", "enabled", "acme", &[]);
+    for account in ["exempted", "legacy"] {
+        world.service_account("tenants-custom", account);
+    }
+    let legacy = |change: Change| {
+        let mut pod = named(original("env-only"), "tenants-custom", "legacy");
+        change(&mut pod);
+        world.create(&pod, None)
+    };
+    let variable: Change = |pod| set(agent(pod), "AWS_PROFILE", "own");
+    wait_until("the guard knows the other config", Duration::from_secs(20), || {
+        legacy(variable).err()?.contains("[guard-static-credentials]").then_some(())
+    });
+    legacy(|pod| set(agent(pod), "FAB_OPERATOR", "1")).unwrap_err();
+    legacy(|_| {}).unwrap();
+    let mut exempt = unexempted;
+    set(agent(&mut exempt), "AWS_PROFILE", "own");
+    add_volume(&mut exempt, aws_volume("fab-session-base", "sts.amazonaws.com"));
+    world.create(&exempt, None).unwrap();
+    token(&world, "tenants-custom", "exempted", &[]).unwrap();
+    assert!(token(&world, "tenants-custom", "legacy", &[]).unwrap_err().contains("[guard-token]"));
+
+    let (injected, refused) = goldens_are_held(&world, |case| case.config.is_some());
+    assert!(injected >= 4 && refused >= 4, "{injected} let in, {refused} refused");
+    agrees_with_the_webhook(&world, &Config::parse(&text).unwrap());
+}
+
+/// The injected half of each golden is let in as it stands there, and the other half is not, if a
+/// sidecar or a refusal stands in the first.
+fn goldens_are_held(world: &World, belongs: impl Fn(&Case) -> bool) -> (usize, usize) {
+    let cases: Vec<Case> = Case::all().into_iter().filter(belongs).collect();
+    make_homes(world, &cases, "held");
+    let (mut let_in, mut refused) = (0, 0);
+    for case in &cases {
+        let home = home(case, "held");
+        let as_written = world
+            .create(&named(original(&case.name), &home, "as-written"), case.creator.as_deref());
+        if case.path("refused.txt").exists() {
+            match as_written {
+                // There is nothing to inject, and the token that nobody mounts is harmless.
+                Ok(_) => assert_eq!(case.name, "refuse-token-volume-fleet"),
+                Err(said) => assert!(is_expected(&said), "{}: {said}", case.name),
+            }
+            refused += 1;
+            continue;
+        }
+        let pod = named(injected(&case.name), &home, "injected");
+        let is_agent = pod["spec"]["initContainers"]
+            .as_array()
+            .is_some_and(|init| init.iter().any(|container| container["name"] == SIDECAR));
+        world
+            .create(&pod, case.creator.as_deref())
+            .unwrap_or_else(|said| panic!("{}, injected: {said}", case.name));
+        let_in += 1;
+        if is_agent {
+            let said = as_written.err().unwrap_or_else(|| panic!("{}: let in", case.name));
+            assert!(is_expected(&said), "{}: {said}", case.name);
+            refused += 1;
+        }
+    }
+    (let_in, refused)
+}
+
+/// By the guard, or by the API server itself where the golden alone is no whole pod: the volume
+/// of a mount is missing, or its namespace and Pod Security Standard forbid it.
+fn is_expected(said: &str) -> bool {
+    ["[guard-", "volumeMounts[", "violates PodSecurity", "windows pod"]
+        .iter()
+        .any(|want| said.contains(want))
+}
+
+/// The same pods, as their creators wrote them, to the guard and to our own decision.
+fn agrees_with_the_webhook(world: &World, config: &Config) {
+    const NAMESPACE: &str = "tenants-matched";
+    let accounts = [
+        "default",
+        "tenant-runtime",
+        "fab",
+        "tenant-runtime-x-a",
+        "tenant-runtimes",
+        "exempted",
+        "legacy",
+    ];
+    let exists = ["get", "namespace", NAMESPACE];
+    if !world.cluster.kubectl(&exists).run().ok {
+        world.namespace(NAMESPACE, "enabled", "acme", &[]);
+        for account in &accounts[2..] {
+            world.service_account(NAMESPACE, account);
+        }
+    }
+    let labels = [
+        json!({}),
+        json!({"fab.nanohype.dev/component": "dispatcher"}),
+        json!({"fab.nanohype.dev/component": "runtime"}),
+        json!({"fab.nanohype.dev/component": "reviewer"}),
+        json!({"fab.nanohype.dev/component": "reviewer", "team": "b"}),
+        json!({"fab.nanohype.dev/component": ""}),
+        json!({"agents.nanohype.dev/agent": ""}),
+        json!({"agents.nanohype.dev/agentsandbox": "a"}),
+        json!({"agents.x-k8s.io/sandbox-name-hash": "a"}),
+        json!({"team": "a"}),
+        json!({"team": "a", "tier": "agents"}),
+        json!({"app.kubernetes.io/component": "agent-sandbox"}),
+        json!({"app.kubernetes.io/component": "agent-sandbox", "agents.nanohype.dev/agent": "a"}),
+    ];
+    let label = |key: &str| match key {
+        namespaces::OPT_IN_LABEL => Some("enabled"),
+        "agents.nanohype.dev/platform" => Some("acme"),
+        "pod-security.kubernetes.io/enforce" => Some("restricted"),
+        _ => None,
+    };
+    let snapshot = Namespaces::default().with(Namespace::read(NAMESPACE, label, &config.tenant));
+    let known = Role::Known(role("acme").parse().unwrap());
+    let entry = Entry { role: Arc::new(known), believed: true, learnt: None };
+    let entries = HashMap::from([("acme".parse().unwrap(), entry)]);
+    let directory = Directory::new(Source::Nowhere, entries);
+    let (mut refused, mut let_in) = (0, 0);
+    for creator in ["admin", "system:serviceaccount:batch:runner"] {
+        let mut pods = Vec::new();
+        for (row, labels) in labels.iter().enumerate() {
+            for account in accounts {
+                let mut pod = named(
+                    original("fenced-without-labels"),
+                    NAMESPACE,
+                    &format!("pod-{row}-{account}"),
+                );
+                pod["metadata"]["labels"] = labels.clone();
+                pod["spec"]["serviceAccountName"] = account.into();
+                pods.push(pod);
+            }
+        }
+        world.allow(creator);
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": pods});
+        let create = ["create", "--dry-run=server", "--filename=-", "--as", creator];
+        let said = world.cluster.kubectl(&create).stdin(&list.to_string()).run().stderr;
+        for pod in pods {
+            let name = pod["metadata"]["name"].as_str().unwrap();
+            let line =
+                said.lines().find(|line| line.contains(&format!("pods \"{name}\" is forbidden")));
+            let (decision, _, _) =
+                admission::decide(&pod, creator, NAMESPACE, &snapshot, &directory, config);
+            let want = match &decision {
+                Decision::Inject(injection) => match injection.gives {
+                    Gives::Sidecar(_) => {
+                        Some(format!("component {} and has no init container", injection.component))
+                    }
+                    Gives::Env(_) | Gives::Keep(_) | Gives::Nothing => None,
+                },
+                Decision::Pass => None,
+                Decision::Refuse(_) => Some("[guard-component]".to_owned()),
+            };
+            match (line, &want) {
+                (None, None) => let_in += 1,
+                (Some(line), Some(want)) if line.contains(want.as_str()) => refused += 1,
+                _ => panic!("{name} by {creator}: {line:?}, and the webhook says {decision:?}"),
+            }
+        }
+    }
+    assert!(refused > 30 && let_in > 30, "{refused} refused, {let_in} let in");
+}
+
+#[test]
+fn the_guard_follows_the_config_and_an_upgrade() {
+    let world = World::without_configuration(&[], None);
+    guard(&world, &json!({}));
+    await_guard(&world);
+    world.namespace("tenants-acme", "enabled", "acme", &[]);
+    world.namespace("tenants-kept", "enabled", "acme", &[("fab.nanohype.dev/operator", "keep")]);
+    let as_written = named(original("fenced-without-labels"), "tenants-acme", "as-written");
+    let configs = [
+        json!({}),
+        json!({"baseCredentials": {"source": "irsa", "roleArn": "arn:aws:iam::111122223333:role/{cluster}-{tenant}"}}),
+        json!({"baseCredentials": {"source": "environment"}, "sidecar": {"env": {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}}}),
+        json!({"sidecar": {"port": 8000, "uid": 2000, "durationSeconds": 900, "env": {"https_proxy": "http://proxy.example:3128", "no_proxy": ".example", "AWS_REGION": "eu-north-1", "SSL_CERT_FILE": ""}}}),
+        json!({"sidecar": {"env": {"HTTPS_PROXY": "http://proxy.example:3128"}}, "baseCredentials": {"source": "irsa", "roleArn": "arn:aws:iam::111122223333:role/r"}}),
+        json!({"tenant": {"labels": [], "namespacePrefix": "tenants-"}, "podSecurity": "baseline", "proxyContainers": []}),
+        json!({"roles": {"allow": {"partitions": ["aws"], "pathPrefixes": ["/x/", "/eks-agent-platform/"]}}}),
+    ];
+    let directory = process::own_directory();
+    for (row, config) in configs.into_iter().enumerate() {
+        guard(&world, &json!({"config": config}));
+        let mut whole = config.clone();
+        whole["cluster"] = "prod".into();
+        let file = directory.path().join("config.yaml");
+        fs::write(&file, whole.to_string()).unwrap();
+        let pod = offline(&as_written, Some(&file));
+        wait_until(&format!("what config {row} makes is let in"), Duration::from_secs(20), || {
+            world.create(&named(pod.clone(), "tenants-acme", &format!("a-{row}")), None).ok()
+        });
+        let said = world.create(&as_written, None).unwrap_err();
+        assert!(said.contains("[guard-sidecar]"), "{row}: {said}");
+    }
+
+    // An old client, where its namespace keeps it, goes on with base credentials.
+    let mut kept = named(original("fenced-without-labels"), "tenants-kept", "kept");
+    assert!(world.create(&kept, None).unwrap_err().contains("[guard-sidecar]"));
+    set(agent(&mut kept), "FAB_OPERATOR", "1");
+    world.create(&kept, None).unwrap();
+
+    // An upgrade: the webhook's old replicas still write the image before.
+    let before = named(injected("fenced-without-labels"), "tenants-acme", "before");
+    let image = before["spec"]["initContainers"][0]["image"].clone();
+    let next = json!({"sidecar": {"image": "registry.example/injector:2"}});
+    guard(&world, &json!({"config": next, "guard": {"previousImages": [image]}}));
+    let mut after = before.clone();
+    after["metadata"]["name"] = "after".into();
+    sidecar(&mut after)["image"] = "registry.example/injector:2".into();
+    wait_until("the next image is let in", Duration::from_secs(20), || {
+        world.create(&after, None).ok()
+    });
+    world.create(&before, None).unwrap();
+    let mut unknown = after.clone();
+    sidecar(&mut unknown)["image"] = "registry.example/injector:3".into();
+    assert!(world.create(&unknown, None).unwrap_err().contains("[guard-image]"));
+
+    // It is over. Pods of the image before stay, and may be changed otherwise.
+    guard(&world, &json!({"config": next, "guard": {"tokenCreators": ["vcluster-*"]}}));
+    let mut late = before;
+    late["metadata"]["name"] = "late".into();
+    wait_until("the image before is refused", Duration::from_secs(20), || {
+        let mut dry = world.cluster.kubectl(&["create", "--dry-run=server", "--filename=-"]);
+        dry = dry.stdin(&late.to_string());
+        dry.run().stderr.contains("[guard-image]").then_some(())
+    });
+    let label = ["label", "pod", "before", "own=label", "--namespace=tenants-acme"];
+    assert!(world.cluster.kubectl(&label).run().ok);
+
+    // Tokens go to whoever is listed, and to kubelets.
+    let said = token(&world, "tenants-acme", "tenant-runtime", &["--as", "somebody"]).unwrap_err();
+    assert!(said.contains("[guard-token]"), "{said}");
+    token(&world, "tenants-acme", "tenant-runtime", &["--as", "vcluster-a"]).unwrap();
+    let kubelet = ["--as", "system:node:a", "--as-group", "system:nodes"];
+    token(&world, "tenants-acme", "tenant-runtime", &kubelet).unwrap();
+}
+
+#[test]
+fn what_the_webhook_makes_is_let_in() {
+    let cases: Vec<Case> = Case::all()
+        .into_iter()
+        .filter(|case| case.config.is_none() && case.path("injected.yaml").exists())
+        // It is no whole pod before another webhook adds its volumes.
+        .filter(|case| case.name != "attack-later-volume" && case.name != "not-opted-in")
+        .collect();
+    WORLD.publish("aaaaaaaaaaaaaaaaaaaaaa", &role("long"));
+    make_homes(&WORLD, &cases, "made");
+    for case in &cases {
+        let pod = named(original(&case.name), &home(case, "made"), "a");
+        WORLD
+            .create(&pod, case.creator.as_deref())
+            .unwrap_or_else(|said| panic!("{}: {said}", case.name));
+    }
+    assert!(cases.len() > 20, "{}", cases.len());
+
+    // As many containers as the webhook takes.
+    WORLD.namespace("tenants-many", "enabled", "acme", &[]);
+    let many = named(many_containers(), "tenants-many", "many");
+    let created = WORLD.create(&many, None).unwrap();
+    assert_eq!(created.names("initContainers").len(), 129);
+}
+
+#[test]
+fn what_other_webhooks_add_beside_ours_is_let_in() {
+    let others: [(&str, &str, foreign::Effect); 4] = [
+        ("zz-late-guarded", "late", foreign::add_a_container),
+        ("aa-linkerd-guarded", "linkerd", foreign::linkerd),
+        ("zz-istio-guarded", "istio", foreign::istio),
+        ("zz-rewrites-guarded", "rewrites", foreign::rewrite_from_old_types),
+    ];
+    for (configuration, label, effect) in others {
+        let namespace = format!("tenants-guarded-{label}");
+        WORLD.namespace(&namespace, "enabled", "acme", &[("test.example/foreign", label)]);
+        WORLD.apply(&json!({
+            "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "default", "namespace": namespace},
+            "spec": {"limits": [{"type": "Container", "default": {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "1Gi"}, "defaultRequest": {"cpu": "100m", "memory": "128Mi", "ephemeral-storage": "1Gi"}}]},
+        }));
+        let webhook = foreign::Webhook::start(&WORLD, configuration, label, effect);
+        let pod = named(original("fenced-without-labels"), &namespace, "a");
+        let created = WORLD.create(&pod, None).unwrap_or_else(|said| panic!("{label}: {said}"));
+        assert!(webhook.calls() > 0, "{label}");
+        let limits = &created.container(SIDECAR)["resources"]["limits"];
+        assert_eq!(limits["ephemeral-storage"], "1Gi", "{label}");
+    }
+    for (configuration, label, honours_label) in [
+        ("a-pod-identity-guarded", "eks-before", true),
+        ("pod-identity-guarded", "eks-after", true),
+        ("pod-identity-guarded-unlabelled", "eks-unlabelled", false),
+    ] {
+        let namespace = format!("tenants-guarded-{label}");
+        WORLD.namespace(&namespace, "enabled", "acme", &[("test.example/foreign", label)]);
+        let webhook =
+            foreign::Webhook::start_pod_identity(&WORLD, configuration, label, honours_label);
+        for golden in ["fenced-without-labels", "fleet"] {
+            let pod = named(original(golden), &namespace, golden);
+            WORLD.create(&pod, None).unwrap_or_else(|said| panic!("{label}, {golden}: {said}"));
+        }
+        assert_eq!(webhook.calls() > 0, label != "eks-after", "{label}");
+    }
+}
+
+#[test]
+fn what_is_no_business_of_the_guard_goes_on() {
+    WORLD.namespace("tenants-busy", "enabled", "acme", &[]);
+    let pod = named(original("fenced-without-labels"), "tenants-busy", "a");
+    WORLD.create(&pod, None).unwrap();
+    let inside = "--namespace=tenants-busy";
+    for arguments in [
+        &["label", "pod", "a", "own=label", inside][..],
+        &["annotate", "pod", "a", "own=annotation", inside],
+        &["set", "image", "pod/a", "agent=agent:2", inside],
+        &["create", "token", "tenant-runtime", inside],
+        &["create", "token", "tenant-runtime", "--audience=vault", inside],
+        &["create", "token", "default", "--audience=sts.amazonaws.com", inside],
+        &["delete", "pod", "a", "--dry-run=server", inside],
+    ] {
+        let outcome = WORLD.cluster.kubectl(arguments).run();
+        assert!(outcome.ok, "{arguments:?}: {}", outcome.stderr);
+    }
+    for container in ["?container=agent&", "?"] {
+        for connection in ["exec", "attach"] {
+            let path = format!(
+                "/api/v1/namespaces/tenants-busy/pods/a/{connection}{container}command=id&stdout=true"
+            );
+            let said = WORLD
+                .cluster
+                .kubectl(&["create", "--raw", &path, "--filename=-"])
+                .stdin("{}")
+                .run()
+                .stderr;
+            assert!(said.contains("does not have a host assigned"), "{path}: {said}");
+        }
+    }
+    let current = WORLD.cluster.kubectl(&["get", "pod", "a", inside]).json();
+    let debugger = debug(&current, "", &json!({"targetContainerName": "agent"}));
+    let outcome = debugger.run(&WORLD);
+    assert!(outcome.ok, "{}", outcome.stderr);
+
+    // Nor does it hold where nobody injects.
+    WORLD.namespace("tenants-watched", "audit", "acme", &[]);
+    WORLD.namespace("tenants-plain", "", "acme", &[]);
+    for namespace in ["tenants-watched", "tenants-plain"] {
+        let mut pod = named(original("fenced-without-labels"), namespace, "a");
+        set(agent(&mut pod), "AWS_PROFILE", "own");
+        WORLD.create(&pod, None).unwrap_or_else(|said| panic!("{namespace}: {said}"));
+        token(&WORLD, namespace, "tenant-runtime", &[]).unwrap();
+    }
+}
+
+#[test]
+fn the_api_server_finds_no_fault_with_the_types() {
+    let policies = wait_until("the policies are checked", Duration::from_secs(20), || {
+        let policies = WORLD.cluster.kubectl(&["get", "validatingadmissionpolicies"]).json();
+        let items = policies["items"].as_array().unwrap().clone();
+        items.iter().all(|policy| policy["status"]["typeChecking"].is_object()).then_some(items)
+    });
+    assert_eq!(policies.len(), 5);
+    for policy in policies {
+        assert_eq!(policy["status"]["typeChecking"], json!({}), "{}", policy["metadata"]["name"]);
+        assert_eq!(policy["spec"]["failurePolicy"], "Fail");
+    }
+}
+
+#[test]
+fn the_guard_is_there_unless_it_is_taken_out() {
+    let policies = |values: &Value| {
+        let rendered = render(values).unwrap();
+        let names = rendered
+            .iter()
+            .filter(|manifest| manifest["kind"] == "ValidatingAdmissionPolicyBinding");
+        names
+            .map(|manifest| manifest["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        policies(&json!({"fullnameOverride": "other"})),
+        ["pods", "pod-updates", "ephemeral-containers", "exec", "tokens"]
+            .map(|what| format!("fab-session-injector-{what}"))
+    );
+    assert!(policies(&json!({"guard": {"enabled": false}})).is_empty());
+
+    let image = "ghcr.io/nanohype/fab-session-injector:0.1.0";
+    for (own, want) in [
+        (json!({"previousImages": [image]}), "list the one before"),
+        (json!({"tokenCreators": ["*"]}), "everybody may make tokens"),
+        (json!({"nope": 1}), "additional properties 'nope' not allowed"),
+    ] {
+        let said = render(&json!({"guard": own})).unwrap_err();
+        assert!(said.contains(want), "{said}");
+    }
+}
+
+#[test]
+fn the_guard_and_the_webhook_refuse_the_same_static_credentials() {
+    let rendered = render(&json!({})).unwrap();
+    let policy = rendered
+        .iter()
+        .find(|manifest| manifest["metadata"]["name"] == "fab-session-injector-pods");
+    let variables = policy.unwrap()["spec"]["variables"].as_array().unwrap();
+    let names = variables.iter().find(|variable| variable["name"] == "staticNames").unwrap();
+    let names: HashMap<String, bool> =
+        serde_json::from_str(names["expression"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        names.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+        BTreeSet::from(STATIC_CREDENTIALS)
+    );
+}
+
+fn render(values: &Value) -> Result<Vec<Value>, String> {
+    let directory = process::own_directory();
+    let file = directory.path().join("values.yaml");
+    fs::write(&file, values.to_string()).unwrap();
+    let own = [("config.cluster", "prod"), ("config.region", moto::REGION)];
+    let text = helm::render(&chart(), "injector", SYSTEM, &own, Some(&file))?;
+    let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    Ok(manifests.into_iter().filter(|manifest| !manifest.is_null()).collect())
+}
+
+/// Brings the chart's guard as these values render it; the API server knows it within a moment.
+fn guard(world: &World, values: &Value) {
+    let manifests = render(values).unwrap().into_iter();
+    let guard: Vec<Value> = manifests
+        .filter(|manifest| {
+            manifest["kind"]
+                .as_str()
+                .is_some_and(|kind| kind.starts_with("ValidatingAdmissionPolicy"))
+        })
+        .collect();
+    assert_eq!(guard.len(), 10);
+    world.apply(&json!({"apiVersion": "v1", "kind": "List", "items": guard}));
+}
+
+/// Until each of its policies has refused something.
+fn await_guard(world: &World) {
+    const NAMESPACE: &str = "probe-of-the-guard";
+    world.namespace(NAMESPACE, "enabled", "probe", &[]);
+    let mut pod = named(original("no-agent"), NAMESPACE, "probe");
+    pod["spec"]["serviceAccountName"] = "default".into();
+    pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/component": "own"});
+    add_volume(&mut pod, aws_volume("own", "sts.amazonaws.com"));
+    let created = world.create(&pod, None).unwrap();
+    let mut reserved = named(pod, NAMESPACE, "reserved");
+    agent(&mut reserved)["name"] = SIDECAR.into();
+    let mut debugger = debug(
+        &created.pod,
+        "[guard-ephemeral-mount]",
+        &json!({"volumeMounts": [{"name": "own", "mountPath": "/own"}]}),
+    );
+    debugger.arguments[2].push_str("?dryRun=All");
+    let inside = "--namespace=probe-of-the-guard";
+    let exec = "/api/v1/namespaces/probe-of-the-guard/pods/probe/exec?container=fab-session-credentials&command=id&stdout=true";
+    let probes = [
+        Attempt::new(
+            "creation",
+            &["[guard-reserved-name]"],
+            &["create", "--dry-run=server", "--filename=-"],
+            reserved.to_string(),
+        ),
+        Attempt::new(
+            "update",
+            &["[guard-annotation]"],
+            &[
+                "annotate",
+                "--dry-run=server",
+                "--overwrite",
+                "pod",
+                "probe",
+                "fab.nanohype.dev/component=other",
+                inside,
+            ],
+            String::new(),
+        ),
+        debugger,
+        Attempt::new(
+            "exec",
+            &["[guard-exec]"],
+            &["create", "--raw", exec, "--filename=-"],
+            "{}".to_owned(),
+        ),
+        Attempt::new(
+            "token",
+            &["[guard-token]"],
+            &["create", "token", "tenant-runtime", "--audience=sts.amazonaws.com", inside],
+            String::new(),
+        ),
+    ];
+    for probe in probes {
+        wait_until(&format!("the guard refuses ({})", probe.what), Duration::from_secs(20), || {
+            probe.run(world).stderr.contains(&probe.wants[0]).then_some(())
+        });
+    }
+}
+
+/// The namespaces of goldens, each with the tenant and the labels that it has there.
+fn make_homes(world: &World, cases: &[Case], prefix: &str) {
+    let mut objects = Vec::new();
+    for case in cases {
+        let mut namespace = read(&case.input()).swap_remove(0);
+        let was = namespace["metadata"]["name"].as_str().unwrap().to_owned();
+        namespace["metadata"]["name"] = home(case, prefix).into();
+        if let Some(tenant) = was.strip_prefix("tenants-") {
+            let labels = namespace["metadata"]["labels"].as_object_mut().unwrap();
+            labels.entry("agents.nanohype.dev/platform").or_insert_with(|| tenant.into());
+        }
+        objects.push(namespace);
+        for account in [
+            "tenant-runtime",
+            "tenant-runtime-x-tenants-acme-x-vcluster",
+            "fab",
+            "exempted",
+            "legacy",
+        ] {
+            objects.push(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": home(case, prefix)}}));
+        }
+    }
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    let made = world.cluster.kubectl(&["create", "--filename=-"]).stdin(&list.to_string()).run();
+    assert!(made.ok, "{}", made.stderr);
+    for case in cases {
+        world.cluster.await_service_account(&home(case, prefix), "default");
+    }
+}
+
+fn home(case: &Case, prefix: &str) -> String {
+    format!("{prefix}-{}", case.name)
+}
+
+/// An injected golden that runs in `tenants-held`, for kubectl.
+fn running(world: &World, golden: &str, name: &str) -> String {
+    let pod = named(injected(golden), "tenants-held", name);
+    world.create(&pod, None).unwrap_or_else(|said| panic!("{name}: {said}"));
+    format!("pod/{name}")
+}
+
+/// Asks for a token with an audience of AWS's.
+fn token(world: &World, namespace: &str, account: &str, by: &[&str]) -> Result<(), String> {
+    if let ["--as", user, ..] = by {
+        world.allow(user);
+    }
+    let mut arguments = vec!["create", "token", account, "--namespace", namespace];
+    arguments.push("--audience=sts.amazonaws.com");
+    arguments.extend(by);
+    let outcome = world.cluster.kubectl(&arguments).run();
+    if outcome.ok { Ok(()) } else { Err(outcome.stderr) }
+}
+
+/// What `inject` makes of it.
+fn offline(pod: &Value, config: Option<&Path>) -> Value {
+    let directory = process::own_directory();
+    let file = directory.path().join("pod.yaml");
+    fs::write(&file, pod.to_string()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
+    command.args(["inject", "--region", moto::REGION, "--tenant=acme", "--namespace=tenants-acme"]);
+    command.args(["--roles", "tests/golden/roles.yaml", "--filename"]).arg(file);
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    if let Some(config) = config {
+        command.arg("--config").arg(config);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_saphyr::from_str(&String::from_utf8(output.stdout).unwrap()).unwrap()
+}
+
+/// 256 of them, each with variables of its own.
+fn many_containers() -> Value {
+    let mut pod = original("fenced-without-labels");
+    let container = |index: usize| {
+        let mut container = pod["spec"]["containers"][0].clone();
+        container["name"] = format!("agent-{index}").into();
+        let own = |own| json!({"name": format!("OWN_VARIABLE_{own}"), "value": "own"});
+        container["env"] = (0..20).map(own).collect();
+        container
+    };
+    let (init, regular) = ((0..128).map(container).collect(), (128..256).map(container).collect());
+    (pod["spec"]["initContainers"], pod["spec"]["containers"]) = (init, regular);
+    pod
+}
+
+fn original(golden: &str) -> Value {
+    read(&case::directory().join(format!("{golden}.yaml"))).pop().unwrap()
+}
+
+fn injected(golden: &str) -> Value {
+    read(&case::directory().join(format!("{golden}.injected.yaml"))).pop().unwrap()
+}
+
+fn read(path: &Path) -> Vec<Value> {
+    serde_saphyr::from_multiple(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn named(mut pod: Value, namespace: &str, name: &str) -> Value {
+    pod["metadata"]["namespace"] = namespace.into();
+    pod["metadata"]["name"] = name.into();
+    pod
+}
+
+fn sidecar(pod: &mut Value) -> &mut Value {
+    container(pod, SIDECAR)
+}
+
+/// Its first regular container.
+fn agent(pod: &mut Value) -> &mut Value {
+    &mut pod["spec"]["containers"][0]
+}
+
+fn container<'p>(pod: &'p mut Value, name: &str) -> &'p mut Value {
+    let spec = pod["spec"].as_object_mut().unwrap();
+    let lists =
+        spec.iter_mut().filter(|(key, _)| ["initContainers", "containers"].contains(&key.as_str()));
+    let mut all = lists.flat_map(|(_, list)| list.as_array_mut().unwrap());
+    all.find(|container| container["name"] == name).unwrap()
+}
+
+fn volume_mut<'p>(pod: &'p mut Value, name: &str) -> &'p mut Value {
+    let mut volumes = pod["spec"]["volumes"].as_array_mut().unwrap().iter_mut();
+    volumes.find(|volume| volume["name"] == name).unwrap()
+}
+
+fn variable_mut<'c>(container: &'c mut Value, name: &str) -> &'c mut Value {
+    let mut entries = container["env"].as_array_mut().unwrap().iter_mut();
+    entries.find(|entry| entry["name"] == name).unwrap()
+}
+
+fn set(container: &mut Value, name: &str, value: &str) {
+    let entry = json!({"name": name, "value": value});
+    let env = container.as_object_mut().unwrap().entry("env").or_insert_with(|| json!([]));
+    match env.as_array_mut().unwrap().iter_mut().find(|entry| entry["name"] == name) {
+        Some(found) => *found = entry,
+        None => push(env, entry),
+    }
+}
+
+fn mount(pod: &mut Value, name: &str, mount: Value) {
+    let container = container(pod, name).as_object_mut().unwrap();
+    push(container.entry("volumeMounts").or_insert_with(|| json!([])), mount);
+}
+
+fn add_volume(pod: &mut Value, volume: Value) {
+    let spec = pod["spec"].as_object_mut().unwrap();
+    push(spec.entry("volumes").or_insert_with(|| json!([])), volume);
+}
+
+fn aws_volume(name: &str, audience: &str) -> Value {
+    let token = json!({"audience": audience, "path": "token"});
+    json!({"name": name, "projected": {"sources": [{"serviceAccountToken": token}]}})
+}
+
+fn push(list: &mut Value, item: Value) {
+    list.as_array_mut().unwrap().push(item);
+}
+
+fn restricted() -> Value {
+    json!({"allowPrivilegeEscalation": false, "runAsNonRoot": true, "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}})
+}
+
+const SIDECAR: &str = "fab-session-credentials";
+const IN_HELD: &str = "--namespace=tenants-held";
