@@ -280,6 +280,20 @@ fn runner(cases: u32) -> Runner {
     Runner { cases, failure_persistence: None, ..Runner::default() }
 }
 
+#[test]
+fn as_many_containers_as_there_may_be_are_injected_twice() {
+    let world = world();
+    let pod = |many: usize| {
+        let containers: Vec<Value> = (0..many)
+            .map(|index| json!({"name": format!("agent-{index}"), "image": "i"}))
+            .collect();
+        json!({"metadata": {}, "spec": {"serviceAccountName": "tenant-runtime", "containers": containers}})
+    };
+    let once = world.inject(&pod(256), OPERATOR).unwrap();
+    assert_eq!(world.inject(&once, OPERATOR).unwrap(), once);
+    assert!(world.inject(&pod(257), OPERATOR).is_none());
+}
+
 proptest! {
     #![proptest_config(runner(600))]
 
