@@ -434,7 +434,27 @@ fn creations() -> Vec<Attempt> {
             &change,
         );
     }
+    // By which SDKs find base credentials, of the one kind and the other.
+    for name in [
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_ROLE_ARN",
+        "AWS_ROLE_SESSION_NAME",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+    ] {
+        for golden in [golden, "fleet"] {
+            let change = |pod: &mut Value| set(agent(pod), name, "own");
+            let names = format!("sets {name},");
+            attempt(golden, "tenants-held", "[guard-base-credentials]", &names, &change);
+        }
+    }
     for golden in [golden, "fleet"] {
+        for field in ["hostNetwork", "hostPID"] {
+            let change = |pod: &mut Value| pod["spec"][field] = true.into();
+            attempt(golden, "tenants-loose", "[guard-host-namespace]", field, &change);
+        }
         attempt(golden, "tenants-loose", "[guard-pod-security]", "enforce=restricted", &|_| {});
     }
     attempts
@@ -771,6 +791,7 @@ fn the_guard_follows_the_config_and_an_upgrade() {
         json!({"sidecar": {"port": 8000, "uid": 2000, "durationSeconds": 900, "env": {"https_proxy": "http://proxy.example:3128", "no_proxy": ".example", "AWS_REGION": "eu-north-1", "SSL_CERT_FILE": ""}}}),
         json!({"sidecar": {"env": {"HTTPS_PROXY": "http://proxy.example:3128"}}, "baseCredentials": {"source": "irsa", "roleArn": "arn:aws:iam::111122223333:role/r"}}),
         json!({"tenant": {"labels": [], "namespacePrefix": "tenants-"}, "podSecurity": "baseline", "proxyContainers": []}),
+        json!({"components": as_many_components_as_there_may_be(), "awsAudiences": ["https://a\"b\\c"]}),
         json!({"roles": {"allow": {"partitions": ["aws"], "pathPrefixes": ["/x/", "/eks-agent-platform/"]}}}),
     ];
     let directory = process::own_directory();
@@ -1160,6 +1181,19 @@ fn offline(pod: &Value, config: Option<&Path>) -> Value {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_saphyr::from_str(&String::from_utf8(output.stdout).unwrap()).unwrap()
+}
+
+fn as_many_components_as_there_may_be() -> Vec<Value> {
+    let component = |index: usize| {
+        json!({
+            "name": format!("team-{index}"),
+            "selectors": [format!("team=t{index},tier=agents"), format!("team-{index}")],
+            "serviceAccounts": [format!("team-{index}-*")],
+            "creators": [format!("system:serviceaccount:team-{index}:*")],
+        })
+    };
+    let last = json!({"name": "runtime", "fenced": true});
+    (0..31).map(component).chain([last]).collect()
 }
 
 /// 256 of them, each with so many variables of its own.
