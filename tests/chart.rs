@@ -502,6 +502,9 @@ fn what_keeps_the_certificate_is_told_what_to_keep() {
         "--health-listen=0.0.0.0:8081",
     ]);
     assert_eq!(container["args"], want);
+    let arguments = want.as_array().unwrap().iter().map(|argument| argument.as_str().unwrap());
+    let cli = Cli::try_parse_from(["fab-session-injector"].into_iter().chain(arguments)).unwrap();
+    assert!(matches!(cli.command, Command::Certs(_)), "{:?}", cli.command);
     assert!(named(&manifests, "Service", NAME).is_some());
 }
 

@@ -424,6 +424,174 @@ fn certs_changes_nothing_of_the_configuration_but_the_authority() {
     }
 }
 
+/// The program itself, by the chart's arguments and with the chart's rights.
+#[test]
+fn the_program_keeps_the_certificate_with_the_charts_rights_and_leaves_no_drift() {
+    let cluster = cluster();
+    cluster.create_namespace(NAMESPACE, &[]);
+    let manifests = render(NAMESPACE, &[]);
+    let applied = apply(&cluster, &manifests, &SERVER_SIDE);
+    assert!(applied.ok, "{}", applied.stderr);
+    let certs = Certs::start(&cluster, &manifests);
+    let data = secret(&cluster);
+    let mut keys: Vec<&String> = data.as_object().unwrap().keys().collect();
+    keys.sort();
+    assert_eq!(keys, ["ca.crt", "ca.key", "tls.crt", "tls.key"]);
+    let (_, bundles) = filled_in(&cluster);
+    assert_eq!(bundles, json!([data["ca.crt"], data["ca.crt"]]));
+    for round in 0..2 {
+        let diff = [&["diff", "--filename=-"], &SERVER_SIDE[..]].concat();
+        let found = cluster.kubectl(&diff).stdin(&manifests).run();
+        assert!(found.ok, "{round}: {}{}", found.stdout, found.stderr);
+        let before = versions(&cluster, &manifests);
+        assert!(apply(&cluster, &manifests, &SERVER_SIDE).ok);
+        assert_eq!(versions(&cluster, &manifests), before);
+    }
+    assert!(!certs.process.log().contains("ERROR"), "{}", certs.process.log());
+}
+
+/// Whoever is served by what is in the Secret is believed by whoever trusts what is published,
+/// whatever somebody does to either.
+#[test]
+fn what_somebody_breaks_is_mended() {
+    type Wanted = fn(before: &Value, after: &Value) -> bool;
+    let cluster = cluster();
+    cluster.create_namespace(NAMESPACE, &[]);
+    let manifests = render(NAMESPACE, &[]);
+    assert!(apply(&cluster, &manifests, &SERVER_SIDE).ok);
+    let certs = Certs::start(&cluster, &manifests);
+    let of_secret = |operation: Value| (format!("secret/{SECRET}"), operation);
+    let of_configuration =
+        |operation| (format!("mutatingwebhookconfiguration/{CONFIGURATION}"), operation);
+    let same: Wanted = |before, after| before == after;
+    let new_certificate: Wanted = |before, after| {
+        before["ca.crt"] == after["ca.crt"] && before["tls.crt"] != after["tls.crt"]
+    };
+    // By hand: the next authority. What is served stays for now, and is believed.
+    let new_authority: Wanted = |before, after| {
+        before["tls.crt"] == after["tls.crt"]
+            && pem(&after["ca.crt"]).ends_with(&pem(&before["ca.crt"]))
+    };
+    let cases = [
+        (
+            of_configuration(json!({"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"})),
+            same,
+        ),
+        (
+            of_configuration(
+                json!({"op": "replace", "path": "/webhooks/1/clientConfig/caBundle", "value": other_authority()}),
+            ),
+            same,
+        ),
+        (of_secret(json!({"op": "remove", "path": "/data/tls.key"})), new_certificate),
+        (
+            of_secret(json!({"op": "replace", "path": "/data/tls.crt", "value": "bm8="})),
+            new_certificate,
+        ),
+        (of_secret(json!({"op": "remove", "path": "/data/ca.key"})), new_authority),
+    ];
+    for ((object, operation), want) in cases {
+        let before = secret(&cluster);
+        let patch = json!([operation]).to_string();
+        let arguments =
+            ["patch", &object, "--namespace", NAMESPACE, "--type=json", "--patch", &patch];
+        let patched = cluster.kubectl(&arguments).run();
+        assert!(patched.ok, "{}", patched.stderr);
+        wait_until(&format!("{operation} is mended"), Duration::from_secs(30), || {
+            let after = secret(&cluster);
+            let (_, bundles) = filled_in(&cluster);
+            let complete = after.as_object()?.len() == 4;
+            (complete
+                && want(&before, &after)
+                && bundles == json!([after["ca.crt"], after["ca.crt"]]))
+            .then_some(())
+        });
+    }
+    assert!(!certs.process.log().contains("ERROR"), "{}", certs.process.log());
+
+    // It cannot make the Secret again, and says who can.
+    cluster.kubectl(&["delete", "secret", SECRET, "--namespace", NAMESPACE]).run();
+    wait_until("it says what is missing", Duration::from_secs(30), || {
+        certs.process.log().contains("`helm upgrade` makes it again").then_some(())
+    });
+    let (_, trusted) = filled_in(&cluster);
+    assert!(apply(&cluster, &manifests, &SERVER_SIDE).ok);
+    wait_until("all is in order again", Duration::from_secs(90), || {
+        let after = secret(&cluster);
+        let (_, bundles) = filled_in(&cluster);
+        // Pods still show what the lost authorities signed.
+        let trusts = pem(&after["ca.crt"]).ends_with(&pem(&trusted[0]));
+        (after.as_object()?.len() == 4 && trusts && bundles[0] == after["ca.crt"]).then_some(())
+    });
+    for key in ["PRIVATE KEY", "BEGIN"] {
+        assert!(!certs.process.log().contains(key), "{}", certs.process.log());
+    }
+}
+
+struct Certs {
+    process: process::Process,
+    _directory: tempfile::TempDir,
+}
+
+impl Certs {
+    /// By the arguments of its Deployment, with the rights of its service account.
+    fn start(cluster: &ControlPlane, manifests: &str) -> Self {
+        let list: Value = serde_json::from_str(manifests).unwrap();
+        let name = "pilot-fab-session-injector-certs";
+        let is_it = |manifest: &&Value| {
+            manifest["kind"] == "Deployment" && manifest["metadata"]["name"] == name
+        };
+        let deployment = list["items"].as_array().unwrap().iter().find(is_it).unwrap();
+        let pod = &deployment["spec"]["template"]["spec"];
+        let account = pod["serviceAccountName"].as_str().unwrap();
+        let token = cluster.kubectl(&["create", "token", account, "--namespace", NAMESPACE]).run();
+        assert!(token.ok, "{}", token.stderr);
+        let admin = std::fs::read_to_string(cluster.kubeconfig()).unwrap();
+        let mut config: Value = serde_saphyr::from_str(&admin).unwrap();
+        config["users"][0]["user"] = json!({"token": token.stdout.trim()});
+        let directory = process::own_directory();
+        let kubeconfig = directory.path().join("certs.kubeconfig");
+        std::fs::write(&kubeconfig, config.to_string()).unwrap();
+
+        let port = process::free_port();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
+        for argument in pod["containers"][0]["args"].as_array().unwrap() {
+            let argument = argument.as_str().unwrap();
+            command.arg(argument.replace("0.0.0.0:8081", &format!("127.0.0.1:{port}")));
+        }
+        command.env("KUBECONFIG", &kubeconfig);
+        let mut process = process::Process::start("certs", directory.path(), &command);
+        process.wait_until("the certificate is in order", Duration::from_secs(30), || {
+            let health = ([127, 0, 0, 1], port).into();
+            process::get(health, "/readyz").starts_with("HTTP/1.1 200").then_some(())
+        });
+        Self { process, _directory: directory }
+    }
+}
+
+/// What the Secret holds.
+fn secret(cluster: &ControlPlane) -> Value {
+    cluster.kubectl(&["get", "secret", SECRET, "--namespace", NAMESPACE]).json()["data"].clone()
+}
+
+/// The text of a field that holds bytes.
+fn pem(field: &Value) -> String {
+    let bytes: k8s_openapi::ByteString = serde_json::from_value(field.clone()).unwrap_or_default();
+    String::from_utf8(bytes.0).unwrap()
+}
+
+/// One that somebody else brings.
+fn other_authority() -> Value {
+    let directory = process::own_directory();
+    let made = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make"))
+        .arg(directory.path())
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let bytes = std::fs::read(directory.path().join("ca.crt")).unwrap();
+    json!(k8s_openapi::ByteString(bytes))
+}
+
 fn cluster() -> ControlPlane {
     ControlPlane::start()
 }
@@ -497,7 +665,9 @@ fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/fab-session-injector")
 }
 
+const CONFIGURATION: &str = "fab-session-injector";
 const NAMESPACE: &str = "injector";
+const SECRET: &str = "pilot-fab-session-injector-tls";
 const SERVER_SIDE: [&str; 2] = ["--server-side", "--field-manager=gitops"];
 /// "-----BEGIN OWN" in base64.
 const OWN_CA: &str = "LS0tLS1CRUdJTiBPV04=";
