@@ -4,7 +4,7 @@
 //! The server asks an SSM that takes calls and says nothing, so that forged reviews wait as long
 //! as they can.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "webhook/client.rs"]
 mod client;
@@ -14,6 +14,8 @@ mod process;
 mod server;
 
 use std::{
+    collections::BTreeMap,
+    convert::Infallible,
     fs::{self, OpenOptions},
     net::{SocketAddr, TcpListener},
     path::Path,
@@ -21,17 +23,29 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::body::Bytes;
 use client::{Answer, Client, Protocol, shake_hands};
+use fab_session_injector::serve::{Limits, Transport, serve};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::{
+    Request,
+    body::Frame,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use process::{Process, free_port, get, own_directory, wait_until};
 use rustls::version::TLS13;
 use serde_json::{Value, json};
 use server::{Server, command, make_certificate, review};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
+    runtime::Runtime,
     task::JoinSet,
     time::{sleep, timeout},
 };
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// A review of a pod that needs no role, so that only the port decides how long it takes.
 struct Good {
@@ -217,6 +231,164 @@ fn is_refused_in_time(answer: &Answer) {
     assert!(known || answer.status == 503, "{answer:?}");
 }
 
+/// A piece of one byte comes with the whole buffer that it was read into.
+#[tokio::test]
+async fn bodies_in_pieces_of_one_byte_take_no_more_than_others() {
+    let (server, _silent) = start();
+    let whole = review("fleet");
+    let answer = in_pieces(&server, Protocol::Http1, &whole, whole.len()).await.unwrap();
+    let told: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(told["response"]["allowed"], true, "{told}");
+
+    // The control: what such a body takes where its pieces are kept as they came.
+    let kept = kept_as_they_come(MIB).await;
+    assert!(kept > 20 * MIB, "{kept} bytes for a MiB");
+    let before = server.memory("VmHWM:");
+    chunks_of_one_byte(&server, MIB).await;
+    let took = server.memory("VmHWM:").saturating_sub(before);
+    assert!(took < 8 * 1024, "{took} KiB for a MiB");
+
+    // And many of them, as large as they come in their time.
+    let mut good = Good::start(&server).await;
+    // On threads of their own, so that they hold up the server and not us.
+    let abusers = Runtime::new().unwrap();
+    let mut bodies = JoinSet::new();
+    for _ in 0..4 {
+        let chunks = chunks_of_one_byte(&server, LARGEST);
+        bodies.spawn_on(async move { ("chunks", chunks.await) }, abusers.handle());
+        // HTTP/2 sends a connection with many small frames away, and it comes again.
+        let mut frames = Vec::new();
+        for _ in 0..200 {
+            frames.push(in_pieces(&server, Protocol::Http2, b" ", LARGEST));
+        }
+        let frames = async move {
+            let begun = Instant::now();
+            let mut connections = 0;
+            for frames in frames {
+                if begun.elapsed() < SECOND * 4 {
+                    let _ = timeout(SECOND * 4, frames).await;
+                    connections += 1;
+                }
+            }
+            ("connections with frames", connections)
+        };
+        bodies.spawn_on(frames, abusers.handle());
+    }
+    let mut sent = BTreeMap::new();
+    while !bodies.is_empty() {
+        good.is_answered(&server, "with bodies in pieces of one byte").await;
+        match timeout(Duration::from_millis(50), bodies.join_next()).await {
+            Ok(Some(ended)) => {
+                let (kind, count) = ended.unwrap();
+                *sent.entry(kind).or_insert(0) += count;
+            }
+            Ok(None) => break,
+            Err(_) => {}
+        }
+    }
+    abusers.shutdown_background();
+    let most = server.memory("VmHWM:");
+    println!(
+        "a MiB: {} KiB where its pieces are kept, {took} KiB here; {sent:?}: {most} KiB",
+        kept / 1024
+    );
+    assert!(sent["chunks"] > MIB, "{sent:?} are no abuse");
+    assert!(most < 256 * 1024, "{before} KiB before, {most} KiB at most");
+}
+
+/// `part` again and again, so many bytes, each of which is a chunk or a frame of its own.
+fn in_pieces(
+    server: &Server,
+    protocol: Protocol,
+    part: &[u8],
+    count: usize,
+) -> impl Future<Output = Result<Bytes, Error>> + Send + use<> {
+    let (address, authority) = (server.address, server.authority());
+    let part = Bytes::copy_from_slice(part);
+    async move {
+        let stream = shake_hands(address, &authority, protocol, &[&TLS13]).await?;
+        let piece = move |at: usize| part.slice(at % part.len()..).split_to(1);
+        let pieces = (0..count).map(move |at| Ok(Frame::data(piece(at))));
+        let pieces = StreamBody::new(futures_util::stream::iter(pieces));
+        let request = Request::post("https://localhost/enabled?timeout=5s")
+            .header("host", "localhost")
+            .header("content-type", JSON)
+            .body(BodyExt::map_err(pieces, |never: Infallible| match never {}))?;
+        let answer = match protocol {
+            Protocol::Http1 => {
+                let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
+                tokio::spawn(driver);
+                sender.send_request(request).await?
+            }
+            Protocol::Http2 => {
+                let (mut sender, driver) =
+                    http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+                tokio::spawn(driver);
+                sender.send_request(request).await?
+            }
+        };
+        Ok(answer.into_body().collect().await?.to_bytes())
+    }
+}
+
+/// As fast as they can be written: how many got there before the server had enough.
+fn chunks_of_one_byte(server: &Server, count: usize) -> impl Future<Output = usize> + Send + use<> {
+    let (address, authority) = (server.address, server.authority());
+    async move {
+        let stream = shake_hands(address, &authority, Protocol::Http1, &[&TLS13]).await.unwrap();
+        write_chunks(stream, count).await
+    }
+}
+
+async fn write_chunks(mut stream: impl AsyncRead + AsyncWrite + Unpin, count: usize) -> usize {
+    let head = format!(
+        "POST /enabled HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let many = b"1\r\n \r\n".repeat(4096);
+    let mut sent = 0;
+    while sent < count && stream.write_all(&many).await.is_ok() {
+        sent += 4096;
+    }
+    let _ = stream.write_all(b"0\r\n\r\n").await;
+    let mut answer = [0; 12];
+    let _ = timeout(SECOND * 10, stream.read_exact(&mut answer)).await;
+    sent
+}
+
+/// How much this process takes for a body of so many chunks while it has them.
+async fn kept_as_they_come(count: usize) -> usize {
+    let resident = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    };
+    let (told, kept) = tokio::sync::oneshot::channel();
+    let told = std::sync::Arc::new(std::sync::Mutex::new(Some(told)));
+    let keep = move |request: axum::extract::Request| async move {
+        let before = resident();
+        let mut body = request.into_body();
+        let mut pieces = Vec::new();
+        while let Some(Ok(frame)) = body.frame().await {
+            pieces.push(frame);
+        }
+        assert_eq!(pieces.len(), count);
+        if let Some(told) = told.lock().unwrap().take() {
+            let _ = told.send(resident() - before);
+        }
+        "kept"
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().fallback(keep);
+    let (limits, never) = (Limits::default(), std::future::pending());
+    let serving =
+        tokio::spawn(serve(listener, Transport::Plain, limits, router, never, Duration::ZERO));
+    write_chunks(TcpStream::connect(address).await.unwrap(), count).await;
+    serving.abort();
+    kept.await.unwrap()
+}
+
 #[tokio::test]
 async fn pods_that_nobody_would_write_are_answered_with_their_uid() {
     let server = Server::start();
@@ -350,4 +522,5 @@ async fn it_is_not_ready_before_it_knows_the_namespaces() {
 
 const JSON: &str = "application/json";
 const LARGEST: usize = 8 << 20;
+const MIB: usize = 1 << 20;
 const SECOND: Duration = Duration::from_secs(1);
