@@ -4,8 +4,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+#[path = "holds/api_server.rs"]
+mod api_server;
 #[path = "holds/balancer.rs"]
 mod balancer;
+#[path = "webhook/client.rs"]
+#[allow(dead_code, reason = "nothing is asked there but its certificate")]
+mod client;
+#[path = "holds/clock.rs"]
+mod clock;
 #[path = "cluster/control_plane.rs"]
 #[allow(dead_code, reason = "not all of it is asked here")]
 mod control_plane;
@@ -25,11 +32,18 @@ mod stream;
 #[allow(dead_code, reason = "not all of it is asked here")]
 mod world;
 
-use std::{process::Command, thread::sleep, time::Duration};
+use std::{
+    collections::BTreeSet, fs, net::SocketAddr, process::Command, thread::sleep, time::Duration,
+};
 
+use rustls::version::TLS13;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
+use api_server::{ApiServer, NotCreated};
 use balancer::Balancer;
+use client::{Protocol, shake_hands};
+use clock::Clock;
 use parameter_store::{Fault, ParameterStore};
 use process::{Process, free_port, get, wait_until};
 use stream::{Stream, Tally};
@@ -40,6 +54,7 @@ struct Holding {
     world: World,
     store: ParameterStore,
     balancer: Balancer,
+    clock: Clock,
     ports: [(u16, u16); 2],
     replicas: [Option<Process>; 2],
     stream: Stream,
@@ -56,9 +71,11 @@ impl Holding {
             ("config.roles.ssm.refreshSeconds", "2"),
             ("staticRoles.acme", &*file),
         ];
-        let world = World::without_configuration(&values, None);
+        let mut world = World::without_configuration(&values, None);
+        let clock = Clock::make();
+        world.environment.extend(clock.environment());
         let ports = [(); 2].map(|()| (free_port(), free_port()));
-        world.make_certificate();
+        world.make_certificate(&[]);
         let [a, b] = ports;
         let replicas = [Some(world.start_replica("a", a)), Some(world.start_replica("b", b))];
         let balancer = Balancer::start(&ports);
@@ -69,7 +86,7 @@ impl Holding {
         world.namespace("tenants-acme", "enabled", "acme", &[]);
         let every = Duration::from_millis(50);
         let stream = Stream::start(&world.cluster.kubeconfig(), agent("tenants-acme"), every);
-        Self { world, store, balancer, ports, replicas, stream }
+        Self { world, store, balancer, clock, ports, replicas, stream }
     }
 
     /// What becomes of the stream while `happens` does, and for a while after.
@@ -96,9 +113,38 @@ impl Holding {
         assert!(tally.refused.is_empty(), "{name}: {tally:?}");
     }
 
-    /// What kubectl says of a pod of a tenant whom nobody has asked for yet.
+    /// What the API server says of a pod of a tenant whom nobody has asked for yet.
     fn first_pod_of(&self, tenant: &str) -> Result<(), String> {
-        self.world.create(&agent(&format!("tenants-{tenant}")), None).map(|_| ())
+        let api_server = ApiServer::of(&self.world.cluster.kubeconfig());
+        let pod = agent(&format!("tenants-{tenant}"));
+        match block_on(api_server.create(&pod)) {
+            Ok(_) => Ok(()),
+            Err(NotCreated::Refused(message)) => Err(message),
+            Err(NotCreated::NoAnswer) => Err("no answer".to_owned()),
+        }
+    }
+
+    /// Which certificates are served to whoever comes now. Or why nobody takes one.
+    fn certificates(&self) -> Result<BTreeSet<Vec<u8>>, String> {
+        let authority = fs::read(self.world.tls().join("ca.crt")).unwrap();
+        let shown = self.ports.map(|(port, _)| {
+            let stream = block_on(async {
+                shake_hands(local(port), &authority, Protocol::Http2, &[&TLS13]).await
+            });
+            let stream = stream.map_err(|error| error.to_string())?;
+            Ok(stream.get_ref().1.peer_certificates().unwrap()[0].to_vec())
+        });
+        shown.into_iter().collect()
+    }
+
+    /// Waits until each replica's metrics say so of the certificate.
+    fn await_certificate(&self, said: &str) {
+        for (_, health) in self.ports {
+            let metric = format!("fab_session_injector_certificate_{said}\n");
+            wait_until("the files are noticed", Duration::from_secs(20), || {
+                get(local(health), "/metrics").contains(&metric).then_some(())
+            });
+        }
     }
 
     fn replace(&mut self, index: usize) {
@@ -112,6 +158,14 @@ impl Holding {
             (self.balancer.ready() == count).then_some(())
         });
     }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    Runtime::new().unwrap().block_on(future)
+}
+
+fn local(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
 }
 
 fn agent(namespace: &str) -> Value {
@@ -145,8 +199,11 @@ fn a_stream_of_pods_goes_on_whatever_happens() {
         holding.unnoticed(&format!("SSM answers with {name}"), |holding| {
             holding.store.fail(Some(fault));
             holding.world.namespace(&format!("tenants-{name}"), "enabled", name, &[]);
-            let said = holding.first_pod_of(name).unwrap_err();
-            assert!(said.contains(code), "{name}: {said}");
+            match holding.first_pod_of(name) {
+                Err(said) => assert!(said.contains(code), "{name}: {said}"),
+                // The refresh has the time that a review has not.
+                Ok(()) => assert!(matches!(fault, Fault::Slow(_)), "{name}"),
+            }
             sleep(Duration::from_secs(2));
             holding.store.fail(None);
             wait_until("it is let in", Duration::from_secs(40), || holding.first_pod_of(name).ok());
@@ -182,15 +239,57 @@ fn a_stream_of_pods_goes_on_whatever_happens() {
 
     holding.unnoticed("certificates are renewed, twice", |holding| {
         for renewal in 1..=2 {
-            holding.world.make_certificate();
-            for (_, health) in holding.ports {
-                let taken = format!("certificate_reloads_total{{outcome=\"taken\"}} {renewal}");
-                wait_until("the new one is taken", Duration::from_secs(20), || {
-                    get(([127, 0, 0, 1], health).into(), "/metrics").contains(&taken).then_some(())
-                });
-            }
+            holding.world.make_certificate(&[]);
+            holding.await_certificate(&format!("reloads_total{{outcome=\"taken\"}} {renewal}"));
         }
     });
+
+    // What is no pair is not served, and what is served stays.
+    let before = holding.certificates().unwrap();
+    assert_eq!(before.len(), 1);
+    holding.unnoticed("the certificate cannot be read", |holding| {
+        let file = holding.world.tls().join("tls.crt");
+        let pem = fs::read(&file).unwrap();
+        fs::write(&file, "-----BEGIN CERTIFICATE-----\n!\n").unwrap();
+        holding.await_certificate("reloads_total{outcome=\"unusable\"} 1");
+        assert_eq!(holding.certificates(), Ok(before.clone()));
+        fs::remove_file(&file).unwrap();
+        sleep(Duration::from_secs(2));
+        assert_eq!(holding.certificates(), Ok(before.clone()));
+        fs::write(&file, pem).unwrap();
+        sleep(Duration::from_secs(2));
+    });
+    holding.unnoticed("the key is another certificate's", |holding| {
+        holding.world.make_certificate(&["--wrong-pair"]);
+        holding.await_certificate("reloads_total{outcome=\"unusable\"} 2");
+        assert_eq!(holding.certificates(), Ok(before.clone()));
+        holding.world.make_certificate(&[]);
+        holding.await_certificate("reloads_total{outcome=\"taken\"} 3");
+        assert!(holding.certificates().unwrap().is_disjoint(&before));
+    });
+
+    // Signatures go by the wall clock: SSM refuses them until the SDK has taken its time for
+    // its own. Nothing else of a pod's way does.
+    for (name, tenant, seconds) in [("ahead", "ahead", 3600), ("back", "behind", -3600)] {
+        holding.store.put(&parameter(tenant), &role(tenant));
+        holding.unnoticed(&format!("the clock jumps an hour {name}"), |holding| {
+            let expired = holding.store.expired();
+            holding.clock.jump(seconds);
+            // Every role is refreshed in between.
+            sleep(Duration::from_secs(4));
+            for replica in holding.replicas.iter().flatten() {
+                let apart = clock::said(&replica.log());
+                assert!((apart - seconds).abs() < 60, "the clock is {apart} s apart");
+            }
+            assert!(holding.store.expired() > expired, "SSM does not mind");
+            holding.world.namespace(&format!("tenants-{tenant}"), "enabled", tenant, &[]);
+            wait_until("a new tenant is let in", Duration::from_secs(20), || {
+                holding.first_pod_of(tenant).ok()
+            });
+            holding.clock.jump(0);
+            sleep(Duration::from_secs(4));
+        });
+    }
 
     holding.unnoticed("one replica after the other is restarted", |holding| {
         for index in 0..2 {
@@ -226,6 +325,31 @@ fn a_stream_of_pods_goes_on_whatever_happens() {
     wait_until("who is not in it is let in", Duration::from_secs(40), || {
         holding.first_pod_of("silence").ok()
     });
+
+    // Connections that are there go on. Whoever comes anew does not take what has ended, and
+    // then nobody is let in bare.
+    let ended = holding.during("the certificate has ended, and replicas are replaced", |holding| {
+        holding.world.make_certificate(&["--expired"]);
+        holding.await_certificate("expiry_timestamp_seconds 1577923200");
+        for index in 0..2 {
+            holding.replace(index);
+        }
+        holding.await_ready(2);
+        holding.stream.take();
+        let shown = holding.certificates().unwrap_err();
+        assert!(shown.contains("certificate expired"), "{shown}");
+        let said = holding.first_pod_of("acme").unwrap_err();
+        let why = "failed to verify certificate: x509: certificate has expired";
+        assert!(said.contains(why), "{said}");
+    });
+    let refused = ended.refused.get("webhook").copied().unwrap_or_default();
+    assert!(refused > 10 && ended.injected == 0 && ended.refused.len() == 1, "{ended:?}");
+    holding.world.make_certificate(&[]);
+    wait_until("the new certificate is taken", Duration::from_secs(20), || {
+        holding.first_pod_of("acme").ok()
+    });
+    holding.await_certificate("reloads_total{outcome=\"taken\"} 1");
+    holding.unnoticed("with a new certificate", |_| {});
 
     // The watch breaks, and what the API server brings in anew is known after it.
     let restart = holding.during("the API server is restarted", |holding| {

@@ -17,6 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fab_session_injector::serve::{Limits, Transport, serve};
+use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::oneshot, time::sleep};
 
@@ -55,6 +56,8 @@ struct Shelf {
     filled: Instant,
     /// Each call: when, how many names, whether it was throttled.
     calls: Vec<(Instant, usize, bool)>,
+    /// Further ones that were signed at another time.
+    expired: usize,
 }
 
 impl ParameterStore {
@@ -67,6 +70,7 @@ impl ParameterStore {
             tokens: quota,
             filled: Instant::now(),
             calls: Vec::new(),
+            expired: 0,
         }));
         let router = Router::new().fallback(answer).with_state(Arc::clone(&shelf));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -109,6 +113,11 @@ impl ParameterStore {
         self.shelf().calls.clone()
     }
 
+    /// Calls that were refused since they were signed at another time.
+    pub(crate) fn expired(&self) -> usize {
+        self.shelf().expired
+    }
+
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
         self.shelf.lock().unwrap()
     }
@@ -124,6 +133,8 @@ impl Drop for ParameterStore {
 }
 
 async fn answer(State(shelf): State<Arc<Mutex<Shelf>>>, request: Request) -> Response {
+    let signed = request.headers().get("x-amz-date").and_then(|date| date.to_str().ok());
+    let signed = signed.map(str::to_owned).unwrap_or_default();
     let body = to_bytes(request.into_body(), 1 << 20).await.unwrap_or_default();
     let fault = shelf.lock().unwrap().fault;
     match fault {
@@ -131,7 +142,13 @@ async fn answer(State(shelf): State<Arc<Mutex<Shelf>>>, request: Request) -> Res
         Some(Fault::Slow(delay)) => sleep(delay).await,
         _ => {}
     }
-    let (status, body) = shelf.lock().unwrap().get_parameters(&body, fault);
+    let mut shelf = shelf.lock().unwrap();
+    let (status, body) = if is_of_now(&signed) {
+        shelf.get_parameters(&body, fault)
+    } else {
+        shelf.expired += 1;
+        error("InvalidSignatureException", "Signature expired")
+    };
     (status, [(header::CONTENT_TYPE, "application/x-amz-json-1.1")], body).into_response()
 }
 
@@ -191,6 +208,15 @@ impl Shelf {
         self.tokens -= if has { 1.0 } else { 0.0 };
         has
     }
+}
+
+/// Whether a call was signed within five minutes of the time here.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html>
+fn is_of_now(signed: &str) -> bool {
+    let signed =
+        DateTime::strptime("%Y%m%dT%H%M%SZ", signed).and_then(|at| at.to_zoned(TimeZone::UTC));
+    let apart = signed.map(|at| Timestamp::now().duration_since(at.timestamp()).abs());
+    apart.is_ok_and(|apart| apart <= SignedDuration::from_mins(5))
 }
 
 fn error(code: &str, message: &str) -> (StatusCode, Bytes) {

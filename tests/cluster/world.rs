@@ -2,7 +2,9 @@
 //! real binary over TLS, by the chart's own configuration, with the chart's own rights.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -27,6 +29,8 @@ pub(crate) struct World {
     port: u16,
     health_port: u16,
     directory: TempDir,
+    /// Further variables of the webhook's.
+    pub(crate) environment: Vec<(&'static str, OsString)>,
 }
 
 impl World {
@@ -66,6 +70,7 @@ impl World {
             port: free_port(),
             health_port: free_port(),
             directory,
+            environment: Vec::new(),
         };
         world.cluster.create_namespace(SYSTEM, &[]);
         let rights = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding"];
@@ -76,17 +81,28 @@ impl World {
     }
 
     pub(crate) fn start_webhook(&mut self) {
-        self.make_certificate();
+        self.make_certificate(&[]);
         self.webhook = Some(self.start_replica("webhook", (self.port, self.health_port)));
     }
 
-    /// A new one, by the same authority.
-    pub(crate) fn make_certificate(&self) {
+    /// A new one, by the same authority. `arguments` say what is wrong with it.
+    pub(crate) fn make_certificate(&self, arguments: &[&str]) {
         let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make"))
-            .arg(self.directory.path().join("tls"))
+            .args(arguments)
+            .arg(self.tls())
             .status()
             .unwrap();
         assert!(made.success());
+    }
+
+    /// Where the API server calls the webhook.
+    pub(crate) fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    /// Where the kubelet would mount the Secret.
+    pub(crate) fn tls(&self) -> PathBuf {
+        self.directory.path().join("tls")
     }
 
     /// Starts the binary as the chart's Deployment would, but for the addresses and the places
@@ -113,15 +129,16 @@ impl World {
             .arg(format!("--listen=127.0.0.1:{port}"))
             .arg(format!("--health-listen=127.0.0.1:{health_port}"))
             .arg("--tls-certificate")
-            .arg(directory.join("tls/tls.crt"))
+            .arg(self.tls().join("tls.crt"))
             .arg("--tls-key")
-            .arg(directory.join("tls/tls.key"))
+            .arg(self.tls().join("tls.key"))
             .arg(if name == "webhook" { "--linger=0" } else { "--linger=2" })
             .env("KUBECONFIG", self.own_kubeconfig())
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", CANARY)
             .env("AWS_REGION", REGION)
-            .env("AWS_EC2_METADATA_DISABLED", "true");
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut webhook = Process::start(name, &directory, &command);
         webhook.wait_until("the webhook is ready", Duration::from_secs(30), || {
             let health = ([127, 0, 0, 1], health_port).into();
@@ -137,7 +154,7 @@ impl World {
 
     pub(crate) fn configure_at(&self, port: u16) {
         let mut configuration = self.manifest("MutatingWebhookConfiguration").clone();
-        let authority = fs::read(self.directory.path().join("tls/ca.crt")).unwrap();
+        let authority = fs::read(self.tls().join("ca.crt")).unwrap();
         for webhook in configuration["webhooks"].as_array_mut().unwrap() {
             let path = webhook["clientConfig"]["service"]["path"].as_str().unwrap().to_owned();
             webhook["clientConfig"] = json!({

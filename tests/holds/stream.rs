@@ -11,17 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, Client, Config,
-    api::PostParams,
-    config::{KubeConfigOptions, Kubeconfig},
-};
 use serde_json::Value;
 use tokio::{
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
+
+use super::api_server::{ApiServer, NotCreated};
 
 pub(crate) struct Stream {
     stop: Arc<AtomicBool>,
@@ -44,25 +40,19 @@ pub(crate) struct Tally {
 impl Stream {
     /// `pod` is created each `every`, under names of the API server's.
     pub(crate) fn start(kubeconfig: &Path, pod: Value, every: Duration) -> Self {
-        let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
-        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let api_server = Arc::new(ApiServer::of(kubeconfig));
         let (stop, tally) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let (stopping, shared) = (Arc::clone(&stop), Arc::clone(&tally));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {
-                let options = KubeConfigOptions::default();
-                let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
-                let client = Client::try_from(config).unwrap();
-                let namespace = pod.metadata.namespace.clone().unwrap();
-                let api: Api<Pod> = Api::namespaced(client, &namespace);
                 let mut ticks = interval(every);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
                 let mut calls = JoinSet::new();
                 while !stopping.load(Ordering::Relaxed) {
                     ticks.tick().await;
                     while calls.try_join_next().is_some() {}
-                    calls.spawn(create(api.clone(), pod.clone(), Arc::clone(&shared)));
+                    calls.spawn(create(Arc::clone(&api_server), pod.clone(), Arc::clone(&shared)));
                 }
                 calls.join_all().await;
             });
@@ -85,26 +75,25 @@ impl Drop for Stream {
     }
 }
 
-async fn create(api: Api<Pod>, pod: Pod, tally: Arc<Mutex<Tally>>) {
+async fn create(api_server: Arc<ApiServer>, pod: Value, tally: Arc<Mutex<Tally>>) {
     let begun = Instant::now();
-    let created = api.create(&PostParams::default(), &pod).await;
+    let created = api_server.create(&pod).await;
     let took = begun.elapsed();
     let mut tally = tally.lock().unwrap();
     tally.slowest = tally.slowest.max(took);
     let refusal = match created {
         Ok(pod) => {
-            let first = pod.spec.and_then(|spec| spec.init_containers?.into_iter().next());
-            match first.is_some_and(|first| first.name == "fab-session-credentials") {
+            match pod["spec"]["initContainers"][0]["name"] == "fab-session-credentials" {
                 true => tally.injected += 1,
                 false => tally.bare += 1,
             }
             return;
         }
-        Err(kube::Error::Api(status)) if status.message.contains("failed calling webhook") => {
+        Err(NotCreated::Refused(message)) if message.contains("failed calling webhook") => {
             "webhook".to_owned()
         }
-        Err(kube::Error::Api(status)) => code(&status.message),
-        Err(_) => "api-server".to_owned(),
+        Err(NotCreated::Refused(message)) => code(&message),
+        Err(NotCreated::NoAnswer) => "api-server".to_owned(),
     };
     *tally.refused.entry(refusal).or_default() += 1;
 }

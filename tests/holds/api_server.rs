@@ -1,0 +1,111 @@
+//! The API server, asked once. kubectl and kube's own client repeat a call that is told to come
+//! again, up to ten times, which hides what each answer was and how long it took.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, body::Bytes, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+};
+use serde_json::Value;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
+
+pub(crate) struct ApiServer {
+    address: SocketAddr,
+    tls: TlsConnector,
+    /// What was said on last.
+    connection: Mutex<Option<Connection>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum NotCreated {
+    NoAnswer,
+    /// The message of its Status.
+    Refused(String),
+}
+
+type Connection = http2::SendRequest<Full<Bytes>>;
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+impl ApiServer {
+    /// As whom the kubeconfig says.
+    pub(crate) fn of(kubeconfig: &Path) -> Self {
+        let text = std::fs::read_to_string(kubeconfig).unwrap();
+        let config: Value = serde_saphyr::from_str(&text).unwrap();
+        let (cluster, user) = (&config["clusters"][0]["cluster"], &config["users"][0]["user"]);
+        let pem = |value: &Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
+        let certificate =
+            |value: &Value| CertificateDer::from_pem_slice(&pem(value)).unwrap().into_owned();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate(&cluster["certificate-authority-data"])).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(
+                vec![certificate(&user["client-certificate-data"])],
+                PrivateKeyDer::from_pem_slice(&pem(&user["client-key-data"])).unwrap(),
+            )
+            .unwrap();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let server = cluster["server"].as_str().unwrap().strip_prefix("https://").unwrap();
+        Self {
+            address: server.parse().unwrap(),
+            tls: TlsConnector::from(Arc::new(tls)),
+            connection: Mutex::default(),
+        }
+    }
+
+    /// The pod as it was stored.
+    pub(crate) async fn create(&self, pod: &Value) -> Result<Value, NotCreated> {
+        let answer = timeout(LONGEST, self.post(pod)).await;
+        let answer = answer.map_err(|_| NotCreated::NoAnswer)?;
+        let answer = answer.map_err(|_| NotCreated::NoAnswer)?;
+        match answer["kind"].as_str() {
+            Some("Pod") => Ok(answer),
+            _ => Err(NotCreated::Refused(answer["message"].to_string())),
+        }
+    }
+
+    async fn post(&self, pod: &Value) -> Result<Value, Error> {
+        let namespace = pod["metadata"]["namespace"].as_str().unwrap();
+        let url = format!("https://{}/api/v1/namespaces/{namespace}/pods", self.address);
+        let request = Request::post(url)
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(pod.to_string())))?;
+        let open = self.connection.lock().unwrap().clone();
+        let mut connection = match open.filter(|connection| !connection.is_closed()) {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let answer = connection.send_request(request).await?;
+        Ok(serde_json::from_slice(&answer.into_body().collect().await?.to_bytes())?)
+    }
+
+    async fn connect(&self) -> Result<Connection, Error> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::from(self.address.ip());
+        let stream = self.tls.connect(name, stream).await?;
+        let (connection, driver) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        tokio::spawn(driver);
+        *self.connection.lock().unwrap() = Some(connection.clone());
+        Ok(connection)
+    }
+}
+
+/// More than both rounds of the webhook may take.
+const LONGEST: Duration = Duration::from_secs(15);
