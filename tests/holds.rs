@@ -321,7 +321,10 @@ fn a_stream_of_pods_goes_on_whatever_happens() {
         assert!(said.contains("[role-unavailable]"), "{said}");
         holding.store.fail(None);
     });
+    // But for what was in flight on the two.
     assert!(restarted.injected > 10, "{restarted:?}");
+    let lost = restarted.refused.get("webhook").copied().unwrap_or_default();
+    assert!(restarted.refused.values().sum::<usize>() == lost && lost <= 20, "{restarted:?}");
     wait_until("who is not in it is let in", Duration::from_secs(40), || {
         holding.first_pod_of("silence").ok()
     });

@@ -103,7 +103,7 @@ pub fn start<P: Publisher>(
         waiting: HashMap::new(),
         urgent: VecDeque::new(),
         throttled: Agenda::default(),
-        in_flight: HashSet::new(),
+        in_flight: HashMap::new(),
         running: JoinSet::new(),
         alone: HashSet::new(),
         sweep: Pace::new(ssm.calls_per_second, now),
@@ -162,7 +162,8 @@ struct Keeper<P> {
     urgent: VecDeque<TenantName>,
     /// When to ask again for tenants that reviews wait for, and that SSM had no time for.
     throttled: Agenda,
-    in_flight: HashSet<TenantName>,
+    /// For whom a call is under way, and how long it may take.
+    in_flight: HashMap<TenantName, Duration>,
     running: JoinSet<Answered>,
     /// Tenants whose names once spoiled a batch: they are asked for by themselves.
     alone: HashSet<TenantName>,
@@ -219,7 +220,7 @@ impl<P: Publisher> Keeper<P> {
     /// The tenants of the opted-in namespaces, from now on.
     fn want(&mut self, tenants: &HashSet<TenantName>, now: Instant) {
         for tenant in tenants.iter().filter(|tenant| !self.known.contains_key(*tenant)) {
-            if !self.due.has(tenant) && !self.in_flight.contains(tenant) {
+            if !self.due.has(tenant) && !self.in_flight.contains_key(tenant) {
                 self.due.put(tenant.clone(), now);
             }
         }
@@ -238,7 +239,9 @@ impl<P: Publisher> Keeper<P> {
         }
         let waiting = self.waiting.entry(tenant.clone()).or_default();
         waiting.reviews.push(review);
-        if !self.in_flight.contains(&tenant)
+        // A review has not the time of the sweep, so it does not wait for a call of that.
+        let in_flight = self.in_flight.get(&tenant);
+        if in_flight.is_none_or(|patience| *patience > LOOKUP)
             && !self.urgent.contains(&tenant)
             && !self.throttled.has(&tenant)
         {
@@ -337,7 +340,7 @@ impl<P: Publisher> Keeper<P> {
     fn call(&mut self, tenants: Vec<TenantName>, patience: Duration) {
         for tenant in &tenants {
             self.due.remove(tenant);
-            self.in_flight.insert(tenant.clone());
+            self.in_flight.insert(tenant.clone(), patience);
         }
         self.urgent.retain(|waiting| !tenants.contains(waiting));
         let publisher = Arc::clone(&self.publisher);
@@ -873,14 +876,29 @@ mod tests {
         assert_eq!(kept.role("t7"), known("t7"));
     }
 
+    struct Hangs;
+
+    impl Publisher for Hangs {
+        async fn ask(&self, _: Vec<String>) -> Result<Vec<Published>, Failure> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_review_does_not_wait_for_a_call_of_the_sweep_that_hangs() {
+        let (wanted, wanting) = watch::channel(HashSet::from([tenant("acme")]));
+        let backup = Entry::from(Role::Known(arn("backup").parse().unwrap()));
+        let backup = Arc::new(ArcSwap::from_pointee(HashMap::from([(tenant("acme"), backup)])));
+        let (handle, task) = start(Hangs, ssm(), Allowed::default(), backup, wanting);
+        tokio::spawn(task);
+        sleep(Duration::from_millis(100)).await;
+        timeout(Duration::from_secs(1), handle.look_up(tenant("acme"))).await.unwrap();
+        assert_eq!(handle.snapshot().role(&tenant("acme")).cloned(), known("backup"));
+        drop(wanted);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_hanging_call_ends() {
-        struct Hangs;
-        impl Publisher for Hangs {
-            async fn ask(&self, _: Vec<String>) -> Result<Vec<Published>, Failure> {
-                std::future::pending().await
-            }
-        }
         let (_wanted, wanting) = watch::channel(HashSet::new());
         let (handle, task) = start(Hangs, ssm(), Allowed::default(), Backup::default(), wanting);
         tokio::spawn(task);
