@@ -13,11 +13,16 @@ test:
 # Formatting, lints and the rules on dependencies; what CI runs beside the tests.
 lint:
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	cargo deny --locked check bans licenses sources
+
+# What strangers write, for a minute each: fuzz/run SECONDS [TARGET] for longer.
+fuzz:
+	fuzz/run 60
 
 # The handler against one that does nothing, in one run.
 bench:
 	benches/compare
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint fuzz bench

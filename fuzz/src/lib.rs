@@ -1,0 +1,146 @@
+//! The world that the targets share: one tenant's namespace and its role, the default config,
+//! and an API server that applies what it is told.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod mutation;
+
+use std::{collections::HashMap, fmt::Display, str::FromStr, sync::LazyLock};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use fab_session_injector::{
+    admission::Review,
+    config::Config,
+    directory::{Directory, Role, Source},
+    namespaces::{Mode, Namespace, Namespaces},
+};
+use serde_json::{Value, json};
+
+pub use self::mutation::mutate_pod;
+
+pub struct World {
+    config: Config,
+    namespaces: Namespaces,
+    directory: Directory,
+}
+
+pub static WORLD: LazyLock<World> = LazyLock::new(|| {
+    let config = Config { region: "eu-west-1".parse().ok(), ..Config::default() };
+    let namespaces = [
+        ("tenants-acme", "enabled"),
+        ("tenants-audited", "audit"),
+        // A name that leaves no room for a uid.
+        ("tenants-of-a-name-that-is-long", "enabled"),
+    ]
+    .map(|(name, mode)| {
+        let labels = [
+            ("fab.nanohype.dev/session-injection", mode),
+            ("pod-security.kubernetes.io/enforce", "restricted"),
+        ];
+        let label =
+            |key: &str| labels.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
+        Namespace::read(name, label, &config.tenant)
+    });
+    let role = Role::Known(ROLE.parse().unwrap());
+    let roles = HashMap::from([("acme".parse().unwrap(), role.into())]);
+    World {
+        config,
+        namespaces: namespaces.into_iter().collect(),
+        directory: Directory::new(Source::File("roles.yaml".into()), roles),
+    }
+});
+
+/// What the webhook said, and what of it is law whatever it was asked.
+pub struct Answer {
+    /// As the API server reads it.
+    pub response: Value,
+    pub patch: Option<json_patch::Patch>,
+}
+
+impl World {
+    /// None: this is no review.
+    pub fn answer(&self, mode: Mode, body: &[u8]) -> Option<Answer> {
+        let Self { config, namespaces, directory } = self;
+        let review = Review::parse(body).ok()?;
+        let answer = || review.answer(mode, namespaces, directory, config).body;
+        let (bytes, again) = (answer(), answer());
+        assert_eq!(bytes, again, "the same review has two answers");
+        let told: Value = serde_json::from_slice(&bytes).expect("an answer is JSON");
+        let response = told["response"].clone();
+        assert_eq!(response["uid"], review.uid(), "another's uid");
+        let allowed = response["allowed"].as_bool().expect("an answer says yes or no");
+        let decision = response["auditAnnotations"]["decision"].as_str().expect("a decision");
+        if let Some(code) = decision.strip_prefix("refuse/") {
+            let status = if allowed { None } else { response["status"]["code"].as_u64() };
+            assert!(is_documented(code, status), "{code} {status:?} is not in the README");
+        }
+        let refuses = mode == Mode::Enabled && decision.starts_with("refuse/");
+        assert_eq!(allowed, !refuses, "{decision}");
+        let patch = response["patch"].as_str().map(|patch| {
+            assert!(mode == Mode::Enabled && allowed, "a patch that nobody may apply");
+            let patch = STANDARD.decode(patch).expect("a patch is Base64");
+            serde_json::from_slice(&patch).expect("a patch is JSON Patch")
+        });
+        Some(Answer { response, patch })
+    }
+
+    /// The pod as `creator` creates it in the tenant's namespace.
+    pub fn create(&self, creator: &str, pod: &Value) -> Answer {
+        let body = envelope(creator, pod);
+        self.answer(Mode::Enabled, body.as_bytes()).expect("the envelope is sound")
+    }
+}
+
+/// As the API server wraps a pod.
+pub fn envelope(creator: &str, pod: &Value) -> String {
+    json!({
+        "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
+        "request": {
+            "uid": "4cbcc3bf-b587-4b52-a171-005bd10ae83c", "operation": "CREATE", "namespace": "tenants-acme",
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "userInfo": {"username": creator}, "object": pod,
+        },
+    })
+    .to_string()
+}
+
+/// The uid that whoever sent this expects back. None: what it sent is no review.
+pub fn uid(body: &Value) -> Option<&str> {
+    let is_review =
+        body["kind"] == "AdmissionReview" && body["apiVersion"] == "admission.k8s.io/v1";
+    body["request"]["uid"].as_str().filter(|uid| is_review && !uid.is_empty())
+}
+
+/// Whether the README's table of refusals has this code, with this status.
+fn is_documented(code: &str, status: Option<u64>) -> bool {
+    let status = status.map(|status| format!(" {status} |")).unwrap_or_default();
+    include_str!("../../README.md").contains(&format!("| `{code}` |{status}"))
+}
+
+/// What is read is written as it was, and read again.
+pub fn round_trip<T: Display + FromStr + PartialEq>(text: &str) {
+    if let Ok(noun) = text.parse::<T>() {
+        let written = noun.to_string();
+        assert!(written.parse().is_ok_and(|again: T| again == noun), "{text:?} became {written:?}");
+    }
+}
+
+/// What a glob means, by trying all.
+pub fn matches(glob: &str, name: &str) -> bool {
+    let (glob, name): (Vec<char>, Vec<char>) = (glob.chars().collect(), name.chars().collect());
+    // Whether the glob so far matches the first n characters of the name.
+    let mut reached: Vec<bool> = (0..=name.len()).map(|n| n == 0).collect();
+    for part in glob {
+        for n in (0..=name.len()).rev() {
+            reached[n] = match part {
+                '*' => reached[..=n].contains(&true),
+                part => n > 0 && reached[n - 1] && name[n - 1] == part,
+            };
+        }
+    }
+    reached[name.len()]
+}
+
+pub const OPERATOR: &str = "system:serviceaccount:eks-agent-platform:operator";
+pub const TENANT: &str = "system:serviceaccount:tenants-acme:tenant-runtime";
+const ROLE: &str = "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-broker";
