@@ -10,6 +10,10 @@ demo:
 test:
 	variables=$$(tests/setup) && eval "$$variables" && cargo test --locked --workspace --no-fail-fast
 
+# The image of this commit for this architecture, as an OCI archive in target/image.
+image:
+	image/build
+
 # Formatting, lints and the rules on dependencies; what CI runs beside the tests.
 lint:
 	cargo fmt --all --check
@@ -25,4 +29,4 @@ fuzz:
 bench:
 	benches/compare
 
-.PHONY: demo test lint fuzz bench
+.PHONY: demo test lint fuzz bench image
