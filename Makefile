@@ -1,4 +1,4 @@
-# Each target does its own set-up. None needs root.
+# Each target does its own set-up. Only e2e needs root.
 
 # The main job on what is embedded: no AWS, no cluster.
 demo:
@@ -10,6 +10,11 @@ demo:
 test:
 	variables=$$(tests/setup) && eval "$$variables" && cargo test --locked --workspace --no-fail-fast
 
+# The image, the chart and AWS's SDKs on a real node. It has mounts, links and cgroups of
+# its own, hence root.
+e2e: image
+	variables=$$(tests/setup --node) && eval "$$variables" && cargo test --locked --test e2e
+
 # The image of this commit for this architecture, as an OCI archive in target/image.
 image:
 	image/build
@@ -19,6 +24,7 @@ lint:
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	cargo clippy --locked --test e2e -- --deny warnings
 	cargo deny --locked check bans licenses sources
 
 # What strangers write, for a minute each: fuzz/run SECONDS [TARGET] for longer.
@@ -29,4 +35,8 @@ fuzz:
 bench:
 	benches/compare
 
+<<<<<<< HEAD
 .PHONY: demo test lint fuzz bench image
+=======
+.PHONY: demo test e2e image lint bench
+>>>>>>> e0d378c (Show an agent calling AWS on a real node)

@@ -249,7 +249,8 @@ fn start_controller_manager(directory: &Path, port: u16) -> Process {
     Process::start("kube-controller-manager", directory, &command)
 }
 
-fn kubectl(directory: &Path, arguments: &[&str]) -> Kubectl {
+/// As the user of the `admin.kubeconfig` in the directory.
+pub(crate) fn kubectl(directory: &Path, arguments: &[&str]) -> Kubectl {
     let mut command = Command::new(program("kubectl"));
     command
         .arg("--kubeconfig")

@@ -28,11 +28,19 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
+    #[allow(dead_code, reason = "not every test crate has AWS on 127.0.0.1")]
     pub(crate) fn before(target: SocketAddr) -> Self {
+        Self::on((Ipv4Addr::LOCALHOST, 0).into(), &[], target)
+    }
+
+    /// As `hosts`; as 127.0.0.1 and localhost where there are none.
+    pub(crate) fn on(address: SocketAddr, hosts: &[&str], target: SocketAddr) -> Self {
         let directory = own_directory();
         let path = directory.path();
-        let made =
-            Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make")).arg(path).status();
+        let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make"))
+            .arg(path)
+            .args(hosts)
+            .status();
         assert!(made.unwrap().success());
         let read = |name: &str| fs::read(path.join(name)).unwrap();
         let certificate = CertificateDer::from_pem_slice(&read("tls.crt")).unwrap();
@@ -44,7 +52,7 @@ impl Tls {
             .with_single_cert(vec![certificate], key)
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listener = TcpListener::bind(address).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -61,6 +69,7 @@ impl Tls {
         Self { address, directory, stop: Some(stop), thread: Some(thread) }
     }
 
+    #[allow(dead_code, reason = "not every test crate names an address")]
     pub(crate) fn endpoint(&self) -> String {
         format!("https://{}", self.address)
     }

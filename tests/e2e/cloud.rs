@@ -1,0 +1,142 @@
+//! AWS as the pods of a node see it: STS under its own name and behind TLS, the Pod Identity
+//! agent at its own address. Both are the strict AWS, which believes the node's tokens.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    process::Command,
+    sync::Arc,
+};
+
+use serde_json::{Value, json};
+use strict_aws::{Association, Aws, Cluster, Role, Server, World};
+
+use super::{node::Node, tls::Tls};
+
+pub(crate) const REGION: &str = "eu-west-1";
+
+/// Whom the service account's pods are for EKS.
+pub(crate) const BASE: &str =
+    "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-tenant";
+
+/// Whom an agent is to become.
+pub(crate) const BROKER: &str =
+    "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-broker";
+
+pub(crate) struct Cloud {
+    aws: Arc<Aws>,
+    tls: Tls,
+    /// Held for its end.
+    _server: Server,
+}
+
+impl Cloud {
+    pub(crate) fn start(node: &Node) -> Self {
+        let keys = node.kubectl(&["get", "--raw", "/openid/v1/jwks"]).run().stdout;
+        let keys: Value = serde_json::from_str(&keys).unwrap();
+        let world = World::new("111122223333", REGION)
+            .cluster(Cluster::new("prod", "https://kubernetes.default.svc.cluster.local", keys))
+            .role(Role::new(BASE).trust(pods_of_the_cluster()).policy(may_become_the_broker()))
+            .role(Role::new(BROKER).trust(under_a_name_of_acme()))
+            .association(Association::new("tenants-acme", "tenant-runtime", BASE));
+        let aws = Arc::new(Aws::new(world).unwrap());
+        let listener = TcpListener::bind((node.host_address(), 0)).unwrap();
+        let server = Server::on(listener, Arc::clone(&aws)).unwrap();
+        let name = format!("sts.{REGION}.amazonaws.com");
+        let tls = Tls::on((node.host_address(), 443).into(), &[&name], server.address());
+        lead_pod_identity_to(node, server.address());
+        Self { aws, tls, _server: server }
+    }
+
+    /// In PEM, the one authority that signed STS's certificate.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.tls.authority()
+    }
+
+    /// What CloudTrail has of calls of this name.
+    pub(crate) fn events(&self, name: &str) -> Vec<Value> {
+        let events = self.aws.events();
+        events.into_iter().filter(|event| event["eventName"] == name).collect()
+    }
+}
+
+/// On a node of EKS the agent listens there itself.
+fn lead_pod_identity_to(node: &Node, address: SocketAddr) {
+    let rules = format!(
+        "table ip pod_identity {{
+           chain prerouting {{
+             type nat hook prerouting priority dstnat
+             ip daddr 169.254.170.23 tcp dport 80 dnat to {address}
+           }}
+         }}"
+    );
+    let file = node.state().join("pod-identity.nft");
+    fs::write(&file, rules).unwrap();
+    node.enter(&["nft", "--file", file.to_str().unwrap()]);
+}
+
+fn pods_of_the_cluster() -> Value {
+    json!({"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow",
+        "Principal": {"Service": "pods.eks.amazonaws.com"},
+        "Action": ["sts:AssumeRole", "sts:TagSession"],
+    }]})
+}
+
+fn may_become_the_broker() -> Value {
+    json!({"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow",
+        "Action": ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"],
+        "Resource": BROKER,
+    }]})
+}
+
+/// TagSession has no condition key for the source identity, hence a statement of its own.
+fn under_a_name_of_acme() -> Value {
+    json!({"Version": "2012-10-17", "Statement": [
+        {
+            "Effect": "Allow",
+            "Principal": {"AWS": BASE},
+            "Action": ["sts:AssumeRole", "sts:SetSourceIdentity"],
+            "Condition": {"StringLike": {"sts:SourceIdentity": "agent.acme.*"}},
+        },
+        {"Effect": "Allow", "Principal": {"AWS": BASE}, "Action": "sts:TagSession"},
+    ]})
+}
+
+/// The program of the image's archive, which is one layer, and beside it the authority of
+/// `cloud` in the place of the world's.
+pub(crate) fn files_of_a_sidecar(node: &Node, cloud: &Cloud, archive: &PathBuf) -> Vec<String> {
+    let directory = node.state().join("unpacked");
+    fs::create_dir_all(&directory).unwrap();
+    let read = |digest: &Value| {
+        let blob = digest.as_str().unwrap().replace(':', "/");
+        directory.join("blobs").join(blob)
+    };
+    let json =
+        |path: PathBuf| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    unpack(archive, &directory);
+    let index = json(directory.join("index.json"));
+    let manifest = json(read(&index["manifests"][0]["digest"]));
+    unpack(&read(&manifest["layers"][0]["digest"]), &directory);
+    let program = directory.join("fab-session-injector");
+    vec![
+        format!("{}:/fab-session-injector:755", program.display()),
+        format!("{}:{ROOTS}:644", cloud.authority().display()),
+    ]
+}
+
+fn unpack(archive: &PathBuf, directory: &PathBuf) {
+    let unpacked = Command::new("tar")
+        .arg("--extract")
+        .arg("--file")
+        .arg(archive)
+        .arg("--directory")
+        .arg(directory)
+        .status();
+    assert!(unpacked.unwrap().success(), "{} is no archive", archive.display());
+}
+
+/// Where programs look for authorities; the image has Mozilla's there.
+pub(crate) const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";

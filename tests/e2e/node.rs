@@ -1,0 +1,199 @@
+//! A real node, which `tests/node/run` brings up and takes down.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{
+    control_plane::{self, Kubectl},
+    process::{Process, own_directory, program, wait_until},
+};
+
+/// It ends when dropped, or with the test process.
+#[derive(Debug)]
+pub(crate) struct Node {
+    process: Process,
+    directory: TempDir,
+    index: u8,
+}
+
+impl Node {
+    /// Returns once it is ready for pods.
+    pub(crate) fn start() -> Self {
+        let directory = own_directory();
+        let index = free_index();
+        let mut command = Command::new(script("run"));
+        command
+            .env("STATE", directory.path().join("state"))
+            .env("INDEX", index.to_string())
+            .env("AWS_DNS", "yes")
+            .env("FAB_TEST_BIN", programs());
+        let process = Process::start("node", directory.path(), &command);
+        let mut node = Self { process, directory, index };
+        let log = node.directory.path().join("node.log");
+        node.process.wait_until("the node is up", START, || {
+            fs::read_to_string(&log).unwrap().lines().any(|line| line == "up").then_some(())
+        });
+        node
+    }
+
+    /// How long each part of the start took, as the node says it.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// What pods reach this machine by.
+    pub(crate) fn host_address(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 99, self.index, 1)
+    }
+
+    /// The link on this machine, and the directories of cgroups.
+    pub(crate) fn name(&self) -> String {
+        format!("fabnode{}", self.index)
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.state().join("admin.kubeconfig")
+    }
+
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Kubectl {
+        control_plane::kubectl(&self.state(), arguments)
+    }
+
+    pub(crate) fn create(&self, objects: &[Value]) {
+        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        let made = self.kubectl(&["create", "--filename=-"]).stdin(&list.to_string()).run();
+        assert!(made.ok, "{}", made.stderr);
+    }
+
+    pub(crate) fn await_service_account(&self, namespace: &str, account: &str) {
+        wait_until(&format!("namespace {namespace} has account {account}"), POD, || {
+            let account = ["get", "serviceaccount", account, "--namespace", namespace];
+            self.kubectl(&account).run().ok.then_some(())
+        });
+    }
+
+    /// The pod, once all of its containers are ready.
+    pub(crate) fn await_ready(&self, namespace: &str, pod: &str) -> Value {
+        wait_until(&format!("pod {namespace}/{pod} is ready"), POD, || {
+            let pod = self.kubectl(&["get", "pod", pod, "--namespace", namespace]).json();
+            let conditions = pod["status"]["conditions"].as_array()?.clone();
+            conditions
+                .iter()
+                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+                .then_some(pod)
+        })
+    }
+
+    /// Runs a program in a container.
+    pub(crate) fn exec(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        words: &[&str],
+    ) -> Kubectl {
+        let mut arguments = vec!["exec", "--stdin", "--namespace", namespace, pod];
+        arguments.extend(["--container", container, "--"]);
+        arguments.extend(words);
+        self.kubectl(&arguments)
+    }
+
+    /// With the node's network and mounts.
+    pub(crate) fn enter(&self, words: &[&str]) -> Output {
+        let entered = Command::new(script("enter"))
+            .args(words)
+            .env("STATE", self.state())
+            .env("INDEX", self.index.to_string())
+            .env("FAB_TEST_BIN", programs())
+            .output()
+            .unwrap();
+        assert!(
+            entered.status.success(),
+            "{words:?}: {}",
+            String::from_utf8_lossy(&entered.stderr)
+        );
+        entered
+    }
+
+    pub(crate) fn import(&self, archive: &Path) {
+        self.enter(&[script("import").to_str().unwrap(), archive.to_str().unwrap()]);
+    }
+
+    /// Packs files (`SOURCE:PATH:MODE`) into an image, and imports it.
+    pub(crate) fn make_image(&self, name: &str, entrypoint: &str, files: &[String]) {
+        let archive = self.directory.path().join("image.tar");
+        let packed = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/image/pack"))
+            .arg("--output")
+            .arg(&archive)
+            .args(["--name", name, "--entrypoint", entrypoint])
+            .args(files)
+            .output()
+            .unwrap();
+        assert!(packed.status.success(), "{}", String::from_utf8_lossy(&packed.stderr));
+        self.import(&archive);
+    }
+
+    /// Takes it down, as a person would, and says what it printed.
+    pub(crate) fn down(&mut self) -> String {
+        self.process.terminate();
+        wait_until("the node is down", DOWN, || self.process.ended());
+        self.process.log()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.process.ended().is_some() {
+            return;
+        }
+        if std::thread::panicking() {
+            eprintln!("{}", self.process.log());
+        }
+        self.down();
+    }
+}
+
+/// What the image of an agent holds: the AWS SDK for Go, and what a test does in a container.
+pub(crate) fn agent_files() -> Vec<String> {
+    ["box", "client-go"].map(|name| format!("{}:/{name}:755", program(name).display())).into()
+}
+
+pub(crate) fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node").join(name)
+}
+
+fn programs() -> PathBuf {
+    program("kubelet").parent().unwrap().to_owned()
+}
+
+/// Of a node that does not run yet. Test processes begin at different ones.
+fn free_index() -> u8 {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    (0..50)
+        .map(|_| std::process::id().wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)))
+        .map(|number| u8::try_from(number % 50).unwrap())
+        .find(|index| !Path::new(&format!("/sys/class/net/fabnode{index}")).exists())
+        .expect("one of fifty nodes is not running")
+}
+
+/// Ten times what it takes on two idle cores.
+const START: Duration = Duration::from_secs(120);
+
+/// Twenty times.
+const DOWN: Duration = Duration::from_secs(60);
+
+/// Likewise; most of it is kubelet's look around once a second.
+const POD: Duration = Duration::from_secs(90);

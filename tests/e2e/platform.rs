@@ -1,0 +1,203 @@
+//! A cluster as the platform's people make it: the chart is installed from its files, and a
+//! tenant has a namespace as the platform's operator makes it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    cloud::{BROKER, Cloud, REGION, ROOTS, files_of_a_sidecar},
+    node::{Node, agent_files},
+    process::program,
+};
+
+pub(crate) const SYSTEM: &str = "fab-system";
+pub(crate) const TENANT: &str = "tenants-acme";
+pub(crate) const OPERATOR: &str = "system:serviceaccount:eks-agent-platform:operator";
+const AGENT_IMAGE: &str = "node.test/agent:1";
+
+pub(crate) struct Platform {
+    pub(crate) cloud: Cloud,
+    // Last, since the others are reached through it.
+    pub(crate) node: Node,
+}
+
+/// Where the webhook's serving certificate comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Certificates {
+    /// From a Secret that somebody made before.
+    ExistingSecret,
+}
+
+impl Platform {
+    pub(crate) fn start(certificates: Certificates) -> Self {
+        let node = Node::start();
+        let cloud = Cloud::start(&node);
+        node.import(&image());
+        // The shipped image trusts the world's authorities, and nobody can add one to a
+        // sidecar from outside.
+        node.make_image(
+            "node.test/sidecar:1",
+            "/fab-session-injector",
+            &files_of_a_sidecar(&node, &cloud, &image()),
+        );
+        let mut files = agent_files();
+        files.push(format!("{}:{ROOTS}:644", cloud.authority().display()));
+        node.make_image(AGENT_IMAGE, "/box", &files);
+        let platform = Self { cloud, node };
+        platform.install(certificates);
+        platform.admit_tenant();
+        platform
+    }
+
+    fn install(&self, certificates: Certificates) {
+        self.node.create(&[json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": SYSTEM, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+        })]);
+        let mut values = json!({
+            "config": {"region": REGION, "sidecar": {"image": "node.test/sidecar:1"}},
+            "staticRoles": {"acme": BROKER},
+        });
+        match certificates {
+            Certificates::ExistingSecret => values["tls"] = self.make_secret(),
+        }
+        let file = self.node.state().join("values.json");
+        fs::write(&file, values.to_string()).unwrap();
+        let installed = Command::new(program("helm"))
+            .args(["install", "fab-session-injector"])
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/fab-session-injector"))
+            .args(["--namespace", SYSTEM, "--wait", "--timeout", "120s", "--values"])
+            .arg(&file)
+            .arg("--kubeconfig")
+            .arg(self.node.kubeconfig())
+            // Not the plugins and repositories of whoever runs the tests.
+            .envs(
+                ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"]
+                    .map(|variable| (variable, concat!(env!("CARGO_TARGET_TMPDIR"), "/helm"))),
+            )
+            .output()
+            .unwrap();
+        if !installed.status.success() {
+            let pods = self.node.kubectl(&["describe", "pods", "--namespace", SYSTEM]).run();
+            panic!("{}\n{}", String::from_utf8_lossy(&installed.stderr), pods.stdout);
+        }
+    }
+
+    /// The values by which the chart finds it.
+    fn make_secret(&self) -> Value {
+        let directory = self.node.state().join("tls");
+        let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make"))
+            .arg(&directory)
+            .arg(format!("fab-session-injector.{SYSTEM}.svc"))
+            .status();
+        assert!(made.unwrap().success());
+        let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
+        self.node.create(&[json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"name": "fab-session-injector-tls", "namespace": SYSTEM},
+            "stringData": {"tls.crt": read("tls.crt"), "tls.key": read("tls.key")},
+        })]);
+        json!({"secretName": "fab-session-injector-tls", "caBundle": read("ca.crt")})
+    }
+
+    /// A namespace with the labels, quota and limits that the platform's operator gives it;
+    /// the opt-in is what a person adds. Then the rights of that operator, here.
+    fn admit_tenant(&self) {
+        self.node.create(&[
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TENANT, "labels": {
+                "agents.nanohype.dev/persona": "engineering",
+                "agents.nanohype.dev/platform": "acme",
+                "agents.nanohype.dev/tenant": "research",
+                "app.kubernetes.io/managed-by": "eks-agent-platform",
+                "app.kubernetes.io/part-of": "eks-agent-platform",
+                "fab.nanohype.dev/session-injection": "enabled",
+                "pod-security.kubernetes.io/audit": "restricted",
+                "pod-security.kubernetes.io/enforce": "restricted",
+                "pod-security.kubernetes.io/warn": "restricted",
+            }}}),
+            json!({"apiVersion": "v1", "kind": "ResourceQuota",
+                "metadata": {"name": "tenant-default", "namespace": TENANT},
+                "spec": {"hard": {
+                    "requests.cpu": "4", "requests.memory": "16Gi", "limits.cpu": "8", "limits.memory": "32Gi",
+                    "pods": "50", "services": "20", "secrets": "50", "configmaps": "50",
+                }},
+            }),
+            json!({"apiVersion": "v1", "kind": "LimitRange",
+                "metadata": {"name": "tenant-default", "namespace": TENANT},
+                "spec": {"limits": [{
+                    "type": "Container",
+                    "default": {"cpu": "1", "memory": "1Gi"},
+                    "defaultRequest": {"cpu": "100m", "memory": "128Mi"},
+                }]},
+            }),
+            json!({"apiVersion": "v1", "kind": "ServiceAccount",
+                "metadata": {"name": "tenant-runtime", "namespace": TENANT},
+            }),
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+                "metadata": {"name": "operator"},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+                "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": OPERATOR}],
+            }),
+        ]);
+        self.node.await_service_account(TENANT, "tenant-runtime");
+    }
+
+    /// As the operator makes one for an AgentSandbox.
+    pub(crate) fn create_session(&self, sandbox: &str) -> String {
+        let name = format!("session-{sandbox}");
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": TENANT, "labels": {
+                "agents.nanohype.dev/agentsandbox": sandbox,
+                "agents.nanohype.dev/platform": "acme",
+                "app.kubernetes.io/component": "agent-sandbox",
+                "app.kubernetes.io/managed-by": "eks-agent-platform",
+            }},
+            "spec": {
+                "automountServiceAccountToken": false,
+                "containers": [{
+                    "name": "session",
+                    "image": AGENT_IMAGE,
+                    "args": ["sleep"],
+                    "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                    "volumeMounts": [{"name": "workspace", "mountPath": "/workspace"}],
+                }],
+                "restartPolicy": "Never",
+                "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+                "serviceAccountName": "tenant-runtime",
+                "terminationGracePeriodSeconds": 5,
+                "volumes": [{"name": "workspace", "emptyDir": {}}],
+            },
+        });
+        let created = self
+            .node
+            .kubectl(&["create", "--filename=-", "--as", OPERATOR])
+            .stdin(&pod.to_string())
+            .run();
+        assert!(created.ok, "{}", created.stderr);
+        name
+    }
+}
+
+/// The archive that `make image` has written.
+pub(crate) fn image() -> PathBuf {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/image");
+    let prefix = format!("fab-session-injector-{}-", env!("CARGO_PKG_VERSION"));
+    fs::read_dir(&directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            name.starts_with(&prefix) && name.ends_with(".tar")
+        })
+        .unwrap_or_else(|| {
+            panic!("no image in {}: run `make e2e`, which builds it", directory.display())
+        })
+}

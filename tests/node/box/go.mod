@@ -1,0 +1,3 @@
+module fab-session-injector/tests/node/box
+
+go 1.26.0
