@@ -19,13 +19,14 @@ mod process;
 #[path = "sidecar/tls.rs"]
 mod tls;
 
-use std::{fs, path::Path, process::Command, sync::LazyLock};
+use std::{fs, net::TcpListener, path::Path, process::Command, sync::LazyLock, time::Duration};
 
 use serde_json::{Value, json};
 
 use cloud::BROKER;
 use node::Node;
 use platform::{Certificates, Platform, SYSTEM, TENANT};
+use process::wait_until;
 
 /// Shared by the tests that do not disturb each other.
 static PLATFORM: LazyLock<Platform> =
@@ -94,10 +95,7 @@ fn an_agent_does_not_get_at_base_credentials() {
 #[test]
 fn a_pod_gets_a_base_token_only_where_the_namespace_did_not_opt_in() {
     let node = &PLATFORM.node;
-    node.create(&[
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenants-other"}}),
-        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "tenant-runtime", "namespace": "tenants-other"}}),
-    ]);
+    PLATFORM.create_other_namespace("tenants-other");
     let create = |namespace: &str| {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
@@ -128,6 +126,36 @@ fn a_pod_gets_a_base_token_only_where_the_namespace_did_not_opt_in() {
     assert_eq!(pod["spec"]["initContainers"], Value::Null, "it is left alone");
     let read = node.exec("tenants-other", "thief", "agent", &["/box", "read", "/loot/token"]).run();
     assert!(read.ok && read.stdout.starts_with("eyJ"), "{}", read.stderr);
+}
+
+#[test]
+fn a_session_works_under_the_platforms_policies() {
+    let platform = &*PLATFORM;
+    let node = &platform.node;
+    let listener = TcpListener::bind((node.host_address(), 0)).unwrap();
+    let elsewhere = listener.local_addr().unwrap().to_string();
+    let pod = platform.create_session("fab-policed-q9w8e");
+    node.await_ready(TENANT, &pod);
+    let dial = |address: &str| node.exec(TENANT, &pod, "session", &["/box", "dial", address]).run();
+
+    // A policy is there a second after its pod.
+    wait_until("the pod does not get elsewhere", Duration::from_secs(20), || {
+        let dialled = dial(&elsewhere);
+        dialled.stderr.contains("timeout").then_some(())
+    });
+    let caller = call(platform, &pod);
+    assert!(caller["arn"].is_string(), "{caller}");
+
+    // Where no policy holds, the same listener is reached.
+    platform.create_other_namespace("tenants-free");
+    node.create(&[json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "free", "namespace": "tenants-free"},
+        "spec": {"containers": [{"name": "agent", "image": "node.test/agent:1", "args": ["sleep"]}]},
+    })]);
+    node.await_ready("tenants-free", "free");
+    let dialled = node.exec("tenants-free", "free", "agent", &["/box", "dial", &elsewhere]).run();
+    assert!(dialled.ok, "{}", dialled.stderr);
 }
 
 #[test]

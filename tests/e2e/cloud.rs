@@ -27,8 +27,7 @@ pub(crate) const BROKER: &str =
 pub(crate) struct Cloud {
     aws: Arc<Aws>,
     tls: Tls,
-    /// Held for its end.
-    _server: Server,
+    server: Server,
 }
 
 impl Cloud {
@@ -46,12 +45,17 @@ impl Cloud {
         let name = format!("sts.{REGION}.amazonaws.com");
         let tls = Tls::on((node.host_address(), 443).into(), &[&name], server.address());
         lead_pod_identity_to(node, server.address());
-        Self { aws, tls, _server: server }
+        Self { aws, tls, server }
     }
 
     /// In PEM, the one authority that signed STS's certificate.
     pub(crate) fn authority(&self) -> PathBuf {
         self.tls.authority()
+    }
+
+    /// Where the calls for Pod Identity arrive, once led there.
+    pub(crate) fn pod_identity(&self) -> SocketAddr {
+        self.server.address()
     }
 
     /// What CloudTrail has of calls of this name.

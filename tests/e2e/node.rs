@@ -35,6 +35,7 @@ impl Node {
             .env("STATE", directory.path().join("state"))
             .env("INDEX", index.to_string())
             .env("AWS_DNS", "yes")
+            .env("NETPOL", "yes")
             .env("FAB_TEST_BIN", programs());
         let process = Process::start("node", directory.path(), &command);
         let mut node = Self { process, directory, index };

@@ -105,9 +105,10 @@ impl Platform {
         json!({"secretName": "fab-session-injector-tls", "caBundle": read("ca.crt")})
     }
 
-    /// A namespace with the labels, quota and limits that the platform's operator gives it;
-    /// the opt-in is what a person adds. Then the rights of that operator, here.
+    /// A namespace with the labels, quota, limits and policies that the platform's operator
+    /// gives it; the opt-in is what a person adds. Then the rights of that operator, here.
     fn admit_tenant(&self) {
+        let pod_identity = self.cloud.pod_identity();
         self.node.create(&[
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TENANT, "labels": {
                 "agents.nanohype.dev/persona": "engineering",
@@ -135,6 +136,29 @@ impl Platform {
                     "defaultRequest": {"cpu": "100m", "memory": "128Mi"},
                 }]},
             }),
+            json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+                "metadata": {"name": "tenant-egress", "namespace": TENANT},
+                "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [
+                    {"to": [dns()], "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53}]},
+                    // 169.254.170.23:80, as a packet looks once it was led to the stand-in.
+                    {"to": [{"ipBlock": {"cidr": format!("{}/32", pod_identity.ip())}}],
+                     "ports": [{"port": pod_identity.port()}]},
+                ]},
+            }),
+            json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+                "metadata": {"name": "sessions", "namespace": TENANT},
+                "spec": {
+                    "podSelector": {"matchExpressions": [
+                        {"key": "agents.nanohype.dev/agentsandbox", "operator": "Exists"},
+                    ]},
+                    "policyTypes": ["Ingress", "Egress"],
+                    "egress": [
+                        {"to": [dns()], "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53}]},
+                        {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]}}],
+                         "ports": [{"port": 443}]},
+                    ],
+                },
+            }),
             json!({"apiVersion": "v1", "kind": "ServiceAccount",
                 "metadata": {"name": "tenant-runtime", "namespace": TENANT},
             }),
@@ -145,6 +169,16 @@ impl Platform {
             }),
         ]);
         self.node.await_service_account(TENANT, "tenant-runtime");
+    }
+
+    /// A namespace of nobody's, where nothing is injected and no policy holds.
+    pub(crate) fn create_other_namespace(&self, name: &str) {
+        self.node.create(&[
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+            json!({"apiVersion": "v1", "kind": "ServiceAccount",
+                "metadata": {"name": "tenant-runtime", "namespace": name},
+            }),
+        ]);
     }
 
     /// As the operator makes one for an AgentSandbox.
@@ -182,6 +216,13 @@ impl Platform {
         assert!(created.ok, "{}", created.stderr);
         name
     }
+}
+
+fn dns() -> Value {
+    json!({
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+    })
 }
 
 /// The archive that `make image` has written.
