@@ -35,8 +35,4 @@ fuzz:
 bench:
 	benches/compare
 
-<<<<<<< HEAD
-.PHONY: demo test lint fuzz bench image
-=======
-.PHONY: demo test e2e image lint bench
->>>>>>> e0d378c (Show an agent calling AWS on a real node)
+.PHONY: demo test e2e image lint fuzz bench
