@@ -25,12 +25,11 @@ use serde_json::{Value, json};
 
 use cloud::BROKER;
 use node::Node;
-use platform::{Certificates, Platform, SYSTEM, TENANT};
+use platform::{Platform, SYSTEM, TENANT};
 use process::wait_until;
 
 /// Shared by the tests that do not disturb each other.
-static PLATFORM: LazyLock<Platform> =
-    LazyLock::new(|| Platform::start(Certificates::ExistingSecret));
+static PLATFORM: LazyLock<Platform> = LazyLock::new(Platform::start);
 
 #[test]
 fn an_agent_calls_aws_under_its_sessions_name() {
@@ -161,7 +160,8 @@ fn a_session_works_under_the_platforms_policies() {
 #[test]
 fn the_image_has_no_shell() {
     let node = &PLATFORM.node;
-    let webhooks = node.kubectl(&["get", "pods", "--namespace", SYSTEM]).json();
+    let of_the_webhook = "--selector=app.kubernetes.io/component=webhook";
+    let webhooks = node.kubectl(&["get", "pods", "--namespace", SYSTEM, of_the_webhook]).json();
     let name = webhooks["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
     let exec = |words: &[&str]| node.exec(SYSTEM, &name, "webhook", words).run();
     assert!(exec(&["/fab-session-injector", "--version"]).ok);

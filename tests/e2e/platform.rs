@@ -26,15 +26,8 @@ pub(crate) struct Platform {
     pub(crate) node: Node,
 }
 
-/// Where the webhook's serving certificate comes from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Certificates {
-    /// From a Secret that somebody made before.
-    ExistingSecret,
-}
-
 impl Platform {
-    pub(crate) fn start(certificates: Certificates) -> Self {
+    pub(crate) fn start() -> Self {
         let node = Node::start();
         let cloud = Cloud::start(&node);
         node.import(&image());
@@ -49,23 +42,20 @@ impl Platform {
         files.push(format!("{}:{ROOTS}:644", cloud.authority().display()));
         node.make_image(AGENT_IMAGE, "/box", &files);
         let platform = Self { cloud, node };
-        platform.install(certificates);
+        platform.install();
         platform.admit_tenant();
         platform
     }
 
-    fn install(&self, certificates: Certificates) {
+    fn install(&self) {
         self.node.create(&[json!({
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": SYSTEM, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
         })]);
-        let mut values = json!({
+        let values = json!({
             "config": {"region": REGION, "sidecar": {"image": "node.test/sidecar:1"}},
             "staticRoles": {"acme": BROKER},
         });
-        match certificates {
-            Certificates::ExistingSecret => values["tls"] = self.make_secret(),
-        }
         let file = self.node.state().join("values.json");
         fs::write(&file, values.to_string()).unwrap();
         let installed = Command::new(program("helm"))
@@ -86,23 +76,6 @@ impl Platform {
             let pods = self.node.kubectl(&["describe", "pods", "--namespace", SYSTEM]).run();
             panic!("{}\n{}", String::from_utf8_lossy(&installed.stderr), pods.stdout);
         }
-    }
-
-    /// The values by which the chart finds it.
-    fn make_secret(&self) -> Value {
-        let directory = self.node.state().join("tls");
-        let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make"))
-            .arg(&directory)
-            .arg(format!("fab-session-injector.{SYSTEM}.svc"))
-            .status();
-        assert!(made.unwrap().success());
-        let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
-        self.node.create(&[json!({
-            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-            "metadata": {"name": "fab-session-injector-tls", "namespace": SYSTEM},
-            "stringData": {"tls.crt": read("tls.crt"), "tls.key": read("tls.key")},
-        })]);
-        json!({"secretName": "fab-session-injector-tls", "caBundle": read("ca.crt")})
     }
 
     /// A namespace with the labels, quota, limits and policies that the platform's operator
