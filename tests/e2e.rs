@@ -10,6 +10,8 @@ mod cloud;
 #[allow(dead_code, reason = "its kubectl serves any cluster")]
 #[path = "cluster/control_plane.rs"]
 mod control_plane;
+#[path = "e2e/image.rs"]
+mod image;
 #[path = "e2e/node.rs"]
 mod node;
 #[path = "e2e/platform.rs"]
@@ -24,6 +26,7 @@ use std::{fs, net::TcpListener, path::Path, process::Command, sync::LazyLock, ti
 use serde_json::{Value, json};
 
 use cloud::BROKER;
+use image::{Image, ROOTS};
 use node::Node;
 use platform::{Platform, SYSTEM, TENANT};
 use process::wait_until;
@@ -155,6 +158,30 @@ fn a_session_works_under_the_platforms_policies() {
     node.await_ready("tenants-free", "free");
     let dialled = node.exec("tenants-free", "free", "agent", &["/box", "dial", &elsewhere]).run();
     assert!(dialled.ok, "{}", dialled.stderr);
+}
+
+#[test]
+fn the_image_holds_the_program_and_authorities_and_nothing_else() {
+    let image = Image::unpack();
+    assert_eq!(image.paths(), [ROOTS, "/fab-session-injector"]);
+    assert_eq!(image.config["Entrypoint"], json!(["/fab-session-injector"]));
+    assert_eq!(image.config["User"], "65532:65532");
+    let labels = &image.config["Labels"];
+    assert_eq!(labels["org.opencontainers.image.version"], env!("CARGO_PKG_VERSION"));
+
+    // No interpreter and no library: the kernel alone can start it.
+    let read = Command::new("readelf")
+        .args(["--wide", "--program-headers", "--dynamic"])
+        .arg(image.at("/fab-session-injector"))
+        .output()
+        .unwrap();
+    let read = String::from_utf8(read.stdout).unwrap();
+    assert!(read.contains("LOAD"), "{read}");
+    assert!(!read.contains("INTERP") && !read.contains("NEEDED"), "{read}");
+
+    // Mozilla's list has had 100 to 150 for years.
+    let roots = fs::read_to_string(image.at(ROOTS)).unwrap();
+    assert!((100..200).contains(&roots.matches("BEGIN CERTIFICATE").count()));
 }
 
 #[test]

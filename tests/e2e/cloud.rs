@@ -5,7 +5,6 @@ use std::{
     fs,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
-    process::Command,
     sync::Arc,
 };
 
@@ -108,39 +107,3 @@ fn under_a_name_of_acme() -> Value {
         {"Effect": "Allow", "Principal": {"AWS": BASE}, "Action": "sts:TagSession"},
     ]})
 }
-
-/// The program of the image's archive, which is one layer, and beside it the authority of
-/// `cloud` in the place of the world's.
-pub(crate) fn files_of_a_sidecar(node: &Node, cloud: &Cloud, archive: &PathBuf) -> Vec<String> {
-    let directory = node.state().join("unpacked");
-    fs::create_dir_all(&directory).unwrap();
-    let read = |digest: &Value| {
-        let blob = digest.as_str().unwrap().replace(':', "/");
-        directory.join("blobs").join(blob)
-    };
-    let json =
-        |path: PathBuf| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
-    unpack(archive, &directory);
-    let index = json(directory.join("index.json"));
-    let manifest = json(read(&index["manifests"][0]["digest"]));
-    unpack(&read(&manifest["layers"][0]["digest"]), &directory);
-    let program = directory.join("fab-session-injector");
-    vec![
-        format!("{}:/fab-session-injector:755", program.display()),
-        format!("{}:{ROOTS}:644", cloud.authority().display()),
-    ]
-}
-
-fn unpack(archive: &PathBuf, directory: &PathBuf) {
-    let unpacked = Command::new("tar")
-        .arg("--extract")
-        .arg("--file")
-        .arg(archive)
-        .arg("--directory")
-        .arg(directory)
-        .status();
-    assert!(unpacked.unwrap().success(), "{} is no archive", archive.display());
-}
-
-/// Where programs look for authorities; the image has Mozilla's there.
-pub(crate) const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";

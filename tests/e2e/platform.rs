@@ -1,16 +1,13 @@
 //! A cluster as the platform's people make it: the chart is installed from its files, and a
 //! tenant has a namespace as the platform's operator makes it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
 use super::{
-    cloud::{BROKER, Cloud, REGION, ROOTS, files_of_a_sidecar},
+    cloud::{BROKER, Cloud, REGION},
+    image::{Image, ROOTS},
     node::{Node, agent_files},
     process::program,
 };
@@ -30,16 +27,20 @@ impl Platform {
     pub(crate) fn start() -> Self {
         let node = Node::start();
         let cloud = Cloud::start(&node);
-        node.import(&image());
+        let image = Image::unpack();
+        node.import(&image.archive);
         // The shipped image trusts the world's authorities, and nobody can add one to a
         // sidecar from outside.
+        let authority = format!("{}:{ROOTS}:644", cloud.authority().display());
+        let program = image.at("/fab-session-injector");
+        let program = format!("{}:/fab-session-injector:755", program.display());
         node.make_image(
             "node.test/sidecar:1",
             "/fab-session-injector",
-            &files_of_a_sidecar(&node, &cloud, &image()),
+            &[program, authority.clone()],
         );
         let mut files = agent_files();
-        files.push(format!("{}:{ROOTS}:644", cloud.authority().display()));
+        files.push(authority);
         node.make_image(AGENT_IMAGE, "/box", &files);
         let platform = Self { cloud, node };
         platform.install();
@@ -196,22 +197,4 @@ fn dns() -> Value {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
         "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
     })
-}
-
-/// The archive that `make image` has written.
-pub(crate) fn image() -> PathBuf {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/image");
-    let prefix = format!("fab-session-injector-{}-", env!("CARGO_PKG_VERSION"));
-    fs::read_dir(&directory)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| {
-            let name = path.file_name().unwrap().to_string_lossy();
-            name.starts_with(&prefix) && name.ends_with(".tar")
-        })
-        .unwrap_or_else(|| {
-            panic!("no image in {}: run `make e2e`, which builds it", directory.display())
-        })
 }
