@@ -48,7 +48,6 @@ use world::{SYSTEM, World, chart, role};
 static WORLD: LazyLock<World> = LazyLock::new(|| {
     let world = World::start(&[], None);
     world.publish("acme", &role("acme"));
-    guard(&world, &json!({}));
     await_guard(&world);
     world
 });
@@ -57,7 +56,6 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 fn what_the_guard_refuses_is_let_in_without_it() {
     let world = World::start(&[], None);
     world.publish("acme", &role("acme"));
-    guard(&world, &json!({}));
     for (namespace, enforced) in [("tenants-held", "restricted"), ("tenants-loose", "privileged")] {
         let labels = [("pod-security.kubernetes.io/enforce", enforced)];
         world.namespace(namespace, "enabled", "acme", &labels);

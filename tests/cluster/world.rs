@@ -163,6 +163,7 @@ impl World {
             });
         }
         self.apply(&configuration);
+        self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": self.guard()}));
         // The API server brings a new configuration into effect within a moment.
         self.namespace("probe-of-the-configuration", "enabled", "probe", &[]);
         wait_until("the API server calls the webhook", Duration::from_secs(20), || {
@@ -270,6 +271,13 @@ impl World {
         };
         let is_it = |manifest: &&Value| manifest["kind"] == kind && !of_certs(manifest);
         self.manifests.iter().find(is_it).unwrap()
+    }
+
+    /// What the API server holds by itself.
+    fn guard(&self) -> Vec<&Value> {
+        const KINDS: [&str; 2] = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"];
+        let all = self.manifests.iter();
+        all.filter(|manifest| KINDS.iter().any(|kind| manifest["kind"] == *kind)).collect()
     }
 
     /// Lets a user create pods: who they are is the test's business, what they may is not.
