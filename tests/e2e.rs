@@ -31,7 +31,8 @@ use node::Node;
 use platform::{Platform, SYSTEM, TENANT};
 use process::wait_until;
 
-/// Shared by the tests that do not disturb each other.
+/// Shared by the tests that do not disturb each other. It is never dropped: its leash takes
+/// it down, seconds after the test process has ended.
 static PLATFORM: LazyLock<Platform> = LazyLock::new(Platform::start);
 
 #[test]
