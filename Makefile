@@ -25,7 +25,7 @@ lint:
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	cargo clippy --locked --test e2e -- --deny warnings
-	cargo deny --locked check bans licenses sources
+	cargo deny --locked --workspace check bans licenses sources
 
 # What strangers write, for a minute each: fuzz/run SECONDS [TARGET] for longer.
 fuzz:

@@ -96,6 +96,7 @@ impl World {
     }
 
     /// Where the API server calls the webhook.
+    #[allow(dead_code, reason = "not every program calls it there")]
     pub(crate) fn address(&self) -> SocketAddr {
         ([127, 0, 0, 1], self.port).into()
     }
