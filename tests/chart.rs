@@ -543,10 +543,10 @@ fn the_network_is_closed_but_for_what_is_needed() {
     let pod_identity = json!([[block("169.254.170.23/32"), block("fd00:ec2::23/128")], [80]]);
 
     let (ingress, egress) = summary(&json!({}), NAME);
-    assert_eq!(ingress, [json!([everywhere, [8443]]), monitoring]);
+    assert_eq!(ingress, [json!([everywhere, [8443]]), monitoring.clone()]);
     assert_eq!(egress, [dns.clone(), json!([everywhere, [443, 6443]]), pod_identity]);
     let (ingress, egress) = summary(&json!({"networkPolicy": {"apiServerPorts": [6443]}}), &certs);
-    assert_eq!(ingress, [json!(null); 0]);
+    assert_eq!(ingress, [monitoring]);
     assert_eq!(egress, [dns, json!([everywhere, [6443]])]);
 
     let values = json!({"networkPolicy": {
@@ -583,20 +583,19 @@ fn in_ciliums_form_nobody_is_known_by_address() {
         };
         (rules("ingress"), rules("egress"))
     };
-    let kubelet = json!([{"fromEntities": ["host"]}, ["8081"]]);
     let dns = json!([{"toEndpoints": [{"matchLabels": {
         "k8s:io.kubernetes.pod.namespace": "kube-system", "k8s:k8s-app": "kube-dns",
     }}]}, ["53"]]);
     let to = |entity: &str, ports: &[&str]| json!([{"toEntities": [entity]}, ports]);
     let (ingress, egress) = summary(NAME);
-    let want = [
-        json!([{"fromEntities": ["kube-apiserver", "remote-node", "host"]}, ["8443"]]),
-        kubelet.clone(),
+    let want_of_health = [
+        json!([{"fromEntities": ["host"]}, ["8081"]]),
         json!([{"fromEndpoints": [{"matchExpressions": [
             {"key": "k8s:io.kubernetes.pod.namespace", "operator": "In", "values": ["monitoring"]},
         ]}]}, ["8081"]]),
     ];
-    assert_eq!(ingress, want);
+    let reviews = json!([{"fromEntities": ["kube-apiserver", "remote-node", "host"]}, ["8443"]]);
+    assert_eq!(ingress, [&[reviews], &want_of_health[..]].concat());
     let api_server = to("kube-apiserver", &["443", "6443"]);
     let want = [
         dns.clone(),
@@ -607,7 +606,7 @@ fn in_ciliums_form_nobody_is_known_by_address() {
     ];
     assert_eq!(egress, want);
     let (ingress, egress) = summary(&format!("{NAME}-certs"));
-    assert_eq!(ingress, [kubelet]);
+    assert_eq!(ingress, want_of_health);
     assert_eq!(egress, [dns, to("host", &["53"]), api_server]);
 }
 

@@ -120,7 +120,7 @@ impl Holding {
         match block_on(api_server.create(&pod)) {
             Ok(_) => Ok(()),
             Err(NotCreated::Refused(message)) => Err(message),
-            Err(NotCreated::NoAnswer) => Err("no answer".to_owned()),
+            Err(NotCreated::NoAnswer(why)) => Err(format!("no answer: {why}")),
         }
     }
 

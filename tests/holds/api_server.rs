@@ -30,7 +30,8 @@ pub(crate) struct ApiServer {
 
 #[derive(Debug)]
 pub(crate) enum NotCreated {
-    NoAnswer,
+    /// Why there was none.
+    NoAnswer(String),
     /// The message of its Status.
     Refused(String),
 }
@@ -71,8 +72,8 @@ impl ApiServer {
     /// The pod as it was stored.
     pub(crate) async fn create(&self, pod: &Value) -> Result<Value, NotCreated> {
         let answer = timeout(LONGEST, self.post(pod)).await;
-        let answer = answer.map_err(|_| NotCreated::NoAnswer)?;
-        let answer = answer.map_err(|_| NotCreated::NoAnswer)?;
+        let answer = answer.map_err(|_| NotCreated::NoAnswer(format!("within {LONGEST:?}")))?;
+        let answer = answer.map_err(|error| NotCreated::NoAnswer(error.to_string()))?;
         match answer["kind"].as_str() {
             Some("Pod") => Ok(answer),
             _ => Err(NotCreated::Refused(answer["message"].to_string())),
@@ -107,5 +108,5 @@ impl ApiServer {
     }
 }
 
-/// More than both rounds of the webhook may take.
-const LONGEST: Duration = Duration::from_secs(15);
+/// More than both rounds of the webhook may take, on a machine that is busy with more.
+const LONGEST: Duration = Duration::from_secs(30);

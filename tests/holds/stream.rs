@@ -93,7 +93,7 @@ async fn create(api_server: Arc<ApiServer>, pod: Value, tally: Arc<Mutex<Tally>>
             "webhook".to_owned()
         }
         Err(NotCreated::Refused(message)) => code(&message),
-        Err(NotCreated::NoAnswer) => "api-server".to_owned(),
+        Err(NotCreated::NoAnswer(_)) => "api-server".to_owned(),
     };
     *tally.refused.entry(refusal).or_default() += 1;
 }
