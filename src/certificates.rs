@@ -80,14 +80,17 @@ pub fn plan(
             let trusted = published.bundles.iter().flat_map(|bundle| pem_blocks(bundle));
             (Reason::AuthorityMissing, pem_blocks(&stored.authorities).chain(trusted).collect())
         }
-        Some(authority) if authority.validity.is_old(now) => {
+        Some(authority) if authority.old_at() <= now => {
             (Reason::AuthorityOld, pem_blocks(&stored.authorities).collect())
         }
         Some(authority) => return keep(stored, published, &authority, host, now),
     };
     let authority = Authority::new(host, now)?;
+    let mut former: Vec<String> = former.into_iter().filter(|former| holds(former, now)).collect();
+    // Whoever signed what pods show is not to be cut off, however often a key is lost.
+    former.sort_by_key(|former| !signed(former, stored, host, now));
     let mut authorities = vec![authority.certificate.clone()];
-    for former in former.into_iter().filter(|former| holds(former, now)) {
+    for former in former {
         if authorities.len() < MOST_AUTHORITIES && !authorities.contains(&former) {
             authorities.push(former);
         }
@@ -112,14 +115,13 @@ fn keep(
         return Ok(Step::Publish(stored.authorities.clone()));
     }
     let trusted_since = published.since.unwrap_or(now);
-    let certificate = authority.judge(&stored.certificate, &stored.key, host, now);
+    let ends = authority.judge(&stored.certificate, &stored.key, host, now);
     let former: Vec<String> = pem_blocks(&stored.authorities).skip(1).collect();
-    let reason = match certificate {
-        Some(validity) if !validity.is_old(now) => {
-            let shown_everywhere = validity.begins + BACKDATED + OVERLAP;
+    let reason = match ends {
+        Some(ends) if now < ends - CERTIFICATE_LIFE / 3 => {
+            let shown_everywhere = ends - CERTIFICATE_LIFE + OVERLAP;
             return Ok(if former.is_empty() {
-                let next = authority.validity.old_at().min(validity.old_at());
-                Step::WaitUntil(next)
+                Step::WaitUntil(authority.old_at().min(ends - CERTIFICATE_LIFE / 3))
             } else if shown_everywhere <= now {
                 let stored =
                     Stored { authorities: authority.certificate.clone(), ..stored.clone() };
@@ -130,10 +132,7 @@ fn keep(
         }
         Some(_) => Reason::CertificateOld,
         // Pods still show what a former authority signed, and are believed.
-        None if former.iter().any(|former| {
-            authority::signed(former, &stored.certificate, &stored.key, host, now).is_some()
-        }) =>
-        {
+        None if former.iter().any(|former| signed(former, stored, host, now)) => {
             if now < trusted_since + OVERLAP {
                 return Ok(Step::WaitUntil(trusted_since + OVERLAP));
             }
@@ -143,6 +142,11 @@ fn keep(
     };
     let (certificate, key) = authority.sign(host, now)?;
     Ok(Step::Store(Box::new(Stored { certificate, key, ..stored.clone() }), reason))
+}
+
+/// Whether what is stored was signed by the authority.
+fn signed(authority: &str, stored: &Stored, host: &str, now: SystemTime) -> bool {
+    authority::judge(authority, &stored.certificate, &stored.key, host, now).is_some()
 }
 
 fn holds(certificate: &str, now: SystemTime) -> bool {
@@ -186,7 +190,7 @@ impl fmt::Display for Reason {
 /// brings a changed Secret within its sync period and the delay of its cache, which are a
 /// minute each: <https://kubernetes.io/docs/concepts/configuration/secret/>.
 pub const OVERLAP: Duration = Duration::from_secs(600);
-/// For clocks that are behind ours.
+/// For clocks that are behind ours. A certificate begins with its authority.
 const BACKDATED: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 const AUTHORITY_LIFE: Duration = Duration::from_secs(365 * DAY.as_secs());
@@ -247,7 +251,7 @@ mod tests {
         /// What an API server that trusts the published bundle says of the served certificate.
         fn believes(&self, certificate: &str, key: &str) -> bool {
             pem_blocks(&self.published.bundles[0]).any(|trusted| {
-                authority::signed(&trusted, certificate, key, HOST, self.now).is_some()
+                authority::judge(&trusted, certificate, key, HOST, self.now).is_some()
             })
         }
     }
@@ -265,7 +269,7 @@ mod tests {
         let next = cluster.settle();
         assert_eq!(cluster.steps, ["AuthorityMissing", "publish", "CertificateMissing"]);
         assert!(cluster.believes(&cluster.stored.certificate, &cluster.stored.key));
-        // Two thirds of 30 days, less the hour by which it is backdated, at most.
+        // Two thirds of 30 days.
         let days = next.duration_since(cluster.now).unwrap().as_secs_f64() / 86_400.0;
         assert!((19.9..=20.0).contains(&days), "{days}");
     }
@@ -274,7 +278,7 @@ mod tests {
     fn a_year_and_a_half_of_rotations_is_believed_at_each_moment() {
         let mut cluster = Cluster::new();
         // A kubelet shows what the Secret held nine minutes ago.
-        let mut shown: Option<(SystemTime, Stored)> = None;
+        let mut shown: Option<Stored> = None;
         let mut next = cluster.settle();
         let end = cluster.now + 540 * DAY;
         let (mut authorities, mut certificates) = (0, 0);
@@ -286,10 +290,10 @@ mod tests {
                 authorities += usize::from(step == "AuthorityOld");
                 certificates += usize::from(step == "CertificateOld");
             }
-            let lagging = shown.take().map_or(before, |(_, stored)| stored);
+            let lagging = shown.take().unwrap_or(before);
             assert!(cluster.believes(&lagging.certificate, &lagging.key), "by a kubelet that lags");
             if next.duration_since(cluster.now).unwrap() < OVERLAP - Duration::from_secs(60) {
-                shown = Some((cluster.now, lagging));
+                shown = Some(lagging);
             }
             assert!(cluster.believes(&cluster.stored.certificate, &cluster.stored.key));
         }
@@ -363,6 +367,29 @@ mod tests {
         cluster.now += OVERLAP;
         cluster.settle();
         assert_ne!(cluster.stored.certificate, certificate);
+    }
+
+    /// As whatever prunes the keys that it does not know makes it happen.
+    #[test]
+    fn a_key_that_is_lost_again_and_again_cuts_nobody_off() {
+        let mut cluster = settled();
+        let served = cluster.stored.clone();
+        for _ in 0..2 * MOST_AUTHORITIES {
+            cluster.stored.authority_key.clear();
+            cluster.settle();
+            assert_eq!(cluster.stored.certificate, served.certificate);
+            assert!(cluster.believes(&served.certificate, &served.key));
+        }
+    }
+
+    /// Of whoever goes by a clock that is an hour and a half behind.
+    #[test]
+    fn a_renewed_certificate_is_believed_by_clocks_that_are_behind() {
+        let mut cluster = settled();
+        cluster.now = cluster.settle();
+        cluster.settle();
+        cluster.now -= Duration::from_secs(5400);
+        assert!(cluster.believes(&cluster.stored.certificate, &cluster.stored.key));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use anyhow::{Context, anyhow};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::watch,
 };
 
 use crate::cli::Command;
@@ -96,6 +97,11 @@ async fn terminated() -> Result<(), Failure> {
         _ = interrupt.recv() => {}
     }
     Ok(())
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // A sender that is gone is a stop as well.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
 #[allow(clippy::disallowed_methods, reason = "the one place in which the clock is read")]

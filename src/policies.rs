@@ -14,7 +14,9 @@ use crate::session::{RoleArn, SourceIdentity, TenantName};
 #[derive(Clone, Debug)]
 pub struct Account {
     pub tenant: TenantName,
-    /// The namespace of the tenant's agents, which EKS Pod Identity puts into a tag.
+    /// The cluster's name for EKS, if it is known. Like the namespace of the tenant's agents, EKS
+    /// Pod Identity puts it into a tag.
+    pub cluster: Option<String>,
     pub namespace: String,
     /// The roles of the service accounts that agents run as.
     pub base_roles: Vec<RoleArn>,
@@ -144,7 +146,7 @@ fn trust(account: &Account) -> Value {
     let tenant = &account.tenant;
     let condition = match account.held_to {
         HeldTo::Tenant => {
-            json!({"StringLike": {"sts:SourceIdentity": SourceIdentity::pattern(tenant, "*")}})
+            json!({"StringLike": {"sts:SourceIdentity": SourceIdentity::text(tenant, "*")}})
         }
         HeldTo::PodName => held_to_tag(account, "kubernetes-pod-name"),
         HeldTo::PodUid => held_to_tag(account, "kubernetes-pod-uid"),
@@ -167,11 +169,15 @@ fn trust(account: &Account) -> Value {
 }
 
 fn held_to_tag(account: &Account, tag: &str) -> Value {
-    let own = SourceIdentity::pattern(&account.tenant, &format!("${{aws:PrincipalTag/{tag}}}"));
-    json!({"StringEquals": {
+    let own = SourceIdentity::text(&account.tenant, &format!("${{aws:PrincipalTag/{tag}}}"));
+    let mut held = json!({
         "sts:SourceIdentity": own,
         "aws:PrincipalTag/kubernetes-namespace": account.namespace,
-    }})
+    });
+    if let Some(cluster) = &account.cluster {
+        held["aws:PrincipalTag/eks-cluster-name"] = json!(cluster);
+    }
+    json!({"StringEquals": held})
 }
 
 fn policy(statements: &[Value]) -> Value {
@@ -242,6 +248,16 @@ impl FromStr for Name {
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         Self::ALL.into_iter().find(|name| name.as_str() == s).ok_or(NotADocument)
+    }
+}
+
+impl fmt::Display for HeldTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PodName => "pod-name",
+            Self::PodUid => "pod-uid",
+            Self::Tenant => "tenant",
+        })
     }
 }
 

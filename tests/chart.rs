@@ -461,7 +461,7 @@ fn what_takes_reviews_writes_nothing_and_nobody_creates() {
         ),
         (
             certs.clone(),
-            json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": [format!("{NAME}-tls")], "verbs": ["get", "list", "watch", "patch", "update"]}),
+            json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": [format!("{NAME}-tls")], "verbs": ["get", "list", "watch", "patch"]}),
         ),
         (
             certs.clone(),

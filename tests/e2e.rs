@@ -91,7 +91,7 @@ fn an_agent_does_not_get_at_base_credentials() {
     let others: Vec<&str> =
         processes.stdout.lines().filter(|name| name.parse().is_ok_and(|id: u32| id > 1)).collect();
     assert!(others.len() <= 1, "only the one that looks: {others:?}");
-    // Without a token the agent of the node gives nothing, though it can be reached.
+    // The agent of the node can be reached: what is missing is a token for it.
     assert!(try_to(&["/box", "dial", "169.254.170.23:80"]).ok);
 }
 

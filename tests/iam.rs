@@ -99,6 +99,75 @@ fn the_parameter_is_where_the_webhook_looks() {
     );
 }
 
+/// Where the config says another region for the parameters than for agents.
+#[test]
+fn the_config_says_where_the_parameters_are() {
+    let output = iam_by(
+        "cluster: prod\nregion: eu-west-1\nroles: {ssm: {region: us-east-1}, allow: {accounts: ['111122223333']}}\n",
+        &["--tenant=acme", "--base-role", BASE, "--only=webhook-policy"],
+    );
+    let policy: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let resource = policy["Statement"][0]["Resource"].as_str().unwrap();
+    assert!(resource.starts_with("arn:aws:ssm:us-east-1:111122223333:parameter/"), "{resource}");
+
+    let cases = [
+        (
+            "cluster: prod\nroles: {ssm: {}, allow: {accounts: ['999999999999']}}\n",
+            "--held-to=tenant",
+            "roles.allow.accounts",
+        ),
+        ("cluster: prod\nroles: {ssm: {}}\n", "--held-to=pod-uid", "session: pod-uid"),
+        ("roles: {file: roles.yaml}\n", "--held-to=tenant", "roles.ssm"),
+    ];
+    for (config, held_to, want) in cases {
+        let output = iam_by(config, &["--tenant=acme", "--base-role", BASE, held_to]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(want), "{said}");
+    }
+}
+
+/// The same documents, in Terraform's spelling: each base role has both of its policies, and
+/// what IAM is to fill in is not taken for Terraform's.
+#[test]
+fn terraform_has_the_same_documents() {
+    let arguments = [
+        "--tenant=acme",
+        "--base-role",
+        BASE,
+        "--base-role",
+        BROKER,
+        "--held-to=pod-uid",
+        "--terraform",
+    ];
+    let output = iam(&arguments);
+    let file = String::from_utf8(output.stdout).unwrap();
+    assert!(file.contains("agent.acme.$${aws:PrincipalTag/kubernetes-pod-uid}"), "{file}");
+    assert_eq!(file.matches("${").count(), file.matches("$${").count(), "nothing is interpolated");
+    let resources: Vec<&str> = file
+        .lines()
+        .filter_map(|line| line.strip_prefix("resource ")?.strip_suffix(" {"))
+        .collect();
+    let want = [
+        "\"aws_iam_role\" \"session_acme\"",
+        "\"aws_iam_role_policy\" \"session_acme\"",
+        "\"aws_iam_role_policy\" \"base_role_policy_acme_0\"",
+        "\"aws_iam_role_policy\" \"base_role_policy_acme_1\"",
+        "\"aws_iam_role_policy\" \"deny_without_source_identity_acme_0\"",
+        "\"aws_iam_role_policy\" \"deny_without_source_identity_acme_1\"",
+        "\"aws_ssm_parameter\" \"session_role_acme\"",
+        "\"aws_iam_policy\" \"session_injector_acme\"",
+    ];
+    assert_eq!(resources, want);
+    // What is in jsonencode(...) is JSON again, once Terraform's escapes are undone.
+    for (at, start) in file.match_indices("jsonencode(") {
+        let text = &file[at + start.len()..];
+        let text = &text[..text.find("\n  })").unwrap() + 4];
+        let policy: Value = serde_json::from_str(&text.replace("$${", "${")).unwrap();
+        assert_eq!(policy["Version"], "2012-10-17");
+    }
+}
+
 #[test]
 fn wrong_input_names_the_flag_and_the_rule() {
     let cases: [(&[&str], &str); 4] = [
@@ -140,6 +209,19 @@ fn only(document: &str, arguments: &[&str]) -> Value {
 fn iam(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
         .args(["iam", "--cluster=prod", "--session-role", BROKER])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// With a config in the place of the cluster's name.
+fn iam_by(config: &str, arguments: &[&str]) -> Output {
+    let directory = process::own_directory();
+    let file = directory.path().join("config.yaml");
+    std::fs::write(&file, config).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+        .args(["iam", "--session-role", BROKER, "--config"])
+        .arg(&file)
         .args(arguments)
         .output()
         .unwrap()

@@ -18,13 +18,13 @@ use zeroize::Zeroizing;
 
 use super::{
     AUTHORITY_LIFE, BACKDATED, CERTIFICATE_LIFE, Stored,
-    validity::{self, Validity, pem_blocks},
+    validity::{self, Validity, ends, pem_blocks},
 };
 
 pub(super) struct Authority {
     /// As PEM.
     pub(super) certificate: String,
-    pub(super) validity: Validity,
+    validity: Validity,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -77,6 +77,11 @@ impl Authority {
             .then_some(authority)
     }
 
+    /// The last third is left for repairs.
+    pub(super) fn old_at(&self) -> SystemTime {
+        self.validity.ends - AUTHORITY_LIFE / 3
+    }
+
     pub(super) fn key_pem(&self) -> Zeroizing<String> {
         Zeroizing::new(self.issuer.key().serialize_pem())
     }
@@ -95,33 +100,34 @@ impl Authority {
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.use_authority_key_identifier_extension = true;
-        parameters.not_before = (now - BACKDATED).into();
+        parameters.not_before = self.validity.begins.into();
         parameters.not_after = (now + CERTIFICATE_LIFE).into();
         let certificate = parameters.signed_by(&key, &self.issuer).map_err(cannot)?;
         Ok((certificate.pem(), Zeroizing::new(key.serialize_pem())))
     }
 
-    /// How long a certificate holds that this authority signed for the host. None: it does not.
+    /// Until when a certificate holds that this authority signed for the host. None: it does
+    /// not.
     pub(super) fn judge(
         &self,
         certificate: &str,
         key: &str,
         host: &str,
         now: SystemTime,
-    ) -> Option<Validity> {
-        signed(&self.certificate, certificate, key, host, now)
+    ) -> Option<SystemTime> {
+        judge(&self.certificate, certificate, key, host, now)
     }
 }
 
-/// How long a certificate holds for those who trust the authority. None: it does not, or it is
+/// Until when a certificate holds for those who trust the authority. None: it does not, or it is
 /// not the key's.
-pub(super) fn signed(
+pub(super) fn judge(
     authority: &str,
     certificate: &str,
     key: &str,
     host: &str,
     now: SystemTime,
-) -> Option<Validity> {
+) -> Option<SystemTime> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).ok()?;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).ok()?;
@@ -138,7 +144,7 @@ pub(super) fn signed(
     )
     .ok()?;
     verify_server_name(&parsed, &ServerName::try_from(host).ok()?).ok()?;
-    Validity::of(&certificate)
+    ends(&certificate)
 }
 
 /// Equal for all: which of them signed is told by the key's identifier.

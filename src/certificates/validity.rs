@@ -18,22 +18,12 @@ pub(super) struct Validity {
 }
 
 impl Validity {
-    pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         Some(Self { begins: begins(certificate)?, ends: ends(certificate)? })
     }
 
     pub(super) fn holds(self, now: SystemTime) -> bool {
         self.begins <= now && now < self.ends
-    }
-
-    /// The last third is left for repairs.
-    pub(super) fn old_at(self) -> SystemTime {
-        let life = self.ends.duration_since(self.begins).unwrap_or_default();
-        self.ends - life / 3
-    }
-
-    pub(super) fn is_old(self, now: SystemTime) -> bool {
-        self.old_at() <= now
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use futures_util::{Stream, StreamExt, stream};
 use k8s_openapi::{
     ByteString,
@@ -25,7 +25,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::{Failure, bind, now, terminated, webhook::until};
+use super::{Failure, bind, now, terminated, until};
 use crate::{
     certificates::{self, Published, Step, Stored},
     cli::Certs,
@@ -119,13 +119,15 @@ impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
         // Steps and failures in a row: somebody may undo what is done here at once.
         let mut unrest = 0_u32;
         loop {
-            let pause = match self.take_step().await {
+            let step = timeout(STEP, self.take_step()).await;
+            let step = step
+                .unwrap_or_else(|_| Err(anyhow!("the API server does not answer within {STEP:?}")));
+            let pause = match step {
                 Ok(Some(rest)) => {
                     if failing.take().is_some() {
                         tracing::info!("the certificate is in order again");
                     }
                     ordered();
-                    unrest = unrest.saturating_sub(1);
                     rest.min(LOOK_AGAIN)
                 }
                 Ok(None) => {
@@ -133,6 +135,8 @@ impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
                     sleep(FIRST_PAUSE * 2_u32.pow(unrest)).await;
                     continue;
                 }
+                // Somebody else wrote in between: it is looked at anew.
+                Err(error) if is_conflict(&error) => continue,
                 Err(error) => {
                     self.metrics.failure();
                     let text = format!("{error:#}");
@@ -146,7 +150,9 @@ impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
                 }
             };
             // Looked at again now and then, whatever the watches say.
-            let _ = timeout(pause, self.changes.next()).await;
+            if timeout(pause, self.changes.next()).await.is_err() {
+                unrest = 0;
+            }
         }
     }
 
@@ -180,10 +186,16 @@ impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
             Published { bundles, since: self.published.as_ref().map(|(_, since)| *since) };
         self.metrics
             .holds(since_1970(stored.authority_ends()), since_1970(stored.certificate_ends()));
-        match certificates::plan(&stored, &published, host, now)? {
-            Step::WaitUntil(then) => Ok(Some(then.duration_since(now).unwrap_or_default())),
-            Step::Publish(bundle) => {
-                let Some(configuration) = configuration else { return Ok(Some(LOOK_AGAIN)) };
+        let step = certificates::plan(&stored, &published, host, now)?;
+        match (step, configuration) {
+            (Step::WaitUntil(_) | Step::Publish(_), None) => bail!(
+                "there is no MutatingWebhookConfiguration {webhook_configuration}, so that no API \
+                 server calls the webhook: `helm upgrade` makes it again"
+            ),
+            (Step::WaitUntil(then), Some(_)) => {
+                Ok(Some(then.duration_since(now).unwrap_or_default()))
+            }
+            (Step::Publish(bundle), Some(configuration)) => {
                 self.configurations
                     .patch(
                         webhook_configuration,
@@ -198,7 +210,7 @@ impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
                 tracing::info!("API servers are told whom to trust");
                 Ok(None)
             }
-            Step::Store(stored, reason) => {
+            (Step::Store(stored, reason), _) => {
                 self.secrets
                     .patch(name, &PatchParams::default(), &Patch::Merge(store(&secret, &stored)))
                     .await
@@ -209,6 +221,10 @@ impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
             }
         }
     }
+}
+
+fn is_conflict(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 409)
 }
 
 /// Something was changed, in the Secret or in the webhook configuration.
@@ -294,6 +310,8 @@ const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 /// For what no watch says: the time, and a watch that is broken.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// Doubled with each step and each failure in a row, up to half a minute.
+/// For what one look and one change take, which are three calls.
+const STEP: Duration = Duration::from_secs(30);
+/// Doubled with each step and each failure, up to half a minute, until a minute was quiet.
 const FIRST_PAUSE: Duration = Duration::from_millis(30);
 const MOST_UNREST: u32 = 10;

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{Failure, files, print};
 use crate::{
     cli::Iam,
-    config::Config,
-    policies::{self, Account},
+    config::{Component, Config, Credentials, SessionSource},
+    policies::{self, Account, HeldTo},
 };
 
 pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
@@ -25,7 +25,7 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
         only,
         terraform,
     } = arguments;
-    let config = match cluster {
+    let config = match &cluster {
         Some(cluster) => {
             Config::parse(&json!({"cluster": cluster, "roles": {"ssm": {}}}).to_string())
                 .context("--cluster")
@@ -36,7 +36,19 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
     let ssm = config.roles.ssm.as_ref().ok_or_else(|| {
         Failure::Input(anyhow!("the config has no roles.ssm, so there is no parameter to publish"))
     })?;
+    if let Some(list) = config.roles.allowed.refuses(&session_role) {
+        return Err(Failure::Input(anyhow!(
+            "the webhook would not take --session-role: the config's roles.allow.{list} does not have it"
+        )));
+    }
+    if cluster.is_none() && contradict(held_to, &config) {
+        return Err(Failure::Input(anyhow!(
+            "--held-to {held_to} lets in no pod of a component with another session, and the config has \
+             one: set session: {held_to} for each component with credentials: sidecar"
+        )));
+    }
     let account = Account {
+        cluster: cluster.clone(),
         parameter: ssm.parameter.of(&tenant),
         parameters: ssm.parameter.of_all(),
         namespace: namespace.map_or_else(
@@ -44,7 +56,8 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
             |namespace| namespace.as_str().to_owned(),
         ),
         region: region
-            .or(config.region)
+            .or_else(|| ssm.region.clone())
+            .or(config.region.clone())
             .map_or_else(|| "*".to_owned(), |region| region.as_str().to_owned()),
         tenant,
         base_roles,
@@ -71,4 +84,15 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
         format!("{:#}\n", Value::from(documents))
     };
     print(&output)
+}
+
+/// Only where the config says which components there are: its defaults hold no name to a pod.
+fn contradict(held_to: HeldTo, config: &Config) -> bool {
+    let session = match held_to {
+        HeldTo::Tenant => return false,
+        HeldTo::PodName => SessionSource::PodName,
+        HeldTo::PodUid => SessionSource::PodUid,
+    };
+    let with_sidecar = |component: &&Component| component.credentials == Credentials::Sidecar;
+    config.components.iter().filter(with_sidecar).any(|component| component.session != session)
 }

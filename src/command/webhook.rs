@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     Failure, bind, environment, files, now,
     reviews::{self, World},
-    snapshots, terminated,
+    snapshots, terminated, until,
 };
 use crate::{
     cli::Webhook,
@@ -161,11 +161,6 @@ fn observed(certificate: &Certificate, roles: &Handle, log: &Apart) -> Observed 
         roles: states.to_vec(),
         roles_from_file: served().filter(|(_, entry)| entry.learnt.is_none()).count(),
     }
-}
-
-pub(super) async fn until(mut stopped: watch::Receiver<bool>) {
-    // A sender that is gone is a stop as well.
-    let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
 /// For what is in flight: a review ends within 3 s of its body, and bodies are small.

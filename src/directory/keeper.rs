@@ -178,6 +178,7 @@ struct Keeper<P> {
 /// A call that has ended.
 struct Answered {
     tenants: Vec<TenantName>,
+    patience: Duration,
     answer: Result<Vec<Published>, Failure>,
 }
 
@@ -209,8 +210,10 @@ impl<P: Publisher> Keeper<P> {
                     }
                     Err(_) => return,
                 },
-                Some(Ok(Answered { tenants, answer })) = self.running.join_next() => {
-                    self.absorb(tenants, answer, Instant::now());
+                Some(Ok(Answered { tenants, patience, answer })) = self.running.join_next() => {
+                    let several = tenants.len() > 1;
+                    let tenants = self.land(tenants, patience, &answer);
+                    self.absorb(tenants, several, answer, Instant::now());
                 }
                 () = sleep_until(wake) => {}
             }
@@ -355,20 +358,38 @@ impl<P: Publisher> Keeper<P> {
                 Ok(Err(_)) => failure(Cause::Failed, "a panic"),
                 Err(_) => failure(Cause::NoAnswer, "no answer in time"),
             };
-            Answered { tenants, answer }
+            Answered { tenants, patience, answer }
         });
     }
 
+    /// Whom the answer of a call is about. A review's own call may have overtaken one of the
+    /// sweep: then it is for that call to say that there is no answer.
+    fn land(
+        &mut self,
+        mut tenants: Vec<TenantName>,
+        patience: Duration,
+        answer: &Result<Vec<Published>, Failure>,
+    ) -> Vec<TenantName> {
+        for tenant in &tenants {
+            if self.in_flight.get(tenant) == Some(&patience) {
+                self.in_flight.remove(tenant);
+            }
+        }
+        if answer.is_err() {
+            tenants.retain(|tenant| !self.in_flight.contains_key(tenant));
+        }
+        tenants
+    }
+
+    /// `several`: the call was about more than one name.
     fn absorb(
         &mut self,
         tenants: Vec<TenantName>,
+        several: bool,
         answer: Result<Vec<Published>, Failure>,
         now: Instant,
     ) {
         self.calls.count(&answer);
-        for tenant in &tenants {
-            self.in_flight.remove(tenant);
-        }
         match answer {
             Ok(published) => {
                 self.answered();
@@ -381,9 +402,7 @@ impl<P: Publisher> Keeper<P> {
             }
             // One name may have spoiled it for the others: AWS refuses the call as a whole,
             // for a name that is none and for one that may not be read.
-            Err(Failure::Names | Failure::Unreachable { cause: Cause::Denied, .. })
-                if tenants.len() > 1 =>
-            {
+            Err(Failure::Names | Failure::Unreachable { cause: Cause::Denied, .. }) if several => {
                 self.ask_alone(tenants, now);
             }
             // About this name there is an answer of a kind; the others are none of its business.

@@ -13,7 +13,7 @@ pub fn terraform(account: &Account) -> String {
     let mut file = String::new();
     for Document { name, body } in documents(account) {
         let label = label(account);
-        let session_role = "aws_iam_role.session_LABEL.name".replace("LABEL", &label);
+        let session_role = format!("aws_iam_role.session_{label}.name");
         let block = match name {
             Name::SessionRoleTrust => format!(
                 "resource \"aws_iam_role\" \"session_{label}\" {{\n  name                 = {}\n  path                 = {}\n  \

@@ -24,19 +24,19 @@ impl SourceIdentity {
     pub fn of(tenant: &TenantName, session: &SessionName) -> Self {
         let name = session.as_str();
         if name.len() <= tenant.room() {
-            return Self(Self::pattern(tenant, name));
+            return Self(Self::text(tenant, name));
         }
         let tail = session.tail();
         let kept = tenant.room().saturating_sub(tail.len());
-        Self(Self::pattern(tenant, &format!("{}{tail}", &name[..kept])))
+        Self(Self::text(tenant, &format!("{}{tail}", &name[..kept])))
     }
 
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// For policies: the identities of the tenant's sessions that `session` stands for.
-    pub(crate) fn pattern(tenant: &TenantName, session: &str) -> String {
+    /// As it is spelled, also with a pattern or a variable of a policy for the session.
+    pub(crate) fn text(tenant: &TenantName, session: &str) -> String {
         format!("agent.{tenant}.{session}")
     }
 }
