@@ -1,34 +1,29 @@
 //! Other people's webhooks, with the effect that the real ones have.
 
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+#[path = "foreign/pod_identity.rs"]
+mod pod_identity;
+#[path = "foreign/server.rs"]
+mod server;
 
-use axum::{Json, Router, routing::post};
-use fab_session_injector::serve::{
-    Limits, Transport, serve,
-    tls::{Certificate, Files},
-};
+use std::{net::Ipv4Addr, time::Duration};
+
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio_rustls::TlsAcceptor;
 
-use super::process::{own_directory, wait_until};
-use super::world::World;
-
-/// What a webhook does to a pod: the operations of its JSON patch.
-pub(crate) type Effect = fn(&Value) -> Vec<Value>;
+pub(crate) use self::server::Effect;
+use self::{pod_identity::pod_identity, server::Server};
+use super::{
+    process::{self, wait_until},
+    world::World,
+};
 
 /// Called for pods of namespaces with the label `test.example/foreign=<label>`.
 #[derive(Debug)]
 pub(crate) struct Webhook<'w> {
     world: &'w World,
     configuration: String,
-    calls: Arc<AtomicUsize>,
-    /// Ends the server.
-    _runtime: tokio::runtime::Runtime,
-    _directory: TempDir,
+    server: Server,
+    /// While it came into effect.
+    calls_before: usize,
 }
 
 impl<'w> Webhook<'w> {
@@ -62,53 +57,21 @@ impl<'w> Webhook<'w> {
         effect: Effect,
         object_selector: Value,
     ) -> Self {
-        let directory = own_directory();
-        let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make"))
-            .arg(directory.path())
-            .status();
-        assert!(made.unwrap().success());
-        let calls = Arc::new(AtomicUsize::new(0));
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let port = runtime.block_on(listen(directory.path(), effect, Arc::clone(&calls)));
-        let authority = std::fs::read(directory.path().join("ca.crt")).unwrap();
-        let manifest = json!({
-            "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": "MutatingWebhookConfiguration",
-            "metadata": {"name": configuration},
-            "webhooks": [{
-                "name": "foreign.test.example",
-                "admissionReviewVersions": ["v1"],
-                "clientConfig": {"url": format!("https://127.0.0.1:{port}/mutate"), "caBundle": super::world::base64(&authority)},
-                "failurePolicy": "Fail",
-                "namespaceSelector": {"matchLabels": {"test.example/foreign": label}},
-                "objectSelector": object_selector,
-                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
-                "sideEffects": "None",
-            }],
-        });
-        world.apply(&manifest);
-        let webhook = Self {
-            world,
-            configuration: configuration.to_owned(),
-            calls,
-            _runtime: runtime,
-            _directory: directory,
-        };
+        let server = Server::start(Ipv4Addr::LOCALHOST, effect);
+        world.apply(&server.configuration(configuration, label, object_selector));
+        let configuration = configuration.to_owned();
+        let mut webhook = Self { world, configuration, server, calls_before: 0 };
         webhook.wait_until_called(label);
         webhook
     }
 
     /// How often it was called for a pod of the test's.
     pub(crate) fn calls(&self) -> usize {
-        self.calls.load(Ordering::Relaxed)
+        self.server.calls() - self.calls_before
     }
 
     /// Until a pod that is no agent's, and so none of ours, reaches it.
-    fn wait_until_called(&self, label: &str) {
+    fn wait_until_called(&mut self, label: &str) {
         let namespaces = self
             .world
             .cluster
@@ -125,9 +88,9 @@ impl<'w> Webhook<'w> {
                 .kubectl(&["create", "--dry-run=server", "--filename=-"])
                 .stdin(&pod.to_string())
                 .run();
-            (self.calls() > 0).then_some(())
+            (self.server.calls() > 0).then_some(())
         });
-        self.calls.store(0, Ordering::Relaxed);
+        self.calls_before = self.server.calls();
     }
 }
 
@@ -233,95 +196,4 @@ fn annotated(pod: &Value, key: &str, value: &str) -> Value {
 
 fn restricted() -> Value {
     json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}})
-}
-
-/// What amazon-eks-pod-identity-webhook does for a service account with an association:
-/// region and endpoint variables, the credential variables unless one is there, the token's
-/// mount in either case, all in lists that are written anew; `skip-containers` is split at
-/// ',' and not trimmed.
-fn pod_identity(pod: &Value) -> Vec<Value> {
-    const VOLUME: &str = "eks-pod-identity-token";
-    const DIRECTORY: &str = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount";
-    let skipped = pod["metadata"]["annotations"]["eks.amazonaws.com/skip-containers"]
-        .as_str()
-        .unwrap_or_default();
-    // It reads the value as CSV, and a stray quote makes it skip nobody.
-    let skipped: Vec<&str> =
-        if skipped.contains('"') { Vec::new() } else { skipped.split(',').collect() };
-    let mut operations = Vec::new();
-    for list in ["containers", "initContainers"] {
-        let Some(containers) = pod["spec"][list].as_array() else { continue };
-        let mut rewritten = containers.clone();
-        for container in rewritten
-            .iter_mut()
-            .filter(|container| !skipped.contains(&container["name"].as_str().unwrap()))
-        {
-            let mut env = container["env"].as_array().cloned().unwrap_or_default();
-            let has = |env: &[Value], name: &str| env.iter().any(|entry| entry["name"] == name);
-            for (name, value) in [
-                ("AWS_STS_REGIONAL_ENDPOINTS", "regional"),
-                ("AWS_DEFAULT_REGION", "eu-west-1"),
-                ("AWS_REGION", "eu-west-1"),
-            ] {
-                if !has(&env, name) {
-                    env.push(json!({"name": name, "value": value}));
-                }
-            }
-            let credentials = [
-                (
-                    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-                    "http://169.254.170.23/v1/credentials".to_owned(),
-                ),
-                ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", format!("{DIRECTORY}/{VOLUME}")),
-            ];
-            if !credentials.iter().any(|(name, _)| has(&env, name)) {
-                env.extend(credentials.map(|(name, value)| json!({"name": name, "value": value})));
-            }
-            container["env"] = env.into();
-            let mut mounts = container["volumeMounts"].as_array().cloned().unwrap_or_default();
-            if !has(&mounts, VOLUME) {
-                mounts.push(json!({"name": VOLUME, "mountPath": DIRECTORY, "readOnly": true}));
-            }
-            container["volumeMounts"] = mounts.into();
-        }
-        operations
-            .push(json!({"op": "replace", "path": format!("/spec/{list}"), "value": rewritten}));
-    }
-    let mut volumes = pod["spec"]["volumes"].as_array().cloned().unwrap_or_default();
-    if !volumes.iter().any(|volume| volume["name"] == VOLUME) {
-        let token = json!({"audience": "pods.eks.amazonaws.com", "expirationSeconds": 86400, "path": VOLUME});
-        volumes.push(
-            json!({"name": VOLUME, "projected": {"sources": [{"serviceAccountToken": token}]}}),
-        );
-        operations.push(json!({"op": "add", "path": "/spec/volumes", "value": volumes}));
-    }
-    operations
-}
-
-async fn listen(directory: &std::path::Path, effect: Effect, calls: Arc<AtomicUsize>) -> u16 {
-    let files = Files { certificate: directory.join("tls.crt"), key: directory.join("tls.key") };
-    let tls = Certificate::load(files).unwrap().server_config().unwrap();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let handler = move |Json(review): Json<Value>| async move {
-        calls.fetch_add(1, Ordering::Relaxed);
-        let operations = effect(&review["request"]["object"]);
-        let patch = serde_json::to_vec(&operations).unwrap();
-        Json(json!({
-            "apiVersion": "admission.k8s.io/v1",
-            "kind": "AdmissionReview",
-            "response": {"uid": review["request"]["uid"], "allowed": true, "patchType": "JSONPatch", "patch": super::world::base64(&patch)},
-        }))
-    };
-    let router = Router::new().route("/mutate", post(handler));
-    let transport = Transport::Tls(TlsAcceptor::from(Arc::new(tls)));
-    tokio::spawn(serve(
-        listener,
-        transport,
-        Limits::default(),
-        router,
-        std::future::pending(),
-        Duration::ZERO,
-    ));
-    port
 }
