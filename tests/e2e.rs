@@ -10,30 +10,46 @@ mod cloud;
 #[allow(dead_code, reason = "its kubectl serves any cluster")]
 #[path = "cluster/control_plane.rs"]
 mod control_plane;
+#[path = "e2e/controllers.rs"]
+mod controllers;
+#[path = "e2e/eks.rs"]
+mod eks;
 #[path = "e2e/image.rs"]
 mod image;
 #[path = "e2e/node.rs"]
 mod node;
 #[path = "e2e/platform.rs"]
 mod platform;
+#[path = "cluster/foreign/pod_identity.rs"]
+mod pod_identity;
 #[path = "cluster/process.rs"]
 mod process;
+#[path = "cluster/foreign/server.rs"]
+mod server;
 #[path = "sidecar/tls.rs"]
 mod tls;
 
-use std::{fs, net::TcpListener, path::Path, process::Command, sync::LazyLock, time::Duration};
+use std::{
+    collections::BTreeMap, fs, net::TcpListener, path::Path, process::Command, sync::LazyLock,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
-use cloud::BROKER;
+use cloud::{BASE, BROKER, DISPATCHER};
+use controllers::{FAB, admit_dispatcher, admit_sandboxes, dispatcher, fleet, sandbox};
+use eks::{Eks, FIRST, PLAIN, UNMARKED};
 use image::{Image, ROOTS};
 use node::Node;
-use platform::{Platform, SYSTEM, TENANT};
+use platform::{OPERATOR, Platform, SANDBOXES, SYSTEM, TENANT, session};
 use process::wait_until;
 
 /// Shared by the tests that do not disturb each other. It is never dropped: its leash takes
 /// it down, seconds after the test process has ended.
 static PLATFORM: LazyLock<Platform> = LazyLock::new(Platform::start);
+
+/// Beside it, for the tests that look at base credentials; the others run with and without.
+static EKS: LazyLock<Eks> = LazyLock::new(|| Eks::start(&PLATFORM.node, TENANT));
 
 #[test]
 fn an_agent_calls_aws_under_its_sessions_name() {
@@ -162,6 +178,187 @@ fn a_session_works_under_the_platforms_policies() {
 }
 
 #[test]
+fn what_the_platforms_controllers_create_at_once_acts_each_under_its_own_name() {
+    // How much of cluster and pod is in the name of a base session, beside a UUID in 64.
+    const EKS_NAMES: usize = 64 - 1 - 36;
+    LazyLock::force(&EKS);
+    let platform = &*PLATFORM;
+    let node = &platform.node;
+    admit_sandboxes(node);
+    // The dispatcher labels its session as the operator does, and is not believed.
+    admit_dispatcher(node, &session(TENANT, "fab-planner-d3f4t", &["sleep"]));
+
+    let operators = platform.create_session("fab-coder-m5n6p");
+    platform.create_as(OPERATOR, &fleet(TENANT));
+    node.create(&[dispatcher(), fleet(PLAIN)]);
+    platform.create_as(SANDBOXES, &sandbox("sandbox-r8t2"));
+
+    // Each pod's SourceIdentity, and the key with which it called AWS.
+    let mut keys = BTreeMap::new();
+    let mut called = |identity: &str, pod: &str, caller: &Value| {
+        assert!(is_session_of(BROKER, caller), "{identity}: {caller}");
+        let key = caller["accessKeyId"].as_str().unwrap().to_owned();
+        assert!(keys.insert(identity.to_owned(), (pod.to_owned(), key)).is_none(), "{identity}");
+    };
+
+    let job = wait_until("the dispatcher is done", Duration::from_secs(120), || {
+        let job = node.kubectl(&["get", "job", "fab-feature-build", "--namespace", FAB]).json();
+        let conditions = job["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let ended =
+            |kind: &str| conditions.iter().any(|it| it["type"] == kind && it["status"] == "True");
+        assert!(!ended("Failed"), "{}", log_of(node, FAB, "job/fab-feature-build"));
+        ended("Complete").then_some(job)
+    });
+    assert_eq!(job["status"]["succeeded"], 1);
+    let pod = the_only_pod(node, FAB, "batch.kubernetes.io/job-name=fab-feature-build");
+    assert_eq!(pod["spec"]["initContainers"][0]["name"], "fab-session-credentials");
+    assert_eq!(pod["status"]["phase"], "Succeeded");
+    let name = pod["metadata"]["name"].as_str().unwrap();
+    let caller = said(&log_of(node, FAB, name));
+    called(&format!("agent.acme.{}", uid(&pod)), name, &caller);
+
+    let pod = node.await_ready(TENANT, "session-fab-planner-d3f4t");
+    called(
+        &format!("agent.acme.{}", uid(&pod)),
+        "session-fab-planner-d3f4t",
+        &call(platform, "session-fab-planner-d3f4t"),
+    );
+
+    node.await_ready(TENANT, &operators);
+    called("agent.acme.fab-coder-m5n6p", &operators, &call(platform, &operators));
+
+    let pod = node.await_ready(TENANT, "sandbox-r8t2");
+    assert_eq!(pod["metadata"]["annotations"]["fab.nanohype.dev/component"], "sandbox");
+    called(
+        "agent.acme.sandbox-r8t2",
+        "sandbox-r8t2",
+        &call_in(node, TENANT, "sandbox-r8t2", "sandbox"),
+    );
+    // Whoever else creates such a pod does not choose its name in AWS by that.
+    let asked = node
+        .kubectl(&["create", "--dry-run=server", "--filename=-"])
+        .stdin(&sandbox("sandbox-stolen").to_string())
+        .json();
+    assert_eq!(
+        asked["metadata"]["annotations"]["fab.nanohype.dev/source-identity"],
+        "agent.acme.<pod uid>"
+    );
+
+    // A fleet has nobody's credentials, which EKS gives it where nobody opted in.
+    let [withheld, plain] = [TENANT, PLAIN].map(|namespace| {
+        let deployment = "deployment/ops-reviewer";
+        let watch = ["rollout", "status", deployment, "--timeout=90s", "--namespace", namespace];
+        let watched = node.kubectl(&watch).run();
+        assert!(watched.ok, "{}", watched.stderr);
+        let pod = the_only_pod(node, namespace, "agents.nanohype.dev/agent=reviewer");
+        let name = pod["metadata"]["name"].as_str().unwrap();
+        let pod = node.await_ready(namespace, name);
+        assert_eq!(pod["spec"]["initContainers"], Value::Null);
+        (pod.clone(), call_in(node, namespace, name, "agent"))
+    });
+    assert!(is_session_of(cloud::PLAIN, &plain.1), "{}", plain.1);
+    assert!(has_base_credentials(&plain.0));
+    let error = withheld.1["error"].as_str().unwrap_or("");
+    assert!(error.contains("get credentials"), "{}", withheld.1);
+    assert!(!has_base_credentials(&withheld.0));
+
+    let events = platform.cloud.all_events();
+    assert_eq!(keys.len(), 4);
+    for (identity, (pod, key)) in &keys {
+        // No other pod's key under this name, and no other name for this key.
+        let mut calls = 0;
+        for caller in events.iter().map(|event| &event["userIdentity"]) {
+            let under_the_name = caller["sessionContext"]["sourceIdentity"] == **identity;
+            assert_eq!(caller["accessKeyId"] == **key, under_the_name, "{identity}: {caller}");
+            calls += usize::from(under_the_name);
+        }
+        assert!(calls > 0, "{identity}");
+        let of_the_pod =
+            |event: &&Value| event["requestParameters"]["sourceIdentity"] == **identity;
+        let assumed: Vec<&Value> = events.iter().filter(of_the_pod).collect();
+        assert_eq!(assumed.len(), 1, "{identity}: {assumed:?}");
+        assert_eq!(assumed[0]["errorCode"], Value::Null);
+        // EKS names the base session after the pod whose token it was.
+        let arn = assumed[0]["userIdentity"]["arn"].as_str().unwrap();
+        let mut session = format!("/eks-prod-{pod}");
+        session.truncate("/".len() + EKS_NAMES);
+        assert!(arn.contains(&session), "{pod}: {arn}");
+    }
+    assert_attributed(&events);
+}
+
+#[test]
+fn an_agent_that_ends_is_done_and_its_log_needs_no_containers_name() {
+    let platform = &*PLATFORM;
+    let node = &platform.node;
+    let name = "session-fab-brief-s1t2u";
+    platform.create_as(
+        OPERATOR,
+        &session(TENANT, "fab-brief-s1t2u", &["each", "feed call /client-go"]),
+    );
+    let pod = wait_until("the session has ended", Duration::from_secs(90), || {
+        let pod = node.kubectl(&["get", "pod", name, "--namespace", TENANT]).json();
+        assert_ne!(pod["status"]["phase"], "Failed", "{}", pod["status"]);
+        (pod["status"]["phase"] == "Succeeded").then_some(pod)
+    });
+    // As a person asks, and as fab does, which names no container either.
+    let path = format!("/api/v1/namespaces/{TENANT}/pods/{name}/log?timestamps=false");
+    for ask in [vec!["logs", name, "--namespace", TENANT], vec!["get", "--raw", &path]] {
+        let asked = node.kubectl(&ask).run();
+        assert!(asked.ok, "{ask:?}: {}", asked.stderr);
+        assert!(is_session_of(BROKER, &said(&asked.stdout)), "{ask:?}: {}", asked.stdout);
+    }
+    let ended = |list: &str| {
+        let terminated = &pod["status"][list][0]["state"]["terminated"];
+        assert_eq!(terminated["exitCode"], 0, "{list}: {}", pod["status"]);
+        terminated["finishedAt"].as_str().unwrap().to_owned()
+    };
+    let (agent, sidecar) = (ended("containerStatuses"), ended("initContainerStatuses"));
+    // To the second; RFC 3339 in UTC is in the order of its characters.
+    assert!(agent <= sidecar, "{agent}, {sidecar}");
+}
+
+#[test]
+fn ekss_own_webhook_before_or_after_ours_gives_an_agent_no_base_credentials() {
+    const TOKEN: &str =
+        "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token";
+    let eks = &*EKS;
+    let platform = &*PLATFORM;
+    let node = &platform.node;
+    let name = "session-fab-eks-v3w4x";
+    let calls = [&eks.first, &eks.after, &eks.unmarked].map(server::Server::calls);
+    let namespaces = [FIRST, TENANT, UNMARKED];
+    for namespace in namespaces.into_iter().chain([PLAIN]) {
+        platform.create_as(OPERATOR, &session(namespace, "fab-eks-v3w4x", &["sleep"]));
+    }
+    for namespace in namespaces {
+        let pod = node.await_ready(namespace, name);
+        assert!(!has_base_credentials(&pod), "{namespace}: {}", pod["spec"]);
+        let caller = call_in(node, namespace, name, "session");
+        assert!(is_session_of(BROKER, &caller), "{namespace}: {caller}");
+        for path in [TOKEN, "/var/run/fab-session-base/token"] {
+            let read = node.exec(namespace, name, "session", &["/box", "read", path]).run();
+            assert!(
+                !read.ok && read.stderr.contains("no such file"),
+                "{namespace}: {}",
+                read.stderr
+            );
+        }
+    }
+    // Where nobody opted in, EKS's webhook does its work.
+    let pod = node.await_ready(PLAIN, name);
+    assert!(has_base_credentials(&pod));
+    let read = node.exec(PLAIN, name, "session", &["/box", "read", TOKEN]).run();
+    assert!(read.ok && read.stdout.starts_with("eyJ"), "{}", read.stderr);
+    let caller = call_in(node, PLAIN, name, "session");
+    assert!(is_session_of(cloud::PLAIN, &caller), "{caller}");
+
+    let called = [&eks.first, &eks.after, &eks.unmarked].map(server::Server::calls);
+    assert!(called.iter().zip(calls).all(|(now, before)| *now > before), "{calls:?}, {called:?}");
+    assert_attributed(&platform.cloud.all_events());
+}
+
+#[test]
 fn the_image_holds_the_program_and_authorities_and_nothing_else() {
     let image = Image::unpack();
     assert_eq!(image.paths(), [ROOTS, "/fab-session-injector"]);
@@ -263,10 +460,86 @@ fn traces_of(name: &str, state: &Path) -> Vec<String> {
     traces
 }
 
-/// The AWS SDK for Go in the agent's container, with what is there and nothing else.
+/// Base credentials were used to assume the session's role, under a name, and for nothing else;
+/// each other call has a name, unless it came from where nobody opted in.
+fn assert_attributed(events: &[Value]) {
+    let (mut assumed, mut attributed) = (0, 0);
+    for event in events {
+        let identity = &event["userIdentity"];
+        let name = event["eventName"].as_str().unwrap();
+        if identity["invokedBy"] == "pods.eks.amazonaws.com" {
+            assert!(["AssumeRole", "AssumeRoleForPodIdentity"].contains(&name), "{event}");
+            continue;
+        }
+        let context = &identity["sessionContext"];
+        let issuer = context["sessionIssuer"]["arn"].as_str().unwrap_or("");
+        if [BASE, DISPATCHER].contains(&issuer) {
+            assert_eq!(name, "AssumeRole", "with base credentials: {event}");
+            assert!(is_of_acme(&event["requestParameters"]["sourceIdentity"]), "{event}");
+            assumed += 1;
+        } else if issuer != cloud::PLAIN {
+            assert_eq!(issuer, BROKER, "{event}");
+            assert!(is_of_acme(&context["sourceIdentity"]), "{event}");
+            attributed += 1;
+        }
+    }
+    assert!(assumed > 0 && attributed > 0, "{assumed}, {attributed}");
+}
+
+fn is_of_acme(identity: &Value) -> bool {
+    identity.as_str().is_some_and(|identity| identity.starts_with("agent.acme."))
+}
+
+/// Whether AWS said that the caller is this role.
+fn is_session_of(role: &str, caller: &Value) -> bool {
+    let (_, name) = role.rsplit_once('/').unwrap();
+    let session = format!("arn:aws:sts::111122223333:assumed-role/{name}/");
+    caller["arn"].as_str().is_some_and(|arn| arn.starts_with(&session))
+}
+
+/// Whether a container that is not ours mounts the token that EKS's webhook brings, or is told
+/// where to take it.
+fn has_base_credentials(pod: &Value) -> bool {
+    pod["spec"]["containers"].as_array().unwrap().iter().any(|container| {
+        let has = |list: &str, name: &str| {
+            container[list].as_array().is_some_and(|list| list.iter().any(|it| it["name"] == name))
+        };
+        let env = container["env"].as_array().cloned().unwrap_or_default();
+        has("volumeMounts", "eks-pod-identity-token")
+            || env.iter().any(|it| it["value"] == "http://169.254.170.23/v1/credentials")
+    })
+}
+
+fn the_only_pod(node: &Node, namespace: &str, selector: &str) -> Value {
+    let pods = ["get", "pods", "--namespace", namespace, "--selector", selector];
+    let pods = node.kubectl(&pods).json();
+    let pods = pods["items"].as_array().unwrap();
+    assert_eq!(pods.len(), 1, "{pods:?}");
+    pods[0].clone()
+}
+
+fn uid(pod: &Value) -> &str {
+    pod["metadata"]["uid"].as_str().unwrap()
+}
+
+fn log_of(node: &Node, namespace: &str, what: &str) -> String {
+    let logs = node.kubectl(&["logs", what, "--namespace", namespace]).run();
+    assert!(logs.ok, "{}", logs.stderr);
+    logs.stdout
+}
+
 fn call(platform: &Platform, pod: &str) -> Value {
-    let client = platform.node.exec(TENANT, pod, "session", &["/client-go"]).stdin("call\n");
-    let called = client.run();
-    serde_json::from_str(called.stdout.trim())
-        .unwrap_or_else(|error| panic!("{error}: {} {}", called.stdout, called.stderr))
+    call_in(&platform.node, TENANT, pod, "session")
+}
+
+/// The AWS SDK for Go in the agent's container, with what is there and nothing else.
+fn call_in(node: &Node, namespace: &str, pod: &str, container: &str) -> Value {
+    let called = node.exec(namespace, pod, container, &["/client-go"]).stdin("call\n").run();
+    assert!(called.ok, "{}", called.stderr);
+    said(&called.stdout)
+}
+
+/// The one line of the SDK.
+fn said(output: &str) -> Value {
+    serde_json::from_str(output).unwrap_or_else(|error| panic!("{error}: {output}"))
 }

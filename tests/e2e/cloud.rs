@@ -19,6 +19,13 @@ pub(crate) const REGION: &str = "eu-west-1";
 pub(crate) const BASE: &str =
     "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-tenant";
 
+/// The same of the dispatcher's service account.
+pub(crate) const DISPATCHER: &str = "arn:aws:iam::111122223333:role/prod-fab";
+
+/// The same where nobody opted in.
+pub(crate) const PLAIN: &str =
+    "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-plain-tenant";
+
 /// Whom an agent is to become.
 pub(crate) const BROKER: &str =
     "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-broker";
@@ -36,8 +43,16 @@ impl Cloud {
         let world = World::new("111122223333", REGION)
             .cluster(Cluster::new("prod", "https://kubernetes.default.svc.cluster.local", keys))
             .role(Role::new(BASE).trust(pods_of_the_cluster()).policy(may_become_the_broker()))
+            .role(
+                Role::new(DISPATCHER).trust(pods_of_the_cluster()).policy(may_become_the_broker()),
+            )
+            .role(Role::new(PLAIN).trust(pods_of_the_cluster()))
             .role(Role::new(BROKER).trust(under_a_name_of_acme()))
-            .association(Association::new("tenants-acme", "tenant-runtime", BASE));
+            .association(Association::new("fab", "fab", DISPATCHER))
+            .association(Association::new("tenants-acme", "tenant-runtime", BASE))
+            .association(Association::new("tenants-first", "tenant-runtime", BASE))
+            .association(Association::new("tenants-plain", "tenant-runtime", PLAIN))
+            .association(Association::new("tenants-unmarked", "tenant-runtime", BASE));
         let aws = Arc::new(Aws::new(world).unwrap());
         let listener = TcpListener::bind((node.host_address(), 0)).unwrap();
         let server = Server::on(listener, Arc::clone(&aws)).unwrap();
@@ -59,8 +74,13 @@ impl Cloud {
 
     /// What CloudTrail has of calls of this name.
     pub(crate) fn events(&self, name: &str) -> Vec<Value> {
-        let events = self.aws.events();
+        let events = self.all_events();
         events.into_iter().filter(|event| event["eventName"] == name).collect()
+    }
+
+    /// What it has of all calls, oldest first.
+    pub(crate) fn all_events(&self) -> Vec<Value> {
+        self.aws.events()
     }
 }
 
@@ -100,10 +120,10 @@ fn under_a_name_of_acme() -> Value {
     json!({"Version": "2012-10-17", "Statement": [
         {
             "Effect": "Allow",
-            "Principal": {"AWS": BASE},
+            "Principal": {"AWS": [BASE, DISPATCHER]},
             "Action": ["sts:AssumeRole", "sts:SetSourceIdentity"],
             "Condition": {"StringLike": {"sts:SourceIdentity": "agent.acme.*"}},
         },
-        {"Effect": "Allow", "Principal": {"AWS": BASE}, "Action": "sts:TagSession"},
+        {"Effect": "Allow", "Principal": {"AWS": [BASE, DISPATCHER]}, "Action": "sts:TagSession"},
     ]})
 }

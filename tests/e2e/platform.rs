@@ -15,7 +15,11 @@ use super::{
 pub(crate) const SYSTEM: &str = "fab-system";
 pub(crate) const TENANT: &str = "tenants-acme";
 pub(crate) const OPERATOR: &str = "system:serviceaccount:eks-agent-platform:operator";
-const AGENT_IMAGE: &str = "node.test/agent:1";
+pub(crate) const AGENT_IMAGE: &str = "node.test/agent:1";
+
+/// Who makes the pods of kubernetes-sigs' Sandboxes.
+pub(crate) const SANDBOXES: &str =
+    "system:serviceaccount:agent-sandbox-system:agent-sandbox-controller";
 
 pub(crate) struct Platform {
     pub(crate) cloud: Cloud,
@@ -54,14 +58,18 @@ impl Platform {
             "metadata": {"name": SYSTEM, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
         })]);
         let values = json!({
-            "config": {"region": REGION, "sidecar": {"image": "node.test/sidecar:1"}},
+            "config": {
+                "region": REGION,
+                "sidecar": {"image": "node.test/sidecar:1"},
+                "components": components(),
+            },
             "staticRoles": {"acme": BROKER},
         });
         let file = self.node.state().join("values.json");
         fs::write(&file, values.to_string()).unwrap();
         let installed = Command::new(program("helm"))
             .args(["install", "fab-session-injector"])
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/fab-session-injector"))
+            .arg(CHART)
             .args(["--namespace", SYSTEM, "--wait", "--timeout", "120s", "--values"])
             .arg(&file)
             .arg("--kubeconfig")
@@ -157,39 +165,61 @@ impl Platform {
 
     /// As the operator makes one for an AgentSandbox.
     pub(crate) fn create_session(&self, sandbox: &str) -> String {
-        let name = format!("session-{sandbox}");
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "namespace": TENANT, "labels": {
-                "agents.nanohype.dev/agentsandbox": sandbox,
-                "agents.nanohype.dev/platform": "acme",
-                "app.kubernetes.io/component": "agent-sandbox",
-                "app.kubernetes.io/managed-by": "eks-agent-platform",
-            }},
-            "spec": {
-                "automountServiceAccountToken": false,
-                "containers": [{
-                    "name": "session",
-                    "image": AGENT_IMAGE,
-                    "args": ["sleep"],
-                    "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
-                    "volumeMounts": [{"name": "workspace", "mountPath": "/workspace"}],
-                }],
-                "restartPolicy": "Never",
-                "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
-                "serviceAccountName": "tenant-runtime",
-                "terminationGracePeriodSeconds": 5,
-                "volumes": [{"name": "workspace", "emptyDir": {}}],
-            },
-        });
-        let created = self
-            .node
-            .kubectl(&["create", "--filename=-", "--as", OPERATOR])
-            .stdin(&pod.to_string())
-            .run();
-        assert!(created.ok, "{}", created.stderr);
-        name
+        self.create_as(OPERATOR, &session(TENANT, sandbox, &["sleep"]));
+        format!("session-{sandbox}")
     }
+
+    /// With the rights and the name of `user`.
+    pub(crate) fn create_as(&self, user: &str, object: &Value) {
+        let create = ["create", "--filename=-", "--as", user];
+        let created = self.node.kubectl(&create).stdin(&object.to_string()).run();
+        assert!(created.ok, "{}", created.stderr);
+    }
+}
+
+/// The operator's pod for an AgentSandbox. What it runs is the agent's own.
+pub(crate) fn session(namespace: &str, sandbox: &str, args: &[&str]) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": format!("session-{sandbox}"), "namespace": namespace, "labels": {
+            "agents.nanohype.dev/agentsandbox": sandbox,
+            "agents.nanohype.dev/platform": "acme",
+            "app.kubernetes.io/component": "agent-sandbox",
+            "app.kubernetes.io/managed-by": "eks-agent-platform",
+        }},
+        "spec": {
+            "automountServiceAccountToken": false,
+            "containers": [{
+                "name": "session",
+                "image": AGENT_IMAGE,
+                "args": args,
+                "resources": small(),
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                "volumeMounts": [{"name": "workspace", "mountPath": "/workspace"}],
+            }],
+            "restartPolicy": "Never",
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "serviceAccountName": "tenant-runtime",
+            "terminationGracePeriodSeconds": 5,
+            "volumes": [{"name": "workspace", "emptyDir": {}}],
+        },
+    })
+}
+
+/// As somebody wrote it there: with the defaults of the namespace, its quota is full with seven.
+pub(crate) fn small() -> Value {
+    json!({"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"cpu": "200m", "memory": "128Mi"}})
+}
+
+/// The chart's own, behind one for Sandboxes, whose pods have names that a controller chose.
+fn components() -> Value {
+    let values = fs::read_to_string(Path::new(CHART).join("values.yaml")).unwrap();
+    let values: Value = serde_saphyr::from_str(&values).unwrap();
+    let mut components = vec![json!({
+        "name": "sandbox", "creators": [SANDBOXES], "session": "pod-name",
+    })];
+    components.extend(values["config"]["components"].as_array().unwrap().iter().cloned());
+    components.into()
 }
 
 fn dns() -> Value {
@@ -198,3 +228,5 @@ fn dns() -> Value {
         "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
     })
 }
+
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/fab-session-injector");
