@@ -43,15 +43,7 @@ pub(crate) fn of_session(
     action: Action,
     context: &Context,
 ) -> Result<(), Denial> {
-    let resource = role.arn.as_str();
-    let verdict = |policy: &Policy| policy.verdict(action, resource, context);
-    let identity = session.role.policies.iter().map(verdict);
-    let identity = identity.fold(Verdict::Silent, |sum, one| match (sum, one) {
-        (Verdict::Denied, _) | (_, Verdict::Denied) => Verdict::Denied,
-        (Verdict::Allowed, _) | (_, Verdict::Allowed) => Verdict::Allowed,
-        (Verdict::Silent, Verdict::Silent) => Verdict::Silent,
-    });
-    let boundary = session.role.boundary.as_ref().map_or(Verdict::Allowed, verdict);
+    let (identity, boundary) = own_verdicts(session, role.arn.as_str(), action, context);
     let trust = role.trust.verdict(&Caller::Session(session), action, context);
 
     let named_by = match (trust, identity, boundary) {
@@ -72,6 +64,39 @@ pub(crate) fn of_session(
         return Err(Denial::BoundaryIsSilent(action));
     }
     Ok(())
+}
+
+/// Whether `session` may do `action` to what has no policy of its own.
+pub(crate) fn of_caller(
+    session: &Session,
+    resource: &str,
+    action: Action,
+    context: &Context,
+) -> Result<(), Denial> {
+    match own_verdicts(session, resource, action, context) {
+        (Verdict::Denied, _) => Err(Denial::DeniedByIdentity),
+        (_, Verdict::Denied) => Err(Denial::DeniedByBoundary),
+        (Verdict::Silent, _) => Err(Denial::IdentityIsSilent(action)),
+        (_, Verdict::Silent) => Err(Denial::BoundaryIsSilent(action)),
+        (Verdict::Allowed, Verdict::Allowed) => Ok(()),
+    }
+}
+
+/// Of the caller's policies together, and of its boundary.
+fn own_verdicts(
+    session: &Session,
+    resource: &str,
+    action: Action,
+    context: &Context,
+) -> (Verdict, Verdict) {
+    let verdict = |policy: &Policy| policy.verdict(action, resource, context);
+    let identity = session.role.policies.iter().map(verdict);
+    let identity = identity.fold(Verdict::Silent, |sum, one| match (sum, one) {
+        (Verdict::Denied, _) | (_, Verdict::Denied) => Verdict::Denied,
+        (Verdict::Allowed, _) | (_, Verdict::Allowed) => Verdict::Allowed,
+        (Verdict::Silent, Verdict::Silent) => Verdict::Silent,
+    });
+    (identity, session.role.boundary.as_ref().map_or(Verdict::Allowed, verdict))
 }
 
 /// Whether who has no policies of its own may: a service, or an OIDC provider's subject.

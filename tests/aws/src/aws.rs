@@ -13,6 +13,7 @@ use http::{HeaderMap, Request, Response, StatusCode, header::HOST, header::USER_
 use serde_json::Value;
 
 use crate::{
+    bedrock,
     event::{Event, Who},
     failure::{Failure, Protocol, answer},
     fault::{self, Fault, Faults, Injected, Target, Times},
@@ -138,7 +139,8 @@ impl Aws {
         }
     }
 
-    /// Any other service: whoever signs well is answered `{}`.
+    /// Any other service: whoever signs well is answered `{}`, and who invokes a model is
+    /// asked for the permission.
     fn other(&self, call: &Recorded<'_>) -> Response<Bytes> {
         let Recorded { request, request_id, now } = *call;
         let caller = self.authenticate(request, None, now);
@@ -151,13 +153,19 @@ impl Aws {
             }
             Err(_) => Who::Unknown { access_key_id: access_key_id.as_deref() },
         };
-        let elements = match &caller {
-            Ok(_) => Ok(Value::Null),
+        let model = bedrock::invoked(request).filter(|_| service == "bedrock");
+        let outcome = caller.as_ref().map_err(Clone::clone).and_then(|caller| match &model {
+            Some(model) => bedrock::decide(&self.world, &caller.session, model),
+            None => Ok(()),
+        });
+        let elements = match &outcome {
+            Ok(()) => Ok(Value::Null),
             Err(failure) => Err((failure.code.name(Protocol::Json), failure.sentence.as_str())),
         };
         let source = format!("{service}.amazonaws.com");
-        self.record(call, &source, &operation_of(request), who, Value::Null, elements);
-        match caller {
+        let name = model.map_or_else(|| operation_of(request), |_| "InvokeModel".to_owned());
+        self.record(call, &source, &name, who, Value::Null, elements);
+        match outcome {
             Ok(_) => answer(StatusCode::OK, "application/json", "{}"),
             Err(failure) => failure.response(Protocol::Json, request_id),
         }

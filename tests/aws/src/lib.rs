@@ -11,6 +11,7 @@ mod admin;
 mod arn;
 mod authorization;
 mod aws;
+mod bedrock;
 pub mod config;
 mod event;
 mod failure;

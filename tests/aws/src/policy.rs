@@ -23,13 +23,14 @@ pub(crate) use self::{
 };
 use crate::arn::RoleArn;
 
-/// What STS asks policies for. The last two are never called: they are permissions beside
-/// the call.
+/// What policies are asked for: STS's, and Bedrock's one. `SetSourceIdentity` and `TagSession`
+/// are never called: they are permissions beside the call.
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html>
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Action {
     AssumeRole,
     AssumeRoleWithWebIdentity,
+    InvokeModel,
     SetSourceIdentity,
     TagSession,
 }
@@ -109,9 +110,10 @@ enum Resources {
 }
 
 impl Action {
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::AssumeRole,
         Self::AssumeRoleWithWebIdentity,
+        Self::InvokeModel,
         Self::SetSourceIdentity,
         Self::TagSession,
     ];
@@ -120,6 +122,7 @@ impl Action {
         match self {
             Self::AssumeRole => "sts:AssumeRole",
             Self::AssumeRoleWithWebIdentity => "sts:AssumeRoleWithWebIdentity",
+            Self::InvokeModel => "bedrock:InvokeModel",
             Self::SetSourceIdentity => "sts:SetSourceIdentity",
             Self::TagSession => "sts:TagSession",
         }
@@ -211,10 +214,10 @@ impl Statement {
             (None, Some(all_but)) => Actions::AllBut(globs("NotAction", all_but)?),
             _ => return Err(NotAPolicy::Missing { element: "Action or NotAction, one of them" }),
         };
-        // A statement on other services never counts here, and its keys are theirs.
-        let concerns_sts = Action::ALL.iter().any(|action| actions.cover(*action));
+        // A statement on other actions never counts here, and its keys are theirs.
+        let is_asked = Action::ALL.iter().any(|action| actions.cover(*action));
         let conditions = match statement.get("Condition") {
-            Some(block) if concerns_sts => condition::read(block, vocabulary)?,
+            Some(block) if is_asked => condition::read(block, vocabulary)?,
             _ => Vec::new(),
         };
         Ok(Self { allows, actions, conditions })

@@ -43,7 +43,7 @@ fn a_later_call_shows_whose_session_it_is() {
     assert_eq!(assumed["userIdentity"]["sessionContext"].get("sourceIdentity"), None);
 
     assert_eq!(invoked["eventSource"], "bedrock.amazonaws.com");
-    assert_eq!(invoked["eventName"], "POST /model/m/invoke");
+    assert_eq!(invoked["eventName"], "InvokeModel");
     assert_eq!(invoked["eventTime"], "2027-01-15T08:01:00Z");
     assert_eq!(invoked["awsRegion"], REGION);
     assert_eq!(invoked["userAgent"], "agent/1");
@@ -160,5 +160,9 @@ fn permitted() -> World {
                 .trust(trust(&json!("*"), &actions))
                 .policy(permit("Allow", &json!("sts:*"))),
         )
-        .role(Role::new(SESSION).trust(trust(&json!({"AWS": BASE}), &actions)))
+        .role(
+            Role::new(SESSION)
+                .trust(trust(&json!({"AWS": BASE}), &actions))
+                .policy(permit("Allow", &json!("bedrock:*"))),
+        )
 }

@@ -188,11 +188,11 @@ fn credentials_end_at_their_expiration() {
 }
 
 #[test]
-fn every_other_service_takes_whoever_signs() {
+fn other_services_take_whoever_signs() {
     let aws = aws(world());
     let credentials = base(&aws);
     let ask = |credentials: &Credentials| {
-        let request = Request::post("https://bedrock.test/model/anthropic.claude%3A0/invoke?b=2&a")
+        let request = Request::post("https://bedrock.test/guardrail/a%3A0/version/1/apply?b=2&a")
             .header("host", "bedrock.test")
             .header("x-amzn-bedrock-trace", "  on   off ")
             .body("{\"prompt\":\"x\"}".into())

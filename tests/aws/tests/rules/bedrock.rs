@@ -1,0 +1,79 @@
+//! InvokeModel: what the caller's policies say, with and without a source identity.
+
+use http::Request;
+use serde_json::{Value, json};
+
+use crate::caller::{
+    ACCOUNT, BASE, REGION, Reply, SESSION, assume, aws, base, now, permit, policy, signed, trust,
+};
+use strict_aws::{Aws, Credentials, Role, World};
+
+#[test]
+fn is_what_the_callers_policies_say() {
+    let allow = || permit("Allow", &json!("bedrock:InvokeModel"));
+    let deny = || permit("Deny", &json!("bedrock:*"));
+    let other = || permit("Allow", &json!("s3:*"));
+    let of = |resource: &str| {
+        policy(json!([{"Effect": "Allow", "Action": "bedrock:InvokeModel", "Resource": resource}]))
+    };
+    let cases = [
+        (vec![], None, "no identity-based policy allows the bedrock:InvokeModel action"),
+        (vec![other()], None, "no identity-based policy allows the bedrock:InvokeModel action"),
+        (vec![allow()], None, ""),
+        (vec![of("arn:aws:bedrock:*::foundation-model/*")], None, ""),
+        (vec![of("arn:aws:bedrock:eu-west-1::foundation-model/a.b:0")], None, ""),
+        (vec![of("arn:aws:bedrock:*::foundation-model/c.*")], None, "no identity-based policy"),
+        (vec![allow(), deny()], None, "an explicit deny in an identity-based policy"),
+        (vec![allow()], Some(other()), "no permissions boundary allows"),
+        (vec![allow()], Some(deny()), "an explicit deny in a permissions boundary"),
+    ];
+    for (policies, boundary, want) in cases {
+        let what = format!("{policies:?} {boundary:?}");
+        let mut role = Role::new(BASE).trust(trust(&json!({"AWS": "*"}), &json!("sts:AssumeRole")));
+        role = policies.into_iter().fold(role, Role::policy);
+        role = boundary.into_iter().fold(role, Role::boundary);
+        let aws = aws(World::new(ACCOUNT, REGION).role(role));
+        let reply = invoke(&aws, &base(&aws), "a.b%3A0");
+        if want.is_empty() {
+            assert_eq!((reply.status, reply.body.as_str()), (200, "{}"), "{what}");
+        } else {
+            assert_eq!(reply.status, 403, "{what}");
+            assert!(reply.body.contains("\"AccessDeniedException\""), "{}", reply.body);
+            assert!(reply.body.contains(want), "{what}: {}", reply.body);
+            assert_eq!(aws.events().pop().unwrap()["errorCode"], "AccessDeniedException");
+        }
+    }
+}
+
+#[test]
+fn is_denied_to_who_carries_no_source_identity_where_a_policy_says_so() {
+    let actions = json!(["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"]);
+    let deny = |condition: &Value| {
+        policy(json!([{
+            "Effect": "Deny", "NotAction": actions, "Resource": "*", "Condition": condition,
+        }]))
+    };
+    let role = |arn, who: &Value| {
+        Role::new(arn)
+            .trust(trust(who, &actions))
+            .policy(permit("Allow", &json!("*")))
+            .policy(deny(&json!({"Null": {"aws:SourceIdentity": "true"}})))
+    };
+    let world = World::new(ACCOUNT, REGION)
+        .role(role(BASE, &json!({"AWS": "*"})))
+        .role(role(SESSION, &json!({"AWS": BASE})));
+    let aws = aws(world);
+    assert_eq!(invoke(&aws, &base(&aws), "m").status, 403);
+    let named = assume(&aws, &base(&aws), SESSION, &[("SourceIdentity", "agent.acme.s")]);
+    assert_eq!(invoke(&aws, &named.credentials(), "m").status, 200);
+    let nameless = assume(&aws, &base(&aws), SESSION, &[]);
+    assert_eq!(invoke(&aws, &nameless.credentials(), "m").status, 403);
+}
+
+fn invoke(aws: &Aws, credentials: &Credentials, model: &str) -> Reply {
+    let request = Request::post(format!("https://bedrock.test/model/{model}/invoke"))
+        .header("host", "bedrock.test")
+        .body("{}".into())
+        .unwrap();
+    Reply::of(aws.answer(&signed(request, credentials, "bedrock", REGION, now()), now()))
+}
