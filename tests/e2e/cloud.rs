@@ -37,7 +37,8 @@ pub(crate) struct Cloud {
 }
 
 impl Cloud {
-    pub(crate) fn start(node: &Node) -> Self {
+    /// With acme, and what else `more` brings to the account.
+    pub(crate) fn start(node: &Node, more: impl FnOnce(World) -> World) -> Self {
         let keys = node.kubectl(&["get", "--raw", "/openid/v1/jwks"]).run().stdout;
         let keys: Value = serde_json::from_str(&keys).unwrap();
         let world = World::new("111122223333", REGION)
@@ -53,7 +54,7 @@ impl Cloud {
             .association(Association::new("tenants-first", "tenant-runtime", BASE))
             .association(Association::new("tenants-plain", "tenant-runtime", PLAIN))
             .association(Association::new("tenants-unmarked", "tenant-runtime", BASE));
-        let aws = Arc::new(Aws::new(world).unwrap());
+        let aws = Arc::new(Aws::new(more(world)).unwrap());
         let listener = TcpListener::bind((node.host_address(), 0)).unwrap();
         let server = Server::on(listener, Arc::clone(&aws)).unwrap();
         let name = format!("sts.{REGION}.amazonaws.com");
@@ -99,7 +100,7 @@ fn lead_pod_identity_to(node: &Node, address: SocketAddr) {
     node.enter(&["nft", "--file", file.to_str().unwrap()]);
 }
 
-fn pods_of_the_cluster() -> Value {
+pub(crate) fn pods_of_the_cluster() -> Value {
     json!({"Version": "2012-10-17", "Statement": [{
         "Effect": "Allow",
         "Principal": {"Service": "pods.eks.amazonaws.com"},

@@ -4,6 +4,7 @@
 use std::{fs, path::Path, process::Command};
 
 use serde_json::{Value, json};
+use strict_aws::World;
 
 use super::{
     cloud::{BROKER, Cloud, REGION},
@@ -29,8 +30,13 @@ pub(crate) struct Platform {
 
 impl Platform {
     pub(crate) fn start() -> Self {
+        Self::start_with(|world| world, &[])
+    }
+
+    /// With what more AWS is to have, and the roles of further tenants.
+    pub(crate) fn start_with(more: impl FnOnce(World) -> World, roles: &[(&str, &str)]) -> Self {
         let node = Node::start();
-        let cloud = Cloud::start(&node);
+        let cloud = Cloud::start(&node, more);
         let image = Image::unpack();
         node.import(&image.archive);
         // The shipped image trusts the world's authorities, and nobody can add one to a
@@ -47,17 +53,17 @@ impl Platform {
         files.push(authority);
         node.make_image(AGENT_IMAGE, "/box", &files);
         let platform = Self { cloud, node };
-        platform.install();
+        platform.install(roles);
         platform.admit_tenant();
         platform
     }
 
-    fn install(&self) {
+    fn install(&self, roles: &[(&str, &str)]) {
         self.node.create(&[json!({
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": SYSTEM, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
         })]);
-        let values = json!({
+        let mut values = json!({
             "config": {
                 "region": REGION,
                 "sidecar": {"image": "node.test/sidecar:1"},
@@ -65,6 +71,9 @@ impl Platform {
             },
             "staticRoles": {"acme": BROKER},
         });
+        for (tenant, role) in roles {
+            values["staticRoles"][tenant] = (*role).into();
+        }
         let file = self.node.state().join("values.json");
         fs::write(&file, values.to_string()).unwrap();
         let installed = Command::new(program("helm"))
