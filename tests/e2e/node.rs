@@ -129,6 +129,20 @@ impl Node {
         entered
     }
 
+    /// Kills a program of it, and has it started again that much later.
+    #[allow(dead_code, reason = "not every test crate does")]
+    pub(crate) fn restart(&self, program: &str, seconds: u32) {
+        let restarted = Command::new(script("restart"))
+            .args([program, &seconds.to_string()])
+            .env("STATE", self.state())
+            .env("INDEX", self.index.to_string())
+            .env("FAB_TEST_BIN", programs())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&restarted.stderr);
+        assert!(restarted.status.success(), "{program}: {said}");
+    }
+
     pub(crate) fn import(&self, archive: &Path) {
         self.enter(&[script("import").to_str().unwrap(), archive.to_str().unwrap()]);
     }
