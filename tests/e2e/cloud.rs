@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use strict_aws::{Association, Aws, Cluster, Role, Server, World};
+use strict_aws::{Association, Aws, Cluster, Fault, Role, Server, Target, Times, World};
 
 use super::{node::Node, tls::Tls};
 
@@ -71,6 +71,20 @@ impl Cloud {
     /// Where the calls for Pod Identity arrive, once led there.
     pub(crate) fn pod_identity(&self) -> SocketAddr {
         self.server.address()
+    }
+
+    /// From now on nobody can assume a role. Calls of other kinds go on.
+    #[allow(dead_code, reason = "not every test crate has an outage")]
+    pub(crate) fn fail_assume_role(&self) {
+        self.aws.inject(Target::AssumeRole, Fault::InternalError, Times::UntilCleared);
+    }
+
+    /// Says how many calls have failed.
+    #[allow(dead_code, reason = "not every test crate has an outage")]
+    pub(crate) fn heal(&self) -> u64 {
+        let failed = self.aws.faults().iter().map(|fault| fault.fired()).sum();
+        self.aws.clear_faults();
+        failed
     }
 
     /// What CloudTrail has of calls of this name.

@@ -172,7 +172,6 @@ impl Platform {
         ]);
     }
 
-    /// As the operator makes one for an AgentSandbox.
     pub(crate) fn create_session(&self, sandbox: &str) -> String {
         self.create_as(OPERATOR, &session(TENANT, sandbox, &["sleep"]));
         format!("session-{sandbox}")

@@ -10,7 +10,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, body::Bytes, client::conn::http2};
+use hyper::{Method, Request, body::Bytes, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{
     ClientConfig, RootCertStore,
@@ -24,6 +24,8 @@ use tokio_rustls::TlsConnector;
 pub(crate) struct ApiServer {
     address: SocketAddr,
     tls: TlsConnector,
+    /// Behind the path of what is created.
+    query: &'static str,
     /// What was said on last.
     connection: Mutex<Option<Connection>>,
 }
@@ -37,7 +39,7 @@ pub(crate) enum NotCreated {
 }
 
 type Connection = http2::SendRequest<Full<Bytes>>;
-type Error = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 
 impl ApiServer {
     /// As whom the kubeconfig says.
@@ -65,8 +67,15 @@ impl ApiServer {
         Self {
             address: server.parse().unwrap(),
             tls: TlsConnector::from(Arc::new(tls)),
+            query: "",
             connection: Mutex::default(),
         }
+    }
+
+    /// From now on pods are admitted, and none is stored.
+    #[allow(dead_code, reason = "not every test crate has a node to spare")]
+    pub(crate) fn dry(self) -> Self {
+        Self { query: "?dryRun=All", ..self }
     }
 
     /// The pod as it was stored.
@@ -82,17 +91,30 @@ impl ApiServer {
 
     async fn post(&self, pod: &Value) -> Result<Value, Error> {
         let namespace = pod["metadata"]["namespace"].as_str().unwrap();
-        let url = format!("https://{}/api/v1/namespaces/{namespace}/pods", self.address);
-        let request = Request::post(url)
+        let path = format!("/api/v1/namespaces/{namespace}/pods{}", self.query);
+        let answer = self.send(Method::POST, &path, pod.to_string()).await?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// The body of whatever is answered.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> Result<Bytes, Error> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("https://{}{path}", self.address))
             .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(pod.to_string())))?;
+            .body(Full::new(Bytes::from(body)))?;
         let open = self.connection.lock().unwrap().clone();
         let mut connection = match open.filter(|connection| !connection.is_closed()) {
             Some(connection) => connection,
             None => self.connect().await?,
         };
         let answer = connection.send_request(request).await?;
-        Ok(serde_json::from_slice(&answer.into_body().collect().await?.to_bytes())?)
+        Ok(answer.into_body().collect().await?.to_bytes())
     }
 
     async fn connect(&self) -> Result<Connection, Error> {

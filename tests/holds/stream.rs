@@ -34,13 +34,20 @@ pub(crate) struct Tally {
     /// By the code of the refusal; `webhook` where it was not reached, `api-server` where that
     /// was not.
     pub(crate) refused: BTreeMap<String, usize>,
+    /// The whole of the first one by the API server.
+    pub(crate) said: Option<String>,
     pub(crate) slowest: Duration,
 }
 
 impl Stream {
     /// `pod` is created each `every`, under names of the API server's.
+    #[allow(dead_code, reason = "not every test crate has them stored")]
     pub(crate) fn start(kubeconfig: &Path, pod: Value, every: Duration) -> Self {
-        let api_server = Arc::new(ApiServer::of(kubeconfig));
+        Self::to(ApiServer::of(kubeconfig), pod, every)
+    }
+
+    pub(crate) fn to(api_server: ApiServer, pod: Value, every: Duration) -> Self {
+        let api_server = Arc::new(api_server);
         let (stop, tally) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let (stopping, shared) = (Arc::clone(&stop), Arc::clone(&tally));
         let thread = std::thread::spawn(move || {
@@ -81,6 +88,9 @@ async fn create(api_server: Arc<ApiServer>, pod: Value, tally: Arc<Mutex<Tally>>
     let took = begun.elapsed();
     let mut tally = tally.lock().unwrap();
     tally.slowest = tally.slowest.max(took);
+    if let Err(NotCreated::Refused(message)) = &created {
+        tally.said.get_or_insert_with(|| message.clone());
+    }
     let refusal = match created {
         Ok(pod) => {
             match pod["spec"]["initContainers"][0]["name"] == "fab-session-credentials" {

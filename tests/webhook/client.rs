@@ -98,8 +98,21 @@ pub(crate) async fn shake_hands(
     protocol: Protocol,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Result<TlsStream<TcpStream>, Error> {
+    shake_hands_with("localhost", address, authority, protocol, versions).await
+}
+
+/// The same with a server of another name. `authority` may be several.
+pub(crate) async fn shake_hands_with(
+    name: &'static str,
+    address: SocketAddr,
+    authority: &[u8],
+    protocol: Protocol,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<TlsStream<TcpStream>, Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority)?)?;
+    for authority in CertificateDer::pem_slice_iter(authority) {
+        roots.add(authority?)?;
+    }
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)?
         .with_root_certificates(roots)
@@ -110,6 +123,6 @@ pub(crate) async fn shake_hands(
     }];
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let name = ServerName::try_from("localhost")?;
+    let name = ServerName::try_from(name)?;
     Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
 }
