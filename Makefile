@@ -35,4 +35,9 @@ fuzz:
 bench:
 	benches/compare
 
-.PHONY: demo test e2e image lint fuzz bench
+# What webhook, guard and sidecar add on a real node, in one run with a cluster without them.
+bench-node: image
+	variables=$$(tests/setup --node) && eval "$$variables" && cargo build --locked --release --example floor && \
+	  cargo bench --locked --bench added -- "$${CARGO_TARGET_DIR:-$$PWD/target}/release/examples/floor"
+
+.PHONY: demo test e2e image lint fuzz bench bench-node

@@ -1,0 +1,334 @@
+//! What is added on a real node: by the webhook and the guard to the creation of a pod at the
+//! API server, by the sidecar to the start of a session's pod. Each is compared, in one run and
+//! interleaved, with what a cluster does without us and with a part that does nothing.
+//!
+//! It takes root and `make bench-node`. Its one argument is the program of benches/floor.rs.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a measuring instrument may fail loudly"
+)]
+#![allow(clippy::print_stdout, reason = "the figures are its output")]
+
+#[path = "../tests/holds/api_server.rs"]
+#[allow(dead_code, reason = "not all of it is asked here")]
+mod api_server;
+#[path = "../tests/e2e/cloud.rs"]
+#[allow(dead_code, reason = "its events are read elsewhere")]
+mod cloud;
+#[path = "../tests/cluster/control_plane.rs"]
+#[allow(dead_code, reason = "its kubectl serves any cluster")]
+mod control_plane;
+#[path = "../tests/e2e/image.rs"]
+#[allow(dead_code, reason = "what is in it is looked at elsewhere")]
+mod image;
+#[path = "../tests/e2e/node.rs"]
+#[allow(dead_code, reason = "its traces are looked for elsewhere")]
+mod node;
+#[path = "../tests/e2e/platform.rs"]
+#[allow(dead_code, reason = "not all of it is asked here")]
+mod platform;
+#[path = "../tests/cluster/process.rs"]
+#[allow(dead_code, reason = "not all of it is asked here")]
+mod process;
+#[path = "../tests/sidecar/tls.rs"]
+mod tls;
+
+use std::{
+    fs,
+    net::SocketAddr,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hyper::Method;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use api_server::ApiServer;
+use node::Node;
+use platform::{Platform, SYSTEM, TENANT, session};
+use process::{Process, own_directory, wait_until};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let floor = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let floor = floor.expect("the program of benches/floor.rs: run `make bench-node`");
+    let platform = Platform::start();
+    creations(&platform, &floor).await;
+    starts(&platform).await;
+}
+
+/// Namespaces that differ in nothing but what is named. `SHAPED` did not opt in either, and its
+/// pods come as we would have made them: what is more about them is what any injector adds.
+const OFF: &str = "bench-off";
+const SHAPED: &str = "bench-shaped";
+const FLOOR: &str = "bench-floor";
+const UNGUARDED: &str = "bench-unguarded";
+const GUARDED: &str = "bench-guarded";
+
+async fn creations(platform: &Platform, floor: &str) {
+    let node = &platform.node;
+    let directory = own_directory();
+    let host = node.host_address();
+    let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make"))
+        .arg(directory.path())
+        .arg(host.to_string())
+        .status();
+    assert!(made.unwrap().success());
+    // Not a port from which anybody connects.
+    let address = SocketAddr::new(host.into(), process::free_port());
+    let mut command = Command::new(floor);
+    command.arg(address.to_string()).arg(directory.path());
+    let _floor = Process::start("floor", directory.path(), &command);
+    let authority = STANDARD.encode(fs::read(directory.path().join("ca.crt")).unwrap());
+
+    let modes = [OFF, SHAPED, FLOOR, UNGUARDED, GUARDED];
+    for name in modes {
+        let opted_in = [UNGUARDED, GUARDED].contains(&name);
+        let mut labels = json!({
+            "agents.nanohype.dev/platform": "acme",
+            "pod-security.kubernetes.io/enforce": "restricted",
+        });
+        if opted_in {
+            labels["fab.nanohype.dev/session-injection"] = "enabled".into();
+        }
+        create_namespace(node, name, &labels);
+    }
+    node.create(&[json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": "floor"},
+        "webhooks": [{
+            "name": "floor.node.test",
+            "admissionReviewVersions": ["v1"],
+            "clientConfig": {"url": format!("https://{address}/enabled"), "caBundle": authority},
+            "failurePolicy": "Fail",
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": FLOOR}},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+            "sideEffects": "None",
+        }],
+    })]);
+    let except = json!([{
+        "op": "add",
+        "path": "/spec/matchResources/namespaceSelector/matchExpressions/-",
+        "value": {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [UNGUARDED]},
+    }]);
+    let patch = ["patch", "validatingadmissionpolicybinding/fab-session-injector-pods"];
+    let patched = node
+        .kubectl(&[&patch[..], &["--type=json", "--patch", &except.to_string()]].concat())
+        .run();
+    assert!(patched.ok, "{}", patched.stderr);
+
+    let api_server = ApiServer::of(&node.kubeconfig());
+    let shaped = injected(node, &session("bench"), SHAPED);
+    let reviews_before = reviews(node);
+    let mut took = modes.map(|_| Vec::new());
+    // The first rounds open connections and compile expressions.
+    for round in 0..WARM_UP + CREATIONS {
+        for turn in 0..modes.len() {
+            let mode = (round + turn) % modes.len();
+            let namespace = modes[mode];
+            let mut pod = if namespace == SHAPED { shaped.clone() } else { session("bench") };
+            pod["metadata"]["namespace"] = namespace.into();
+            let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
+            let body = pod.to_string();
+            let begun = Instant::now();
+            let answer = api_server.send(Method::POST, &path, body).await.unwrap();
+            let elapsed = begun.elapsed();
+            let answer: Value = serde_json::from_slice(&answer).unwrap();
+            assert_eq!(answer["kind"], "Pod", "{namespace}: {answer}");
+            let has_sidecar = answer["spec"]["initContainers"].is_array();
+            assert_eq!(has_sidecar, ![OFF, FLOOR].contains(&namespace), "{answer}");
+            if round >= WARM_UP {
+                took[mode].push(elapsed);
+            }
+        }
+    }
+    let asked = reviews(node) - reviews_before;
+    let off = median(&mut took[0]);
+    println!("creation of a pod at the API server (dry-run), {CREATIONS} each, interleaved");
+    println!("                 median ms  added ms  10th and 90th percentile ms");
+    for (mode, took) in modes.iter().zip(&mut took) {
+        let middle = milliseconds(median(took));
+        let [early, late] = [1, 9].map(|tenths| milliseconds(took[took.len() * tenths / 10]));
+        let added = middle - milliseconds(off);
+        println!("{mode:16} {middle:8.2} {added:9.2} {early:8.2} {late:8.2}");
+    }
+    let creations = 2 * (WARM_UP + CREATIONS);
+    println!("reviews for one creation: {:.2}", f64::from(asked) / creations as f64);
+}
+
+async fn starts(platform: &Platform) {
+    let node = &platform.node;
+    const PLAIN: &str = "bench-plain";
+    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+    create_namespace(node, PLAIN, &labels);
+    // What the tenant's namespace has, so that creation takes as long.
+    for kind in ["limitranges", "networkpolicies", "resourcequotas"] {
+        let listed = node.kubectl(&["get", kind, "--namespace", TENANT]).json();
+        let copies: Vec<Value> = listed["items"].as_array().unwrap().iter().map(copy).collect();
+        assert!(!copies.is_empty());
+        node.create(&copies);
+    }
+    fn copy(object: &Value) -> Value {
+        json!({
+            "apiVersion": object["apiVersion"], "kind": object["kind"], "spec": object["spec"],
+            "metadata": {"name": object["metadata"]["name"], "namespace": PLAIN},
+        })
+    }
+
+    let api_server = ApiServer::of(&node.kubeconfig());
+    let mut pairs = Vec::new();
+    for pair in 0..=PAIRS {
+        let ours = session(&format!("bench-{pair}"));
+        let idle = with_an_idle_sidecar(node, &ours, PLAIN);
+        // Whoever is second may find the machine in another state.
+        let (ours, idle) = if pair % 2 == 0 {
+            let ours = start(&api_server, &ours).await;
+            (ours, start(&api_server, &idle).await)
+        } else {
+            let idle = start(&api_server, &idle).await;
+            (start(&api_server, &ours).await, idle)
+        };
+        // The first unpacks images.
+        if pair > 0 {
+            pairs.push((milliseconds(ours), milliseconds(idle)));
+        }
+    }
+    println!("creation of a session's pod until it is ready, {PAIRS} pairs, interleaved");
+    println!("ours ms  idle ms  difference ms");
+    for (ours, idle) in &pairs {
+        println!("{ours:7.0} {idle:8.0} {:8.0}", ours - idle);
+    }
+    let median_of = |of: fn(&(f64, f64)) -> f64| {
+        let mut values: Vec<f64> = pairs.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    println!(
+        "medians: ours {:.0}, idle {:.0}, difference {:.0}",
+        median_of(|pair| pair.0),
+        median_of(|pair| pair.1),
+        median_of(|pair| pair.0 - pair.1)
+    );
+}
+
+/// The pod as we make it, but for what its sidecar runs: a program that waits, and a probe of
+/// the same times that looks at a directory.
+fn with_an_idle_sidecar(node: &Node, pod: &Value, namespace: &str) -> Value {
+    let mut idle = injected(node, pod, namespace);
+    let image = idle["spec"]["containers"][0]["image"].clone();
+    let sidecar = &mut idle["spec"]["initContainers"][0];
+    assert_eq!(sidecar["name"], "fab-session-credentials");
+    sidecar["image"] = image;
+    sidecar["args"] = json!(["sleep"]);
+    sidecar["startupProbe"]["exec"]["command"] = json!(["/box", "list", "/"]);
+    idle
+}
+
+/// The pod as we make it in the tenant's namespace, for another one.
+fn injected(node: &Node, pod: &Value, namespace: &str) -> Value {
+    let create = ["create", "--filename=-", "--dry-run=server"];
+    let injected = node.kubectl(&create).stdin(&pod.to_string()).json();
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": pod["metadata"]["name"], "namespace": namespace,
+            "labels": injected["metadata"]["labels"],
+            "annotations": injected["metadata"]["annotations"],
+        },
+        "spec": injected["spec"],
+    })
+}
+
+/// What the replicas have answered so far.
+fn reviews(node: &Node) -> u32 {
+    let of_the_webhook = "--selector=app.kubernetes.io/component=webhook";
+    let webhooks = node.kubectl(&["get", "pods", "--namespace", SYSTEM, of_the_webhook]).json();
+    let names = webhooks["items"].as_array().unwrap().iter();
+    names
+        .map(|pod| {
+            let name = pod["metadata"]["name"].as_str().unwrap();
+            let path = format!("/api/v1/namespaces/{SYSTEM}/pods/{name}:8081/proxy/metrics");
+            let metrics = node.kubectl(&["get", "--raw", &path]).run();
+            assert!(metrics.ok, "{}", metrics.stderr);
+            let counts = metrics.stdout.lines().filter_map(|line| {
+                let of_a_review = line.strip_prefix("fab_session_injector_reviews_total")?;
+                of_a_review.rsplit_once(' ')?.1.parse::<u32>().ok()
+            });
+            counts.sum::<u32>()
+        })
+        .sum()
+}
+
+/// How long the pod takes to be ready. Then it is gone.
+async fn start(api_server: &ApiServer, pod: &Value) -> Duration {
+    let metadata = &pod["metadata"];
+    let pods = format!("/api/v1/namespaces/{}/pods", metadata["namespace"].as_str().unwrap());
+    let path = format!("{pods}/{}", metadata["name"].as_str().unwrap());
+    let begun = Instant::now();
+    let created = api_server.send(Method::POST, &pods, pod.to_string()).await.unwrap();
+    let created: Value = serde_json::from_slice(&created).unwrap();
+    assert_eq!(created["kind"], "Pod", "{created}");
+    let took = loop {
+        let shown = api_server.send(Method::GET, &path, String::new()).await.unwrap();
+        let shown: Value = serde_json::from_slice(&shown).unwrap();
+        let is_ready = shown["status"]["conditions"].as_array().is_some_and(|conditions| {
+            conditions.iter().any(|it| it["type"] == "Ready" && it["status"] == "True")
+        });
+        if is_ready {
+            break begun.elapsed();
+        }
+        assert!(begun.elapsed() < LONGEST_START, "{}", shown["status"]);
+        sleep(LOOK_AGAIN).await;
+    };
+    loop {
+        let gone = json!({"gracePeriodSeconds": 1}).to_string();
+        let shown = api_server.send(Method::DELETE, &path, gone).await.unwrap();
+        if serde_json::from_slice::<Value>(&shown).unwrap()["kind"] == "Status" {
+            break;
+        }
+        assert!(begun.elapsed() < 2 * LONGEST_START, "it does not go");
+        sleep(Duration::from_millis(200)).await;
+    }
+    sleep(QUIET).await;
+    took
+}
+
+fn create_namespace(node: &Node, name: &str, labels: &Value) {
+    node.create(&[
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}),
+        json!({"apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": "tenant-runtime", "namespace": name},
+        }),
+    ]);
+    wait_until("the account is there", Duration::from_secs(30), || {
+        let account = ["get", "serviceaccount", "tenant-runtime", "--namespace", name];
+        node.kubectl(&account).run().ok.then_some(())
+    });
+}
+
+/// Sorts them.
+fn median(durations: &mut [Duration]) -> Duration {
+    durations.sort();
+    durations[durations.len() / 2]
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+const WARM_UP: usize = 50;
+const CREATIONS: usize = 1000;
+const PAIRS: usize = 15;
+
+/// A few percent of what is measured.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// What a pod leaves to be done when it has gone.
+const QUIET: Duration = Duration::from_secs(1);
+
+const LONGEST_START: Duration = Duration::from_secs(60);
