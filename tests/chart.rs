@@ -742,9 +742,20 @@ fn the_notes_say_what_is_missing_and_what_is_next() {
         }
     };
     let anybody = "any pod may reach the\nwebhook's port";
-    say(&[], &["no tenant has a role", CERTS, anybody], &["secret", "cert-manager"]);
+    let regionless = "no region is set";
+    say(&[], &["no tenant has a role", regionless, CERTS, anybody], &["secret", "cert-manager"]);
     say(
-        &[mode("certManager"), ("networkPolicy.kind", "cilium"), ("config.cluster", "prod")],
+        &[("extraEnv.AWS_REGION", "eu-west-1")],
+        &["pod-security.kubernetes.io/enforce=restricted"],
+        &[regionless],
+    );
+    say(
+        &[
+            mode("certManager"),
+            ("networkPolicy.kind", "cilium"),
+            ("config.cluster", "prod"),
+            ("config.region", "eu-west-1"),
+        ],
         &["Roles come from SSM", "--for=condition=Ready certificate/noted-fab-session-injector\n"],
         &["WARNING", CERTS],
     );
