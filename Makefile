@@ -13,7 +13,7 @@ test:
 # The image, the chart and AWS's SDKs on a real node. It has mounts, links and cgroups of
 # its own, hence root.
 e2e: image
-	variables=$$(tests/setup --node) && eval "$$variables" && cargo test --locked --test e2e --test pilot --test promised --test rollout
+	variables=$$(tests/setup --node) && eval "$$variables" && cargo test --locked --test e2e --test pilot --test promised --test rollout --test wrong_installs
 
 # The image of this commit for this architecture, as an OCI archive in target/image.
 image:
@@ -24,7 +24,7 @@ lint:
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
-	cargo clippy --locked --test e2e --test pilot --test promised --test rollout -- --deny warnings
+	cargo clippy --locked --test e2e --test pilot --test promised --test rollout --test wrong_installs -- --deny warnings
 	cargo deny --locked --workspace check bans licenses sources
 
 # What strangers write, for a minute each: fuzz/run SECONDS [TARGET] for longer.

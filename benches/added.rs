@@ -123,7 +123,7 @@ async fn creations(platform: &Platform, floor: &str) {
     assert!(patched.ok, "{}", patched.stderr);
 
     let api_server = ApiServer::of(&node.kubeconfig());
-    let shaped = injected(node, &session("bench"), SHAPED);
+    let shaped = injected(node, &session(TENANT, "bench", &["sleep"]), SHAPED);
     let reviews_before = reviews(node);
     let mut took = modes.map(|_| Vec::new());
     // The first rounds open connections and compile expressions.
@@ -131,7 +131,7 @@ async fn creations(platform: &Platform, floor: &str) {
         for turn in 0..modes.len() {
             let mode = (round + turn) % modes.len();
             let namespace = modes[mode];
-            let mut pod = if namespace == SHAPED { shaped.clone() } else { session("bench") };
+            let mut pod = if namespace == SHAPED { shaped.clone() } else { session(TENANT, "bench", &["sleep"]) };
             pod["metadata"]["namespace"] = namespace.into();
             let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
             let body = pod.to_string();
@@ -183,7 +183,7 @@ async fn starts(platform: &Platform) {
     let api_server = ApiServer::of(&node.kubeconfig());
     let mut pairs = Vec::new();
     for pair in 0..=PAIRS {
-        let ours = session(&format!("bench-{pair}"));
+        let ours = session(TENANT, &format!("bench-{pair}"), &["sleep"]);
         let idle = with_an_idle_sidecar(node, &ours, PLAIN);
         // Whoever is second may find the machine in another state.
         let (ours, idle) = if pair % 2 == 0 {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -61,7 +61,13 @@ struct Shelf {
 }
 
 impl ParameterStore {
+    #[allow(dead_code, reason = "not every test crate has it on 127.0.0.1")]
     pub(crate) fn start(quota: f64) -> Self {
+        Self::on(Ipv4Addr::LOCALHOST, quota)
+    }
+
+    /// Where others than this machine's own programs reach it.
+    pub(crate) fn on(address: Ipv4Addr, quota: f64) -> Self {
         let shelf = Arc::new(Mutex::new(Shelf {
             parameters: HashMap::new(),
             denied: Vec::new(),
@@ -73,7 +79,7 @@ impl ParameterStore {
             expired: 0,
         }));
         let router = Router::new().fallback(answer).with_state(Arc::clone(&shelf));
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = std::net::TcpListener::bind((address, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

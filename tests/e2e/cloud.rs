@@ -43,12 +43,12 @@ impl Cloud {
         let keys: Value = serde_json::from_str(&keys).unwrap();
         let world = World::new("111122223333", REGION)
             .cluster(Cluster::new("prod", "https://kubernetes.default.svc.cluster.local", keys))
-            .role(Role::new(BASE).trust(pods_of_the_cluster()).policy(may_become_the_broker()))
+            .role(Role::new(BASE).trust(pods_of_the_cluster()).policy(may_become(BROKER)))
             .role(
-                Role::new(DISPATCHER).trust(pods_of_the_cluster()).policy(may_become_the_broker()),
+                Role::new(DISPATCHER).trust(pods_of_the_cluster()).policy(may_become(BROKER)),
             )
             .role(Role::new(PLAIN).trust(pods_of_the_cluster()))
-            .role(Role::new(BROKER).trust(under_a_name_of_acme()))
+            .role(Role::new(BROKER).trust(under_a_name_of("acme", &[BASE, DISPATCHER])))
             .association(Association::new("fab", "fab", DISPATCHER))
             .association(Association::new("tenants-acme", "tenant-runtime", BASE))
             .association(Association::new("tenants-first", "tenant-runtime", BASE))
@@ -122,23 +122,23 @@ pub(crate) fn pods_of_the_cluster() -> Value {
     }]})
 }
 
-fn may_become_the_broker() -> Value {
+pub(crate) fn may_become(broker: &str) -> Value {
     json!({"Version": "2012-10-17", "Statement": [{
         "Effect": "Allow",
         "Action": ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"],
-        "Resource": BROKER,
+        "Resource": broker,
     }]})
 }
 
 /// TagSession has no condition key for the source identity, hence a statement of its own.
-fn under_a_name_of_acme() -> Value {
+pub(crate) fn under_a_name_of(tenant: &str, bases: &[&str]) -> Value {
     json!({"Version": "2012-10-17", "Statement": [
         {
             "Effect": "Allow",
-            "Principal": {"AWS": [BASE, DISPATCHER]},
+            "Principal": {"AWS": bases},
             "Action": ["sts:AssumeRole", "sts:SetSourceIdentity"],
-            "Condition": {"StringLike": {"sts:SourceIdentity": "agent.acme.*"}},
+            "Condition": {"StringLike": {"sts:SourceIdentity": format!("agent.{tenant}.*")}},
         },
-        {"Effect": "Allow", "Principal": {"AWS": [BASE, DISPATCHER]}, "Action": "sts:TagSession"},
+        {"Effect": "Allow", "Principal": {"AWS": bases}, "Action": "sts:TagSession"},
     ]})
 }

@@ -22,6 +22,9 @@ pub(crate) const AGENT_IMAGE: &str = "node.test/agent:1";
 pub(crate) const SANDBOXES: &str =
     "system:serviceaccount:agent-sandbox-system:agent-sandbox-controller";
 
+/// The program of the shipped image, and trust in the cloud's authority.
+pub(crate) const SIDECAR_IMAGE: &str = "node.test/sidecar:1";
+
 pub(crate) struct Platform {
     pub(crate) cloud: Cloud,
     // Last, since the others are reached through it.
@@ -35,6 +38,28 @@ impl Platform {
 
     /// With what more AWS is to have, and the roles of further tenants.
     pub(crate) fn start_with(more: impl FnOnce(World) -> World, roles: &[(&str, &str)]) -> Self {
+        let platform = Self::bring_up(more);
+        let mut values = json!({
+            "config": {
+                "region": REGION,
+                "sidecar": {"image": SIDECAR_IMAGE},
+                "components": components(),
+            },
+            "staticRoles": {"acme": BROKER},
+        });
+        for (tenant, role) in roles {
+            values["staticRoles"][tenant] = (*role).into();
+        }
+        if let Err(said) = platform.helm("install", &values, &[]) {
+            let pods = platform.node.kubectl(&["describe", "pods", "--namespace", SYSTEM]).run();
+            panic!("{said}\n{}", pods.stdout);
+        }
+        platform.admit_tenant();
+        platform
+    }
+
+    /// Node, cloud and images; nothing is installed yet, and no tenant is there.
+    pub(crate) fn bring_up(more: impl FnOnce(World) -> World) -> Self {
         let node = Node::start();
         let cloud = Cloud::start(&node, more);
         let image = Image::unpack();
@@ -44,43 +69,32 @@ impl Platform {
         let authority = format!("{}:{ROOTS}:644", cloud.authority().display());
         let program = image.at("/fab-session-injector");
         let program = format!("{}:/fab-session-injector:755", program.display());
-        node.make_image(
-            "node.test/sidecar:1",
-            "/fab-session-injector",
-            &[program, authority.clone()],
-        );
+        node.make_image(SIDECAR_IMAGE, "/fab-session-injector", &[program, authority.clone()]);
         let mut files = agent_files();
         files.push(authority);
         node.make_image(AGENT_IMAGE, "/box", &files);
-        let platform = Self { cloud, node };
-        platform.install(roles);
-        platform.admit_tenant();
-        platform
-    }
-
-    fn install(&self, roles: &[(&str, &str)]) {
-        self.node.create(&[json!({
+        node.create(&[json!({
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": SYSTEM, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
         })]);
-        let mut values = json!({
-            "config": {
-                "region": REGION,
-                "sidecar": {"image": "node.test/sidecar:1"},
-                "components": components(),
-            },
-            "staticRoles": {"acme": BROKER},
-        });
-        for (tenant, role) in roles {
-            values["staticRoles"][tenant] = (*role).into();
-        }
+        Self { cloud, node }
+    }
+
+    /// `install` or `upgrade` of the chart, and what Helm says: its notes, or what it has against it.
+    pub(crate) fn helm(
+        &self,
+        verb: &str,
+        values: &Value,
+        flags: &[&str],
+    ) -> Result<String, String> {
         let file = self.node.state().join("values.json");
         fs::write(&file, values.to_string()).unwrap();
-        let installed = Command::new(program("helm"))
-            .args(["install", "fab-session-injector"])
+        let ran = Command::new(program("helm"))
+            .args([verb, "fab-session-injector"])
             .arg(CHART)
             .args(["--namespace", SYSTEM, "--wait", "--timeout", "120s", "--values"])
             .arg(&file)
+            .args(flags)
             .arg("--kubeconfig")
             .arg(self.node.kubeconfig())
             // Not the plugins and repositories of whoever runs the tests.
@@ -90,15 +104,16 @@ impl Platform {
             )
             .output()
             .unwrap();
-        if !installed.status.success() {
-            let pods = self.node.kubectl(&["describe", "pods", "--namespace", SYSTEM]).run();
-            panic!("{}\n{}", String::from_utf8_lossy(&installed.stderr), pods.stdout);
+        if ran.status.success() {
+            Ok(String::from_utf8_lossy(&ran.stdout).into_owned())
+        } else {
+            Err(String::from_utf8_lossy(&ran.stderr).into_owned())
         }
     }
 
     /// A namespace with the labels, quota, limits and policies that the platform's operator
     /// gives it; the opt-in is what a person adds. Then the rights of that operator, here.
-    fn admit_tenant(&self) {
+    pub(crate) fn admit_tenant(&self) {
         let pod_identity = self.cloud.pod_identity();
         self.node.create(&[
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TENANT, "labels": {

@@ -1,0 +1,772 @@
+//! Wrong installs on a real node: what is said, in the place where one looks first (Helm's
+//! output, the refusal that kubectl shows, the pod's events, a log), names the thing, the rule
+//! and the remedy. On the healthy install nothing of it is said.
+//!
+//! It takes root and `make e2e`; `cargo test --workspace` leaves it out.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[allow(dead_code, reason = "nothing here reads its events")]
+#[path = "e2e/cloud.rs"]
+mod cloud;
+#[allow(dead_code, reason = "its kubectl serves any cluster")]
+#[path = "cluster/control_plane.rs"]
+mod control_plane;
+#[allow(dead_code, reason = "another test asks for the image itself")]
+#[path = "e2e/image.rs"]
+mod image;
+#[allow(dead_code, reason = "others take it down by hand")]
+#[path = "e2e/node.rs"]
+mod node;
+#[allow(dead_code, reason = "not all of its faults are wanted here")]
+#[path = "cluster/parameter_store.rs"]
+mod parameter_store;
+#[allow(dead_code, reason = "others install it as it is")]
+#[path = "e2e/platform.rs"]
+mod platform;
+#[path = "cluster/process.rs"]
+mod process;
+#[path = "sidecar/tls.rs"]
+mod tls;
+
+use std::{
+    fs,
+    panic::{self, AssertUnwindSafe},
+    path::Path,
+    process::Command,
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde_json::{Map, Value, json};
+use strict_aws::{Association, Role, World};
+
+use cloud::{BASE, BROKER, REGION, may_become, pods_of_the_cluster, under_a_name_of};
+use node::Node;
+use parameter_store::ParameterStore;
+use platform::{AGENT_IMAGE, Platform, SIDECAR_IMAGE, SYSTEM, TENANT};
+use process::wait_until;
+
+/// Installed well, with tenants that are wrong. Never dropped: the node's leash takes it down.
+static SOUND: LazyLock<Installed> = LazyLock::new(|| {
+    let installed = Installed::bring_up();
+    installed.parameters.put(&parameter("acme"), BROKER);
+    for tenant in BROKEN_ROLES {
+        installed.parameters.put(&parameter(tenant), &broker(tenant));
+    }
+    let notes = installed.platform.helm("install", &installed.values(), &[]).unwrap();
+    assert!(!notes.contains("no region") && !notes.contains("no tenant has a role"), "{notes}");
+    installed.platform.admit_tenant();
+    installed
+});
+
+/// Installed wrongly, each time in another way, by one test after the other.
+static UNSOUND: LazyLock<Mutex<Installed>> = LazyLock::new(|| {
+    let installed = Installed::bring_up();
+    installed.parameters.put(&parameter("acme"), BROKER);
+    installed.platform.helm("install", &installed.values(), &[]).unwrap();
+    installed.create_namespace("tenants-acme", json!({}));
+    installed.create_namespace("tenants-roleless", json!({}));
+    Mutex::new(installed)
+});
+
+/// In which AWS does not let the sidecar have the tenant's role.
+const BROKEN_ROLES: [&str; 5] = ["homeless", "nameless", "powerless", "tagless", "untrusted"];
+
+#[test]
+fn a_sound_install_says_nothing_of_all_this() {
+    let Installed { platform, .. } = &*SOUND;
+    let pod = platform.create_session("fab-sound-a1b2c");
+    platform.node.await_ready(TENANT, &pod);
+    let log = platform.webhook_log();
+    let serving = log.iter().filter(|line| line["message"] == "serving").count();
+    assert_eq!(serving, 1, "{log:?}");
+    let of_others = |line: &Value| {
+        let named = |key: &str| line[key].as_str().is_some_and(|name| !name.ends_with("acme"));
+        named("namespace") || named("tenant")
+    };
+    let warnings: Vec<&Value> =
+        log.iter().filter(|line| line["level"] != "INFO" && !of_others(line)).collect();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let events = platform.events(TENANT, &pod);
+    assert!(events.iter().any(|event| event["reason"] == "Started"), "{events:?}");
+    let with_a_code = |event: &&Value| event["message"].as_str().unwrap_or("").contains("]: ");
+    let complaints: Vec<&Value> = events.iter().filter(with_a_code).collect();
+    assert!(complaints.is_empty(), "{complaints:?}");
+    let log = platform.sidecar_log(TENANT, &pod);
+    assert!(log.contains("session credentials issued"), "{log}");
+    assert!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");
+}
+
+#[test]
+fn a_role_that_is_not_to_be_had_is_named_with_its_path() {
+    let installed = &*SOUND;
+    installed.parameters.deny(&parameter("unreadable"));
+    installed.parameters.put(&parameter("misspelt"), "arn:aws:iam::111122223333:user/acme");
+    let cases = [
+        (
+            "unpublished",
+            "there is no",
+            "role-missing",
+            "publish the ARN of the tenant's session-broker role there",
+        ),
+        (
+            "unreadable",
+            "the webhook may not read",
+            "role-denied",
+            "allow ssm:GetParameters on it to the webhook's role",
+        ),
+        (
+            "misspelt",
+            "is not the ARN of a role",
+            "role-malformed",
+            "publish the ARN of an IAM role",
+        ),
+    ];
+    for (tenant, rule, code, remedy) in cases {
+        let namespace = format!("tenants-{tenant}");
+        installed.create_namespace(&namespace, json!({}));
+        let said = installed.refusal(&namespace);
+        let path = format!("SSM parameter {}", parameter(tenant));
+        says(&said, &[&path, rule, &format!("[{code}]: "), remedy]);
+        installed.platform.await_log(|line| line["level"] == "WARN" && line["tenant"] == tenant);
+    }
+}
+
+#[test]
+fn a_namespace_that_cannot_work_is_told_as_soon_as_it_opts_in() {
+    let installed = &*SOUND;
+    let label = "kubectl label namespace";
+    let cases = [
+        (
+            "tenants-with-much-too-long-a-name",
+            json!({}),
+            vec![
+                "tenant with-much-too-long-a-name has 25 characters",
+                "at most 21",
+                "[tenant-too-long]: ",
+                "shorter tenant by the label fab.nanohype.dev/tenant",
+            ],
+        ),
+        (
+            "shouting",
+            json!({"fab.nanohype.dev/tenant": "ACME"}),
+            vec![
+                "the tenant \"ACME\" of namespace \"shouting\"",
+                "a DNS label",
+                "[tenant-missing]: ",
+                label,
+                "fab.nanohype.dev/tenant=",
+            ],
+        ),
+        (
+            "nobodys",
+            json!({}),
+            vec![
+                "nothing says which tenant namespace \"nobodys\" belongs to",
+                "[tenant-missing]: ",
+                label,
+                "fab.nanohype.dev/tenant=",
+            ],
+        ),
+        (
+            "tenants-lax",
+            json!({"pod-security.kubernetes.io/enforce": "baseline"}),
+            vec![
+                "namespace \"tenants-lax\" enforces the Pod Security Standard baseline",
+                "agent pods need restricted",
+                "[pod-security]: ",
+                label,
+                "pod-security.kubernetes.io/enforce=restricted",
+            ],
+        ),
+    ];
+    for (namespace, labels, parts) in cases {
+        installed.create_namespace(namespace, labels);
+        let told = installed.platform.await_log(|line| {
+            line["level"] == "WARN" && line["namespace"] == namespace && line["reason"].is_string()
+        });
+        says(told["reason"].as_str().unwrap(), &parts);
+        says(&installed.refusal(namespace), &parts);
+    }
+}
+
+#[test]
+fn a_role_that_aws_denies_is_told_in_the_pods_events_and_in_the_sidecars_log() {
+    let Installed { platform, .. } = &*SOUND;
+    let cases = [
+        (
+            "homeless",
+            "base-credentials-unavailable",
+            "create the EKS Pod Identity association of the pod's service account",
+        ),
+        (
+            "nameless",
+            "set-source-identity-denied",
+            "allow sts:SetSourceIdentity in the trust policy of",
+        ),
+        // STS does not say whose policy lacks it, so that all are named that can.
+        (
+            "powerless",
+            "set-source-identity-denied",
+            "allow sts:SetSourceIdentity on arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-powerless-broker in a policy of the base role",
+        ),
+        ("tagless", "tag-session-denied", "allow sts:TagSession in the trust policy of"),
+        (
+            "untrusted",
+            "assume-role-denied",
+            "name the base role and allow sts:AssumeRole, sts:SetSourceIdentity and (with Pod Identity) sts:TagSession",
+        ),
+    ];
+    for (tenant, _, _) in cases {
+        let namespace = format!("tenants-{tenant}");
+        SOUND.create_namespace(&namespace, json!({}));
+        platform.node.create(&[agent(&namespace)]);
+    }
+    for (tenant, code, remedy) in cases {
+        let namespace = format!("tenants-{tenant}");
+        let code_of_all = format!("[{code}]: ");
+        let event = wait_until(&format!("an event of {tenant} says {code}"), POD, || {
+            platform
+                .events(&namespace, "agent")
+                .into_iter()
+                .find(|event| event["message"].as_str().unwrap_or("").contains(&code_of_all))
+        });
+        assert_eq!(event["reason"], "Unhealthy", "{event}");
+        let said = event["message"].as_str().unwrap();
+        let identity = format!("agent.{tenant}.");
+        says(said, &[&broker(tenant), &identity, &code_of_all, remedy]);
+        let log = platform.sidecar_log(&namespace, "agent");
+        let line = log.lines().find(|line| line.contains("no new session credentials"));
+        let line: Value = serde_json::from_str(line.unwrap_or_else(|| panic!("{log}"))).unwrap();
+        assert_eq!(line["code"], code, "{line}");
+        says(line["error"].as_str().unwrap(), &[&broker(tenant), remedy]);
+    }
+}
+
+#[test]
+fn values_that_contradict_each_other_fail_the_upgrade_with_a_sentence() {
+    let Installed { platform, .. } = &*SOUND;
+    let generation = || {
+        let deployment = ["get", "deployment", "fab-session-injector", "--namespace", SYSTEM];
+        platform.node.kubectl(&deployment).json()["metadata"]["generation"].clone()
+    };
+    let before = generation();
+    let cases = [
+        (
+            json!({"image": {"digest": "sha256:abc"}}),
+            ["image.digest is", "64 lower-case hexadecimal digits", "copy it whole"],
+        ),
+        (
+            json!({"serviceAccount": {"create": false}}),
+            [
+                "serviceAccount.name is empty",
+                "must not go to an account that other pods share",
+                "name the service account",
+            ],
+        ),
+        (
+            json!({"certificates": {"mode": "existingSecret"}}),
+            [
+                "certificates.existingSecret.secretName is empty",
+                "serves nothing without a certificate",
+                "name the Secret",
+            ],
+        ),
+        (
+            json!({"certificates": {"existingSecret": {"secretName": "own"}}}),
+            [
+                "certificates.existingSecret is set",
+                "makes its own Secret",
+                "set certificates.mode to existingSecret",
+            ],
+        ),
+        (
+            json!({"networkPolicy": {"kind": "cilium", "podCidrs": ["10.0.0.0/8"]}}),
+            ["podCidrs is set", "never by address", "set networkPolicy.kind to kubernetes"],
+        ),
+        (
+            json!({"config": {"region": "eu-west-1"}, "extraEnv": {"AWS_REGION": "eu-west-1"}}),
+            ["extraEnv.AWS_REGION", "the first becomes the second", "keep one of them"],
+        ),
+        (
+            json!({"config": {"baseCredentials": {"source": "irsa"}}}),
+            [
+                "roleArn is empty",
+                "IRSA assumes a role by its ARN",
+                "set config.baseCredentials.roleArn",
+            ],
+        ),
+        (
+            json!({"config": {"baseCredentials": {"source": "irsa", "roleArn": "arn:aws:iam::111122223333:role/{cluster}-{tenant}"}}}),
+            ["holds {cluster}", "config.cluster is empty", "name the cluster"],
+        ),
+        (
+            json!({"guard": {"tokenCreators": ["*"]}}),
+            ["guard.tokenCreators lists", "everybody may make tokens", "name the users"],
+        ),
+        (
+            json!({"staticRoles": {"acme": BROKER}, "config": {"roles": {"allow": {"accounts": ["999999999999"]}}}}),
+            [
+                "staticRoles.acme is",
+                "config.roles.allow.accounts does not have it",
+                "add to the list",
+            ],
+        ),
+        (
+            json!({"config": {"components": [{"name": "runtime", "selectors": ["a=b"], "credentials": "env"}, {"name": "fence", "fenced": true}]}}),
+            [
+                "config.components[0] (runtime) has credentials: env and selectors",
+                "a tenant writes labels",
+                "serviceAccounts or creators only",
+            ],
+        ),
+        (
+            json!({"config": {"components": [{"name": "runtime", "selectors": ["a=b"]}]}}),
+            [
+                "no component with fenced: true",
+                "every pod of a service account that carries base credentials",
+                "set it on the last one",
+            ],
+        ),
+    ];
+    for (values, parts) in cases {
+        let said = platform.helm("upgrade", &values, &[]).expect_err(parts[0]);
+        says(&said, &parts);
+    }
+    let misspelt = json!({"config": {"clutser": "prod"}});
+    let said = platform.helm("upgrade", &misspelt, &[]).expect_err("there is no such value");
+    says(&said, &["config", "additional properties 'clutser' not allowed"]);
+    assert_eq!(generation(), before);
+}
+
+#[test]
+fn the_least_values_say_what_they_lack() {
+    let installed = unsound();
+    let values = json!({
+        "config": {"cluster": "prod", "sidecar": {"image": SIDECAR_IMAGE}},
+        "staticRoles": {"acme": BROKER},
+    });
+    let notes = installed.upgrade(&values, &[]);
+    says(&notes, &["WARNING: no region", "config.region"]);
+    let platform = &installed.platform;
+    platform.await_log(|line| {
+        let message = line["message"].as_str().unwrap_or("");
+        message == "no sidecar can start without a region; set the key region of the config, or AWS_REGION"
+    });
+
+    // Its own calls have no credentials either.
+    let said = installed.refusal("tenants-roleless");
+    let path = parameter("roleless");
+    says(&said, &[&path, "[role-unavailable]: ", "see the webhook's log on SSM"]);
+    let told = platform.await_log(|line| line["detail"].is_string());
+    says(told["detail"].as_str().unwrap(), &["no credentials found"]);
+
+    // What the sidecar says once it has ended is in the pod's status.
+    platform.node.create(&[agent("tenants-acme")]);
+    let said = wait_until("the sidecar has ended", POD, || {
+        let pod = ["get", "pod", "agent", "--namespace", "tenants-acme"];
+        let pod = platform.node.kubectl(&pod).json();
+        let state = &pod["status"]["initContainerStatuses"][0];
+        ["state", "lastState"]
+            .iter()
+            .find_map(|when| state[when]["terminated"]["message"].as_str().map(str::to_owned))
+    });
+    says(&said, &["AWS_REGION is not set", "set the key region of the webhook's config"]);
+    installed.delete_agent();
+}
+
+#[test]
+fn a_wrong_name_of_the_cluster_shows_in_the_path_that_was_asked_for() {
+    let installed = unsound();
+    let mut values = installed.values();
+    assert_eq!(installed.judged_with(&values, "tenants-acme"), None);
+    values["config"]["cluster"] = "production-platfrom".into();
+    let notes = installed.upgrade(&values, &[]);
+    let path = "/eks-agent-platform/production-platfrom/tenant-substrate/";
+    says(&notes, &[path]);
+    let said = installed.refusal("tenants-acme");
+    says(&said, &["there is no SSM parameter", path, "[role-missing]: ", "publish"]);
+}
+
+/// As where a security group, a missing route or VPC endpoint swallows what is sent.
+#[test]
+fn an_ssm_that_is_not_reached_is_no_answer() {
+    let installed = unsound();
+    let values = installed.values();
+    assert_eq!(installed.judged_with(&values, "tenants-acme"), None);
+    let address = installed.parameters.address;
+    let to_ssm = format!("ip daddr {} tcp dport {}", address.ip(), address.port());
+    let (said, told) = installed.platform.node.without("forward", &to_ssm, || {
+        installed.create_namespace("tenants-late", json!({}));
+        let said = installed.refusal("tenants-late");
+        let why = |line: &Value| line["detail"].is_string();
+        (said, installed.platform.await_log(why))
+    });
+    let path = format!("SSM parameter {}", parameter("late"));
+    says(
+        &said,
+        &[
+            &path,
+            "cannot be read now: no answer",
+            "[role-unavailable]: ",
+            "see the webhook's log on SSM",
+        ],
+    );
+    assert_eq!(told["message"], "roles cannot be read from SSM; serving what is known");
+    says(told["detail"].as_str().unwrap(), &["no answer in time"]);
+    is_documented("no answer in time");
+    wait_until("SSM is reached again", POD, || {
+        installed.judged("tenants-late")?.contains("[role-missing]").then_some(())
+    });
+}
+
+#[test]
+fn a_sidecar_image_that_does_not_exist_is_named_in_the_pods_events() {
+    let installed = unsound();
+    let mut values = installed.values();
+    values["config"]["sidecar"]["image"] = "node.test/nowhere:7".into();
+    installed.upgrade(&values, &[]);
+    let platform = &installed.platform;
+    platform.node.create(&[agent("tenants-acme")]);
+    let event = wait_until("the image is not pulled", POD, || {
+        platform.events("tenants-acme", "agent").into_iter().find(|event| {
+            event["message"].as_str().unwrap_or("").starts_with("Failed to pull image")
+        })
+    });
+    says(event["message"].as_str().unwrap(), &["\"node.test/nowhere:7\""]);
+    let container = "spec.initContainers{fab-session-credentials}";
+    assert_eq!(event["involvedObject"]["fieldPath"], container, "{event}");
+    is_documented("`ImagePullBackOff`");
+    installed.delete_agent();
+}
+
+#[test]
+fn a_certificate_that_the_api_server_does_not_take_is_told_in_its_words() {
+    let installed = unsound();
+    let directory = process::own_directory();
+    let made = |name: &str, host: &str, flags: &[&str]| {
+        let to = directory.path().join(name);
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make");
+        let made = Command::new(script).args(flags).arg(&to).arg(host).status();
+        assert!(made.unwrap().success());
+        let secret = ["create", "secret", "tls", name, "--namespace", SYSTEM];
+        let read = |file: &str| fs::read_to_string(to.join(file)).unwrap();
+        let files = [("cert", "tls.crt"), ("key", "tls.key")]
+            .map(|(flag, file)| format!("--{flag}={}", to.join(file).display()));
+        let created =
+            installed.platform.node.kubectl(&[&secret[..], &[&files[0], &files[1]]].concat()).run();
+        assert!(created.ok, "{}", created.stderr);
+        read("ca.crt")
+    };
+    let host = format!("fab-session-injector.{SYSTEM}.svc");
+    let sound = made("sound", &host, &[]);
+    let expired = made("expired", &host, &["--expired"]);
+    let misnamed = made("misnamed", "fab-session-injector.default.svc", &[]);
+    let with = |secret: &str, authority: &str| {
+        let mut values = installed.values();
+        values["certificates"] = json!({
+            "mode": "existingSecret",
+            "existingSecret": {"secretName": secret, "caBundle": authority},
+        });
+        values
+    };
+    let webhook = "failed calling webhook \"enabled.session.fab.nanohype.dev\"";
+
+    let said = installed.judged_with(&with("sound", &expired), "tenants-acme").unwrap();
+    let unknown = "x509: certificate signed by unknown authority";
+    says(&said, &[webhook, unknown]);
+    is_documented(unknown);
+
+    let said = installed.judged_with(&with("expired", &expired), "tenants-acme").unwrap();
+    let ended = "x509: certificate has expired";
+    says(&said, &[webhook, ended]);
+    is_documented(ended);
+    let told = installed.platform.await_log(|line| line["level"] == "ERROR");
+    assert_eq!(told["message"], "the serving certificate has ended; API servers do not take it");
+    assert_eq!(told["ended"], "2020-01-02T00:00:00Z", "{told}");
+
+    let said = installed.judged_with(&with("misnamed", &misnamed), "tenants-acme").unwrap();
+    let other = "x509: certificate is valid for ";
+    says(&said, &[webhook, other, &format!(", not {host}")]);
+    is_documented(other);
+
+    // The webhook of before goes on serving where the new one has nothing to start with.
+    let mistyped = with("sonud", &sound);
+    let said =
+        installed.platform.helm("upgrade", &mistyped, &["--force-conflicts", "--timeout=5s"]);
+    assert!(said.is_err(), "it waits for the Secret in vain");
+    let event = wait_until("the Secret is missed", POD, || {
+        let failed =
+            ["get", "events", "--namespace", SYSTEM, "--field-selector=reason=FailedMount"];
+        let events = installed.platform.node.kubectl(&failed).json();
+        let mut messages =
+            events["items"].as_array()?.iter().filter_map(|it| it["message"].as_str());
+        messages.find(|message| message.contains("sonud")).map(str::to_owned)
+    });
+    says(&event, &["secret \"sonud\" not found"]);
+    is_documented("secret \"...\" not found");
+
+    assert_eq!(installed.judged_with(&with("sound", &sound), "tenants-acme"), None);
+    // As it was, for the others.
+    installed.upgrade(&installed.values(), &["--force-conflicts"]);
+}
+
+/// As where the control plane's security group does not let it out to port 8443. No network
+/// policy can do it here, where the API server is on the node.
+#[test]
+fn a_webhook_that_the_api_server_does_not_reach_is_told_in_its_words() {
+    let installed = unsound();
+    assert_eq!(installed.judged_with(&installed.values(), "tenants-acme"), None);
+    let node = &installed.platform.node;
+    let said = node.without("output", "tcp dport 8443", || installed.judged("tenants-acme"));
+    let late = "context deadline exceeded";
+    let said = said.unwrap();
+    says(
+        &said,
+        &["failed calling webhook \"enabled.session.fab.nanohype.dev\"", ":443/enabled", late],
+    );
+    is_documented(late);
+
+    let scale = |replicas: &str| {
+        let deployment = ["scale", "deployment", "fab-session-injector", "--namespace", SYSTEM];
+        assert!(node.kubectl(&[&deployment[..], &[replicas]].concat()).run().ok);
+    };
+    scale("--replicas=0");
+    // The second is what an API server says that asks for the endpoints itself, as EKS's does.
+    let words = ["connect: connection refused", "no endpoints available for service"];
+    let said = wait_until("there is no webhook", POD, || {
+        let said = installed.judged("tenants-acme")?;
+        words.iter().any(|words| said.contains(words)).then_some(said)
+    });
+    says(&said, &["failed calling webhook \"enabled.session.fab.nanohype.dev\""]);
+    words.iter().for_each(|words| is_documented(words));
+    scale("--replicas=1");
+    wait_until("it is reached again", POD, || {
+        installed.judged("tenants-acme").is_none().then_some(())
+    });
+}
+
+/// The chart on a node, beside an SSM that pods reach.
+struct Installed {
+    parameters: ParameterStore,
+    platform: Platform,
+}
+
+impl Installed {
+    fn bring_up() -> Self {
+        let platform = Platform::bring_up(with_broken_roles);
+        let parameters = ParameterStore::on(platform.node.host_address(), 40.0);
+        Self { parameters, platform }
+    }
+
+    /// Those of a sound install.
+    fn values(&self) -> Value {
+        let address = self.parameters.address;
+        json!({
+            "replicaCount": 1,
+            // Of the webhook's own calls; the double looks at nothing but their time.
+            "extraEnv": {"AWS_ACCESS_KEY_ID": "webhook", "AWS_SECRET_ACCESS_KEY": "unchecked"},
+            "networkPolicy": {"extraEgress": [{
+                "to": [{"ipBlock": {"cidr": format!("{}/32", address.ip())}}],
+                "ports": [{"port": address.port()}],
+            }]},
+            "config": {
+                "cluster": CLUSTER,
+                "region": REGION,
+                "sidecar": {"image": SIDECAR_IMAGE},
+                "roles": {"ssm": {"endpoint": self.parameters.endpoint()}},
+            },
+        })
+    }
+
+    /// Returns once all that answers has these values, and says the notes.
+    fn upgrade(&self, values: &Value, flags: &[&str]) -> String {
+        let notes = self.platform.helm("upgrade", values, flags).unwrap();
+        let webhooks = ["get", "pods", "--namespace", SYSTEM, OF_THE_WEBHOOK];
+        wait_until("the pods of before are gone", POD, || {
+            let pods = self.platform.node.kubectl(&webhooks).json();
+            let going = |pod: &Value| pod["metadata"]["deletionTimestamp"].is_string();
+            (!pods["items"].as_array()?.iter().any(going)).then_some(())
+        });
+        let configuration = ["get", "mutatingwebhookconfiguration", "fab-session-injector"];
+        wait_until("the API server knows an authority", POD, || {
+            let configuration = self.platform.node.kubectl(&configuration).json();
+            let bundle = &configuration["webhooks"][0]["clientConfig"]["caBundle"];
+            bundle.as_str().is_some_and(|bundle| !bundle.is_empty()).then_some(())
+        });
+        notes
+    }
+
+    /// Opted in, and as restricted as it has to be unless `labels` say otherwise.
+    fn create_namespace(&self, name: &str, labels: Value) {
+        let mut all = Map::new();
+        all.insert("fab.nanohype.dev/session-injection".to_owned(), "enabled".into());
+        all.insert("pod-security.kubernetes.io/enforce".to_owned(), "restricted".into());
+        all.extend(labels.as_object().unwrap().clone());
+        self.platform.node.create(&[
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": all}}),
+            json!({"apiVersion": "v1", "kind": "ServiceAccount",
+                "metadata": {"name": "tenant-runtime", "namespace": name},
+            }),
+        ]);
+        self.platform.node.await_service_account(name, "tenant-runtime");
+    }
+
+    /// What is said against an agent pod there, if anything; none is created. `--raw`, since
+    /// kubectl tries again for half a minute where it is told that this may help.
+    fn judged(&self, namespace: &str) -> Option<String> {
+        let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
+        let create = self.platform.node.kubectl(&["create", "--raw", &path, "--filename=-"]);
+        let created = create.stdin(&agent(namespace).to_string()).run();
+        (!created.ok).then_some(created.stderr)
+    }
+
+    fn refusal(&self, namespace: &str) -> String {
+        let said = self.judged(namespace).expect("the pod is refused");
+        says(&said, &["admission webhook \"enabled.session.fab.nanohype.dev\" denied the request"]);
+        said
+    }
+
+    fn judged_with(&self, values: &Value, namespace: &str) -> Option<String> {
+        self.upgrade(values, &["--force-conflicts"]);
+        self.judged(namespace)
+    }
+
+    fn delete_agent(&self) {
+        let pod = ["delete", "pod", "agent", "--namespace", "tenants-acme", "--now"];
+        assert!(self.platform.node.kubectl(&pod).run().ok);
+    }
+}
+
+impl Node {
+    /// Meanwhile the packets of this kind, which the machine sends or forwards, are lost.
+    fn without<T>(&self, hook: &str, kind: &str, act: impl FnOnce() -> T) -> T {
+        let file = self.state().join("lost.nft");
+        let rules = format!(
+            "table ip lost {{
+               chain lost {{
+                 type filter hook {hook} priority 0
+                 {kind} drop
+               }}
+             }}"
+        );
+        fs::write(&file, rules).unwrap();
+        self.enter(&["nft", "--file", file.to_str().unwrap()]);
+        let done = panic::catch_unwind(AssertUnwindSafe(act));
+        self.enter(&["nft", "delete", "table", "ip", "lost"]);
+        done.unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+    }
+}
+
+impl Platform {
+    fn webhook_log(&self) -> Vec<Value> {
+        let logs = ["logs", "--namespace", SYSTEM, OF_THE_WEBHOOK, "--tail=-1"];
+        let log = self.node.kubectl(&logs).run().stdout;
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    fn await_log(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        wait_until("the webhook's log says so", POD, || {
+            self.webhook_log().into_iter().find(&wanted)
+        })
+    }
+
+    fn sidecar_log(&self, namespace: &str, pod: &str) -> String {
+        let logs =
+            ["logs", "--namespace", namespace, pod, "--container", "fab-session-credentials"];
+        self.node.kubectl(&logs).run().stdout
+    }
+
+    fn events(&self, namespace: &str, pod: &str) -> Vec<Value> {
+        let of_the_pod = format!("--field-selector=involvedObject.name={pod}");
+        let events = ["get", "events", "--namespace", namespace, &of_the_pod];
+        self.node.kubectl(&events).json()["items"].as_array().unwrap().clone()
+    }
+}
+
+/// A test that failed leaves values that the next one replaces.
+fn unsound() -> MutexGuard<'static, Installed> {
+    UNSOUND.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `--nocapture` shows what is said.
+fn says(text: &str, parts: &[&str]) {
+    eprintln!("{text}");
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+}
+
+/// Where the words are another's, ours are found by them.
+fn is_documented(words: &str) {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let has = |entry: fs::DirEntry| fs::read_to_string(entry.path()).unwrap().contains(words);
+    assert!(fs::read_dir(docs).unwrap().any(|entry| has(entry.unwrap())), "{words:?} in docs");
+}
+
+fn parameter(tenant: &str) -> String {
+    format!("/eks-agent-platform/{CLUSTER}/tenant-substrate/{tenant}/session_role_arn")
+}
+
+fn base(tenant: &str) -> String {
+    format!("arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-{tenant}-tenant")
+}
+
+fn broker(tenant: &str) -> String {
+    format!("arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-{tenant}-broker")
+}
+
+/// Each tenant lacks one thing. STS says no more than the action, as it mostly does.
+fn with_broken_roles(world: World) -> World {
+    let mut world = world.terse();
+    for tenant in BROKEN_ROLES {
+        let (base, broker) = (base(tenant), broker(tenant));
+        let mut may = may_become(&broker);
+        let mut trust = under_a_name_of(tenant, &[&base]);
+        match tenant {
+            "nameless" => trust["Statement"][0]["Action"] = "sts:AssumeRole".into(),
+            "powerless" => {
+                may["Statement"][0]["Action"] = json!(["sts:AssumeRole", "sts:TagSession"])
+            }
+            "tagless" => {
+                trust["Statement"].as_array_mut().unwrap().pop();
+            }
+            "untrusted" => trust = under_a_name_of(tenant, &[BASE]),
+            _ => {}
+        }
+        world = world
+            .role(Role::new(&base).trust(pods_of_the_cluster()).policy(may))
+            .role(Role::new(&broker).trust(trust));
+        if tenant != "homeless" {
+            let namespace = format!("tenants-{tenant}");
+            world = world.association(Association::new(namespace, "tenant-runtime", &base));
+        }
+    }
+    world
+}
+
+fn agent(namespace: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "agent", "namespace": namespace},
+        "spec": {
+            "containers": [{
+                "name": "agent",
+                "image": AGENT_IMAGE,
+                "args": ["sleep"],
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+            }],
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "serviceAccountName": "tenant-runtime",
+            "terminationGracePeriodSeconds": 1,
+        },
+    })
+}
+
+const CLUSTER: &str = "prod";
+
+const OF_THE_WEBHOOK: &str = "--selector=app.kubernetes.io/component=webhook";
+
+/// Ten times what a pod takes on two idle cores.
+const POD: Duration = Duration::from_secs(60);
