@@ -131,7 +131,11 @@ async fn creations(platform: &Platform, floor: &str) {
         for turn in 0..modes.len() {
             let mode = (round + turn) % modes.len();
             let namespace = modes[mode];
-            let mut pod = if namespace == SHAPED { shaped.clone() } else { session(TENANT, "bench", &["sleep"]) };
+            let mut pod = if namespace == SHAPED {
+                shaped.clone()
+            } else {
+                session(TENANT, "bench", &["sleep"])
+            };
             pod["metadata"]["namespace"] = namespace.into();
             let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
             let body = pod.to_string();

@@ -44,9 +44,7 @@ impl Cloud {
         let world = World::new("111122223333", REGION)
             .cluster(Cluster::new("prod", "https://kubernetes.default.svc.cluster.local", keys))
             .role(Role::new(BASE).trust(pods_of_the_cluster()).policy(may_become(BROKER)))
-            .role(
-                Role::new(DISPATCHER).trust(pods_of_the_cluster()).policy(may_become(BROKER)),
-            )
+            .role(Role::new(DISPATCHER).trust(pods_of_the_cluster()).policy(may_become(BROKER)))
             .role(Role::new(PLAIN).trust(pods_of_the_cluster()))
             .role(Role::new(BROKER).trust(under_a_name_of("acme", &[BASE, DISPATCHER])))
             .association(Association::new("fab", "fab", DISPATCHER))
