@@ -175,7 +175,7 @@ fn a_pod_does_not_get_into_another_tenant() {
     GUARD.assert_refused(&PLAIN, &copy, "[guard-sidecar-env]");
 
     // Then it is up to the other tenant's role, which trusts other base roles.
-    NEITHER.create_as(ADMIN, &PLAIN, &copy).unwrap();
+    NEITHER.try_as(ADMIN, &PLAIN, &copy).unwrap();
     let errors = wait_until("STS was asked", MOMENT, || {
         let errors = NEITHER.outcomes_of("strays", |asked| asked["roleArn"] == HELD.broker);
         (!errors.is_empty()).then_some(errors)
@@ -271,7 +271,7 @@ fn aws_holds_a_name_to_its_pod() {
     for (tenant, want) in [(&PLAIN, Value::Null), (&HELD, "AccessDenied".into())] {
         let mut pod = agent("wears-another-name");
         pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/session-id": uid(&started)});
-        NEITHER.create_as(ADMIN, tenant, &injected(tenant, &pod, OPERATOR)).unwrap();
+        NEITHER.try_as(ADMIN, tenant, &injected(tenant, &pod, OPERATOR)).unwrap();
         let worn = format!("agent.{}.{}", tenant.name, uid(&started));
         let errors = wait_until("STS was asked", MOMENT, || {
             let errors =
@@ -456,17 +456,17 @@ impl Platform {
     }
 
     fn run_as(&self, creator: &str, tenant: &Tenant, pod: &Value) -> Value {
-        self.create_as(creator, tenant, pod).unwrap_or_else(|said| panic!("{said}"));
+        self.try_as(creator, tenant, pod).unwrap_or_else(|said| panic!("{said}"));
         self.node.await_ready(tenant.namespace, pod["metadata"]["name"].as_str().unwrap())
     }
 
-    fn create_as(&self, creator: &str, tenant: &Tenant, pod: &Value) -> Result<(), String> {
+    fn try_as(&self, creator: &str, tenant: &Tenant, pod: &Value) -> Result<(), String> {
         let created = self.post(creator, tenant, pod, &[]);
         if created.ok { Ok(()) } else { Err(created.stderr) }
     }
 
     fn assert_refused(&self, tenant: &Tenant, pod: &Value, code: &str) {
-        let said = self.create_as(ADMIN, tenant, pod).expect_err("let in");
+        let said = self.try_as(ADMIN, tenant, pod).expect_err("let in");
         assert!(said.contains(code), "{said}\nwant {code}");
     }
 

@@ -33,6 +33,7 @@ pub(crate) struct ApiServer {
 #[derive(Debug)]
 pub(crate) enum NotCreated {
     /// Why there was none.
+    #[allow(dead_code, reason = "tests/rollout.rs counts them only")]
     NoAnswer(String),
     /// The message of its Status.
     Refused(String),
