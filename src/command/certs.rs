@@ -21,7 +21,7 @@ use kube::{
 use serde_json::{Map, Value, json};
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use zeroize::Zeroizing;
 
@@ -150,7 +150,9 @@ impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
                 }
             };
             // Looked at again now and then, whatever the watches say.
-            if timeout(pause, self.changes.next()).await.is_err() {
+            let started = Instant::now();
+            let _ = timeout(pause, self.changes.next()).await;
+            if started.elapsed() >= QUIET {
                 unrest = 0;
             }
         }
@@ -312,6 +314,8 @@ const KEY: &str = "tls.key";
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// For what one look and one change take, which are three calls.
 const STEP: Duration = Duration::from_secs(30);
-/// Doubled with each step and each failure, up to half a minute, until a minute was quiet.
+/// Nobody undoes what is done here.
+const QUIET: Duration = Duration::from_secs(5);
+/// Doubled with each step and each failure, up to eight seconds, until all was quiet.
 const FIRST_PAUSE: Duration = Duration::from_millis(30);
-const MOST_UNREST: u32 = 10;
+const MOST_UNREST: u32 = 8;
