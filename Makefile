@@ -13,7 +13,13 @@ test:
 # The image, the chart and AWS's SDKs on a real node. It has mounts, links and cgroups of
 # its own, hence root.
 e2e: image
-	variables=$$(tests/setup --node) && eval "$$variables" && cargo test --locked --test e2e --test pilot --test promised --test rollout --test wrong_installs
+	variables=$$(tests/setup --node) && eval "$$variables" && cargo test --locked --test e2e --test pilot
+
+# Ten minutes more of it, on several nodes: each promise, changes of the installation under a
+# stream of pods, and wrong installs. Not part of CI.
+e2e-long: image
+	variables=$$(tests/setup --node) && eval "$$variables" && \
+	  cargo test --locked --no-fail-fast --test promised --test rollout --test wrong_installs
 
 # The image of this commit for this architecture, as an OCI archive in target/image.
 image:
@@ -40,4 +46,4 @@ bench-node: image
 	variables=$$(tests/setup --node) && eval "$$variables" && cargo build --locked --release --example floor && \
 	  cargo bench --locked --bench added -- "$${CARGO_TARGET_DIR:-$$PWD/target}/release/examples/floor"
 
-.PHONY: demo test e2e image lint fuzz bench bench-node
+.PHONY: demo test e2e e2e-long image lint fuzz bench bench-node
