@@ -50,7 +50,7 @@ impl Cloud {
             .association(Association::new("fab", "fab", DISPATCHER))
             .association(Association::new("tenants-acme", "tenant-runtime", BASE))
             .association(Association::new("tenants-first", "tenant-runtime", BASE))
-            .association(Association::new("tenants-plain", "tenant-runtime", PLAIN))
+            .association(Association::new("tenants-outside", "tenant-runtime", PLAIN))
             .association(Association::new("tenants-unmarked", "tenant-runtime", BASE));
         let aws = Arc::new(Aws::new(more(world)).unwrap());
         let listener = TcpListener::bind((node.host_address(), 0)).unwrap();

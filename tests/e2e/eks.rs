@@ -24,7 +24,7 @@ pub(crate) const FIRST: &str = "tenants-first";
 pub(crate) const UNMARKED: &str = "tenants-unmarked";
 
 /// Where it comes after ours, as in `TENANT`, but nobody opted in.
-pub(crate) const PLAIN: &str = "tenants-plain";
+pub(crate) const PLAIN: &str = "tenants-outside";
 
 impl Eks {
     /// Its place in `tenant` is the one that it has in EKS.
