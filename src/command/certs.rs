@@ -122,19 +122,15 @@ impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
             let step = timeout(STEP, self.take_step()).await;
             let step = step
                 .unwrap_or_else(|_| Err(anyhow!("the API server does not answer within {STEP:?}")));
-            let pause = match step {
+            let rest = match step {
                 Ok(Some(rest)) => {
                     if failing.take().is_some() {
                         tracing::info!("the certificate is in order again");
                     }
                     ordered();
-                    rest.min(LOOK_AGAIN)
+                    Some(rest.min(LOOK_AGAIN))
                 }
-                Ok(None) => {
-                    unrest = (unrest + 1).min(MOST_UNREST);
-                    sleep(FIRST_PAUSE * 2_u32.pow(unrest)).await;
-                    continue;
-                }
+                Ok(None) => None,
                 // Somebody else wrote in between: it is looked at anew.
                 Err(error) if is_conflict(&error) => continue,
                 Err(error) => {
@@ -144,14 +140,17 @@ impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
                         tracing::error!(error = %text, "cannot keep the certificate");
                         failing = Some(text);
                     }
-                    unrest = (unrest + 1).min(MOST_UNREST);
-                    sleep(FIRST_PAUSE * 2_u32.pow(unrest)).await;
-                    continue;
+                    None
                 }
+            };
+            let Some(rest) = rest else {
+                unrest = (unrest + 1).min(MOST_UNREST);
+                sleep(FIRST_PAUSE * 2_u32.pow(unrest)).await;
+                continue;
             };
             // Looked at again now and then, whatever the watches say.
             let started = Instant::now();
-            let _ = timeout(pause, self.changes.next()).await;
+            let _ = timeout(rest, self.changes.next()).await;
             if started.elapsed() >= QUIET {
                 unrest = 0;
             }
