@@ -38,7 +38,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api_server::ApiServer;
+use api_server::{ApiServer, agent};
 use client::{Client, Protocol};
 use parameter_store::ParameterStore;
 use rustls::version::TLS13;
@@ -121,18 +121,6 @@ fn gets_of_namespaces(world: &World) -> usize {
         has("apiserver_request_total{") && has("resource=\"namespaces\"") && has("verb=\"GET\"")
     });
     lines.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum()
-}
-
-fn agent(namespace: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"generateName": "a-", "namespace": namespace},
-        "spec": {
-            "serviceAccountName": "tenant-runtime",
-            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [{"name": "agent", "image": "agent:1", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
-        },
-    })
 }
 
 #[test]

@@ -37,10 +37,9 @@ use std::{
 };
 
 use rustls::version::TLS13;
-use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use api_server::{ApiServer, NotCreated};
+use api_server::{ApiServer, NotCreated, agent};
 use balancer::Balancer;
 use client::{Protocol, shake_hands};
 use clock::Clock;
@@ -166,18 +165,6 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 fn local(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
-}
-
-fn agent(namespace: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"generateName": "a-", "namespace": namespace},
-        "spec": {
-            "serviceAccountName": "tenant-runtime",
-            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [{"name": "agent", "image": "agent:1", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
-        },
-    })
 }
 
 #[test]

@@ -17,7 +17,7 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
@@ -129,6 +129,20 @@ impl ApiServer {
         *self.connection.lock().unwrap() = Some(connection.clone());
         Ok(connection)
     }
+}
+
+/// Whoever runs as the fenced account is an agent.
+#[allow(dead_code, reason = "those of tests/rollout.rs have resources")]
+pub(crate) fn agent(namespace: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"generateName": "a-", "namespace": namespace},
+        "spec": {
+            "serviceAccountName": "tenant-runtime",
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "agent", "image": "agent:1", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
+        },
+    })
 }
 
 /// More than both rounds of the webhook may take, on a machine that is busy with more.
