@@ -1,4 +1,4 @@
-# Each target does its own set-up. Only e2e needs root.
+# Each target does its own set-up. Only those on a node need root: e2e, e2e-long, bench-node.
 
 # The main job on what is embedded: no AWS, no cluster.
 demo:
