@@ -10,11 +10,12 @@ mod reviews;
 mod room;
 mod sidecar;
 mod snapshots;
+mod unread;
 mod webhook;
 
 use std::{
     fmt,
-    io::{ErrorKind, Write, stdout},
+    io::{self, ErrorKind, Write, stdout},
     net::SocketAddr,
     process::ExitCode,
     time::SystemTime,
@@ -22,7 +23,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
@@ -81,10 +82,18 @@ fn print(output: &str) -> Result<ExitCode, Failure> {
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}"))
-        .map_err(Failure::Ours)
+    listen(address).with_context(|| format!("cannot listen on {address}")).map_err(Failure::Ours)
+}
+
+/// As the runtime's own does, but that those who do not read take less of the kernel's memory,
+/// which counts as this container's.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    // Those that are accepted have the same.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Ready when somebody asks this process to end.
@@ -109,5 +118,9 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
+/// In bytes: several usual answers.
+const SEND_BUFFER: u32 = 64 * 1024;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// What a shell says of a tool that SIGPIPE ends: 128 and the signal's number.
 const READER_GONE: u8 = 141;

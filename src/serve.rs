@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, http::Request};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -22,11 +22,29 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
+
+/// The connection that a request came by, among the request's extensions.
+#[derive(Clone, Debug, Default)]
+pub struct Connection {
+    cut: Arc<Notify>,
+}
+
+impl Connection {
+    /// Ends it at once, with whatever is under way on it and not yet written.
+    pub fn cut(&self) {
+        self.cut.notify_one();
+    }
+
+    /// Returns when somebody has ended it.
+    pub async fn is_cut(&self) {
+        self.cut.notified().await;
+    }
+}
 
 /// How connections are taken.
 #[derive(Clone)]
@@ -169,8 +187,11 @@ async fn speak_http(
         .max_header_list_size(headers);
     let asked = Arc::new(AtomicBool::new(false));
     let note = Arc::clone(&asked);
-    let router = router.map_request(move |request| {
+    let connection = Connection::default();
+    let own = connection.clone();
+    let router = router.map_request(move |mut request: Request<_>| {
         note.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(own.clone());
         request
     });
     let service = TowerToHyperService::new(router);
@@ -185,6 +206,7 @@ async fn speak_http(
     tokio::select! {
         _ = watcher.watch(served) => {}
         () = silent => {}
+        () = connection.is_cut() => {}
     }
 }
 

@@ -19,6 +19,7 @@ pub enum Refusal {
     Internal,
     NamespaceUnknown { namespace: String },
     NotAPodCreation { found: String },
+    PatchTooLarge { most: usize },
     PodSecurity { namespace: String, enforced: PodSecurity, wanted: PodSecurity },
     PortTaken { container: String, port: u16 },
     ReservedName { what: &'static str, name: String, component: String },
@@ -48,6 +49,7 @@ impl Refusal {
             Self::Internal => "internal",
             Self::NamespaceUnknown { .. } => "namespace-unknown",
             Self::NotAPodCreation { .. } => "not-a-pod-creation",
+            Self::PatchTooLarge { .. } => "patch-too-large",
             Self::PodSecurity { .. } => "pod-security",
             Self::PortTaken { .. } => "port-taken",
             Self::ReservedName { .. } => "reserved-name",
@@ -95,6 +97,7 @@ impl Refusal {
             Self::Internal => "see the webhook's log, and report the pod that did this".to_owned(),
             Self::NamespaceUnknown { .. } => "try again; if it stays so, see the webhook's log on its watch of namespaces".to_owned(),
             Self::NotAPodCreation { .. } => "restore the webhook configuration of the chart".to_owned(),
+            Self::PatchTooLarge { .. } => "shorten the names of its containers, and its variables for regions and proxies".to_owned(),
             Self::PodSecurity { namespace, wanted, .. } => {
                 format!("kubectl label namespace {namespace} {POD_SECURITY_LABEL}={wanted} --overwrite")
             }
@@ -128,53 +131,73 @@ impl Refusal {
 /// A sentence, the code, a remedy.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AwsTokenVolume { volume, audience } => {
+        let sentence = clipped(&Sentence(self).to_string());
+        write!(f, "{sentence} [{}]: {}", self.code(), self.remedy())
+    }
+}
+
+/// The start of what may hold a name of any length: the API server judges names after us.
+pub(super) fn clipped(text: &str) -> String {
+    text.chars().take(LONGEST_SENTENCE).collect()
+}
+
+struct Sentence<'r>(&'r Refusal);
+
+impl fmt::Display for Sentence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Refusal::AwsTokenVolume { volume, audience } => {
                 write!(
                     f,
                     "volume {volume:?} projects a token for {audience}, which is the service account's own AWS credentials"
                 )
             }
-            Self::FabOperator { container } => {
+            Refusal::FabOperator { container } => {
                 write!(f, "container {container:?} sets FAB_OPERATOR")
             }
-            Self::HostNamespace { field } => write!(f, "the pod sets {field}"),
-            Self::Internal => write!(f, "the webhook failed on this pod"),
-            Self::NamespaceUnknown { namespace } => {
+            Refusal::HostNamespace { field } => write!(f, "the pod sets {field}"),
+            Refusal::Internal => write!(f, "the webhook failed on this pod"),
+            Refusal::NamespaceUnknown { namespace } => {
                 write!(f, "namespace {namespace:?} is not known here yet")
             }
-            Self::NotAPodCreation { found } => write!(f, "want the creation of a pod, not {found}"),
-            Self::PodSecurity { namespace, enforced, wanted } => write!(
+            Refusal::NotAPodCreation { found } => {
+                write!(f, "want the creation of a pod, not {found}")
+            }
+            Refusal::PatchTooLarge { most } => write!(
+                f,
+                "the patch for the pod takes more than {most} bytes, and Kubernetes stores no object of that size"
+            ),
+            Refusal::PodSecurity { namespace, enforced, wanted } => write!(
                 f,
                 "namespace {namespace:?} enforces the Pod Security Standard {enforced}, and agent pods need {wanted}"
             ),
-            Self::PortTaken { container, port } => {
+            Refusal::PortTaken { container, port } => {
                 write!(
                     f,
                     "container {container:?} declares port {port}, which is the credential sidecar's"
                 )
             }
-            Self::ReservedName { what, name, component } => {
+            Refusal::ReservedName { what, name, component } => {
                 write!(
                     f,
                     "the {what} name {name} is the credential sidecar's, and a pod of component {component} has none"
                 )
             }
-            Self::ReservedVolume { container, volume } => {
+            Refusal::ReservedVolume { container, volume } => {
                 write!(
                     f,
                     "container {container:?} mounts {volume}, which is the credential sidecar's"
                 )
             }
-            Self::RoleDenied { place } => write!(f, "the webhook may not read {place}"),
-            Self::RoleMissing { place } => write!(f, "there is no {place}"),
-            Self::RoleUnavailable { place, cause: Some(cause) } => {
+            Refusal::RoleDenied { place } => write!(f, "the webhook may not read {place}"),
+            Refusal::RoleMissing { place } => write!(f, "there is no {place}"),
+            Refusal::RoleUnavailable { place, cause: Some(cause) } => {
                 write!(f, "{place} cannot be read now: {cause}")
             }
-            Self::RoleUnavailable { place, cause: None } => {
+            Refusal::RoleUnavailable { place, cause: None } => {
                 write!(f, "{place} was not read in time")
             }
-            Self::RoleUnusable { place, unusable } => match unusable {
+            Refusal::RoleUnusable { place, unusable } => match unusable {
                 Unusable::Malformed(rule) => write!(f, "{place} is not the ARN of a role: {rule}"),
                 Unusable::NotAllowed { list } => {
                     write!(
@@ -185,48 +208,50 @@ impl fmt::Display for Refusal {
                 Unusable::SecureString => write!(f, "{place} has type SecureString"),
                 Unusable::WrongType => write!(f, "{place} has another type than String"),
             },
-            Self::SessionIllegal { what, key, rule } => {
+            Refusal::SessionIllegal { what, key, rule } => {
                 write!(f, "the session's name in {what} {key} {rule}")
             }
-            Self::SessionTooLong { tenant, needed } => write!(
+            Refusal::SessionTooLong { tenant, needed } => write!(
                 f,
                 "the pod's name takes {needed} characters, and a SourceIdentity has {} for a session of tenant {tenant}",
                 tenant.room()
             ),
-            Self::StaticCredentials { container, variable } => {
+            Refusal::StaticCredentials { container, variable } => {
                 write!(
                     f,
                     "container {container:?} sets {variable}, which goes before the session's credentials"
                 )
             }
-            Self::TenantMissing { namespace, reason: NoTenant::Absent } => {
+            Refusal::TenantMissing { namespace, reason: NoTenant::Absent } => {
                 write!(f, "nothing says which tenant namespace {namespace:?} belongs to")
             }
-            Self::TenantMissing { namespace, reason: NoTenant::Malformed { value, rule } } => {
+            Refusal::TenantMissing { namespace, reason: NoTenant::Malformed { value, rule } } => {
                 write!(f, "the tenant {value:?} of namespace {namespace:?} {rule}")
             }
-            Self::TenantTooLong { tenant, session, longest } => write!(
+            Refusal::TenantTooLong { tenant, session, longest } => write!(
                 f,
                 "tenant {tenant} has {} characters, and at most {longest} leave room for {session} in a SourceIdentity of 64",
                 tenant.as_str().len()
             ),
-            Self::TokenPathTaken { container, path } => {
+            Refusal::TokenPathTaken { container, path } => {
                 write!(
                     f,
                     "container {container:?} mounts a volume of its own at {path}, where the session's token belongs"
                 )
             }
-            Self::TooManyContainers { found, most } => {
+            Refusal::TooManyContainers { found, most } => {
                 write!(f, "the pod has {found} containers, and an agent pod has at most {most}")
             }
-            Self::UnknownComponent { value } => {
+            Refusal::UnknownComponent { value } => {
                 write!(f, "no component matches the pod's label {COMPONENT_LABEL}={value}")
             }
-            Self::UnreadablePod { place } => {
+            Refusal::UnreadablePod { place } => {
                 write!(f, "{place} of the pod has not the shape that Kubernetes gives it")
             }
-            Self::Windows => write!(f, "the pod runs on Windows"),
-        }?;
-        write!(f, " [{}]: {}", self.code(), self.remedy())
+            Refusal::Windows => write!(f, "the pod runs on Windows"),
+        }
     }
 }
+
+/// In characters: several times the longest of ours with names as Kubernetes has them.
+const LONGEST_SENTENCE: usize = 1024;

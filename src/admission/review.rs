@@ -62,7 +62,7 @@ pub(super) struct Object<T>(pub(super) T);
 pub enum NotAReview {
     #[error("the body is not an AdmissionReview: {0}")]
     Json(#[source] serde_json::Error),
-    #[error("the AdmissionReview has no request with a uid")]
+    #[error("the AdmissionReview has no request with a uid, which has at most {LONGEST_UID} bytes")]
     NoRequest,
     #[error("want kind {KIND} of {API_VERSION}")]
     Version,
@@ -85,7 +85,8 @@ pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, NotAReview> {
         return Err(NotAReview::Version);
     }
     let request = request.map(|Object(request)| request);
-    request.filter(|request| !request.uid.is_empty()).ok_or(NotAReview::NoRequest)
+    let is_echoed = |request: &Request<'_>| (1..=LONGEST_UID).contains(&request.uid.len());
+    request.filter(is_echoed).ok_or(NotAReview::NoRequest)
 }
 
 fn or_absent<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
@@ -217,6 +218,8 @@ impl Status {
     }
 }
 
+/// A UUID has 36; whoever sends more is no API server.
+const LONGEST_UID: usize = 253;
 /// The patch of a pod with one container has 6 KiB, in Base64 8.
 const USUAL_BYTES: usize = 10 * 1024;
 const API_VERSION: &str = "admission.k8s.io/v1";
