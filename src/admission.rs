@@ -25,6 +25,7 @@ use self::{
 pub use self::{
     decide::{Decision, Gives, Injection, Missing, unworkable},
     demands::STATIC_CREDENTIALS,
+    eks::VARIABLES as BASE_CREDENTIALS,
     refusal::Refusal,
     review::NotAReview,
 };

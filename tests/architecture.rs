@@ -47,7 +47,7 @@ const ROOMS: [(&str, &[&str]); 13] = [
 const CRATES: [(&str, &[&str]); 13] = [
     ("anyhow", &["command"]),
     ("aws_config", &["command", "credentials/base", "credentials/sts", "directory/ssm"]),
-    ("aws_credential_types", &["credentials/sts"]),
+    ("aws_credential_types", &["credentials/sts", "directory/ssm"]),
     ("aws_sdk_ssm", &["directory/ssm"]),
     ("aws_sdk_sts", &["credentials/base", "credentials/sts"]),
     ("axum", &["command", "serve"]),
