@@ -1,8 +1,8 @@
 //! The command line. Each value is parsed by its noun.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     config::Region,
@@ -27,6 +27,8 @@ pub enum Command {
     /// renews both ahead of time, and mends them. Exit codes: 0 stopped by a signal; 2 the input
     /// is wrong; 3 our failure.
     Certs(Certs),
+    /// Say what becomes of a pod, and why
+    Explain(Explain),
     /// Print what AWS is to hold for one tenant: trust, policies, and the parameter
     Iam(Iam),
     /// Show what the webhook would do to manifests, without a cluster
@@ -61,6 +63,57 @@ pub struct Certs {
     /// Where /livez, /readyz and /metrics are served, without TLS
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
     pub health_listen: SocketAddr,
+}
+
+/// Exit codes: 0 fine; 1 a pod is refused, or one of the cluster is not what the webhook would
+/// make of it; 2 the input is wrong; 3 our failure, or what it takes to decide is not reachable;
+/// 141 whoever reads the output has gone.
+///
+/// Decides as the webhook does, and says by what: component and what of it matched, the session
+/// and who named it, the role and where it is published; or which rule passed the pod by, or
+/// refused it.
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// A pod of the cluster, by the kubeconfig that kubectl takes
+    #[arg(
+        value_name = "POD",
+        required_unless_present = "filename",
+        conflicts_with_all = ["filename", "tenant"]
+    )]
+    pub pod: Option<PodName>,
+    /// Manifests in YAML or JSON, without a cluster: pods, workloads with a pod template, lists; -
+    /// is standard input; may be repeated
+    #[arg(short, long, value_name = "FILE|-")]
+    pub filename: Vec<PathBuf>,
+    /// The pod's namespace; without it the kubeconfig's, or the manifest's own
+    #[arg(short, long, value_name = "NAME")]
+    pub namespace: Option<NamespaceName>,
+    /// The roles of tenants, as YAML: `roles: {<tenant>: <role ARN>}`; without it they are read as
+    /// the config says
+    #[arg(long, value_name = "FILE")]
+    pub roles: Option<PathBuf>,
+    /// The tenant of the manifest's namespace, whatever its labels and its name say
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<TenantName>,
+    /// Who creates the pods, as the API server knows them (userInfo.username)
+    #[arg(long = "as", value_name = "USERNAME")]
+    pub creator: Option<String>,
+    /// The AWS region for agents and sidecars
+    #[arg(long, value_name = "REGION")]
+    pub region: Option<Region>,
+    /// The webhook's config file; the defaults without it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How it is said
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub output: Format,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Format {
+    /// A JSON object for each pod
+    Json,
+    Text,
 }
 
 /// Exit codes: 0 done; 2 the input is wrong; 3 our failure.
@@ -166,4 +219,31 @@ pub struct Webhook {
     /// How many seconds to go on serving after SIGTERM, while clients learn of it
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub linger: u64,
+}
+
+/// What a pod may be called: a DNS subdomain (RFC 1123). kubectl prints `pod/` before it.
+#[derive(Clone, Debug)]
+pub struct PodName(String);
+
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("not the name of a pod: want 1 to 253 characters of a-z, 0-9, '-' and '.'")]
+pub struct NotAPodName;
+
+impl PodName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for PodName {
+    type Err = NotAPodName;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let name = s.strip_prefix("pod/").unwrap_or(s);
+        let plain = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '.');
+        if !(1..=253).contains(&name.len()) || !name.chars().all(plain) || name.starts_with('.') {
+            return Err(NotAPodName);
+        }
+        Ok(Self(name.to_owned()))
+    }
 }

@@ -2,9 +2,12 @@
 
 mod certs;
 mod endpoint;
+mod explain;
+mod explanation;
 mod files;
 mod iam;
 mod inject;
+mod offline;
 mod probe;
 mod reviews;
 mod room;
@@ -42,6 +45,7 @@ pub enum Failure {
 pub fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Certs(arguments) => certs::run(arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Iam(arguments) => iam::run(arguments),
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Probe => probe::run(),

@@ -83,7 +83,12 @@ impl Refusal {
         )
     }
 
-    fn remedy(&self) -> String {
+    /// What is wrong, alone.
+    pub fn sentence(&self) -> String {
+        fmt::from_fn(|f| self.tell(f)).to_string()
+    }
+
+    pub fn remedy(&self) -> String {
         match self {
             Self::AwsTokenVolume { .. } => {
                 "remove the volume; the credential sidecar brings the pod's AWS credentials".to_owned()
@@ -128,6 +133,13 @@ impl Refusal {
 /// A sentence, the code, a remedy.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tell(f)?;
+        write!(f, " [{}]: {}", self.code(), self.remedy())
+    }
+}
+
+impl Refusal {
+    fn tell(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AwsTokenVolume { volume, audience } => {
                 write!(
@@ -226,7 +238,6 @@ impl fmt::Display for Refusal {
                 write!(f, "{place} of the pod has not the shape that Kubernetes gives it")
             }
             Self::Windows => write!(f, "the pod runs on Windows"),
-        }?;
-        write!(f, " [{}]: {}", self.code(), self.remedy())
+        }
     }
 }

@@ -1,0 +1,189 @@
+//! `explain POD` on a real API server, which calls the real webhook.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[allow(dead_code, reason = "tests/cluster.rs uses the rest")]
+#[path = "cluster/control_plane.rs"]
+mod control_plane;
+#[path = "cluster/helm.rs"]
+mod helm;
+#[allow(dead_code, reason = "tests/cluster.rs uses the rest")]
+#[path = "cluster/moto.rs"]
+mod moto;
+#[path = "cluster/process.rs"]
+mod process;
+#[allow(dead_code, reason = "tests/cluster.rs uses the rest")]
+#[path = "cluster/world.rs"]
+mod world;
+
+use std::{
+    fs,
+    io::Write,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use moto::REGION;
+use process::{own_directory, wait_until};
+use world::{OPERATOR, World, parameter, role};
+
+const NAMESPACE: &str = "tenants-explained";
+
+fn agent(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "serviceAccountName": "tenant-runtime",
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "agent", "image": "agent:1", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
+        },
+    })
+}
+
+/// Somebody at a terminal: the administrator's kubeconfig, the config of the webhook's ConfigMap,
+/// and credentials by which SSM can be read.
+struct Terminal<'w> {
+    world: &'w World,
+    directory: TempDir,
+}
+
+impl<'w> Terminal<'w> {
+    fn open(world: &'w World) -> Self {
+        let directory = own_directory();
+        let config = &world.manifest("ConfigMap")["data"]["config.yaml"];
+        fs::write(directory.path().join("webhook.yaml"), config.as_str().unwrap()).unwrap();
+        Self { world, directory }
+    }
+
+    /// The exit code, and what was printed on both ends.
+    fn explain(&self, arguments: &[&str], stdin: &str) -> (i32, String, String) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+            .args(["explain", "--config=webhook.yaml", "-n", NAMESPACE])
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .env("KUBECONFIG", self.world.cluster.kubeconfig())
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("AWS_REGION", REGION)
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    fn said(&self, code: i32, arguments: &[&str]) -> Value {
+        let (found, stdout, stderr) = self.explain(&[&["--output=json"], arguments].concat(), "");
+        assert_eq!(found, code, "{arguments:?}: {stdout}{stderr}");
+        serde_json::from_str(&stdout).unwrap()
+    }
+}
+
+#[test]
+fn a_pod_of_the_cluster_is_explained_as_it_stands() {
+    let world = World::start(&[], None);
+    world.publish("acme", &role("acme"));
+    world.namespace(NAMESPACE, "enabled", "acme", &[]);
+    let terminal = Terminal::open(&world);
+
+    // Injected, as nobody's session.
+    let created = world.create(&agent("plain"), None).unwrap();
+    let uid = created.pod["metadata"]["uid"].as_str().unwrap();
+    let said = terminal.said(0, &["plain"]);
+    assert_eq!(said["decision"], "inject");
+    assert_eq!(said["standing"], json!({"is": "as-made"}));
+    assert_eq!(said["creator"], json!({"known": "unknown"}));
+    let component =
+        json!({"name": "runtime", "matcher": "fenced-service-account", "holds": "tenant-runtime"});
+    assert_eq!(said["component"], component);
+    let session = json!({
+        "id": uid, "namedBy": "nobody-listed", "key": null,
+        "sourceIdentity": format!("agent.acme.{uid}"), "roleArn": role("acme"),
+        "place": format!("SSM parameter {}", parameter("acme")),
+    });
+    assert_eq!(said["session"], session);
+
+    // Injected, as the session that the operator named; that it was the operator shows.
+    let mut named = agent("named");
+    named["metadata"]["labels"] = json!({"agents.nanohype.dev/agentsandbox": "coder-1"});
+    world.create(&named, Some(OPERATOR)).unwrap();
+    for arguments in [&["pod/named"][..], &["named", "--as", OPERATOR]] {
+        let said = terminal.said(0, arguments);
+        assert_eq!(said["standing"], json!({"is": "as-made"}));
+        assert_eq!(said["session"]["sourceIdentity"], "agent.acme.coder-1");
+        assert_eq!(said["creator"]["username"], OPERATOR);
+    }
+    let (_, text, _) = terminal.explain(&["named"], "");
+    assert!(text.contains(&format!("not recorded on a pod; judged as {OPERATOR}")), "{text}");
+    assert!(text.contains("\n  stands     as the webhook leaves it\n"), "{text}");
+    // Had jane created it, it would have another name.
+    let said = terminal.said(1, &["named", "--as=jane"]);
+    assert_eq!(said["standing"]["is"], "differs");
+    let places = said["standing"]["at"].to_string();
+    assert!(places.contains("/metadata/annotations/fab.nanohype.dev~1session-id"), "{places}");
+
+    // Passed by.
+    let mut nobody = agent("nobody");
+    nobody["spec"]["serviceAccountName"] = "default".into();
+    world.create(&nobody, None).unwrap();
+    let said = terminal.said(0, &["nobody"]);
+    assert_eq!(said["passed"], "not-an-agent");
+    assert_eq!(said["standing"], json!({"is": "as-made"}));
+
+    // Refused, in the sentence that the API server shows.
+    let mut refused = agent("refused");
+    refused["spec"]["hostPID"] = true.into();
+    let shown = world.create(&refused, None).unwrap_err();
+    let (code, stdout, stderr) = terminal.explain(&["-f-", "-ojson"], &refused.to_string());
+    assert_eq!(code, 1, "{stderr}");
+    let said: Value = serde_json::from_str(&stdout).unwrap();
+    let part = |key: &str| said["refusal"][key].as_str().unwrap();
+    let sentence = format!("{} [{}]: {}", part("sentence"), part("code"), part("remedy"));
+    assert!(shown.contains(&sentence), "{shown}\n{sentence}");
+
+    // Another role is published: what stands is stale.
+    world.publish("acme", &role("next"));
+    let said = terminal.said(1, &["plain"]);
+    assert_eq!(said["standing"]["is"], "differs");
+    world.publish("acme", &role("acme"));
+    terminal.said(0, &["plain"]);
+
+    // Created while the webhook was off, and the guard as well.
+    let delete = |kind: &str, name: &str| {
+        assert!(world.cluster.kubectl(&["delete", kind, name]).run().ok, "{kind}");
+    };
+    delete("mutatingwebhookconfiguration", "fab-session-injector");
+    delete("validatingadmissionpolicybinding", "fab-session-injector-pods");
+    let unseen = wait_until("a pod is created unseen", Duration::from_secs(20), || {
+        let mut pod = agent("unseen");
+        pod["metadata"] = json!({"namespace": NAMESPACE, "generateName": "unseen-"});
+        let pod = world.create(&pod, None).ok()?.pod;
+        pod["spec"]["initContainers"].is_null().then_some(pod)
+    });
+    let unseen = unseen["metadata"]["name"].as_str().unwrap();
+    let said = terminal.said(1, &[unseen]);
+    assert_eq!(said["decision"], "inject");
+    assert_eq!(said["standing"], json!({"is": "no-sidecar"}));
+
+    // Opted out: what was injected goes on as it is.
+    let label = ["label", "namespace", NAMESPACE, "fab.nanohype.dev/session-injection-"];
+    assert!(world.cluster.kubectl(&label).run().ok);
+    let said = terminal.said(0, &["plain"]);
+    assert_eq!(said["passed"], "not-opted-in");
+    assert_eq!(said["standing"], json!({"is": "left-over"}));
+
+    let (code, _, stderr) = terminal.explain(&["no-such-pod"], "");
+    assert_eq!(code, 2, "{stderr}");
+    assert!(
+        stderr.contains("the cluster has no /api/v1/namespaces/tenants-explained/pods/no-such-pod")
+    );
+}
