@@ -1,10 +1,14 @@
-//! `explain POD` on a real API server, which calls the real webhook.
+//! `explain POD` on a real API server, which calls the real webhook; and how its audit log and the
+//! webhook's log are joined by the command of docs/operations.md.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[allow(dead_code, reason = "tests/cluster.rs uses the rest")]
 #[path = "cluster/control_plane.rs"]
 mod control_plane;
+#[allow(dead_code, reason = "tests/cluster.rs uses the rest")]
+#[path = "cluster/foreign.rs"]
+mod foreign;
 #[path = "cluster/helm.rs"]
 mod helm;
 #[allow(dead_code, reason = "tests/cluster.rs uses the rest")]
@@ -17,8 +21,10 @@ mod process;
 mod world;
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Write,
+    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -186,4 +192,81 @@ fn a_pod_of_the_cluster_is_explained_as_it_stands() {
     assert!(
         stderr.contains("the cluster has no /api/v1/namespaces/tenants-explained/pods/no-such-pod")
     );
+}
+
+#[test]
+fn the_two_logs_are_joined_by_uid() {
+    let world = World::start(&[], None);
+    world.publish("acme", &role("acme"));
+    world.namespace(NAMESPACE, "enabled", "acme", &[("test.example/foreign", "late")]);
+    let mut refused = agent("refused");
+    refused["spec"]["hostPID"] = true.into();
+    world.create(&refused, None).unwrap_err();
+    // Ours is called again, after another webhook has added a container.
+    let _late = foreign::Webhook::start(&world, "zz-late", "late", foreign::add_a_container);
+    world.create(&agent("twice"), Some(OPERATOR)).unwrap();
+    world.audit_annotations(NAMESPACE, "twice");
+
+    let directory = own_directory();
+    let log = world.webhook.as_ref().unwrap().log();
+    fs::write(directory.path().join("webhook.log"), &log).unwrap();
+    let audit = world.cluster.kubeconfig().with_file_name("audit.log");
+    fs::copy(audit, directory.path().join("audit.log")).unwrap();
+    let joined = run(&block_of_operations(), directory.path());
+
+    let reviews: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|line| line["message"] == "review")
+        .collect();
+    let uids = |lines: &[Value]| -> BTreeSet<String> {
+        lines.iter().map(|line| line["uid"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(uids(&joined), uids(&reviews), "each review has its event");
+    let of = |pod: &str| -> Vec<&Value> {
+        joined.iter().filter(|line| line["pod"] == pod && line["namespace"] == NAMESPACE).collect()
+    };
+    let [line] = of("refused")[..] else { panic!("{joined:?}") };
+    assert_eq!(line["code"], "host-namespace");
+    assert_eq!(line["component"], "runtime");
+    let both = of("twice");
+    assert_eq!(both.len(), 2, "one for each round: {both:?}");
+    assert_eq!(both[0]["auditID"], both[1]["auditID"]);
+    assert!(both.iter().all(|line| line["user"] == OPERATOR && line["decision"] == "inject"));
+
+    // What the log says of a review is what the event says of its pod.
+    for event in world.cluster.audit_events() {
+        for line in joined.iter().filter(|line| line["auditID"] == event["auditID"]) {
+            let said = |key: &str| {
+                &event["annotations"][format!("enabled.session.fab.nanohype.dev/{key}")]
+            };
+            let decision = line["decision"].as_str().unwrap();
+            let want = match line["code"].as_str().unwrap() {
+                "" => decision.to_owned(),
+                code => format!("{decision}/{code}"),
+            };
+            assert_eq!(*said("decision"), json!(want));
+            assert_eq!(*said("component"), line["component"]);
+        }
+    }
+    let said = world.cluster.api_server_log();
+    assert!(!said.contains("Failed to set admission audit annotation"), "the rounds differ");
+    assert!(!said.contains("annotation has invalid format"), "{said}");
+}
+
+fn block_of_operations() -> String {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+    let page = fs::read_to_string(page).unwrap();
+    let blocks = page.split("```sh\n").skip(1);
+    let mut blocks = blocks.map(|rest| rest.split("```").next().unwrap().to_owned());
+    blocks.find(|block| block.contains("audit.log")).expect("a block that joins the two logs")
+}
+
+fn run(block: &str, directory: &Path) -> Vec<Value> {
+    let ran =
+        Command::new("sh").args(["-eu", "-c", block]).current_dir(directory).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{said} (it takes jq)");
+    let printed = String::from_utf8(ran.stdout).unwrap();
+    printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
