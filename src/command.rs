@@ -1,6 +1,7 @@
 //! The shell around the pure rooms: here start the clock, the environment, files, clients.
 
 mod certs;
+mod completions;
 mod endpoint;
 mod explain;
 mod explanation;
@@ -45,6 +46,7 @@ pub enum Failure {
 pub fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Certs(arguments) => certs::run(arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Iam(arguments) => iam::run(arguments),
         Command::Inject(arguments) => inject::run(&arguments),

@@ -274,6 +274,46 @@ fn wrong_input_is_named() {
     }
 }
 
+/// As in `explain | head -1`, once head has its line.
+#[test]
+fn a_reader_that_has_gone_is_told_nothing() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+        .args(["explain", "--filename=-", "--roles"])
+        .arg(&*ROLES)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let pod = pod(&[], "tenant-runtime").to_string();
+    child.stdin.take().unwrap().write_all(pod.as_bytes()).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(141));
+}
+
+#[test]
+fn a_role_that_cannot_be_read_is_no_refusal_of_the_webhooks() {
+    let directory = tempfile::tempdir().unwrap();
+    let (config, manifest) =
+        (directory.path().join("config.yaml"), directory.path().join("pod.yaml"));
+    // Nobody listens at port 9 there.
+    let text_of =
+        "{cluster: prod, roles: {ssm: {endpoint: 'http://127.0.0.1:9', region: eu-west-1}}}";
+    fs::write(&config, text_of).unwrap();
+    fs::write(&manifest, pod(&[], "tenant-runtime").to_string()).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+        .args(["explain", "-ojson", "-f"])
+        .arg(&manifest)
+        .arg("--config")
+        .arg(&config)
+        .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["refusal"]["code"], "role-unavailable", "{said}");
+    assert_eq!(said["refusal"]["mayHeal"], true);
+}
+
 #[test]
 fn an_unreachable_cluster_is_told_from_wrong_input() {
     let directory = tempfile::tempdir().unwrap();
