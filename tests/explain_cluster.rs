@@ -22,7 +22,7 @@ mod world;
 
 use std::{
     collections::BTreeSet,
-    fs,
+    env, fs,
     io::Write,
     path::Path,
     process::{Command, Stdio},
@@ -33,10 +33,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use moto::REGION;
-use process::{own_directory, wait_until};
-use world::{OPERATOR, World, parameter, role};
+use process::{own_directory, program, wait_until};
+use world::{OPERATOR, SYSTEM, World, parameter, role};
 
 const NAMESPACE: &str = "tenants-explained";
+const PROGRAM: &str = env!("CARGO_BIN_EXE_fab-session-injector");
 
 fn agent(name: &str) -> Value {
     json!({
@@ -65,17 +66,41 @@ impl<'w> Terminal<'w> {
         Self { world, directory }
     }
 
-    /// The exit code, and what was printed on both ends.
-    fn explain(&self, arguments: &[&str], stdin: &str) -> (i32, String, String) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
-            .args(["explain", "--config=webhook.yaml", "-n", NAMESPACE])
-            .args(arguments)
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
             .current_dir(self.directory.path())
             .env("KUBECONFIG", self.world.cluster.kubeconfig())
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
             .env("AWS_REGION", REGION)
-            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("AWS_EC2_METADATA_DISABLED", "true");
+        command
+    }
+
+    /// What a block of a page prints, on both of its ends.
+    #[allow(clippy::disallowed_methods, reason = "where the other programs of the page are")]
+    fn run(&self, block: &str) -> String {
+        let ours = Path::new(PROGRAM).parent().unwrap().display();
+        let kubectl = program("kubectl").parent().unwrap().display().to_string();
+        let path = env::var("PATH").unwrap();
+        let ran = self
+            .command("sh")
+            .args(["-eu", "-c", &format!("exec 2>&1\nSYSTEM={SYSTEM}\nNS={NAMESPACE}\n{block}")])
+            .env("PATH", format!("{ours}:{kubectl}:{path}"))
+            .output()
+            .unwrap();
+        let printed = String::from_utf8(ran.stdout).unwrap();
+        assert!(ran.status.success(), "{block}\n{printed}");
+        printed
+    }
+
+    /// The exit code, and what was printed on both ends.
+    fn explain(&self, arguments: &[&str], stdin: &str) -> (i32, String, String) {
+        let mut child = self
+            .command(PROGRAM)
+            .args(["explain", "--config=webhook.yaml", "-n", NAMESPACE])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -180,6 +205,13 @@ fn a_pod_of_the_cluster_is_explained_as_it_stands() {
     assert_eq!(said["decision"], "inject");
     assert_eq!(said["standing"], json!({"is": "no-sidecar"}));
 
+    // All of the namespace, by the commands of the page.
+    world.apply(world.manifest("ConfigMap"));
+    let printed = terminal.run(&block("docs/faq.md"));
+    assert!(printed.contains("Pod/plain in tenants-explained: inject"), "{printed}");
+    assert!(printed.contains(&format!("look at pod/{unseen}")), "{printed}");
+    assert!(!printed.contains("look at pod/plain") && !printed.contains("look at pod/named"));
+
     // Opted out: what was injected goes on as it is.
     let label = ["label", "namespace", NAMESPACE, "fab.nanohype.dev/session-injection-"];
     assert!(world.cluster.kubectl(&label).run().ok);
@@ -212,7 +244,15 @@ fn the_two_logs_are_joined_by_uid() {
     fs::write(directory.path().join("webhook.log"), &log).unwrap();
     let audit = world.cluster.kubeconfig().with_file_name("audit.log");
     fs::copy(audit, directory.path().join("audit.log")).unwrap();
-    let joined = run(&block_of_operations(), directory.path());
+    let ran = Command::new("sh")
+        .args(["-eu", "-c", &block("docs/operations.md")])
+        .current_dir(&directory)
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{} (it takes jq)", String::from_utf8_lossy(&ran.stderr));
+    let printed = String::from_utf8(ran.stdout).unwrap();
+    let joined: Vec<Value> =
+        printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
 
     let reviews: Vec<Value> = log
         .lines()
@@ -254,19 +294,11 @@ fn the_two_logs_are_joined_by_uid() {
     assert!(!said.contains("annotation has invalid format"), "{said}");
 }
 
-fn block_of_operations() -> String {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
-    let page = fs::read_to_string(page).unwrap();
-    let blocks = page.split("```sh\n").skip(1);
-    let mut blocks = blocks.map(|rest| rest.split("```").next().unwrap().to_owned());
-    blocks.find(|block| block.contains("audit.log")).expect("a block that joins the two logs")
-}
-
-fn run(block: &str, directory: &Path) -> Vec<Value> {
-    let ran =
-        Command::new("sh").args(["-eu", "-c", block]).current_dir(directory).output().unwrap();
-    let said = String::from_utf8_lossy(&ran.stderr);
-    assert!(ran.status.success(), "{said} (it takes jq)");
-    let printed = String::from_utf8(ran.stdout).unwrap();
-    printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+/// The one block of a page that says of itself that it is run here.
+fn block(page: &str) -> String {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+    let blocks: Vec<&str> =
+        page.split("<!-- run by tests/explain_cluster.rs -->\n```sh\n").skip(1).collect();
+    let [block] = blocks[..] else { panic!("{} blocks", blocks.len()) };
+    block.split("```").next().unwrap().to_owned()
 }
