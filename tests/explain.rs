@@ -217,7 +217,8 @@ fn the_text_is_for_people() {
   component  runtime, by label selector agents.nanohype.dev/agentsandbox
   session    coder-1, named by the creator in agents.nanohype.dev/agentsandbox
   identity   agent.acme.coder-1
-  role       {ROLE}, from role for tenant acme in the static role file {}
+  role       {ROLE}
+  published  role for tenant acme in the static role file {}
 ",
         ROLES.display()
     );

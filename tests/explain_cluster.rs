@@ -97,9 +97,12 @@ impl<'w> Terminal<'w> {
 
     /// The exit code, and what was printed on both ends.
     fn explain(&self, arguments: &[&str], stdin: &str) -> (i32, String, String) {
+        let elsewhere = arguments.iter().any(|argument| argument.starts_with("--namespace"));
+        let usual = ["--namespace", NAMESPACE].into_iter().filter(|_| !elsewhere);
         let mut child = self
             .command(PROGRAM)
-            .args(["explain", "--config=webhook.yaml", "-n", NAMESPACE])
+            .args(["explain", "--config=webhook.yaml"])
+            .args(usual)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -161,6 +164,17 @@ fn a_pod_of_the_cluster_is_explained_as_it_stands() {
     assert_eq!(said["standing"]["is"], "differs");
     let places = said["standing"]["at"].to_string();
     assert!(places.contains("/metadata/annotations/fab.nanohype.dev~1session-id"), "{places}");
+
+    // A tenant in whose names a uid has no room, so that only the operator's word does.
+    let tenant = "a-tenant-of-a-long-name";
+    world.publish(tenant, &role("long"));
+    world.namespace("tenants-long", "enabled", tenant, &[]);
+    named["metadata"]["namespace"] = "tenants-long".into();
+    world.create(&named, Some(OPERATOR)).unwrap();
+    let said = terminal.said(0, &["named", "--namespace=tenants-long"]);
+    assert_eq!(said["standing"], json!({"is": "as-made"}));
+    let said = terminal.said(1, &["named", "--namespace=tenants-long", "--as=jane"]);
+    assert_eq!(said["refusal"]["code"], "tenant-too-long");
 
     // Passed by.
     let mut nobody = agent("nobody");

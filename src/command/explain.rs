@@ -109,7 +109,7 @@ impl Judge<'_> {
         // Who created a pod is recorded nowhere on it. Where that decides over the session's
         // name, what stands on the pod shows whether it was a listed creator.
         let by_nobody = judged(Creator::Unknown).await;
-        if !by_nobody.differs() {
+        if !by_nobody.hangs_on_creator() {
             return Ok(by_nobody);
         }
         for glob in &self.config.session_creators {

@@ -145,8 +145,9 @@ impl Explanation {
         }
     }
 
-    pub(super) fn differs(&self) -> bool {
-        matches!(self.standing, Some(Standing::Differs(_)))
+    /// Whether another creator's pod might stand where this one should not.
+    pub(super) fn hangs_on_creator(&self) -> bool {
+        self.refusal.is_some() || matches!(self.standing, Some(Standing::Differs(_)))
     }
 
     pub(super) fn stands_as_made(&self) -> bool {
@@ -339,7 +340,8 @@ impl fmt::Display for Explanation {
             };
             say("session", &format!("{id}, {origin}"))?;
             say("identity", source_identity)?;
-            say("role", &format!("{role_arn}, from {place}"))?;
+            say("role", role_arn)?;
+            say("published", place)?;
         }
         if let Some(Said { code, sentence, remedy, may_heal }) = refusal {
             let lasts = if *may_heal { "may heal by itself" } else { "stays until it is mended" };
