@@ -121,17 +121,20 @@ fn it_says_whose_word_the_session_is() {
     fs::write(&by_name, "components: [{name: all, fenced: true, session: pod-name}]\n").unwrap();
     let by_name = format!("--config={}", by_name.display());
     let operator = format!("--as={OPERATOR}");
+    let named_in = |kind: &str, key: &str| json!({"kind": kind, "key": key});
+    let by_annotation = named_in("annotation", "fab.nanohype.dev/session-id");
+    let labelled = pod(&[label], "tenant-runtime");
     let cases: [(&Value, &str, &str, &str, Value); 5] = [
-        (&annotated, &operator, "named", "creator", json!("fab.nanohype.dev/session-id")),
-        (&pod(&[label], "tenant-runtime"), &operator, "coder-1", "creator", json!(label.0)),
+        (&annotated, &operator, "named", "creator", by_annotation),
+        (&labelled, &operator, "coder-1", "creator", named_in("label", label.0)),
         (&plain, &operator, "<pod uid>", "nobody", Value::Null),
         (&annotated, "--as=jane", "<pod uid>", "nobody-listed", Value::Null),
         (&plain, &by_name, "<pod name>", "config", Value::Null),
     ];
-    for (pod, argument, id, named_by, key) in cases {
+    for (pod, argument, id, named_by, named_in) in cases {
         let said = said(&pod.to_string(), &[argument]);
         let want = json!({
-            "id": id, "namedBy": named_by, "key": key, "sourceIdentity": format!("agent.acme.{id}"),
+            "id": id, "namedBy": named_by, "namedIn": named_in, "sourceIdentity": format!("agent.acme.{id}"),
             "roleArn": ROLE,
             "place": format!("role for tenant acme in the static role file {}", ROLES.display()),
         });
@@ -215,7 +218,7 @@ fn the_text_is_for_people() {
   namespace  enabled, tenant acme
   creator    {OPERATOR}
   component  runtime, by label selector agents.nanohype.dev/agentsandbox
-  session    coder-1, named by the creator in agents.nanohype.dev/agentsandbox
+  session    coder-1, named by the creator in the label agents.nanohype.dev/agentsandbox
   identity   agent.acme.coder-1
   role       {ROLE}
   published  role for tenant acme in the static role file {}
@@ -272,6 +275,24 @@ fn wrong_input_is_named() {
             .unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(text(&output.stderr).contains(want), "{arguments:?}: {}", text(&output.stderr));
+    }
+}
+
+/// The fields are API, so the page has them all.
+#[test]
+fn the_page_lists_every_field() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+    let page = fs::read_to_string(page).unwrap();
+    let mut refused = pod(&[], "tenant-runtime");
+    refused["spec"]["hostPID"] = true.into();
+    let pods = [pod(&[], "tenant-runtime"), refused];
+    for said in pods.map(|pod| said(&pod.to_string(), &[])) {
+        for (field, value) in said.as_object().unwrap() {
+            assert!(page.contains(&format!("\n| `{field}` |")), "{field}");
+            for part in value.as_object().into_iter().flatten().map(|(part, _)| part) {
+                assert!(page.contains(&format!("`{part}`")), "{field}.{part}");
+            }
+        }
     }
 }
 

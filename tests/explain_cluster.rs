@@ -140,7 +140,7 @@ fn a_pod_of_the_cluster_is_explained_as_it_stands() {
         json!({"name": "runtime", "matcher": "fenced-service-account", "holds": "tenant-runtime"});
     assert_eq!(said["component"], component);
     let session = json!({
-        "id": uid, "namedBy": "nobody-listed", "key": null,
+        "id": uid, "namedBy": "nobody-listed", "namedIn": null,
         "sourceIdentity": format!("agent.acme.{uid}"), "roleArn": role("acme"),
         "place": format!("SSM parameter {}", parameter("acme")),
     });

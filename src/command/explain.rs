@@ -125,6 +125,7 @@ impl Judge<'_> {
     async fn proposed(&self, arguments: &Explain) -> Result<Vec<Explanation>, Failure> {
         let mut explanations = Vec::new();
         for path in &arguments.filename {
+            let before = explanations.len();
             let (objects, source) = offline::objects(path).map_err(Failure::Input)?;
             let assumed = Assumed::read(&objects, arguments.tenant.as_ref(), self.config)
                 .map_err(Failure::Input)?;
@@ -134,7 +135,7 @@ impl Judge<'_> {
                     .map_err(Failure::Input)?;
                 explanations.push(self.one(object, &found, &name, &assumed, arguments).await);
             }
-            if explanations.is_empty() {
+            if explanations.len() == before {
                 say(&format!("{source} holds no pod and no pod template"));
             }
             assumed.say_what_was_assumed();

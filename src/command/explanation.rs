@@ -26,6 +26,8 @@ pub(super) struct Explanation {
     creator: Creator,
     /// As in log and metrics.
     decision: &'static str,
+    #[serde(skip)]
+    becomes: String,
     passed: Option<&'static str>,
     refusal: Option<Said>,
     component: Option<Component>,
@@ -76,11 +78,18 @@ struct Component {
 struct Identity {
     id: String,
     named_by: &'static str,
-    /// The annotation's or label's, where a creator named it there.
-    key: Option<&'static str>,
+    /// Where on the pod a creator named it.
+    named_in: Option<NamedIn>,
     source_identity: String,
     role_arn: String,
     place: String,
+}
+
+#[derive(Debug, Serialize)]
+struct NamedIn {
+    /// `annotation` or `label`.
+    kind: &'static str,
+    key: &'static str,
 }
 
 /// How a pod that is there compares with what a new one would become.
@@ -136,6 +145,7 @@ impl Explanation {
                 Decision::Pass(_) => "pass",
                 Decision::Refuse(_) => "refuse",
             },
+            becomes: becomes(&decision, namespace.mode),
             passed,
             refusal,
             component: matched.map(Component::of),
@@ -158,8 +168,8 @@ impl Explanation {
     pub(super) fn verdict(&self) -> Verdict {
         let is_enabled = self.mode == Some(Mode::Enabled.as_str());
         match (&self.refusal, &self.standing) {
-            _ if !is_enabled => Verdict::Fine,
             (Some(said), _) if said.may_heal => Verdict::Undecided,
+            _ if !is_enabled => Verdict::Fine,
             (Some(_), _) | (None, Some(Standing::Differs(_) | Standing::NoSidecar)) => {
                 Verdict::Wrong
             }
@@ -172,24 +182,6 @@ impl Explanation {
         // Text, truth values and lists of them: there is nothing in it that JSON cannot say.
         let text = serde_json::to_string_pretty(self).unwrap_or_default();
         format!("{text}\n")
-    }
-
-    fn headline(&self) -> String {
-        let Self { decision, mode, passed, .. } = self;
-        let becomes = match (*decision, *passed) {
-            ("env", _) => "env: role and identity as variables, and base credentials stay",
-            ("inject", _) => "inject: session credentials, by the sidecar",
-            ("keep", _) => "keep: the old client mode, and base credentials stay",
-            ("withhold", _) => "withhold: base credentials are taken, and there are no others",
-            (_, Some("exempt")) => "pass: its component is exempt",
-            (_, Some("not-an-agent")) => "pass: no component matches it",
-            (_, Some(_)) => "pass: its namespace did not opt in",
-            (decision, None) => decision,
-        };
-        match *mode {
-            Some("audit") => format!("stays as it is (audit); enabled, {becomes}"),
-            _ => becomes.to_owned(),
-        }
     }
 }
 
@@ -230,9 +222,9 @@ impl Identity {
     fn of(subject: Subject<'_>, injection: &Injection, roles: &Directory) -> Option<Self> {
         let Injection { component: _, gives, named_by } = injection;
         let (session, named_by) = (gives.session()?, (*named_by)?);
-        let (named_by, key) = match named_by {
+        let (named_by, named_in) = match named_by {
             NamedBy::Component => ("config", None),
-            NamedBy::Creator { what: _, key } => ("creator", Some(key)),
+            NamedBy::Creator { what, key } => ("creator", Some(NamedIn { kind: what, key })),
             NamedBy::Nobody => ("nobody", None),
             NamedBy::Unlisted => ("nobody-listed", None),
         };
@@ -240,7 +232,7 @@ impl Identity {
         Some(Self {
             id,
             named_by,
-            key,
+            named_in,
             source_identity,
             role_arn: session.role.to_string(),
             place: roles.place(&session.tenant),
@@ -288,6 +280,28 @@ impl Standing {
     }
 }
 
+/// A decision in words.
+fn becomes(decision: &Decision, mode: Option<Mode>) -> String {
+    let words = match decision {
+        Decision::Inject(injection) => match injection.gives {
+            Gives::Env(_) => "env: role and identity as variables, and base credentials stay",
+            Gives::Keep(_) => "keep: the old client mode, and base credentials stay",
+            Gives::Nothing => "withhold: base credentials are taken, and there are no others",
+            Gives::Sidecar(_) => "inject: session credentials, by the sidecar",
+        },
+        Decision::Pass(Passed::Exempt) => return "pass: its component is exempt".to_owned(),
+        Decision::Pass(Passed::NotAnAgent) => return "pass: no component matches it".to_owned(),
+        Decision::Pass(Passed::NotOptedIn) => {
+            return "pass: its namespace did not opt in".to_owned();
+        }
+        Decision::Refuse(_) => "refuse",
+    };
+    match mode {
+        Some(Mode::Audit) => format!("stays as it is (audit); enabled, {words}"),
+        Some(Mode::Enabled) | None => words.to_owned(),
+    }
+}
+
 fn name_of(passed: Passed) -> &'static str {
     match passed {
         Passed::Exempt => "exempt",
@@ -305,6 +319,7 @@ impl fmt::Display for Explanation {
             tenant,
             creator,
             decision: _,
+            becomes,
             passed: _,
             refusal,
             component,
@@ -312,7 +327,7 @@ impl fmt::Display for Explanation {
             warnings,
             standing,
         } = self;
-        writeln!(f, "{object} in {namespace}: {}", self.headline())?;
+        writeln!(f, "{object} in {namespace}: {becomes}")?;
         let mut say = |what: &str, text: &str| writeln!(f, "  {what:<10} {text}");
         let mode = mode.unwrap_or("not opted in");
         let tenant =
@@ -331,9 +346,16 @@ impl fmt::Display for Explanation {
         if let Some(Component { name, matcher, holds }) = component {
             say("component", &format!("{name}, by {} {holds}", matcher.replace('-', " ")))?;
         }
-        if let Some(Identity { id, named_by, key, source_identity, role_arn, place }) = session {
-            let origin = match (*named_by, key) {
-                (_, Some(key)) => format!("named by the creator in {key}"),
+        if let Some(session) = session {
+            let Identity { id, named_by, named_in, source_identity, role_arn, place } = session;
+            let origin = match (*named_by, named_in) {
+                // On a pod that is there, it may have been a label, and the annotation our copy.
+                (_, Some(NamedIn { kind: "annotation", key })) if standing.is_some() => {
+                    format!("named by the creator, and kept in the annotation {key}")
+                }
+                (_, Some(NamedIn { kind, key })) => {
+                    format!("named by the creator in the {kind} {key}")
+                }
                 ("config", None) => "as the config says".to_owned(),
                 ("nobody", None) => "since the creator names none".to_owned(),
                 (_, None) => "since no creator of sessionCreators names one".to_owned(),
