@@ -1,10 +1,14 @@
 //! The shell around the pure rooms: here start the clock, the environment, files, clients.
 
 mod certs;
+mod completions;
 mod endpoint;
+mod explain;
+mod explanation;
 mod files;
 mod iam;
 mod inject;
+mod offline;
 mod probe;
 mod reviews;
 mod room;
@@ -43,6 +47,8 @@ pub enum Failure {
 pub fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Certs(arguments) => certs::run(arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Iam(arguments) => iam::run(arguments),
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Probe => probe::run(),

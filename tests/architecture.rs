@@ -44,13 +44,14 @@ const ROOMS: [(&str, &[&str]); 13] = [
 ];
 
 /// Crates that only some places may name: the rest is told what it needs in our own types.
-const CRATES: [(&str, &[&str]); 13] = [
+const CRATES: [(&str, &[&str]); 14] = [
     ("anyhow", &["command"]),
     ("aws_config", &["command", "credentials/base", "credentials/sts", "directory/ssm"]),
     ("aws_credential_types", &["credentials/sts", "directory/ssm"]),
     ("aws_sdk_ssm", &["directory/ssm"]),
     ("aws_sdk_sts", &["credentials/base", "credentials/sts"]),
     ("axum", &["command", "serve"]),
+    ("clap_complete", &["command/completions"]),
     ("hyper", &["command/probe"]),
     ("k8s_openapi", &["admission", "command/certs", "namespaces/watch"]),
     ("kube", &["command", "namespaces/watch"]),

@@ -762,7 +762,7 @@ fn agrees_with_the_webhook(world: &World, config: &Config) {
                     }
                     Gives::Env(_) | Gives::Keep(_) | Gives::Nothing => None,
                 },
-                Decision::Pass => None,
+                Decision::Pass(_) => None,
                 Decision::Refuse(_) => Some("[guard-component]".to_owned()),
             };
             match (line, &want) {

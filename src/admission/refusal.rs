@@ -85,7 +85,12 @@ impl Refusal {
         )
     }
 
-    fn remedy(&self) -> String {
+    /// What is wrong, alone.
+    pub fn sentence(&self) -> String {
+        clipped(&fmt::from_fn(|f| self.tell(f)).to_string())
+    }
+
+    pub fn remedy(&self) -> String {
         match self {
             Self::AwsTokenVolume { .. } => {
                 "remove the volume; the credential sidecar brings the pod's AWS credentials".to_owned()
@@ -131,8 +136,7 @@ impl Refusal {
 /// A sentence, the code, a remedy.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sentence = clipped(&Sentence(self).to_string());
-        write!(f, "{sentence} [{}]: {}", self.code(), self.remedy())
+        write!(f, "{} [{}]: {}", self.sentence(), self.code(), self.remedy())
     }
 }
 
@@ -141,63 +145,61 @@ pub(super) fn clipped(text: &str) -> String {
     text.chars().take(LONGEST_SENTENCE).collect()
 }
 
-struct Sentence<'r>(&'r Refusal);
-
-impl fmt::Display for Sentence<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Refusal::AwsTokenVolume { volume, audience } => {
+impl Refusal {
+    fn tell(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AwsTokenVolume { volume, audience } => {
                 write!(
                     f,
                     "volume {volume:?} projects a token for {audience}, which is the service account's own AWS credentials"
                 )
             }
-            Refusal::FabOperator { container } => {
+            Self::FabOperator { container } => {
                 write!(f, "container {container:?} sets FAB_OPERATOR")
             }
-            Refusal::HostNamespace { field } => write!(f, "the pod sets {field}"),
-            Refusal::Internal => write!(f, "the webhook failed on this pod"),
-            Refusal::NamespaceUnknown { namespace } => {
+            Self::HostNamespace { field } => write!(f, "the pod sets {field}"),
+            Self::Internal => write!(f, "the webhook failed on this pod"),
+            Self::NamespaceUnknown { namespace } => {
                 write!(f, "namespace {namespace:?} is not known here yet")
             }
-            Refusal::NotAPodCreation { found } => {
+            Self::NotAPodCreation { found } => {
                 write!(f, "want the creation of a pod, not {found}")
             }
-            Refusal::PatchTooLarge { most } => write!(
+            Self::PatchTooLarge { most } => write!(
                 f,
                 "the patch for the pod takes more than {most} bytes, and Kubernetes stores no object of that size"
             ),
-            Refusal::PodSecurity { namespace, enforced, wanted } => write!(
+            Self::PodSecurity { namespace, enforced, wanted } => write!(
                 f,
                 "namespace {namespace:?} enforces the Pod Security Standard {enforced}, and agent pods need {wanted}"
             ),
-            Refusal::PortTaken { container, port } => {
+            Self::PortTaken { container, port } => {
                 write!(
                     f,
                     "container {container:?} declares port {port}, which is the credential sidecar's"
                 )
             }
-            Refusal::ReservedName { what, name, component } => {
+            Self::ReservedName { what, name, component } => {
                 write!(
                     f,
                     "the {what} name {name} is the credential sidecar's, and a pod of component {component} has none"
                 )
             }
-            Refusal::ReservedVolume { container, volume } => {
+            Self::ReservedVolume { container, volume } => {
                 write!(
                     f,
                     "container {container:?} mounts {volume}, which is the credential sidecar's"
                 )
             }
-            Refusal::RoleDenied { place } => write!(f, "the webhook may not read {place}"),
-            Refusal::RoleMissing { place } => write!(f, "there is no {place}"),
-            Refusal::RoleUnavailable { place, cause: Some(cause) } => {
+            Self::RoleDenied { place } => write!(f, "the webhook may not read {place}"),
+            Self::RoleMissing { place } => write!(f, "there is no {place}"),
+            Self::RoleUnavailable { place, cause: Some(cause) } => {
                 write!(f, "{place} cannot be read now: {cause}")
             }
-            Refusal::RoleUnavailable { place, cause: None } => {
+            Self::RoleUnavailable { place, cause: None } => {
                 write!(f, "{place} was not read in time")
             }
-            Refusal::RoleUnusable { place, unusable } => match unusable {
+            Self::RoleUnusable { place, unusable } => match unusable {
                 Unusable::Malformed(rule) => write!(f, "{place} is not the ARN of a role: {rule}"),
                 Unusable::NotAllowed { list } => {
                     write!(
@@ -208,47 +210,47 @@ impl fmt::Display for Sentence<'_> {
                 Unusable::SecureString => write!(f, "{place} has type SecureString"),
                 Unusable::WrongType => write!(f, "{place} has another type than String"),
             },
-            Refusal::SessionIllegal { what, key, rule } => {
+            Self::SessionIllegal { what, key, rule } => {
                 write!(f, "the session's name in {what} {key} {rule}")
             }
-            Refusal::SessionTooLong { tenant, needed } => write!(
+            Self::SessionTooLong { tenant, needed } => write!(
                 f,
                 "the pod's name takes {needed} characters, and a SourceIdentity has {} for a session of tenant {tenant}",
                 tenant.room()
             ),
-            Refusal::StaticCredentials { container, variable } => {
+            Self::StaticCredentials { container, variable } => {
                 write!(
                     f,
                     "container {container:?} sets {variable}, which goes before the session's credentials"
                 )
             }
-            Refusal::TenantMissing { namespace, reason: NoTenant::Absent } => {
+            Self::TenantMissing { namespace, reason: NoTenant::Absent } => {
                 write!(f, "nothing says which tenant namespace {namespace:?} belongs to")
             }
-            Refusal::TenantMissing { namespace, reason: NoTenant::Malformed { value, rule } } => {
+            Self::TenantMissing { namespace, reason: NoTenant::Malformed { value, rule } } => {
                 write!(f, "the tenant {value:?} of namespace {namespace:?} {rule}")
             }
-            Refusal::TenantTooLong { tenant, session, longest } => write!(
+            Self::TenantTooLong { tenant, session, longest } => write!(
                 f,
                 "tenant {tenant} has {} characters, and at most {longest} leave room for {session} in a SourceIdentity of 64",
                 tenant.as_str().len()
             ),
-            Refusal::TokenPathTaken { container, path } => {
+            Self::TokenPathTaken { container, path } => {
                 write!(
                     f,
                     "container {container:?} mounts a volume of its own at {path}, where the session's token belongs"
                 )
             }
-            Refusal::TooManyContainers { found, most } => {
+            Self::TooManyContainers { found, most } => {
                 write!(f, "the pod has {found} containers, and an agent pod has at most {most}")
             }
-            Refusal::UnknownComponent { value } => {
+            Self::UnknownComponent { value } => {
                 write!(f, "no component matches the pod's label {COMPONENT_LABEL}={value}")
             }
-            Refusal::UnreadablePod { place } => {
+            Self::UnreadablePod { place } => {
                 write!(f, "{place} of the pod has not the shape that Kubernetes gives it")
             }
-            Refusal::Windows => write!(f, "the pod runs on Windows"),
+            Self::Windows => write!(f, "the pod runs on Windows"),
         }
     }
 }

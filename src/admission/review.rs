@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{
-    Deserialize, Deserializer, Serialize,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::value::RawValue;
@@ -125,7 +125,10 @@ pub(super) fn respond(uid: &str, outcome: &Outcome, apply: bool) -> Vec<u8> {
             allowed: refusal.is_none(),
             status: refusal.map(Status::of),
             warnings: if apply { outcome.warnings() } else { &[] },
-            audit_annotations: outcome.audit_annotations(),
+            audit_annotations: Noted {
+                outcome: outcome.audit_annotations(),
+                review: OfReview(uid),
+            },
         },
     };
     // Text, numbers and maps of text: there is nothing in it that JSON cannot say. And an empty
@@ -171,7 +174,27 @@ struct Response<'a> {
     status: Option<Status>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     warnings: &'a [String],
-    audit_annotations: AuditAnnotations<'a>,
+    audit_annotations: Noted<'a>,
+}
+
+#[derive(Serialize)]
+struct Noted<'a> {
+    #[serde(flatten)]
+    outcome: AuditAnnotations<'a>,
+    #[serde(flatten)]
+    review: OfReview<'a>,
+}
+
+/// Which review it was, by the uid that our log has. It stands in the key, since the API server
+/// gives each round a uid of its own and keeps one value for a key.
+struct OfReview<'a>(&'a str);
+
+impl Serialize for OfReview<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(uid) = self;
+        let key = (uid.len() <= LONGEST_IN_KEY).then(|| format!("review-{uid}"));
+        serializer.collect_map(key.map(|key| (key, "answered")))
+    }
 }
 
 /// Bare keys: the API server puts the webhook's name and a '/' before each, and drops a key
@@ -222,5 +245,8 @@ impl Status {
 const LONGEST_UID: usize = 253;
 /// The patch of a pod with one container has 6 KiB, in Base64 8.
 const USUAL_BYTES: usize = 10 * 1024;
+/// The name in an annotation's key has at most 63 characters; the API server's uids have 36.
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/#syntax-and-character-set>
+const LONGEST_IN_KEY: usize = 63 - "review-".len();
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";

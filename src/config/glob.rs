@@ -9,6 +9,11 @@ impl Glob {
         Self(pattern.to_owned())
     }
 
+    /// The shortest name that matches.
+    pub fn example(&self) -> String {
+        self.0.replace('*', "")
+    }
+
     pub fn matches(&self, name: &str) -> bool {
         let mut parts = self.0.split('*');
         let Some(mut rest) = parts.next().and_then(|start| name.strip_prefix(start)) else {
