@@ -19,7 +19,7 @@ mod webhook;
 
 use std::{
     fmt,
-    io::{self, ErrorKind, Write, stdout},
+    io::{ErrorKind, Write, stdout},
     net::SocketAddr,
     process::ExitCode,
     time::SystemTime,
@@ -27,12 +27,12 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use tokio::{
-    net::{TcpListener, TcpSocket},
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
 
-use crate::cli::Command;
+use crate::{cli::Command, serve};
 
 /// Whose fault it is that a command did not do its work; the exit code says so.
 #[derive(Debug)]
@@ -88,18 +88,9 @@ fn print(output: &str) -> Result<ExitCode, Failure> {
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    listen(address).with_context(|| format!("cannot listen on {address}")).map_err(Failure::Ours)
-}
-
-/// As the runtime's own does, but that those who do not read take less of the kernel's memory,
-/// which counts as this container's.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    // Those that are accepted have the same.
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+    serve::listen(address)
+        .with_context(|| format!("cannot listen on {address}"))
+        .map_err(Failure::Ours)
 }
 
 /// Ready when somebody asks this process to end.
@@ -124,9 +115,5 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// In bytes: several usual answers.
-const SEND_BUFFER: u32 = 64 * 1024;
-/// Connections that wait to be accepted.
-const BACKLOG: u32 = 1024;
 /// What a shell says of a tool that SIGPIPE ends: 128 and the signal's number.
 const READER_GONE: u8 = 141;

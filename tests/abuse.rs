@@ -108,6 +108,7 @@ async fn a_good_review_is_answered_within_a_second_whatever_others_do() {
         silent.push(TcpStream::connect(server.address).await.unwrap());
     }
     good.is_answered(&server, "with connections that say nothing").await;
+    drop(silent);
 
     let mut idle = Vec::new();
     for _ in 0..1000 {
@@ -122,7 +123,7 @@ async fn a_good_review_is_answered_within_a_second_whatever_others_do() {
     let mut read = [0; 1];
     let sent_away = timeout(Duration::from_secs(20), idle[0].read(&mut read)).await;
     assert!(matches!(sent_away, Ok(Ok(0) | Err(_))), "{sent_away:?}");
-    drop((silent, idle));
+    drop(idle);
 
     let promise = format!(
         "POST /enabled HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: {LARGEST}\r\n\r\n"
@@ -445,6 +446,79 @@ async fn answers_that_nobody_reads_take_no_more_than_their_room() {
     }
 }
 
+/// What the kernel and the TLS library take of an answer is counted nowhere, so it may not stay.
+#[tokio::test]
+async fn who_does_not_read_is_sent_away_within_seconds() {
+    let server = Server::start();
+    let mut good = Good::start(&server).await;
+    let medium = in_runtime("/spec/containers/0/env", &proxies(40 * 1024));
+    let mut held_open = Vec::new();
+    for _ in 0..50 {
+        let mut stream = asks_and_does_not_read(&server, &medium).await;
+        timeout(SECOND * 5, stream.read_exact(&mut [0; 12])).await.unwrap().unwrap();
+        held_open.push(stream);
+    }
+    // And some which the server has done with, so that only the kernel still knows of them.
+    let last = String::from_utf8(post_of(&medium)).unwrap();
+    let last = last.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+    for _ in 0..50 {
+        held_open.push(sends_and_does_not_read(&server, last.as_bytes()).await);
+    }
+    good.is_answered(&server, "with answers that nobody reads").await;
+    let with_them = connections(server.address.port());
+    assert!(with_them > 90, "{with_them}");
+    sleep(SECOND * 12).await;
+    let left = connections(server.address.port());
+    assert!(left <= 5, "{left} of {with_them} are still there");
+    good.is_answered(&server, "afterwards").await;
+    drop(held_open);
+}
+
+/// Connections of this port that the kernel still has, of whatever state, on the server's side.
+fn connections(port: u16) -> usize {
+    const LISTEN: &str = "0A";
+    const TIME_WAIT: &str = "06";
+    let all = fs::read_to_string("/proc/net/tcp").unwrap();
+    let of_the_server = all.lines().skip(1).filter(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let local = fields.next().unwrap();
+        let state = fields.nth(1).unwrap();
+        local.ends_with(&format!(":{port:04X}")) && ![LISTEN, TIME_WAIT].contains(&state)
+    });
+    of_the_server.count()
+}
+
+/// The health port is plain, and open to whoever collects metrics.
+#[tokio::test]
+async fn metrics_that_nobody_reads_take_little() {
+    let server = Server::start();
+    let before = server.memory("RssAnon:");
+    let mut held_open = Vec::new();
+    for n in 0..400 {
+        let mut stream = deaf(server.health).await;
+        let _ = stream.write_all(&b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(50)).await;
+        held_open.push(stream);
+        if n % 100 == 99 {
+            assert!(get(server.health, "/readyz").starts_with("HTTP/1.1 200"), "{n}");
+        }
+    }
+    // HTTP/2, by which one connection would ask for many answers, is not spoken.
+    let stream = TcpStream::connect(server.health).await.unwrap();
+    let (mut sender, driver) =
+        http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    tokio::spawn(driver);
+    let metrics = Request::get("http://localhost/metrics").body(Full::default()).unwrap();
+    assert!(timeout(SECOND * 5, sender.send_request(metrics)).await.unwrap().is_err());
+    let with_them = server.memory("RssAnon:");
+    println!(
+        "{} who read no metrics: {before} KiB before, {with_them} KiB with them",
+        held_open.len()
+    );
+    assert!(with_them < before + 32 * 1024, "{before} KiB before, {with_them} KiB with them");
+}
+
 /// What is asked of `/enabled` about the pod of `runtime`, with another value at `path`.
 fn in_runtime(path: &str, value: &Value) -> Vec<u8> {
     let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
@@ -469,12 +543,16 @@ async fn deaf(address: SocketAddr) -> TcpStream {
 }
 
 async fn asks_and_does_not_read(server: &Server, review: &[u8]) -> TlsStream<TcpStream> {
+    sends_and_does_not_read(server, &post_of(review)).await
+}
+
+async fn sends_and_does_not_read(server: &Server, request: &[u8]) -> TlsStream<TcpStream> {
     let stream = deaf(server.address).await;
     let mut stream =
         shake_hands_on(stream, "localhost", &server.authority(), Protocol::Http1, &[&TLS13])
             .await
             .unwrap();
-    stream.write_all(&post_of(review)).await.unwrap();
+    stream.write_all(request).await.unwrap();
     stream
 }
 

@@ -55,7 +55,7 @@ const CRATES: [(&str, &[&str]); 14] = [
     ("hyper", &["command/probe"]),
     ("k8s_openapi", &["admission", "command/certs", "namespaces/watch"]),
     ("kube", &["command", "namespaces/watch"]),
-    ("rustix", &["command/sidecar", "credentials/token"]),
+    ("rustix", &["command/sidecar", "credentials/token", "serve"]),
     ("rcgen", &["certificates"]),
     ("rustls", &["certificates", "command/sidecar", "serve"]),
     (

@@ -62,7 +62,9 @@ pub(super) struct Object<T>(pub(super) T);
 pub enum NotAReview {
     #[error("the body is not an AdmissionReview: {0}")]
     Json(#[source] serde_json::Error),
-    #[error("the AdmissionReview has no request with a uid, which has at most {LONGEST_UID} bytes")]
+    #[error("the uid of the AdmissionReview has more than {LONGEST_UID} bytes")]
+    LongUid,
+    #[error("the AdmissionReview has no request with a uid")]
     NoRequest,
     #[error("want kind {KIND} of {API_VERSION}")]
     Version,
@@ -85,8 +87,11 @@ pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, NotAReview> {
         return Err(NotAReview::Version);
     }
     let request = request.map(|Object(request)| request);
-    let is_echoed = |request: &Request<'_>| (1..=LONGEST_UID).contains(&request.uid.len());
-    request.filter(is_echoed).ok_or(NotAReview::NoRequest)
+    match request.filter(|request| !request.uid.is_empty()) {
+        None => Err(NotAReview::NoRequest),
+        Some(request) if request.uid.len() > LONGEST_UID => Err(NotAReview::LongUid),
+        Some(request) => Ok(request),
+    }
 }
 
 fn or_absent<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
@@ -147,10 +152,13 @@ pub(super) fn respond(uid: &str, outcome: &Outcome, apply: bool) -> Vec<u8> {
 /// has no character that JSON would escape, so it is not looked through for one.
 fn append_patch(body: &mut Vec<u8>, patch: &[u8]) {
     const END: &[u8] = b"}}";
+    const START: &[u8] = br#","patchType":"JSONPatch","patch":""#;
+    let encoded = patch.len().div_ceil(3) * 4;
     body.truncate(body.len().saturating_sub(END.len()));
-    body.extend_from_slice(br#","patchType":"JSONPatch","patch":""#);
+    body.reserve(START.len() + encoded + END.len() + 1);
+    body.extend_from_slice(START);
     let start = body.len();
-    body.resize(start + patch.len().div_ceil(3) * 4, 0);
+    body.resize(start + encoded, 0);
     // The room is just what Base64 with padding takes.
     let _ = STANDARD.encode_slice(patch, &mut body[start..]);
     body.push(b'"');

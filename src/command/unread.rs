@@ -69,8 +69,9 @@ impl State {
             self.free += pushed_out.bytes;
             pushed_out.connection.cut();
         }
-        // The largest of all answers has its place, so this takes what is there.
-        self.free = self.free.saturating_sub(bytes);
+        // One that is larger than all of the room takes all of it.
+        let bytes = bytes.min(self.free);
+        self.free -= bytes;
         let number = self.next;
         self.next += 1;
         self.answers.insert(number, Answer { bytes, since: now, connection });
@@ -100,7 +101,7 @@ impl Drop for Counted {
 /// than 30 s, and for ours 5 s.
 const LONGEST: Duration = Duration::from_secs(10);
 /// What an answer takes beside its bytes, in bytes: a stream of HTTP/2 and its head.
-const BESIDE: usize = 2 * 1024;
+const BESIDE: usize = 4 * 1024;
 
 #[cfg(test)]
 mod tests {
