@@ -19,7 +19,10 @@ use serde_json::{Value, json};
 
 /// By the heading that it stands under.
 const FINDS: [(&str, &[&str]); 4] = [
-    ("What one session did", &["session-asks-who-it-is", "session-invokes", "session-invokes-again"]),
+    (
+        "What one session did",
+        &["session-asks-who-it-is", "session-invokes", "session-invokes-again"],
+    ),
     ("Who took a tenant's names", &["session-assumes", "session-is-denied"]),
     ("Calls that carry no name", &["base-role-assumes-without-a-name", "base-role-invokes"]),
     (
@@ -81,10 +84,8 @@ fn a_tenants_calls_are_counted_by_session_and_another_tenants_are_not() {
     assert_eq!(found[0][1]["last_call"], "2026-11-24T08:03:41Z");
 
     let printed = run(&block(heading, "sh"), &records);
-    let lines: Vec<String> = printed
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-        .collect();
+    let lines: Vec<String> =
+        printed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     let wanted =
         wanted.map(|(session, source, name, calls)| format!("{calls} {session} {source} {name}"));
     assert_eq!(lines, wanted);
@@ -132,11 +133,7 @@ fn block(heading: &str, language: &str) -> String {
 }
 
 /// The rows of each query, or what went wrong.
-fn athena(
-    table: &str,
-    queries: &[String],
-    records: &[(String, Value)],
-) -> Result<Value, String> {
+fn athena(table: &str, queries: &[String], records: &[(String, Value)]) -> Result<Value, String> {
     let records: Vec<&Value> = records.iter().map(|(_, record)| record).collect();
     let task = json!({"table": table, "queries": queries, "records": records});
     let mut child = Command::new(process::program("athena"))
