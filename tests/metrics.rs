@@ -34,7 +34,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::Command,
-    thread::sleep,
+    thread::{self, sleep},
     time::Duration,
 };
 
@@ -52,13 +52,14 @@ use world::{World, chart, parameter, role};
 
 /// Those that [`what_goes_wrong_is_counted_scraped_and_alerted_on`] sees fire; what
 /// docs/metrics.md says, too.
-const SEEN: [&str; 19] = [
+const SEEN: [&str; 20] = [
     "CallsFail",
     "CertificateEnds",
     "CertificateUnusable",
     "CertsDown",
     "CertsFailing",
     "Down",
+    "GuardRefuses",
     "NamespacesUnseen",
     "NamespacesUnworkable",
     "Refusals",
@@ -216,6 +217,8 @@ fn the_rules_go_by_what_is_configured() {
     let of_certs = ["AuthorityOld", "CertsDown", "CertsFailing"];
     let cert_manager = [("config.cluster", "prod"), ("certificates.mode", "certManager")];
     assert_eq!(missing(&cert_manager), alerts(&of_certs));
+    let unguarded = [("config.cluster", "prod"), ("guard.enabled", "false")];
+    assert_eq!(missing(&unguarded), alerts(&["GuardRefuses"]));
 
     let values = [
         ("config.cluster", "prod"),
@@ -240,6 +243,56 @@ fn the_rules_go_by_what_is_configured() {
     assert_eq!(text.matches(&codes).count(), 2, "{codes}");
 }
 
+#[test]
+fn the_dashboard_shows_every_metric_and_no_panel_covers_another() {
+    let shown: BTreeSet<String> =
+        panels().iter().flat_map(|expression| selectors(expression)).collect();
+    let is_shown = |metric: &str| shown.iter().any(|selector| selector.starts_with(metric));
+    for metric in listed("Of the webhook").keys().chain(listed("Of `certs`").keys()) {
+        assert!(is_shown(metric), "{metric}");
+    }
+    let dashboard = dashboard();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let mut taken = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    for panel in panels {
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{}", panel["id"]);
+        assert!(!panel["description"].as_str().unwrap().is_empty(), "{}", panel["title"]);
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().unwrap());
+        assert!(x + w <= 24, "{}", panel["title"]);
+        for place in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+            assert!(taken.insert(place), "{}", panel["title"]);
+        }
+    }
+}
+
+#[test]
+fn the_pages_links_lead_somewhere() {
+    for page in ["docs/metrics.md", "docs/cloudtrail.md"] {
+        let text = fs::read_to_string(repository(page)).unwrap();
+        let mut found = 0;
+        for link in text.split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let file = if file.is_empty() { page } else { &format!("docs/{file}") };
+            let target = fs::read_to_string(repository(file)).expect(link);
+            let anchors = target.lines().filter_map(|line| {
+                let heading = line.strip_prefix('#')?.trim_start_matches('#').trim();
+                let kept = heading.to_lowercase().replace(' ', "-");
+                Some(kept.replace(|c: char| !(c.is_alphanumeric() || c == '-'), ""))
+            });
+            assert!(
+                anchor.is_empty() || anchors.into_iter().any(|found| found == anchor),
+                "{page}: {link}"
+            );
+            found += 1;
+        }
+        assert!(found > 3, "{page}: {found}");
+    }
+}
+
 /// What there is to be seen.
 struct Scene {
     world: World,
@@ -259,8 +312,8 @@ impl Scene {
         let store = ParameterStore::start(1000.0);
         store.put(&parameter("acme"), &role("acme"));
         let endpoint = store.endpoint();
-        // Three quarters of it are six seconds.
-        let stale = ("config.roles.ssm.staleSeconds", "8");
+        // Three quarters of it are nine seconds.
+        let stale = ("config.roles.ssm.staleSeconds", "12");
         let rule = ("metrics.prometheusRule.enabled", "true");
         let values = [("config.roles.ssm.endpoint", &*endpoint), stale, rule];
         let world = World::start(&values, None);
@@ -294,13 +347,20 @@ impl Scene {
     }
 
     fn callers_go_wrong(&mut self) {
-        let weak = ("pod-security.kubernetes.io/enforce", "privileged");
-        let keeps = ("fab.nanohype.dev/operator", "keep");
-        self.world.namespace("tenants-acme", "enabled", "acme", &[]);
-        self.world.namespace("tenants-old", "enabled", "acme", &[keeps]);
-        self.world.namespace("tenants-lost", "enabled", "lost", &[]);
-        self.world.namespace("tenants-trial", "audit", "lost", &[]);
-        self.world.namespace("tenants-weak", "enabled", "weak", &[weak]);
+        let weak = [("pod-security.kubernetes.io/enforce", "privileged")];
+        let keeps = [("fab.nanohype.dev/operator", "keep")];
+        thread::scope(|scope| {
+            for (name, mode, tenant, labels) in [
+                ("tenants-acme", "enabled", "acme", &[][..]),
+                ("tenants-old", "enabled", "acme", &keeps),
+                ("tenants-lost", "enabled", "lost", &[]),
+                ("tenants-trial", "audit", "lost", &[]),
+                ("tenants-weak", "enabled", "weak", &weak),
+            ] {
+                let world = &self.world;
+                scope.spawn(move || world.namespace(name, mode, tenant, labels));
+            }
+        });
         let on_the_host = |pod: &mut Value| pod["spec"]["hostPID"] = true.into();
         self.review("/enabled", "tenants-acme", |_| {});
         self.review("/audit", "tenants-trial", on_the_host);
@@ -322,6 +382,10 @@ impl Scene {
             "RolesUnknown",
             "Unattributed",
         ]);
+        let token = ["create", "token", "tenant-runtime", "--namespace", "tenants-acme"];
+        let token = [&token[..], &["--audience", "sts.amazonaws.com"]].concat();
+        let refused = self.world.cluster.kubectl(&token).run();
+        assert!(refused.stderr.contains("fab-session-injector-tokens"), "{}", refused.stderr);
         let lost = start_without_api_server(&self.world, self.other);
         self.fires(&["NamespacesUnseen", "ReplicaNotReady"]);
         drop(lost);
@@ -359,16 +423,14 @@ impl Scene {
         self.world.kill_webhook();
         self.certs = None;
         self.fires(&["CertsDown", "Down"]);
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"generateName": "unseen-", "namespace": "tenants-acme"},
-            "spec": {"serviceAccountName": "tenant-runtime", "containers": [{"name": "c", "image": "i"}]},
-        });
+        self.world.create(&agent("tenants-trial"), None).expect("an audit blocks nothing");
+        let unseen = "apiserver_admission_webhook_fail_open_count";
         wait_until("the API server says so", Duration::from_secs(60), || {
-            let said = self.world.create(&pod, None).unwrap_err();
+            let said = self.world.create(&agent("tenants-acme"), None).unwrap_err();
             assert!(said.contains("failed calling webhook"), "{said}");
             sleep(SCRAPED);
-            self.have_fired(&["CallsFail"]).then_some(())
+            let is_told = !self.prometheus.series(unseen).is_empty();
+            (is_told && self.have_fired(&["CallsFail"])).then_some(())
         });
     }
 
@@ -405,6 +467,20 @@ impl Scene {
             String::from_utf8_lossy(&answer.body).into_owned()
         })
     }
+}
+
+/// As `restricted` wants it.
+fn agent(namespace: &str) -> Value {
+    let security = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+    let narrow = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"generateName": "unseen-", "namespace": namespace},
+        "spec": {
+            "serviceAccountName": "tenant-runtime", "securityContext": security,
+            "containers": [{"name": "c", "image": "i", "securityContext": narrow}],
+        },
+    })
 }
 
 /// For a Secret and a configuration of its own: those of the chart are the world's business.
@@ -528,11 +604,14 @@ fn rules(spec: &Value) -> &Vec<Value> {
     spec["groups"][0]["rules"].as_array().unwrap()
 }
 
-/// What the dashboard asks.
-fn panels() -> Vec<String> {
+fn dashboard() -> Value {
     let manifest = rendered("ConfigMap", &[]);
-    let text = manifest["data"]["fab-session-injector.json"].as_str().unwrap();
-    let dashboard: Value = serde_json::from_str(text).unwrap();
+    serde_json::from_str(manifest["data"]["fab-session-injector.json"].as_str().unwrap()).unwrap()
+}
+
+/// What it asks.
+fn panels() -> Vec<String> {
+    let dashboard = dashboard();
     let panels = dashboard["panels"].as_array().unwrap().iter();
     panels
         .flat_map(|panel| panel["targets"].as_array().unwrap())

@@ -34,7 +34,7 @@ pub(crate) struct Administrator {
 }
 
 impl Prometheus {
-    /// It reads `targets` each second, the API server every five, and goes by `rules`.
+    /// It reads `targets` each second, the API server every two, and goes by `rules`.
     pub(crate) fn start(targets: &[SocketAddr], api_server: &Administrator, rules: &Value) -> Self {
         let directory = own_directory();
         let write = |file: &str, text: &[u8]| fs::write(directory.path().join(file), text).unwrap();
@@ -49,7 +49,7 @@ impl Prometheus {
                 {"job_name": "ours", "static_configs": [{"targets": targets}]},
                 {
                     // Its answer is of some megabytes.
-                    "job_name": "apiserver", "scrape_interval": "5s", "scheme": "https",
+                    "job_name": "apiserver", "scrape_interval": "2s", "scheme": "https",
                     "tls_config": {"cert_file": "admin.crt", "key_file": "admin.key", "insecure_skip_verify": true},
                     "static_configs": [{"targets": [api_server.address]}],
                 },
