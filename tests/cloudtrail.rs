@@ -1,10 +1,20 @@
 //! The queries of docs/cloudtrail.md, as they stand there: each finds the records that it is to
-//! find, and no other.
+//! find, and no other; and what a real sidecar and a real SDK leave in a trail is what they ask
+//! for.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "sidecar/account.rs"]
+#[allow(dead_code, reason = "tests/sidecar.rs uses the rest")]
+mod account;
+#[path = "sidecar/client.rs"]
+#[allow(dead_code, reason = "tests/sidecar.rs uses the rest")]
+mod client;
+#[path = "sidecar/pod.rs"]
+#[allow(dead_code, reason = "tests/sidecar.rs uses the rest")]
+mod pod;
 #[path = "cluster/process.rs"]
-#[allow(dead_code, reason = "of it, only the programs' places are needed")]
+#[allow(dead_code, reason = "not all of it is needed")]
 mod process;
 
 use std::{
@@ -16,6 +26,9 @@ use std::{
 };
 
 use serde_json::{Value, json};
+
+use account::{Account, Policies};
+use client::{Client, words};
 
 /// By the heading that it stands under.
 const FINDS: [(&str, &[&str]); 4] = [
@@ -89,6 +102,42 @@ fn a_tenants_calls_are_counted_by_session_and_another_tenants_are_not() {
     let wanted =
         wanted.map(|(session, source, name, calls)| format!("{calls} {session} {source} {name}"));
     assert_eq!(lines, wanted);
+}
+
+/// The sidecar's AssumeRole, an SDK's call with the session's credentials, and one with the base
+/// role's own, each as the strict AWS records it.
+#[test]
+fn what_sidecar_and_sdk_leave_in_a_trail_is_found() {
+    let account = Account::open(Policies::default());
+    let pod = account.pod();
+    let _sidecar = pod.start_ready();
+    Client::start("go", pod.agent(&words("go"))).call().unwrap();
+    let base = account.base_session();
+    let keys = [
+        format!("AWS_ACCESS_KEY_ID={}", base.access_key_id),
+        format!("AWS_SECRET_ACCESS_KEY={}", base.secret_access_key),
+        format!("AWS_SESSION_TOKEN={}", base.session_token),
+    ];
+    let with_base = [&["env".to_owned()], &keys[..], &words("go")].concat();
+    Client::start("go", pod.agent(&with_base)).call().unwrap();
+
+    let records: Vec<(String, Value)> =
+        account.aws.events().into_iter().map(|event| (String::new(), event)).collect();
+    let of_today = |query: String| {
+        let days = "BETWEEN '2026/11/24' AND '2026/11/25'";
+        assert!(query.contains(days), "{query}");
+        query.replace(days, "> '2020/01/01'").replace("fab-planner-x7k2q", "fab-coder-x7k2p")
+    };
+    let queries: Vec<String> =
+        FINDS.iter().map(|(heading, _)| of_today(block(heading, "sql"))).collect();
+    let found = athena(&block("The table", "sql"), &queries, &records).unwrap();
+    let [of_session, names, without, others] = &found.as_array().unwrap()[..] else { panic!() };
+    assert_eq!(of_session[0]["eventname"], "GetCallerIdentity");
+    assert_eq!(names[0]["session"], "agent.acme.fab-coder-x7k2p");
+    assert_eq!(without[0]["eventname"], "GetCallerIdentity");
+    assert!(without[0]["base"].as_str().unwrap().ends_with("/prod-acme-tenant/base"), "{without}");
+    let counts = [of_session, names, without, others].map(|rows| rows.as_array().unwrap().len());
+    assert_eq!(counts, [1, 1, 1, 0]);
 }
 
 /// Which is why the page has one of its own.
