@@ -37,6 +37,7 @@ pub struct Observed {
     pub log_lines_lost: u64,
     /// How long ago SSM confirmed the role that it confirmed longest ago.
     pub oldest_role: Option<Duration>,
+    pub ready: bool,
     pub role_calls: Vec<(&'static str, u64)>,
     pub roles: Vec<(&'static str, usize)>,
     pub roles_from_file: usize,
@@ -45,8 +46,10 @@ pub struct Observed {
 #[derive(Debug)]
 struct Registered {
     registry: Registry,
+    ready: Gauge,
     reviews: Family<ReviewLabels, Counter>,
     rejected: Family<StatusLabels, Counter>,
+    unread_answers: Counter,
     duration: Histogram,
     namespaces: Family<ModeLabels, Gauge>,
     unworkable: Family<CodeLabels, Gauge>,
@@ -96,13 +99,25 @@ struct OutcomeLabels {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("fab_session_injector");
+        let ready = Gauge::default();
+        registry.register("ready", "Whether /readyz says so", ready.clone());
         let reviews = Family::default();
         registry.register("reviews", "Answered reviews", reviews.clone());
         let rejected = Family::default();
+        // Whoever looks for an increase has to see where it began.
+        for status in REJECTIONS {
+            let _ = rejected.get_or_create(&StatusLabels { status });
+        }
         registry.register(
             "rejected_requests",
             "Requests that were no review, by HTTP status",
             rejected.clone(),
+        );
+        let unread_answers = Counter::default();
+        registry.register(
+            "unread_answers",
+            "Answers that were given up, since their client did not read them",
+            unread_answers.clone(),
         );
         // 50 us to 3.3 s: a review has 3 s at most.
         let duration = Histogram::new(exponential_buckets(0.000_05, 4.0, 9));
@@ -164,8 +179,10 @@ impl Default for Metrics {
         );
         Self(Arc::new(Registered {
             registry,
+            ready,
             reviews,
             rejected,
+            unread_answers,
             duration,
             namespaces,
             unworkable,
@@ -199,6 +216,10 @@ impl Metrics {
         self.0.rejected.get_or_create(&StatusLabels { status }).inc();
     }
 
+    pub fn unread_answer(&self) {
+        self.0.unread_answers.inc();
+    }
+
     pub fn namespace_watch_error(&self) {
         self.0.watch_errors.inc();
     }
@@ -225,10 +246,12 @@ impl Metrics {
             certificate_reloads,
             log_lines_lost,
             oldest_role,
+            ready,
             role_calls,
             roles,
             roles_from_file,
         } = observed;
+        self.0.ready.set(ready.into());
         self.0
             .certificate_expiry
             .set(certificate_expiry.and_then(|at| at.try_into().ok()).unwrap_or(0));
@@ -260,6 +283,9 @@ fn whole(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
+/// The statuses of requests that are no review.
+const REJECTIONS: [u16; 5] = [400, 408, 413, 415, 503];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,12 +297,15 @@ mod tests {
         let observed = Observed {
             certificate_expiry: Some(1_577_923_200),
             oldest_role: Some(Duration::from_millis(1500)),
+            ready: true,
             roles: vec![("known", 3)],
             roles_from_file: 2,
             ..Observed::default()
         };
         let told = metrics.render(observed);
         for line in [
+            "fab_session_injector_ready 1",
+            "fab_session_injector_rejected_requests_total{status=\"408\"} 0",
             "fab_session_injector_namespace_watch_errors_total 1",
             "fab_session_injector_roles{state=\"known\"} 3",
             "fab_session_injector_roles_from_file 2",

@@ -415,6 +415,8 @@ async fn answers_that_nobody_reads_take_no_more_than_their_room() {
         }
     }
     let with_large = server.memory("RssAnon:");
+    let metrics = get(server.health, "/metrics");
+    assert!(!metrics.contains("fab_session_injector_unread_answers_total 0"), "{metrics}");
     // The first of them has been sent away, and the last has its answer.
     let mut rest = vec![0; LARGE * 3 / 4];
     for (n, is_there) in [(UNREAD - 1, true), (0, false)] {

@@ -403,6 +403,155 @@ fn whatever_selects_pods_selects_one_component() {
     }
 }
 
+/// The types of these objects are not in every cluster.
+#[test]
+fn monitoring_is_off_unless_it_is_asked_for() {
+    let kinds = |manifests: &[Value]| -> Vec<String> {
+        let named = |manifest: &Value| {
+            let name = manifest["metadata"]["name"].as_str()?.strip_prefix(NAME)?;
+            Some(format!("{}{name}", manifest["kind"].as_str()?))
+        };
+        manifests.iter().filter_map(named).collect()
+    };
+    let without = kinds(&render(&[]).unwrap());
+    let added = |metrics: Value, mode: &str| -> Vec<String> {
+        let values = json!({"metrics": metrics, "certificates": {"mode": mode}});
+        let with = kinds(&render_with(&values).unwrap());
+        with.into_iter().filter(|kind| !without.contains(kind)).collect()
+    };
+    let on = json!({"enabled": true});
+    assert_eq!(added(json!({}), "selfManaged"), [""; 0]);
+    assert_eq!(added(json!({"prometheusRule": on}), "selfManaged"), ["PrometheusRule"]);
+    assert_eq!(added(json!({"dashboard": on}), "selfManaged"), ["ConfigMap-dashboard"]);
+    let of_webhook = ["Service-metrics", "ServiceMonitor-metrics"];
+    let of_certs = ["Service-certs-metrics", "ServiceMonitor-certs-metrics"];
+    let mut both = [of_webhook, of_certs].concat();
+    both.sort_unstable();
+    let mut found = added(json!({"serviceMonitor": on}), "selfManaged");
+    found.sort();
+    assert_eq!(found, both);
+    let of_cert_manager = ["Certificate", "Certificate-ca", "Issuer-ca", "Issuer-selfsigned"];
+    let mut found = added(json!({"serviceMonitor": on}), "certManager");
+    found.retain(|kind| !of_cert_manager.contains(&kind.as_str()));
+    assert_eq!(found, of_webhook);
+}
+
+#[test]
+fn prometheus_finds_each_component_by_itself_and_none_twice() {
+    let values = json!({"metrics": {
+        "serviceMonitor": {"enabled": true, "interval": "15s", "labels": {"release": "own"}},
+        "prometheusRule": {"enabled": true, "labels": {"release": "own"}},
+        "dashboard": {"enabled": true, "labels": {"own/label": "x"}},
+    }});
+    let manifests = render_with(&values).unwrap();
+    let has = |labels: &Value, wanted: &Value| {
+        wanted.as_object().unwrap().iter().all(|(key, value)| labels[key] == *value)
+    };
+    let mut found = Vec::new();
+    for monitor in manifests.iter().filter(|manifest| manifest["kind"] == "ServiceMonitor") {
+        assert_eq!(monitor["metadata"]["labels"]["release"], "own");
+        let [endpoint] = &monitor["spec"]["endpoints"].as_array().unwrap()[..] else { panic!() };
+        assert_eq!(endpoint, &json!({"port": "health", "path": "/metrics", "interval": "15s"}));
+        let chosen = &monitor["spec"]["selector"]["matchLabels"];
+        let services: Vec<&Value> = manifests
+            .iter()
+            .filter(|manifest| manifest["kind"] == "Service")
+            .filter(|service| has(&service["metadata"]["labels"], chosen))
+            .collect();
+        let [service] = services[..] else { panic!("{chosen}: {services:?}") };
+        let service = &service["spec"];
+        // One by one, and also those that are not ready.
+        assert_eq!(
+            (&service["clusterIP"], &service["publishNotReadyAddresses"]),
+            (&json!("None"), &json!(true))
+        );
+        let [port] = &service["ports"].as_array().unwrap()[..] else { panic!("{service}") };
+        assert_eq!(port["name"], "health");
+        for (name, pod) in pods(&manifests) {
+            if has(&pod["metadata"]["labels"], &service["selector"]) {
+                let ports = &pod["spec"]["containers"][0]["ports"];
+                let is_it = |open: &&Value| {
+                    open["name"] == port["targetPort"] && open["containerPort"] == port["port"]
+                };
+                assert!(
+                    ports.as_array().unwrap().iter().any(|open| is_it(&open)),
+                    "{name}: {ports}"
+                );
+                found.push(name);
+            }
+        }
+    }
+    found.sort();
+    assert_eq!(found, [NAME.to_owned(), format!("{NAME}-certs")]);
+    let rule = of_kind(&manifests, "PrometheusRule");
+    assert_eq!(rule["metadata"]["labels"]["release"], "own");
+    let dashboard = named(&manifests, "ConfigMap", &format!("{NAME}-dashboard")).unwrap();
+    assert_eq!(dashboard["metadata"]["labels"]["own/label"], "x");
+
+    // A Service's name has 63 characters at most, and two must not become one.
+    let long = json!({"fullnameOverride": "n".repeat(63), "metrics": values["metrics"]});
+    let names: Vec<String> = render_with(&long)
+        .unwrap()
+        .iter()
+        .filter(|manifest| manifest["kind"] == "Service")
+        .map(|service| service["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(names.len(), 3);
+    assert!(names.iter().all(|name| name.len() <= 63), "{names:?}");
+    assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), 3, "{names:?}");
+}
+
+#[test]
+fn contradictions_about_monitoring_fail_the_render() {
+    let on = json!({"enabled": true});
+    let days = |days: u32| json!({"enabled": true, "certificateDays": days});
+    let cases = [
+        (
+            json!({"metrics": {"serviceMonitor": on}, "networkPolicy": {"metricsNamespaces": []}}),
+            Some("nobody but the kubelet reaches the metrics"),
+        ),
+        (
+            json!({"metrics": {"serviceMonitor": on}, "networkPolicy": {"enabled": false, "metricsNamespaces": []}}),
+            None,
+        ),
+        (
+            json!({"metrics": {"serviceMonitor": {"labels": {"release": "own"}}}}),
+            Some("metrics.serviceMonitor.labels is set"),
+        ),
+        (
+            json!({"metrics": {"prometheusRule": {"labels": {"release": "own"}}}}),
+            Some("metrics.prometheusRule.labels is set"),
+        ),
+        (json!({"metrics": {"prometheusRule": days(10)}}), Some("10 days before its end")),
+        (json!({"metrics": {"prometheusRule": days(9)}}), None),
+        (json!({"metrics": {"prometheusRule": {"certificateDays": 10}}}), None),
+        (
+            json!({"metrics": {"prometheusRule": days(30)}, "certificates": {"mode": "certManager"}}),
+            Some("30 days before its end"),
+        ),
+        (
+            json!({"metrics": {"prometheusRule": days(29)}, "certificates": {"mode": "certManager"}}),
+            None,
+        ),
+        (
+            json!({"metrics": {"prometheusRule": days(60)}, "certificates": {"mode": "existingSecret", "existingSecret": {"secretName": "own"}}}),
+            None,
+        ),
+        (
+            json!({"metrics": {"dashboard": {"enabled": true, "labels": {"grafana_dashboard": null}}}}),
+            Some("finds a dashboard by its label"),
+        ),
+        (json!({"metrics": {"serviceMonitor": {"interval": "5m"}}}), Some("interval")),
+        (json!({"metrics": {"prometheusRule": days(0)}}), Some("certificateDays")),
+        (json!({"metrics": {"podMonitor": on}}), Some("podMonitor")),
+    ];
+    for (values, want) in cases {
+        let said = render_with(&values).err();
+        assert_eq!(said.is_some(), want.is_some(), "{values}: {said:?}");
+        assert!(said.unwrap_or_default().contains(want.unwrap_or_default()), "{values}");
+    }
+}
+
 #[test]
 fn neither_a_drain_nor_a_rollout_takes_the_last_replica_or_waits_for_ever() {
     for replicas in ["1", "2", "5"] {

@@ -26,7 +26,7 @@ use process::{program, wait_until};
 #[test]
 fn the_api_server_takes_every_object_and_lets_every_pod_in() {
     let cluster = cluster();
-    for types in ["cert-manager-crds.yaml", "cilium-crds.yaml"] {
+    for types in ["cert-manager-crds.yaml", "cilium-crds.yaml", "prometheus-crds.yaml"] {
         let file = program(types);
         let create = ["apply", "--server-side", "--filename", file.to_str().unwrap()];
         let made = cluster.kubectl(&create).run();
@@ -103,7 +103,33 @@ fn the_api_server_takes_every_object_and_lets_every_pod_in() {
         &["networkpolicies/0", "deployments/1", "poddisruptionbudgets/1"],
     );
 
+    takes(
+        "way-5",
+        &[
+            ("metrics.serviceMonitor.enabled", "true"),
+            ("metrics.serviceMonitor.labels.release", "own"),
+            ("metrics.prometheusRule.enabled", "true"),
+            ("metrics.dashboard.enabled", "true"),
+            ("config.cluster", "prod"),
+        ],
+        &[
+            "servicemonitors.monitoring.coreos.com/2",
+            "prometheusrules.monitoring.coreos.com/1",
+            "services/3",
+            // With that of the namespace's authority.
+            "configmaps/3",
+        ],
+    );
+
     // The control: these types do look, and do so strictly.
+    let monitor = |key: &str| {
+        json!({
+            "apiVersion": "monitoring.coreos.com/v1", "kind": "ServiceMonitor",
+            "metadata": {"name": "wrong", "namespace": "way-0"},
+            "spec": {"selector": {}, "endpoints": [{"port": "health", key: "30s"}]},
+        })
+        .to_string()
+    };
     let certificate = |key: &str, value: Value| {
         let mut certificate = json!({
             "apiVersion": "cert-manager.io/v1", "kind": "Certificate",
@@ -116,6 +142,7 @@ fn the_api_server_takes_every_object_and_lets_every_pod_in() {
     for (wrong, want) in [
         (certificate("rotationPolicies", "Always".into()), "rotationPolicies"),
         (certificate("rotationPolicy", "Sometimes".into()), "Unsupported value"),
+        (monitor("intervals"), "intervals"),
     ] {
         let said = apply(&cluster, &wrong, &SERVER_SIDE);
         assert!(!said.ok && said.stderr.contains(want), "{}", said.stderr);

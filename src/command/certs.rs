@@ -59,8 +59,8 @@ async fn run_async(arguments: Certs) -> Result<ExitCode, Failure> {
     let health = bind(health_listen).await?;
     let (stop, stopped) = watch::channel(false);
     let observe = {
-        let metrics = metrics.clone();
-        move || metrics.render()
+        let (metrics, readiness) = (metrics.clone(), readiness.clone());
+        move || metrics.render(readiness.lacks().is_empty())
     };
     tokio::spawn(serve(
         health,

@@ -57,7 +57,7 @@ impl World {
         metrics: Metrics,
         readiness: Readiness,
     ) -> Self {
-        let (room, unread) = (Room::new(ROOM), Unread::new(UNREAD));
+        let (room, unread) = (Room::new(ROOM), Unread::new(UNREAD, metrics.clone()));
         Self { config, lookup, roles, metrics, readiness, room, unread }
     }
 }

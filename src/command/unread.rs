@@ -13,10 +13,11 @@ use std::{
 use axum::body::Bytes;
 use tokio::time::Instant;
 
-use crate::serve::Connection;
+use crate::{serve::Connection, telemetry::Metrics};
 
 #[derive(Clone, Debug)]
 pub(super) struct Unread {
+    metrics: Metrics,
     state: Arc<Mutex<State>>,
 }
 
@@ -43,14 +44,21 @@ struct Counted {
 }
 
 impl Unread {
-    pub(super) fn new(room: usize) -> Self {
+    pub(super) fn new(room: usize, metrics: Metrics) -> Self {
         let state = State { free: room, answers: BTreeMap::new(), next: 0 };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { metrics, state: Arc::new(Mutex::new(state)) }
     }
 
     /// The same bytes, which leave when they are written or `connection` ends.
     pub(super) fn hold(&self, bytes: Vec<u8>, connection: Connection) -> Bytes {
-        let number = self.state().enter(bytes.len() + BESIDE, Instant::now(), connection);
+        let size = bytes.len() + BESIDE;
+        let mut state = self.state();
+        for pushed_out in state.make_room(size, Instant::now()) {
+            self.metrics.unread_answer();
+            pushed_out.connection.cut();
+        }
+        let number = state.enter(size, Instant::now(), connection);
+        drop(state);
         Bytes::from_owner(Counted { bytes, number, unread: self.clone() })
     }
 
@@ -61,20 +69,25 @@ impl Unread {
 }
 
 impl State {
-    fn enter(&mut self, bytes: usize, now: Instant, connection: Connection) -> u64 {
+    /// Those that go for it.
+    fn make_room(&mut self, bytes: usize, now: Instant) -> Vec<Answer> {
+        let mut pushed_out = Vec::new();
         while let Some(oldest) = self.answers.first_entry()
             && (bytes > self.free || now > oldest.get().since + LONGEST)
         {
-            let pushed_out = oldest.remove();
-            self.free += pushed_out.bytes;
-            pushed_out.connection.cut();
+            self.free += oldest.get().bytes;
+            pushed_out.push(oldest.remove());
         }
+        pushed_out
+    }
+
+    fn enter(&mut self, bytes: usize, since: Instant, connection: Connection) -> u64 {
         // One that is larger than all of the room takes all of it.
         let bytes = bytes.min(self.free);
         self.free -= bytes;
         let number = self.next;
         self.next += 1;
-        self.answers.insert(number, Answer { bytes, since: now, connection });
+        self.answers.insert(number, Answer { bytes, since, connection });
         number
     }
 
@@ -115,7 +128,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_read_has_left() {
-        let unread = Unread::new(ROOM);
+        let unread = Unread::new(ROOM, Metrics::default());
         let connection = Connection::default();
         for _ in 0..100 {
             let bytes = unread.hold(vec![b'x'; 100], connection.clone());
@@ -130,7 +143,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_newest_pushes_out_as_many_of_the_oldest_as_it_needs() {
-        let unread = Unread::new(ROOM);
+        let unread = Unread::new(ROOM, Metrics::default());
         let connections: Vec<Connection> = (0..11).map(|_| Connection::default()).collect();
         let mut held = Vec::new();
         for connection in &connections {
@@ -149,7 +162,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_nobody_reads_goes_though_there_is_room() {
-        let unread = Unread::new(ROOM);
+        let unread = Unread::new(ROOM, Metrics::default());
         let (old, new) = (Connection::default(), Connection::default());
         let _held = unread.hold(vec![b'x'; 100], old.clone());
         tokio::time::advance(LONGEST).await;

@@ -97,7 +97,10 @@ async fn run_async(arguments: Webhook, config: Config, log: &Apart) -> Result<Ex
     let health = bind(health_listen).await?;
     tasks.spawn(Arc::clone(&certificate).follow(now));
     let log = log.clone();
-    let observe = move || metrics.render(observed(&certificate, &roles, &log));
+    let observe = {
+        let readiness = readiness.clone();
+        move || metrics.render(observed(&certificate, &readiness, &roles, &log))
+    };
 
     let (stop, stopped) = watch::channel(false);
     let health_router = health::router(readiness.clone(), observe);
@@ -137,7 +140,12 @@ async fn run_async(arguments: Webhook, config: Config, log: &Apart) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-fn observed(certificate: &Certificate, roles: &Handle, log: &Apart) -> Observed {
+fn observed(
+    certificate: &Certificate,
+    readiness: &Readiness,
+    roles: &Handle,
+    log: &Apart,
+) -> Observed {
     let mut states = [("known", 0), ("missing", 0), ("unreachable", 0), ("unusable", 0)];
     let snapshot = roles.snapshot();
     for (_, entry) in snapshot.iter() {
@@ -157,6 +165,7 @@ fn observed(certificate: &Certificate, roles: &Handle, log: &Apart) -> Observed 
         certificate_reloads: [("taken", taken), ("unusable", unusable)],
         log_lines_lost: log.lost(),
         oldest_role: served().filter_map(|(_, entry)| entry.learnt).min().map(|at| at.elapsed()),
+        ready: readiness.lacks().is_empty(),
         role_calls: roles.calls().collect(),
         roles: states.to_vec(),
         roles_from_file: served().filter(|(_, entry)| entry.learnt.is_none()).count(),

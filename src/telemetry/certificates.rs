@@ -15,6 +15,7 @@ pub struct CertificateMetrics(Arc<Registered>);
 #[derive(Debug)]
 struct Registered {
     registry: Registry,
+    ready: Gauge,
     authority_expiry: Gauge,
     certificate_expiry: Gauge,
     stored: Counter,
@@ -25,6 +26,8 @@ struct Registered {
 impl Default for CertificateMetrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("fab_session_injector_certs");
+        let ready = Gauge::default();
+        registry.register("ready", "Whether /readyz says so", ready.clone());
         let authority_expiry = Gauge::default();
         registry.register_with_unit(
             "authority_expiry_timestamp",
@@ -47,6 +50,7 @@ impl Default for CertificateMetrics {
         registry.register("failures", "Looks and changes that failed", failures.clone());
         Self(Arc::new(Registered {
             registry,
+            ready,
             authority_expiry,
             certificate_expiry,
             stored,
@@ -77,7 +81,8 @@ impl CertificateMetrics {
     }
 
     /// OpenMetrics text.
-    pub fn render(&self) -> String {
+    pub fn render(&self, ready: bool) -> String {
+        self.0.ready.set(ready.into());
         let mut rendered = String::new();
         // Writing to a String does not fail.
         let _ = text::encode(&mut rendered, &self.0.registry);

@@ -101,6 +101,11 @@ impl World {
         ([127, 0, 0, 1], self.port).into()
     }
 
+    /// Where its plain port is.
+    pub(crate) fn health_address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.health_port).into()
+    }
+
     /// Where the kubelet would mount the Secret.
     pub(crate) fn tls(&self) -> PathBuf {
         self.directory.path().join("tls")
@@ -258,7 +263,7 @@ impl World {
 
     /// The raw answer of the plain port.
     pub(crate) fn health(&self, path: &str) -> String {
-        get(([127, 0, 0, 1], self.health_port).into(), path)
+        get(self.health_address(), path)
     }
 
     pub(crate) fn apply(&self, manifest: &Value) {

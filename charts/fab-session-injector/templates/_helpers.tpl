@@ -53,6 +53,19 @@ app.kubernetes.io/part-of: fab-session-injector
 {{- end -}}
 
 {{/*
+The Services by which Prometheus finds the pods of one component, whose names it takes
+for its label `job`. A Service's name has 63 characters at most.
+*/}}
+{{- define "fab-session-injector.metricsName" -}}
+{{- $fullname := include "fab-session-injector.fullname" (index . 0) -}}
+{{- if eq (index . 1) "certs" -}}
+{{- $fullname | trunc 49 | trimSuffix "-" }}-certs-metrics
+{{- else -}}
+{{- $fullname | trunc 55 | trimSuffix "-" }}-metrics
+{{- end -}}
+{{- end -}}
+
+{{/*
 The Secret with the serving certificate. The one of cert-manager has a name of
 its own: Helm removes that of the other mode when the mode changes, maybe after
 cert-manager has written.

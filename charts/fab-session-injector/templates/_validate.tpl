@@ -53,6 +53,25 @@ at once: what is wrong, the rule, and the remedy.
   {{- end -}}
 {{- end -}}
 
+{{- with .Values.metrics -}}
+  {{- if and .serviceMonitor.enabled $.Values.networkPolicy.enabled (not $.Values.networkPolicy.metricsNamespaces) -}}
+    {{- $problems = append $problems "metrics.serviceMonitor.enabled is true and networkPolicy.metricsNamespaces is empty, but then nobody but the kubelet reaches the metrics: name the namespace of your Prometheus." -}}
+  {{- end -}}
+  {{- range $kind := list "serviceMonitor" "prometheusRule" -}}
+    {{- $values := get $.Values.metrics $kind -}}
+    {{- if and $values.labels (not $values.enabled) -}}
+      {{- $problems = append $problems (printf "metrics.%s.labels is set, but metrics.%s.enabled is false and nothing gets them: set it to true, or empty the labels." $kind $kind) -}}
+    {{- end -}}
+  {{- end -}}
+  {{- $left := get (dict "selfManaged" 10 "certManager" 30) $.Values.certificates.mode | default 366 -}}
+  {{- if and .prometheusRule.enabled (ge (int .prometheusRule.certificateDays) $left) -}}
+    {{- $problems = append $problems (printf "metrics.prometheusRule.certificateDays is %v, but certificates.mode %s renews a certificate %d days before its end, so that each one would be alerted on: make it less." .prometheusRule.certificateDays $.Values.certificates.mode $left) -}}
+  {{- end -}}
+  {{- if and .dashboard.enabled (not .dashboard.labels) -}}
+    {{- $problems = append $problems "metrics.dashboard.enabled is true and metrics.dashboard.labels is empty, but Grafana's sidecar finds a dashboard by its label: give it the one that yours looks for." -}}
+  {{- end -}}
+{{- end -}}
+
 {{- if and $config.region (hasKey .Values.extraEnv "AWS_REGION") -}}
   {{- $problems = append $problems "config.region and extraEnv.AWS_REGION are both set, but the first becomes the second: keep one of them." -}}
 {{- end -}}
