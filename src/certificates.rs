@@ -7,6 +7,7 @@
 //! certificates any more.
 
 mod authority;
+mod trust;
 mod validity;
 
 use std::{
@@ -17,7 +18,11 @@ use std::{
 use zeroize::Zeroizing;
 
 use self::{authority::Authority, validity::pem_blocks};
-pub use self::{authority::CannotSign, validity::ends};
+pub use self::{
+    authority::CannotSign,
+    trust::{Distrust, trust},
+    validity::ends,
+};
 
 /// What the Secret holds, as far as it is text; an empty text is one that is missing.
 #[derive(Clone, Default, Eq, PartialEq)]
