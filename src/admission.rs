@@ -23,10 +23,12 @@ use self::{
     review::{Object, Request, Resource, UserInfo},
 };
 pub use self::{
-    decide::{Decision, Gives, Injection, Missing, unworkable},
+    decide::{Decision, Gives, Injection, Missing, insecure, unpublished, unworkable},
     demands::STATIC_CREDENTIALS,
+    patch::ROLE_ARN_ANNOTATION,
     refusal::Refusal,
     review::NotAReview,
+    sidecar::CONTAINER_NAME,
 };
 use crate::{
     config::Config,

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    check,
     config::Region,
     namespaces::NamespaceName,
     policies::{self, HeldTo},
@@ -27,6 +28,8 @@ pub enum Command {
     /// renews both ahead of time, and mends them. Exit codes: 0 stopped by a signal; 2 the input
     /// is wrong; 3 our failure.
     Certs(Certs),
+    /// Look at all that must hold, in the cluster and in AWS, for sessions to have their names
+    Check(Check),
     /// Print what AWS is to hold for one tenant: trust, policies, and the parameter
     Iam(Iam),
     /// Show what the webhook would do to manifests, without a cluster
@@ -61,6 +64,41 @@ pub struct Certs {
     /// Where /livez, /readyz and /metrics are served, without TLS
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
     pub health_listen: SocketAddr,
+}
+
+/// Exit codes: 0 all holds, or what does not is only worth knowing; 1 something is broken; 2 the
+/// input is wrong; 3 our failure, or nobody answers; 141 whoever reads the output has gone.
+///
+/// Reads, and changes nothing. What it may not see it names. Config and names are the chart's
+/// release's in the cluster.
+#[derive(Args, Debug)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub struct Check {
+    /// Go by this config file, instead of the release's
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The context of the kubeconfig; its current one without it
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Look at this namespace of agents only
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<NamespaceName>,
+    /// The Helm release, where there is more than one
+    #[arg(long, value_name = "NAME")]
+    pub release: Option<String>,
+    /// The namespace of the release, where others may not be listed
+    #[arg(long, value_name = "NAME")]
+    pub release_namespace: Option<NamespaceName>,
+    /// Assume each tenant's role, with the AWS credentials of this shell: they must be its base
+    /// role's
+    #[arg(long, conflicts_with = "skip_aws")]
+    pub assume_role: bool,
+    /// Ask AWS nothing
+    #[arg(long)]
+    pub skip_aws: bool,
+    /// How findings are printed: text or json
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub output: check::Format,
 }
 
 /// Exit codes: 0 done; 2 the input is wrong; 3 our failure.
@@ -167,3 +205,12 @@ pub struct Webhook {
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub linger: u64,
 }
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  # All of it, by the kubeconfig and the AWS credentials of this shell
+  fab-session-injector check
+  # One tenant, in another cluster, and nothing of AWS
+  fab-session-injector check --context staging --namespace tenants-acme --skip-aws
+  # What is broken, for a program
+  fab-session-injector check -o json | jq '.findings[] | select(.level == \"broken\")'";

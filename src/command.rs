@@ -1,6 +1,8 @@
 //! The shell around the pure rooms: here start the clock, the environment, files, clients.
 
 mod certs;
+mod check;
+mod cluster;
 mod endpoint;
 mod files;
 mod iam;
@@ -42,6 +44,7 @@ pub enum Failure {
 pub fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Certs(arguments) => certs::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
         Command::Iam(arguments) => iam::run(arguments),
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Probe => probe::run(),

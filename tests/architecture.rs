@@ -11,15 +11,28 @@ use std::{
 use syn::visit::Visit;
 
 /// A room of `src` and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 14] = [
     ("admission", &["config", "directory", "namespaces", "session"]),
     ("certificates", &[]),
-    ("cli", &["config", "namespaces", "policies", "session"]),
+    (
+        "check",
+        &[
+            "admission",
+            "certificates",
+            "config",
+            "credentials",
+            "directory",
+            "namespaces",
+            "session",
+        ],
+    ),
+    ("cli", &["check", "config", "namespaces", "policies", "session"]),
     (
         "command",
         &[
             "admission",
             "certificates",
+            "check",
             "cli",
             "config",
             "credentials",

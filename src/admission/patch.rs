@@ -280,7 +280,8 @@ struct Operation<'a, T> {
 
 /// A pod with one container takes 6 KiB.
 const USUAL_BYTES: usize = 8 * 1024;
-const ROLE_ARN_ANNOTATION: &str = "fab.nanohype.dev/session-role-arn";
+/// On a pod: the role that its sidecar assumes.
+pub const ROLE_ARN_ANNOTATION: &str = "fab.nanohype.dev/session-role-arn";
 const SAFE_TO_EVICT_ANNOTATION: &str =
     "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
 const SOURCE_IDENTITY_ANNOTATION: &str = "fab.nanohype.dev/source-identity";

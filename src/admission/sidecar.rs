@@ -263,7 +263,7 @@ fn resources_beside(resources: &Resources, existing: Option<&Value>) -> Resource
 pub(super) const PROXIES: [&str; 6] =
     ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
 const STORAGE: &str = "ephemeral-storage";
-pub(super) const CONTAINER_NAME: &str = "fab-session-credentials";
+pub const CONTAINER_NAME: &str = "fab-session-credentials";
 pub(super) const TOKEN_VOLUME: &str = "fab-session-token";
 pub(super) const BASE_VOLUME: &str = "fab-session-base";
 pub(super) const EMPTY_VOLUME: &str = "fab-session-empty";

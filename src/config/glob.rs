@@ -9,6 +9,11 @@ impl Glob {
         Self(pattern.to_owned())
     }
 
+    /// A name that it matches: the one in which each `*` stands for nothing.
+    pub fn example(&self) -> String {
+        self.0.replace('*', "")
+    }
+
     pub fn matches(&self, name: &str) -> bool {
         let mut parts = self.0.split('*');
         let Some(mut rest) = parts.next().and_then(|start| name.strip_prefix(start)) else {

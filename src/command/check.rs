@@ -1,0 +1,230 @@
+//! `check`: what must hold for sessions to have their names. It collects what cluster and AWS
+//! hold, has it judged, and prints what was found.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io::{IsTerminal, Write, stderr, stdout},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow};
+use aws_config::{BehaviorVersion, SdkConfig};
+use futures_util::future::join_all;
+use serde_json::Value;
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+
+use super::{
+    Failure,
+    cluster::{self, CONFIG, Cluster, ROLES, Release},
+    environment, files, now, print, snapshots,
+};
+use crate::{
+    check::{self, Account, Facts, Format, Level, Seen},
+    cli::Check,
+    config::Config,
+    credentials::{self, Assume, sts::Sts},
+    directory::{self, Directory, Role, Source},
+    namespaces::NamespaceName,
+    session::{KnownSession, TenantName},
+};
+
+pub(super) fn run(arguments: Check) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+        .map_err(Failure::Ours)?;
+    let format = arguments.output;
+    let facts = runtime.block_on(collect(arguments));
+    done_looking();
+    let found = check::findings(&facts?);
+    let output = match format {
+        Format::Json => format!("{:#}\n", found.json()),
+        Format::Text => found.text(paint()).context("findings").map_err(Failure::Ours)?,
+    };
+    let printed = print(&output)?;
+    Ok(if printed != ExitCode::SUCCESS {
+        printed
+    } else if found.is_broken() {
+        ExitCode::from(1)
+    } else if found.is_unreachable() {
+        ExitCode::from(3)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+async fn collect(arguments: Check) -> Result<Facts, Failure> {
+    let Check {
+        config: file,
+        context,
+        namespace,
+        release,
+        release_namespace,
+        assume_role,
+        skip_aws,
+        output: _,
+    } = arguments;
+    let cluster = Cluster::connect(context.as_deref()).await?;
+    looking_at("the release");
+    let release = cluster
+        .release(release.as_deref(), release_namespace.as_ref().map(NamespaceName::as_str))
+        .await?;
+    let configurations = cluster.configurations().await?;
+    let mut config = match &file {
+        Some(file) => files::config(Some(file)).map_err(Failure::Input)?,
+        None => config_of(release.as_ref()).map_err(Failure::Input)?,
+    };
+    let release = match (release, &configurations) {
+        (Some(release), _) => release,
+        (None, Seen::Known(configurations)) => called(configurations).map_err(Failure::Input)?,
+        (None, Seen::Hidden(why)) => return Err(Failure::Input(anyhow!("{NO_RELEASE}: {why}"))),
+    };
+    if config.region.is_none() {
+        let region = cluster.region(&release).await?;
+        config.region = region.and_then(|region| region.parse().ok());
+    }
+    let (webhook, guard) = cluster.installation(configurations, &release).await?;
+    let namespaces = cluster.namespaces(namespace.as_ref().map(NamespaceName::as_str)).await?;
+    let names = opted_in(&namespaces, &config);
+    let looking = |index, name: &str| {
+        looking_at(&format!("namespace {} of {}: {name}", index + 1, names.len()));
+    };
+    let tenancies = cluster::tenancies(&cluster, &names, looking).await?;
+    let rights = cluster.rights().await?;
+    let account = if skip_aws {
+        None
+    } else {
+        looking_at("AWS");
+        let tenants: HashSet<TenantName> =
+            check::tenants(&namespaces, &config).into_iter().collect();
+        let directory = directory(&config, file.is_some(), &release, &tenants).await?;
+        let assumed =
+            if assume_role { Some(assume(&directory, &tenants, &config).await) } else { None };
+        Some(Account { assumed, directory })
+    };
+    Ok(Facts { account, config, guard, namespaces, now: now(), rights, tenancies, webhook })
+}
+
+/// As the webhook of the release reads it.
+fn config_of(release: Option<&Release>) -> anyhow::Result<Config> {
+    let data = release.and_then(|release| Some((release, release.data.as_ref()?)));
+    let (Release { namespace, name, .. }, data) = data.ok_or_else(|| anyhow!(NO_RELEASE))?;
+    let text = data[CONFIG].as_str().unwrap_or_default();
+    Config::parse(text).with_context(|| format!("ConfigMap {namespace}/{name}, {CONFIG}"))
+}
+
+/// Where there is only the webhook configuration: its service has the name of all the rest.
+fn called(configurations: &[Value]) -> anyhow::Result<Release> {
+    let (namespace, name) = check::service(configurations).ok_or_else(|| anyhow!(NO_RELEASE))?;
+    Ok(Release { namespace, name, data: None })
+}
+
+fn opted_in(namespaces: &Seen<Vec<Value>>, config: &Config) -> Vec<String> {
+    match namespaces {
+        Seen::Known(namespaces) => {
+            check::opted_in(namespaces, config).map(|namespace| namespace.name).collect()
+        }
+        Seen::Hidden(_) => Vec::new(),
+    }
+}
+
+/// What the webhook's own keeper learns of the tenants' roles, with the credentials of this shell.
+async fn directory(
+    config: &Config,
+    by_file: bool,
+    release: &Release,
+    tenants: &HashSet<TenantName>,
+) -> Result<Directory, Failure> {
+    let mut config = config.clone();
+    let file = config.roles.file.take();
+    if config.roles.ssm.is_none() {
+        let roles = match (file, &release.data) {
+            (Some(path), _) if by_file => files::roles(&path, &config),
+            (Some(_), Some(data)) => {
+                let text = data[ROLES].as_str().unwrap_or_default();
+                directory::file::parse(text, &config.roles.allowed)
+                    .with_context(|| format!("ConfigMap {}, {ROLES}", release.name))
+            }
+            (_, _) => Ok(HashMap::new()),
+        };
+        return Ok(Directory::new(
+            Source::File(PathBuf::from(ROLES)),
+            roles.map_err(Failure::Input)?,
+        ));
+    }
+    let mut tasks = JoinSet::new();
+    let (_wanted, wanted) = watch::channel(tenants.clone());
+    let keeper = snapshots::follow_roles(&config, wanted, &mut tasks).await?;
+    let asked = join_all(tenants.iter().map(|tenant| keeper.look_up(tenant.clone())));
+    // Who was not answered for is missing in the snapshot, which is then told.
+    let _ = timeout(PATIENCE, asked).await;
+    Ok(keeper.snapshot().as_ref().clone())
+}
+
+/// As a sidecar does, for a session that is called as this command.
+async fn assume(
+    directory: &Directory,
+    tenants: &HashSet<TenantName>,
+    config: &Config,
+) -> HashMap<TenantName, Result<(), credentials::Failure>> {
+    let shared = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let known = tenants.iter().filter_map(|tenant| match directory.role(tenant) {
+        Some(Role::Known(role)) => {
+            let session = KnownSession {
+                tenant: tenant.clone(),
+                name: SESSION.parse().ok()?,
+                role: role.clone(),
+                duration: config.sidecar.duration,
+            };
+            Some((tenant.clone(), sts(&shared, session)?))
+        }
+        _ => None,
+    });
+    join_all(known.map(|(tenant, sts)| async move { (tenant, sts.assume().await.map(drop)) }))
+        .await
+        .into_iter()
+        .collect()
+}
+
+fn sts(shared: &SdkConfig, session: KnownSession) -> Option<Sts> {
+    Some(Sts::new(shared, shared.credentials_provider()?, session))
+}
+
+/// <https://no-color.org>
+fn paint() -> impl Fn(Level, &str) -> String {
+    let colour = stdout().is_terminal() && environment("NO_COLOR").is_none();
+    move |level, text| {
+        let code = match level {
+            Level::Broken => "31",
+            Level::Note => "36",
+            Level::Ok => "32",
+            Level::Unseen => "33",
+        };
+        if colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+}
+
+/// Says what is looked at now, in one line of a terminal that the next one replaces.
+fn looking_at(what: &str) {
+    if stderr().is_terminal() {
+        let _ = write!(stderr(), "{CLEAR}looking at {what}");
+    }
+}
+
+fn done_looking() {
+    if stderr().is_terminal() {
+        let _ = write!(stderr(), "{CLEAR}");
+    }
+}
+
+/// Back to the start of the line, and the line away.
+const CLEAR: &str = "\r\u{1b}[K";
+/// In CloudTrail the SourceIdentity then reads `agent.<tenant>.check`.
+const SESSION: &str = "check";
+/// Three tries of the keeper's, with its pauses.
+const PATIENCE: Duration = Duration::from_secs(15);
+const NO_RELEASE: &str = "there is no ConfigMap of a release of the chart, or it may not be read; \
+                          give its --release-namespace, or --config FILE";

@@ -1,0 +1,281 @@
+//! What `check` looks at in a cluster. It reads, and changes nothing.
+
+use std::{collections::HashMap, time::Duration};
+
+use anyhow::{Context, anyhow};
+use axum::http;
+use kube::{
+    Client,
+    api::{GetParams, ListParams},
+    config::KubeConfigOptions,
+    core::Request,
+};
+use serde_json::Value;
+
+use super::Failure;
+use crate::{
+    check::{Guard, Seen, Tenancy, Webhook},
+    manifest,
+};
+
+pub(super) struct Cluster(Client);
+
+/// What the chart brought as the release.
+pub(super) struct Release {
+    pub(super) namespace: String,
+    /// Of the release's own objects.
+    pub(super) name: String,
+    /// The ConfigMap with config and static roles. None: it was not found, but the service was.
+    pub(super) data: Option<Value>,
+}
+
+impl Cluster {
+    /// As kubectl finds it; in a pod, by its service account.
+    pub(super) async fn connect(context: Option<&str>) -> Result<Self, Failure> {
+        let mut config = match context {
+            Some(context) => {
+                let options = KubeConfigOptions {
+                    context: Some(context.to_owned()),
+                    ..KubeConfigOptions::default()
+                };
+                kube::Config::from_kubeconfig(&options)
+                    .await
+                    .with_context(|| format!("--context {context}"))
+                    .map_err(Failure::Input)?
+            }
+            None => kube::Config::infer()
+                .await
+                .context("no cluster to look at; set KUBECONFIG, or give --context")
+                .map_err(Failure::Input)?,
+        };
+        config.connect_timeout = Some(CONNECT);
+        config.read_timeout = Some(ANSWER);
+        let client = Client::try_from(config).context("cluster").map_err(Failure::Ours)?;
+        Ok(Self(client))
+    }
+
+    /// The release that the labels name. None: there is none that we may see.
+    pub(super) async fn release(
+        &self,
+        name: Option<&str>,
+        namespace: Option<&str>,
+    ) -> Result<Option<Release>, Failure> {
+        let mut selector = PART_OF.to_owned();
+        if let Some(name) = name {
+            selector.push_str(&format!(",{INSTANCE}={name}"));
+        }
+        let path = match namespace {
+            Some(namespace) => format!("/api/v1/namespaces/{namespace}/configmaps"),
+            None => "/api/v1/configmaps".to_owned(),
+        };
+        let Seen::Known(maps) = self.list(&path, &selector).await? else { return Ok(None) };
+        let mut configs = maps.into_iter().filter(|map| map["data"][CONFIG].is_string());
+        let Some(found) = configs.next() else { return Ok(None) };
+        let title = |map: &Value| {
+            let metadata = &map["metadata"];
+            let text = |key: &str| metadata[key].as_str().unwrap_or_default().to_owned();
+            (text("namespace"), text("name"))
+        };
+        let (namespace, name) = title(&found);
+        if let Some(other) = configs.next() {
+            let (other_namespace, other) = title(&other);
+            return Err(Failure::Input(anyhow!(
+                "there is more than one release, {namespace}/{name} and {other_namespace}/{other}; \
+                 choose by --release or --release-namespace"
+            )));
+        }
+        Ok(Some(Release { namespace, name, data: Some(found["data"].clone()) }))
+    }
+
+    pub(super) async fn configurations(&self) -> Result<Seen<Vec<Value>>, Failure> {
+        self.list(&format!("{ADMISSION}/mutatingwebhookconfigurations"), "").await
+    }
+
+    /// Of the webhook and the guard: what is there, and what the release brought.
+    pub(super) async fn installation(
+        &self,
+        configurations: Seen<Vec<Value>>,
+        release: &Release,
+    ) -> Result<(Webhook, Guard), Failure> {
+        let Release { namespace, name, data: _ } = release;
+        let within = format!("/api/v1/namespaces/{namespace}");
+        let installed =
+            self.get(&format!("{within}/configmaps"), &format!("{name}-installed")).await?;
+        let documents = |key: &str| {
+            installed.clone().map(|map| {
+                // Of what the release has not, it says nothing.
+                manifest::read(map?["data"][key].as_str().unwrap_or_default()).ok()
+            })
+        };
+        let webhook = Webhook {
+            configurations,
+            endpoints: self
+                .list(
+                    &format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"),
+                    &format!("{SERVICE_NAME}={name}"),
+                )
+                .await?,
+            installed: documents("webhook.yaml").map(|documents| documents?.into_iter().next()),
+            secret: self.serving_secret(release).await?,
+        };
+        let policies = self.list(&format!("{ADMISSION}/validatingadmissionpolicies"), "").await?;
+        let bindings =
+            self.list(&format!("{ADMISSION}/validatingadmissionpolicybindings"), "").await?;
+        let guard =
+            Guard { objects: policies.beside(bindings), installed: documents("guard.yaml") };
+        Ok((webhook, guard))
+    }
+
+    /// The region that the Deployment gives the webhook.
+    pub(super) async fn region(&self, release: &Release) -> Result<Option<String>, Failure> {
+        let Seen::Known(Some(deployment)) = self.deployment(release).await? else {
+            return Ok(None);
+        };
+        let containers = deployment["spec"]["template"]["spec"]["containers"].as_array();
+        let variables = containers
+            .into_iter()
+            .flatten()
+            .flat_map(|container| container["env"].as_array().into_iter().flatten());
+        let mut region = variables.filter(|variable| variable["name"] == "AWS_REGION");
+        Ok(region.next().and_then(|variable| variable["value"].as_str()).map(str::to_owned))
+    }
+
+    pub(super) async fn namespaces(&self, only: Option<&str>) -> Result<Seen<Vec<Value>>, Failure> {
+        let Some(name) = only else { return self.list("/api/v1/namespaces", "").await };
+        match self.get("/api/v1/namespaces", name).await? {
+            Seen::Known(Some(namespace)) => Ok(Seen::Known(vec![namespace])),
+            Seen::Known(None) => {
+                Err(Failure::Input(anyhow!("--namespace {name}: there is no such namespace")))
+            }
+            Seen::Hidden(why) => Ok(Seen::Hidden(why)),
+        }
+    }
+
+    pub(super) async fn tenancy(&self, namespace: &str) -> Result<Tenancy, Failure> {
+        let of = |kind: &str| format!("/api/v1/namespaces/{namespace}/{kind}");
+        let rbac = |kind: &str| format!("{RBAC}/namespaces/{namespace}/{kind}");
+        let roles = self.list(&rbac("roles"), "").await?;
+        Ok(Tenancy {
+            accounts: self.list(&of("serviceaccounts"), "").await?,
+            limit_ranges: self.list(&of("limitranges"), "").await?,
+            pods: self.list(&of("pods"), "").await?,
+            quotas: self.list(&of("resourcequotas"), "").await?,
+            rights: roles.beside(self.list(&rbac("rolebindings"), "").await?),
+        })
+    }
+
+    /// What holds in every namespace.
+    pub(super) async fn rights(&self) -> Result<Seen<Vec<Value>>, Failure> {
+        let roles = self.list(&format!("{RBAC}/clusterroles"), "").await?;
+        Ok(roles.beside(self.list(&format!("{RBAC}/clusterrolebindings"), "").await?))
+    }
+
+    /// The one that the Deployment mounts.
+    async fn serving_secret(&self, release: &Release) -> Result<Seen<Option<Value>>, Failure> {
+        let deployment = match self.deployment(release).await? {
+            Seen::Known(deployment) => deployment.unwrap_or_default(),
+            Seen::Hidden(why) => return Ok(Seen::Hidden(why)),
+        };
+        let volumes = deployment["spec"]["template"]["spec"]["volumes"].as_array();
+        let mut names = volumes
+            .into_iter()
+            .flatten()
+            .filter_map(|volume| volume["secret"]["secretName"].as_str());
+        let Some(name) = names.next() else { return Ok(Seen::Known(None)) };
+        let path = format!("/api/v1/namespaces/{}/secrets", release.namespace);
+        let secret = self.get(&path, name).await?;
+        // Keys are for those who need them.
+        Ok(secret.map(|secret| {
+            let mut secret = secret?;
+            if let Some(data) = secret["data"].as_object_mut() {
+                data.retain(|key, _| key == CERTIFICATE);
+            }
+            Some(secret)
+        }))
+    }
+
+    async fn deployment(&self, release: &Release) -> Result<Seen<Option<Value>>, Failure> {
+        let path = format!("/apis/apps/v1/namespaces/{}/deployments", release.namespace);
+        self.get(&path, &release.name).await
+    }
+
+    /// Every object, each with its kind, which a list leaves out.
+    async fn list(&self, path: &str, selector: &str) -> Result<Seen<Vec<Value>>, Failure> {
+        let mut found = Vec::new();
+        let mut page = ListParams::default().labels(selector).limit(PAGE);
+        loop {
+            let request =
+                Request::new(path).list(&page).context("request").map_err(Failure::Ours)?;
+            let mut list: Value = match self.ask(request, path).await? {
+                Seen::Known(Some(list)) => list,
+                // An API server that has no such kind has none of them.
+                Seen::Known(None) => return Ok(Seen::Known(found)),
+                Seen::Hidden(why) => return Ok(Seen::Hidden(why)),
+            };
+            let kind = list["kind"].as_str().and_then(|kind| kind.strip_suffix("List"));
+            let kind = Value::from(kind);
+            if let Value::Array(items) = list["items"].take() {
+                found.extend(items.into_iter().map(|mut item| {
+                    item["kind"] = kind.clone();
+                    item
+                }));
+            }
+            match list["metadata"]["continue"].as_str() {
+                Some(next) if !next.is_empty() => page = page.continue_token(next),
+                _ => return Ok(Seen::Known(found)),
+            }
+        }
+    }
+
+    async fn get(&self, path: &str, name: &str) -> Result<Seen<Option<Value>>, Failure> {
+        let request = Request::new(path).get(name, &GetParams::default());
+        self.ask(request.context("request").map_err(Failure::Ours)?, path).await
+    }
+
+    /// None: there is no such thing.
+    async fn ask(
+        &self,
+        request: http::Request<Vec<u8>>,
+        path: &str,
+    ) -> Result<Seen<Option<Value>>, Failure> {
+        match self.0.request(request).await {
+            Ok(answer) => Ok(Seen::Known(Some(answer))),
+            Err(kube::Error::Api(status)) if status.code == 403 => Ok(Seen::Hidden(status.message)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Seen::Known(None)),
+            Err(error) => {
+                let error = anyhow!(error).context(format!("the API server was asked for {path}"));
+                Err(Failure::Ours(error))
+            }
+        }
+    }
+}
+
+/// Of each that opted in, what is in it. `looking` is told which is next.
+pub(super) async fn tenancies(
+    cluster: &Cluster,
+    names: &[String],
+    mut looking: impl FnMut(usize, &str),
+) -> Result<HashMap<String, Tenancy>, Failure> {
+    let mut tenancies = HashMap::new();
+    for (index, name) in names.iter().enumerate() {
+        looking(index, name);
+        tenancies.insert(name.clone(), cluster.tenancy(name).await?);
+    }
+    Ok(tenancies)
+}
+
+/// All objects of the chart have it, whatever the release and its names are.
+const PART_OF: &str = "app.kubernetes.io/part-of=fab-session-injector";
+const INSTANCE: &str = "app.kubernetes.io/instance";
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Of the ConfigMap.
+pub(super) const CONFIG: &str = "config.yaml";
+pub(super) const ROLES: &str = "roles.yaml";
+/// Of the Secret.
+const CERTIFICATE: &str = "tls.crt";
+const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+/// Objects in one answer.
+const PAGE: u32 = 500;
+const CONNECT: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(30);
