@@ -21,7 +21,7 @@ use std::{collections::HashMap, time::SystemTime};
 use serde_json::Value;
 
 pub use self::{
-    account::tenants,
+    account::{account_to_try, tenants},
     finding::{Finding, Findings, Format, Level, NotAFormat},
     link::{About, Link},
     tenancy::opted_in,
@@ -42,7 +42,17 @@ pub struct Facts {
     pub rights: Seen<Vec<Value>>,
     /// What is in the namespaces that opted in, by their names.
     pub tenancies: HashMap<String, Tenancy>,
+    pub text: Text,
     pub webhook: Webhook,
+}
+
+/// The config as text.
+#[derive(Debug)]
+pub struct Text {
+    /// As the release brought it.
+    pub installed: Seen<Option<String>>,
+    /// As it is. None: there is no release whose config this is.
+    pub live: Option<String>,
 }
 
 /// What the API server is told of the webhook.
@@ -76,6 +86,21 @@ pub struct Tenancy {
     pub quotas: Seen<Vec<Value>>,
     /// Roles and RoleBindings.
     pub rights: Seen<Vec<Value>>,
+    /// What became of an agent's pod that was started to see. None: none was.
+    pub trial: Option<Trial>,
+}
+
+/// How an agent's pod fared that does nothing but end once it has started.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Trial {
+    /// Its sidecar had credentials, so it started.
+    Ended,
+    /// Its sidecar has none, and says why.
+    Held(String),
+    /// The API server did not take it.
+    Refused(String),
+    /// Nothing of that, for as long as one waits.
+    Waiting(String),
 }
 
 /// What AWS holds.
@@ -96,6 +121,7 @@ pub enum Seen<T> {
 /// Walks the whole chain.
 pub fn findings(facts: &Facts) -> Findings {
     let mut found = Findings::default();
+    holes::is_as_installed(&facts.text, &mut found);
     holes::judge(&facts.config, &mut found);
     webhook::judge(facts, &mut found);
     guard::judge(&facts.guard, &mut found);

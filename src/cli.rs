@@ -29,6 +29,11 @@ pub enum Command {
     /// is wrong; 3 our failure.
     Certs(Certs),
     /// Look at all that must hold, in the cluster and in AWS, for sessions to have their names
+    ///
+    /// Reads, and changes nothing (but for --as-pod). What it may not see it names. Config and names are those of the
+    /// chart's release in the cluster. Exit codes: 0 all holds, or what does not is only worth
+    /// knowing; 1 something is broken; 2 the input is wrong; 3 our failure, or nobody answers; 141
+    /// whoever reads the output has gone.
     Check(Check),
     /// Print what AWS is to hold for one tenant: trust, policies, and the parameter
     Iam(Iam),
@@ -66,11 +71,6 @@ pub struct Certs {
     pub health_listen: SocketAddr,
 }
 
-/// Exit codes: 0 all holds, or what does not is only worth knowing; 1 something is broken; 2 the
-/// input is wrong; 3 our failure, or nobody answers; 141 whoever reads the output has gone.
-///
-/// Reads, and changes nothing. What it may not see it names. Config and names are the chart's
-/// release's in the cluster.
 #[derive(Args, Debug)]
 #[command(after_help = CHECK_EXAMPLES)]
 pub struct Check {
@@ -93,6 +93,10 @@ pub struct Check {
     /// role's
     #[arg(long, conflicts_with = "skip_aws")]
     pub assume_role: bool,
+    /// Start a pod in each enabled namespace, as an agent of its own service account, to see whether
+    /// it gets credentials, and delete it
+    #[arg(long, conflicts_with = "assume_role")]
+    pub as_pod: bool,
     /// Ask AWS nothing
     #[arg(long)]
     pub skip_aws: bool,

@@ -43,7 +43,7 @@ use tempfile::TempDir;
 use account::{Account, BASE, BROKER, Policies, allow, statements, trust};
 use control_plane::ControlPlane;
 use moto::{Moto, REGION};
-use process::wait_until;
+use process::{Process, wait_until};
 
 static WORLD: LazyLock<Mutex<World>> = LazyLock::new(|| Mutex::new(World::whole()));
 
@@ -207,17 +207,17 @@ fn faults() -> Vec<Fault> {
                 "components:\n",
                 "components:\n- {name: gateway, serviceAccounts: [gateway], credentials: exempt}\n",
             ),
-            &["note component-hole"],
+            &["broken config-edited", "note component-hole"],
         ),
         fault(
             "Pod Security lowered",
             Change::Edit(CONFIG, "config.yaml", "podSecurity: restricted", "podSecurity: baseline"),
-            &["note pod-security-lowered"],
+            &["broken config-edited", "note pod-security-lowered"],
         ),
         fault(
             "any account's role is taken",
             Change::Edit(CONFIG, "config.yaml", "- \"111122223333\"", ""),
-            &["note role-lists"],
+            &["broken config-edited", "note role-lists"],
         ),
         // The namespaces.
         fault(
@@ -570,6 +570,71 @@ fn what_aws_does_not_answer_is_unseen_and_not_broken() {
     assert_eq!(levels(&output), BTreeSet::from(["unseen assume-role".to_owned()]));
 }
 
+/// With the real webhook; the kubelet's part is played.
+#[test]
+fn a_pod_that_is_tried_says_whether_agents_get_credentials() {
+    let world = world();
+    let (_webhook, undo) = world.serve();
+    let namespace = "tenants-acme";
+    let try_pod = |plays: &dyn Fn(&str)| {
+        let arguments = ["--as-pod", "--namespace", namespace, "-o", "json"];
+        let mut child = world
+            .command(&world.cluster.kubeconfig(), &arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut played = BTreeSet::new();
+        wait_until("check ends", Duration::from_secs(40), || {
+            for pod in world.tried_pods(namespace) {
+                if played.insert(pod.clone()) {
+                    plays(&pod);
+                }
+            }
+            child.try_wait().unwrap()
+        });
+        let output = child.wait_with_output().unwrap();
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let all = found["findings"].as_array().unwrap().iter();
+        let assumed: Vec<Value> = all.filter(|it| it["link"] == "assume-role").cloned().collect();
+        let [assumed] = <[Value; 1]>::try_from(assumed).unwrap();
+        assert_eq!(world.tried_pods(namespace), Vec::<String>::new(), "it leaves none behind");
+        (played.len(), assumed)
+    };
+
+    let starts = |pod: &str| {
+        let stored = world.get_in("pod", pod, namespace);
+        assert_eq!(stored["spec"]["initContainers"][0]["name"], "fab-session-credentials");
+        let status = json!({"status": {"phase": "Succeeded"}}).to_string();
+        let patch = ["patch", "pod", pod, "--namespace", namespace, "--subresource=status"];
+        world.cluster.kubectl(&[&patch[..], &["--patch", &status]].concat()).json();
+    };
+    let (pods, assumed) = try_pod(&starts);
+    assert_eq!((pods, &assumed["level"]), (1, &json!("ok")), "{assumed}");
+
+    let says = "Startup probe failed: no credentials of arn:aws:iam::1:role/r [set-source-identity-denied]: allow it";
+    let is_held = |pod: &str| {
+        world.apply(&json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"name": format!("{pod}.1"), "namespace": namespace},
+            "involvedObject": {"kind": "Pod", "name": pod, "namespace": namespace},
+            "reason": "Unhealthy", "message": says, "count": 3, "type": "Warning",
+        }));
+    };
+    let (pods, assumed) = try_pod(&is_held);
+    assert_eq!((pods, &assumed["level"]), (1, &json!("broken")), "{assumed}");
+    assert_eq!(assumed["says"], says);
+
+    let gone = world.make(&Change::Parameter(None));
+    let refused = wait_until("the webhook has learnt it", Duration::from_secs(20), || {
+        let (pods, assumed) = try_pod(&starts);
+        (pods == 0).then_some(assumed)
+    });
+    assert_eq!(refused["level"], "broken");
+    assert!(refused["says"].as_str().unwrap().contains("[role-missing]"), "{refused}");
+    world.undo(gone);
+    undo.into_iter().rev().for_each(|undo| world.undo(undo));
+}
+
 #[test]
 fn wrong_input_names_the_flag_and_what_is_wrong() {
     let world = world();
@@ -892,14 +957,13 @@ impl World {
         assert!(applied.ok, "{}", applied.stderr);
     }
 
-    /// As it was, whether it is there or not.
+    /// As it was, whether it is there or not. A controller may write at the same moment.
     fn replace(&self, object: &Value) {
         let text = object.to_string();
-        let replaced = self.cluster.kubectl(&["replace", "--filename=-"]).stdin(&text).run();
-        if !replaced.ok {
-            let created = self.cluster.kubectl(&["create", "--filename=-"]).stdin(&text).run();
-            assert!(created.ok, "{}{}", replaced.stderr, created.stderr);
-        }
+        let by = |verb: &str| self.cluster.kubectl(&[verb, "--filename=-"]).stdin(&text).run();
+        wait_until("the object is as before", Duration::from_secs(10), || {
+            (by("replace").ok || by("create").ok).then_some(())
+        });
     }
 
     /// Once the API server's webhooks know that the namespace is not theirs.
@@ -924,6 +988,63 @@ impl World {
             None => "fab.nanohype.dev/session-injection-".to_owned(),
         };
         self.cluster.kubectl(&["label", "namespace", namespace, &label, "--overwrite"]).json();
+    }
+
+    /// The real webhook, where the API server reaches it.
+    fn serve(&self) -> (Process, Vec<Undo>) {
+        let directory = self.cluster.kubeconfig().parent().unwrap().to_owned();
+        let (certificate, key) = self.authority.pair(30, "127.0.0.1");
+        let config = self.get(CONFIG)["data"]["config.yaml"].as_str().unwrap().to_owned();
+        let file = |name: &str, text: &str| {
+            let path = directory.join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let (port, health_port) = (process::free_port(), process::free_port());
+        let config = config.replace("refreshSeconds: 300", "refreshSeconds: 1");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
+        command
+            .args(["webhook", "--linger=0", "--config"])
+            .arg(file("webhook.yaml", &config))
+            .arg(format!("--listen=127.0.0.1:{port}"))
+            .arg(format!("--health-listen=127.0.0.1:{health_port}"))
+            .arg("--tls-certificate")
+            .arg(file("webhook.crt", &certificate))
+            .arg("--tls-key")
+            .arg(file("webhook.key", &key))
+            .env("KUBECONFIG", self.cluster.kubeconfig())
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("AWS_REGION", REGION);
+        let mut webhook = Process::start("webhook", &directory, &command);
+        webhook.wait_until("the webhook is ready", Duration::from_secs(30), || {
+            let health = ([127, 0, 0, 1], health_port).into();
+            process::get(health, "/readyz").starts_with("HTTP/1.1 200").then_some(())
+        });
+        let bundle = base64(&self.authority.pem);
+        let called = [(0, "enabled"), (1, "audit")].map(|(index, path)| {
+            let url = format!("https://127.0.0.1:{port}/{path}");
+            json!({"op": "replace", "path": format!("/webhooks/{index}/clientConfig"), "value": {"url": url, "caBundle": bundle}})
+        });
+        let undo = vec![self.make(&Change::Patch(CONFIGURATION, json!(called)))];
+        // The API server brings it into effect within a moment.
+        wait_until("the API server calls the webhook", Duration::from_secs(20), || {
+            let create = ["create", "--dry-run=server", "--filename=-"];
+            let created = self.cluster.kubectl(&create).stdin(&agent("asked").to_string()).run();
+            created.ok.then_some(())
+        });
+        (webhook, undo)
+    }
+
+    fn tried_pods(&self, namespace: &str) -> Vec<String> {
+        let pods = self.cluster.kubectl(&["get", "pods", "--namespace", namespace]).json();
+        let names = pods["items"].as_array().unwrap().iter();
+        let names = names.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned());
+        names.filter(|name| name.starts_with("fab-check-")).collect()
+    }
+
+    fn get_in(&self, kind: &str, name: &str, namespace: &str) -> Value {
+        self.cluster.kubectl(&["get", kind, name, "--namespace", namespace]).json()
     }
 
     /// Of a service account of the release's namespace.
@@ -1010,12 +1131,17 @@ impl Authority {
 
     /// One that ends so many days from now.
     fn certificate(&self, ends: i64, host: &str) -> String {
+        self.pair(ends, host).0
+    }
+
+    fn pair(&self, ends: i64, host: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(vec![host.to_owned()]).unwrap();
         // An hour more, so that whole days are left.
         (parameters.not_before, parameters.not_after) =
             (days(-30).into(), (days(ends) + Duration::from_secs(3600)).into());
-        parameters.signed_by(&key, &self.issuer).unwrap().pem()
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap().pem();
+        (certificate, key.serialize_pem())
     }
 }
 

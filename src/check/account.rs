@@ -4,22 +4,26 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Account, Facts, Findings, Link, Seen, tenancy};
+use super::{Account, Facts, Findings, Link, Seen, Tenancy, Trial, name, tenancy};
 use crate::{
     admission,
-    config::Config,
+    config::{Config, Credentials, Pod},
     directory::{Cause, Directory, Role},
-    session::TenantName,
+    session::{StartGate, TenantName},
 };
 
 pub(super) fn judge(facts: &Facts, found: &mut Findings) {
+    let trials = facts.tenancies.iter().filter_map(|(name, it)| Some((name, it.trial.as_ref()?)));
+    for (namespace, trial) in trials.clone() {
+        gets_credentials(namespace, trial, found);
+    }
     let Some(Account { assumed, directory }) = &facts.account else { return };
     let tenants = tenants(&facts.namespaces, &facts.config);
     for tenant in &tenants {
         is_published(tenant, directory, found);
     }
     let Some(assumed) = assumed else {
-        if !tenants.is_empty() {
+        if !tenants.is_empty() && trials.count() == 0 {
             found.unseen(Link::AssumeRole, "AWS", NOT_TRIED);
         }
         return;
@@ -41,13 +45,60 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
 
 /// Those of the namespaces that opted in, but for those that no session fits.
 pub fn tenants(namespaces: &Seen<Vec<Value>>, config: &Config) -> BTreeSet<TenantName> {
-    let namespaces = match namespaces {
-        Seen::Known(namespaces) => &namespaces[..],
-        Seen::Hidden(_) => &[],
-    };
     let workable = tenancy::opted_in(namespaces, config)
         .filter(|namespace| tenancy::without_tenant(namespace, config).is_none());
     workable.filter_map(|namespace| namespace.tenant.ok()).collect()
+}
+
+/// The service account of the namespace with which a pod is an agent that waits for its
+/// credentials, whatever its labels.
+pub fn account_to_try<'v>(tenancy: &'v Tenancy, config: &Config) -> Option<&'v str> {
+    let accounts = match &tenancy.accounts {
+        Seen::Known(accounts) => &accounts[..],
+        Seen::Hidden(_) => &[],
+    };
+    accounts.iter().map(name).find(|account| {
+        let pod = Bare { account };
+        let mut components = config.components.iter();
+        let component = components.find(|it| it.matches(&pod, |account| config.is_fenced(account)));
+        component.is_some_and(|component| {
+            component.credentials == Credentials::Sidecar
+                && component.start_gate == StartGate::Credentials
+        })
+    })
+}
+
+/// A pod that is told by its service account alone.
+struct Bare<'v> {
+    account: &'v str,
+}
+
+impl Pod for Bare<'_> {
+    fn creator(&self) -> &str {
+        ""
+    }
+
+    fn label(&self, _: &str) -> Option<&str> {
+        None
+    }
+
+    fn service_account(&self) -> &str {
+        self.account
+    }
+}
+
+fn gets_credentials(namespace: &str, trial: &Trial, found: &mut Findings) {
+    let subject = format!("namespace {namespace}");
+    match trial {
+        Trial::Ended => found.ok(Link::AssumeRole, subject, "a pod there got its credentials"),
+        Trial::Held(says) => found.broken(Link::AssumeRole, subject, says),
+        Trial::Refused(says) => {
+            found.broken(Link::AssumeRole, subject, format!("a pod there was not taken: {says}"));
+        }
+        Trial::Waiting(says) => {
+            found.unseen(Link::AssumeRole, subject, format!("a pod there did not start: {says}"));
+        }
+    }
 }
 
 fn is_published(tenant: &TenantName, directory: &Directory, found: &mut Findings) {
@@ -62,7 +113,8 @@ fn is_published(tenant: &TenantName, directory: &Directory, found: &mut Findings
         }
         // Of ours, which need not be the webhook's.
         (Some(Role::Unreachable(cause)), _) => {
-            let says = format!("{} cannot be read from here: {cause}", directory.place(tenant));
+            let place = directory.place(tenant);
+            let says = format!("{place} cannot be read from here: {cause}{OWN}");
             match cause {
                 Cause::Denied => found.unseen(Link::RoleParameter, subject, says),
                 Cause::Failed | Cause::NoAnswer | Cause::Throttled => {
@@ -80,4 +132,52 @@ fn is_published(tenant: &TenantName, directory: &Directory, found: &mut Findings
     }
 }
 
-const NOT_TRIED: &str = "whether roles can be assumed was not tried; --assume-role does, with the credentials of this shell";
+/// The keeper tells no more of it.
+const OWN: &str =
+    " (with the AWS credentials and the region of this shell; --skip-aws does without)";
+const NOT_TRIED: &str = "whether roles can be assumed was not tried; --as-pod does, or --assume-role with the credentials of this shell";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::{
+        check::Level,
+        directory::{Source, Unusable},
+    };
+
+    /// What is found of a tenant of which this is known.
+    fn found(role: Option<Role>) -> (Level, Option<&'static str>, bool) {
+        let tenant: TenantName = "acme".parse().unwrap();
+        let entries: HashMap<_, _> =
+            role.map(|role| (tenant.clone(), role.into())).into_iter().collect();
+        let template = "/roles/{tenant}".parse().unwrap();
+        let mut found = Findings::default();
+        is_published(&tenant, &Directory::new(Source::Ssm(template), entries), &mut found);
+        let finding = found.iter().next().unwrap();
+        assert_eq!(found.iter().count(), 1);
+        assert!(finding.says.contains("/roles/acme"), "{finding}");
+        (finding.level, finding.code, finding.unreachable)
+    }
+
+    #[test]
+    fn what_aws_does_not_say_is_unseen_and_what_it_says_is_judged() {
+        let known = Role::Known("arn:aws:iam::111122223333:role/r".parse().unwrap());
+        let cases = [
+            (Some(known), (Level::Ok, None, false)),
+            (Some(Role::NotFound), (Level::Broken, Some("role-missing"), false)),
+            (
+                Some(Role::Unusable(Unusable::SecureString)),
+                (Level::Broken, Some("role-secure-string"), false),
+            ),
+            (Some(Role::Unreachable(Cause::Denied)), (Level::Unseen, None, false)),
+            (Some(Role::Unreachable(Cause::NoAnswer)), (Level::Unseen, None, true)),
+            (Some(Role::Unreachable(Cause::Throttled)), (Level::Unseen, None, true)),
+            (None, (Level::Unseen, None, true)),
+        ];
+        for (role, want) in cases {
+            assert_eq!(found(role.clone()), want, "{role:?}");
+        }
+    }
+}

@@ -10,6 +10,7 @@ pub enum Link {
     CaBundle,
     Certificate,
     ComponentHole,
+    ConfigEdited,
     Endpoints,
     GuardEdited,
     GuardMissing,
@@ -43,7 +44,8 @@ pub struct About {
 
 impl Link {
     /// In the order in which the chain is walked: from the API server to the pod, then AWS.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
+        Self::ConfigEdited,
         Self::ComponentHole,
         Self::PodSecurityLowered,
         Self::RoleLists,
@@ -96,6 +98,11 @@ impl Link {
                 "component-hole",
                 "A component of the config is `env` or `exempt`: its pods keep their base credentials.",
                 "nothing, if it is meant so; else give the component credentials: sidecar",
+            ),
+            Self::ConfigEdited => (
+                "config-edited",
+                "The ConfigMap with the config is not as the release brought it, so that the webhook, once it starts anew, does not agree with the guard and with what API servers send it.",
+                "change the chart's values instead, and bring the release again (helm upgrade)",
             ),
             Self::Endpoints => (
                 "endpoints",

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Facts, Findings, Link, Tenancy, items, name, tenancy::subject};
 use crate::{
-    admission::{self, CONTAINER_NAME, Decision, ROLE_ARN_ANNOTATION, Refusal},
+    admission::{self, CONTAINER_NAME, Decision, Gives, ROLE_ARN_ANNOTATION, Refusal},
     config::Config,
     directory::{Directory, Role, Source},
     namespaces::{Mode, Namespace, Namespaces},
@@ -98,9 +98,10 @@ impl Again<'_> {
         match decision {
             Decision::Pass => None,
             Decision::Inject(_) if operations.is_empty() => None,
-            Decision::Inject(_) if sidecar.is_none() => {
-                let says = "has no sidecar, or keeps what would be withheld from it";
-                Some((Link::PodWithoutSidecar, Says::Text(says.to_owned())))
+            Decision::Inject(injection)
+                if sidecar.is_none() && matches!(injection.gives, Gives::Sidecar(_)) =>
+            {
+                Some((Link::PodWithoutSidecar, Says::Text("has no sidecar".to_owned())))
             }
             Decision::Inject(_) => {
                 let image = sidecar.and_then(|sidecar| sidecar["image"].as_str());

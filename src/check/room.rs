@@ -40,7 +40,11 @@ fn tell(
         }
     }
     if fits {
-        found.ok(link, subject, format!("{} leave room for a sidecar", objects.len()));
+        let says = match objects.len() {
+            0 => "has none".to_owned(),
+            count => format!("has {count} with room for a sidecar"),
+        };
+        found.ok(link, subject, says);
     }
 }
 

@@ -37,9 +37,13 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
 
 /// Those whose pods the webhook sees.
 pub fn opted_in<'v>(
-    namespaces: &'v [Value],
+    namespaces: &'v Seen<Vec<Value>>,
     config: &'v Config,
 ) -> impl Iterator<Item = Namespace> + 'v {
+    let namespaces = match namespaces {
+        Seen::Known(namespaces) => &namespaces[..],
+        Seen::Hidden(_) => &[],
+    };
     let read = namespaces.iter().map(|namespace| read(namespace, config));
     read.filter(|namespace| namespace.mode.is_some())
 }

@@ -146,17 +146,17 @@ fn certificate_lasts(secret: &Seen<Option<Value>>, now: SystemTime, found: &mut 
     };
     match ends.duration_since(now) {
         Ok(left) if left >= OVERDUE => {
-            found.ok(Link::Certificate, CERTIFICATE, format!("ends in {} days", days(left)));
+            found.ok(Link::Certificate, CERTIFICATE, format!("ends in {}", span(left)));
         }
         Ok(left) => found.broken(
             Link::Certificate,
             CERTIFICATE,
-            format!("ends in {} days, and should have been renewed", days(left)),
+            format!("ends in {}, and should have been renewed", span(left)),
         ),
         Err(ended) => found.broken(
             Link::Certificate,
             CERTIFICATE,
-            format!("ended {} days ago", days(ended.duration())),
+            format!("ended {} ago", span(ended.duration())),
         ),
     }
 }
@@ -188,8 +188,12 @@ fn text(field: &Value) -> String {
     bytes.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
 }
 
-fn days(time: Duration) -> u64 {
-    time.as_secs() / 86_400
+/// For people.
+fn span(time: Duration) -> String {
+    match time.as_secs() / 3600 {
+        hours @ ..48 => format!("{hours} hours"),
+        hours => format!("{} days", hours / 24),
+    }
 }
 
 /// Whatever the release is called: the order is one of names.

@@ -21,12 +21,12 @@ use super::{
     environment, files, now, print, snapshots,
 };
 use crate::{
-    check::{self, Account, Facts, Format, Level, Seen},
+    check::{self, Account, Facts, Format, Level, Seen, Tenancy},
     cli::Check,
     config::Config,
     credentials::{self, Assume, sts::Sts},
     directory::{self, Directory, Role, Source},
-    namespaces::NamespaceName,
+    namespaces::{Mode, NamespaceName},
     session::{KnownSession, TenantName},
 };
 
@@ -64,6 +64,7 @@ async fn collect(arguments: Check) -> Result<Facts, Failure> {
         release,
         release_namespace,
         assume_role,
+        as_pod,
         skip_aws,
         output: _,
     } = arguments;
@@ -86,13 +87,17 @@ async fn collect(arguments: Check) -> Result<Facts, Failure> {
         let region = cluster.region(&release).await?;
         config.region = region.and_then(|region| region.parse().ok());
     }
-    let (webhook, guard) = cluster.installation(configurations, &release).await?;
+    let (webhook, guard, text) = cluster.installation(configurations, &release).await?;
     let namespaces = cluster.namespaces(namespace.as_ref().map(NamespaceName::as_str)).await?;
-    let names = opted_in(&namespaces, &config);
+    let names: Vec<String> =
+        check::opted_in(&namespaces, &config).map(|namespace| namespace.name).collect();
     let looking = |index, name: &str| {
         looking_at(&format!("namespace {} of {}: {name}", index + 1, names.len()));
     };
-    let tenancies = cluster::tenancies(&cluster, &names, looking).await?;
+    let mut tenancies = cluster::tenancies(&cluster, &names, looking).await?;
+    if as_pod {
+        try_pods(&cluster, &namespaces, &mut tenancies, &config).await?;
+    }
     let rights = cluster.rights().await?;
     let account = if skip_aws {
         None
@@ -105,7 +110,7 @@ async fn collect(arguments: Check) -> Result<Facts, Failure> {
             if assume_role { Some(assume(&directory, &tenants, &config).await) } else { None };
         Some(Account { assumed, directory })
     };
-    Ok(Facts { account, config, guard, namespaces, now: now(), rights, tenancies, webhook })
+    Ok(Facts { account, config, guard, namespaces, now: now(), rights, tenancies, text, webhook })
 }
 
 /// As the webhook of the release reads it.
@@ -122,13 +127,24 @@ fn called(configurations: &[Value]) -> anyhow::Result<Release> {
     Ok(Release { namespace, name, data: None })
 }
 
-fn opted_in(namespaces: &Seen<Vec<Value>>, config: &Config) -> Vec<String> {
-    match namespaces {
-        Seen::Known(namespaces) => {
-            check::opted_in(namespaces, config).map(|namespace| namespace.name).collect()
+/// One after the other, where a pod would be injected.
+async fn try_pods(
+    cluster: &Cluster,
+    namespaces: &Seen<Vec<Value>>,
+    tenancies: &mut HashMap<String, Tenancy>,
+    config: &Config,
+) -> Result<(), Failure> {
+    for namespace in check::opted_in(namespaces, config) {
+        if namespace.mode != Some(Mode::Enabled) {
+            continue;
         }
-        Seen::Hidden(_) => Vec::new(),
+        let namespace = namespace.name;
+        let Some(tenancy) = tenancies.get_mut(&namespace) else { continue };
+        let Some(account) = check::account_to_try(tenancy, config) else { continue };
+        looking_at(&format!("a pod in namespace {namespace}"));
+        tenancy.trial = Some(cluster.try_pod(&namespace, account, config).await?);
     }
+    Ok(())
 }
 
 /// What the webhook's own keeper learns of the tenants' roles, with the credentials of this shell.

@@ -1,4 +1,5 @@
-//! What `check` looks at in a cluster. It reads, and changes nothing.
+//! What `check` looks at in a cluster. It reads, and but for a pod that it is asked to try it
+//! changes nothing.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -6,15 +7,17 @@ use anyhow::{Context, anyhow};
 use axum::http;
 use kube::{
     Client,
-    api::{GetParams, ListParams},
+    api::{DeleteParams, GetParams, ListParams, PostParams},
     config::KubeConfigOptions,
     core::Request,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::Failure;
 use crate::{
-    check::{Guard, Seen, Tenancy, Webhook},
+    check::{Guard, Seen, Tenancy, Text, Trial, Webhook},
+    config::{Config, Resources},
     manifest,
 };
 
@@ -69,7 +72,7 @@ impl Cluster {
             None => "/api/v1/configmaps".to_owned(),
         };
         let Seen::Known(maps) = self.list(&path, &selector).await? else { return Ok(None) };
-        let mut configs = maps.into_iter().filter(|map| map["data"][CONFIG].is_string());
+        let mut configs = maps.into_iter().filter(|map| map["data"][ROLES].is_string());
         let Some(found) = configs.next() else { return Ok(None) };
         let title = |map: &Value| {
             let metadata = &map["metadata"];
@@ -91,13 +94,13 @@ impl Cluster {
         self.list(&format!("{ADMISSION}/mutatingwebhookconfigurations"), "").await
     }
 
-    /// Of the webhook and the guard: what is there, and what the release brought.
+    /// Of the webhook, the guard and the config: what is there, and what the release brought.
     pub(super) async fn installation(
         &self,
         configurations: Seen<Vec<Value>>,
         release: &Release,
-    ) -> Result<(Webhook, Guard), Failure> {
-        let Release { namespace, name, data: _ } = release;
+    ) -> Result<(Webhook, Guard, Text), Failure> {
+        let Release { namespace, name, data } = release;
         let within = format!("/api/v1/namespaces/{namespace}");
         let installed =
             self.get(&format!("{within}/configmaps"), &format!("{name}-installed")).await?;
@@ -123,7 +126,12 @@ impl Cluster {
             self.list(&format!("{ADMISSION}/validatingadmissionpolicybindings"), "").await?;
         let guard =
             Guard { objects: policies.beside(bindings), installed: documents("guard.yaml") };
-        Ok((webhook, guard))
+        let text = |map: &Value| map["data"][CONFIG].as_str().map(str::to_owned);
+        let text = Text {
+            live: data.as_ref().and_then(|data| data[CONFIG].as_str()).map(str::to_owned),
+            installed: installed.map(|map| map.as_ref().and_then(text)),
+        };
+        Ok((webhook, guard, text))
     }
 
     /// The region that the Deployment gives the webhook.
@@ -161,6 +169,7 @@ impl Cluster {
             pods: self.list(&of("pods"), "").await?,
             quotas: self.list(&of("resourcequotas"), "").await?,
             rights: roles.beside(self.list(&rbac("rolebindings"), "").await?),
+            trial: None,
         })
     }
 
@@ -168,6 +177,72 @@ impl Cluster {
     pub(super) async fn rights(&self) -> Result<Seen<Vec<Value>>, Failure> {
         let roles = self.list(&format!("{RBAC}/clusterroles"), "").await?;
         Ok(roles.beside(self.list(&format!("{RBAC}/clusterrolebindings"), "").await?))
+    }
+
+    /// Starts a pod that ends once its sidecar lets it start, and deletes it.
+    pub(super) async fn try_pod(
+        &self,
+        namespace: &str,
+        account: &str,
+        config: &Config,
+    ) -> Result<Trial, Failure> {
+        let path = format!("/api/v1/namespaces/{namespace}/pods");
+        let pod = pod_to_try(account, config).to_string().into_bytes();
+        let request = Request::new(&path).create(&PostParams::default(), pod);
+        let request = request.context("request").map_err(Failure::Ours)?;
+        let name = match self.0.request::<Value>(request).await {
+            Ok(pod) => pod["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+            Err(kube::Error::Api(status)) => return Ok(Trial::Refused(status.message)),
+            Err(error) => {
+                let error = anyhow!(error).context(format!("the API server was asked for {path}"));
+                return Err(Failure::Ours(error));
+            }
+        };
+        let trial = self.follow_pod(namespace, &name).await;
+        let request = Request::new(&path).delete(&name, &DeleteParams::default());
+        if let Ok(request) = request {
+            // It ends by itself, and this is not what is looked at.
+            let _ = self.0.request::<Value>(request).await;
+        }
+        trial
+    }
+
+    async fn follow_pod(&self, namespace: &str, name: &str) -> Result<Trial, Failure> {
+        let within = format!("/api/v1/namespaces/{namespace}");
+        let deadline = Instant::now() + START;
+        loop {
+            let pod = self.get(&format!("{within}/pods"), name).await?;
+            let events = self.events_of(&format!("{within}/events"), name).await?;
+            let status = match &pod {
+                Seen::Known(pod) => pod.as_ref().map_or(&Value::Null, |pod| &pod["status"]),
+                Seen::Hidden(why) => return Ok(Trial::Waiting(why.clone())),
+            };
+            if status["phase"] == "Succeeded" {
+                return Ok(Trial::Ended);
+            }
+            if let Some(says) = held(&events) {
+                return Ok(Trial::Held(says));
+            }
+            if Instant::now() >= deadline {
+                let last = events.last().and_then(|event| event["message"].as_str());
+                let phase = status["phase"].as_str().unwrap_or("gone");
+                return Ok(Trial::Waiting(format!("{phase}; {}", last.unwrap_or("no event"))));
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn events_of(&self, path: &str, pod: &str) -> Result<Vec<Value>, Failure> {
+        let of_pod = ListParams::default().fields(&format!("involvedObject.name={pod}"));
+        let request = Request::new(path).list(&of_pod).context("request").map_err(Failure::Ours)?;
+        match self.ask(request, path).await? {
+            Seen::Known(Some(mut list)) => Ok(match list["items"].take() {
+                Value::Array(events) => events,
+                _ => Vec::new(),
+            }),
+            // Then only how the pod ends is known.
+            Seen::Known(None) | Seen::Hidden(_) => Ok(Vec::new()),
+        }
     }
 
     /// The one that the Deployment mounts.
@@ -264,6 +339,52 @@ pub(super) async fn tenancies(
     Ok(tenancies)
 }
 
+/// As `restricted` wants it. It does nothing, and ends by itself, whatever becomes of us.
+fn pod_to_try(account: &str, config: &Config) -> Value {
+    let Resources { cpu_request, memory_request, cpu_limit, memory_limit } =
+        &config.sidecar.resources;
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"generateName": "fab-check-"},
+        "spec": {
+            "serviceAccountName": account,
+            "automountServiceAccountToken": false,
+            "activeDeadlineSeconds": 2 * START.as_secs(),
+            "restartPolicy": "Never",
+            "securityContext": {
+                "runAsNonRoot": true,
+                "runAsUser": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [{
+                "name": "agent",
+                "image": config.sidecar.image,
+                "imagePullPolicy": config.sidecar.image_pull_policy.as_str(),
+                "args": ["--version"],
+                "resources": {
+                    "requests": {"cpu": cpu_request.as_str(), "memory": memory_request.as_str()},
+                    "limits": {"cpu": cpu_limit.as_str(), "memory": memory_limit.as_str()},
+                },
+                "securityContext": {
+                    "allowPrivilegeEscalation": false,
+                    "capabilities": {"drop": ["ALL"]},
+                    "readOnlyRootFilesystem": true,
+                },
+            }],
+        },
+    })
+}
+
+/// What the probe of its sidecar said the third time: the first failure may pass.
+fn held(events: &[Value]) -> Option<String> {
+    let unhealthy: Vec<&Value> =
+        events.iter().filter(|event| event["reason"] == "Unhealthy").collect();
+    let times: u64 = unhealthy.iter().map(|event| event["count"].as_u64().unwrap_or(1)).sum();
+    let message = unhealthy.last()?["message"].as_str()?;
+    (times >= 3).then(|| message.to_owned())
+}
+
 /// All objects of the chart have it, whatever the release and its names are.
 const PART_OF: &str = "app.kubernetes.io/part-of=fab-session-injector";
 const INSTANCE: &str = "app.kubernetes.io/instance";
@@ -278,4 +399,7 @@ const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 /// Objects in one answer.
 const PAGE: u32 = 500;
 const CONNECT: Duration = Duration::from_secs(5);
+/// For a pod to be scheduled, its image pulled and its sidecar's first credentials.
+const START: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(500);
 const ANSWER: Duration = Duration::from_secs(30);
