@@ -9,6 +9,7 @@ mod difference;
 mod finding;
 mod guard;
 mod holes;
+mod iam;
 mod link;
 mod pods;
 mod rights;
@@ -23,6 +24,7 @@ use serde_json::Value;
 pub use self::{
     account::{account_to_try, tenants},
     finding::{Finding, Findings, Format, Level, NotAFormat},
+    iam::{Chain, Held, principals},
     link::{About, Link},
     tenancy::opted_in,
     webhook::{CONFIGURATION, service},
@@ -108,6 +110,8 @@ pub enum Trial {
 pub struct Account {
     /// Whether the role of each tenant was assumed. None: nobody was to try.
     pub assumed: Option<HashMap<TenantName, Result<(), credentials::Failure>>>,
+    /// What IAM holds of each tenant's role.
+    pub chains: HashMap<TenantName, Chain>,
     pub directory: Directory,
 }
 

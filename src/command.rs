@@ -1,5 +1,6 @@
 //! The shell around the pure rooms: here start the clock, the environment, files, clients.
 
+mod account;
 mod certs;
 mod check;
 mod cluster;

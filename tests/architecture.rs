@@ -23,6 +23,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "credentials",
             "directory",
             "namespaces",
+            "policies",
             "session",
         ],
     ),
@@ -57,10 +58,11 @@ const ROOMS: [(&str, &[&str]); 14] = [
 ];
 
 /// Crates that only some places may name: the rest is told what it needs in our own types.
-const CRATES: [(&str, &[&str]); 13] = [
+const CRATES: [(&str, &[&str]); 14] = [
     ("anyhow", &["command"]),
     ("aws_config", &["command", "credentials/base", "credentials/sts", "directory/ssm"]),
     ("aws_credential_types", &["credentials/sts"]),
+    ("aws_sdk_iam", &["command/account"]),
     ("aws_sdk_ssm", &["directory/ssm"]),
     ("aws_sdk_sts", &["credentials/base", "credentials/sts"]),
     ("axum", &["command", "serve"]),

@@ -356,7 +356,7 @@ fn faults() -> Vec<Fault> {
                 )]),
                 ..Policies::default()
             }),
-            &["broken assume-role set-source-identity-denied"],
+            &["broken assume-role set-source-identity-denied", "broken role-trust"],
         ),
         fault(
             "trust without TagSession",
@@ -367,7 +367,7 @@ fn faults() -> Vec<Fault> {
                 )]),
                 ..Policies::default()
             }),
-            &["broken assume-role tag-session-denied"],
+            &["broken assume-role tag-session-denied", "broken role-trust"],
         ),
         fault(
             "trust of another principal",
@@ -378,7 +378,7 @@ fn faults() -> Vec<Fault> {
                 )]),
                 ..Policies::default()
             }),
-            &["broken assume-role assume-role-denied"],
+            &["broken assume-role assume-role-denied", "broken base-role"],
         ),
         fault(
             "trust of another tenant's names",
@@ -386,7 +386,7 @@ fn faults() -> Vec<Fault> {
                 trust: trust(&json!({"StringLike": {"sts:SourceIdentity": "agent.beta.*"}})),
                 ..Policies::default()
             }),
-            &["broken assume-role assume-role-denied"],
+            &["broken assume-role assume-role-denied", "broken role-trust"],
         ),
         fault(
             "base role may not assume",
@@ -395,7 +395,7 @@ fn faults() -> Vec<Fault> {
                 trust: trust(own),
                 ..Policies::default()
             }),
-            &["broken assume-role base-role-denied"],
+            &["broken assume-role base-role-denied", "broken base-role"],
         ),
         fault(
             "boundary denies",
@@ -406,7 +406,21 @@ fn faults() -> Vec<Fault> {
                 )])),
                 ..Policies::default()
             }),
-            &["broken assume-role boundary-denied"],
+            &["broken assume-role boundary-denied", "broken base-role"],
+        ),
+        fault(
+            "base role may more",
+            policies(Policies {
+                base: statements(&[
+                    allow(
+                        &["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"],
+                        json!({"Resource": BROKER}),
+                    ),
+                    allow(&["s3:GetObject"], json!({"Resource": "*"})),
+                ]),
+                ..Policies::default()
+            }),
+            &["note permissions-lost"],
         ),
     ]
 }
@@ -732,6 +746,7 @@ impl World {
             authority: Authority::new(),
         };
         world.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}));
+        world.make_roles();
         // What EKS brings, and what comes before it.
         for name in ["pod-identity-webhook", "aws-load-balancer-webhook"] {
             world.apply(&json!({
@@ -825,6 +840,7 @@ impl World {
             .env("KUBECONFIG", kubeconfig)
             .env("AWS_REGION", REGION)
             .env("AWS_ENDPOINT_URL_STS", format!("http://{}", account.address()))
+            .env("AWS_ENDPOINT_URL_IAM", self.moto.endpoint())
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env_remove("AWS_ACCESS_KEY_ID")
             .env(
@@ -838,6 +854,7 @@ impl World {
     fn make(&self, change: &Change) -> Undo {
         match change {
             Change::Aws(policies) => {
+                self.write_down(policies);
                 let account = Account::open((**policies).clone());
                 Undo::Account(std::mem::replace(&mut *self.account.lock().unwrap(), account))
             }
@@ -905,7 +922,10 @@ impl World {
 
     fn undo(&self, undo: Undo) {
         match undo {
-            Undo::Account(account) => *self.account.lock().unwrap() = account,
+            Undo::Account(account) => {
+                self.write_down(&Policies::default());
+                *self.account.lock().unwrap() = account;
+            }
             Undo::Delete(object) => self.remove(&object),
             Undo::Parameter => {
                 // There may be none.
@@ -918,6 +938,52 @@ impl World {
                 self.replace(&before);
             }
         }
+    }
+
+    /// In IAM, what the strict AWS goes by.
+    fn write_down(&self, policies: &Policies) {
+        let Policies { base, boundary, trust, .. } = policies;
+        let iam = |action: &str, parameters: &[(&str, &str)]| self.moto.iam(action, parameters);
+        let role = ("RoleName", "prod-acme-tenant");
+        let (trust, base) = (trust.to_string(), base.to_string());
+        iam(
+            "UpdateAssumeRolePolicy",
+            &[("RoleName", "prod-acme-broker"), ("PolicyDocument", &trust)],
+        );
+        iam("PutRolePolicy", &[role, ("PolicyName", "own"), ("PolicyDocument", &base)]);
+        match boundary {
+            Some(boundary) => {
+                let boundary = boundary.to_string();
+                iam("CreatePolicy", &[("PolicyName", "boundary"), ("PolicyDocument", &boundary)]);
+                iam("PutRolePermissionsBoundary", &[role, ("PermissionsBoundary", BOUNDARY)]);
+            }
+            None => iam("DeleteRolePermissionsBoundary", &[role]),
+        }
+    }
+
+    fn make_roles(&self) {
+        let nobody = statements(&[]).to_string();
+        for name in ["prod-acme-tenant", "prod-acme-broker"] {
+            self.moto.iam(
+                "CreateRole",
+                &[
+                    ("RoleName", name),
+                    ("Path", "/eks-agent-platform/tenants/"),
+                    ("AssumeRolePolicyDocument", &nobody),
+                ],
+            );
+        }
+        let models = allow(&["bedrock:*"], json!({"Resource": "*"}));
+        let models = statements(&[models]).to_string();
+        self.moto.iam("CreatePolicy", &[("PolicyName", "models"), ("PolicyDocument", &models)]);
+        self.moto.iam(
+            "AttachRolePolicy",
+            &[
+                ("RoleName", "prod-acme-broker"),
+                ("PolicyArn", "arn:aws:iam::111122223333:policy/models"),
+            ],
+        );
+        self.write_down(&Policies::default());
     }
 
     fn get(&self, Object(kind, name, namespace): Object) -> Value {
@@ -1167,3 +1233,4 @@ const SYSTEM: &str = "injector";
 const SECRET: &str = "pilot-fab-session-injector-tls";
 const HOST: &str = "pilot-fab-session-injector.injector.svc";
 const PARAMETER: &str = "/eks-agent-platform/prod/tenant-substrate/acme/session_role_arn";
+const BOUNDARY: &str = "arn:aws:iam::111122223333:policy/boundary";

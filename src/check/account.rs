@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Account, Facts, Findings, Link, Seen, Tenancy, Trial, name, tenancy};
+use super::{Account, Facts, Findings, Link, Seen, Tenancy, Trial, iam, name, tenancy};
 use crate::{
     admission,
     config::{Config, Credentials, Pod},
@@ -17,10 +17,14 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
     for (namespace, trial) in trials.clone() {
         gets_credentials(namespace, trial, found);
     }
-    let Some(Account { assumed, directory }) = &facts.account else { return };
+    let Some(Account { assumed, chains, directory }) = &facts.account else { return };
     let tenants = tenants(&facts.namespaces, &facts.config);
     for tenant in &tenants {
         is_published(tenant, directory, found);
+        if let (Some(Role::Known(role)), Some(chain)) = (directory.role(tenant), chains.get(tenant))
+        {
+            iam::judge(tenant, role, chain, found);
+        }
     }
     let Some(assumed) = assumed else {
         if !tenants.is_empty() && trials.count() == 0 {

@@ -7,6 +7,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Link {
     AssumeRole,
+    BaseRole,
     CaBundle,
     Certificate,
     ComponentHole,
@@ -18,6 +19,7 @@ pub enum Link {
     LimitRange,
     NamespaceLabel,
     OperatorKept,
+    PermissionsLost,
     PodOutdated,
     PodRefused,
     PodSecurityLowered,
@@ -27,6 +29,7 @@ pub enum Link {
     Rights,
     RoleLists,
     RoleParameter,
+    RoleTrust,
     ServiceAccount,
     Tenant,
     WebhookEdited,
@@ -44,7 +47,7 @@ pub struct About {
 
 impl Link {
     /// In the order in which the chain is walked: from the API server to the pod, then AWS.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::ConfigEdited,
         Self::ComponentHole,
         Self::PodSecurityLowered,
@@ -70,7 +73,10 @@ impl Link {
         Self::PodRefused,
         Self::Rights,
         Self::RoleParameter,
+        Self::RoleTrust,
+        Self::BaseRole,
         Self::AssumeRole,
+        Self::PermissionsLost,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -83,6 +89,11 @@ impl Link {
                 "assume-role",
                 "The tenant's role cannot be assumed with a SourceIdentity of the tenant.",
                 "do what the code's remedy says; `iam` prints the policies that it takes",
+            ),
+            Self::BaseRole => (
+                "base-role",
+                "A role that the session role trusts is not let assume it with a SourceIdentity, by a policy of its own or by its permissions boundary; the statement is quoted.",
+                "give it what `iam` prints as base-role-policy and boundary-statement",
             ),
             Self::CaBundle => (
                 "ca-bundle",
@@ -139,6 +150,11 @@ impl Link {
                 "The namespace keeps `FAB_OPERATOR`: pods that set it keep base credentials, and their calls carry no session.",
                 "take the namespace's operator label away once no pod sets FAB_OPERATOR",
             ),
+            Self::PermissionsLost => (
+                "permissions-lost",
+                "What a base role may do and the session role may not, by the names of actions: agents cannot do it any more.",
+                "add to the session role's policies what agents need",
+            ),
             Self::PodOutdated => (
                 "pod-outdated",
                 "A running pod's sidecar, or what the webhook gives besides, is not what it would give today.",
@@ -183,6 +199,11 @@ impl Link {
                 "role-parameter",
                 "The tenant's role is not published, or not as the webhook takes it.",
                 "do what the code's remedy says",
+            ),
+            Self::RoleTrust => (
+                "role-trust",
+                "The trust policy of the session role lets no role assume it under the tenant's names, or not with the tags of EKS Pod Identity; the statement is quoted.",
+                "give the session role what `iam` prints as session-role-trust",
             ),
             Self::ServiceAccount => (
                 "service-account",

@@ -4,30 +4,23 @@
 use std::{
     collections::{HashMap, HashSet},
     io::{IsTerminal, Write, stderr, stdout},
-    path::PathBuf,
     process::ExitCode,
-    time::Duration,
 };
 
 use anyhow::{Context, anyhow};
-use aws_config::{BehaviorVersion, SdkConfig};
-use futures_util::future::join_all;
 use serde_json::Value;
-use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use super::{
-    Failure,
-    cluster::{self, CONFIG, Cluster, ROLES, Release},
-    environment, files, now, print, snapshots,
+    Failure, account,
+    cluster::{self, CONFIG, Cluster, Release},
+    environment, files, now, print,
 };
 use crate::{
     check::{self, Account, Facts, Format, Level, Seen, Tenancy},
     cli::Check,
     config::Config,
-    credentials::{self, Assume, sts::Sts},
-    directory::{self, Directory, Role, Source},
     namespaces::{Mode, NamespaceName},
-    session::{KnownSession, TenantName},
+    session::TenantName,
 };
 
 pub(super) fn run(arguments: Check) -> Result<ExitCode, Failure> {
@@ -105,10 +98,15 @@ async fn collect(arguments: Check) -> Result<Facts, Failure> {
         looking_at("AWS");
         let tenants: HashSet<TenantName> =
             check::tenants(&namespaces, &config).into_iter().collect();
-        let directory = directory(&config, file.is_some(), &release, &tenants).await?;
-        let assumed =
-            if assume_role { Some(assume(&directory, &tenants, &config).await) } else { None };
-        Some(Account { assumed, directory })
+        let shell = account::shell().await;
+        let directory = account::directory(&config, file.is_some(), &release, &tenants).await?;
+        let chains = account::chains(&shell, &directory, &tenants).await;
+        let assumed = if assume_role {
+            Some(account::assume(&shell, &directory, &tenants, &config).await)
+        } else {
+            None
+        };
+        Some(Account { assumed, chains, directory })
     };
     Ok(Facts { account, config, guard, namespaces, now: now(), rights, tenancies, text, webhook })
 }
@@ -147,68 +145,6 @@ async fn try_pods(
     Ok(())
 }
 
-/// What the webhook's own keeper learns of the tenants' roles, with the credentials of this shell.
-async fn directory(
-    config: &Config,
-    by_file: bool,
-    release: &Release,
-    tenants: &HashSet<TenantName>,
-) -> Result<Directory, Failure> {
-    let mut config = config.clone();
-    let file = config.roles.file.take();
-    if config.roles.ssm.is_none() {
-        let roles = match (file, &release.data) {
-            (Some(path), _) if by_file => files::roles(&path, &config),
-            (Some(_), Some(data)) => {
-                let text = data[ROLES].as_str().unwrap_or_default();
-                directory::file::parse(text, &config.roles.allowed)
-                    .with_context(|| format!("ConfigMap {}, {ROLES}", release.name))
-            }
-            (_, _) => Ok(HashMap::new()),
-        };
-        return Ok(Directory::new(
-            Source::File(PathBuf::from(ROLES)),
-            roles.map_err(Failure::Input)?,
-        ));
-    }
-    let mut tasks = JoinSet::new();
-    let (_wanted, wanted) = watch::channel(tenants.clone());
-    let keeper = snapshots::follow_roles(&config, wanted, &mut tasks).await?;
-    let asked = join_all(tenants.iter().map(|tenant| keeper.look_up(tenant.clone())));
-    // Who was not answered for is missing in the snapshot, which is then told.
-    let _ = timeout(PATIENCE, asked).await;
-    Ok(keeper.snapshot().as_ref().clone())
-}
-
-/// As a sidecar does, for a session that is called as this command.
-async fn assume(
-    directory: &Directory,
-    tenants: &HashSet<TenantName>,
-    config: &Config,
-) -> HashMap<TenantName, Result<(), credentials::Failure>> {
-    let shared = aws_config::load_defaults(BehaviorVersion::latest()).await;
-    let known = tenants.iter().filter_map(|tenant| match directory.role(tenant) {
-        Some(Role::Known(role)) => {
-            let session = KnownSession {
-                tenant: tenant.clone(),
-                name: SESSION.parse().ok()?,
-                role: role.clone(),
-                duration: config.sidecar.duration,
-            };
-            Some((tenant.clone(), sts(&shared, session)?))
-        }
-        _ => None,
-    });
-    join_all(known.map(|(tenant, sts)| async move { (tenant, sts.assume().await.map(drop)) }))
-        .await
-        .into_iter()
-        .collect()
-}
-
-fn sts(shared: &SdkConfig, session: KnownSession) -> Option<Sts> {
-    Some(Sts::new(shared, shared.credentials_provider()?, session))
-}
-
 /// <https://no-color.org>
 fn paint() -> impl Fn(Level, &str) -> String {
     let colour = stdout().is_terminal() && environment("NO_COLOR").is_none();
@@ -238,9 +174,5 @@ fn done_looking() {
 
 /// Back to the start of the line, and the line away.
 const CLEAR: &str = "\r\u{1b}[K";
-/// In CloudTrail the SourceIdentity then reads `agent.<tenant>.check`.
-const SESSION: &str = "check";
-/// Three tries of the keeper's, with its pauses.
-const PATIENCE: Duration = Duration::from_secs(15);
 const NO_RELEASE: &str = "there is no ConfigMap of a release of the chart, or it may not be read; \
                           give its --release-namespace, or --config FILE";
