@@ -68,8 +68,8 @@ impl Cluster {
             selector.push_str(&format!(",{INSTANCE}={name}"));
         }
         let path = match namespace {
-            Some(namespace) => format!("/api/v1/namespaces/{namespace}/configmaps"),
-            None => "/api/v1/configmaps".to_owned(),
+            Some(namespace) => format!("{CORE}/namespaces/{namespace}/configmaps"),
+            None => format!("{CORE}/configmaps"),
         };
         let Seen::Known(maps) = self.list(&path, &selector).await? else { return Ok(None) };
         let mut configs = maps.into_iter().filter(|map| map["data"][ROLES].is_string());
@@ -101,7 +101,7 @@ impl Cluster {
         release: &Release,
     ) -> Result<(Webhook, Guard, Text), Failure> {
         let Release { namespace, name, data } = release;
-        let within = format!("/api/v1/namespaces/{namespace}");
+        let within = format!("{CORE}/namespaces/{namespace}");
         let installed =
             self.get(&format!("{within}/configmaps"), &format!("{name}-installed")).await?;
         let documents = |key: &str| {
@@ -149,8 +149,9 @@ impl Cluster {
     }
 
     pub(super) async fn namespaces(&self, only: Option<&str>) -> Result<Seen<Vec<Value>>, Failure> {
-        let Some(name) = only else { return self.list("/api/v1/namespaces", "").await };
-        match self.get("/api/v1/namespaces", name).await? {
+        let namespaces = format!("{CORE}/namespaces");
+        let Some(name) = only else { return self.list(&namespaces, "").await };
+        match self.get(&namespaces, name).await? {
             Seen::Known(Some(namespace)) => Ok(Seen::Known(vec![namespace])),
             Seen::Known(None) => {
                 Err(Failure::Input(anyhow!("--namespace {name}: there is no such namespace")))
@@ -160,23 +161,26 @@ impl Cluster {
     }
 
     pub(super) async fn tenancy(&self, namespace: &str) -> Result<Tenancy, Failure> {
-        let of = |kind: &str| format!("/api/v1/namespaces/{namespace}/{kind}");
-        let rbac = |kind: &str| format!("{RBAC}/namespaces/{namespace}/{kind}");
-        let roles = self.list(&rbac("roles"), "").await?;
-        Ok(Tenancy {
-            accounts: self.list(&of("serviceaccounts"), "").await?,
-            limit_ranges: self.list(&of("limitranges"), "").await?,
-            pods: self.list(&of("pods"), "").await?,
-            quotas: self.list(&of("resourcequotas"), "").await?,
-            rights: roles.beside(self.list(&rbac("rolebindings"), "").await?),
-            trial: None,
-        })
+        let of = async |group: &str, kind: &str| {
+            self.list(&format!("{group}/namespaces/{namespace}/{kind}"), "").await
+        };
+        let (accounts, limit_ranges, pods, quotas, roles, bindings) = tokio::try_join!(
+            of(CORE, "serviceaccounts"),
+            of(CORE, "limitranges"),
+            of(CORE, "pods"),
+            of(CORE, "resourcequotas"),
+            of(RBAC, "roles"),
+            of(RBAC, "rolebindings"),
+        )?;
+        let rights = roles.beside(bindings);
+        Ok(Tenancy { accounts, limit_ranges, pods, quotas, rights, trial: None })
     }
 
     /// What holds in every namespace.
     pub(super) async fn rights(&self) -> Result<Seen<Vec<Value>>, Failure> {
-        let roles = self.list(&format!("{RBAC}/clusterroles"), "").await?;
-        Ok(roles.beside(self.list(&format!("{RBAC}/clusterrolebindings"), "").await?))
+        let all = async |kind: &str| self.list(&format!("{RBAC}/{kind}"), "").await;
+        let (roles, bindings) = tokio::try_join!(all("clusterroles"), all("clusterrolebindings"))?;
+        Ok(roles.beside(bindings))
     }
 
     /// Starts a pod that ends once its sidecar lets it start, and deletes it.
@@ -186,7 +190,7 @@ impl Cluster {
         account: &str,
         config: &Config,
     ) -> Result<Trial, Failure> {
-        let path = format!("/api/v1/namespaces/{namespace}/pods");
+        let path = format!("{CORE}/namespaces/{namespace}/pods");
         let pod = pod_to_try(account, config).to_string().into_bytes();
         let request = Request::new(&path).create(&PostParams::default(), pod);
         let request = request.context("request").map_err(Failure::Ours)?;
@@ -208,7 +212,7 @@ impl Cluster {
     }
 
     async fn follow_pod(&self, namespace: &str, name: &str) -> Result<Trial, Failure> {
-        let within = format!("/api/v1/namespaces/{namespace}");
+        let within = format!("{CORE}/namespaces/{namespace}");
         let deadline = Instant::now() + START;
         loop {
             let pod = self.get(&format!("{within}/pods"), name).await?;
@@ -257,7 +261,7 @@ impl Cluster {
             .flatten()
             .filter_map(|volume| volume["secret"]["secretName"].as_str());
         let Some(name) = names.next() else { return Ok(Seen::Known(None)) };
-        let path = format!("/api/v1/namespaces/{}/secrets", release.namespace);
+        let path = format!("{CORE}/namespaces/{}/secrets", release.namespace);
         let secret = self.get(&path, name).await?;
         // Keys are for those who need them.
         Ok(secret.map(|secret| {
@@ -395,6 +399,7 @@ pub(super) const ROLES: &str = "roles.yaml";
 /// Of the Secret.
 const CERTIFICATE: &str = "tls.crt";
 const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
+const CORE: &str = "/api/v1";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 /// Objects in one answer.
 const PAGE: u32 = 500;
