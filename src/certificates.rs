@@ -164,6 +164,12 @@ impl Stored {
         validity::of_pem(&self.authorities).map(|validity| validity.ends)
     }
 
+    /// How long the serving certificate lives in all. None: there is none.
+    pub fn certificate_life(&self) -> Option<Duration> {
+        let validity = validity::of_pem(&self.certificate)?;
+        validity.ends.duration_since(validity.begins).ok()
+    }
+
     /// When the serving certificate ends. None: there is none.
     pub fn certificate_ends(&self) -> Option<SystemTime> {
         validity::of_pem(&self.certificate).map(|validity| validity.ends)

@@ -584,6 +584,58 @@ fn what_aws_does_not_answer_is_unseen_and_not_broken() {
     assert_eq!(levels(&output), BTreeSet::from(["unseen assume-role".to_owned()]));
 }
 
+#[test]
+fn on_a_terminal_it_has_colours_and_says_where_it_is() {
+    let world = world();
+    let on_a_terminal = |colour: &str| {
+        let program = world.command(&world.cluster.kubeconfig(), &[]);
+        let line = format!("{} check --skip-aws", program.get_program().to_str().unwrap());
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let output = command.env("NO_COLOR", colour).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let plain = on_a_terminal("1");
+    assert!(plain.contains("\u{1b}[Klooking at namespace 2 of 2: "), "{plain:?}");
+    let (_, report) = plain.rsplit_once("\u{1b}[K").unwrap();
+    assert!(report.starts_with("ok ") && !report.contains("looking at"), "{report:?}");
+    assert!(!report.contains('\u{1b}'), "{report:?}");
+    assert!(on_a_terminal("").contains("\u{1b}[32mok    \u{1b}[0m"));
+}
+
+#[test]
+fn it_goes_by_the_release_that_is_chosen_or_by_a_file() {
+    let world = world();
+    let directory = process::own_directory();
+    let file = directory.path().join("config.yaml");
+    let config = world.get(CONFIG)["data"]["config.yaml"].as_str().unwrap().to_owned();
+    fs::write(&file, config.replace("podSecurity: restricted", "podSecurity: baseline")).unwrap();
+    let file = file.to_str().unwrap();
+    let by_file = world.check(&["-o", "json", "--config", file]);
+    assert_eq!(levels(&by_file), BTreeSet::from(["note pod-security-lowered".to_owned()]));
+
+    let mut second = world.get(CONFIG);
+    second["metadata"]["name"] = json!("trial-fab-session-injector");
+    second["metadata"]["labels"]["app.kubernetes.io/instance"] = json!("trial");
+    let undo = world.make(&Change::Create(second));
+    let either = world.check(&["-o", "json"]);
+    let said = String::from_utf8_lossy(&either.stderr).into_owned();
+    assert_eq!(either.status.code(), Some(2), "{said}");
+    assert!(said.contains("more than one release") && said.contains("--release"), "{said}");
+    let chosen = world.check(&["-o", "json", "--release", "pilot"]);
+    assert_eq!(levels(&chosen), BTreeSet::new());
+    let elsewhere = world.check(&["--release-namespace", "plain"]);
+    assert_eq!(elsewhere.status.code(), Some(2));
+    world.undo(undo);
+}
+
 /// With the real webhook; the kubelet's part is played.
 #[test]
 fn a_pod_that_is_tried_says_whether_agents_get_credentials() {

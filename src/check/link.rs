@@ -102,7 +102,7 @@ impl Link {
             ),
             Self::Certificate => (
                 "certificate",
-                "The serving certificate has ended, or ends in less than nine days, by when each mode has renewed it.",
+                "The serving certificate has ended, or ends in less than nine days (or three tenths of a short life), by when each mode has renewed it.",
                 "see the log of the certs deployment, or of cert-manager; renew a certificate of your own",
             ),
             Self::ComponentHole => (

@@ -140,12 +140,12 @@ fn is_believed(ours: &Value, secret: &Seen<Option<Value>>, now: SystemTime, foun
 fn certificate_lasts(secret: &Seen<Option<Value>>, now: SystemTime, found: &mut Findings) {
     let Some(certificate) = served(secret, Link::Certificate, found) else { return };
     let stored = certificates::Stored { certificate, ..certificates::Stored::default() };
-    let Some(ends) = stored.certificate_ends() else {
+    let (Some(ends), Some(life)) = (stored.certificate_ends(), stored.certificate_life()) else {
         found.broken(Link::Certificate, CERTIFICATE, "there is none, or none that can be read");
         return;
     };
     match ends.duration_since(now) {
-        Ok(left) if left >= OVERDUE => {
+        Ok(left) if left >= OVERDUE.min(life * 3 / 10) => {
             found.ok(Link::Certificate, CERTIFICATE, format!("ends in {}", span(left)));
         }
         Ok(left) => found.broken(
@@ -205,7 +205,7 @@ const EKS: &str = "pod-identity-webhook";
 const SUBJECT: &str = "webhook configuration";
 const CERTIFICATE: &str = "serving certificate";
 const CERTIFICATE_KEY: &str = "tls.crt";
-/// Each mode renews earlier: docs/certificates.md.
+/// Each mode renews earlier: docs/certificates.md. Of a short life it is three tenths.
 const OVERDUE: Duration = Duration::from_secs(9 * 86_400);
 pub(super) const NOT_SAID: &str =
     "nothing says how the release brought it (the chart's ConfigMap whose name ends in -installed)";

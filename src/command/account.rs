@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_iam::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
@@ -30,12 +30,17 @@ use crate::{
     session::{KnownSession, RoleArn, TenantName},
 };
 
-pub(super) async fn shell() -> SdkConfig {
-    aws_config::load_defaults(BehaviorVersion::latest()).await
+/// By environment and profile; the region, where they have none, is that of the agents.
+pub(super) async fn shell(config: &Config) -> SdkConfig {
+    let shell = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let agents = config.region.as_ref().map(|region| Region::new(region.as_str().to_owned()));
+    let region = shell.region().cloned().or(agents);
+    shell.into_builder().region(region).build()
 }
 
 /// What the webhook's own keeper learns of the tenants' roles, with the credentials of this shell.
 pub(super) async fn directory(
+    shell: &SdkConfig,
     config: &Config,
     by_file: bool,
     release: &Release,
@@ -58,6 +63,11 @@ pub(super) async fn directory(
             roles.map_err(Failure::Input)?,
         ));
     }
+    if let Some(ssm) = &mut config.roles.ssm
+        && ssm.region.is_none()
+    {
+        ssm.region = shell.region().and_then(|region| region.as_ref().parse().ok());
+    }
     let mut tasks = JoinSet::new();
     let (_wanted, wanted) = watch::channel(tenants.clone());
     let keeper = snapshots::follow_roles(&config, wanted, &mut tasks).await?;
@@ -69,7 +79,7 @@ pub(super) async fn directory(
 
 /// As a sidecar does, for a session that is called as this command.
 pub(super) async fn assume(
-    shared: &SdkConfig,
+    shell: &SdkConfig,
     directory: &Directory,
     tenants: &HashSet<TenantName>,
     config: &Config,
@@ -82,7 +92,7 @@ pub(super) async fn assume(
                 role: role.clone(),
                 duration: config.sidecar.duration,
             };
-            Some((tenant.clone(), sts(shared, session)?))
+            Some((tenant.clone(), sts(shell, session)?))
         }
         _ => None,
     });
@@ -92,17 +102,17 @@ pub(super) async fn assume(
         .collect()
 }
 
-fn sts(shared: &SdkConfig, session: KnownSession) -> Option<Sts> {
-    Some(Sts::new(shared, shared.credentials_provider()?, session))
+fn sts(shell: &SdkConfig, session: KnownSession) -> Option<Sts> {
+    Some(Sts::new(shell, shell.credentials_provider()?, session))
 }
 
 /// What IAM holds of each role that is known, and of those that it trusts.
 pub(super) async fn chains(
-    shared: &SdkConfig,
+    shell: &SdkConfig,
     directory: &Directory,
     tenants: &HashSet<TenantName>,
 ) -> HashMap<TenantName, Chain> {
-    let iam = Client::new(shared);
+    let iam = Client::new(shell);
     let mut chains = HashMap::new();
     for tenant in tenants {
         if let Some(Role::Known(role)) = directory.role(tenant) {

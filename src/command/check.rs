@@ -98,8 +98,9 @@ async fn collect(arguments: Check) -> Result<Facts, Failure> {
         looking_at("AWS");
         let tenants: HashSet<TenantName> =
             check::tenants(&namespaces, &config).into_iter().collect();
-        let shell = account::shell().await;
-        let directory = account::directory(&config, file.is_some(), &release, &tenants).await?;
+        let shell = account::shell(&config).await;
+        let directory =
+            account::directory(&shell, &config, file.is_some(), &release, &tenants).await?;
         let chains = account::chains(&shell, &directory, &tenants).await;
         let assumed = if assume_role {
             Some(account::assume(&shell, &directory, &tenants, &config).await)
