@@ -178,6 +178,21 @@ fn faults() -> Vec<Fault> {
             Change::Certificate { days: 5, host: HOST, other: false },
             &["broken certificate"],
         ),
+        fault(
+            "Secret deleted",
+            Change::Delete(Object("secret", SECRET, Some(SYSTEM))),
+            &["broken ca-bundle", "broken certificate"],
+        ),
+        fault(
+            "Deployment deleted",
+            Change::Delete(Object("deployment", "pilot-fab-session-injector", Some(SYSTEM))),
+            &["unseen ca-bundle", "unseen certificate"],
+        ),
+        fault(
+            "nothing says what was installed",
+            Change::Delete(INSTALLED),
+            &["unseen config-edited", "unseen guard-missing", "unseen webhook-edited"],
+        ),
         fault("no replica is ready", Change::Delete(slice), &["broken endpoints"]),
         fault(
             "the one replica is not ready",

@@ -252,7 +252,12 @@ impl Cluster {
     /// The one that the Deployment mounts.
     async fn serving_secret(&self, release: &Release) -> Result<Seen<Option<Value>>, Failure> {
         let deployment = match self.deployment(release).await? {
-            Seen::Known(deployment) => deployment.unwrap_or_default(),
+            Seen::Known(Some(deployment)) => deployment,
+            Seen::Known(None) => {
+                let Release { namespace, name, data: _ } = release;
+                let says = format!("no Deployment {namespace}/{name} says which Secret it is in");
+                return Ok(Seen::Hidden(says));
+            }
             Seen::Hidden(why) => return Ok(Seen::Hidden(why)),
         };
         let volumes = deployment["spec"]["template"]["spec"]["volumes"].as_array();
