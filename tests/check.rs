@@ -535,6 +535,8 @@ fn it_says_what_is_broken_and_what_to_do_for_people_and_for_programs() {
     let one = world.check(&["--namespace", "tenants-acme", "--skip-aws"]);
     assert_eq!(one.status.code(), Some(0), "{}", String::from_utf8_lossy(&one.stdout));
     world.undo(undo);
+    let out = world.check(&["--namespace", "plain", "-o", "json"]);
+    assert_eq!(levels(&out), BTreeSet::from(["note namespace-label".to_owned()]));
 }
 
 #[test]
@@ -592,6 +594,9 @@ fn what_aws_does_not_answer_is_unseen_and_not_broken() {
     let output = command.env("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1").output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(levels(&output), BTreeSet::from(["unseen assume-role".to_owned()]));
+    let mut command = world.command(&world.cluster.kubeconfig(), &["-o", "json", "--assume-role"]);
+    let output = command.env("AWS_ENDPOINT_URL_IAM", "http://127.0.0.1:1").output().unwrap();
+    assert_eq!(levels(&output), BTreeSet::from(["unseen role-trust".to_owned()]));
     // Roles are assumed where somebody asks for it.
     let output = world.check(&["-o", "json"]);
     assert_eq!(output.status.code(), Some(0));

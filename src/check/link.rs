@@ -142,7 +142,7 @@ impl Link {
             ),
             Self::NamespaceLabel => (
                 "namespace-label",
-                "A namespace has the opt-in label with a value that opts in to nothing, such as `true`.",
+                "A namespace has the opt-in label with a value that opts in to nothing, such as `true`. A note where none opted in.",
                 "let the label say enabled or audit, or take it away",
             ),
             Self::OperatorKept => (

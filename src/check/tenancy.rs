@@ -19,9 +19,16 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
     }
     let opted_in = all.iter().filter(|(_, namespace)| namespace.mode.is_some());
     if found.iter().count() == before && matches!(facts.namespaces, Seen::Known(_)) {
-        let count = opted_in.clone().count();
-        let says = format!("{count} of {} opted in, and no label is mistyped", all.len());
-        found.ok(Link::NamespaceLabel, "namespaces", says);
+        match (opted_in.clone().count(), all.len()) {
+            (0, all) => {
+                let says = format!("none of {all} opted in, so the webhook sees no pod");
+                found.note(Link::NamespaceLabel, "namespaces", says);
+            }
+            (count, all) => {
+                let says = format!("{count} of {all} opted in, and no label is mistyped");
+                found.ok(Link::NamespaceLabel, "namespaces", says);
+            }
+        }
     }
     rights::of_cluster(&facts.rights, found);
     for (_, namespace) in opted_in {
