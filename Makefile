@@ -8,7 +8,7 @@ demo:
 # All tests, against the real kube-apiserver, etcd, Helm and moto that tests/setup builds
 # once and caches outside the clone.
 test:
-	variables=$$(tests/setup) && eval "$$variables" && cargo test --locked --workspace --no-fail-fast
+	variables=$$(tests/setup) && eval "$$variables" && tests/all
 
 # The image, the chart and AWS's SDKs on a real node. It has mounts, links and cgroups of
 # its own, hence root.
@@ -30,7 +30,7 @@ lint:
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
-	cargo clippy --locked --test e2e --test pilot --test promised --test rollout --test wrong_installs -- --deny warnings
+	cargo clippy --locked --test sidecar --test tenants --test e2e --test pilot --test promised --test rollout --test wrong_installs -- --deny warnings
 	cargo deny --locked --workspace check bans licenses sources
 
 # What strangers write, for a minute each: fuzz/run SECONDS [TARGET] for longer.

@@ -67,6 +67,8 @@ async fn main() {
 const OFF: &str = "bench-off";
 const SHAPED: &str = "bench-shaped";
 const FLOOR: &str = "bench-floor";
+/// The same floor, which answers with the patch that we would have answered with.
+const PATCHED: &str = "bench-patched";
 const UNGUARDED: &str = "bench-unguarded";
 const GUARDED: &str = "bench-guarded";
 
@@ -79,14 +81,9 @@ async fn creations(platform: &Platform, floor: &str) {
         .arg(host.to_string())
         .status();
     assert!(made.unwrap().success());
-    // Not a port from which anybody connects.
-    let address = SocketAddr::new(host.into(), process::free_port());
-    let mut command = Command::new(floor);
-    command.arg(address.to_string()).arg(directory.path());
-    let _floor = Process::start("floor", directory.path(), &command);
     let authority = STANDARD.encode(fs::read(directory.path().join("ca.crt")).unwrap());
 
-    let modes = [OFF, SHAPED, FLOOR, UNGUARDED, GUARDED];
+    let modes = [OFF, SHAPED, FLOOR, PATCHED, UNGUARDED, GUARDED];
     for name in modes {
         let opted_in = [UNGUARDED, GUARDED].contains(&name);
         let mut labels = json!({
@@ -98,19 +95,17 @@ async fn creations(platform: &Platform, floor: &str) {
         }
         create_namespace(node, name, &labels);
     }
-    node.create(&[json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": "floor"},
-        "webhooks": [{
-            "name": "floor.node.test",
-            "admissionReviewVersions": ["v1"],
-            "clientConfig": {"url": format!("https://{address}/enabled"), "caBundle": authority},
-            "failurePolicy": "Fail",
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": FLOOR}},
-            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
-            "sideEffects": "None",
-        }],
-    })]);
+    let patch = directory.path().join("patch.json");
+    fs::write(&patch, our_patch(node).to_string()).unwrap();
+    let mut floors = Vec::new();
+    for (namespace, patch) in [(FLOOR, None), (PATCHED, Some(&patch))] {
+        // Not a port from which anybody connects.
+        let address = SocketAddr::new(host.into(), process::free_port());
+        let mut command = Command::new(floor);
+        command.arg(address.to_string()).arg(directory.path()).args(patch);
+        floors.push(Process::start(namespace, directory.path(), &command));
+        node.create(&[webhook(namespace, address, &authority)]);
+    }
     let except = json!([{
         "op": "add",
         "path": "/spec/matchResources/namespaceSelector/matchExpressions/-",
@@ -163,6 +158,34 @@ async fn creations(platform: &Platform, floor: &str) {
     }
     let creations = 2 * (WARM_UP + CREATIONS);
     println!("reviews for one creation: {:.2}", f64::from(asked) / creations as f64);
+}
+
+/// The configuration of a floor, for one namespace.
+fn webhook(namespace: &str, address: SocketAddr, authority: &str) -> Value {
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": namespace},
+        "webhooks": [{
+            "name": "floor.node.test",
+            "admissionReviewVersions": ["v1"],
+            "clientConfig": {"url": format!("https://{address}/enabled"), "caBundle": authority},
+            "failurePolicy": "Fail",
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+            "sideEffects": "None",
+        }],
+    })
+}
+
+/// What is done to the pod that is created again and again.
+fn our_patch(node: &Node) -> Value {
+    let [plain, injected] = [OFF, UNGUARDED].map(|namespace| {
+        let mut pod = injected(node, &session(namespace, "bench", &["sleep"]), "");
+        let metadata = pod["metadata"].as_object_mut().unwrap();
+        metadata.retain(|_, value| !value.is_null());
+        pod
+    });
+    json!(json_patch::diff(&plain, &injected))
 }
 
 async fn starts(platform: &Platform) {

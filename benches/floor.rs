@@ -1,5 +1,7 @@
 //! What any webhook of these crates costs at least: TLS, HTTP, the review parsed, its uid
 //! echoed. It serves like the real one, so the difference is what we do ourselves.
+//!
+//! `floor ADDRESS DIRECTORY [PATCH]`: with the file of a JSON Patch it answers with that one.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,9 +9,10 @@
     reason = "a measuring instrument may fail loudly"
 )]
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{fs, future::pending, sync::Arc, time::Duration};
 
-use axum::{Router, body::Bytes, routing::post};
+use axum::{Router, body::Bytes, extract::State, routing::post};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use fab_session_injector::serve::{
     Limits, Transport, serve,
     tls::{Certificate, Files},
@@ -26,18 +29,24 @@ async fn main() {
         certificate: format!("{directory}/tls.crt").into(),
         key: format!("{directory}/tls.key").into(),
     };
+    let patch = arguments.next().map(|file| STANDARD.encode(fs::read(file).expect("PATCH")));
+    let patch = patch.map(|patch| format!(r#","patchType":"JSONPatch","patch":"{patch}""#));
     let tls = Certificate::load(files).unwrap().server_config().unwrap();
     let listener = tokio::net::TcpListener::bind(&address).await.unwrap();
     let router = Router::new().route("/enabled", post(echo));
+    let router = router.with_state(Arc::from(patch.unwrap_or_default()));
     let transport = Transport::Tls(TlsAcceptor::from(Arc::new(tls)));
     serve(listener, transport, Limits::default(), router, pending(), Duration::ZERO).await;
 }
 
-async fn echo(body: Bytes) -> ([(&'static str, &'static str); 1], String) {
+async fn echo(
+    State(patch): State<Arc<str>>,
+    body: Bytes,
+) -> ([(&'static str, &'static str); 1], String) {
     let review: Value = serde_json::from_slice(&body).unwrap();
     let uid = review["request"]["uid"].as_str().unwrap();
     let answer = format!(
-        r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{{"uid":"{uid}","allowed":true}}}}"#
+        r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{{"uid":"{uid}","allowed":true{patch}}}}}"#
     );
     ([("content-type", "application/json")], answer)
 }

@@ -18,17 +18,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use json_patch::PatchOperation;
 use serde_json::Value;
 
-use self::{
-    decide::Outcome,
-    review::{Object, Request, Resource, UserInfo},
-};
 pub use self::{
-    decide::{Decision, Gives, Injection, Missing, insecure, unpublished, unworkable},
+    claim::NamedBy,
+    decide::{
+        Decision, Explained, Gives, Injection, Missing, Passed, insecure, unpublished, unworkable,
+    },
     demands::STATIC_CREDENTIALS,
+    eks::VARIABLES as BASE_CREDENTIALS,
     patch::ROLE_ARN_ANNOTATION,
     refusal::Refusal,
     review::NotAReview,
     sidecar::CONTAINER_NAME,
+};
+use self::{
+    decide::Outcome,
+    review::{Object, Request, Resource, UserInfo},
 };
 use crate::{
     config::Config,
@@ -77,10 +81,10 @@ impl<'a> Review<'a> {
         directory: &Directory,
         config: &Config,
     ) -> Answer {
-        let respond = |(outcome, missing): (Outcome, Option<Missing>)| {
+        let respond = |(outcome, missing): (Outcome<'_>, Option<Missing>)| {
             let (decision, code) = match outcome.decision() {
                 Decision::Inject(injection) => (injection.gives.as_str(), ""),
-                Decision::Pass => ("pass", ""),
+                Decision::Pass(_) => ("pass", ""),
                 Decision::Refuse(refusal) => ("refuse", refusal.code()),
             };
             let body = review::respond(&self.0.uid, &outcome, mode == Mode::Enabled);
@@ -122,6 +126,20 @@ pub fn decide(
     directory: &Directory,
     config: &Config,
 ) -> (Decision, Vec<PatchOperation>, Vec<String>) {
+    let Explained { decision, matched: _, operations, warnings, missing: _ } =
+        explain(pod, creator, namespace, namespaces, directory, config);
+    (decision, operations, warnings)
+}
+
+/// The same, and what the decision came from.
+pub fn explain<'c>(
+    pod: &Value,
+    creator: &str,
+    namespace: &str,
+    namespaces: &Namespaces,
+    directory: &Directory,
+    config: &'c Config,
+) -> Explained<'c> {
     let text = pod.to_string();
     let request = Request {
         uid: "offline".into(),
@@ -137,7 +155,8 @@ pub fn decide(
         user_info: Object(UserInfo { username: creator.into() }),
         object: serde_json::from_str(&text).ok(),
     };
-    decide::outcome(&request, namespaces, directory, config).0.into_parts()
+    let (outcome, missing) = decide::outcome(&request, namespaces, directory, config);
+    outcome.explained(missing)
 }
 
 #[cfg(test)]

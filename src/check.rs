@@ -23,7 +23,7 @@ use serde_json::Value;
 
 pub use self::{
     account::{account_to_try, tenants},
-    finding::{Finding, Findings, Format, Level, NotAFormat},
+    finding::{Finding, Findings, Level},
     iam::{Chain, Held, principals},
     link::{About, Link},
     tenancy::opted_in,

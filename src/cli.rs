@@ -1,11 +1,10 @@
 //! The command line. Each value is parsed by its noun.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    check,
     config::Region,
     namespaces::NamespaceName,
     policies::{self, HeldTo},
@@ -27,28 +26,59 @@ pub enum Command {
     /// Fills one Secret, which the chart makes, and the caBundle of one webhook configuration,
     /// renews both ahead of time, and mends them. Exit codes: 0 stopped by a signal; 2 the input
     /// is wrong; 3 our failure.
+    #[command(after_long_help = CERTS_EXAMPLES)]
     Certs(Certs),
     /// Look at all that must hold, in the cluster and in AWS, for sessions to have their names
     ///
-    /// Reads, and changes nothing (but for --as-pod). What it may not see it names. Config and names are those of the
-    /// chart's release in the cluster. Exit codes: 0 all holds, or what does not is only worth
-    /// knowing; 1 something is broken; 2 the input is wrong; 3 our failure, or nobody answers; 141
-    /// whoever reads the output has gone.
+    /// Reads, and changes nothing (but for --as-pod). What it may not see it names. Config and
+    /// names are those of the chart's release in the cluster. Exit codes: 0 all holds, or what does
+    /// not is only worth knowing; 1 something is broken; 2 the input is wrong; 3 our failure, or
+    /// nobody answers; 141 whoever reads the output has gone.
+    #[command(after_long_help = CHECK_EXAMPLES)]
     Check(Check),
+    /// Print what a shell completes of this command line
+    ///
+    /// Exit codes: 0 done; 2 the input is wrong; 141 whoever reads the output has gone.
+    #[command(after_long_help = COMPLETIONS_EXAMPLES)]
+    Completions(Completions),
+    /// Say what becomes of a pod, and why
+    ///
+    /// Decides as the webhook does, and says by what: component and what of it matched, the
+    /// session and who named it, the role and where it is published; or which rule passed the pod
+    /// by, or refused it. Exit codes: 0 fine; 1 a pod is refused, or one of the cluster is not what
+    /// the webhook would make of it; 2 the input is wrong; 3 our failure, or what it takes to
+    /// decide is not reachable; 141 whoever reads the output has gone.
+    #[command(after_long_help = EXPLAIN_EXAMPLES)]
+    Explain(Explain),
     /// Print what AWS is to hold for one tenant: trust, policies, and the parameter
+    ///
+    /// Prints a JSON array of documents, each with its name, where it goes and what to know about
+    /// it; one policy alone with --only, as `aws iam` takes it; or a file for Terraform. Exit
+    /// codes: 0 done; 2 the input is wrong; 3 our failure; 141 whoever reads the output has gone.
+    #[command(after_long_help = IAM_EXAMPLES)]
     Iam(Iam),
     /// Show what the webhook would do to manifests, without a cluster
+    ///
+    /// Exit codes: 0 done; 1 a pod is refused; 2 the input is wrong; 3 our failure; 141 whoever
+    /// reads the output has gone.
+    #[command(after_long_help = INJECT_EXAMPLES)]
     Inject(Inject),
     /// Ask the sidecar of this container whether the agent may start (its startup probe)
     ///
     /// Takes all it needs from the environment that the webhook gives the sidecar. Exit codes: 0
     /// ready; 1 not ready, for the printed reason; 2 the environment is wrong; 3 nobody answers.
+    #[command(after_long_help = PROBE_EXAMPLES)]
     Probe,
     /// Serve session credentials to the containers of this pod
     ///
-    /// Takes all it needs from the environment that the webhook gives the sidecar.
+    /// Takes all it needs from the environment that the webhook gives the sidecar. Exit codes: 0
+    /// stopped by a signal; 2 the environment is wrong; 3 our failure.
+    #[command(after_long_help = SIDECAR_EXAMPLES)]
     Sidecar,
     /// Serve admission reviews
+    ///
+    /// Exit codes: 0 stopped by a signal; 2 the input is wrong; 3 our failure.
+    #[command(after_long_help = WEBHOOK_EXAMPLES)]
     Webhook(Webhook),
 }
 
@@ -72,7 +102,6 @@ pub struct Certs {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = CHECK_EXAMPLES)]
 pub struct Check {
     /// Go by this config file, instead of the release's
     #[arg(long, value_name = "FILE")]
@@ -81,7 +110,7 @@ pub struct Check {
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
     /// Look at this namespace of agents only
-    #[arg(long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME")]
     pub namespace: Option<NamespaceName>,
     /// The Helm release, where there is more than one
     #[arg(long, value_name = "NAME")]
@@ -100,15 +129,68 @@ pub struct Check {
     /// Ask AWS nothing
     #[arg(long)]
     pub skip_aws: bool,
-    /// How findings are printed: text or json
+    /// How findings are printed
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    pub output: check::Format,
+    pub output: Format,
 }
 
-/// Exit codes: 0 done; 2 the input is wrong; 3 our failure.
-///
-/// Prints a JSON array of documents, each with its name, where it goes and what to know about
-/// it; one policy alone with --only, as `aws iam` takes it; or a file for Terraform.
+#[derive(Args, Debug)]
+pub struct Completions {
+    /// Whose completions
+    pub shell: Shell,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Fish,
+    Zsh,
+}
+
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// A pod of the cluster, by the kubeconfig that kubectl takes
+    #[arg(
+        value_name = "POD",
+        required_unless_present = "filename",
+        conflicts_with_all = ["filename", "tenant"]
+    )]
+    pub pod: Option<PodName>,
+    /// Manifests in YAML or JSON, without a cluster: pods, workloads with a pod template, lists; -
+    /// is standard input; may be repeated
+    #[arg(short, long, value_name = "FILE|-")]
+    pub filename: Vec<PathBuf>,
+    /// The pod's namespace; without it the kubeconfig's, or the manifest's own
+    #[arg(short, long, value_name = "NAME")]
+    pub namespace: Option<NamespaceName>,
+    /// The roles of tenants, as YAML: `roles: {<tenant>: <role ARN>}`; without it they are read as
+    /// the config says
+    #[arg(long, value_name = "FILE")]
+    pub roles: Option<PathBuf>,
+    /// The tenant of the manifest's namespace, whatever its labels and its name say
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<TenantName>,
+    /// Who creates the pods, as the API server knows them (userInfo.username)
+    #[arg(long = "as", value_name = "USERNAME")]
+    pub creator: Option<String>,
+    /// The AWS region for agents and sidecars
+    #[arg(long, value_name = "REGION")]
+    pub region: Option<Region>,
+    /// The webhook's config file; the defaults without it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How it is said
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub output: Format,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Format {
+    /// JSON, for programs
+    Json,
+    Text,
+}
+
 #[derive(Args, Debug)]
 pub struct Iam {
     /// The tenant, as SourceIdentity and parameter name it
@@ -149,8 +231,6 @@ pub struct Iam {
     pub terraform: bool,
 }
 
-/// Exit codes: 0 done; 1 a pod is refused; 2 the input is wrong; 3 our failure; 141 whoever
-/// reads the output has gone.
 #[derive(Args, Debug)]
 pub struct Inject {
     /// Manifests in YAML or JSON: pods, workloads with a pod template, lists; - is standard input
@@ -210,11 +290,69 @@ pub struct Webhook {
     pub linger: u64,
 }
 
-const CHECK_EXAMPLES: &str = "\
-Examples:
-  # All of it, by the kubeconfig and the AWS credentials of this shell
+/// What a pod may be called: a DNS subdomain (RFC 1123). kubectl prints `pod/` before it.
+#[derive(Clone, Debug)]
+pub struct PodName(String);
+
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("not the name of a pod: want 1 to 253 characters of a-z, 0-9, '-' and '.'")]
+pub struct NotAPodName;
+
+impl PodName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for PodName {
+    type Err = NotAPodName;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let name = s.strip_prefix("pod/").unwrap_or(s);
+        let plain = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '.');
+        if !(1..=253).contains(&name.len()) || !name.chars().all(plain) || name.starts_with('.') {
+            return Err(NotAPodName);
+        }
+        Ok(Self(name.to_owned()))
+    }
+}
+
+/// Lines of at most 98 characters, since help is cut at 100.
+const CERTS_EXAMPLES: &str = "Examples:
+  fab-session-injector certs --namespace fab-system --secret fab-session-injector-tls \\
+    --service fab-session-injector --webhook-configuration fab-session-injector";
+const CHECK_EXAMPLES: &str = "Examples:
   fab-session-injector check
-  # One tenant, in another cluster, and nothing of AWS
-  fab-session-injector check --context staging --namespace tenants-acme --skip-aws
-  # What is broken, for a program
-  fab-session-injector check -o json | jq '.findings[] | select(.level == \"broken\")'";
+  fab-session-injector check --context staging -n tenants-acme --skip-aws
+  fab-session-injector check -n tenants-acme --as-pod -o json";
+const COMPLETIONS_EXAMPLES: &str = "Examples:
+  fab-session-injector completions bash > fab-session-injector.bash
+  fab-session-injector completions zsh > _fab-session-injector
+  fab-session-injector completions fish > fab-session-injector.fish";
+const EXPLAIN_EXAMPLES: &str = "Examples:
+  fab-session-injector explain session-a -n tenants-acme --config webhook.yaml
+  fab-session-injector explain -f job.yaml -n tenants-acme --roles roles.yaml
+  fab-session-injector explain -f job.yaml -n fab --tenant acme --roles roles.yaml -o json
+  fab-session-injector explain -f job.yaml -n tenants-acme --roles roles.yaml \\
+    --as system:serviceaccount:eks-agent-platform:operator";
+const IAM_EXAMPLES: &str = "Examples:
+  fab-session-injector iam --cluster prod --tenant acme \\
+    --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\
+    --session-role arn:aws:iam::111122223333:role/prod-acme-broker
+  fab-session-injector iam --config webhook.yaml --tenant acme --only session-role-trust \\
+    --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\
+    --session-role arn:aws:iam::111122223333:role/prod-acme-broker";
+const INJECT_EXAMPLES: &str = "Examples:
+  fab-session-injector inject -f job.yaml --roles roles.yaml --namespace tenants-acme \\
+    --region eu-west-1 --diff
+  fab-session-injector inject -f - --roles roles.yaml --namespace fab --tenant acme --patch \\
+    < job.yaml";
+const PROBE_EXAMPLES: &str = "Examples:
+  fab-session-injector probe";
+const SIDECAR_EXAMPLES: &str = "Examples:
+  fab-session-injector sidecar";
+const WEBHOOK_EXAMPLES: &str = "Examples:
+  fab-session-injector webhook --config webhook.yaml \\
+    --tls-certificate tls.crt --tls-key tls.key
+  fab-session-injector webhook --roles roles.yaml --namespaces namespaces.yaml \\
+    --listen 127.0.0.1:8443 --tls-certificate tls.crt --tls-key tls.key";

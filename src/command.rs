@@ -4,15 +4,20 @@ mod account;
 mod certs;
 mod check;
 mod cluster;
+mod completions;
 mod endpoint;
+mod explain;
+mod explanation;
 mod files;
 mod iam;
 mod inject;
+mod offline;
 mod probe;
 mod reviews;
 mod room;
 mod sidecar;
 mod snapshots;
+mod unread;
 mod webhook;
 
 use std::{
@@ -30,7 +35,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::cli::Command;
+use crate::{cli::Command, serve};
 
 /// Whose fault it is that a command did not do its work; the exit code says so.
 #[derive(Debug)]
@@ -46,6 +51,8 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Certs(arguments) => certs::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Iam(arguments) => iam::run(arguments),
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Probe => probe::run(),
@@ -85,8 +92,7 @@ fn print(output: &str) -> Result<ExitCode, Failure> {
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address)
-        .await
+    serve::listen(address)
         .with_context(|| format!("cannot listen on {address}"))
         .map_err(Failure::Ours)
 }

@@ -17,7 +17,7 @@ use serde_json::Value;
 pub(crate) use self::reader::parse;
 use self::reader::{Reader, Section};
 pub use self::{
-    component::{Component, Credentials, Pod, SessionSource},
+    component::{Component, Credentials, Matched, Matcher, Pod, SessionSource},
     glob::Glob,
     reader::Problems,
     roles::{Allowed, ParameterTemplate, Roles, Ssm},
@@ -109,8 +109,13 @@ impl Config {
         config
     }
 
-    pub fn is_fenced(&self, service_account: &str) -> bool {
-        self.fenced_service_accounts.iter().any(|glob| glob.matches(service_account))
+    /// The first component that matches the pod.
+    pub fn component_of(&self, pod: &impl Pod) -> Option<Matched<'_>> {
+        let globs = &self.fenced_service_accounts;
+        let fence = |account: &str| globs.iter().find(|glob| glob.matches(account));
+        self.components.iter().find_map(|component| {
+            Some(Matched { component, matcher: component.matcher(pod, fence)? })
+        })
     }
 
     pub fn may_name_sessions(&self, username: &str) -> bool {

@@ -51,6 +51,8 @@ pub enum Cause {
     /// SSM answered with another error.
     Failed,
     NoAnswer,
+    /// There was nothing to ask with.
+    NoCredentials,
     Throttled,
 }
 
@@ -136,6 +138,7 @@ impl fmt::Display for Cause {
             Self::Denied => "access denied",
             Self::Failed => "an error",
             Self::NoAnswer => "no answer",
+            Self::NoCredentials => "the webhook has no AWS credentials",
             Self::Throttled => "throttled",
         })
     }

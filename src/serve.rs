@@ -6,6 +6,7 @@ pub mod tls;
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,20 +14,40 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, http::Request};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
+use rustix::net::sockopt::set_tcp_user_timeout;
+use rustls::ServerConnection;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
+
+/// The connection that a request came by, among the request's extensions.
+#[derive(Clone, Debug, Default)]
+pub struct Connection {
+    cut: Arc<Notify>,
+}
+
+impl Connection {
+    /// Ends it at once, with whatever is under way on it and not yet written.
+    pub fn cut(&self) {
+        self.cut.notify_one();
+    }
+
+    /// Returns when somebody has ended it.
+    pub async fn is_cut(&self) {
+        self.cut.notified().await;
+    }
+}
 
 /// How connections are taken.
 #[derive(Clone)]
@@ -71,8 +92,9 @@ pub enum Protocol {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // Each costs some 50 KiB with its TLS state; a cluster has a handful of API servers.
-            connections: 2048,
+            // Each costs some 50 KiB with its TLS state, and what it sends ahead; a cluster has a
+            // handful of API servers.
+            connections: 1024,
             // Longer than an API server keeps an idle connection, which is 90 s: it would not
             // repeat a review that crosses our end of it.
             idle: Duration::from_secs(120),
@@ -82,6 +104,18 @@ impl Default for Limits {
             protocol: Protocol::Any,
         }
     }
+}
+
+/// As the runtime's own listener, but that whoever does not read takes little of the kernel's
+/// memory, which counts as this container's, and not for long.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    // Those that are accepted have the same of both.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    set_tcp_user_timeout(&socket, UNREAD)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves until `stop` is ready, then finishes what is in flight, for `grace` at most.
@@ -132,7 +166,8 @@ async fn connection(
     match transport {
         Transport::Plain => speak_http(stream, limits, router, watcher).await,
         Transport::Tls(acceptor) => {
-            if let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            let small = |tls: &mut ServerConnection| tls.set_buffer_limit(Some(TLS_BUFFER));
+            if let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept_with(stream, small)).await {
                 speak_http(stream, limits, router, watcher).await;
             }
         }
@@ -169,8 +204,11 @@ async fn speak_http(
         .max_header_list_size(headers);
     let asked = Arc::new(AtomicBool::new(false));
     let note = Arc::clone(&asked);
-    let router = router.map_request(move |request| {
+    let connection = Connection::default();
+    let own = connection.clone();
+    let router = router.map_request(move |mut request: Request<_>| {
         note.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(own.clone());
         request
     });
     let service = TowerToHyperService::new(router);
@@ -185,6 +223,7 @@ async fn speak_http(
     tokio::select! {
         _ = watcher.watch(served) => {}
         () = silent => {}
+        () = connection.is_cut() => {}
     }
 }
 
@@ -206,6 +245,15 @@ const MOST_STREAMS: u32 = 64;
 /// What a stream may send ahead of being read, in bytes: what HTTP/2 begins with (RFC 9113,
 /// section 6.9.2).
 const STREAM_WINDOW: u32 = 65_535;
-/// The same of a connection: a usual review on each of its streams. What all connections send
-/// ahead the memory must bear.
-const CONNECTION_WINDOW: u32 = 256 * 1024;
+/// The same of a connection, whose streams share it. What all connections send ahead the memory
+/// must bear.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW;
+/// What the kernel keeps of answers on a connection, in bytes, of which it makes twice as many.
+const SEND_BUFFER: u32 = 32 * 1024;
+/// The same of the TLS library: a usual answer.
+const TLS_BUFFER: usize = 16 * 1024;
+/// How long the kernel keeps what nobody takes, in milliseconds, before it ends the connection,
+/// or what is left of one that was ended: as long as an API server waits for a review.
+const UNREAD: u32 = 5_000;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;

@@ -24,9 +24,9 @@ use std::{
 };
 
 use axum::body::Bytes;
-use client::{Answer, Client, Protocol, shake_hands};
+use client::{Answer, Client, Protocol, shake_hands, shake_hands_on};
 use fab_session_injector::serve::{Limits, Transport, serve};
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::{
     Request,
     body::Frame,
@@ -39,11 +39,12 @@ use serde_json::{Value, json};
 use server::{Server, command, make_certificate, review};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     runtime::Runtime,
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_rustls::client::TlsStream;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -107,6 +108,7 @@ async fn a_good_review_is_answered_within_a_second_whatever_others_do() {
         silent.push(TcpStream::connect(server.address).await.unwrap());
     }
     good.is_answered(&server, "with connections that say nothing").await;
+    drop(silent);
 
     let mut idle = Vec::new();
     for _ in 0..1000 {
@@ -121,7 +123,7 @@ async fn a_good_review_is_answered_within_a_second_whatever_others_do() {
     let mut read = [0; 1];
     let sent_away = timeout(Duration::from_secs(20), idle[0].read(&mut read)).await;
     assert!(matches!(sent_away, Ok(Ok(0) | Err(_))), "{sent_away:?}");
-    drop((silent, idle));
+    drop(idle);
 
     let promise = format!(
         "POST /enabled HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: {LARGEST}\r\n\r\n"
@@ -356,13 +358,15 @@ async fn write_chunks(mut stream: impl AsyncRead + AsyncWrite + Unpin, count: us
     sent
 }
 
+/// What this process takes, in bytes.
+fn resident() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
 /// How much this process takes for a body of so many chunks while it has them.
 async fn kept_as_they_come(count: usize) -> usize {
-    let resident = || {
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
-    };
     let (told, kept) = tokio::sync::oneshot::channel();
     let told = std::sync::Arc::new(std::sync::Mutex::new(Some(told)));
     let keep = move |request: axum::extract::Request| async move {
@@ -390,6 +394,227 @@ async fn kept_as_they_come(count: usize) -> usize {
 }
 
 #[tokio::test]
+async fn answers_that_nobody_reads_take_no_more_than_their_room() {
+    // The control: what such clients hold where nobody counts.
+    let held = unread_by_others().await;
+    assert!(held > 256 * MIB, "{held} bytes in {UNREAD} answers of {} KiB", LARGE / 1024);
+
+    let server = Server::start();
+    let mut good = Good::start(&server).await;
+    let before = server.memory("RssAnon:");
+    let large = in_runtime("/spec/containers/0/env", &proxies(LARGE / 3));
+    let mut held_open = Vec::new();
+    for n in 0..UNREAD {
+        let mut stream = asks_and_does_not_read(&server, &large).await;
+        let mut start = [0; 12];
+        timeout(SECOND * 5, stream.read_exact(&mut start)).await.unwrap().unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200");
+        held_open.push(stream);
+        if n % 10 == 9 {
+            good.is_answered(&server, "with large answers that nobody reads").await;
+        }
+    }
+    let with_large = server.memory("RssAnon:");
+    // The first of them has been sent away, and the last has its answer.
+    let mut rest = vec![0; LARGE * 3 / 4];
+    for (n, is_there) in [(UNREAD - 1, true), (0, false)] {
+        let read = timeout(SECOND * 5, held_open[n].read_exact(&mut rest)).await.unwrap();
+        assert_eq!(read.is_ok(), is_there, "{n}: {read:?}");
+    }
+
+    let mut connections = Vec::new();
+    let mut answered = 0;
+    for n in 0..60 {
+        let (connection, streams) = streams_that_nobody_reads(&server).await;
+        answered += streams.len();
+        connections.push((connection, streams));
+        if n % 10 == 9 {
+            good.is_answered(&server, "with streams that nobody reads").await;
+        }
+    }
+    assert!(answered > 3_000, "{answered} streams");
+    let with_streams = server.memory("RssAnon:");
+    println!(
+        "{UNREAD} answers: {} MiB where nobody counts; here {before} KiB before, {with_large} KiB \
+         with them, {with_streams} KiB with {answered} streams",
+        held / MIB
+    );
+    // The room, the reviews that are being answered, and what the allocator keeps: the same for
+    // any number of clients.
+    for most in [with_large, with_streams] {
+        assert!(most < before + 128 * 1024, "{before} KiB before, {most} KiB with them");
+    }
+}
+
+/// What the kernel and the TLS library take of an answer is counted nowhere, so it may not stay.
+#[tokio::test]
+async fn who_does_not_read_is_sent_away_within_seconds() {
+    let server = Server::start();
+    let mut good = Good::start(&server).await;
+    let medium = in_runtime("/spec/containers/0/env", &proxies(40 * 1024));
+    let mut held_open = Vec::new();
+    for _ in 0..50 {
+        let mut stream = asks_and_does_not_read(&server, &medium).await;
+        timeout(SECOND * 5, stream.read_exact(&mut [0; 12])).await.unwrap().unwrap();
+        held_open.push(stream);
+    }
+    // And some which the server has done with, so that only the kernel still knows of them.
+    let last = String::from_utf8(post_of(&medium)).unwrap();
+    let last = last.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+    for _ in 0..50 {
+        held_open.push(sends_and_does_not_read(&server, last.as_bytes()).await);
+    }
+    good.is_answered(&server, "with answers that nobody reads").await;
+    let with_them = connections(server.address.port());
+    assert!(with_them > 90, "{with_them}");
+    sleep(SECOND * 12).await;
+    let left = connections(server.address.port());
+    assert!(left <= 5, "{left} of {with_them} are still there");
+    good.is_answered(&server, "afterwards").await;
+    drop(held_open);
+}
+
+/// Connections of this port that the kernel still has, of whatever state, on the server's side.
+fn connections(port: u16) -> usize {
+    const LISTEN: &str = "0A";
+    const TIME_WAIT: &str = "06";
+    let all = fs::read_to_string("/proc/net/tcp").unwrap();
+    let of_the_server = all.lines().skip(1).filter(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let local = fields.next().unwrap();
+        let state = fields.nth(1).unwrap();
+        local.ends_with(&format!(":{port:04X}")) && ![LISTEN, TIME_WAIT].contains(&state)
+    });
+    of_the_server.count()
+}
+
+/// The health port is plain, and open to whoever collects metrics.
+#[tokio::test]
+async fn metrics_that_nobody_reads_take_little() {
+    let server = Server::start();
+    let before = server.memory("RssAnon:");
+    let mut held_open = Vec::new();
+    for n in 0..400 {
+        let mut stream = deaf(server.health).await;
+        let _ = stream.write_all(&b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(50)).await;
+        held_open.push(stream);
+        if n % 100 == 99 {
+            assert!(get(server.health, "/readyz").starts_with("HTTP/1.1 200"), "{n}");
+        }
+    }
+    // HTTP/2, by which one connection would ask for many answers, is not spoken.
+    let stream = TcpStream::connect(server.health).await.unwrap();
+    let (mut sender, driver) =
+        http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    tokio::spawn(driver);
+    let metrics = Request::get("http://localhost/metrics").body(Full::default()).unwrap();
+    assert!(timeout(SECOND * 5, sender.send_request(metrics)).await.unwrap().is_err());
+    let with_them = server.memory("RssAnon:");
+    println!(
+        "{} who read no metrics: {before} KiB before, {with_them} KiB with them",
+        held_open.len()
+    );
+    assert!(with_them < before + 32 * 1024, "{before} KiB before, {with_them} KiB with them");
+}
+
+/// What is asked of `/enabled` about the pod of `runtime`, with another value at `path`.
+fn in_runtime(path: &str, value: &Value) -> Vec<u8> {
+    let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
+    let (parent, key) = path.rsplit_once('/').unwrap();
+    review.pointer_mut(&format!("/request/object{parent}")).unwrap()[key] = value.clone();
+    review.to_string().into_bytes()
+}
+
+/// Two variables of ours take a copy of such a list.
+fn proxies(bytes: usize) -> Value {
+    json!([
+        {"name": "HTTPS_PROXY", "value": "http://proxy.test:3128"},
+        {"name": "NO_PROXY", "value": "a,".repeat(bytes / 2)},
+    ])
+}
+
+/// Its kernel takes some KiB of an answer and no more.
+async fn deaf(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
+async fn asks_and_does_not_read(server: &Server, review: &[u8]) -> TlsStream<TcpStream> {
+    sends_and_does_not_read(server, &post_of(review)).await
+}
+
+async fn sends_and_does_not_read(server: &Server, request: &[u8]) -> TlsStream<TcpStream> {
+    let stream = deaf(server.address).await;
+    let mut stream =
+        shake_hands_on(stream, "localhost", &server.authority(), Protocol::Http1, &[&TLS13])
+            .await
+            .unwrap();
+    stream.write_all(request).await.unwrap();
+    stream
+}
+
+fn post_of(body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST /enabled HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// As many streams as a connection may have, each with the head of its answer, and a window of
+/// one byte for the rest.
+async fn streams_that_nobody_reads(
+    server: &Server,
+) -> (http2::SendRequest<Full<Bytes>>, Vec<hyper::Response<hyper::body::Incoming>>) {
+    let stream =
+        shake_hands(server.address, &server.authority(), Protocol::Http2, &[&TLS13]).await.unwrap();
+    let (mut sender, driver) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(1)
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(driver);
+    let asked = (0..64).map(|_| {
+        let request = Request::post("https://localhost/enabled")
+            .header("content-type", JSON)
+            .body(Full::new(Bytes::from(review("runtime"))))
+            .unwrap();
+        sender.send_request(request)
+    });
+    let asked: Vec<_> = asked.collect();
+    let answered = timeout(SECOND * 5, futures_util::future::join_all(asked)).await.unwrap();
+    (sender, answered.into_iter().flatten().collect())
+}
+
+/// How much this process takes for as many answers that wait to be read.
+async fn unread_by_others() -> usize {
+    let socket = TcpSocket::new_v4().unwrap();
+    // As the webhook has it; otherwise the kernel takes megabytes on loopback.
+    socket.set_send_buffer_size(64 * 1024).unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let listener = socket.listen(1024).unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().fallback(|| async { vec![b'x'; LARGE] });
+    let (limits, never) = (Limits::default(), std::future::pending());
+    let serving =
+        tokio::spawn(serve(listener, Transport::Plain, limits, router, never, Duration::ZERO));
+    let before = resident();
+    let mut held = Vec::new();
+    for _ in 0..UNREAD {
+        let mut stream = deaf(address).await;
+        stream.write_all(&post_of(b"{}")).await.unwrap();
+        stream.read_exact(&mut [0; 12]).await.unwrap();
+        held.push(stream);
+    }
+    let took = resident() - before;
+    serving.abort();
+    took
+}
+
+#[tokio::test]
 async fn pods_that_nobody_would_write_are_answered_with_their_uid() {
     let server = Server::start();
     let deep = format!("{}1{}", "[".repeat(50_000), "]".repeat(50_000));
@@ -398,6 +623,11 @@ async fn pods_that_nobody_would_write_are_answered_with_their_uid() {
     let cases = [
         ("deep nesting", vec![("/spec/futureField", deep)]),
         ("a MiB of variables", vec![("/spec/containers/0/env", json!(env).to_string())]),
+        ("a NO_PROXY of megabytes", vec![("/spec/containers/0/env", proxies(7 * MIB).to_string())]),
+        (
+            "a name of megabytes",
+            vec![("/spec/containers/0/name", json!("n".repeat(7 * MIB)).to_string())],
+        ),
         ("a thousand containers", vec![("/spec/containers", containers(1000))]),
         ("as many as there may be", vec![("/spec/containers", containers(256))]),
         (
@@ -420,6 +650,11 @@ async fn pods_that_nobody_would_write_are_answered_with_their_uid() {
         let told: Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(told["response"]["uid"], uid, "{name}");
         assert!(told["response"]["allowed"].is_boolean(), "{name}");
+        assert!(answer.body.len() < 2 * MIB + 16 * 1024, "{name}: {} bytes", answer.body.len());
+        if name.ends_with("megabytes") {
+            let message = told["response"]["status"]["message"].as_str().unwrap();
+            assert!(message.contains("[patch-too-large]"), "{name}: {message}");
+        }
     }
 }
 
@@ -521,6 +756,10 @@ async fn it_is_not_ready_before_it_knows_the_namespaces() {
 }
 
 const JSON: &str = "application/json";
+/// An answer near the largest that there is.
+const LARGE: usize = 1900 * 1024;
 const LARGEST: usize = 8 << 20;
 const MIB: usize = 1 << 20;
 const SECOND: Duration = Duration::from_secs(1);
+/// How many clients do not read theirs.
+const UNREAD: usize = 160;

@@ -27,7 +27,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "session",
         ],
     ),
-    ("cli", &["check", "config", "namespaces", "policies", "session"]),
+    ("cli", &["config", "namespaces", "policies", "session"]),
     (
         "command",
         &[
@@ -58,18 +58,19 @@ const ROOMS: [(&str, &[&str]); 14] = [
 ];
 
 /// Crates that only some places may name: the rest is told what it needs in our own types.
-const CRATES: [(&str, &[&str]); 14] = [
+const CRATES: [(&str, &[&str]); 15] = [
     ("anyhow", &["command"]),
     ("aws_config", &["command", "credentials/base", "credentials/sts", "directory/ssm"]),
-    ("aws_credential_types", &["credentials/sts"]),
+    ("aws_credential_types", &["credentials/sts", "directory/ssm"]),
     ("aws_sdk_iam", &["command/account"]),
     ("aws_sdk_ssm", &["directory/ssm"]),
     ("aws_sdk_sts", &["credentials/base", "credentials/sts"]),
     ("axum", &["command", "serve"]),
+    ("clap_complete", &["command/completions"]),
     ("hyper", &["command/probe"]),
     ("k8s_openapi", &["admission", "command/certs", "namespaces/watch"]),
     ("kube", &["command", "namespaces/watch"]),
-    ("rustix", &["command/sidecar", "credentials/token"]),
+    ("rustix", &["command/sidecar", "credentials/token", "serve"]),
     ("rcgen", &["certificates"]),
     ("rustls", &["certificates", "command/sidecar", "serve"]),
     (

@@ -735,7 +735,7 @@ fn wrong_input_names_the_flag_and_what_is_wrong() {
         (&["--namespace", "nowhere"], &["--namespace nowhere", "no such namespace"]),
         (&["--context", "elsewhere"], &["--context elsewhere"]),
         (&["--release", "other"], &["--config FILE"]),
-        (&["-o", "yaml"], &["--output", "there is text and json"]),
+        (&["-o", "yaml"], &["--output", "json", "text"]),
     ];
     for (arguments, wanted) in cases {
         let kubeconfig = world.cluster.kubeconfig();

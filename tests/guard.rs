@@ -32,10 +32,11 @@ use std::{
 };
 
 use fab_session_injector::{
-    admission::{self, Decision, Gives, STATIC_CREDENTIALS},
+    admission::{self, BASE_CREDENTIALS, Decision, Gives, STATIC_CREDENTIALS},
     config::Config,
     directory::{Directory, Entry, Role, Source},
     namespaces::{self, Namespace, Namespaces},
+    session::base,
 };
 use serde_json::{Value, json};
 
@@ -761,7 +762,7 @@ fn agrees_with_the_webhook(world: &World, config: &Config) {
                     }
                     Gives::Env(_) | Gives::Keep(_) | Gives::Nothing => None,
                 },
-                Decision::Pass => None,
+                Decision::Pass(_) => None,
                 Decision::Refuse(_) => Some("[guard-component]".to_owned()),
             };
             match (line, &want) {
@@ -1010,19 +1011,20 @@ fn the_guard_is_there_unless_it_is_taken_out() {
 }
 
 #[test]
-fn the_guard_and_the_webhook_refuse_the_same_static_credentials() {
+fn the_guard_and_the_webhook_mean_the_same_variables() {
     let rendered = render(&json!({})).unwrap();
     let policy = rendered
         .iter()
         .find(|manifest| manifest["metadata"]["name"] == "fab-session-injector-pods");
     let variables = policy.unwrap()["spec"]["variables"].as_array().unwrap();
-    let names = variables.iter().find(|variable| variable["name"] == "staticNames").unwrap();
-    let names: HashMap<String, bool> =
-        serde_json::from_str(names["expression"].as_str().unwrap()).unwrap();
-    assert_eq!(
-        names.keys().map(String::as_str).collect::<BTreeSet<_>>(),
-        BTreeSet::from(STATIC_CREDENTIALS)
-    );
+    let listed = |name: &str| -> BTreeSet<String> {
+        let names = variables.iter().find(|variable| variable["name"] == name).unwrap();
+        let names = names["expression"].as_str().unwrap();
+        serde_json::from_str::<HashMap<String, bool>>(names).unwrap().into_keys().collect()
+    };
+    let base = BASE_CREDENTIALS.into_iter().chain([base::URI, base::TOKEN_FILE]);
+    assert_eq!(listed("baseNames"), base.map(str::to_owned).collect());
+    assert_eq!(listed("staticNames"), STATIC_CREDENTIALS.map(str::to_owned).into());
 }
 
 fn render(values: &Value) -> Result<Vec<Value>, String> {

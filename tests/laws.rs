@@ -55,7 +55,7 @@ impl World {
     fn inject(&self, pod: &Value, creator: &str) -> Option<Value> {
         match self.decide(pod, creator) {
             (Decision::Refuse(_), _) => None,
-            (Decision::Inject(_) | Decision::Pass, operations) => {
+            (Decision::Inject(_) | Decision::Pass(_), operations) => {
                 let mut pod = pod.clone();
                 json_patch::patch(&mut pod, &operations).unwrap();
                 Some(pod)
@@ -358,7 +358,7 @@ proptest! {
     fn a_claimed_identity_has_no_effect(pod in pod(), creator in creator()) {
         let world = world();
         let (decision, _) = world.decide(&pod, creator);
-        prop_assert!(!matches!(decision, Decision::Pass), "a fenced pod is never passed");
+        prop_assert!(!matches!(decision, Decision::Pass(_)), "a fenced pod is never passed");
         let Decision::Inject(injection) = decision else { return Ok(()) };
         let injected = world.inject(&pod, creator).unwrap();
         let annotation = |key: &str| injected["metadata"]["annotations"][key].as_str();

@@ -104,11 +104,12 @@ pub fn envelope(creator: &str, pod: &Value) -> String {
     .to_string()
 }
 
-/// The uid that whoever sent this expects back. None: what it sent is no review.
+/// The uid that whoever sent this expects back. None: what it sent is no review, or has a uid as
+/// no API server makes them.
 pub fn uid(body: &Value) -> Option<&str> {
     let is_review =
         body["kind"] == "AdmissionReview" && body["apiVersion"] == "admission.k8s.io/v1";
-    body["request"]["uid"].as_str().filter(|uid| is_review && !uid.is_empty())
+    body["request"]["uid"].as_str().filter(|uid| is_review && (1..=253).contains(&uid.len()))
 }
 
 /// Whether the README's table of refusals has this code, with this status.

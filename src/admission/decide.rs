@@ -5,13 +5,14 @@ use std::borrow::Cow;
 use json_patch::PatchOperation;
 
 use super::{
-    claim, demands, patch,
+    claim::{self, Claim, NamedBy},
+    demands, patch,
     pod::{Metadata, Pod},
     refusal::Refusal,
     review::{AuditAnnotations, Request},
 };
 use crate::{
-    config::{Component, Config, Credentials, SessionSource},
+    config::{Component, Config, Credentials, Matched, SessionSource},
     directory::{Cause, Directory, Role},
     namespaces::{Namespace, Namespaces},
     session::{RoleArn, Session, SessionId, TenantName},
@@ -22,16 +23,29 @@ use crate::{
 pub enum Decision {
     /// An agent that we know.
     Inject(Box<Injection>),
-    /// Not an agent, or not opted in: none of our business.
-    Pass,
+    /// None of our business.
+    Pass(Passed),
     /// An agent that we do not know, or one that asks for more than it may have.
     Refuse(Refusal),
+}
+
+/// Why a pod is none of our business.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Passed {
+    /// Its component is left alone, whatever the namespace says.
+    Exempt,
+    /// No component matches.
+    NotAnAgent,
+    /// Its namespace did not opt in.
+    NotOptedIn,
 }
 
 #[derive(Debug)]
 pub struct Injection {
     pub component: String,
     pub gives: Gives,
+    /// None: the pod gets no session.
+    pub named_by: Option<NamedBy>,
 }
 
 /// What the pod is given.
@@ -50,10 +64,23 @@ pub enum Gives {
 
 /// A decision and what it does to the pod.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(super) struct Outcome<'c> {
     decision: Decision,
-    component: Option<String>,
+    matched: Option<Matched<'c>>,
     patch: patch::Patch,
+}
+
+/// A decision, and what it came from.
+#[derive(Debug)]
+pub struct Explained<'c> {
+    pub decision: Decision,
+    /// The component that decided, as far as one did.
+    pub matched: Option<Matched<'c>>,
+    /// What is done to the pod.
+    pub operations: Vec<PatchOperation>,
+    /// What its creator is told.
+    pub warnings: Vec<String>,
+    pub missing: Option<Missing>,
 }
 
 /// What the snapshots lacked: the shell may look it up once and ask again.
@@ -63,23 +90,18 @@ pub enum Missing {
     Role(TenantName),
 }
 
-pub(super) fn outcome(
+pub(super) fn outcome<'c>(
     request: &Request<'_>,
     namespaces: &Namespaces,
     directory: &Directory,
-    config: &Config,
-) -> (Outcome, Option<Missing>) {
-    let mut missing = None;
-    let mut component = None;
+    config: &'c Config,
+) -> (Outcome<'c>, Option<Missing>) {
+    let (mut matched, mut missing) = (None, None);
     let decided =
-        pass_or_inject(request, namespaces, directory, config, &mut component, &mut missing);
-    let component = component.map(|component| component.name.clone());
-    let (decision, patch) = match decided {
-        Ok(Some((injection, patch))) => (Decision::Inject(Box::new(injection)), patch),
-        Ok(None) => (Decision::Pass, patch::Patch::default()),
-        Err(refusal) => (Decision::Refuse(refusal), patch::Patch::default()),
-    };
-    (Outcome { decision, component, patch }, missing)
+        pass_or_inject(request, namespaces, directory, config, &mut matched, &mut missing);
+    let (decision, patch) =
+        decided.unwrap_or_else(|refusal| (Decision::Refuse(refusal), patch::Patch::default()));
+    (Outcome { decision, matched, patch }, missing)
 }
 
 fn pass_or_inject<'c>(
@@ -87,48 +109,60 @@ fn pass_or_inject<'c>(
     namespaces: &Namespaces,
     directory: &Directory,
     config: &'c Config,
-    matched: &mut Option<&'c Component>,
+    matched: &mut Option<Matched<'c>>,
     missing: &mut Option<Missing>,
-) -> Result<Option<(Injection, patch::Patch)>, Refusal> {
+) -> Result<(Decision, patch::Patch), Refusal> {
+    let pass = |why| Ok((Decision::Pass(why), patch::Patch::default()));
     creation_of_a_pod(request)?;
     let creator = &*request.user_info.0.username;
     let object =
         request.object.ok_or_else(|| Refusal::UnreadablePod { place: "the whole".to_owned() })?;
     let pod = Pod::read(object, creator)?;
-    let component = claim::component(&pod, config);
     // Nothing is looked up for a pod that is none of our business.
-    if matches!(component, Ok(None)) {
-        return Ok(None);
-    }
-    *matched = component.as_ref().ok().copied().flatten();
+    let claimed = match claim::claim(&pod, config) {
+        Ok(Claim::Agent(found)) => {
+            *matched = Some(found);
+            Ok(found.component)
+        }
+        Ok(Claim::Exempt(found)) => {
+            *matched = Some(found);
+            return pass(Passed::Exempt);
+        }
+        Ok(Claim::Stranger) => return pass(Passed::NotAnAgent),
+        Err(refusal) => Err(refusal),
+    };
     let Some(namespace) = namespaces.find(&request.namespace) else {
         *missing = Some(Missing::Namespace(request.namespace.to_string()));
         return Err(Refusal::NamespaceUnknown { namespace: request.namespace.to_string() });
     };
     if namespace.mode.is_none() {
-        return Ok(None);
+        return pass(Passed::NotOptedIn);
     }
-    let Some(component) = component? else { return Ok(None) };
+    let component = claimed?;
     let tenant = tenant_of(namespace)?;
     let credentials = demands::credentials(&pod, component, namespace);
     demands::refuse_excess(&pod, component, credentials, namespace, config)?;
-    let gives = match credentials {
+    let mut session = || session(&pod, creator, component, tenant, directory, config, missing);
+    let (gives, named_by) = match credentials {
         Credentials::Env => {
-            let session = session(&pod, creator, component, tenant, directory, config, missing)?;
-            if component.credentials == Credentials::Env {
+            let (session, named_by) = session()?;
+            let gives = if component.credentials == Credentials::Env {
                 Gives::Env(session)
             } else {
                 Gives::Keep(session)
-            }
+            };
+            (gives, Some(named_by))
         }
-        Credentials::Exempt => return Ok(None),
-        Credentials::Nothing => Gives::Nothing,
+        Credentials::Exempt => return pass(Passed::Exempt),
+        Credentials::Nothing => (Gives::Nothing, None),
         Credentials::Sidecar => {
-            Gives::Sidecar(session(&pod, creator, component, tenant, directory, config, missing)?)
+            let (session, named_by) = session()?;
+            (Gives::Sidecar(session), Some(named_by))
         }
     };
     let patch = patch::patch(&pod, component, &gives, config)?;
-    Ok(Some((Injection { component: component.name.clone(), gives }, patch)))
+    let injection = Injection { component: component.name.clone(), gives, named_by };
+    Ok((Decision::Inject(Box::new(injection)), patch))
 }
 
 /// Why agent pods of this namespace are refused, as far as its labels alone tell: all of
@@ -193,14 +227,15 @@ fn session(
     directory: &Directory,
     config: &Config,
     missing: &mut Option<Missing>,
-) -> Result<Session, Refusal> {
-    let id = claim::session(pod, creator, component.session, config)?;
+) -> Result<(Session, NamedBy), Refusal> {
+    let (id, named_by) = claim::session(pod, creator, component.session, config)?;
     fits(&id, tenant)?;
     if id == SessionId::PodName && name_length(pod) > tenant.room() {
         return Err(Refusal::SessionTooLong { tenant: tenant.clone(), needed: name_length(pod) });
     }
     let role = role_of(tenant, directory, missing)?.clone();
-    Ok(Session { tenant: tenant.clone(), id, role, duration: config.sidecar.duration })
+    let duration = config.sidecar.duration;
+    Ok((Session { tenant: tenant.clone(), id, role, duration }, named_by))
 }
 
 fn fits(id: &SessionId, tenant: &TenantName) -> Result<(), Refusal> {
@@ -246,21 +281,24 @@ fn role_of<'d>(
     }
 }
 
-impl Outcome {
+impl<'c> Outcome<'c> {
     /// The pod tripped a bug of ours.
     pub(super) fn failure() -> Self {
         Self {
             decision: Decision::Refuse(Refusal::Internal),
-            component: None,
+            matched: None,
             patch: patch::Patch::default(),
         }
     }
 
     /// The operations as the library for them knows them.
-    pub(super) fn into_parts(self) -> (Decision, Vec<PatchOperation>, Vec<String>) {
-        match serde_json::from_slice::<json_patch::Patch>(&self.patch.json()) {
-            Ok(json_patch::Patch(operations)) => (self.decision, operations, self.patch.warnings),
-            Err(_) => (Decision::Refuse(Refusal::Internal), Vec::new(), Vec::new()),
+    pub(super) fn explained(self, missing: Option<Missing>) -> Explained<'c> {
+        let Self { decision, matched, patch } = self;
+        match serde_json::from_slice::<json_patch::Patch>(&patch.json()) {
+            Ok(json_patch::Patch(operations)) => {
+                Explained { decision, matched, operations, warnings: patch.warnings, missing }
+            }
+            Err(_) => Self::failure().explained(None),
         }
     }
 
@@ -269,13 +307,13 @@ impl Outcome {
     }
 
     pub(super) fn component(&self) -> Option<&str> {
-        self.component.as_deref()
+        self.matched.map(|matched| &*matched.component.name)
     }
 
     pub(super) fn refusal(&self) -> Option<&Refusal> {
         match &self.decision {
             Decision::Refuse(refusal) => Some(refusal),
-            Decision::Inject(_) | Decision::Pass => None,
+            Decision::Inject(_) | Decision::Pass(_) => None,
         }
     }
 
@@ -294,9 +332,11 @@ impl Outcome {
     pub(super) fn audit_annotations(&self) -> AuditAnnotations<'_> {
         let component = self.component();
         match &self.decision {
-            Decision::Pass => {
-                AuditAnnotations { decision: "pass".into(), ..AuditAnnotations::default() }
-            }
+            Decision::Pass(_) => AuditAnnotations {
+                decision: "pass".into(),
+                component,
+                ..AuditAnnotations::default()
+            },
             Decision::Refuse(refusal) => AuditAnnotations {
                 decision: Cow::Owned(format!("refuse/{}", refusal.code())),
                 component,

@@ -7,8 +7,9 @@ use crate::session::base;
 pub(super) const VOLUMES: [&str; 2] = ["aws-iam-token", "eks-pod-identity-token"];
 
 /// The variables by which SDKs find base credentials. They are taken away and not blanked:
-/// an empty AWS_WEB_IDENTITY_TOKEN_FILE breaks an SDK.
-pub(super) const VARIABLES: [&str; 5] = [
+/// an empty AWS_WEB_IDENTITY_TOKEN_FILE breaks an SDK. The chart's guard has the same list, and
+/// beside them the two that lead to our endpoint.
+pub const VARIABLES: [&str; 5] = [
     "AWS_CONTAINER_AUTHORIZATION_TOKEN",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     base::WEB_IDENTITY_ROLE,

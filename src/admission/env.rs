@@ -49,7 +49,9 @@ pub(super) fn edit(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patc
     }
     let Variables { container: _, present: _, exists, edit, warnings } = variables;
     edit.write(at(placed, "env"), exists, patch);
-    patch.warnings.extend(warnings);
+    for warning in warnings {
+        patch.warn(&warning);
+    }
 }
 
 /// The list as it came, and what becomes of it.

@@ -12,7 +12,7 @@ use super::{
     eks, env,
     list::ListEdit,
     pod::{Container, List, Pairs, Placed, Pod},
-    refusal::Refusal,
+    refusal::{Refusal, clipped},
     sidecar::{self, CONTAINER_NAME, EMPTY_VOLUME, TOKEN_VOLUME},
 };
 use crate::{
@@ -29,6 +29,8 @@ pub(super) struct Patch {
     pub(super) warnings: Vec<String>,
     /// Something could not be written as JSON; then nothing is to be applied.
     failed: bool,
+    /// Likewise, where it is more than [`MOST_BYTES`].
+    too_large: bool,
 }
 
 pub(super) fn patch(
@@ -48,7 +50,11 @@ pub(super) fn patch(
     }
     labels(pod, gives, &mut patch);
     annotations(pod, component, gives, &mut patch);
-    if patch.failed { Err(Refusal::Internal) } else { Ok(patch) }
+    match patch {
+        Patch { too_large: true, .. } => Err(Refusal::PatchTooLarge { most: MOST_BYTES }),
+        Patch { failed: true, .. } => Err(Refusal::Internal),
+        patch => Ok(patch),
+    }
 }
 
 fn mounts(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patch: &mut Patch) {
@@ -260,6 +266,14 @@ impl Patch {
         self.write(&Operation { op: "replace", path, value: Some(value) });
     }
 
+    /// Tells the pod's creator something, as far as the API server passes it on.
+    pub(super) fn warn(&mut self, warning: &str) {
+        let told: usize = self.warnings.iter().map(String::len).sum();
+        if told < MOST_WARNED {
+            self.warnings.push(clipped(warning));
+        }
+    }
+
     fn write<T: Serialize>(&mut self, operation: &Operation<'_, T>) {
         if self.json.is_empty() {
             self.json.reserve(USUAL_BYTES);
@@ -267,6 +281,10 @@ impl Patch {
             self.json.push(b',');
         }
         self.failed |= serde_json::to_writer(&mut self.json, operation).is_err();
+        if self.json.len() > MOST_BYTES {
+            self.too_large = true;
+            self.json = Vec::new();
+        }
     }
 }
 
@@ -278,6 +296,11 @@ struct Operation<'a, T> {
     value: Option<&'a T>,
 }
 
+/// etcd takes no larger object, unless it is told to (its `--max-request-bytes`).
+const MOST_BYTES: usize = 1536 * 1024;
+/// What the API server passes on of all warnings together, in characters (`truncateAtTotalRunes`
+/// in its `pkg/endpoints/filters/warning.go`).
+const MOST_WARNED: usize = 4096;
 /// A pod with one container takes 6 KiB.
 const USUAL_BYTES: usize = 8 * 1024;
 /// On a pod: the role that its sidecar assumes.

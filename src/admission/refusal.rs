@@ -19,6 +19,7 @@ pub enum Refusal {
     Internal,
     NamespaceUnknown { namespace: String },
     NotAPodCreation { found: String },
+    PatchTooLarge { most: usize },
     PodSecurity { namespace: String, enforced: PodSecurity, wanted: PodSecurity },
     PortTaken { container: String, port: u16 },
     ReservedName { what: &'static str, name: String, component: String },
@@ -48,6 +49,7 @@ impl Refusal {
             Self::Internal => "internal",
             Self::NamespaceUnknown { .. } => "namespace-unknown",
             Self::NotAPodCreation { .. } => "not-a-pod-creation",
+            Self::PatchTooLarge { .. } => "patch-too-large",
             Self::PodSecurity { .. } => "pod-security",
             Self::PortTaken { .. } => "port-taken",
             Self::ReservedName { .. } => "reserved-name",
@@ -83,7 +85,12 @@ impl Refusal {
         )
     }
 
-    fn remedy(&self) -> String {
+    /// What is wrong, alone.
+    pub fn sentence(&self) -> String {
+        clipped(&fmt::from_fn(|f| self.tell(f)).to_string())
+    }
+
+    pub fn remedy(&self) -> String {
         match self {
             Self::AwsTokenVolume { .. } => {
                 "remove the volume; the credential sidecar brings the pod's AWS credentials".to_owned()
@@ -95,6 +102,7 @@ impl Refusal {
             Self::Internal => "see the webhook's log, and report the pod that did this".to_owned(),
             Self::NamespaceUnknown { .. } => "try again; if it stays so, see the webhook's log on its watch of namespaces".to_owned(),
             Self::NotAPodCreation { .. } => "restore the webhook configuration of the chart".to_owned(),
+            Self::PatchTooLarge { .. } => "shorten the names of its containers, and its variables for regions and proxies".to_owned(),
             Self::PodSecurity { namespace, wanted, .. } => {
                 format!("kubectl label namespace {namespace} {POD_SECURITY_LABEL}={wanted} --overwrite")
             }
@@ -128,6 +136,17 @@ impl Refusal {
 /// A sentence, the code, a remedy.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}]: {}", self.sentence(), self.code(), self.remedy())
+    }
+}
+
+/// The start of what may hold a name of any length: the API server judges names after us.
+pub(super) fn clipped(text: &str) -> String {
+    text.chars().take(LONGEST_SENTENCE).collect()
+}
+
+impl Refusal {
+    fn tell(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AwsTokenVolume { volume, audience } => {
                 write!(
@@ -143,7 +162,13 @@ impl fmt::Display for Refusal {
             Self::NamespaceUnknown { namespace } => {
                 write!(f, "namespace {namespace:?} is not known here yet")
             }
-            Self::NotAPodCreation { found } => write!(f, "want the creation of a pod, not {found}"),
+            Self::NotAPodCreation { found } => {
+                write!(f, "want the creation of a pod, not {found}")
+            }
+            Self::PatchTooLarge { most } => write!(
+                f,
+                "the patch for the pod takes more than {most} bytes, and Kubernetes stores no object of that size"
+            ),
             Self::PodSecurity { namespace, enforced, wanted } => write!(
                 f,
                 "namespace {namespace:?} enforces the Pod Security Standard {enforced}, and agent pods need {wanted}"
@@ -226,7 +251,9 @@ impl fmt::Display for Refusal {
                 write!(f, "{place} of the pod has not the shape that Kubernetes gives it")
             }
             Self::Windows => write!(f, "the pod runs on Windows"),
-        }?;
-        write!(f, " [{}]: {}", self.code(), self.remedy())
+        }
     }
 }
+
+/// In characters: several times the longest of ours with names as Kubernetes has them.
+const LONGEST_SENTENCE: usize = 1024;

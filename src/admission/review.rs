@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{
-    Deserialize, Deserializer, Serialize,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::value::RawValue;
@@ -62,6 +62,8 @@ pub(super) struct Object<T>(pub(super) T);
 pub enum NotAReview {
     #[error("the body is not an AdmissionReview: {0}")]
     Json(#[source] serde_json::Error),
+    #[error("the uid of the AdmissionReview has more than {LONGEST_UID} bytes")]
+    LongUid,
     #[error("the AdmissionReview has no request with a uid")]
     NoRequest,
     #[error("want kind {KIND} of {API_VERSION}")]
@@ -85,7 +87,11 @@ pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, NotAReview> {
         return Err(NotAReview::Version);
     }
     let request = request.map(|Object(request)| request);
-    request.filter(|request| !request.uid.is_empty()).ok_or(NotAReview::NoRequest)
+    match request.filter(|request| !request.uid.is_empty()) {
+        None => Err(NotAReview::NoRequest),
+        Some(request) if request.uid.len() > LONGEST_UID => Err(NotAReview::LongUid),
+        Some(request) => Ok(request),
+    }
 }
 
 fn or_absent<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
@@ -124,7 +130,10 @@ pub(super) fn respond(uid: &str, outcome: &Outcome, apply: bool) -> Vec<u8> {
             allowed: refusal.is_none(),
             status: refusal.map(Status::of),
             warnings: if apply { outcome.warnings() } else { &[] },
-            audit_annotations: outcome.audit_annotations(),
+            audit_annotations: Noted {
+                outcome: outcome.audit_annotations(),
+                review: OfReview(uid),
+            },
         },
     };
     // Text, numbers and maps of text: there is nothing in it that JSON cannot say. And an empty
@@ -143,10 +152,13 @@ pub(super) fn respond(uid: &str, outcome: &Outcome, apply: bool) -> Vec<u8> {
 /// has no character that JSON would escape, so it is not looked through for one.
 fn append_patch(body: &mut Vec<u8>, patch: &[u8]) {
     const END: &[u8] = b"}}";
+    const START: &[u8] = br#","patchType":"JSONPatch","patch":""#;
+    let encoded = patch.len().div_ceil(3) * 4;
     body.truncate(body.len().saturating_sub(END.len()));
-    body.extend_from_slice(br#","patchType":"JSONPatch","patch":""#);
+    body.reserve(START.len() + encoded + END.len() + 1);
+    body.extend_from_slice(START);
     let start = body.len();
-    body.resize(start + patch.len().div_ceil(3) * 4, 0);
+    body.resize(start + encoded, 0);
     // The room is just what Base64 with padding takes.
     let _ = STANDARD.encode_slice(patch, &mut body[start..]);
     body.push(b'"');
@@ -170,7 +182,27 @@ struct Response<'a> {
     status: Option<Status>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     warnings: &'a [String],
-    audit_annotations: AuditAnnotations<'a>,
+    audit_annotations: Noted<'a>,
+}
+
+#[derive(Serialize)]
+struct Noted<'a> {
+    #[serde(flatten)]
+    outcome: AuditAnnotations<'a>,
+    #[serde(flatten)]
+    review: OfReview<'a>,
+}
+
+/// Which review it was, by the uid that our log has. It stands in the key, since the API server
+/// gives each round a uid of its own and keeps one value for a key.
+struct OfReview<'a>(&'a str);
+
+impl Serialize for OfReview<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(uid) = self;
+        let key = (uid.len() <= LONGEST_IN_KEY).then(|| format!("review-{uid}"));
+        serializer.collect_map(key.map(|key| (key, "answered")))
+    }
 }
 
 /// Bare keys: the API server puts the webhook's name and a '/' before each, and drops a key
@@ -217,7 +249,12 @@ impl Status {
     }
 }
 
+/// A UUID has 36; whoever sends more is no API server.
+const LONGEST_UID: usize = 253;
 /// The patch of a pod with one container has 6 KiB, in Base64 8.
 const USUAL_BYTES: usize = 10 * 1024;
+/// The name in an annotation's key has at most 63 characters; the API server's uids have 36.
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/#syntax-and-character-set>
+const LONGEST_IN_KEY: usize = 63 - "review-".len();
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";

@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Account, Facts, Findings, Link, Seen, Tenancy, Trial, iam, name, tenancy};
+use super::{
+    Account, Facts, Findings, Link, Seen, Tenancy, Trial, iam, name,
+    tenancy::{self, Bare},
+};
 use crate::{
     admission,
-    config::{Config, Credentials, Pod},
+    config::{Config, Credentials},
     directory::{Cause, Directory, Role},
     session::{StartGate, TenantName},
 };
@@ -62,33 +65,11 @@ pub fn account_to_try<'v>(tenancy: &'v Tenancy, config: &Config) -> Option<&'v s
         Seen::Hidden(_) => &[],
     };
     accounts.iter().map(name).find(|account| {
-        let pod = Bare { account };
-        let mut components = config.components.iter();
-        let component = components.find(|it| it.matches(&pod, |account| config.is_fenced(account)));
-        component.is_some_and(|component| {
-            component.credentials == Credentials::Sidecar
-                && component.start_gate == StartGate::Credentials
+        config.component_of(&Bare { account }).is_some_and(|matched| {
+            matched.component.credentials == Credentials::Sidecar
+                && matched.component.start_gate == StartGate::Credentials
         })
     })
-}
-
-/// A pod that is told by its service account alone.
-struct Bare<'v> {
-    account: &'v str,
-}
-
-impl Pod for Bare<'_> {
-    fn creator(&self) -> &str {
-        ""
-    }
-
-    fn label(&self, _: &str) -> Option<&str> {
-        None
-    }
-
-    fn service_account(&self) -> &str {
-        self.account
-    }
 }
 
 fn gets_credentials(namespace: &str, trial: &Trial, found: &mut Findings) {
@@ -118,10 +99,13 @@ fn is_published(tenant: &TenantName, directory: &Directory, found: &mut Findings
         // Of ours, which need not be the webhook's.
         (Some(Role::Unreachable(cause)), _) => {
             let place = directory.place(tenant);
-            let says = format!("{place} cannot be read from here: {cause}{OWN}");
             match cause {
-                Cause::Denied => found.unseen(Link::RoleParameter, subject, says),
+                Cause::Denied | Cause::NoCredentials => {
+                    let says = format!("the AWS credentials of this shell do not read {place}");
+                    found.unseen(Link::RoleParameter, subject, says);
+                }
                 Cause::Failed | Cause::NoAnswer | Cause::Throttled => {
+                    let says = format!("{place} cannot be read from here: {cause}{OWN}");
                     found.unreachable(Link::RoleParameter, subject, says);
                 }
             }
@@ -137,8 +121,7 @@ fn is_published(tenant: &TenantName, directory: &Directory, found: &mut Findings
 }
 
 /// The keeper tells no more of it.
-const OWN: &str =
-    " (with the AWS credentials and the region of this shell; --skip-aws does without)";
+const OWN: &str = " (in the region of this shell; --skip-aws does without)";
 const NOT_TRIED: &str = "whether roles can be assumed was not tried; --as-pod does, or --assume-role with the credentials of this shell";
 
 #[cfg(test)]
@@ -176,6 +159,7 @@ mod tests {
                 (Level::Broken, Some("role-secure-string"), false),
             ),
             (Some(Role::Unreachable(Cause::Denied)), (Level::Unseen, None, false)),
+            (Some(Role::Unreachable(Cause::NoCredentials)), (Level::Unseen, None, false)),
             (Some(Role::Unreachable(Cause::NoAnswer)), (Level::Unseen, None, true)),
             (Some(Role::Unreachable(Cause::Throttled)), (Level::Unseen, None, true)),
             (None, (Level::Unseen, None, true)),

@@ -1,9 +1,6 @@
 //! What was found, and how it is told.
 
-use std::{
-    fmt::{self, Write as _},
-    str::FromStr,
-};
+use std::fmt::{self, Write as _};
 
 use serde_json::{Value, json};
 
@@ -34,17 +31,6 @@ pub struct Finding {
     /// It could not be looked at since nobody answered.
     pub unreachable: bool,
 }
-
-/// How findings are printed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Format {
-    Json,
-    Text,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("there is text and json")]
-pub struct NotAFormat;
 
 /// What one walk found, in the order of the links.
 #[derive(Clone, Debug, Default)]
@@ -182,18 +168,6 @@ impl Level {
             Self::Note => "note",
             Self::Ok => "ok",
             Self::Unseen => "unseen",
-        }
-    }
-}
-
-impl FromStr for Format {
-    type Err = NotAFormat;
-
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        match s {
-            "json" => Ok(Self::Json),
-            "text" => Ok(Self::Text),
-            _ => Err(NotAFormat),
         }
     }
 }

@@ -96,7 +96,7 @@ impl Again<'_> {
     ) -> Option<(Link, Says)> {
         let sidecar = self.sidecar();
         match decision {
-            Decision::Pass => None,
+            Decision::Pass(_) => None,
             Decision::Inject(_) if operations.is_empty() => None,
             Decision::Inject(injection)
                 if sidecar.is_none() && matches!(injection.gives, Gives::Sidecar(_)) =>

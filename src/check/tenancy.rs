@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Facts, Findings, Link, Seen, Tenancy, name, pods, rights, room};
 use crate::{
     admission::{self, Refusal},
-    config::Config,
+    config::{Config, Pod},
     namespaces::{Mode, Namespace, OPT_IN_LABEL},
 };
 
@@ -105,10 +105,7 @@ fn has_an_account(namespace: &Namespace, tenancy: &Tenancy, config: &Config, fou
     let Some(accounts) = tenancy.accounts.or_tell(Link::ServiceAccount, &subject, found) else {
         return;
     };
-    let is_ours = |account: &&str| {
-        let mut globs = config.components.iter().flat_map(|component| &component.service_accounts);
-        config.is_fenced(account) || globs.any(|glob| glob.matches(account))
-    };
+    let is_ours = |account: &&str| config.component_of(&Bare { account }).is_some();
     let ours: Vec<&str> = accounts.iter().map(name).filter(is_ours).collect();
     if ours.is_empty() {
         found.note(
@@ -126,6 +123,25 @@ fn has_an_account(namespace: &Namespace, tenancy: &Tenancy, config: &Config, fou
 pub(super) fn without_tenant(namespace: &Namespace, config: &Config) -> Option<Refusal> {
     let secured = Namespace { pod_security: config.pod_security, ..namespace.clone() };
     admission::unworkable(&secured, config)
+}
+
+/// A pod that is told by its service account alone.
+pub(super) struct Bare<'v> {
+    pub(super) account: &'v str,
+}
+
+impl Pod for Bare<'_> {
+    fn creator(&self) -> &str {
+        ""
+    }
+
+    fn label(&self, _: &str) -> Option<&str> {
+        None
+    }
+
+    fn service_account(&self) -> &str {
+        self.account
+    }
 }
 
 pub(super) fn subject(namespace: &Namespace) -> String {

@@ -30,7 +30,7 @@ use crate::{
     certificates::{self, Published, Step, Stored},
     cli::Certs,
     serve::{
-        Limits, Transport,
+        Transport,
         health::{self, Readiness},
         serve,
     },
@@ -65,7 +65,7 @@ async fn run_async(arguments: Certs) -> Result<ExitCode, Failure> {
     tokio::spawn(serve(
         health,
         Transport::Plain,
-        Limits::default(),
+        health::LIMITS,
         health::router(readiness, observe),
         until(stopped),
         Duration::ZERO,

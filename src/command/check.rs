@@ -16,8 +16,8 @@ use super::{
     environment, files, now, print,
 };
 use crate::{
-    check::{self, Account, Facts, Format, Level, Seen, Tenancy},
-    cli::Check,
+    check::{self, Account, Facts, Level, Seen, Tenancy},
+    cli::{Check, Format},
     config::Config,
     namespaces::{Mode, NamespaceName},
     session::TenantName,

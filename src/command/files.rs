@@ -52,7 +52,7 @@ pub(super) fn text(path: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn namespace(object: &Value, config: &Config) -> anyhow::Result<Namespace> {
+pub(super) fn namespace(object: &Value, config: &Config) -> anyhow::Result<Namespace> {
     let Some(name) = object.pointer("/metadata/name").and_then(Value::as_str) else {
         bail!("a Namespace in the input has no metadata.name");
     };

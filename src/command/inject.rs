@@ -1,28 +1,28 @@
 //! `inject`: what the webhook would do to manifests, by the same decision, without a cluster.
 
 use std::{
-    cell::RefCell,
-    collections::BTreeSet,
     fmt::Write as _,
-    io::{IsTerminal, Read, Write, stderr, stdout},
-    path::Path,
+    io::{IsTerminal, stdout},
     process::ExitCode,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use json_patch::PatchOperation;
 use serde_json::{Value, json};
 use similar::{ChangeTag, TextDiff};
 
-use super::{Failure, environment, files, print};
+use super::{
+    Failure, environment, files,
+    offline::{self, Assumed, say},
+    print,
+};
 use crate::{
     admission::{self, Decision},
     cli::Inject,
-    config::{Config, PodSecurity},
+    config::Config,
     directory::{Directory, Source},
     manifest::{self, PodIn},
-    namespaces::{Mode, Namespace, NamespaceName, Namespaces, OPT_IN_LABEL},
-    session::TenantName,
+    namespaces::{Mode, Namespaces},
 };
 
 pub(super) fn run(arguments: &Inject) -> Result<ExitCode, Failure> {
@@ -32,12 +32,9 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, Failure> {
     }
     let roles = files::roles(&arguments.roles, &config).map_err(Failure::Input)?;
     let directory = Directory::new(Source::File(arguments.roles.clone()), roles);
-    let source = match arguments.filename.as_path() {
-        path if path == Path::new("-") => "standard input".to_owned(),
-        path => path.display().to_string(),
-    };
-    let objects = read_objects(&arguments.filename, &source).map_err(Failure::Input)?;
-    let namespaces = Assumed::read(&objects, arguments, &config).map_err(Failure::Input)?;
+    let (objects, source) = offline::objects(&arguments.filename).map_err(Failure::Input)?;
+    let namespaces =
+        Assumed::read(&objects, arguments.tenant.as_ref(), &config).map_err(Failure::Input)?;
 
     let mut output = String::new();
     let mut refused = false;
@@ -82,26 +79,20 @@ fn injected(
     directory: &Directory,
     config: &Config,
 ) -> anyhow::Result<(Vec<PatchOperation>, Option<admission::Refusal>)> {
-    let namespace = match (&arguments.namespace, found.namespace()) {
-        (Some(name), _) => name.clone(),
-        (None, Some(text)) => text
-            .parse()
-            .with_context(|| format!("{}: metadata.namespace {text:?}", manifest::title(object)))?,
-        (None, None) => {
-            bail!("{} names no namespace; give one by --namespace", manifest::title(object))
-        }
-    };
-    let namespace = NamespaceName::as_str(&namespace);
-    let snapshot = namespaces.snapshot(namespace);
+    let namespace = offline::namespace_of(object, found, arguments.namespace.as_ref())?;
+    let namespace = namespace.as_str();
+    let known = namespaces.namespace(namespace);
+    let is_audit = known.mode == Some(Mode::Audit);
+    let snapshot = Namespaces::default().with(known);
     let (decision, operations, warnings) =
         admission::decide(&found.pod, &arguments.creator, namespace, &snapshot, directory, config);
     for warning in warnings {
         say(&format!("warning: {}: {warning}", manifest::title(object)));
     }
-    if snapshot.find(namespace).is_some_and(|namespace| namespace.mode == Some(Mode::Audit)) {
+    if is_audit {
         let would = match &decision {
             Decision::Inject(injection) => injection.gives.as_str().to_owned(),
-            Decision::Pass => "pass".to_owned(),
+            Decision::Pass(_) => "pass".to_owned(),
             Decision::Refuse(refusal) => format!("refuse: {refusal}"),
         };
         say(&format!(
@@ -112,7 +103,7 @@ fn injected(
     }
     Ok(match decision {
         Decision::Inject(_) => (found.lift(object, operations), None),
-        Decision::Pass => (Vec::new(), None),
+        Decision::Pass(_) => (Vec::new(), None),
         Decision::Refuse(refusal) => (Vec::new(), Some(refusal)),
     })
 }
@@ -178,82 +169,6 @@ fn difference(
 /// <https://no-color.org>
 fn in_colour() -> bool {
     stdout().is_terminal() && environment("NO_COLOR").is_none()
-}
-
-/// What offline runs know of namespaces: what the input says, else that the one in question
-/// is opted in and enforces what agent pods need.
-struct Assumed {
-    from_input: Vec<Namespace>,
-    tenant: Option<TenantName>,
-    config: Config,
-    /// Namespaces of pods that the input has no object of.
-    assumed: RefCell<BTreeSet<String>>,
-    /// Namespaces of pods that did not opt in, as the input says.
-    not_opted_in: RefCell<BTreeSet<String>>,
-}
-
-impl Assumed {
-    fn read(objects: &[Value], arguments: &Inject, config: &Config) -> anyhow::Result<Self> {
-        Ok(Self {
-            from_input: files::namespaces(objects, config)?,
-            tenant: arguments.tenant.clone(),
-            config: config.clone(),
-            assumed: RefCell::default(),
-            not_opted_in: RefCell::default(),
-        })
-    }
-
-    fn snapshot(&self, name: &str) -> Namespaces {
-        let said = self.from_input.iter().find(|namespace| namespace.name == name).cloned();
-        let mut namespace = said.unwrap_or_else(|| {
-            self.assumed.borrow_mut().insert(name.to_owned());
-            Namespace {
-                mode: Some(Mode::Enabled),
-                pod_security: PodSecurity::Restricted,
-                ..Namespace::read(name, |_| None, &self.config.tenant)
-            }
-        });
-        if namespace.mode.is_none() {
-            self.not_opted_in.borrow_mut().insert(name.to_owned());
-        }
-        if let Some(tenant) = &self.tenant {
-            namespace.tenant = Ok(tenant.clone());
-        }
-        Namespaces::default().with(namespace)
-    }
-
-    fn say_what_they_decided(&self) {
-        for namespace in self.not_opted_in.borrow().iter() {
-            say(&format!(
-                "passed: namespace {namespace} did not opt in, so its pods pass as they are (the label {OPT_IN_LABEL} would say enabled or audit)"
-            ));
-        }
-        for namespace in self.assumed.borrow().iter() {
-            say(&format!(
-                "assumed: namespace {namespace} has the label {OPT_IN_LABEL}=enabled and enforces the Pod Security Standard restricted (a Namespace object in the input says otherwise)"
-            ));
-        }
-    }
-}
-
-fn read_objects(path: &Path, source: &str) -> anyhow::Result<Vec<Value>> {
-    let text = if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-        text
-    } else {
-        files::text(path)?
-    };
-    let objects = files::objects(source, &text)?;
-    if objects.is_empty() {
-        bail!("{source} holds no object");
-    }
-    Ok(objects)
-}
-
-/// Beside the output, for people. A closed standard error is theirs to close.
-fn say(line: &str) {
-    let _ = writeln!(stderr(), "{line}");
 }
 
 #[cfg(test)]

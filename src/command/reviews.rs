@@ -11,13 +11,16 @@ use axum::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::room::{NotRead, Room, Whole};
+use super::{
+    room::{NotRead, Room, Whole},
+    unread::Unread,
+};
 use crate::{
     admission::{Answer, Missing, Review},
     config::Config,
     directory::keeper::Handle,
     namespaces::{Mode, watch::Lookup},
-    serve::health::Readiness,
+    serve::{Connection, health::Readiness},
     telemetry::Metrics,
 };
 
@@ -43,6 +46,7 @@ pub(super) struct World {
     metrics: Metrics,
     readiness: Readiness,
     room: Room,
+    unread: Unread,
 }
 
 impl World {
@@ -53,12 +57,14 @@ impl World {
         metrics: Metrics,
         readiness: Readiness,
     ) -> Self {
-        Self { config, lookup, roles, metrics, readiness, room: Room::new(ROOM) }
+        let (room, unread) = (Room::new(ROOM), Unread::new(UNREAD));
+        Self { config, lookup, roles, metrics, readiness, room, unread }
     }
 }
 
-async fn review(world: &World, mode: Mode, request: Request) -> Response {
+async fn review(world: &World, mode: Mode, mut request: Request) -> Response {
     let started = Instant::now();
+    let connection = request.extensions_mut().remove::<Connection>().unwrap_or_default();
     let deadline = started + budget(request.uri());
     match answer(world, mode, request, deadline).await {
         Ok((answer, record)) => {
@@ -78,6 +84,7 @@ async fn review(world: &World, mode: Mode, request: Request) -> Response {
                 micros,
                 "review"
             );
+            let body = world.unread.hold(body, connection);
             let mut response = ([(header::CONTENT_TYPE, JSON)], body).into_response();
             // Whoever is to go elsewhere should not find out by a review that is lost.
             if world.readiness.is_stopping() {
@@ -90,7 +97,9 @@ async fn review(world: &World, mode: Mode, request: Request) -> Response {
         Err((status, text)) => {
             world.metrics.rejected(status.as_u16());
             tracing::warn!(status = status.as_u16(), reason = text, "not a review");
-            (status, format!("{text}\n")).into_response()
+            let text = format!("{text}\n").into_bytes();
+            let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+            (status, headers, world.unread.hold(text, connection)).into_response()
         }
     }
 }
@@ -108,7 +117,7 @@ async fn answer(
     request: Request,
     deadline: Instant,
 ) -> Result<(Answer, Record), (StatusCode, String)> {
-    let World { config, lookup, roles, metrics: _, readiness: _, room } = world;
+    let World { config, lookup, roles, metrics: _, readiness: _, room, unread: _ } = world;
     let body = read_body(request, room, deadline.max(Instant::now() + LEAST)).await?;
     let review = Review::parse(&body.bytes)
         .map_err(|error| (StatusCode::BAD_REQUEST, clipped(&error.to_string())))?;
@@ -201,6 +210,8 @@ const LONGEST_NAME: usize = 253;
 /// worst body takes ten times itself once it is read, and the chart's limit of memory is
 /// 256 MiB.
 const ROOM: usize = 2 * MOST_BYTES;
+/// That answers take together until they are read, in bytes: eight of the largest.
+const UNREAD: usize = 16 * 1024 * 1024;
 /// A request to the API server itself has at most 3 MiB, and a review holds it twice.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 

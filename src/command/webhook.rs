@@ -104,7 +104,7 @@ async fn run_async(arguments: Webhook, config: Config, log: &Apart) -> Result<Ex
     let health = tokio::spawn(serve(
         health,
         Transport::Plain,
-        Limits::default(),
+        health::LIMITS,
         health_router,
         until(stopped.clone()),
         HEALTH_GRACE,

@@ -39,6 +39,23 @@ pub enum SessionSource {
     PodUid,
 }
 
+/// A component that a pod is of, and what of it held.
+#[derive(Clone, Copy, Debug)]
+pub struct Matched<'c> {
+    pub component: &'c Component,
+    pub matcher: Matcher<'c>,
+}
+
+/// What of a component held for a pod.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Matcher<'c> {
+    Creator(&'c Glob),
+    /// One of the config's `fencedServiceAccounts`.
+    FencedServiceAccount(&'c Glob),
+    Selector(&'c Selector),
+    ServiceAccount(&'c Glob),
+}
+
 /// What a component looks at.
 pub trait Pod {
     fn creator(&self) -> &str;
@@ -47,12 +64,23 @@ pub trait Pod {
 }
 
 impl Component {
-    pub fn matches(&self, pod: &impl Pod, is_fenced: impl Fn(&str) -> bool) -> bool {
+    /// The first of the alternatives that holds. `fence` finds the pattern that fences a service
+    /// account.
+    pub(super) fn matcher<'c>(
+        &'c self,
+        pod: &impl Pod,
+        fence: impl Fn(&str) -> Option<&'c Glob>,
+    ) -> Option<Matcher<'c>> {
         let Self { selectors, service_accounts, creators, fenced, .. } = self;
-        selectors.iter().any(|selector| selector.matches(|key| pod.label(key)))
-            || service_accounts.iter().any(|glob| glob.matches(pod.service_account()))
-            || creators.iter().any(|glob| glob.matches(pod.creator()))
-            || *fenced && is_fenced(pod.service_account())
+        let account = pod.service_account();
+        let of = |globs: &'c [Glob], name: &str| globs.iter().find(|glob| glob.matches(name));
+        selectors
+            .iter()
+            .find(|selector| selector.matches(|key| pod.label(key)))
+            .map(Matcher::Selector)
+            .or_else(|| of(service_accounts, account).map(Matcher::ServiceAccount))
+            .or_else(|| of(creators, pod.creator()).map(Matcher::Creator))
+            .or_else(|| fence(account).filter(|_| *fenced).map(Matcher::FencedServiceAccount))
     }
 
     /// Whether one of the selectors knows this value of the label.

@@ -9,7 +9,7 @@ impl Glob {
         Self(pattern.to_owned())
     }
 
-    /// A name that it matches: the one in which each `*` stands for nothing.
+    /// The shortest name that matches.
     pub fn example(&self) -> String {
         self.0.replace('*', "")
     }

@@ -408,6 +408,9 @@ impl<P: Publisher> Keeper<P> {
             // About this name there is an answer of a kind; the others are none of its business.
             Err(Failure::Names) => self.unanswered(tenants, Cause::Failed, now),
             Err(Failure::Unreachable { cause: Cause::Denied, detail }) => {
+                for tenant in tenants.iter().filter(|tenant| !self.denied.contains(*tenant)) {
+                    tracing::warn!(%tenant, detail, "SSM keeps a tenant's parameter from us");
+                }
                 self.denied.extend(tenants.iter().cloned());
                 if self.is_all_denied() {
                     self.alone.clear();
@@ -565,7 +568,8 @@ impl Calls {
             Err(Failure::Unreachable { cause: Cause::Denied, .. }) => 2,
             Err(Failure::Unreachable { cause: Cause::Failed, .. }) => 3,
             Err(Failure::Unreachable { cause: Cause::NoAnswer, .. }) => 4,
-            Err(Failure::Unreachable { cause: Cause::Throttled, .. }) => 5,
+            Err(Failure::Unreachable { cause: Cause::NoCredentials, .. }) => 5,
+            Err(Failure::Unreachable { cause: Cause::Throttled, .. }) => 6,
         };
         self.0[index].fetch_add(1, Ordering::Relaxed);
     }
@@ -613,7 +617,8 @@ const UNANSWERED: Duration = Duration::from_secs(5);
 /// How long "cannot be read" is believed: about as long as a client waits before it retries.
 const UNREACHABLE: Duration = Duration::from_secs(1);
 /// In the order in which [`Calls::count`] counts them.
-const OUTCOMES: [&str; 6] = ["ok", "names", "denied", "failed", "no-answer", "throttled"];
+const OUTCOMES: [&str; 7] =
+    ["ok", "names", "denied", "failed", "no-answer", "no-credentials", "throttled"];
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, error::Error, time::Duration};
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_ssm::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
@@ -69,6 +70,7 @@ fn failure(error: &SdkError<GetParametersError>) -> Failure {
             Some("ValidationException") => return Failure::Names,
             _ => Cause::Failed,
         },
+        _ if layers(error).any(|layer| layer.is::<CredentialsError>()) => Cause::NoCredentials,
         _ => Cause::NoAnswer,
     };
     Failure::Unreachable { cause, detail: detail(error) }
@@ -86,16 +88,64 @@ fn detail(error: &SdkError<GetParametersError>) -> String {
         SdkError::ResponseError(answer) => {
             format!("its answer (HTTP {}) cannot be read", answer.raw().status().as_u16())
         }
-        _ => {
-            let first: Option<&(dyn Error + 'static)> = Some(error);
-            let layers = std::iter::successors(first, |layer| (**layer).source());
-            layers.map(ToString::to_string).collect::<Vec<String>>().join(": ")
-        }
+        _ => layers(error).map(ToString::to_string).collect::<Vec<String>>().join(": "),
     };
     text.chars().take(LONGEST_DETAIL).collect()
+}
+
+/// An error, what caused it, and so on.
+fn layers(error: &SdkError<GetParametersError>) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let first: Option<&(dyn Error + 'static)> = Some(error);
+    std::iter::successors(first, |layer| (**layer).source())
 }
 
 /// In characters; a log line is one for a person.
 const LONGEST_DETAIL: usize = 500;
 /// The keeper bounds the call as a whole.
 const CONNECT: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+
+    /// Like the SDK's chain where none of its sources has any.
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl ProvideCredentials for Nobody {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            future::ProvideCredentials::ready(Err(CredentialsError::not_loaded("none")))
+        }
+    }
+
+    async fn asked(shared: &aws_config::SdkConfig) -> Failure {
+        let config = "cluster: prod\nroles: {ssm: {endpoint: 'http://127.0.0.1:9'}}";
+        let ssm = Config::parse(config).unwrap().roles.ssm.unwrap();
+        ParameterStore::new(shared, &ssm).ask(vec!["/x".to_owned()]).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn who_has_no_credentials_is_told_so_and_not_that_nobody_answered() {
+        let builder = || {
+            aws_config::SdkConfig::builder()
+                .behavior_version(aws_config::BehaviorVersion::latest())
+                .region(aws_config::Region::new("eu-west-1"))
+        };
+        let without = builder().credentials_provider(SharedCredentialsProvider::new(Nobody));
+        let with = builder().credentials_provider(SharedCredentialsProvider::new(
+            aws_credential_types::Credentials::new("a", "b", None, None, "test"),
+        ));
+        for (shared, want) in [(without, Cause::NoCredentials), (with, Cause::NoAnswer)] {
+            let failure = asked(&shared.build()).await;
+            assert!(
+                matches!(&failure, Failure::Unreachable { cause, .. } if *cause == want),
+                "{failure:?}"
+            );
+        }
+    }
+}

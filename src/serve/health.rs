@@ -1,14 +1,28 @@
 //! Whether this process is alive, ready, and what it counted: on a plain port of its own.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::{
     Router,
     http::{StatusCode, header},
     routing::get,
+};
+
+use super::{Limits, Protocol};
+
+/// For a kubelet and a few who look at the counts, each with one request.
+pub const LIMITS: Limits = Limits {
+    connections: 512,
+    idle: Duration::from_secs(5),
+    first_request: Duration::from_secs(5),
+    headers: 16 * 1024,
+    protocol: Protocol::OneRequest,
 };
 
 /// Things that must be there before the process is ready, by name.

@@ -109,6 +109,19 @@ pub(crate) async fn shake_hands_with(
     protocol: Protocol,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Result<TlsStream<TcpStream>, Error> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    shake_hands_on(stream, name, authority, protocol, versions).await
+}
+
+/// The same on a socket of the caller's own.
+pub(crate) async fn shake_hands_on(
+    stream: TcpStream,
+    name: &'static str,
+    authority: &[u8],
+    protocol: Protocol,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<TlsStream<TcpStream>, Error> {
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(authority) {
         roots.add(authority?)?;
@@ -121,8 +134,6 @@ pub(crate) async fn shake_hands_with(
         Protocol::Http1 => b"http/1.1".to_vec(),
         Protocol::Http2 => b"h2".to_vec(),
     }];
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
     let name = ServerName::try_from(name)?;
     Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
 }

@@ -1,0 +1,25 @@
+//! `completions`: what a shell is to know of our command line.
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+
+use super::{Failure, print};
+use crate::cli::{Cli, Completions, Shell};
+
+pub(super) fn run(arguments: &Completions) -> Result<ExitCode, Failure> {
+    let Completions { shell } = arguments;
+    let shell = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Fish => clap_complete::Shell::Fish,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "fab-session-injector", &mut script);
+    print(&String::from_utf8_lossy(&script).replace(MISSPELT, SPELT))
+}
+
+/// For bash, a program's name with a '-' is spelt in two ways, and no subcommand is found.
+/// <https://github.com/clap-rs/clap/issues/6421>
+const MISSPELT: &str = "fab__subcmd__session__subcmd__injector";
+const SPELT: &str = "fab__session__injector";

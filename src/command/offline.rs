@@ -1,0 +1,127 @@
+//! What `inject` and `explain` know without a cluster.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    io::{Read, Write, stderr},
+    path::Path,
+};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use super::files;
+use crate::{
+    config::{Config, PodSecurity},
+    manifest::{self, PodIn},
+    namespaces::{Mode, Namespace, NamespaceName, OPT_IN_LABEL},
+    session::TenantName,
+};
+
+/// What offline runs know of namespaces: what the input says, else that the one in question
+/// is opted in and enforces what agent pods need.
+pub(super) struct Assumed {
+    from_input: Vec<Namespace>,
+    tenant: Option<TenantName>,
+    config: Config,
+    /// Namespaces of pods that the input has no object of.
+    assumed: RefCell<BTreeSet<String>>,
+    /// Namespaces of pods that did not opt in, as the input says.
+    not_opted_in: RefCell<BTreeSet<String>>,
+}
+
+impl Assumed {
+    pub(super) fn read(
+        objects: &[Value],
+        tenant: Option<&TenantName>,
+        config: &Config,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            from_input: files::namespaces(objects, config)?,
+            tenant: tenant.cloned(),
+            config: config.clone(),
+            assumed: RefCell::default(),
+            not_opted_in: RefCell::default(),
+        })
+    }
+
+    /// The namespace of this name, opted in or not.
+    pub(super) fn namespace(&self, name: &str) -> Namespace {
+        let said = self.from_input.iter().find(|namespace| namespace.name == name).cloned();
+        let mut namespace = said.unwrap_or_else(|| {
+            self.assumed.borrow_mut().insert(name.to_owned());
+            Namespace {
+                mode: Some(Mode::Enabled),
+                pod_security: PodSecurity::Restricted,
+                ..Namespace::read(name, |_| None, &self.config.tenant)
+            }
+        });
+        if namespace.mode.is_none() {
+            self.not_opted_in.borrow_mut().insert(name.to_owned());
+        }
+        if let Some(tenant) = &self.tenant {
+            namespace.tenant = Ok(tenant.clone());
+        }
+        namespace
+    }
+
+    pub(super) fn say_what_they_decided(&self) {
+        for namespace in self.not_opted_in.borrow().iter() {
+            say(&format!(
+                "passed: namespace {namespace} did not opt in, so its pods pass as they are (the label {OPT_IN_LABEL} would say enabled or audit)"
+            ));
+        }
+        self.say_what_was_assumed();
+    }
+
+    pub(super) fn say_what_was_assumed(&self) {
+        for namespace in self.assumed.borrow().iter() {
+            say(&format!(
+                "assumed: namespace {namespace} has the label {OPT_IN_LABEL}=enabled and enforces the Pod Security Standard restricted (a Namespace object in the input says otherwise)"
+            ));
+        }
+    }
+}
+
+/// The objects of a manifest, and what it is called, for people.
+pub(super) fn objects(path: &Path) -> anyhow::Result<(Vec<Value>, String)> {
+    let source = if path == Path::new("-") {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    };
+    let text = if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+        text
+    } else {
+        files::text(path)?
+    };
+    let objects = files::objects(&source, &text)?;
+    if objects.is_empty() {
+        bail!("{source} holds no object");
+    }
+    Ok((objects, source))
+}
+
+/// The namespace of a pod in `object`: what the command line says, else its own.
+pub(super) fn namespace_of(
+    object: &Value,
+    found: &PodIn,
+    given: Option<&NamespaceName>,
+) -> anyhow::Result<NamespaceName> {
+    match (given, found.namespace()) {
+        (Some(name), _) => Ok(name.clone()),
+        (None, Some(text)) => text
+            .parse()
+            .with_context(|| format!("{}: metadata.namespace {text:?}", manifest::title(object))),
+        (None, None) => {
+            bail!("{} names no namespace; give one by --namespace", manifest::title(object))
+        }
+    }
+}
+
+/// Beside the output, for people. A closed standard error is theirs to close.
+pub(super) fn say(line: &str) {
+    let _ = writeln!(stderr(), "{line}");
+}

@@ -1,0 +1,94 @@
+//! What the guard says, read from the chart's template: its expressions stand there and nowhere
+//! else.
+
+use std::fs;
+
+/// One message of the guard's. `…` stands for what only the request tells.
+pub(crate) struct Denial {
+    pub(crate) code: String,
+    pub(crate) policy: String,
+    pub(crate) sentence: String,
+    pub(crate) remedy: String,
+}
+
+pub(crate) fn denials() -> Vec<Denial> {
+    let template =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/charts/fab-session-injector/templates/guard.yaml");
+    let template = fs::read_to_string(template).unwrap();
+    let mut policy = "";
+    let mut denials: Vec<Denial> = Vec::new();
+    let lines: Vec<&str> = template.lines().collect();
+    for (index, line) in lines.iter().enumerate() {
+        if let Some(name) = line.strip_prefix("  name: ") {
+            policy = name;
+        }
+        let Some((key, first)) = line.trim_start().split_once(": ") else { continue };
+        if !["message", "messageExpression"].contains(&key) {
+            continue;
+        }
+        let rest = lines[index + 1..].iter();
+        let rest = rest.take_while(|line| !line.trim_start().starts_with("reason:"));
+        let text = if first == "|-" {
+            rest.map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+        } else {
+            first.trim_matches('\'').replace("''", "'")
+        };
+        let said = without_helm(&if key == "message" { text } else { literals(&text) });
+        let (sentence, rest) = said.split_once(" [").unwrap();
+        let (code, remedy) = rest.split_once("]: ").unwrap();
+        // The message that stands in where an expression fails.
+        if denials.iter().any(|denial| denial.code == code) {
+            continue;
+        }
+        denials.push(Denial {
+            code: code.to_owned(),
+            policy: policy.to_owned(),
+            sentence: sentence.to_owned(),
+            remedy: remedy.to_owned(),
+        });
+    }
+    denials
+}
+
+/// The texts of a concatenation in CEL, and `…` for its other terms.
+fn literals(expression: &str) -> String {
+    let mut said = String::new();
+    let (mut depth, mut in_text, mut in_term) = (0, false, false);
+    let mut characters = expression.chars().peekable();
+    while let Some(character) = characters.next() {
+        match (character, in_text) {
+            ('\\', true) => {
+                let escaped = characters.next().unwrap();
+                if depth == 0 {
+                    said.push(escaped);
+                }
+            }
+            ('"', _) => {
+                in_text = !in_text;
+                in_term &= depth > 0;
+            }
+            (_, true) if depth == 0 => said.push(character),
+            (_, true) => {}
+            ('(' | '[', false) => depth += 1,
+            (')' | ']', false) => depth -= 1,
+            (' ' | '+', false) => {}
+            (_, false) => {}
+        }
+        let is_term = !in_text && !" +\"".contains(character);
+        if is_term && !in_term && !said.ends_with('…') {
+            said.push('…');
+            in_term = true;
+        }
+    }
+    said
+}
+
+fn without_helm(text: &str) -> String {
+    let mut parts = text.split("{{");
+    let mut said = parts.next().unwrap().to_owned();
+    for part in parts {
+        said.push('…');
+        said.push_str(part.split_once("}}").unwrap().1);
+    }
+    said
+}
