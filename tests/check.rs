@@ -487,6 +487,25 @@ fn two_faults_at_once_are_both_found() {
     world.finds("all undone", &BTreeSet::new());
 }
 
+/// Nobody knows who created a pod, and a component may leave the pods of some alone.
+#[test]
+fn a_pod_that_may_be_left_alone_is_neither_broken_nor_in_order() {
+    let world = world();
+    let undo = [
+        Change::Edit(
+            CONFIG,
+            "config.yaml",
+            "components:\n",
+            "components:\n- {name: jobs, creators: ['system:serviceaccount:jobs:*'], credentials: exempt}\n",
+        ),
+        Change::Pod(agent("whose")),
+    ]
+    .map(|change| world.make(&change));
+    let want = ["broken config-edited", "note component-hole", "unseen pod-without-sidecar"];
+    world.finds("an exempt creator", &want.map(str::to_owned).into());
+    undo.into_iter().rev().for_each(|undo| world.undo(undo));
+}
+
 #[test]
 fn the_docs_list_each_link() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/check.md");

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Facts, Findings, Link, Tenancy, items, name, tenancy::subject};
 use crate::{
     admission::{self, CONTAINER_NAME, Decision, Gives, ROLE_ARN_ANNOTATION, Refusal},
-    config::Config,
+    config::{Config, Credentials, Glob},
     directory::{Directory, Role, Source},
     namespaces::{Mode, Namespace, Namespaces},
     session::{RoleArn, TenantName},
@@ -21,17 +21,25 @@ pub(super) fn judge(namespace: &Namespace, tenancy: &Tenancy, facts: &Facts, fou
     };
     // An audit gives nobody a sidecar, and without a tenant nobody gets one.
     let (Some(Mode::Enabled), Ok(tenant)) = (namespace.mode, &namespace.tenant) else { return };
-    let creators = creators(&facts.config);
     let mut wrong = 0;
     for pod in pods.iter().filter(|pod| is_running(pod)) {
         let role = facts.account.as_ref().and_then(|account| account.directory.role(tenant));
         let again = Again { pod, namespace, tenant, role };
-        let Some((link, says)) = again.decide(&creators, &facts.config) else { continue };
+        let Some((link, says)) = again.decide(&creators(&facts.config), &facts.config) else {
+            continue;
+        };
         wrong += 1;
         let subject = format!("pod {}/{}", namespace.name, name(pod));
-        match says {
-            Says::Refusal(refusal) => found.refused(link, subject, &refusal),
-            Says::Text(text) => found.broken(link, subject, text),
+        let excused = open_to(&facts.config)
+            .find(|glob| again.decide(&[glob.example()], &facts.config).is_none());
+        match (says, excused) {
+            (Says::Refusal(refusal), None) => found.refused(link, subject, &refusal),
+            (Says::Text(text), None) => found.broken(link, subject, text),
+            (_, Some(glob)) => {
+                let says =
+                    format!("nobody knows whether {glob} created it, whose pods are left alone");
+                found.unseen(link, subject, says);
+            }
         }
     }
     if wrong == 0 {
@@ -42,9 +50,16 @@ pub(super) fn judge(namespace: &Namespace, tenancy: &Tenancy, facts: &Facts, fou
 
 /// Who created a pod is not kept: the pod is in order if it is so for one of those who may have.
 fn creators(config: &Config) -> Vec<String> {
-    let of_components = config.components.iter().flat_map(|component| &component.creators);
-    let named = config.session_creators.iter().chain(of_components);
-    std::iter::once(String::new()).chain(named.map(|glob| glob.example())).collect()
+    let named = config.session_creators.iter().map(Glob::example);
+    std::iter::once(String::new()).chain(named).collect()
+}
+
+/// Those whose pods keep their base credentials, whatever else they are.
+fn open_to(config: &Config) -> impl Iterator<Item = &Glob> {
+    let open = config.components.iter().filter(|component| {
+        matches!(component.credentials, Credentials::Env | Credentials::Exempt)
+    });
+    open.flat_map(|component| &component.creators)
 }
 
 fn is_running(pod: &Value) -> bool {
