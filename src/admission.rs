@@ -20,9 +20,12 @@ use serde_json::Value;
 
 pub use self::{
     claim::NamedBy,
-    decide::{Decision, Explained, Gives, Injection, Missing, Passed, unworkable},
+    decide::{
+        Decision, Explained, Gives, Injection, Missing, Passed, insecure, unpublished, unworkable,
+    },
     demands::STATIC_CREDENTIALS,
     eks::VARIABLES as BASE_CREDENTIALS,
+    patch::ROLE_ARN_ANNOTATION,
     refusal::Refusal,
     review::NotAReview,
     sidecar::CONTAINER_NAME,

@@ -7,6 +7,7 @@
 //! certificates any more.
 
 mod authority;
+mod trust;
 mod validity;
 
 use std::{
@@ -17,7 +18,11 @@ use std::{
 use zeroize::Zeroizing;
 
 use self::{authority::Authority, validity::pem_blocks};
-pub use self::{authority::CannotSign, validity::ends};
+pub use self::{
+    authority::CannotSign,
+    trust::{Distrust, trust},
+    validity::ends,
+};
 
 /// What the Secret holds, as far as it is text; an empty text is one that is missing.
 #[derive(Clone, Default, Eq, PartialEq)]
@@ -157,6 +162,12 @@ impl Stored {
     /// When the authority ends that signs. None: there is none.
     pub fn authority_ends(&self) -> Option<SystemTime> {
         validity::of_pem(&self.authorities).map(|validity| validity.ends)
+    }
+
+    /// How long the serving certificate lives in all. None: there is none.
+    pub fn certificate_life(&self) -> Option<Duration> {
+        let validity = validity::of_pem(&self.certificate)?;
+        validity.ends.duration_since(validity.begins).ok()
     }
 
     /// When the serving certificate ends. None: there is none.

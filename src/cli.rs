@@ -28,6 +28,14 @@ pub enum Command {
     /// is wrong; 3 our failure.
     #[command(after_long_help = CERTS_EXAMPLES)]
     Certs(Certs),
+    /// Look at all that must hold, in the cluster and in AWS, for sessions to have their names
+    ///
+    /// Reads, and changes nothing (but for --as-pod). What it may not see it names. Config and
+    /// names are those of the chart's release in the cluster. Exit codes: 0 all holds, or what does
+    /// not is only worth knowing; 1 something is broken; 2 the input is wrong; 3 our failure, or
+    /// nobody answers; 141 whoever reads the output has gone.
+    #[command(after_long_help = CHECK_EXAMPLES)]
+    Check(Check),
     /// Print what a shell completes of this command line
     ///
     /// Exit codes: 0 done; 2 the input is wrong; 141 whoever reads the output has gone.
@@ -94,6 +102,39 @@ pub struct Certs {
 }
 
 #[derive(Args, Debug)]
+pub struct Check {
+    /// Go by this config file, instead of the release's
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The context of the kubeconfig; its current one without it
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Look at this namespace of agents only
+    #[arg(short, long, value_name = "NAME")]
+    pub namespace: Option<NamespaceName>,
+    /// The Helm release, where there is more than one
+    #[arg(long, value_name = "NAME")]
+    pub release: Option<String>,
+    /// The namespace of the release, where others may not be listed
+    #[arg(long, value_name = "NAME")]
+    pub release_namespace: Option<NamespaceName>,
+    /// Assume each tenant's role, with the AWS credentials of this shell: they must be its base
+    /// role's
+    #[arg(long, conflicts_with = "skip_aws")]
+    pub assume_role: bool,
+    /// Start a pod in each enabled namespace, as an agent of its own service account, to see whether
+    /// it gets credentials, and delete it
+    #[arg(long, conflicts_with = "assume_role")]
+    pub as_pod: bool,
+    /// Ask AWS nothing
+    #[arg(long)]
+    pub skip_aws: bool,
+    /// How findings are printed
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub output: Format,
+}
+
+#[derive(Args, Debug)]
 pub struct Completions {
     /// Whose completions
     pub shell: Shell,
@@ -145,7 +186,7 @@ pub struct Explain {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Format {
-    /// A JSON object for each pod
+    /// JSON, for programs
     Json,
     Text,
 }
@@ -280,6 +321,10 @@ impl FromStr for PodName {
 const CERTS_EXAMPLES: &str = "Examples:
   fab-session-injector certs --namespace fab-system --secret fab-session-injector-tls \\
     --service fab-session-injector --webhook-configuration fab-session-injector";
+const CHECK_EXAMPLES: &str = "Examples:
+  fab-session-injector check
+  fab-session-injector check --context staging -n tenants-acme --skip-aws
+  fab-session-injector check -n tenants-acme --as-pod -o json";
 const COMPLETIONS_EXAMPLES: &str = "Examples:
   fab-session-injector completions bash > fab-session-injector.bash
   fab-session-injector completions zsh > _fab-session-injector

@@ -1,6 +1,9 @@
 //! The shell around the pure rooms: here start the clock, the environment, files, clients.
 
+mod account;
 mod certs;
+mod check;
+mod cluster;
 mod completions;
 mod endpoint;
 mod explain;
@@ -47,6 +50,7 @@ pub enum Failure {
 pub fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Certs(arguments) => certs::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Iam(arguments) => iam::run(arguments),

@@ -4,8 +4,8 @@
 //! platform team decided), [`namespaces`] and [`directory`] (snapshots of the world),
 //! [`admission`] (review bytes in, review bytes out), [`credentials`] (what the sidecar hands
 //! out), [`serve`] (connections), [`certificates`] (what the webhook serves and who trusts it),
-//! [`manifest`] (pods in YAML), [`policies`] (what AWS is to hold), [`telemetry`] (log and
-//! metrics), [`cli`] and [`command`] (the shell).
+//! [`manifest`] (pods in YAML), [`policies`] (what AWS is to hold), [`check`] (what a cluster and
+//! AWS do hold), [`telemetry`] (log and metrics), [`cli`] and [`command`] (the shell).
 //!
 //! A review comes in through [`serve`], reaches the handler in `command::webhook`, which
 //! takes one snapshot each of namespaces and roles, and goes as bytes through
@@ -20,6 +20,7 @@
 
 pub mod admission;
 pub mod certificates;
+pub mod check;
 pub mod cli;
 pub mod command;
 pub mod config;

@@ -275,4 +275,4 @@ impl FromStr for HeldTo {
 }
 
 /// What it takes to assume a role with a SourceIdentity from EKS Pod Identity, on both sides.
-const ASSUME: [&str; 3] = ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"];
+pub(crate) const ASSUME: [&str; 3] = ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"];

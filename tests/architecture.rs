@@ -11,15 +11,29 @@ use std::{
 use syn::visit::Visit;
 
 /// A room of `src` and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 14] = [
     ("admission", &["config", "directory", "namespaces", "session"]),
     ("certificates", &[]),
+    (
+        "check",
+        &[
+            "admission",
+            "certificates",
+            "config",
+            "credentials",
+            "directory",
+            "namespaces",
+            "policies",
+            "session",
+        ],
+    ),
     ("cli", &["config", "namespaces", "policies", "session"]),
     (
         "command",
         &[
             "admission",
             "certificates",
+            "check",
             "cli",
             "config",
             "credentials",
@@ -44,10 +58,11 @@ const ROOMS: [(&str, &[&str]); 13] = [
 ];
 
 /// Crates that only some places may name: the rest is told what it needs in our own types.
-const CRATES: [(&str, &[&str]); 14] = [
+const CRATES: [(&str, &[&str]); 15] = [
     ("anyhow", &["command"]),
     ("aws_config", &["command", "credentials/base", "credentials/sts", "directory/ssm"]),
     ("aws_credential_types", &["credentials/sts", "directory/ssm"]),
+    ("aws_sdk_iam", &["command/account"]),
     ("aws_sdk_ssm", &["directory/ssm"]),
     ("aws_sdk_sts", &["credentials/base", "credentials/sts"]),
     ("axum", &["command", "serve"]),

@@ -184,6 +184,16 @@ pub fn unworkable(namespace: &Namespace, config: &Config) -> Option<Refusal> {
         .err()
 }
 
+/// Why agent pods of this namespace are refused for what it enforces, whoever its tenant is.
+pub fn insecure(namespace: &Namespace, config: &Config) -> Option<Refusal> {
+    demands::enforces(namespace, config).err()
+}
+
+/// Why no pod of the tenant gets a session, as far as its role alone tells.
+pub fn unpublished(tenant: &TenantName, directory: &Directory) -> Option<Refusal> {
+    role_of(tenant, directory, &mut None).err()
+}
+
 fn creation_of_a_pod(request: &Request<'_>) -> Result<(), Refusal> {
     let resource = &request.resource.0;
     let what = (&*resource.group, &*resource.version, &*resource.resource, &*request.sub_resource);

@@ -303,7 +303,8 @@ const MOST_BYTES: usize = 1536 * 1024;
 const MOST_WARNED: usize = 4096;
 /// A pod with one container takes 6 KiB.
 const USUAL_BYTES: usize = 8 * 1024;
-const ROLE_ARN_ANNOTATION: &str = "fab.nanohype.dev/session-role-arn";
+/// On a pod: the role that its sidecar assumes.
+pub const ROLE_ARN_ANNOTATION: &str = "fab.nanohype.dev/session-role-arn";
 const SAFE_TO_EVICT_ANNOTATION: &str =
     "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
 const SOURCE_IDENTITY_ANNOTATION: &str = "fab.nanohype.dev/source-identity";

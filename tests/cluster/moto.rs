@@ -26,6 +26,7 @@ impl Moto {
         let port = free_port();
         let mut command = Command::new(program("moto_server"));
         command.args(["--host=127.0.0.1", &format!("--port={port}")]);
+        command.env("MOTO_ACCOUNT_ID", ACCOUNT);
         let mut process = Process::start("moto", directory.path(), &command);
         // An answer, since a port may accept connections before moto does: a
         // process being started by another thread still holds our probe of it.
@@ -76,6 +77,43 @@ impl Moto {
     }
 }
 
+impl Moto {
+    /// One call of IAM's, in the query protocol.
+    /// <https://docs.aws.amazon.com/IAM/latest/APIReference/CommonParameters.html>
+    #[allow(dead_code, reason = "not every test crate has roles in it")]
+    pub(crate) fn iam(&self, action: &str, parameters: &[(&str, &str)]) {
+        let all = [("Action", action), ("Version", "2010-05-08")];
+        let pairs = all.iter().chain(parameters);
+        let pairs: Vec<String> =
+            pairs.map(|(key, value)| format!("{key}={}", escaped(value))).collect();
+        let body = pairs.join("&");
+        let request = format!(
+            "POST / HTTP/1.1\r\n\
+             Host: 127.0.0.1:{port}\r\n\
+             Authorization: AWS4-HMAC-SHA256 \
+             Credential=test/20260101/us-east-1/iam/aws4_request, SignedHeaders=host, Signature=0\r\n\
+             Connection: close\r\n\
+             Content-Length: {length}\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\n\
+             \r\n\
+             {body}",
+            port = self.port,
+            length = body.len(),
+        );
+        let answer = exchange(self.port, &request).unwrap();
+        assert_eq!(status(&answer), Some("200"), "{action} {parameters:?}: {answer}");
+    }
+}
+
+#[allow(dead_code, reason = "not every test crate has roles in it")]
+fn escaped(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(escape).collect()
+}
+
 fn exchange(port: u16, request: &str) -> io::Result<String> {
     let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     connection.set_read_timeout(Some(Duration::from_secs(30)))?;
@@ -89,3 +127,6 @@ fn status(answer: &str) -> Option<&str> {
 
 /// The region that the parameters are in.
 pub(crate) const REGION: &str = "eu-west-1";
+
+/// Whose roles they are; as in the strict AWS.
+const ACCOUNT: &str = "111122223333";

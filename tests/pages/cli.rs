@@ -6,8 +6,9 @@ use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
 use fab_session_injector::cli::Cli;
 
 /// Examples that no test of the pages runs, and why. Each stands for those that start so.
-const NOT_RUN: [(&str, &str); 5] = [
+const NOT_RUN: [(&str, &str); 6] = [
     ("certs", "keeps a certificate in a cluster until it is stopped"),
+    ("check", "takes a cluster with the chart in it; tests/check.rs has one"),
     ("explain session-a", "takes a cluster with such a pod"),
     ("probe", "asks the sidecar of its own pod"),
     ("sidecar", "serves in a pod until it is stopped"),

@@ -1,0 +1,175 @@
+//! Who may do to agents' pods and service accounts what the guard alone refuses.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::{Findings, Link, Seen, Tenancy, items, name, tenancy::subject};
+use crate::namespaces::Namespace;
+
+/// Everywhere, and so in each namespace.
+pub(super) fn of_cluster(cluster: &Seen<Vec<Value>>, found: &mut Findings) {
+    let Some(objects) = cluster.or_tell(Link::Rights, CLUSTER, found) else { return };
+    judge(CLUSTER, of_kind(objects, "ClusterRoleBinding"), &[objects], found);
+}
+
+pub(super) fn of_namespace(
+    namespace: &Namespace,
+    tenancy: &Tenancy,
+    cluster: &Seen<Vec<Value>>,
+    found: &mut Findings,
+) {
+    let subject = subject(namespace);
+    let Some(objects) = tenancy.rights.or_tell(Link::Rights, &subject, found) else { return };
+    let cluster_roles = match cluster {
+        Seen::Known(objects) => &objects[..],
+        Seen::Hidden(_) => &[],
+    };
+    judge(&subject, of_kind(objects, "RoleBinding"), &[objects, cluster_roles], found);
+}
+
+fn judge<'v>(
+    subject: &str,
+    bindings: impl Iterator<Item = &'v Value>,
+    roles: &[&[Value]],
+    found: &mut Findings,
+) {
+    let mut holders: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let mut everybody = BTreeSet::new();
+    for binding in bindings {
+        let mut all = roles.iter().copied().flatten();
+        let Some(role) = all.find(|object| is_role_of(binding, object)) else { continue };
+        for (right, ..) in RIGHTS.iter().filter(|right| gives(role, right)) {
+            for holder in items(binding, "subjects").filter_map(holder) {
+                if EVERYBODY.contains(&&*holder) {
+                    everybody.insert(format!("{holder} may {right}, by {}", title(binding)));
+                } else if !is_built_in(binding) {
+                    holders.entry(right).or_default().insert(holder);
+                }
+            }
+        }
+    }
+    for says in &everybody {
+        found.broken(Link::Rights, subject, says);
+    }
+    for (right, holders) in &holders {
+        let holders: Vec<&str> = holders.iter().map(String::as_str).collect();
+        found.note(Link::Rights, subject, format!("{} may {right}", holders.join(", ")));
+    }
+    if everybody.is_empty() && holders.is_empty() {
+        found.ok(Link::Rights, subject, "nobody but who has it from the start");
+    }
+}
+
+fn of_kind<'v>(objects: &'v [Value], kind: &'static str) -> impl Iterator<Item = &'v Value> {
+    objects.iter().filter(move |object| object["kind"] == kind)
+}
+
+fn is_role_of(binding: &Value, object: &Value) -> bool {
+    let role = &binding["roleRef"];
+    object["kind"] == role["kind"] && role["name"] == name(object)
+}
+
+/// <https://kubernetes.io/docs/reference/access-authn-authz/rbac/>
+fn gives(role: &Value, (_, resources, verbs): &(&str, [&str; 2], [&str; 2])) -> bool {
+    let names = |rule: &Value, key: &str, wanted: &[&str]| {
+        items(rule, key).any(|item| item.as_str().is_some_and(|item| wanted.contains(&item)))
+    };
+    items(role, "rules").any(|rule| {
+        names(rule, "apiGroups", &["", "*"])
+            && names(rule, "resources", &[&resources[..], &["*"]].concat())
+            && names(rule, "verbs", &[&verbs[..], &["*"]].concat())
+    })
+}
+
+fn holder(subject: &Value) -> Option<String> {
+    let name = subject["name"].as_str()?;
+    Some(match subject["namespace"].as_str() {
+        Some(namespace) => format!("service account {namespace}/{name}"),
+        None => name.to_owned(),
+    })
+}
+
+/// What each API server has from the start.
+fn is_built_in(binding: &Value) -> bool {
+    binding["metadata"]["labels"][BOOTSTRAPPING] == "rbac-defaults"
+}
+
+fn title(binding: &Value) -> String {
+    format!("{} {}", binding["kind"].as_str().unwrap_or_default(), name(binding))
+}
+
+/// Each right for people, its resources and its verbs.
+const RIGHTS: [(&str, [&str; 2], [&str; 2]); 4] = [
+    (
+        "create serviceaccounts/token",
+        ["serviceaccounts/token", "serviceaccounts/*"],
+        ["create", "create"],
+    ),
+    ("change pods", ["pods", "pods"], ["patch", "update"]),
+    ("exec into pods", ["pods/exec", "pods/*"], ["create", "get"]),
+    ("add ephemeral containers", ["pods/ephemeralcontainers", "pods/*"], ["patch", "update"]),
+];
+/// <https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings>
+const EVERYBODY: [&str; 4] = [
+    "system:anonymous",
+    "system:authenticated",
+    "system:serviceaccounts",
+    "system:unauthenticated",
+];
+const CLUSTER: &str = "cluster";
+const BOOTSTRAPPING: &str = "kubernetes.io/bootstrapping";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// What a binding to this subject of a role with this rule is found to be.
+    fn found(rule: Value, subject: Value, labels: Value) -> Vec<(crate::check::Level, String)> {
+        let objects = vec![
+            json!({"kind": "ClusterRole", "metadata": {"name": "r"}, "rules": [rule]}),
+            json!({
+                "kind": "ClusterRoleBinding", "metadata": {"name": "b", "labels": labels},
+                "roleRef": {"kind": "ClusterRole", "name": "r"}, "subjects": [subject],
+            }),
+        ];
+        let mut found = Findings::default();
+        of_cluster(&Seen::Known(objects), &mut found);
+        found.iter().map(|finding| (finding.level, finding.says.clone())).collect()
+    }
+
+    #[test]
+    fn everybody_is_too_many_and_anybody_else_is_named() {
+        use crate::check::Level::{Broken, Note, Ok};
+        let exec = || json!({"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]});
+        let all = || json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]});
+        let read = || json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]});
+        let user = |name: &str| json!({"kind": "User", "name": name});
+        let built_in = || json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
+        let cases = [
+            (exec(), user("eve"), json!({}), vec![(Note, "eve may exec into pods")]),
+            (read(), user("eve"), json!({}), vec![(Ok, "nobody but")]),
+            (all(), user("system:masters"), built_in(), vec![(Ok, "nobody but")]),
+            (
+                exec(),
+                json!({"kind": "ServiceAccount", "name": "a", "namespace": "n"}),
+                json!({}),
+                vec![(Note, "service account n/a may exec into pods")],
+            ),
+            (
+                exec(),
+                json!({"kind": "Group", "name": "system:authenticated"}),
+                built_in(),
+                vec![(Broken, "system:authenticated may exec into pods, by ClusterRoleBinding b")],
+            ),
+        ];
+        for (rule, subject, labels, want) in cases {
+            let found = found(rule, subject, labels);
+            assert_eq!(found.len(), want.len(), "{found:?}");
+            for ((level, says), (wanted, begins)) in found.iter().zip(want) {
+                assert!(*level == wanted && says.starts_with(begins), "{found:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Whether agents can run in the namespaces that opted in.
+
+use serde_json::Value;
+
+use super::{Facts, Findings, Link, Seen, Tenancy, name, pods, rights, room};
+use crate::{
+    admission::{self, Refusal},
+    config::{Config, Pod},
+    namespaces::{Mode, Namespace, OPT_IN_LABEL},
+};
+
+pub(super) fn judge(facts: &Facts, found: &mut Findings) {
+    let all = facts.namespaces.or_tell(Link::NamespaceLabel, "namespaces", found);
+    let all: Vec<(&Value, Namespace)> =
+        all.into_iter().flatten().map(|object| (object, read(object, &facts.config))).collect();
+    let before = found.iter().count();
+    for (object, namespace) in &all {
+        is_spelled(object, namespace, found);
+    }
+    let opted_in = all.iter().filter(|(_, namespace)| namespace.mode.is_some());
+    if found.iter().count() == before && matches!(facts.namespaces, Seen::Known(_)) {
+        match (opted_in.clone().count(), all.len()) {
+            (0, all) => {
+                let says = format!("none of {all} opted in, so the webhook sees no pod");
+                found.note(Link::NamespaceLabel, "namespaces", says);
+            }
+            (count, all) => {
+                let says = format!("{count} of {all} opted in, and no label is mistyped");
+                found.ok(Link::NamespaceLabel, "namespaces", says);
+            }
+        }
+    }
+    rights::of_cluster(&facts.rights, found);
+    for (_, namespace) in opted_in {
+        labels_work(namespace, &facts.config, found);
+        if let Some(tenancy) = facts.tenancies.get(&namespace.name) {
+            has_an_account(namespace, tenancy, &facts.config, found);
+            room::judge(namespace, tenancy, &facts.config, found);
+            pods::judge(namespace, tenancy, facts, found);
+            rights::of_namespace(namespace, tenancy, &facts.rights, found);
+        }
+    }
+}
+
+/// Those whose pods the webhook sees.
+pub fn opted_in<'v>(
+    namespaces: &'v Seen<Vec<Value>>,
+    config: &'v Config,
+) -> impl Iterator<Item = Namespace> + 'v {
+    let namespaces = match namespaces {
+        Seen::Known(namespaces) => &namespaces[..],
+        Seen::Hidden(_) => &[],
+    };
+    let read = namespaces.iter().map(|namespace| read(namespace, config));
+    read.filter(|namespace| namespace.mode.is_some())
+}
+
+fn read(object: &Value, config: &Config) -> Namespace {
+    let labels = &object["metadata"]["labels"];
+    Namespace::read(name(object), |key| labels[key].as_str(), &config.tenant)
+}
+
+fn is_spelled(object: &Value, namespace: &Namespace, found: &mut Findings) {
+    let label = object["metadata"]["labels"][OPT_IN_LABEL].as_str();
+    if let (Some(value), None) = (label, namespace.mode)
+        && !MEANT_OFF.contains(&value)
+    {
+        found.broken(
+            Link::NamespaceLabel,
+            subject(namespace),
+            format!("{OPT_IN_LABEL}={value} opts in to nothing"),
+        );
+    }
+}
+
+fn labels_work(namespace: &Namespace, config: &Config, found: &mut Findings) {
+    let subject = subject(namespace);
+    match (without_tenant(namespace, config), &namespace.tenant) {
+        (Some(refusal), _) => found.refused(Link::Tenant, &*subject, &refusal),
+        (None, Ok(tenant)) => {
+            let mode = namespace.mode.map_or("", Mode::as_str);
+            let says = format!("{mode}, tenant {tenant}, room for {} characters", tenant.room());
+            found.ok(Link::Tenant, &*subject, says);
+        }
+        (None, Err(_)) => {}
+    }
+    match admission::insecure(namespace, config) {
+        Some(refusal) => found.refused(Link::Pss, &*subject, &refusal),
+        None => {
+            let says = format!("enforces {}", namespace.pod_security);
+            found.ok(Link::Pss, &*subject, says);
+        }
+    }
+    if namespace.operator_kept {
+        found.note(
+            Link::OperatorKept,
+            &*subject,
+            "pods that set FAB_OPERATOR keep base credentials, and their calls carry no session",
+        );
+    }
+}
+
+fn has_an_account(namespace: &Namespace, tenancy: &Tenancy, config: &Config, found: &mut Findings) {
+    let subject = subject(namespace);
+    let Some(accounts) = tenancy.accounts.or_tell(Link::ServiceAccount, &subject, found) else {
+        return;
+    };
+    let is_ours = |account: &&str| config.component_of(&Bare { account }).is_some();
+    let ours: Vec<&str> = accounts.iter().map(name).filter(is_ours).collect();
+    if ours.is_empty() {
+        found.note(
+            Link::ServiceAccount,
+            subject,
+            "has no fenced service account and none that a component names",
+        );
+    } else {
+        found.ok(Link::ServiceAccount, subject, format!("has {}", ours.join(", ")));
+    }
+}
+
+/// Why no agent of the namespace can be named, whatever it enforces: the webhook names only the
+/// first of what is wrong.
+pub(super) fn without_tenant(namespace: &Namespace, config: &Config) -> Option<Refusal> {
+    let secured = Namespace { pod_security: config.pod_security, ..namespace.clone() };
+    admission::unworkable(&secured, config)
+}
+
+/// A pod that is told by its service account alone.
+pub(super) struct Bare<'v> {
+    pub(super) account: &'v str,
+}
+
+impl Pod for Bare<'_> {
+    fn creator(&self) -> &str {
+        ""
+    }
+
+    fn label(&self, _: &str) -> Option<&str> {
+        None
+    }
+
+    fn service_account(&self) -> &str {
+        self.account
+    }
+}
+
+pub(super) fn subject(namespace: &Namespace) -> String {
+    format!("namespace {}", namespace.name)
+}
+
+/// Whoever writes one of these does not expect to be in.
+const MEANT_OFF: [&str; 6] = ["", "disabled", "false", "no", "none", "off"];

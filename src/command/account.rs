@@ -1,0 +1,222 @@
+//! What `check` looks at in AWS, with the credentials of the shell. It reads, and where it is asked
+//! to it assumes roles.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::Context;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_iam::{
+    Client,
+    error::{ProvideErrorMetadata, SdkError},
+};
+use futures_util::future::join_all;
+use serde_json::Value;
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+
+use super::{
+    Failure,
+    cluster::{ROLES, Release},
+    files, snapshots,
+};
+use crate::{
+    check::{self, Chain, Held, Seen},
+    config::Config,
+    credentials::{self, Assume, sts::Sts},
+    directory::{self, Directory, Role, Source},
+    session::{KnownSession, RoleArn, TenantName},
+};
+
+/// By environment and profile; the region, where they have none, is that of the agents.
+pub(super) async fn shell(config: &Config) -> SdkConfig {
+    let shell = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let agents = config.region.as_ref().map(|region| Region::new(region.as_str().to_owned()));
+    let region = shell.region().cloned().or(agents);
+    shell.into_builder().region(region).build()
+}
+
+/// What the webhook's own keeper learns of the tenants' roles, with the credentials of this shell.
+pub(super) async fn directory(
+    shell: &SdkConfig,
+    config: &Config,
+    by_file: bool,
+    release: &Release,
+    tenants: &HashSet<TenantName>,
+) -> Result<Directory, Failure> {
+    let mut config = config.clone();
+    let file = config.roles.file.take();
+    if config.roles.ssm.is_none() {
+        let roles = match (file, &release.data) {
+            (Some(path), _) if by_file => files::roles(&path, &config),
+            (Some(_), Some(data)) => {
+                let text = data[ROLES].as_str().unwrap_or_default();
+                directory::file::parse(text, &config.roles.allowed)
+                    .with_context(|| format!("ConfigMap {}, {ROLES}", release.name))
+            }
+            (_, _) => Ok(HashMap::new()),
+        };
+        return Ok(Directory::new(
+            Source::File(PathBuf::from(ROLES)),
+            roles.map_err(Failure::Input)?,
+        ));
+    }
+    if let Some(ssm) = &mut config.roles.ssm
+        && ssm.region.is_none()
+    {
+        ssm.region = shell.region().and_then(|region| region.as_ref().parse().ok());
+    }
+    let mut tasks = JoinSet::new();
+    let (_wanted, wanted) = watch::channel(tenants.clone());
+    let keeper = snapshots::follow_roles(&config, wanted, &mut tasks).await?;
+    let asked = join_all(tenants.iter().map(|tenant| keeper.look_up(tenant.clone())));
+    // Who was not answered for is missing in the snapshot, which is then told.
+    let _ = timeout(PATIENCE, asked).await;
+    Ok(keeper.snapshot().as_ref().clone())
+}
+
+/// As a sidecar does, for a session that is called as this command.
+pub(super) async fn assume(
+    shell: &SdkConfig,
+    directory: &Directory,
+    tenants: &HashSet<TenantName>,
+    config: &Config,
+) -> HashMap<TenantName, Result<(), credentials::Failure>> {
+    let known = tenants.iter().filter_map(|tenant| match directory.role(tenant) {
+        Some(Role::Known(role)) => {
+            let session = KnownSession {
+                tenant: tenant.clone(),
+                name: SESSION.parse().ok()?,
+                role: role.clone(),
+                duration: config.sidecar.duration,
+            };
+            Some((tenant.clone(), sts(shell, session)?))
+        }
+        _ => None,
+    });
+    join_all(known.map(|(tenant, sts)| async move { (tenant, sts.assume().await.map(drop)) }))
+        .await
+        .into_iter()
+        .collect()
+}
+
+fn sts(shell: &SdkConfig, session: KnownSession) -> Option<Sts> {
+    Some(Sts::new(shell, shell.credentials_provider()?, session))
+}
+
+/// What IAM holds of each role that is known, and of those that it trusts.
+pub(super) async fn chains(
+    shell: &SdkConfig,
+    directory: &Directory,
+    tenants: &HashSet<TenantName>,
+) -> HashMap<TenantName, Chain> {
+    let iam = Client::new(shell);
+    let mut chains = HashMap::new();
+    for tenant in tenants {
+        if let Some(Role::Known(role)) = directory.role(tenant) {
+            let session_role = held(&iam, role).await;
+            let mut base_roles = Vec::new();
+            if let Seen::Known(held_role) = &session_role {
+                for base in check::principals(&held_role.trust) {
+                    let held = held(&iam, &base).await;
+                    base_roles.push((base, held));
+                }
+            }
+            chains.insert(tenant.clone(), Chain { base_roles, session_role });
+        }
+    }
+    chains
+}
+
+async fn held(iam: &Client, role: &RoleArn) -> Seen<Held> {
+    match timeout(PATIENCE, read(iam, role)).await {
+        Ok(Ok(held)) => Seen::Known(held),
+        Ok(Err(why)) => Seen::Hidden(why),
+        Err(_) => Seen::Hidden("IAM did not answer in time".to_owned()),
+    }
+}
+
+/// The role, and every policy of it. An error is what IAM says.
+async fn read(iam: &Client, role: &RoleArn) -> Result<Held, String> {
+    let name = role.path_and_name().rsplit('/').next().unwrap_or_default();
+    let answer = iam.get_role().role_name(name).send().await.map_err(|error| said(&error))?;
+    let found = answer.role.ok_or("IAM's answer has no role")?;
+    if found.arn != role.as_str() {
+        return Err(format!("the credentials of this shell are of another account: {}", found.arn));
+    }
+    let mut policies = Vec::new();
+    let mut inline = iam.list_role_policies().role_name(name).into_paginator().items().send();
+    while let Some(policy) = inline.next().await {
+        let policy = policy.map_err(|error| said(&error))?;
+        let policy = iam.get_role_policy().role_name(name).policy_name(policy).send().await;
+        policies.push(document(&policy.map_err(|error| said(&error))?.policy_document));
+    }
+    let mut attached =
+        iam.list_attached_role_policies().role_name(name).into_paginator().items().send();
+    while let Some(policy) = attached.next().await {
+        let policy = policy.map_err(|error| said(&error))?;
+        policies.push(managed(iam, policy.policy_arn.as_deref().unwrap_or_default()).await?);
+    }
+    let boundary = found.permissions_boundary.and_then(|it| it.permissions_boundary_arn);
+    let boundary = match boundary {
+        Some(arn) => Some(managed(iam, &arn).await?),
+        None => None,
+    };
+    let trust = document(found.assume_role_policy_document.as_deref().unwrap_or_default());
+    Ok(Held { boundary, policies, trust })
+}
+
+/// In its default version, which is what counts.
+async fn managed(iam: &Client, arn: &str) -> Result<Value, String> {
+    let policy = iam.get_policy().policy_arn(arn).send().await.map_err(|error| said(&error))?;
+    let version = policy.policy.and_then(|policy| policy.default_version_id).unwrap_or_default();
+    let call = iam.get_policy_version().policy_arn(arn).version_id(version);
+    let version = call.send().await.map_err(|error| said(&error))?.policy_version;
+    Ok(document(&version.and_then(|version| version.document).unwrap_or_default()))
+}
+
+/// IAM gives documents with the escapes of a URL.
+/// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetRole.html>
+fn document(text: &str) -> Value {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, following @ ..] = rest {
+        let escaped = following.get(..2).filter(|_| *first == b'%');
+        let escaped = escaped.and_then(|digits| std::str::from_utf8(digits).ok());
+        let escaped = escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &following[2..] } else { following };
+    }
+    serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+fn said<E: ProvideErrorMetadata>(error: &SdkError<E>) -> String {
+    match error {
+        SdkError::ServiceError(answer) => {
+            let code = answer.err().code().unwrap_or("no code");
+            format!("IAM says {code}: {}", answer.err().message().unwrap_or_default())
+        }
+        _ => "IAM did not answer".to_owned(),
+    }
+}
+
+/// In CloudTrail the SourceIdentity then reads `agent.<tenant>.check`.
+const SESSION: &str = "check";
+/// Three tries of the keeper's, with its pauses.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn documents_have_the_escapes_of_a_url() {
+        let text = "%7B%22Action%22%3A%20%22sts%3A%2A%22%2C%20%22Sid%22%3A%22a%25%22%7D";
+        assert_eq!(document(text), json!({"Action": "sts:*", "Sid": "a%"}));
+        assert_eq!(document("{\"a\": 1}"), json!({"a": 1}));
+        assert_eq!(document("%7"), Value::Null);
+    }
+}
