@@ -117,7 +117,7 @@ fn the_api_server_takes_every_object_and_lets_every_pod_in() {
             "prometheusrules.monitoring.coreos.com/1",
             "services/3",
             // With that of the namespace's authority.
-            "configmaps/3",
+            "configmaps/4",
         ],
     );
 

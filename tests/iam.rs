@@ -14,7 +14,8 @@ mod pod;
 mod process;
 
 use std::{
-    process::{Command, Output},
+    io::Write,
+    process::{Command, Output, Stdio},
     time::Duration,
 };
 
@@ -159,13 +160,48 @@ fn terraform_has_the_same_documents() {
         "\"aws_iam_policy\" \"session_injector_acme\"",
     ];
     assert_eq!(resources, want);
-    // What is in jsonencode(...) is JSON again, once Terraform's escapes are undone.
-    for (at, start) in file.match_indices("jsonencode(") {
-        let text = &file[at + start.len()..];
-        let text = &text[..text.find("\n  })").unwrap() + 4];
-        let policy: Value = serde_json::from_str(&text.replace("$${", "${")).unwrap();
-        assert_eq!(policy["Version"], "2012-10-17");
+    // As Terraform's own parser reads it, each is what IAM gets in JSON.
+    let read = as_terraform(&file);
+    let documents: Vec<Value> = serde_json::from_slice(&iam(&arguments[..6]).stdout).unwrap();
+    for (resource, attribute, name) in [
+        ("aws_iam_role.session_acme", "assume_role_policy", "session-role-trust"),
+        ("aws_iam_role_policy.session_acme", "policy", "session-role-policy"),
+        ("aws_iam_role_policy.base_role_policy_acme_0", "policy", "base-role-policy"),
+        ("aws_iam_role_policy.base_role_policy_acme_1", "policy", "base-role-policy"),
+        (
+            "aws_iam_role_policy.deny_without_source_identity_acme_1",
+            "policy",
+            "deny-without-source-identity",
+        ),
+        ("aws_iam_policy.session_injector_acme", "policy", "webhook-policy"),
+    ] {
+        let text = read[format!("resource.{resource}")][attribute].as_str().unwrap();
+        let document = documents.iter().find(|document| document["name"] == name).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Value>(text).unwrap(),
+            document["document"],
+            "{resource}"
+        );
     }
+    let parameter = &read["resource.aws_ssm_parameter.session_role_acme"];
+    assert_eq!(parameter["value"], "aws_iam_role.session_acme.arn");
+    assert_eq!(
+        parameter["name"],
+        "/eks-agent-platform/prod/tenant-substrate/acme/session_role_arn"
+    );
+}
+
+/// Each block by its address, with its attributes evaluated.
+fn as_terraform(file: &str) -> Value {
+    let mut reader = Command::new(process::program("terraform-read"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("tests/setup builds it");
+    reader.stdin.take().unwrap().write_all(file.as_bytes()).unwrap();
+    let output = reader.wait_with_output().unwrap();
+    assert!(output.status.success(), "{file}");
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[test]

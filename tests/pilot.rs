@@ -24,7 +24,13 @@ mod process;
 #[path = "sidecar/tls.rs"]
 mod tls;
 
-use std::{env, fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -41,7 +47,8 @@ fn a_tenant_goes_from_audit_to_enabled_and_back_by_the_commands_of_the_page() {
     let taken_back = ["label", "namespace", TENANT, &format!("{OPT_IN}-")];
     assert!(node.kubectl(&taken_back).run().ok);
     let page = Page::read(&platform);
-    let [up, audit, complaints, dry_run, reviews, enable, identities, why, back] = page.blocks();
+    let [up, audit, holds, complaints, dry_run, reviews, enable, identities, tried, why, back] =
+        page.blocks();
 
     // 1. Before.
     assert!(page.run(up).contains("successfully rolled out"));
@@ -51,6 +58,8 @@ fn a_tenant_goes_from_audit_to_enabled_and_back_by_the_commands_of_the_page() {
 
     // 2. audit.
     page.run(audit);
+    let said = page.run(holds);
+    assert!(said.contains("\n0 broken, "), "{said}");
     assert_eq!(page.run(complaints).trim(), "no complaint about any namespace");
     // The label is in effect a moment later.
     let judged = wait_until("a pod is judged in a dry run", SOON, || {
@@ -82,6 +91,18 @@ fn a_tenant_goes_from_audit_to_enabled_and_back_by_the_commands_of_the_page() {
     assert_eq!(columns[0], ["POD", "IDENTITY", "ROLE"]);
     assert!(columns.contains(&vec![&injected, identity, BROKER]), "{printed}");
     assert!(columns.contains(&vec![&audited, "<none>", "<none>"]), "{printed}");
+    let said = page.run(tried);
+    assert_eq!(broken(&said), BTreeSet::from(["pod-without-sidecar"]), "{said}");
+    let mut ok = said.lines().filter(|line| line.starts_with("ok ")).map(second_word);
+    assert!(ok.any(|link| link == "assume-role"), "{said}");
+    // What is broken is found on a node, too, and nothing else.
+    for (link, breaks, mends) in FAULTS {
+        page.run(breaks);
+        let said = page.run(&format!("{} || test $? -eq 1", holds.trim()));
+        assert_eq!(broken(&said), BTreeSet::from(["pod-without-sidecar", link]), "{said}");
+        page.run(mends);
+    }
+    assert_eq!(broken(&page.run(tried)), BTreeSet::from(["pod-without-sidecar"]));
     let said = page.run(why);
     assert!(said.contains("\"message\":"), "the sidecar's log: {said}");
     let first = call(&platform, &injected);
@@ -108,6 +129,39 @@ fn a_tenant_goes_from_audit_to_enabled_and_back_by_the_commands_of_the_page() {
     let second = call(&platform, &injected);
     assert_ne!(second, first);
     assert_eq!(calls_under(&platform, identity), [first.clone(), first, second]);
+}
+
+/// The links that `check` found broken.
+fn broken(said: &str) -> BTreeSet<&str> {
+    said.lines().filter(|line| line.starts_with("broken ")).map(second_word).collect()
+}
+
+/// A link, what breaks it, and what mends it again.
+const FAULTS: [(&str, &str, &str); 4] = [
+    (
+        "guard-edited",
+        "kubectl patch validatingadmissionpolicybinding fab-session-injector-pods --patch '{\"spec\": {\"validationActions\": [\"Audit\"]}}'",
+        "kubectl patch validatingadmissionpolicybinding fab-session-injector-pods --patch '{\"spec\": {\"validationActions\": [\"Deny\"]}}'",
+    ),
+    (
+        "webhook-edited",
+        "kubectl patch mutatingwebhookconfiguration fab-session-injector --type json --patch '[{\"op\": \"replace\", \"path\": \"/webhooks/0/failurePolicy\", \"value\": \"Ignore\"}]'",
+        "kubectl patch mutatingwebhookconfiguration fab-session-injector --type json --patch '[{\"op\": \"replace\", \"path\": \"/webhooks/0/failurePolicy\", \"value\": \"Fail\"}]'",
+    ),
+    (
+        "pss",
+        "kubectl label namespace \"$NS\" --overwrite pod-security.kubernetes.io/enforce=baseline",
+        "kubectl label namespace \"$NS\" --overwrite pod-security.kubernetes.io/enforce=restricted",
+    ),
+    (
+        "endpoints",
+        "kubectl -n \"$SYSTEM\" scale deployment/fab-session-injector --replicas=0; kubectl -n \"$SYSTEM\" wait pod -l app.kubernetes.io/component=webhook --for=delete --timeout=60s",
+        "kubectl -n \"$SYSTEM\" scale deployment/fab-session-injector --replicas=2; kubectl -n \"$SYSTEM\" rollout status deployment --timeout=60s",
+    ),
+];
+
+fn second_word(line: &str) -> &str {
+    line.split_whitespace().nth(1).unwrap()
 }
 
 /// What the page tells its reader to run.
@@ -139,7 +193,7 @@ impl Page {
         Self { blocks, variables, kubeconfig: platform.node.kubeconfig() }
     }
 
-    fn blocks(&self) -> [&str; 9] {
+    fn blocks(&self) -> [&str; 11] {
         let blocks: Vec<&str> = self.blocks.iter().map(String::as_str).collect();
         blocks.try_into().unwrap()
     }
@@ -148,11 +202,13 @@ impl Page {
     #[allow(clippy::disallowed_methods, reason = "where the other programs of the page are")]
     fn run(&self, block: &str) -> String {
         let programs = program("kubectl").parent().unwrap().display().to_string();
+        let ours =
+            Path::new(env!("CARGO_BIN_EXE_fab-session-injector")).parent().unwrap().display();
         let path = env::var("PATH").unwrap();
         let ran = Command::new("sh")
             .args(["-eu", "-c", &format!("exec 2>&1\n{}{block}", self.variables)])
             .env("KUBECONFIG", &self.kubeconfig)
-            .env("PATH", format!("{programs}:{path}"))
+            .env("PATH", format!("{programs}:{ours}:{path}"))
             .output()
             .unwrap();
         let printed = String::from_utf8(ran.stdout).unwrap();
