@@ -30,7 +30,8 @@ lint:
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
-	cargo clippy --locked --test sidecar --test tenants --test e2e --test pilot --test promised --test rollout --test wrong_installs -- --deny warnings
+	cargo clippy --locked --test sidecar --test tenants --test soak --test metrics --test chart_cluster -- --deny warnings
+	cargo clippy --locked --test e2e --test pilot --test promised --test rollout --test wrong_installs -- --deny warnings
 	cargo deny --locked --workspace check bans licenses sources
 
 # What strangers write, for a minute each: fuzz/run SECONDS [TARGET] for longer.
