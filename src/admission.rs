@@ -12,6 +12,7 @@ mod pod;
 mod refusal;
 mod review;
 mod sidecar;
+mod standing;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -29,6 +30,7 @@ pub use self::{
     refusal::Refusal,
     review::NotAReview,
     sidecar::CONTAINER_NAME,
+    standing::{Compared, Standing, sidecar, standing},
 };
 use self::{
     decide::Outcome,

@@ -95,12 +95,18 @@ pub struct Tenancy {
 /// How an agent's pod fared that does nothing but end once it has started.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Trial {
+    /// It was created without a sidecar.
+    Bare,
     /// Its sidecar had credentials, so it started.
     Ended,
     /// Its sidecar has none, and says why.
     Held(String),
     /// The API server did not take it.
     Refused(String),
+    /// The API server did not say whether it takes it.
+    Unanswered(String),
+    /// There was none, and why.
+    Untried(String),
     /// Nothing of that, for as long as one waits.
     Waiting(String),
 }

@@ -103,21 +103,14 @@ pub struct Certs {
 
 #[derive(Args, Debug)]
 pub struct Check {
+    #[command(flatten)]
+    pub installation: Installation,
     /// Go by this config file, instead of the release's
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The context of the kubeconfig; its current one without it
-    #[arg(long, value_name = "NAME")]
-    pub context: Option<String>,
     /// Look at this namespace of agents only
     #[arg(short, long, value_name = "NAME")]
     pub namespace: Option<NamespaceName>,
-    /// The Helm release, where there is more than one
-    #[arg(long, value_name = "NAME")]
-    pub release: Option<String>,
-    /// The namespace of the release, where others may not be listed
-    #[arg(long, value_name = "NAME")]
-    pub release_namespace: Option<NamespaceName>,
     /// Assume each tenant's role, with the AWS credentials of this shell: they must be its base
     /// role's
     #[arg(long, conflicts_with = "skip_aws")]
@@ -132,6 +125,20 @@ pub struct Check {
     /// How findings are printed
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub output: Format,
+}
+
+/// Which of the clusters, and which release of the chart in it.
+#[derive(Args, Debug)]
+pub struct Installation {
+    /// The context of the kubeconfig; its current one without it
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// The Helm release, where it is not the one whose webhook API servers call
+    #[arg(long, value_name = "NAME")]
+    pub release: Option<String>,
+    /// The namespace of the release
+    #[arg(long, value_name = "NAME")]
+    pub release_namespace: Option<NamespaceName>,
 }
 
 #[derive(Args, Debug)]
@@ -156,9 +163,16 @@ pub struct Explain {
         conflicts_with_all = ["filename", "tenant"]
     )]
     pub pod: Option<PodName>,
+    #[command(flatten)]
+    pub installation: Installation,
     /// Manifests in YAML or JSON, without a cluster: pods, workloads with a pod template, lists; -
     /// is standard input; may be repeated
-    #[arg(short, long, value_name = "FILE|-")]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE|-",
+        conflicts_with_all = ["context", "release", "release_namespace"]
+    )]
     pub filename: Vec<PathBuf>,
     /// The pod's namespace; without it the kubeconfig's, or the manifest's own
     #[arg(short, long, value_name = "NAME")]
@@ -176,7 +190,7 @@ pub struct Explain {
     /// The AWS region for agents and sidecars
     #[arg(long, value_name = "REGION")]
     pub region: Option<Region>,
-    /// The webhook's config file; the defaults without it
+    /// The webhook's config file; without it the release's, or for manifests the defaults
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// How it is said
@@ -330,7 +344,7 @@ const COMPLETIONS_EXAMPLES: &str = "Examples:
   fab-session-injector completions zsh > _fab-session-injector
   fab-session-injector completions fish > fab-session-injector.fish";
 const EXPLAIN_EXAMPLES: &str = "Examples:
-  fab-session-injector explain session-a -n tenants-acme --config webhook.yaml
+  fab-session-injector explain session-a -n tenants-acme
   fab-session-injector explain -f job.yaml -n tenants-acme --roles roles.yaml
   fab-session-injector explain -f job.yaml -n fab --tenant acme --roles roles.yaml -o json
   fab-session-injector explain -f job.yaml -n tenants-acme --roles roles.yaml \\

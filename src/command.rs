@@ -11,12 +11,14 @@ mod explanation;
 mod files;
 mod iam;
 mod inject;
+mod installed;
 mod offline;
 mod probe;
 mod reviews;
 mod room;
 mod sidecar;
 mod snapshots;
+mod trial;
 mod unread;
 mod webhook;
 
@@ -31,6 +33,7 @@ use std::{
 use anyhow::{Context, anyhow};
 use tokio::{
     net::TcpListener,
+    runtime::{self, Runtime},
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
@@ -89,6 +92,12 @@ fn print(output: &str) -> Result<ExitCode, Failure> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::from(READER_GONE)),
         Err(error) => Err(Failure::Ours(anyhow!(error).context("cannot write to standard output"))),
     }
+}
+
+/// Of one thread, which waits more than it works.
+fn runtime() -> Result<Runtime, Failure> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the runtime").map_err(Failure::Ours)
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {

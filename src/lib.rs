@@ -5,7 +5,8 @@
 //! [`admission`] (review bytes in, review bytes out), [`credentials`] (what the sidecar hands
 //! out), [`serve`] (connections), [`certificates`] (what the webhook serves and who trusts it),
 //! [`manifest`] (pods in YAML), [`policies`] (what AWS is to hold), [`check`] (what a cluster and
-//! AWS do hold), [`telemetry`] (log and metrics), [`cli`] and [`command`] (the shell).
+//! AWS do hold), [`telemetry`] (log and metrics), [`terminal`] (text of others), [`cli`] and
+//! [`command`] (the shell).
 //!
 //! A review comes in through [`serve`], reaches the handler in `command::webhook`, which
 //! takes one snapshot each of namespaces and roles, and goes as bytes through
@@ -32,3 +33,4 @@ pub mod policies;
 pub mod serve;
 pub mod session;
 pub mod telemetry;
+pub mod terminal;

@@ -6,14 +6,16 @@ use std::{
 };
 
 use clap::Parser;
-use fab_session_injector::{cli::Cli, command};
+use fab_session_injector::{cli::Cli, command, terminal::harmless};
 
 fn main() -> ExitCode {
     match command::run(Cli::parse().command) {
         Ok(code) => code,
         Err(failure) => {
             // Nobody is left to tell where standard error is closed.
-            let _ = writeln!(stderr(), "fab-session-injector: {failure}");
+            for line in format!("fab-session-injector: {failure}").lines() {
+                let _ = writeln!(stderr(), "{}", harmless(line));
+            }
             failure.exit_code()
         }
     }

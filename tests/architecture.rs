@@ -11,7 +11,7 @@ use std::{
 use syn::visit::Visit;
 
 /// A room of `src` and the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("admission", &["config", "directory", "namespaces", "session"]),
     ("certificates", &[]),
     (
@@ -25,6 +25,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "namespaces",
             "policies",
             "session",
+            "terminal",
         ],
     ),
     ("cli", &["config", "namespaces", "policies", "session"]),
@@ -44,6 +45,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "serve",
             "session",
             "telemetry",
+            "terminal",
         ],
     ),
     ("config", &["session"]),
@@ -55,6 +57,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("serve", &["certificates"]),
     ("session", &[]),
     ("telemetry", &[]),
+    ("terminal", &[]),
 ];
 
 /// Crates that only some places may name: the rest is told what it needs in our own types.

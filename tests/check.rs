@@ -661,19 +661,23 @@ fn it_goes_by_the_release_that_is_chosen_or_by_a_file() {
     let by_file = world.check(&["-o", "json", "--config", file]);
     assert_eq!(levels(&by_file), BTreeSet::from(["note pod-security-lowered".to_owned()]));
 
+    // Anybody may write one into their own namespace.
     let mut second = world.get(CONFIG);
     second["metadata"]["name"] = json!("trial-fab-session-injector");
     second["metadata"]["labels"]["app.kubernetes.io/instance"] = json!("trial");
-    let undo = world.make(&Change::Create(second));
-    let either = world.check(&["-o", "json"]);
+    let mut forged = second.clone();
+    forged["metadata"]["namespace"] = json!("plain");
+    let undo = [second, forged].map(|config| world.make(&Change::Create(config)));
+    assert_eq!(levels(&world.check(&["-o", "json"])), BTreeSet::new());
+    let either = world.check(&["-o", "json", "--release-namespace", SYSTEM]);
     let said = String::from_utf8_lossy(&either.stderr).into_owned();
     assert_eq!(either.status.code(), Some(2), "{said}");
     assert!(said.contains("more than one release") && said.contains("--release"), "{said}");
     let chosen = world.check(&["-o", "json", "--release", "pilot"]);
     assert_eq!(levels(&chosen), BTreeSet::new());
+    undo.into_iter().for_each(|undo| world.undo(undo));
     let elsewhere = world.check(&["--release-namespace", "plain"]);
     assert_eq!(elsewhere.status.code(), Some(2));
-    world.undo(undo);
 }
 
 /// With the real webhook; the kubelet's part is played.
@@ -682,10 +686,10 @@ fn a_pod_that_is_tried_says_whether_agents_get_credentials() {
     let world = world();
     let (_webhook, undo) = world.serve();
     let namespace = "tenants-acme";
-    let try_pod = |plays: &dyn Fn(&str)| {
+    let try_pod_as = |kubeconfig: &Path, link: &str, plays: &dyn Fn(&str)| {
         let arguments = ["--as-pod", "--namespace", namespace, "-o", "json"];
         let mut child = world
-            .command(&world.cluster.kubeconfig(), &arguments)
+            .command(kubeconfig, &arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -701,34 +705,82 @@ fn a_pod_that_is_tried_says_whether_agents_get_credentials() {
         });
         let output = child.wait_with_output().unwrap();
         let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let subject = format!("namespace {namespace}");
         let all = found["findings"].as_array().unwrap().iter();
-        let assumed: Vec<Value> = all.filter(|it| it["link"] == "assume-role").cloned().collect();
-        let [assumed] = <[Value; 1]>::try_from(assumed).unwrap();
+        let of_pod = all.filter(|it| it["link"] == link && it["subject"] == *subject);
+        let [finding] = of_pod.collect::<Vec<_>>()[..] else { panic!("{found:#}") };
         assert_eq!(world.tried_pods(namespace), Vec::<String>::new(), "it leaves none behind");
-        (played.len(), assumed)
+        (played.len(), finding.clone())
+    };
+    let try_pod =
+        |plays: &dyn Fn(&str)| try_pod_as(&world.cluster.kubeconfig(), "assume-role", plays);
+    let patch_status = |pod: &str, status: &Value| {
+        let status = json!({"status": status}).to_string();
+        let patch = ["patch", "pod", pod, "--namespace", namespace, "--subresource=status"];
+        world.cluster.kubectl(&[&patch[..], &["--patch", &status]].concat()).json();
     };
 
     let starts = |pod: &str| {
         let stored = world.get_in("pod", pod, namespace);
         assert_eq!(stored["spec"]["initContainers"][0]["name"], "fab-session-credentials");
-        let status = json!({"status": {"phase": "Succeeded"}}).to_string();
-        let patch = ["patch", "pod", pod, "--namespace", namespace, "--subresource=status"];
-        world.cluster.kubectl(&[&patch[..], &["--patch", &status]].concat()).json();
+        patch_status(pod, &json!({"phase": "Succeeded"}));
     };
     let (pods, assumed) = try_pod(&starts);
     assert_eq!((pods, &assumed["level"]), (1, &json!("ok")), "{assumed}");
 
     let says = "Startup probe failed: no credentials of arn:aws:iam::1:role/r [set-source-identity-denied]: allow it";
-    let is_held = |pod: &str| {
+    let event = |pod: &str, component: &str, says: &str| {
+        let uid = &world.get_in("pod", pod, namespace)["metadata"]["uid"];
         world.apply(&json!({
-            "apiVersion": "v1", "kind": "Event", "metadata": {"name": format!("{pod}.1"), "namespace": namespace},
-            "involvedObject": {"kind": "Pod", "name": pod, "namespace": namespace},
+            "apiVersion": "v1", "kind": "Event",
+            "metadata": {"name": format!("{pod}.{component}"), "namespace": namespace},
+            "involvedObject": {"kind": "Pod", "name": pod, "namespace": namespace, "uid": uid},
             "reason": "Unhealthy", "message": says, "count": 3, "type": "Warning",
+            "source": {"component": component},
         }));
+    };
+    let is_held = |pod: &str| {
+        event(pod, "kubelet", says);
+        event(pod, "somebody", "all is well");
+        patch_status(
+            pod,
+            &json!({"initContainerStatuses": [{
+                "name": "fab-session-credentials", "image": "i", "imageID": "i", "ready": false,
+                "restartCount": 0, "started": false, "state": {"running": {}},
+            }]}),
+        );
     };
     let (pods, assumed) = try_pod(&is_held);
     assert_eq!((pods, &assumed["level"]), (1, &json!("broken")), "{assumed}");
     assert_eq!(assumed["says"], says);
+
+    // Events may be written by whoever likes.
+    let (pods, assumed) = try_pod(&|pod| {
+        event(pod, "kubelet", says);
+        starts(pod);
+    });
+    assert_eq!((pods, &assumed["level"]), (1, &json!("ok")), "{assumed}");
+
+    // Who may look but not create pods has not shown that agents get none.
+    let viewer = world.kubeconfig_of("viewer");
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "viewer"},
+        "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"]}],
+    });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "viewer"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "viewer"},
+        "subjects": [{"kind": "ServiceAccount", "name": "viewer", "namespace": SYSTEM}],
+    });
+    let bound = [Change::Create(role), Change::Create(binding)].map(|change| world.make(&change));
+    wait_until("it may look", Duration::from_secs(10), || {
+        let said = world.check_as(&viewer, &["--skip-aws"]).stdout;
+        String::from_utf8(said).unwrap().contains("running pods are").then_some(())
+    });
+    let (pods, assumed) = try_pod_as(&viewer, "assume-role", &starts);
+    assert_eq!((pods, &assumed["level"]), (0, &json!("unseen")), "{assumed}");
+    assert!(assumed["says"].as_str().unwrap().contains("may not create pods"), "{assumed}");
+    bound.into_iter().rev().for_each(|undo| world.undo(undo));
 
     let gone = world.make(&Change::Parameter(None));
     let refused = wait_until("the webhook has learnt it", Duration::from_secs(20), || {
@@ -738,6 +790,21 @@ fn a_pod_that_is_tried_says_whether_agents_get_credentials() {
     assert_eq!(refused["level"], "broken");
     assert!(refused["says"].as_str().unwrap().contains("[role-missing]"), "{refused}");
     world.undo(gone);
+
+    // Without webhook and guard it starts as anybody's pod does.
+    let binding = Object("validatingadmissionpolicybinding", "fab-session-injector-pods", None);
+    let gone = [CONFIGURATION, binding].map(|object| world.make(&Change::Delete(object)));
+    let bare = wait_until("a pod is created bare", Duration::from_secs(30), || {
+        let tried = &["--as-pod", "--namespace", namespace, "-o", "json"];
+        let tried = world.check_as(&world.cluster.kubeconfig(), tried);
+        let found: Value = serde_json::from_slice(&tried.stdout).unwrap();
+        let subject = format!("namespace {namespace}");
+        let mut findings = found["findings"].as_array().unwrap().iter();
+        findings.find(|it| it["link"] == "webhook-missing" && it["subject"] == *subject).cloned()
+    });
+    assert_eq!(bare["level"], "broken", "{bare}");
+    assert_eq!(world.tried_pods(namespace), Vec::<String>::new());
+    gone.into_iter().rev().for_each(|undo| world.undo(undo));
     undo.into_iter().rev().for_each(|undo| world.undo(undo));
 }
 

@@ -226,6 +226,11 @@ fn a_pod_of_the_cluster_is_explained_as_it_stands() {
     assert!(printed.contains(&format!("look at pod/{unseen}")), "{printed}");
     assert!(!printed.contains("look at pod/plain") && !printed.contains("look at pod/named"));
 
+    let status = ["patch", "pod", unseen, "--namespace", NAMESPACE, "--subresource=status"];
+    let ended = ["--patch", r#"{"status": {"phase": "Failed"}}"#];
+    world.cluster.kubectl(&[&status[..], &ended].concat()).json();
+    assert_eq!(terminal.said(0, &[unseen])["standing"], json!({"is": "ended"}));
+
     // Opted out: what was injected goes on as it is.
     let label = ["label", "namespace", NAMESPACE, "fab.nanohype.dev/session-injection-"];
     assert!(world.cluster.kubectl(&label).run().ok);

@@ -75,11 +75,20 @@ pub fn account_to_try<'v>(tenancy: &'v Tenancy, config: &Config) -> Option<&'v s
 fn gets_credentials(namespace: &str, trial: &Trial, found: &mut Findings) {
     let subject = format!("namespace {namespace}");
     match trial {
+        Trial::Bare => {
+            let says = "a pod was created there without its sidecar, so nobody asked the webhook";
+            found.broken(Link::WebhookMissing, subject, says);
+        }
         Trial::Ended => found.ok(Link::AssumeRole, subject, "a pod there got its credentials"),
         Trial::Held(says) => found.broken(Link::AssumeRole, subject, says),
         Trial::Refused(says) => {
             found.broken(Link::AssumeRole, subject, format!("a pod there was not taken: {says}"));
         }
+        Trial::Unanswered(says) => {
+            let says = format!("whether a pod is taken there was not said: {says}");
+            found.unreachable(Link::AssumeRole, subject, says);
+        }
+        Trial::Untried(says) => found.unseen(Link::AssumeRole, subject, says),
         Trial::Waiting(says) => {
             found.unseen(Link::AssumeRole, subject, format!("a pod there did not start: {says}"));
         }

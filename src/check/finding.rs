@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use serde_json::{Value, json};
 
 use super::link::Link;
-use crate::{admission::Refusal, credentials};
+use crate::{admission::Refusal, credentials, terminal::harmless};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Level {
@@ -55,7 +55,8 @@ impl Findings {
         let mut text = String::new();
         for finding in self.iter() {
             let level = paint(finding.level, &format!("{:<6}", finding.level));
-            writeln!(text, "{level}  {:<20}  {finding}", finding.link)?;
+            let says = finding.to_string();
+            writeln!(text, "{level}  {:<20}  {}", finding.link, harmless(&says))?;
         }
         let count = |level| self.iter().filter(|finding| finding.level == level).count();
         writeln!(

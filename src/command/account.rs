@@ -2,31 +2,31 @@
 //! to it assumes roles.
 
 use std::{
-    collections::{HashMap, HashSet},
-    path::PathBuf,
+    collections::{BTreeSet, HashMap},
     time::Duration,
 };
 
-use anyhow::Context;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_iam::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
 };
-use futures_util::future::join_all;
+use futures_util::{
+    future::join_all,
+    stream::{self, StreamExt},
+};
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use super::{
     Failure,
-    cluster::{ROLES, Release},
-    files, snapshots,
+    installed::{self, Release},
 };
 use crate::{
     check::{self, Chain, Held, Seen},
     config::Config,
     credentials::{self, Assume, sts::Sts},
-    directory::{self, Directory, Role, Source},
+    directory::{Directory, Role},
     session::{KnownSession, RoleArn, TenantName},
 };
 
@@ -38,96 +38,97 @@ pub(super) async fn shell(config: &Config) -> SdkConfig {
     shell.into_builder().region(region).build()
 }
 
-/// What the webhook's own keeper learns of the tenants' roles, with the credentials of this shell.
+/// What is learnt of the tenants' roles. `release` is where the config came from, if not from a
+/// file.
 pub(super) async fn directory(
     shell: &SdkConfig,
     config: &Config,
-    by_file: bool,
-    release: &Release,
-    tenants: &HashSet<TenantName>,
+    release: Option<&Release>,
+    tenants: &BTreeSet<TenantName>,
 ) -> Result<Directory, Failure> {
     let mut config = config.clone();
-    let file = config.roles.file.take();
-    if config.roles.ssm.is_none() {
-        let roles = match (file, &release.data) {
-            (Some(path), _) if by_file => files::roles(&path, &config),
-            (Some(_), Some(data)) => {
-                let text = data[ROLES].as_str().unwrap_or_default();
-                directory::file::parse(text, &config.roles.allowed)
-                    .with_context(|| format!("ConfigMap {}, {ROLES}", release.name))
-            }
-            (_, _) => Ok(HashMap::new()),
-        };
-        return Ok(Directory::new(
-            Source::File(PathBuf::from(ROLES)),
-            roles.map_err(Failure::Input)?,
-        ));
-    }
     if let Some(ssm) = &mut config.roles.ssm
         && ssm.region.is_none()
     {
         ssm.region = shell.region().and_then(|region| region.as_ref().parse().ok());
     }
     let mut tasks = JoinSet::new();
-    let (_wanted, wanted) = watch::channel(tenants.clone());
-    let keeper = snapshots::follow_roles(&config, wanted, &mut tasks).await?;
+    let (_wanted, wanted) = watch::channel(tenants.iter().cloned().collect());
+    let keeper = installed::roles(&config, release, wanted, &mut tasks).await?;
     let asked = join_all(tenants.iter().map(|tenant| keeper.look_up(tenant.clone())));
     // Who was not answered for is missing in the snapshot, which is then told.
     let _ = timeout(PATIENCE, asked).await;
     Ok(keeper.snapshot().as_ref().clone())
 }
 
-/// As a sidecar does, for a session that is called as this command.
+/// As a sidecar does, for a session that is called as this command. `looking` is told who is next.
 pub(super) async fn assume(
     shell: &SdkConfig,
     directory: &Directory,
-    tenants: &HashSet<TenantName>,
+    tenants: &BTreeSet<TenantName>,
     config: &Config,
+    looking: impl Fn(&str),
 ) -> HashMap<TenantName, Result<(), credentials::Failure>> {
-    let known = tenants.iter().filter_map(|tenant| match directory.role(tenant) {
-        Some(Role::Known(role)) => {
-            let session = KnownSession {
-                tenant: tenant.clone(),
-                name: SESSION.parse().ok()?,
-                role: role.clone(),
-                duration: config.sidecar.duration,
-            };
-            Some((tenant.clone(), sts(shell, session)?))
-        }
-        _ => None,
+    let assumed = known(directory, tenants).filter_map(|(tenant, role)| {
+        let session = KnownSession {
+            tenant: tenant.clone(),
+            name: SESSION.parse().ok()?,
+            role: role.clone(),
+            duration: config.sidecar.duration,
+        };
+        let (sts, looking) = (sts(shell, session)?, &looking);
+        Some(async move {
+            looking(&format!("the role of tenant {tenant}"));
+            (tenant.clone(), sts.assume().await.map(drop))
+        })
     });
-    join_all(known.map(|(tenant, sts)| async move { (tenant, sts.assume().await.map(drop)) }))
-        .await
-        .into_iter()
-        .collect()
+    stream::iter(assumed).buffer_unordered(AT_ONCE).collect().await
+}
+
+/// The tenants whose roles are known.
+fn known<'d>(
+    directory: &'d Directory,
+    tenants: &'d BTreeSet<TenantName>,
+) -> impl Iterator<Item = (&'d TenantName, &'d RoleArn)> {
+    tenants.iter().filter_map(|tenant| match directory.role(tenant) {
+        Some(Role::Known(role)) => Some((tenant, role)),
+        _ => None,
+    })
 }
 
 fn sts(shell: &SdkConfig, session: KnownSession) -> Option<Sts> {
     Some(Sts::new(shell, shell.credentials_provider()?, session))
 }
 
-/// What IAM holds of each role that is known, and of those that it trusts.
+/// What IAM holds of each role that is known, and of those that it trusts. `looking` is told who
+/// is next.
 pub(super) async fn chains(
     shell: &SdkConfig,
     directory: &Directory,
-    tenants: &HashSet<TenantName>,
+    tenants: &BTreeSet<TenantName>,
+    looking: impl Fn(&str),
 ) -> HashMap<TenantName, Chain> {
     let iam = Client::new(shell);
-    let mut chains = HashMap::new();
-    for tenant in tenants {
-        if let Some(Role::Known(role)) = directory.role(tenant) {
-            let session_role = held(&iam, role).await;
-            let mut base_roles = Vec::new();
-            if let Seen::Known(held_role) = &session_role {
-                for base in check::principals(&held_role.trust) {
-                    let held = held(&iam, &base).await;
-                    base_roles.push((base, held));
-                }
-            }
-            chains.insert(tenant.clone(), Chain { base_roles, session_role });
+    let chains = known(directory, tenants).map(|(tenant, role)| {
+        let (iam, looking) = (&iam, &looking);
+        async move {
+            looking(&format!("the policies of tenant {tenant}"));
+            (tenant.clone(), chain(iam, role).await)
+        }
+    });
+    stream::iter(chains).buffer_unordered(AT_ONCE).collect().await
+}
+
+async fn chain(iam: &Client, role: &RoleArn) -> Chain {
+    let session_role = held(iam, role).await;
+    let mut base_roles = Vec::new();
+    if let Seen::Known(session_role) = &session_role {
+        for base in check::principals(&session_role.trust) {
+            let held = held(iam, &base).await;
+            base_roles.push((base, held));
         }
     }
-    chains
+    Chain { base_roles, session_role }
 }
 
 async fn held(iam: &Client, role: &RoleArn) -> Seen<Held> {
@@ -204,6 +205,8 @@ fn said<E: ProvideErrorMetadata>(error: &SdkError<E>) -> String {
 
 /// In CloudTrail the SourceIdentity then reads `agent.<tenant>.check`.
 const SESSION: &str = "check";
+/// IAM answers a few calls a second, and the SDK tries again what it throttles.
+const AT_ONCE: usize = 4;
 /// Three tries of the keeper's, with its pauses.
 const PATIENCE: Duration = Duration::from_secs(15);
 

@@ -25,7 +25,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::{Failure, bind, now, terminated, until};
+use super::{Failure, bind, now, runtime, terminated, until};
 use crate::{
     certificates::{self, Published, Step, Stored},
     cli::Certs,
@@ -39,12 +39,7 @@ use crate::{
 
 pub(super) fn run(arguments: Certs) -> Result<ExitCode, Failure> {
     log::start();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")
-        .map_err(Failure::Ours)?;
-    runtime.block_on(run_async(arguments))
+    runtime()?.block_on(run_async(arguments))
 }
 
 async fn run_async(arguments: Certs) -> Result<ExitCode, Failure> {

@@ -1,5 +1,4 @@
-//! What `check` looks at in a cluster. It reads, and but for a pod that it is asked to try it
-//! changes nothing.
+//! What `check` and `explain` look at in a cluster.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,30 +6,22 @@ use anyhow::{Context, anyhow};
 use axum::http;
 use kube::{
     Client,
-    api::{DeleteParams, GetParams, ListParams, PostParams},
+    api::{GetParams, ListParams},
     config::KubeConfigOptions,
     core::Request,
 };
-use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use serde_json::Value;
 
-use super::Failure;
+use super::{
+    Failure,
+    installed::{CONFIG, Release},
+};
 use crate::{
-    check::{Guard, Seen, Tenancy, Text, Trial, Webhook},
-    config::{Config, Resources},
+    check::{Guard, Seen, Tenancy, Text, Webhook},
     manifest,
 };
 
 pub(super) struct Cluster(Client);
-
-/// What the chart brought as the release.
-pub(super) struct Release {
-    pub(super) namespace: String,
-    /// Of the release's own objects.
-    pub(super) name: String,
-    /// The ConfigMap with config and static roles. None: it was not found, but the service was.
-    pub(super) data: Option<Value>,
-}
 
 impl Cluster {
     /// As kubectl finds it; in a pod, by its service account.
@@ -57,37 +48,9 @@ impl Cluster {
         Ok(Self(client))
     }
 
-    /// The release that the labels name. None: there is none that we may see.
-    pub(super) async fn release(
-        &self,
-        name: Option<&str>,
-        namespace: Option<&str>,
-    ) -> Result<Option<Release>, Failure> {
-        let mut selector = PART_OF.to_owned();
-        if let Some(name) = name {
-            selector.push_str(&format!(",{INSTANCE}={name}"));
-        }
-        let path = match namespace {
-            Some(namespace) => format!("{CORE}/namespaces/{namespace}/configmaps"),
-            None => format!("{CORE}/configmaps"),
-        };
-        let Seen::Known(maps) = self.list(&path, &selector).await? else { return Ok(None) };
-        let mut configs = maps.into_iter().filter(|map| map["data"][ROLES].is_string());
-        let Some(found) = configs.next() else { return Ok(None) };
-        let title = |map: &Value| {
-            let metadata = &map["metadata"];
-            let text = |key: &str| metadata[key].as_str().unwrap_or_default().to_owned();
-            (text("namespace"), text("name"))
-        };
-        let (namespace, name) = title(&found);
-        if let Some(other) = configs.next() {
-            let (other_namespace, other) = title(&other);
-            return Err(Failure::Input(anyhow!(
-                "there is more than one release, {namespace}/{name} and {other_namespace}/{other}; \
-                 choose by --release or --release-namespace"
-            )));
-        }
-        Ok(Some(Release { namespace, name, data: Some(found["data"].clone()) }))
+    /// Of the kubeconfig's context.
+    pub(super) fn default_namespace(&self) -> &str {
+        self.0.default_namespace()
     }
 
     pub(super) async fn configurations(&self) -> Result<Seen<Vec<Value>>, Failure> {
@@ -183,72 +146,6 @@ impl Cluster {
         Ok(roles.beside(bindings))
     }
 
-    /// Starts a pod that ends once its sidecar lets it start, and deletes it.
-    pub(super) async fn try_pod(
-        &self,
-        namespace: &str,
-        account: &str,
-        config: &Config,
-    ) -> Result<Trial, Failure> {
-        let path = format!("{CORE}/namespaces/{namespace}/pods");
-        let pod = pod_to_try(account, config).to_string().into_bytes();
-        let request = Request::new(&path).create(&PostParams::default(), pod);
-        let request = request.context("request").map_err(Failure::Ours)?;
-        let name = match self.0.request::<Value>(request).await {
-            Ok(pod) => pod["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
-            Err(kube::Error::Api(status)) => return Ok(Trial::Refused(status.message)),
-            Err(error) => {
-                let error = anyhow!(error).context(format!("the API server was asked for {path}"));
-                return Err(Failure::Ours(error));
-            }
-        };
-        let trial = self.follow_pod(namespace, &name).await;
-        let request = Request::new(&path).delete(&name, &DeleteParams::default());
-        if let Ok(request) = request {
-            // It ends by itself, and this is not what is looked at.
-            let _ = self.0.request::<Value>(request).await;
-        }
-        trial
-    }
-
-    async fn follow_pod(&self, namespace: &str, name: &str) -> Result<Trial, Failure> {
-        let within = format!("{CORE}/namespaces/{namespace}");
-        let deadline = Instant::now() + START;
-        loop {
-            let pod = self.get(&format!("{within}/pods"), name).await?;
-            let events = self.events_of(&format!("{within}/events"), name).await?;
-            let status = match &pod {
-                Seen::Known(pod) => pod.as_ref().map_or(&Value::Null, |pod| &pod["status"]),
-                Seen::Hidden(why) => return Ok(Trial::Waiting(why.clone())),
-            };
-            if status["phase"] == "Succeeded" {
-                return Ok(Trial::Ended);
-            }
-            if let Some(says) = held(&events) {
-                return Ok(Trial::Held(says));
-            }
-            if Instant::now() >= deadline {
-                let last = events.last().and_then(|event| event["message"].as_str());
-                let phase = status["phase"].as_str().unwrap_or("gone");
-                return Ok(Trial::Waiting(format!("{phase}; {}", last.unwrap_or("no event"))));
-            }
-            sleep(PAUSE).await;
-        }
-    }
-
-    async fn events_of(&self, path: &str, pod: &str) -> Result<Vec<Value>, Failure> {
-        let of_pod = ListParams::default().fields(&format!("involvedObject.name={pod}"));
-        let request = Request::new(path).list(&of_pod).context("request").map_err(Failure::Ours)?;
-        match self.ask(request, path).await? {
-            Seen::Known(Some(mut list)) => Ok(match list["items"].take() {
-                Value::Array(events) => events,
-                _ => Vec::new(),
-            }),
-            // Then only how the pod ends is known.
-            Seen::Known(None) | Seen::Hidden(_) => Ok(Vec::new()),
-        }
-    }
-
     /// The one that the Deployment mounts.
     async fn serving_secret(&self, release: &Release) -> Result<Seen<Option<Value>>, Failure> {
         let deployment = match self.deployment(release).await? {
@@ -284,7 +181,11 @@ impl Cluster {
     }
 
     /// Every object, each with its kind, which a list leaves out.
-    async fn list(&self, path: &str, selector: &str) -> Result<Seen<Vec<Value>>, Failure> {
+    pub(super) async fn list(
+        &self,
+        path: &str,
+        selector: &str,
+    ) -> Result<Seen<Vec<Value>>, Failure> {
         let mut found = Vec::new();
         let mut page = ListParams::default().labels(selector).limit(PAGE);
         loop {
@@ -311,18 +212,22 @@ impl Cluster {
         }
     }
 
-    async fn get(&self, path: &str, name: &str) -> Result<Seen<Option<Value>>, Failure> {
+    pub(super) async fn get(&self, path: &str, name: &str) -> Result<Seen<Option<Value>>, Failure> {
         let request = Request::new(path).get(name, &GetParams::default());
         self.ask(request.context("request").map_err(Failure::Ours)?, path).await
     }
 
+    pub(super) async fn send(&self, request: http::Request<Vec<u8>>) -> kube::Result<Value> {
+        self.0.request(request).await
+    }
+
     /// None: there is no such thing.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         request: http::Request<Vec<u8>>,
         path: &str,
     ) -> Result<Seen<Option<Value>>, Failure> {
-        match self.0.request(request).await {
+        match self.send(request).await {
             Ok(answer) => Ok(Seen::Known(Some(answer))),
             Err(kube::Error::Api(status)) if status.code == 403 => Ok(Seen::Hidden(status.message)),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(Seen::Known(None)),
@@ -348,68 +253,13 @@ pub(super) async fn tenancies(
     Ok(tenancies)
 }
 
-/// As `restricted` wants it. It does nothing, and ends by itself, whatever becomes of us.
-fn pod_to_try(account: &str, config: &Config) -> Value {
-    let Resources { cpu_request, memory_request, cpu_limit, memory_limit } =
-        &config.sidecar.resources;
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"generateName": "fab-check-"},
-        "spec": {
-            "serviceAccountName": account,
-            "automountServiceAccountToken": false,
-            "activeDeadlineSeconds": 2 * START.as_secs(),
-            "restartPolicy": "Never",
-            "securityContext": {
-                "runAsNonRoot": true,
-                "runAsUser": 65532,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [{
-                "name": "agent",
-                "image": config.sidecar.image,
-                "imagePullPolicy": config.sidecar.image_pull_policy.as_str(),
-                "args": ["--version"],
-                "resources": {
-                    "requests": {"cpu": cpu_request.as_str(), "memory": memory_request.as_str()},
-                    "limits": {"cpu": cpu_limit.as_str(), "memory": memory_limit.as_str()},
-                },
-                "securityContext": {
-                    "allowPrivilegeEscalation": false,
-                    "capabilities": {"drop": ["ALL"]},
-                    "readOnlyRootFilesystem": true,
-                },
-            }],
-        },
-    })
-}
-
-/// What the probe of its sidecar said the third time: the first failure may pass.
-fn held(events: &[Value]) -> Option<String> {
-    let unhealthy: Vec<&Value> =
-        events.iter().filter(|event| event["reason"] == "Unhealthy").collect();
-    let times: u64 = unhealthy.iter().map(|event| event["count"].as_u64().unwrap_or(1)).sum();
-    let message = unhealthy.last()?["message"].as_str()?;
-    (times >= 3).then(|| message.to_owned())
-}
-
-/// All objects of the chart have it, whatever the release and its names are.
-const PART_OF: &str = "app.kubernetes.io/part-of=fab-session-injector";
-const INSTANCE: &str = "app.kubernetes.io/instance";
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// Of the ConfigMap.
-pub(super) const CONFIG: &str = "config.yaml";
-pub(super) const ROLES: &str = "roles.yaml";
 /// Of the Secret.
 const CERTIFICATE: &str = "tls.crt";
 const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
-const CORE: &str = "/api/v1";
+pub(super) const CORE: &str = "/api/v1";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 /// Objects in one answer.
 const PAGE: u32 = 500;
 const CONNECT: Duration = Duration::from_secs(5);
-/// For a pod to be scheduled, its image pulled and its sidecar's first credentials.
-const START: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(500);
 const ANSWER: Duration = Duration::from_secs(30);

@@ -1,25 +1,23 @@
 //! `explain`: what becomes of a pod, and why, by the webhook's own decision.
 
-use std::{collections::HashSet, path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::Path, process::ExitCode, time::Duration};
 
-use anyhow::{Context, anyhow};
-use arc_swap::ArcSwap;
-use kube::{
-    Client,
-    core::{Request, params::GetParams},
-};
+use anyhow::anyhow;
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use super::{
     Failure,
+    cluster::{CORE, Cluster},
     explanation::{Creator, Explanation, Subject, Verdict},
     files,
+    installed::{self, Installed, Release},
     offline::{self, Assumed, say},
-    print, snapshots,
+    print, runtime, snapshots,
 };
 use crate::{
-    admission::{self, Explained, Missing},
+    admission::{self, Explained, Missing, Standing},
+    check::Seen,
     cli::{Explain, Format, PodName},
     config::Config,
     directory::{Directory, Source, keeper::Handle},
@@ -28,34 +26,17 @@ use crate::{
 };
 
 pub(super) fn run(arguments: &Explain) -> Result<ExitCode, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")
-        .map_err(Failure::Ours)?;
-    runtime.block_on(run_async(arguments))
+    runtime()?.block_on(run_async(arguments))
 }
 
 async fn run_async(arguments: &Explain) -> Result<ExitCode, Failure> {
-    let mut config = files::config(arguments.config.as_deref()).map_err(Failure::Input)?;
-    if arguments.region.is_some() {
-        config.region.clone_from(&arguments.region);
-    }
     let mut tasks = JoinSet::new();
-    let (_wanted, nobody) = watch::channel(HashSet::new());
-    let roles = match &arguments.roles {
-        Some(path) => from_file(path, &config).map_err(Failure::Input)?,
-        None if config.roles.ssm.is_none() && config.roles.file.is_none() => {
-            return Err(Failure::Input(anyhow!(
-                "nothing says where roles are published: give --roles, or by --config the webhook's config file"
-            )));
-        }
-        None => snapshots::follow_roles(&config, nobody, &mut tasks).await?,
-    };
-    let judge = Judge { config: &config, roles };
     let explanations = match &arguments.pod {
-        Some(pod) => vec![judge.standing(pod, arguments).await?],
-        None => judge.proposed(arguments).await?,
+        Some(pod) => vec![standing(pod, arguments, &mut tasks).await?],
+        None => {
+            let config = files::config(arguments.config.as_deref()).map_err(Failure::Input)?;
+            Judge::new(config, None, arguments, &mut tasks).await?.proposed(arguments).await?
+        }
     };
     let output: String = match arguments.output {
         Format::Json => explanations.iter().map(Explanation::json).collect(),
@@ -71,54 +52,93 @@ async fn run_async(arguments: &Explain) -> Result<ExitCode, Failure> {
     })
 }
 
+/// A pod of the cluster, as it stands there.
+async fn standing(
+    pod: &PodName,
+    arguments: &Explain,
+    tasks: &mut JoinSet<()>,
+) -> Result<Explanation, Failure> {
+    let cluster = Cluster::connect(arguments.installation.context.as_deref()).await?;
+    let (config, release) = match &arguments.config {
+        Some(file) => (files::config(Some(file)).map_err(Failure::Input)?, None),
+        None => {
+            let Installed { config, configurations: _, release } =
+                installed::find(&cluster, &arguments.installation, None).await?;
+            (config, Some(release))
+        }
+    };
+    let judge = Judge::new(config, release.as_ref(), arguments, tasks).await?;
+    let name =
+        arguments.namespace.as_ref().map_or(cluster.default_namespace(), NamespaceName::as_str);
+    let object = get(&cluster, &format!("{CORE}/namespaces"), name).await?;
+    let namespace = files::namespace(&object, &judge.config).map_err(Failure::Ours)?;
+    let pod = get(&cluster, &format!("{CORE}/namespaces/{name}/pods"), pod.as_str()).await?;
+    Ok(judge.standing(&pod, &namespace, arguments.creator.as_deref()).await)
+}
+
+async fn get(cluster: &Cluster, path: &str, name: &str) -> Result<Value, Failure> {
+    match cluster.get(path, name).await? {
+        Seen::Known(Some(object)) => Ok(object),
+        Seen::Known(None) => Err(Failure::Input(anyhow!("the cluster has no {path}/{name}"))),
+        Seen::Hidden(why) => Err(Failure::Ours(anyhow!("cannot read {path}/{name}: {why}"))),
+    }
+}
+
 fn from_file(path: &Path, config: &Config) -> anyhow::Result<Handle> {
-    let directory = Directory::new(Source::File(path.to_owned()), files::roles(path, config)?);
-    Ok(Handle::fixed(Arc::new(ArcSwap::from_pointee(directory))))
+    let roles = files::roles(path, config)?;
+    Ok(installed::fixed(Directory::new(Source::File(path.to_owned()), roles)))
 }
 
 /// What decisions go by.
-struct Judge<'c> {
-    config: &'c Config,
+struct Judge {
+    config: Config,
     roles: Handle,
 }
 
-impl Judge<'_> {
-    /// A pod of the cluster, as it stands there.
-    async fn standing(&self, pod: &PodName, arguments: &Explain) -> Result<Explanation, Failure> {
-        let client = Client::try_default()
-            .await
-            .context("no API server to ask for the pod")
-            .map_err(Failure::Ours)?;
-        let name = match &arguments.namespace {
-            Some(name) => name.as_str().to_owned(),
-            None => client.default_namespace().to_owned(),
-        };
-        let object = get(&client, "/api/v1/namespaces", &name).await?;
-        let namespace = files::namespace(&object, self.config).map_err(Failure::Ours)?;
-        let pods = format!("/api/v1/namespaces/{name}/pods");
-        let pod = get(&client, &pods, pod.as_str()).await?;
-
-        let judged = async |creator: Creator| {
-            let explained = self.explain(&pod, creator.as_str(), &namespace).await;
-            let (pod, roles) = (Subject::Standing(&pod), self.roles.snapshot());
-            Explanation::new(pod, &namespace, creator, explained, &roles)
-        };
-        if let Some(creator) = &arguments.creator {
-            return Ok(judged(Creator::Given(creator.clone())).await);
+impl Judge {
+    /// `release` is where the config came from, if not from a file.
+    async fn new(
+        mut config: Config,
+        release: Option<&Release>,
+        arguments: &Explain,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<Self, Failure> {
+        if arguments.region.is_some() {
+            config.region.clone_from(&arguments.region);
         }
-        // Who created a pod is recorded nowhere on it. Where that decides over the session's
-        // name, what stands on the pod shows whether it was a listed creator.
-        let by_nobody = judged(Creator::Unknown).await;
-        if !by_nobody.hangs_on_creator() {
-            return Ok(by_nobody);
-        }
-        for glob in &self.config.session_creators {
-            let by_listed = judged(Creator::Likely(glob.example())).await;
-            if by_listed.stands_as_made() {
-                return Ok(by_listed);
+        let (_wanted, nobody) = watch::channel(HashSet::new());
+        let roles = match (&arguments.roles, release) {
+            (Some(path), _) => from_file(path, &config).map_err(Failure::Input)?,
+            (None, _) if config.roles.ssm.is_none() && config.roles.file.is_none() => {
+                return Err(Failure::Input(anyhow!(NO_ROLES)));
             }
-        }
-        Ok(by_nobody)
+            (None, Some(_)) => installed::roles(&config, release, nobody, tasks).await?,
+            (None, None) => snapshots::follow_roles(&config, nobody, tasks).await?,
+        };
+        Ok(Self { config, roles })
+    }
+
+    async fn standing(
+        &self,
+        pod: &Value,
+        namespace: &Namespace,
+        given: Option<&str>,
+    ) -> Explanation {
+        // First, since it learns the role.
+        let mut explained = self.explain(pod, given.unwrap_or_default(), namespace).await;
+        let roles = self.roles.snapshot();
+        let standing = admission::standing(pod, given, namespace, &roles, &self.config);
+        let Standing { creator, compared: _, excused: _ } = &standing;
+        let creator = match given {
+            Some(name) => Creator::Given(name.to_owned()),
+            None if creator.is_empty() => Creator::Unknown,
+            None => {
+                explained = self.explain(pod, creator, namespace).await;
+                Creator::Likely(creator.clone())
+            }
+        };
+        let subject = Subject::Standing { pod, standing };
+        Explanation::new(subject, namespace, creator, explained, &roles)
     }
 
     /// The pods and pod templates of a manifest, if somebody created them.
@@ -127,7 +147,7 @@ impl Judge<'_> {
         for path in &arguments.filename {
             let before = explanations.len();
             let (objects, source) = offline::objects(path).map_err(Failure::Input)?;
-            let assumed = Assumed::read(&objects, arguments.tenant.as_ref(), self.config)
+            let assumed = Assumed::read(&objects, arguments.tenant.as_ref(), &self.config)
                 .map_err(Failure::Input)?;
             for object in &objects {
                 let Some(found) = PodIn::find(object) else { continue };
@@ -163,7 +183,7 @@ impl Judge<'_> {
         let (name, namespaces) = (&namespace.name, Namespaces::default().with(namespace.clone()));
         let once = || {
             let roles = self.roles.snapshot();
-            admission::explain(pod, creator, name, &namespaces, &roles, self.config)
+            admission::explain(pod, creator, name, &namespaces, &roles, &self.config)
         };
         let explained = once();
         let Some(Missing::Role(tenant)) = explained.missing else { return explained };
@@ -173,22 +193,6 @@ impl Judge<'_> {
     }
 }
 
-async fn get(client: &Client, path: &str, name: &str) -> Result<Value, Failure> {
-    let what = format!("{path}/{name}");
-    let request = Request::new(path)
-        .get(name, &GetParams::default())
-        .map_err(|error| Failure::Ours(anyhow!(error).context(format!("cannot ask for {what}"))))?;
-    match timeout(CALL, client.request::<Value>(request)).await {
-        Ok(Ok(object)) => Ok(object),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
-            Err(Failure::Input(anyhow!("the cluster has no {what}")))
-        }
-        Ok(Err(error)) => Err(Failure::Ours(anyhow!(error).context(format!("cannot read {what}")))),
-        Err(_) => Err(Failure::Ours(anyhow!("the API server does not answer within {CALL:?}"))),
-    }
-}
-
 /// As long as a review's.
 const LOOKUP: Duration = Duration::from_secs(3);
-/// A person waits for it.
-const CALL: Duration = Duration::from_secs(15);
+const NO_ROLES: &str = "nothing says where roles are published: give --roles, or by --config the webhook's config file";

@@ -6,12 +6,15 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    admission::{CONTAINER_NAME, Decision, Explained, Gives, Injection, NamedBy, Passed, Refusal},
+    admission::{
+        Compared, Decision, Explained, Gives, Injection, NamedBy, Passed, Refusal, Standing,
+    },
     config::{Matched, Matcher},
     directory::Directory,
     manifest,
     namespaces::{Mode, Namespace},
     session::{Session, SessionId, SourceIdentity},
+    terminal::harmless,
 };
 
 /// What becomes of a pod, and what that came from.
@@ -33,16 +36,16 @@ pub(super) struct Explanation {
     component: Option<Component>,
     session: Option<Identity>,
     warnings: Vec<String>,
-    standing: Option<Standing>,
+    standing: Option<Stands>,
 }
 
 /// The pod in question.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum Subject<'p> {
     /// Nobody has created it: it is an object that is one, or has its template.
     Proposed(&'p Value),
     /// It is in the cluster.
-    Standing(&'p Value),
+    Standing { pod: &'p Value, standing: Standing },
 }
 
 /// Who creates the pod.
@@ -93,17 +96,21 @@ struct NamedIn {
 }
 
 /// How a pod that is there compares with what a new one would become.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case", tag = "is", content = "at")]
-pub(super) enum Standing {
-    /// Deciding on it again changes nothing.
-    AsMade,
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Stands {
+    is: &'static str,
     /// These places would be changed.
-    Differs(Vec<String>),
-    /// It has a sidecar that a new one would not get.
-    LeftOver,
-    /// It has no sidecar, and a new one would get one.
-    NoSidecar,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    at: Vec<String>,
+    /// Who may have created it, whose pods are left alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unless_by: Option<String>,
+    #[serde(skip)]
+    is_in_order: bool,
+    /// What follows "stands".
+    #[serde(skip)]
+    words: String,
 }
 
 /// Of an explanation, the worst last.
@@ -124,13 +131,15 @@ impl Explanation {
         explained: Explained<'_>,
         roles: &Directory,
     ) -> Self {
-        let (object, standing) = match subject {
-            Subject::Proposed(object) => (object, None),
-            Subject::Standing(pod) => (pod, Standing::of(pod, namespace, &explained)),
+        let (object, standing) = match &subject {
+            Subject::Proposed(object) => (*object, None),
+            // In audit pods are as they come.
+            Subject::Standing { pod, .. } if namespace.mode == Some(Mode::Audit) => (*pod, None),
+            Subject::Standing { pod, standing } => (*pod, Some(Stands::of(standing))),
         };
         let Explained { decision, matched, operations: _, warnings, missing: _ } = explained;
         let (passed, refusal, session) = match &decision {
-            Decision::Inject(injection) => (None, None, Identity::of(subject, injection, roles)),
+            Decision::Inject(injection) => (None, None, Identity::of(&subject, injection, roles)),
             Decision::Pass(passed) => (Some(name_of(*passed)), None, None),
             Decision::Refuse(refusal) => (None, Some(Said::of(refusal)), None),
         };
@@ -155,25 +164,16 @@ impl Explanation {
         }
     }
 
-    /// Whether another creator's pod might stand where this one should not.
-    pub(super) fn hangs_on_creator(&self) -> bool {
-        self.refusal.is_some() || matches!(self.standing, Some(Standing::Differs(_)))
-    }
-
-    pub(super) fn stands_as_made(&self) -> bool {
-        self.standing == Some(Standing::AsMade)
-    }
-
-    /// In audit nothing is refused, and nothing is missing on a pod.
+    /// In audit nothing is refused, and nothing is missing on a pod. One that ended is past both.
     pub(super) fn verdict(&self) -> Verdict {
         let is_enabled = self.mode == Some(Mode::Enabled.as_str());
         match (&self.refusal, &self.standing) {
+            (_, Some(Stands { is: "ended", .. })) => Verdict::Fine,
             (Some(said), _) if said.may_heal => Verdict::Undecided,
             _ if !is_enabled => Verdict::Fine,
-            (Some(_), _) | (None, Some(Standing::Differs(_) | Standing::NoSidecar)) => {
-                Verdict::Wrong
-            }
-            (None, Some(Standing::AsMade | Standing::LeftOver) | None) => Verdict::Fine,
+            (_, Some(Stands { unless_by: Some(_), .. })) => Verdict::Undecided,
+            (None, Some(Stands { is_in_order: true, .. }) | None) => Verdict::Fine,
+            (Some(_), _) | (None, Some(_)) => Verdict::Wrong,
         }
     }
 
@@ -219,7 +219,7 @@ impl Component {
 }
 
 impl Identity {
-    fn of(subject: Subject<'_>, injection: &Injection, roles: &Directory) -> Option<Self> {
+    fn of(subject: &Subject<'_>, injection: &Injection, roles: &Directory) -> Option<Self> {
         let Injection { component: _, gives, named_by } = injection;
         let (session, named_by) = (gives.session()?, (*named_by)?);
         let (named_by, named_in) = match named_by {
@@ -241,11 +241,11 @@ impl Identity {
 }
 
 /// Session and SourceIdentity; of a pod that is there, what the kubelet makes of them.
-fn known(session: &Session, subject: Subject<'_>) -> (String, String) {
+fn known(session: &Session, subject: &Subject<'_>) -> (String, String) {
     let of_kubelet = match (subject, &session.id) {
         (Subject::Proposed(_), _) | (_, SessionId::Known(_)) => None,
-        (Subject::Standing(pod), SessionId::PodName) => pod.pointer("/metadata/name"),
-        (Subject::Standing(pod), SessionId::PodUid) => pod.pointer("/metadata/uid"),
+        (Subject::Standing { pod, .. }, SessionId::PodName) => pod.pointer("/metadata/name"),
+        (Subject::Standing { pod, .. }, SessionId::PodUid) => pod.pointer("/metadata/uid"),
     };
     match of_kubelet.and_then(Value::as_str).and_then(|name| name.parse().ok()) {
         Some(name) => {
@@ -256,27 +256,37 @@ fn known(session: &Session, subject: Subject<'_>) -> (String, String) {
     }
 }
 
-impl Standing {
-    /// None: in audit pods are as they come, and a refused one has nothing to be compared with.
-    fn of(pod: &Value, namespace: &Namespace, explained: &Explained<'_>) -> Option<Self> {
-        let init = pod.pointer("/spec/initContainers").and_then(Value::as_array);
-        let has_sidecar =
-            init.into_iter().flatten().any(|container| container["name"] == CONTAINER_NAME);
-        match &explained.decision {
-            Decision::Refuse(_) => None,
-            Decision::Pass(_) => Some(if has_sidecar { Self::LeftOver } else { Self::AsMade }),
-            Decision::Inject(_) if namespace.mode == Some(Mode::Audit) => None,
-            Decision::Inject(_) if explained.operations.is_empty() => Some(Self::AsMade),
-            Decision::Inject(injection)
-                if !has_sidecar && matches!(injection.gives, Gives::Sidecar(_)) =>
-            {
-                Some(Self::NoSidecar)
-            }
-            Decision::Inject(_) => {
-                let places = explained.operations.iter().map(|operation| operation.path());
-                Some(Self::Differs(places.map(ToString::to_string).collect()))
-            }
+impl Stands {
+    fn of(standing: &Standing) -> Self {
+        let Standing { creator: _, compared, excused } = standing;
+        let (is, words) = match compared {
+            Compared::AsMade => ("as-made", "as the webhook leaves it"),
+            Compared::Differs(_) => ("differs", "other than the webhook makes it"),
+            Compared::Ended => ("ended", "no more: it has ended"),
+            Compared::LeftOver => ("left-over", "with a sidecar that a new pod would not get"),
+            Compared::NoSidecar => (
+                "no-sidecar",
+                "without a sidecar: it was created before the namespace opted in, or unseen by the webhook",
+            ),
+            Compared::Refused(_) => ("refused", "where a new one would not be let in"),
+        };
+        let mut words = words.to_owned();
+        let at = match compared {
+            Compared::Differs(places) => places.clone(),
+            _ => Vec::new(),
+        };
+        if !at.is_empty() {
+            words.push_str(&format!(", at {}", at.join(", ")));
         }
+        match (excused, compared) {
+            (Some(creator), _) => {
+                words.push_str(&format!(", unless {creator} created it, whose pods are left alone"))
+            }
+            (None, Compared::AsMade | Compared::Ended) => {}
+            (None, _) => words.push_str("; replace the pod"),
+        }
+        let is_in_order = compared.is_in_order();
+        Self { is, at, unless_by: excused.clone(), is_in_order, words }
     }
 }
 
@@ -327,8 +337,8 @@ impl fmt::Display for Explanation {
             warnings,
             standing,
         } = self;
-        writeln!(f, "{object} in {namespace}: {becomes}")?;
-        let mut say = |what: &str, text: &str| writeln!(f, "  {what:<10} {text}");
+        writeln!(f, "{} in {}: {becomes}", harmless(object), harmless(namespace))?;
+        let mut say = |what: &str, text: &str| writeln!(f, "  {what:<10} {}", harmless(text));
         let mode = mode.unwrap_or("not opted in");
         let tenant =
             tenant.as_ref().map_or("no tenant".to_owned(), |name| format!("tenant {name}"));
@@ -375,23 +385,8 @@ impl fmt::Display for Explanation {
             say("warning", warning)?;
         }
         match standing {
+            Some(Stands { words, .. }) => say("stands", words),
             None => Ok(()),
-            Some(Standing::AsMade) => say("stands", "as the webhook leaves it"),
-            Some(Standing::Differs(places)) => say(
-                "stands",
-                &format!(
-                    "other than the webhook makes it, at {}; replace the pod",
-                    places.join(", ")
-                ),
-            ),
-            Some(Standing::LeftOver) => say(
-                "stands",
-                "with a sidecar that a new pod would not get; replace the pod to be rid of it",
-            ),
-            Some(Standing::NoSidecar) => say(
-                "stands",
-                "without a sidecar: it was created before the namespace opted in, or unseen by the webhook; replace the pod",
-            ),
         }
     }
 }

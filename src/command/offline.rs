@@ -16,6 +16,7 @@ use crate::{
     manifest::{self, PodIn},
     namespaces::{Mode, Namespace, NamespaceName, OPT_IN_LABEL},
     session::TenantName,
+    terminal::harmless,
 };
 
 /// What offline runs know of namespaces: what the input says, else that the one in question
@@ -123,5 +124,5 @@ pub(super) fn namespace_of(
 
 /// Beside the output, for people. A closed standard error is theirs to close.
 pub(super) fn say(line: &str) {
-    let _ = writeln!(stderr(), "{line}");
+    let _ = writeln!(stderr(), "{}", harmless(line));
 }

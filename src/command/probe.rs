@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Failure, environment};
+use super::{Failure, environment, runtime};
 use crate::{
     credentials::wire::{STATUS_PATH, Status},
     session::{
@@ -31,12 +31,7 @@ pub(super) fn run() -> Result<ExitCode, Failure> {
     let serving = env::read_serving(environment)
         .context("how the sidecar serves, in the environment")
         .map_err(Failure::Input)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")
-        .map_err(Failure::Ours)?;
-    match runtime.block_on(wait(&serving))? {
+    match runtime()?.block_on(wait(&serving))? {
         None => Ok(ExitCode::SUCCESS),
         Some(reason) => {
             // Nobody is left to tell where standard output is closed.

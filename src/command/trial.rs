@@ -1,0 +1,211 @@
+//! An agent's pod that `check` starts in a namespace, to see whether it gets credentials.
+
+use std::{collections::HashMap, time::Duration};
+
+use anyhow::{Context, anyhow};
+use kube::{
+    api::{DeleteParams, ListParams, PostParams},
+    core::Request,
+};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Failure,
+    cluster::{CORE, Cluster},
+};
+use crate::{
+    admission::{CONTAINER_NAME, sidecar},
+    check::{self, Seen, Tenancy, Trial},
+    config::{Config, Resources},
+    namespaces::Mode,
+};
+
+/// One after the other, where a pod would be injected. `looking` is told which is next.
+pub(super) async fn run(
+    cluster: &Cluster,
+    namespaces: &Seen<Vec<Value>>,
+    tenancies: &mut HashMap<String, Tenancy>,
+    config: &Config,
+    looking: impl Fn(&str),
+) -> Result<(), Failure> {
+    for namespace in check::opted_in(namespaces, config) {
+        if namespace.mode != Some(Mode::Enabled) {
+            continue;
+        }
+        let namespace = namespace.name;
+        let Some(tenancy) = tenancies.get_mut(&namespace) else { continue };
+        let Some(account) = check::account_to_try(tenancy, config) else { continue };
+        looking(&format!("a pod in namespace {namespace}"));
+        tenancy.trial = Some(try_pod(cluster, &namespace, account, config).await?);
+    }
+    Ok(())
+}
+
+/// Starts a pod that ends once its sidecar lets it start, and deletes it.
+async fn try_pod(
+    cluster: &Cluster,
+    namespace: &str,
+    account: &str,
+    config: &Config,
+) -> Result<Trial, Failure> {
+    if !may_create(cluster, namespace).await? {
+        return Ok(Trial::Untried(format!("you may not create pods in {namespace}")));
+    }
+    let path = format!("{CORE}/namespaces/{namespace}/pods");
+    let pod = match create(cluster, &path, &pod_to_try(account, config)).await? {
+        Ok(pod) => pod,
+        Err(status) if is_passing(&status) => return Ok(Trial::Unanswered(status.message)),
+        Err(status) => return Ok(Trial::Refused(status.message)),
+    };
+    let trial = match sidecar(&pod) {
+        None => Ok(Trial::Bare),
+        Some(_) => follow(cluster, namespace, &pod["metadata"]).await,
+    };
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    if let Ok(request) = Request::new(&path).delete(name, &DeleteParams::default()) {
+        // It ends by itself, and this is not what is looked at.
+        let _ = cluster.send(request).await;
+    }
+    trial
+}
+
+/// RBAC says no as a webhook or a quota does, so it is asked before.
+/// <https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access>
+async fn may_create(cluster: &Cluster, namespace: &str) -> Result<bool, Failure> {
+    let asked = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {
+            "namespace": namespace, "verb": "create", "version": "v1", "resource": "pods",
+        }},
+    });
+    let answer =
+        create(cluster, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &asked).await?;
+    // Who may not ask finds out by trying.
+    Ok(answer.map_or(true, |answer| answer["status"]["allowed"] != false))
+}
+
+async fn create(
+    cluster: &Cluster,
+    path: &str,
+    object: &Value,
+) -> Result<Result<Value, kube::core::Status>, Failure> {
+    let request =
+        Request::new(path).create(&PostParams::default(), object.to_string().into_bytes());
+    match cluster.send(request.context("request").map_err(Failure::Ours)?).await {
+        Ok(created) => Ok(Ok(created)),
+        Err(kube::Error::Api(status)) => Ok(Err(*status)),
+        Err(error) => {
+            let error = anyhow!(error).context(format!("the API server was asked for {path}"));
+            Err(Failure::Ours(error))
+        }
+    }
+}
+
+/// Whether the API server may take the pod later. That it reaches no webhook is what agents meet.
+fn is_passing(status: &kube::core::Status) -> bool {
+    status.code == 429 || (status.code >= 500 && !status.message.contains("calling webhook"))
+}
+
+async fn follow(cluster: &Cluster, namespace: &str, metadata: &Value) -> Result<Trial, Failure> {
+    let within = format!("{CORE}/namespaces/{namespace}");
+    let name = metadata["name"].as_str().unwrap_or_default();
+    let deadline = Instant::now() + START;
+    let mut waiting_since = None;
+    loop {
+        let pod = cluster.get(&format!("{within}/pods"), name).await?;
+        let status = match &pod {
+            Seen::Known(pod) => pod.as_ref().map_or(&Value::Null, |pod| &pod["status"]),
+            Seen::Hidden(why) => return Ok(Trial::Waiting(why.clone())),
+        };
+        if status["phase"] == "Succeeded" {
+            return Ok(Trial::Ended);
+        }
+        let since = is_waiting(status).then(|| *waiting_since.get_or_insert_with(Instant::now));
+        if since.is_some_and(|since| since.elapsed() >= CREDENTIALS) {
+            let said = last_word(cluster, &within, metadata, Some("Unhealthy")).await?;
+            return Ok(Trial::Held(said.unwrap_or_else(|| NO_CREDENTIALS.to_owned())));
+        }
+        if Instant::now() >= deadline {
+            let said = last_word(cluster, &within, metadata, None).await?;
+            let phase = status["phase"].as_str().unwrap_or("gone");
+            let said = said.as_deref().unwrap_or("no event");
+            return Ok(Trial::Waiting(format!("{phase}; {said}")));
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Whether the sidecar runs and its probe says that the agent may not start. Only the kubelet
+/// writes this, and anybody an event.
+fn is_waiting(status: &Value) -> bool {
+    let containers = status["initContainerStatuses"].as_array().into_iter().flatten();
+    let mut sidecar = containers.filter(|container| container["name"] == CONTAINER_NAME);
+    sidecar.any(|it| it["state"]["running"].is_object() && it["started"] != true)
+}
+
+/// Of the kubelet's events about the pod, the last, or the last with this reason.
+async fn last_word(
+    cluster: &Cluster,
+    within: &str,
+    metadata: &Value,
+    reason: Option<&str>,
+) -> Result<Option<String>, Failure> {
+    let uid = metadata["uid"].as_str().unwrap_or_default();
+    let of_pod = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
+    let path = format!("{within}/events");
+    let request = Request::new(&path).list(&of_pod).context("request").map_err(Failure::Ours)?;
+    // Where events may not be read, only how the pod ends is known.
+    let Seen::Known(Some(list)) = cluster.ask(request, &path).await? else { return Ok(None) };
+    let events = list["items"].as_array().into_iter().flatten();
+    let mut said = events.filter(|event| {
+        event["source"]["component"] == "kubelet"
+            && reason.is_none_or(|reason| event["reason"] == reason)
+    });
+    Ok(said.next_back().and_then(|event| event["message"].as_str()).map(str::to_owned))
+}
+
+/// As `restricted` wants it. It does nothing, and ends by itself, whatever becomes of us.
+fn pod_to_try(account: &str, config: &Config) -> Value {
+    let Resources { cpu_request, memory_request, cpu_limit, memory_limit } =
+        &config.sidecar.resources;
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"generateName": "fab-check-"},
+        "spec": {
+            "serviceAccountName": account,
+            "automountServiceAccountToken": false,
+            "activeDeadlineSeconds": 2 * START.as_secs(),
+            "restartPolicy": "Never",
+            "securityContext": {
+                "runAsNonRoot": true,
+                "runAsUser": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [{
+                "name": "agent",
+                "image": config.sidecar.image,
+                "imagePullPolicy": config.sidecar.image_pull_policy.as_str(),
+                "args": ["--version"],
+                "resources": {
+                    "requests": {"cpu": cpu_request.as_str(), "memory": memory_request.as_str()},
+                    "limits": {"cpu": cpu_limit.as_str(), "memory": memory_limit.as_str()},
+                },
+                "securityContext": {
+                    "allowPrivilegeEscalation": false,
+                    "capabilities": {"drop": ["ALL"]},
+                    "readOnlyRootFilesystem": true,
+                },
+            }],
+        },
+    })
+}
+
+/// For a pod to be scheduled, its image pulled and its sidecar's first credentials.
+const START: Duration = Duration::from_secs(60);
+/// What a sidecar that runs needs at most, where its first call does not fail.
+const CREDENTIALS: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(500);
+const NO_CREDENTIALS: &str = "its sidecar runs and has no credentials; its log says why";
