@@ -30,10 +30,11 @@ pub enum Command {
     Certs(Certs),
     /// Look at all that must hold, in the cluster and in AWS, for sessions to have their names
     ///
-    /// Reads, and changes nothing (but for --as-pod). What it may not see it names. Config and
-    /// names are those of the chart's release in the cluster. Exit codes: 0 all holds, or what does
-    /// not is only worth knowing; 1 something is broken; 2 the input is wrong; 3 our failure, or
-    /// nobody answers; 141 whoever reads the output has gone.
+    /// Reads, and changes nothing; but --as-pod creates pods and deletes them, and --assume-role
+    /// takes credentials from STS. What it may not see it names. Config and names are those of
+    /// the chart's release in the cluster. Exit codes: 0 all holds, or what does not is only worth
+    /// knowing; 1 something is broken; 2 the input is wrong; 3 our failure, or nobody answers; 141
+    /// whoever reads the output has gone.
     #[command(after_long_help = CHECK_EXAMPLES)]
     Check(Check),
     /// Print what a shell completes of this command line
@@ -46,8 +47,8 @@ pub enum Command {
     /// Decides as the webhook does, and says by what: component and what of it matched, the
     /// session and who named it, the role and where it is published; or which rule passed the pod
     /// by, or refused it. Exit codes: 0 fine; 1 a pod is refused, or one of the cluster is not what
-    /// the webhook would make of it; 2 the input is wrong; 3 our failure, or what it takes to
-    /// decide is not reachable; 141 whoever reads the output has gone.
+    /// the webhook would make of it (in audit neither counts: 0); 2 the input is wrong; 3 our
+    /// failure, or what it takes to decide is not reachable; 141 whoever reads the output has gone.
     #[command(after_long_help = EXPLAIN_EXAMPLES)]
     Explain(Explain),
     /// Print what AWS is to hold for one tenant: trust, policies, and the parameter
@@ -59,8 +60,8 @@ pub enum Command {
     Iam(Iam),
     /// Show what the webhook would do to manifests, without a cluster
     ///
-    /// Exit codes: 0 done; 1 a pod is refused; 2 the input is wrong; 3 our failure; 141 whoever
-    /// reads the output has gone.
+    /// Exit codes: 0 done; 1 a pod is refused (in audit none is: 0); 2 the input is wrong; 3 our
+    /// failure; 141 whoever reads the output has gone.
     #[command(after_long_help = INJECT_EXAMPLES)]
     Inject(Inject),
     /// Ask the sidecar of this container whether the agent may start (its startup probe)
@@ -136,7 +137,8 @@ pub struct Installation {
     /// The Helm release, where it is not the one whose webhook API servers call
     #[arg(long, value_name = "NAME")]
     pub release: Option<String>,
-    /// The namespace of the release
+    /// The namespace of the release; without it that of the webhook configuration's service, else
+    /// every one is searched
     #[arg(long, value_name = "NAME")]
     pub release_namespace: Option<NamespaceName>,
 }
@@ -187,7 +189,7 @@ pub struct Explain {
     /// Who creates the pods, as the API server knows them (userInfo.username)
     #[arg(long = "as", value_name = "USERNAME")]
     pub creator: Option<String>,
-    /// The AWS region for agents and sidecars
+    /// The AWS region for agents and sidecars (not for SSM), instead of the config's
     #[arg(long, value_name = "REGION")]
     pub region: Option<Region>,
     /// The webhook's config file; without it the release's, or for manifests the defaults
@@ -262,7 +264,7 @@ pub struct Inject {
     /// Who would create the pods, as the API server knows them (userInfo.username)
     #[arg(long = "as", value_name = "USERNAME", default_value = "")]
     pub creator: String,
-    /// The AWS region for agents and sidecars
+    /// The AWS region for agents and sidecars, instead of the config's
     #[arg(long, value_name = "REGION")]
     pub region: Option<Region>,
     /// The webhook's config file; the defaults without it

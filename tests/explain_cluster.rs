@@ -51,8 +51,7 @@ fn agent(name: &str) -> Value {
     })
 }
 
-/// Somebody at a terminal: the administrator's kubeconfig, the config of the webhook's ConfigMap,
-/// and credentials by which SSM can be read.
+/// Somebody at a terminal: the administrator's kubeconfig, and credentials by which SSM can be read.
 struct Terminal<'w> {
     world: &'w World,
     directory: TempDir,
@@ -60,10 +59,8 @@ struct Terminal<'w> {
 
 impl<'w> Terminal<'w> {
     fn open(world: &'w World) -> Self {
-        let directory = own_directory();
-        let config = &world.manifest("ConfigMap")["data"]["config.yaml"];
-        fs::write(directory.path().join("webhook.yaml"), config.as_str().unwrap()).unwrap();
-        Self { world, directory }
+        world.apply(world.manifest("ConfigMap"));
+        Self { world, directory: own_directory() }
     }
 
     fn command(&self, program: &str) -> Command {
@@ -101,7 +98,7 @@ impl<'w> Terminal<'w> {
         let usual = ["--namespace", NAMESPACE].into_iter().filter(|_| !elsewhere);
         let mut child = self
             .command(PROGRAM)
-            .args(["explain", "--config=webhook.yaml"])
+            .arg("explain")
             .args(usual)
             .args(arguments)
             .stdin(Stdio::piped())
@@ -188,7 +185,11 @@ fn a_pod_of_the_cluster_is_explained_as_it_stands() {
     let mut refused = agent("refused");
     refused["spec"]["hostPID"] = true.into();
     let shown = world.create(&refused, None).unwrap_err();
-    let (code, stdout, stderr) = terminal.explain(&["-f-", "-ojson"], &refused.to_string());
+    let config = &world.manifest("ConfigMap")["data"]["config.yaml"];
+    let file = terminal.directory.path().join("webhook.yaml");
+    fs::write(file, config.as_str().unwrap()).unwrap();
+    let (code, stdout, stderr) =
+        terminal.explain(&["-f-", "-ojson", "--config=webhook.yaml"], &refused.to_string());
     assert_eq!(code, 1, "{stderr}");
     let said: Value = serde_json::from_str(&stdout).unwrap();
     let part = |key: &str| said["refusal"][key].as_str().unwrap();
@@ -220,7 +221,6 @@ fn a_pod_of_the_cluster_is_explained_as_it_stands() {
     assert_eq!(said["standing"], json!({"is": "no-sidecar"}));
 
     // All of the namespace, by the commands of the page.
-    world.apply(world.manifest("ConfigMap"));
     let printed = terminal.run(&block("docs/faq.md"));
     assert!(printed.contains("Pod/plain in tenants-explained: inject"), "{printed}");
     assert!(printed.contains(&format!("look at pod/{unseen}")), "{printed}");

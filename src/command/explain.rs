@@ -23,6 +23,7 @@ use crate::{
     directory::{Directory, Source, keeper::Handle},
     manifest::PodIn,
     namespaces::{Namespace, NamespaceName, Namespaces},
+    session::TenantName,
 };
 
 pub(super) fn run(arguments: &Explain) -> Result<ExitCode, Failure> {
@@ -30,12 +31,14 @@ pub(super) fn run(arguments: &Explain) -> Result<ExitCode, Failure> {
 }
 
 async fn run_async(arguments: &Explain) -> Result<ExitCode, Failure> {
-    let mut tasks = JoinSet::new();
+    // Roles are learnt as long as it lives; nobody's are wanted before they are asked for.
+    let (_wanted, nobody) = watch::channel(HashSet::new());
+    let mut learner = Learner { tasks: JoinSet::new(), wanted: nobody };
     let explanations = match &arguments.pod {
-        Some(pod) => vec![standing(pod, arguments, &mut tasks).await?],
+        Some(pod) => vec![standing(pod, arguments, &mut learner).await?],
         None => {
             let config = files::config(arguments.config.as_deref()).map_err(Failure::Input)?;
-            Judge::new(config, None, arguments, &mut tasks).await?.proposed(arguments).await?
+            Judge::new(config, None, arguments, &mut learner).await?.proposed(arguments).await?
         }
     };
     let output: String = match arguments.output {
@@ -56,7 +59,7 @@ async fn run_async(arguments: &Explain) -> Result<ExitCode, Failure> {
 async fn standing(
     pod: &PodName,
     arguments: &Explain,
-    tasks: &mut JoinSet<()>,
+    learner: &mut Learner,
 ) -> Result<Explanation, Failure> {
     let cluster = Cluster::connect(arguments.installation.context.as_deref()).await?;
     let (config, release) = match &arguments.config {
@@ -67,7 +70,7 @@ async fn standing(
             (config, Some(release))
         }
     };
-    let judge = Judge::new(config, release.as_ref(), arguments, tasks).await?;
+    let judge = Judge::new(config, release.as_ref(), arguments, learner).await?;
     let name =
         arguments.namespace.as_ref().map_or(cluster.default_namespace(), NamespaceName::as_str);
     let object = get(&cluster, &format!("{CORE}/namespaces"), name).await?;
@@ -89,6 +92,12 @@ fn from_file(path: &Path, config: &Config) -> anyhow::Result<Handle> {
     Ok(installed::fixed(Directory::new(Source::File(path.to_owned()), roles)))
 }
 
+/// What learns roles.
+struct Learner {
+    tasks: JoinSet<()>,
+    wanted: watch::Receiver<HashSet<TenantName>>,
+}
+
 /// What decisions go by.
 struct Judge {
     config: Config,
@@ -101,19 +110,20 @@ impl Judge {
         mut config: Config,
         release: Option<&Release>,
         arguments: &Explain,
-        tasks: &mut JoinSet<()>,
+        learner: &mut Learner,
     ) -> Result<Self, Failure> {
         if arguments.region.is_some() {
             config.region.clone_from(&arguments.region);
         }
-        let (_wanted, nobody) = watch::channel(HashSet::new());
+        let Learner { tasks, wanted } = learner;
+        let wanted = wanted.clone();
         let roles = match (&arguments.roles, release) {
             (Some(path), _) => from_file(path, &config).map_err(Failure::Input)?,
             (None, _) if config.roles.ssm.is_none() && config.roles.file.is_none() => {
                 return Err(Failure::Input(anyhow!(NO_ROLES)));
             }
-            (None, Some(_)) => installed::roles(&config, release, nobody, tasks).await?,
-            (None, None) => snapshots::follow_roles(&config, nobody, tasks).await?,
+            (None, Some(_)) => installed::roles(&config, release, wanted, tasks).await?,
+            (None, None) => snapshots::follow_roles(&config, wanted, tasks).await?,
         };
         Ok(Self { config, roles })
     }
