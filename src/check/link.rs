@@ -97,12 +97,12 @@ impl Link {
             ),
             Self::CaBundle => (
                 "ca-bundle",
-                "API servers do not trust the certificate that the webhook serves: there is no `caBundle`, it has another authority, or the certificate is for another host.",
+                "API servers do not trust the certificate that the webhook serves: there is no `caBundle`, it has another authority, or one that has ended or not begun, or the certificate is for another host.",
                 "see the log of the certs deployment, or put the authority of the served certificate into the webhook configuration",
             ),
             Self::Certificate => (
                 "certificate",
-                "The serving certificate has ended, or ends in less than nine days (or three tenths of a short life), by when each mode has renewed it.",
+                "The serving certificate has ended or not begun, or ends in less than nine days (or three tenths of a short life), by when each mode has renewed it.",
                 "see the log of the certs deployment, or of cert-manager; renew a certificate of your own",
             ),
             Self::ComponentHole => (
