@@ -92,7 +92,7 @@ impl Link {
             ),
             Self::BaseRole => (
                 "base-role",
-                "A role that the session role trusts is not let assume it with a SourceIdentity, by a policy of its own or by its permissions boundary; the statement is quoted.",
+                "A role that the session role trusts is not let assume it with a SourceIdentity, by a policy of its own or by its permissions boundary; the statement is quoted. Unseen where the trust policy names no role, but an account or anybody.",
                 "give it what `iam` prints as base-role-policy and boundary-statement",
             ),
             Self::CaBundle => (
