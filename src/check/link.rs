@@ -182,7 +182,7 @@ impl Link {
             ),
             Self::Quota => (
                 "quota",
-                "A ResourceQuota of the namespace has less room left than one sidecar takes.",
+                "A ResourceQuota of the namespace is smaller than what one sidecar takes. A note where only less is left of it now: it empties as pods end.",
                 "raise the quota by the sidecars' requests and limits",
             ),
             Self::Rights => (
