@@ -147,8 +147,8 @@ impl Link {
             ),
             Self::OperatorKept => (
                 "operator-kept",
-                "The namespace keeps `FAB_OPERATOR`: pods that set it keep base credentials, and their calls carry no session.",
-                "take the namespace's operator label away once no pod sets FAB_OPERATOR",
+                "The namespace keeps `FAB_OPERATOR`: pods that set it keep base credentials, and their calls carry no session. Broken where the label says anything but `keep`, which keeps nothing.",
+                "let the operator label say keep as long as a pod sets FAB_OPERATOR, and take it away then",
             ),
             Self::PermissionsLost => (
                 "permissions-lost",
@@ -177,8 +177,8 @@ impl Link {
             ),
             Self::Pss => (
                 "pss",
-                "The namespace does not enforce the Pod Security Standard that the config asks for.",
-                "do what the code's remedy says",
+                "The namespace does not enforce the Pod Security Standard that the config asks for, or its label is mistyped.",
+                "let the namespace enforce the standard that podSecurity of the config names",
             ),
             Self::Quota => (
                 "quota",
