@@ -56,11 +56,14 @@ struct Fault {
 }
 
 enum Change {
+    /// The authority that is trusted: days from now to its beginning and to its end.
+    Authority(i64, i64),
     /// Other policies in AWS.
     Aws(Box<Policies>),
-    /// The serving certificate: days from now to its end, and whether by another authority.
+    /// The serving certificate: days from now to its beginning and to its end, and whether by
+    /// another authority.
     Certificate {
-        days: i64,
+        days: (i64, i64),
         host: &'static str,
         other: bool,
     },
@@ -160,22 +163,29 @@ fn faults() -> Vec<Fault> {
         ),
         fault(
             "certificate of another authority",
-            Change::Certificate { days: 30, host: HOST, other: true },
+            Change::Certificate { days: (-30, 30), host: HOST, other: true },
             &["broken ca-bundle"],
         ),
         fault(
             "certificate for another host",
-            Change::Certificate { days: 30, host: "other.injector.svc", other: false },
+            Change::Certificate { days: (-30, 30), host: "other.injector.svc", other: false },
             &["broken ca-bundle"],
+        ),
+        fault("authority ended", Change::Authority(-400, -1), &["broken ca-bundle"]),
+        fault("authority not begun", Change::Authority(1, 400), &["broken ca-bundle"]),
+        fault(
+            "certificate not begun",
+            Change::Certificate { days: (1, 30), host: HOST, other: false },
+            &["broken certificate"],
         ),
         fault(
             "certificate ended",
-            Change::Certificate { days: -1, host: HOST, other: false },
+            Change::Certificate { days: (-30, -1), host: HOST, other: false },
             &["broken certificate"],
         ),
         fault(
             "certificate ends soon",
-            Change::Certificate { days: 5, host: HOST, other: false },
+            Change::Certificate { days: (-30, 5), host: HOST, other: false },
             &["broken certificate"],
         ),
         fault(
@@ -264,6 +274,11 @@ fn faults() -> Vec<Fault> {
             &["note operator-kept"],
         ),
         fault(
+            "old client mode mistyped",
+            add(SECOND, &label("fab.nanohype.dev/operator"), json!("kept")),
+            &["broken operator-kept"],
+        ),
+        fault(
             "no fenced service account",
             Change::Delete(Object("serviceaccount", "tenant-runtime", Some("second"))),
             &["note service-account"],
@@ -276,6 +291,15 @@ fn faults() -> Vec<Fault> {
                 "spec": {"hard": {"limits.memory": "32Mi"}},
             })),
             &["broken quota"],
+        ),
+        fault(
+            "quota that is full for now",
+            Change::Create(json!({
+                "apiVersion": "v1", "kind": "ResourceQuota",
+                "metadata": {"name": "full", "namespace": "tenants-acme"},
+                "spec": {"hard": {"limits.memory": "100Mi"}},
+            })),
+            &["note quota"],
         ),
         fault(
             "limit range below the sidecar",
@@ -396,6 +420,17 @@ fn faults() -> Vec<Fault> {
             &["broken assume-role assume-role-denied", "broken base-role"],
         ),
         fault(
+            "trust of a whole account",
+            policies(Policies {
+                trust: statements(&[allow(
+                    &["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"],
+                    json!({"Principal": {"AWS": "arn:aws:iam::111122223333:root"}}),
+                )]),
+                ..Policies::default()
+            }),
+            &["unseen base-role"],
+        ),
+        fault(
             "trust of another tenant's names",
             policies(Policies {
                 trust: trust(&json!({"StringLike": {"sts:SourceIdentity": "agent.beta.*"}})),
@@ -446,7 +481,7 @@ fn what_is_whole_is_silent_and_each_fault_is_found_and_nothing_else() {
     assert_eq!(world.found(), BTreeSet::new(), "{}", world.text());
     let faults = faults();
     // The README says so.
-    assert_eq!(faults.len(), 56);
+    assert_eq!(faults.len(), 62);
     for Fault { name, change, want } in &faults {
         let undo = world.make(change);
         let want: BTreeSet<String> = want.iter().map(|line| (*line).to_owned()).collect();
@@ -913,7 +948,7 @@ impl World {
                 "metadata": {"name": name}, "webhooks": [],
             }));
         }
-        let certificate = world.authority.certificate(30, HOST);
+        let certificate = world.authority.certificate((-30, 30), HOST);
         world.patch(
             Object("secret", SECRET, Some(SYSTEM)),
             &json!([{"op": "add", "path": "/data", "value": {"tls.crt": base64(&certificate)}}]),
@@ -1012,6 +1047,13 @@ impl World {
 
     fn make(&self, change: &Change) -> Undo {
         match change {
+            Change::Authority(from, until) => {
+                let bundle = base64(&self.authority.pem_of(*from, *until));
+                let put = [0, 1].map(|index| {
+                    json!({"op": "replace", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": bundle})
+                });
+                self.make(&Change::Patch(CONFIGURATION, json!(put)))
+            }
             Change::Aws(policies) => {
                 self.write_down(policies);
                 let account = Account::open((**policies).clone());
@@ -1218,7 +1260,7 @@ impl World {
     /// The real webhook, where the API server reaches it.
     fn serve(&self) -> (Process, Vec<Undo>) {
         let directory = self.cluster.kubeconfig().parent().unwrap().to_owned();
-        let (certificate, key) = self.authority.pair(30, "127.0.0.1");
+        let (certificate, key) = self.authority.pair((-30, 30), "127.0.0.1");
         let config = self.get(CONFIG)["data"]["config.yaml"].as_str().unwrap().to_owned();
         let file = |name: &str, text: &str| {
             let path = directory.join(name);
@@ -1343,28 +1385,37 @@ struct Authority {
 
 impl Authority {
     fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
+        let (parameters, key) = (Self::parameters(-400, 400), KeyPair::generate().unwrap());
+        let pem = parameters.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(parameters, key), pem }
+    }
+
+    /// The same, but from and until so many days from now.
+    fn pem_of(&self, from: i64, until: i64) -> String {
+        Self::parameters(from, until).self_signed(self.issuer.key()).unwrap().pem()
+    }
+
+    fn parameters(from: i64, until: i64) -> CertificateParams {
         let mut parameters = CertificateParams::default();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         parameters.distinguished_name = DistinguishedName::new();
         parameters.distinguished_name.push(DnType::CommonName, "authority of a test");
-        (parameters.not_before, parameters.not_after) = (days(-400).into(), days(400).into());
-        let pem = parameters.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(parameters, key), pem }
+        (parameters.not_before, parameters.not_after) = (days(from).into(), days(until).into());
+        parameters
     }
 
-    /// One that ends so many days from now.
-    fn certificate(&self, ends: i64, host: &str) -> String {
-        self.pair(ends, host).0
+    /// One that begins and ends so many days from now.
+    fn certificate(&self, holds: (i64, i64), host: &str) -> String {
+        self.pair(holds, host).0
     }
 
-    fn pair(&self, ends: i64, host: &str) -> (String, String) {
+    fn pair(&self, (begins, ends): (i64, i64), host: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(vec![host.to_owned()]).unwrap();
         // An hour more, so that whole days are left.
         (parameters.not_before, parameters.not_after) =
-            (days(-30).into(), (days(ends) + Duration::from_secs(3600)).into());
+            (days(begins).into(), (days(ends) + Duration::from_secs(3600)).into());
         let certificate = parameters.signed_by(&key, &self.issuer).unwrap().pem();
         (certificate, key.serialize_pem())
     }

@@ -18,7 +18,7 @@ pub(super) struct Validity {
 }
 
 impl Validity {
-    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+    pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         Some(Self { begins: begins(certificate)?, ends: ends(certificate)? })
     }
 
@@ -46,6 +46,16 @@ fn begins(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
         CertificateError::NotValidYetContext { not_before, .. } => instant(not_before),
         _ => None,
     }
+}
+
+/// Whether it may sign others: the library has no accessor, but refuses an authority as a server's
+/// certificate before it looks for who signed it. Of one without extensions (X.509 v1) anything is
+/// believed.
+pub(super) fn is_authority(certificate: &CertificateDer<'_>) -> bool {
+    let begins = begins(certificate).and_then(|begins| begins.duration_since(UNIX_EPOCH).ok());
+    begins.is_none_or(|begins| {
+        matches!(judge(certificate, begins.as_secs()), Some(CertificateError::Other(_)))
+    })
 }
 
 fn judge(certificate: &CertificateDer<'_>, at: u64) -> Option<CertificateError> {

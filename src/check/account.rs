@@ -26,7 +26,7 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
         is_published(tenant, directory, found);
         if let (Some(Role::Known(role)), Some(chain)) = (directory.role(tenant), chains.get(tenant))
         {
-            iam::judge(tenant, role, chain, found);
+            iam::judge(tenant, role, chain, &facts.config.base_credentials, found);
         }
     }
     let Some(assumed) = assumed else {

@@ -80,6 +80,7 @@ impl Findings {
                     "code": finding.code,
                     "says": finding.says,
                     "remedy": finding.remedy(),
+                    "unreachable": finding.unreachable,
                 })
             })
             .collect();
@@ -125,14 +126,13 @@ impl Findings {
         subject: impl Into<String>,
         says: impl Into<String>,
     ) {
-        self.unseen(link, subject, says);
-        self.0.iter_mut().next_back().into_iter().for_each(|finding| finding.unreachable = true);
+        self.add(link, Level::Unseen, subject.into(), says.into()).unreachable = true;
     }
 
     /// What the webhook says of it.
     pub(super) fn refused(&mut self, link: Link, subject: impl Into<String>, refusal: &Refusal) {
-        self.broken(link, subject, refusal.to_string());
-        self.code(refusal.code());
+        self.add(link, Level::Broken, subject.into(), refusal.to_string()).code =
+            Some(refusal.code());
     }
 
     /// What the sidecar says of it.
@@ -142,16 +142,12 @@ impl Findings {
         subject: impl Into<String>,
         failure: &credentials::Failure,
     ) {
-        self.broken(link, subject, failure.to_string());
-        self.code(failure.reason.code());
+        self.add(link, Level::Broken, subject.into(), failure.to_string()).code =
+            Some(failure.reason.code());
     }
 
-    fn code(&mut self, code: &'static str) {
-        self.0.iter_mut().next_back().into_iter().for_each(|finding| finding.code = Some(code));
-    }
-
-    fn add(&mut self, link: Link, level: Level, subject: String, says: String) {
-        self.0.push(Finding { link, level, subject, code: None, says, unreachable: false });
+    fn add(&mut self, link: Link, level: Level, subject: String, says: String) -> &mut Finding {
+        self.0.push_mut(Finding { link, level, subject, code: None, says, unreachable: false })
     }
 }
 
@@ -187,5 +183,22 @@ impl fmt::Display for Finding {
             Some(remedy) => write!(f, ": {remedy}"),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_told_what_is_unseen_since_nobody_answered() {
+        let mut found = Findings::default();
+        found.unseen(Link::RoleTrust, "a role", "may not be read");
+        found.unreachable(Link::AssumeRole, "a tenant", "STS did not answer");
+        let json = found.json();
+        let told = |index: usize, key: &str| json["findings"][index][key].clone();
+        assert_eq!([0, 1].map(|index| told(index, "unreachable")), [json!(false), json!(true)]);
+        assert_eq!([0, 1].map(|index| told(index, "level")), [json!("unseen"), json!("unseen")]);
+        assert!(found.is_unreachable() && !found.is_broken());
     }
 }

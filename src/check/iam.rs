@@ -3,11 +3,13 @@
 //! This is no IAM: whether a call is allowed is for STS to say. It looks for what is documented to
 //! be needed, quotes what stands in its place, and leaves other conditions alone.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{Findings, Link, Seen, items};
 use crate::{
-    config::Glob,
+    config::BaseCredentials,
     policies::ASSUME,
     session::{RoleArn, SourceIdentity, TenantName},
 };
@@ -28,11 +30,10 @@ pub struct Chain {
     pub session_role: Seen<Held>,
 }
 
-/// The roles that the trust policy names.
+/// The roles that the trust policy lets in by their names.
 pub fn principals(trust: &Value) -> Vec<RoleArn> {
-    let named = statements(trust).flat_map(|statement| strings(&statement["Principal"]["AWS"]));
     let mut roles: Vec<RoleArn> = Vec::new();
-    for role in named.filter_map(|arn| arn.parse().ok()) {
+    for role in let_in(trust).filter_map(|arn| arn.parse().ok()) {
         if !roles.contains(&role) {
             roles.push(role);
         }
@@ -40,30 +41,59 @@ pub fn principals(trust: &Value) -> Vec<RoleArn> {
     roles
 }
 
-pub(super) fn judge(tenant: &TenantName, role: &RoleArn, chain: &Chain, found: &mut Findings) {
+pub(super) fn judge(
+    tenant: &TenantName,
+    role: &RoleArn,
+    chain: &Chain,
+    credentials: &BaseCredentials,
+    found: &mut Findings,
+) {
     let subject = format!("tenant {tenant}, {role}");
     let Some(session) = chain.session_role.or_tell(Link::RoleTrust, &subject, found) else {
         return;
     };
-    is_trusted(tenant, &subject, &session.trust, found);
+    let needed = needed(credentials);
+    is_trusted(tenant, &subject, &session.trust, &needed, found);
+    let others: BTreeSet<&str> = let_in(&session.trust).collect();
+    if chain.base_roles.is_empty() && !others.is_empty() {
+        let others: Vec<&str> = others.into_iter().collect();
+        let others = others.join(", ");
+        let says = format!("which role assumes it is not known: its trust policy lets in {others}");
+        found.unseen(Link::BaseRole, &*subject, says);
+    }
     for (base, held) in &chain.base_roles {
         let subject = format!("tenant {tenant}, {base}");
         let Some(held) = held.or_tell(Link::BaseRole, &subject, found) else { continue };
-        may_assume(&subject, role, held, found);
+        may_assume(&subject, role, base, held, &needed, found);
         loses(&subject, held, session, found);
     }
 }
 
-/// With a SourceIdentity, and with the tags that EKS Pod Identity passes on.
-fn is_trusted(tenant: &TenantName, subject: &str, trust: &Value, found: &mut Findings) {
+/// EKS Pod Identity alone gives tags, which are passed on to each role that is assumed.
+/// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-abac.html>
+fn needed(credentials: &BaseCredentials) -> Vec<&'static str> {
+    let with_tags = matches!(credentials, BaseCredentials::PodIdentity);
+    ASSUME.into_iter().filter(|action| with_tags || *action != TAG_SESSION).collect()
+}
+
+/// With a SourceIdentity, and with tags where there are any.
+fn is_trusted(
+    tenant: &TenantName,
+    subject: &str,
+    trust: &Value,
+    needed: &[&'static str],
+    found: &mut Findings,
+) {
+    let base_roles = principals(trust);
     let mut wrong = Vec::new();
-    for action in ASSUME {
-        let allows = |statement: &&Value| {
-            statement["Effect"] == "Allow"
-                && names_action(statement, action)
-                && strings(&statement["Principal"]["AWS"]).next().is_some()
-        };
-        let allowing: Vec<&Value> = statements(trust).filter(allows).collect();
+    for &action in needed {
+        let allowing: Vec<&Value> = statements(trust)
+            .filter(|it| {
+                it["Effect"] == "Allow"
+                    && names_action(it, action)
+                    && principals_of(it).next().is_some()
+            })
+            .collect();
         match allowing.first() {
             None => {
                 wrong.push(format!("no statement of its trust policy allows {action} to a role"))
@@ -74,7 +104,7 @@ fn is_trusted(tenant: &TenantName, subject: &str, trust: &Value, found: &mut Fin
                 names(tenant)
             )),
         }
-        let denials = denials(trust, action, None);
+        let denials = denials(trust, action, None).filter(|it| is_about(it, &base_roles));
         wrong.extend(denials.map(|it| format!("its trust policy denies {action}: {it}")));
     }
     if wrong.is_empty() {
@@ -85,35 +115,88 @@ fn is_trusted(tenant: &TenantName, subject: &str, trust: &Value, found: &mut Fin
     }
 }
 
-/// Whether its condition on the SourceIdentity takes the tenant's sessions. There is none of a
+/// Whom the trust policy lets in: roles, accounts, or `*`.
+fn let_in(trust: &Value) -> impl Iterator<Item = &str> {
+    statements(trust).filter(|it| it["Effect"] == "Allow").flat_map(principals_of)
+}
+
+/// But for services and identity providers.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html>
+fn principals_of(statement: &Value) -> impl Iterator<Item = &str> {
+    let principal = &statement["Principal"];
+    principal.as_str().into_iter().chain(strings(&principal["AWS"]))
+}
+
+/// Whether it names one of these roles. What it says with NotPrincipal is not judged.
+fn is_about(statement: &Value, base_roles: &[RoleArn]) -> bool {
+    principals_of(statement).any(|principal| {
+        principal == "*" || base_roles.iter().any(|role| role.as_str() == principal)
+    })
+}
+
+/// Whether its conditions on the SourceIdentity take the tenant's sessions. There is none of a
 /// TagSession: <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html>
 fn takes(statement: &Value, action: &str, tenant: &TenantName) -> bool {
     let session = SourceIdentity::text(tenant, EXAMPLE);
+    let brought = Some(&*session).filter(|_| action != TAG_SESSION);
     let conditions = statement["Condition"].as_object().into_iter().flatten();
     let mut wanted = conditions
-        .filter(|(operator, _)| OPERATORS.iter().any(|known| operator.contains(known)))
         .flat_map(|(operator, keys)| {
             keys.as_object().into_iter().flatten().map(move |it| (operator, it))
         })
         .filter(|(_, (key, _))| key.eq_ignore_ascii_case("sts:SourceIdentity"));
-    wanted.all(|(operator, (_, patterns))| {
-        action != TAG_SESSION
-            && strings(patterns).any(|pattern| {
-                // What a variable stands for is not known here.
-                pattern.contains("${") || operator.contains("Like") && matches(pattern, &session)
-            })
-    })
+    wanted.all(|(operator, (_, patterns))| holds(operator, patterns, brought))
 }
 
-fn may_assume(subject: &str, role: &RoleArn, base: &Held, found: &mut Findings) {
+/// Whether the condition holds for whoever brings this value of its key, or none.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html>
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html>
+fn holds(operator: &str, patterns: &Value, brought: Option<&str>) -> bool {
+    let (set, operator) = operator.split_once(':').unwrap_or(("", operator));
+    let (operator, if_exists) = match operator.strip_suffix("IfExists") {
+        Some(operator) => (operator, true),
+        None => (operator, false),
+    };
+    let (is_negated, equals): (bool, fn(&str, &str) -> bool) = match operator {
+        "StringEquals" => (false, str::eq),
+        "StringEqualsIgnoreCase" => (false, str::eq_ignore_ascii_case),
+        "StringLike" => (false, matches),
+        "StringNotEquals" => (true, str::eq),
+        "StringNotEqualsIgnoreCase" => (true, str::eq_ignore_ascii_case),
+        "StringNotLike" => (true, matches),
+        _ => return true,
+    };
+    let Some(value) = brought else {
+        return match set {
+            _ if if_exists => true,
+            "ForAllValues" => true,
+            "ForAnyValue" => false,
+            _ => is_negated,
+        };
+    };
+    let is_named = strings(patterns).any(|pattern| {
+        // What a variable stands for is not known here.
+        if pattern.contains("${") { !is_negated } else { equals(pattern, value) }
+    });
+    is_named != is_negated
+}
+
+fn may_assume(
+    subject: &str,
+    role: &RoleArn,
+    base: &RoleArn,
+    held: &Held,
+    needed: &[&'static str],
+    found: &mut Findings,
+) {
     let allows = |document: &Value, action: &str| {
         statements(document).any(|it| it["Effect"] == "Allow" && concerns(it, action, Some(role)))
     };
     let mut wrong = Vec::new();
-    for action in ASSUME {
-        let denied = base.policies.iter().flat_map(|policy| denials(policy, action, Some(role)));
+    for &action in needed {
+        let denied = held.policies.iter().flat_map(|policy| denials(policy, action, Some(role)));
         wrong.extend(denied.map(|it| format!("a policy of it denies {action}: {it}")));
-        let Some(boundary) = &base.boundary else { continue };
+        let Some(boundary) = &held.boundary else { continue };
         let denied = denials(boundary, action, Some(role));
         wrong.extend(denied.map(|it| format!("its permissions boundary denies {action}: {it}")));
         if !allows(boundary, action) {
@@ -122,8 +205,13 @@ fn may_assume(subject: &str, role: &RoleArn, base: &Held, found: &mut Findings) 
     }
     // Of AssumeRole and TagSession the trust policy's word may be enough in one account.
     // https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html
-    if !base.policies.iter().any(|policy| allows(policy, SET_SOURCE_IDENTITY)) {
-        wrong.push(format!("no policy of it allows {SET_SOURCE_IDENTITY} on {role}"));
+    // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic-cross-account.html
+    let elsewhere = base.account() != role.account();
+    for action in needed.iter().filter(|action| elsewhere || **action == SET_SOURCE_IDENTITY) {
+        if !held.policies.iter().any(|policy| allows(policy, action)) {
+            let other = if elsewhere { ", a role of another account" } else { "" };
+            wrong.push(format!("no policy of it allows {action} on {role}{other}"));
+        }
     }
     if wrong.is_empty() {
         found.ok(Link::BaseRole, subject, format!("may assume {role}"));
@@ -144,7 +232,7 @@ fn loses(subject: &str, base: &Held, session: &Held, found: &mut Findings) {
     lost.sort_unstable();
     lost.dedup();
     lost.retain(|action| {
-        !action.starts_with("sts:") && !kept.iter().any(|pattern| matches(pattern, action))
+        !is_action("sts:*", action) && !kept.iter().any(|pattern| is_action(pattern, action))
     });
     if lost.is_empty() {
         found.ok(
@@ -173,26 +261,48 @@ fn denials<'v>(
 fn concerns(statement: &Value, action: &str, role: Option<&RoleArn>) -> bool {
     names_action(statement, action)
         && role.is_none_or(|role| {
-            is_named(&statement["Resource"], &statement["NotResource"], role.as_str())
+            let is_role = |pattern: &str| matches(pattern, role.as_str());
+            is_named(&statement["Resource"], &statement["NotResource"], is_role)
         })
 }
 
 fn names_action(statement: &Value, action: &str) -> bool {
-    is_named(&statement["Action"], &statement["NotAction"], action)
+    let is_it = |pattern: &str| is_action(pattern, action);
+    is_named(&statement["Action"], &statement["NotAction"], is_it)
 }
 
-fn is_named(these: &Value, not_these: &Value, text: &str) -> bool {
-    if not_these.is_null() {
-        strings(these).any(|pattern| matches(pattern, text))
-    } else {
-        !strings(not_these).any(|pattern| matches(pattern, text))
-    }
+fn is_named(these: &Value, not_these: &Value, is_it: impl Fn(&str) -> bool) -> bool {
+    if not_these.is_null() { strings(these).any(is_it) } else { !strings(not_these).any(is_it) }
 }
 
-/// Of any case, as actions are. `?` is taken for any characters.
+/// Names of actions alone are of any case.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_action.html>
+fn is_action(pattern: &str, action: &str) -> bool {
+    matches(&pattern.to_ascii_lowercase(), &action.to_ascii_lowercase())
+}
+
+/// `*` stands for any characters, also none, and `?` for exactly one.
 fn matches(pattern: &str, text: &str) -> bool {
-    let pattern = pattern.to_ascii_lowercase().replace('?', "*");
-    pattern.parse().is_ok_and(|glob: Glob| glob.matches(&text.to_ascii_lowercase()))
+    let (mut pattern, mut text) = (pattern.as_bytes(), text.as_bytes());
+    // What follows the last `*`, and what that may take more of.
+    let mut retry: Option<(&[u8], &[u8])> = None;
+    loop {
+        (pattern, text) = match (pattern, text, retry) {
+            ([b'*', after @ ..], _, _) => {
+                retry = Some((after, text));
+                (after, text)
+            }
+            ([], [], _) => return true,
+            ([wanted, after @ ..], [found, rest @ ..], _) if [b'?', *found].contains(wanted) => {
+                (after, rest)
+            }
+            (_, _, Some((after, [_, rest @ ..]))) => {
+                retry = Some((after, rest));
+                (after, rest)
+            }
+            (_, _, _) => return false,
+        };
+    }
 }
 
 /// One stands without a list.
@@ -212,8 +322,6 @@ fn names(tenant: &TenantName) -> String {
 
 const SET_SOURCE_IDENTITY: &str = "sts:SetSourceIdentity";
 const TAG_SESSION: &str = "sts:TagSession";
-/// With `ForAnyValue:` before them, or `IfExists` behind.
-const OPERATORS: [&str; 2] = ["StringEquals", "StringLike"];
 const EXAMPLE: &str = "1d3f2a8e-0000-4000-8000-000000000000";
 
 #[cfg(test)]
@@ -234,6 +342,15 @@ mod tests {
     }
 
     fn found(trust: Value, policy: Value, boundary: Option<Value>) -> Vec<String> {
+        found_with(&BaseCredentials::PodIdentity, trust, policy, boundary)
+    }
+
+    fn found_with(
+        credentials: &BaseCredentials,
+        trust: Value,
+        policy: Value,
+        boundary: Option<Value>,
+    ) -> Vec<String> {
         let tenant: TenantName = "acme".parse().unwrap();
         let models = document(json!({"Effect": "Allow", "Action": "bedrock:*", "Resource": "*"}));
         let session = Held { boundary: None, policies: vec![models], trust: document(trust) };
@@ -251,7 +368,7 @@ mod tests {
             session_role: Seen::Known(session),
         };
         let mut found = Findings::default();
-        judge(&tenant, &ROLE.parse().unwrap(), &chain, &mut found);
+        judge(&tenant, &ROLE.parse().unwrap(), &chain, credentials, &mut found);
         let wrong = found.iter().filter(|finding| finding.level != Level::Ok);
         wrong.map(|finding| format!("{}: {}", finding.link, finding.says)).collect()
     }
@@ -342,17 +459,187 @@ mod tests {
         ];
         for (trust, policy, boundary, want) in cases {
             let found = found(trust.clone(), policy, boundary);
-            assert_eq!(found.len(), want.len(), "{trust}: {found:#?}");
-            for (says, begins) in found.iter().zip(want) {
-                assert!(says.starts_with(begins), "{says}\nwant {begins}");
+            begin_with(&found, want, &trust);
+        }
+    }
+
+    fn begin_with(found: &[String], want: &[&str], of: &Value) {
+        assert_eq!(found.len(), want.len(), "{of}: {found:#?}");
+        for (says, begins) in found.iter().zip(want) {
+            assert!(says.starts_with(begins), "{says}\nwant {begins}");
+        }
+    }
+
+    #[test]
+    fn those_whom_the_trust_policy_names_are_judged_and_others_are_not() {
+        let statement = |effect: &str, actions: &str, principal: Value| json!({"Effect": effect, "Action": actions, "Principal": principal});
+        let all = |principal: Value| statement("Allow", "sts:*", principal);
+        let deny = |principal: Value| statement("Deny", "sts:AssumeRole", principal);
+        let role = |arn: &str| json!({"AWS": arn});
+        let policy = |action: &str| json!({"Effect": "Allow", "Action": action, "Resource": "*"});
+        let not_principal =
+            json!({"Effect": "Deny", "Action": "sts:*", "NotPrincipal": role(BASE)});
+        let denied = "role-trust: its trust policy denies sts:AssumeRole: {\"Effect\":\"Deny\"";
+        let unknown = "base-role: which role assumes it is not known: its trust policy lets in";
+        let elsewhere = BASE.replace("111122223333", "444455556666");
+        let of_root = format!("{unknown} arn:aws:iam::111122223333:root");
+        let cases: [(Value, Value, &[&str]); 15] = [
+            (all(role(BASE)), policy("sts:SetSourceIdentity"), &[]),
+            (all(role(BASE)), policy("STS:setsourceidentity"), &[]),
+            (json!([all(role(BASE)), deny(role(ROLE))]), policy("sts:*"), &[]),
+            (
+                json!([all(role(BASE)), deny(json!({"Service": "ec2.amazonaws.com"}))]),
+                policy("sts:*"),
+                &[],
+            ),
+            (json!([all(role(BASE)), not_principal]), policy("sts:*"), &[]),
+            (
+                json!([all(role(BASE)), deny(json!({"AWS": [ROLE, BASE]}))]),
+                policy("sts:*"),
+                &[denied],
+            ),
+            (json!([all(role(BASE)), deny(json!("*"))]), policy("sts:*"), &[denied]),
+            (json!([all(role(BASE)), deny(role("*"))]), policy("sts:*"), &[denied]),
+            (all(role("arn:aws:iam::111122223333:root")), policy("sts:*"), &[&of_root]),
+            (all(role("111122223333")), policy("sts:*"), &[&format!("{unknown} 111122223333")]),
+            (all(role("*")), policy("sts:*"), &[&format!("{unknown} *")]),
+            (all(json!("*")), policy("sts:*"), &[&format!("{unknown} *")]),
+            (
+                all(json!({"Service": "ec2.amazonaws.com"})),
+                policy("sts:*"),
+                &[
+                    "role-trust: no statement of its trust policy allows sts:AssumeRole",
+                    "role-trust: no statement of its trust policy allows sts:SetSourceIdentity",
+                    "role-trust: no statement of its trust policy allows sts:TagSession",
+                ],
+            ),
+            (all(role(&elsewhere)), policy("sts:*"), &[]),
+            (
+                all(role(&elsewhere)),
+                policy("sts:SetSourceIdentity"),
+                &[
+                    &format!(
+                        "base-role: no policy of it allows sts:AssumeRole on {ROLE}, a role of another"
+                    ),
+                    "base-role: no policy of it allows sts:TagSession on",
+                ],
+            ),
+        ];
+        for (trust, policy, want) in cases {
+            begin_with(&found(trust.clone(), policy, None), want, &trust);
+        }
+    }
+
+    #[test]
+    fn tags_are_asked_for_where_there_are_any() {
+        let action = json!(["sts:AssumeRole", "sts:SetSourceIdentity"]);
+        let trust = trust(action.clone(), json!({}));
+        let allow = json!({"Effect": "Allow", "Action": action, "Resource": "*"});
+        let cases: [(BaseCredentials, &[&str]); 3] = [
+            (BaseCredentials::Environment, &[]),
+            (BaseCredentials::Irsa(BASE.parse().unwrap()), &[]),
+            (
+                BaseCredentials::PodIdentity,
+                &[
+                    "role-trust: no statement of its trust policy allows sts:TagSession",
+                    "base-role: its permissions boundary allows sts:TagSession",
+                ],
+            ),
+        ];
+        for (credentials, want) in cases {
+            let found = found_with(&credentials, trust.clone(), allow.clone(), Some(allow.clone()));
+            begin_with(&found, want, &trust);
+        }
+    }
+
+    #[test]
+    fn conditions_on_the_name_hold_as_iam_compares_strings() {
+        let ours = format!("agent.acme.{EXAMPLE}");
+        let cases = [
+            // Of a session of the tenant, and of tags, which have no such key.
+            ("StringLike", json!("agent.acme.*"), (true, false)),
+            ("StringLike", json!("agent.acme.????????-*"), (true, false)),
+            ("StringLike", json!("agent.acme.?-*"), (false, false)),
+            ("StringLike", json!("Agent.acme.*"), (false, false)),
+            ("StringLike", json!(["agent.beta.*", "agent.acme.*"]), (true, false)),
+            ("StringLikeIfExists", json!("agent.acme.*"), (true, true)),
+            ("StringLikeIfExists", json!("agent.beta.*"), (false, true)),
+            ("ForAnyValue:StringLike", json!("agent.acme.*"), (true, false)),
+            ("ForAllValues:StringLike", json!("agent.acme.*"), (true, true)),
+            ("StringEquals", json!("agent.acme.*"), (false, false)),
+            ("StringEquals", json!(ours), (true, false)),
+            ("StringEquals", json!(ours.to_uppercase()), (false, false)),
+            ("StringEquals", json!("agent.${aws:PrincipalTag/x}"), (true, false)),
+            ("StringEqualsIgnoreCase", json!(ours.to_uppercase()), (true, false)),
+            ("StringEqualsIgnoreCase", json!("AGENT.ACME.*"), (false, false)),
+            ("StringNotEquals", json!(ours), (false, true)),
+            ("StringNotEquals", json!("ada@example.com"), (true, true)),
+            ("StringNotEquals", json!("${aws:username}"), (true, true)),
+            ("StringNotEqualsIgnoreCase", json!(ours.to_uppercase()), (false, true)),
+            ("StringNotLike", json!("agent.acme.*"), (false, true)),
+            ("StringNotLike", json!(["agent.beta.*", "agent.acme.*"]), (false, true)),
+            ("StringNotLike", json!("agent.beta.*"), (true, true)),
+            ("ForAnyValue:StringNotLike", json!("agent.beta.*"), (true, false)),
+            ("StringNotLikeIfExists", json!("agent.acme.*"), (false, true)),
+            ("Null", json!("false"), (true, true)),
+        ];
+        let tenant: TenantName = "acme".parse().unwrap();
+        for (operator, patterns, want) in cases {
+            for key in ["sts:SourceIdentity", "STS:sourceidentity"] {
+                let condition = json!({operator: {key: patterns}});
+                let statement = trust(json!("sts:*"), condition);
+                let taken =
+                    ["sts:AssumeRole", TAG_SESSION].map(|it| takes(&statement, it, &tenant));
+                assert_eq!(taken, [want.0, want.1], "{statement}");
             }
+        }
+    }
+
+    #[test]
+    fn patterns_are_of_one_case_but_for_actions() {
+        let cases = [
+            ("", "", true),
+            ("", "a", false),
+            ("*", "", true),
+            ("**", "anything", true),
+            ("?", "", false),
+            ("?", "a", true),
+            ("?", "ab", false),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "acb", false),
+            ("a*?", "a", false),
+            ("*a?", "aab", true),
+            ("*-broker", "prod-acme-broker", true),
+            ("*-broker", "prod-acme-broker-2", false),
+            ("a*", "A", false),
+            ("a.c", "abc", false),
+        ];
+        for (pattern, text, want) in cases {
+            assert_eq!(matches(pattern, text), want, "{pattern:?} {text:?}");
+        }
+        let role: RoleArn = ROLE.parse().unwrap();
+        let cases = [
+            ("sts:AssumeRole", ROLE.to_owned(), true),
+            ("STS:assumerol?", ROLE.replace("acme", "????"), true),
+            ("sts:AssumeRole", ROLE.replace("acme", "?"), false),
+            ("sts:AssumeRole", ROLE.replace("acme", "ACME"), false),
+        ];
+        for (action, resource, want) in cases {
+            let statement = json!({"Action": action, "Resource": resource});
+            assert_eq!(concerns(&statement, "sts:AssumeRole", Some(&role)), want, "{statement}");
         }
     }
 
     #[test]
     fn principals_that_are_no_roles_are_left_out() {
         let principal = json!({"AWS": [BASE, "AROAEXAMPLE", "111122223333", BASE], "Service": "ec2.amazonaws.com"});
-        let trust = document(json!([{"Principal": principal}, {"Principal": "*"}]));
+        let trust = document(json!([
+            {"Effect": "Allow", "Principal": principal},
+            {"Effect": "Allow", "Principal": "*"},
+            {"Effect": "Deny", "Principal": {"AWS": ROLE}},
+        ]));
         assert_eq!(principals(&trust), [BASE.parse::<RoleArn>().unwrap()]);
     }
 }

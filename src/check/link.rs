@@ -92,17 +92,17 @@ impl Link {
             ),
             Self::BaseRole => (
                 "base-role",
-                "A role that the session role trusts is not let assume it with a SourceIdentity, by a policy of its own or by its permissions boundary; the statement is quoted.",
+                "A role that the session role trusts is not let assume it with a SourceIdentity, by a policy of its own or by its permissions boundary; the statement is quoted. Unseen where the trust policy names no role, but an account or anybody.",
                 "give it what `iam` prints as base-role-policy and boundary-statement",
             ),
             Self::CaBundle => (
                 "ca-bundle",
-                "API servers do not trust the certificate that the webhook serves: there is no `caBundle`, it has another authority, or the certificate is for another host.",
+                "API servers do not trust the certificate that the webhook serves: there is no `caBundle`, it has another authority, or one that has ended or not begun, or the certificate is for another host.",
                 "see the log of the certs deployment, or put the authority of the served certificate into the webhook configuration",
             ),
             Self::Certificate => (
                 "certificate",
-                "The serving certificate has ended, or ends in less than nine days (or three tenths of a short life), by when each mode has renewed it.",
+                "The serving certificate has ended or not begun, or ends in less than nine days (or three tenths of a short life), by when each mode has renewed it.",
                 "see the log of the certs deployment, or of cert-manager; renew a certificate of your own",
             ),
             Self::ComponentHole => (
@@ -147,8 +147,8 @@ impl Link {
             ),
             Self::OperatorKept => (
                 "operator-kept",
-                "The namespace keeps `FAB_OPERATOR`: pods that set it keep base credentials, and their calls carry no session.",
-                "take the namespace's operator label away once no pod sets FAB_OPERATOR",
+                "The namespace keeps `FAB_OPERATOR`: pods that set it keep base credentials, and their calls carry no session. Broken where the label says anything but `keep`, which keeps nothing.",
+                "let the operator label say keep as long as a pod sets FAB_OPERATOR, and take it away then",
             ),
             Self::PermissionsLost => (
                 "permissions-lost",
@@ -162,7 +162,7 @@ impl Link {
             ),
             Self::PodRefused => (
                 "pod-refused",
-                "A running pod is an agent without a sidecar, and would be refused if it were created today.",
+                "A running pod of an agent would be refused if it were created today.",
                 "do what the code's remedy says, and create the pod anew",
             ),
             Self::PodSecurityLowered => (
@@ -177,17 +177,17 @@ impl Link {
             ),
             Self::Pss => (
                 "pss",
-                "The namespace does not enforce the Pod Security Standard that the config asks for.",
-                "do what the code's remedy says",
+                "The namespace does not enforce the Pod Security Standard that the config asks for, or its label is mistyped.",
+                "let the namespace enforce the standard that podSecurity of the config names",
             ),
             Self::Quota => (
                 "quota",
-                "A ResourceQuota of the namespace has less room left than one sidecar takes.",
+                "A ResourceQuota of the namespace is smaller than what one sidecar takes. A note where only less is left of it now: it empties as pods end.",
                 "raise the quota by the sidecars' requests and limits",
             ),
             Self::Rights => (
                 "rights",
-                "Who may make tokens of service accounts, or patch or exec pods there; broken where it is everybody.",
+                "Who may make tokens of service accounts, or patch or exec pods there; broken where it is everybody. Unseen in a namespace where ClusterRoles may not be read.",
                 "take the right from whoever does not need it; the guard refuses what would reach the sidecar",
             ),
             Self::RoleLists => (
@@ -222,7 +222,7 @@ impl Link {
             ),
             Self::WebhookMissing => (
                 "webhook-missing",
-                "The webhook configuration, or one of its two webhooks, is not there, so that nobody asks the webhook.",
+                "The webhook configuration, or one of its two webhooks, is not there, or a pod that was tried came without its sidecar: nobody asks the webhook.",
                 "bring the release again (helm upgrade)",
             ),
             Self::WebhookOrder => (

@@ -10,7 +10,7 @@ use crate::namespaces::Namespace;
 /// Everywhere, and so in each namespace.
 pub(super) fn of_cluster(cluster: &Seen<Vec<Value>>, found: &mut Findings) {
     let Some(objects) = cluster.or_tell(Link::Rights, CLUSTER, found) else { return };
-    judge(CLUSTER, of_kind(objects, "ClusterRoleBinding"), &[objects], found);
+    judge(CLUSTER, of_kind(objects, "ClusterRoleBinding"), &[objects], None, found);
 }
 
 pub(super) fn of_namespace(
@@ -21,17 +21,19 @@ pub(super) fn of_namespace(
 ) {
     let subject = subject(namespace);
     let Some(objects) = tenancy.rights.or_tell(Link::Rights, &subject, found) else { return };
-    let cluster_roles = match cluster {
-        Seen::Known(objects) => &objects[..],
-        Seen::Hidden(_) => &[],
+    let (cluster_roles, hidden) = match cluster {
+        Seen::Known(objects) => (&objects[..], None),
+        Seen::Hidden(why) => (&[][..], Some(&**why)),
     };
-    judge(&subject, of_kind(objects, "RoleBinding"), &[objects, cluster_roles], found);
+    judge(&subject, of_kind(objects, "RoleBinding"), &[objects, cluster_roles], hidden, found);
 }
 
+/// `hidden` says why other roles are not known.
 fn judge<'v>(
     subject: &str,
     bindings: impl Iterator<Item = &'v Value>,
     roles: &[&[Value]],
+    hidden: Option<&str>,
     found: &mut Findings,
 ) {
     let mut holders: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
@@ -56,7 +58,9 @@ fn judge<'v>(
         let holders: Vec<&str> = holders.iter().map(String::as_str).collect();
         found.note(Link::Rights, subject, format!("{} may {right}", holders.join(", ")));
     }
-    if everybody.is_empty() && holders.is_empty() {
+    if let Some(why) = hidden {
+        found.unseen(Link::Rights, subject, format!("what ClusterRoles give is not known: {why}"));
+    } else if everybody.is_empty() && holders.is_empty() {
         found.ok(Link::Rights, subject, "nobody but who has it from the start");
     }
 }
@@ -170,6 +174,41 @@ mod tests {
             for ((level, says), (wanted, begins)) in found.iter().zip(want) {
                 assert!(*level == wanted && says.starts_with(begins), "{found:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_hidden_cluster_roles_give_in_a_namespace_is_not_known() {
+        let binding = |kind: &str| {
+            json!({
+                "kind": "RoleBinding", "metadata": {"name": "b"},
+                "roleRef": {"kind": kind, "name": "r"}, "subjects": [{"kind": "User", "name": "eve"}],
+            })
+        };
+        let rule = json!({"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]});
+        let role = json!({"kind": "Role", "metadata": {"name": "r"}, "rules": [rule]});
+        let unseen = "unseen namespace a: what ClusterRoles give is not known: is forbidden";
+        let cases: [(Vec<Value>, &[&str]); 3] = [
+            (vec![], &[unseen]),
+            (vec![binding("ClusterRole")], &[unseen]),
+            (vec![binding("Role"), role], &["note namespace a: eve may exec into pods", unseen]),
+        ];
+        let config = crate::config::Config::default();
+        let namespace = Namespace::read("a", |_| None, &config.tenant);
+        for (rights, want) in cases {
+            let nothing = || Seen::Known(Vec::new());
+            let tenancy = Tenancy {
+                accounts: nothing(),
+                limit_ranges: nothing(),
+                pods: nothing(),
+                quotas: nothing(),
+                rights: Seen::Known(rights),
+                trial: None,
+            };
+            let mut found = Findings::default();
+            of_namespace(&namespace, &tenancy, &Seen::Hidden("is forbidden".into()), &mut found);
+            let found: Vec<String> = found.iter().map(|it| format!("{} {it}", it.level)).collect();
+            assert_eq!(found, want);
         }
     }
 }

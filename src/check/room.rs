@@ -20,8 +20,16 @@ pub(super) fn judge(
         tell(Link::Quota, &subject, quotas, found, |quota| lacks_room(quota, resources));
     }
     if let Some(ranges) = tenancy.limit_ranges.or_tell(Link::LimitRange, &subject, found) {
-        tell(Link::LimitRange, &subject, ranges, found, |range| refuses(range, resources));
+        let never = |range: &Value| Lack { never: refuses(range, resources), now: Vec::new() };
+        tell(Link::LimitRange, &subject, ranges, found, never);
     }
+}
+
+/// Why an object has no room for a sidecar.
+#[derive(Default)]
+struct Lack {
+    never: Vec<String>,
+    now: Vec<String>,
 }
 
 fn tell(
@@ -29,14 +37,18 @@ fn tell(
     subject: &str,
     objects: &[Value],
     found: &mut Findings,
-    judge: impl Fn(&Value) -> Vec<String>,
+    judge: impl Fn(&Value) -> Lack,
 ) {
     let mut fits = true;
     for object in objects {
-        let wrong = judge(object);
-        if !wrong.is_empty() {
-            fits = false;
-            found.broken(link, format!("{subject}, {}", name(object)), wrong.join("; "));
+        let Lack { never, now } = judge(object);
+        fits &= never.is_empty() && now.is_empty();
+        let subject = format!("{subject}, {}", name(object));
+        if !never.is_empty() {
+            found.broken(link, &*subject, never.join("; "));
+        }
+        if !now.is_empty() {
+            found.note(link, &*subject, now.join("; "));
         }
     }
     if fits {
@@ -50,10 +62,11 @@ fn tell(
 
 /// One that is for some pods only is left out: which those are is not known before they come.
 /// <https://kubernetes.io/docs/concepts/policy/resource-quotas/>
-fn lacks_room(quota: &Value, resources: &Resources) -> Vec<String> {
+fn lacks_room(quota: &Value, resources: &Resources) -> Lack {
+    let mut lack = Lack::default();
     let spec = &quota["spec"];
     if items(spec, "scopes").next().is_some() || spec["scopeSelector"].is_object() {
-        return Vec::new();
+        return lack;
     }
     let Resources { cpu_request, memory_request, cpu_limit, memory_limit } = resources;
     let wanted = [
@@ -64,16 +77,24 @@ fn lacks_room(quota: &Value, resources: &Resources) -> Vec<String> {
         ("limits.cpu", cpu_limit),
         ("limits.memory", memory_limit),
     ];
-    let lacks = |(key, needs): (&str, &crate::config::Quantity)| {
-        let hard = spec["hard"][key].as_str()?;
+    for (key, needs) in wanted {
+        let Some(hard) = spec["hard"][key].as_str() else { continue };
         let used = quota["status"]["used"][key].as_str().unwrap_or("0");
-        let left = thousandths(hard)?.saturating_sub(thousandths(used)?);
         let needs = needs.as_str();
-        (left < thousandths(needs)?).then(|| {
-            format!("{key} is {hard}, of which {used} are used, and a sidecar takes {needs}")
-        })
-    };
-    wanted.into_iter().filter_map(lacks).collect()
+        let (Some(most), Some(taken), Some(wants)) =
+            (thousandths(hard), thousandths(used), thousandths(needs))
+        else {
+            continue;
+        };
+        if most < wants {
+            lack.never.push(format!("{key} is {hard}, and a sidecar takes {needs}"));
+        } else if most.saturating_sub(taken) < wants {
+            lack.now.push(format!(
+                "{key} is {hard}, of which {used} are used now, and a sidecar takes {needs}"
+            ));
+        }
+    }
+    lack
 }
 
 /// <https://kubernetes.io/docs/concepts/policy/limit-range/>
@@ -129,19 +150,72 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_quota_counts_what_is_left() {
+    fn a_quota_is_too_small_or_only_full_for_now() {
         let resources = &Config::default().sidecar.resources;
-        let cases = [
-            (json!({"hard": {"requests.cpu": "1"}}), json!({"requests.cpu": "990m"}), 0),
-            (json!({"hard": {"requests.cpu": "1"}}), json!({"requests.cpu": "991m"}), 1),
-            (json!({"hard": {"memory": "32Mi", "limits.memory": "63Mi"}}), json!({}), 1),
-            (json!({"hard": {"pods": "0"}}), json!({}), 0),
-            (json!({"hard": {"cpu": "0"}, "scopes": ["BestEffort"]}), json!({}), 0),
+        let cases: [(Value, Value, &[&str], &[&str]); 8] = [
+            (json!({"requests.cpu": "1"}), json!({"requests.cpu": "990m"}), &[], &[]),
+            (
+                json!({"requests.cpu": "1"}),
+                json!({"requests.cpu": "991m"}),
+                &[],
+                &["requests.cpu is 1, of which 991m are used now, and a sidecar takes 10m"],
+            ),
+            (
+                json!({"cpu": "9m"}),
+                json!({"cpu": "9m"}),
+                &["cpu is 9m, and a sidecar takes 10m"],
+                &[],
+            ),
+            (
+                json!({"memory": "32Mi", "limits.memory": "63Mi"}),
+                json!({}),
+                &["limits.memory is 63Mi, and a sidecar takes 64Mi"],
+                &[],
+            ),
+            // It was lowered since.
+            (
+                json!({"limits.cpu": "1"}),
+                json!({"limits.cpu": "2"}),
+                &[],
+                &["limits.cpu is 1, of which 2 are used now, and a sidecar takes 100m"],
+            ),
+            (
+                json!({"cpu": "0", "memory": "1Gi"}),
+                json!({"memory": "1Gi"}),
+                &["cpu is 0, and a sidecar takes 10m"],
+                &["memory is 1Gi, of which 1Gi are used now, and a sidecar takes 32Mi"],
+            ),
+            (json!({"pods": "0"}), json!({}), &[], &[]),
+            (json!({"cpu": "lots"}), json!({}), &[], &[]),
         ];
-        for (spec, used, want) in cases {
-            let quota = json!({"spec": spec, "status": {"used": used}});
-            assert_eq!(lacks_room(&quota, resources).len(), want, "{quota}");
+        for (hard, used, never, now) in cases {
+            let quota = json!({"spec": {"hard": hard}, "status": {"used": used}});
+            let lack = lacks_room(&quota, resources);
+            assert_eq!((&*lack.never, &*lack.now), (&strings(never)[..], &strings(now)[..]));
+            let scoped = json!({"spec": {"hard": hard, "scopes": ["BestEffort"]}});
+            let lack = lacks_room(&scoped, resources);
+            assert!(lack.never.is_empty() && lack.now.is_empty(), "{scoped}");
         }
+    }
+
+    fn strings(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|&text| text.to_owned()).collect()
+    }
+
+    #[test]
+    fn what_is_full_for_now_is_to_know_and_what_is_too_small_is_broken() {
+        let quota = |name: &str, hard: &str, used: &str| {
+            json!({
+                "metadata": {"name": name}, "spec": {"hard": {"cpu": hard}},
+                "status": {"used": {"cpu": used}},
+            })
+        };
+        let resources = &Config::default().sidecar.resources;
+        let quotas = [quota("full", "1", "1"), quota("small", "1m", "0"), quota("fits", "1", "0")];
+        let mut found = Findings::default();
+        tell(Link::Quota, "namespace a", &quotas, &mut found, |it| lacks_room(it, resources));
+        let levels: Vec<_> = found.iter().map(|it| (&*it.subject, it.level.as_str())).collect();
+        assert_eq!(levels, [("namespace a, full", "note"), ("namespace a, small", "broken")]);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::{Facts, Findings, Link, Seen, Tenancy, name, pods, rights, room};
 use crate::{
     admission::{self, Refusal},
-    config::{Config, Pod},
-    namespaces::{Mode, Namespace, OPT_IN_LABEL},
+    config::{Config, Pod, PodSecurity},
+    namespaces::{Mode, Namespace, OPERATOR_LABEL, OPT_IN_LABEL, POD_SECURITY_LABEL},
 };
 
 pub(super) fn judge(facts: &Facts, found: &mut Findings) {
@@ -61,15 +61,26 @@ fn read(object: &Value, config: &Config) -> Namespace {
 }
 
 fn is_spelled(object: &Value, namespace: &Namespace, found: &mut Findings) {
-    let label = object["metadata"]["labels"][OPT_IN_LABEL].as_str();
-    if let (Some(value), None) = (label, namespace.mode)
-        && !MEANT_OFF.contains(&value)
+    let label = |key: &str| object["metadata"]["labels"][key].as_str();
+    let mistyped = |key: &str| label(key).filter(|value| !MEANT_OFF.contains(value));
+    let subject = subject(namespace);
+    if namespace.mode.is_none() {
+        if let Some(value) = mistyped(OPT_IN_LABEL) {
+            let says = format!("{OPT_IN_LABEL}={value} opts in to nothing");
+            found.broken(Link::NamespaceLabel, subject, says);
+        }
+        return;
+    }
+    if let (Some(value), false) = (mistyped(OPERATOR_LABEL), namespace.operator_kept) {
+        let says = format!("{OPERATOR_LABEL}={value} means nothing, and only keep does");
+        found.broken(Link::OperatorKept, &*subject, says);
+    }
+    if let Some(value) = label(POD_SECURITY_LABEL)
+        && value.parse::<PodSecurity>().is_err()
     {
-        found.broken(
-            Link::NamespaceLabel,
-            subject(namespace),
-            format!("{OPT_IN_LABEL}={value} opts in to nothing"),
-        );
+        let says =
+            format!("{POD_SECURITY_LABEL}={value} is none of privileged, baseline and restricted");
+        found.broken(Link::Pss, subject, says);
     }
 }
 
@@ -148,5 +159,54 @@ pub(super) fn subject(namespace: &Namespace) -> String {
     format!("namespace {}", namespace.name)
 }
 
-/// Whoever writes one of these does not expect to be in.
+/// Whoever writes one of these wants nothing of the label.
 const MEANT_OFF: [&str; 6] = ["", "disabled", "false", "no", "none", "off"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn labels_that_mean_nothing_are_named() {
+        let cases: [(Value, &[&str]); 12] = [
+            (
+                json!({OPT_IN_LABEL: "enable"}),
+                &["namespace-label: fab.nanohype.dev/session-injection=enable opts in to nothing"],
+            ),
+            (json!({OPT_IN_LABEL: "off"}), &[]),
+            (json!({OPT_IN_LABEL: "enabled"}), &[]),
+            (json!({OPT_IN_LABEL: "enabled", OPERATOR_LABEL: "keep"}), &[]),
+            (json!({OPT_IN_LABEL: "enabled", OPERATOR_LABEL: "false"}), &[]),
+            (json!({OPT_IN_LABEL: "enabled", OPERATOR_LABEL: ""}), &[]),
+            (
+                json!({OPT_IN_LABEL: "enabled", OPERATOR_LABEL: "kept"}),
+                &[
+                    "operator-kept: fab.nanohype.dev/operator=kept means nothing, and only keep does",
+                ],
+            ),
+            (
+                json!({OPT_IN_LABEL: "audit", OPERATOR_LABEL: "Keep"}),
+                &["operator-kept: fab.nanohype.dev/operator=Keep means"],
+            ),
+            (json!({OPERATOR_LABEL: "kept"}), &[]),
+            (json!({OPT_IN_LABEL: "enabled", POD_SECURITY_LABEL: "baseline"}), &[]),
+            (
+                json!({OPT_IN_LABEL: "enabled", POD_SECURITY_LABEL: "Restricted"}),
+                &["pss: pod-security.kubernetes.io/enforce=Restricted is none of privileged, base"],
+            ),
+            (json!({POD_SECURITY_LABEL: "Restricted"}), &[]),
+        ];
+        for (labels, want) in cases {
+            let object = json!({"metadata": {"name": "a", "labels": labels}});
+            let mut found = Findings::default();
+            is_spelled(&object, &read(&object, &Config::default()), &mut found);
+            let found: Vec<String> =
+                found.iter().map(|it| format!("{}: {}", it.link, it.says)).collect();
+            assert_eq!(found.len(), want.len(), "{object}: {found:?}");
+            for (says, begins) in found.iter().zip(want) {
+                assert!(says.starts_with(begins), "{says}");
+            }
+        }
+    }
+}

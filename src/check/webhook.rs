@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
 use super::{Facts, Findings, Link, Seen, Webhook, difference::differences, items, name};
-use crate::certificates;
+use crate::certificates::{self, Distrust};
 
 pub(super) fn judge(facts: &Facts, found: &mut Findings) {
     let Webhook { configurations, endpoints, installed, secret } = &facts.webhook;
@@ -130,6 +130,9 @@ fn is_believed(ours: &Value, secret: &Seen<Option<Value>>, now: SystemTime, foun
         let host = format!("{service}.{namespace}.svc");
         match certificates::trust(&bundle, &certificate, &host, now) {
             Ok(_) => found.ok(Link::CaBundle, subject, format!("trusts what {host} serves")),
+            Err(unknown @ Distrust::AuthorityServed) => {
+                found.unseen(Link::CaBundle, subject, format!("{unknown} ({host})"));
+            }
             Err(distrust) => {
                 found.broken(Link::CaBundle, subject, format!("{distrust} ({host})"));
             }
@@ -144,6 +147,11 @@ fn certificate_lasts(secret: &Seen<Option<Value>>, now: SystemTime, found: &mut 
         found.broken(Link::Certificate, CERTIFICATE, "there is none, or none that can be read");
         return;
     };
+    let ahead = ends.checked_sub(life).and_then(|begins| begins.duration_since(now).ok());
+    if let Some(ahead) = ahead.filter(|ahead| !ahead.is_zero()) {
+        found.broken(Link::Certificate, CERTIFICATE, format!("begins in {}", span(ahead)));
+        return;
+    }
     match ends.duration_since(now) {
         Ok(left) if left >= OVERDUE.min(life * 3 / 10) => {
             found.ok(Link::Certificate, CERTIFICATE, format!("ends in {}", span(left)));
@@ -209,3 +217,51 @@ const CERTIFICATE_KEY: &str = "tls.crt";
 const OVERDUE: Duration = Duration::from_secs(9 * 86_400);
 pub(super) const NOT_SAID: &str =
     "nothing says how the release brought it (the chart's ConfigMap whose name ends in -installed)";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        certificates::{Published, Step, Stored, plan},
+        check::Level,
+    };
+
+    /// As the certs deployment makes it at this time.
+    fn secret(made_at: SystemTime) -> Value {
+        let mut stored = Stored::default();
+        let mut published = Published { bundles: vec![String::new()], since: Some(made_at) };
+        loop {
+            match plan(&stored, &published, "webhook.platform.svc", made_at).unwrap() {
+                Step::Publish(bundle) => published.bundles = vec![bundle],
+                Step::Store(next, _) => stored = *next,
+                Step::WaitUntil(_) => {
+                    return json!({"data": {"tls.crt": STANDARD.encode(&stored.certificate)}});
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_certificate_holds_from_its_beginning_to_its_end() {
+        let made_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let hour = Duration::from_secs(3600);
+        // It is backdated by an hour, and lives for 30 days.
+        let cases = [
+            (made_at, Level::Ok, "ends in 30 days"),
+            (made_at - hour, Level::Ok, "ends in 30 days"),
+            (made_at - 5 * hour, Level::Broken, "begins in 4 hours"),
+            (made_at - 100 * hour, Level::Broken, "begins in 4 days"),
+            (made_at + 25 * 24 * hour, Level::Broken, "ends in 5 days, and should have been"),
+            (made_at + 31 * 24 * hour, Level::Broken, "ended 24 hours ago"),
+        ];
+        let secret = Seen::Known(Some(secret(made_at)));
+        for (now, level, begins) in cases {
+            let mut found = Findings::default();
+            certificate_lasts(&secret, now, &mut found);
+            let [finding] = found.iter().collect::<Vec<_>>()[..] else { panic!("{found:?}") };
+            assert!(finding.level == level && finding.says.starts_with(begins), "{finding}");
+        }
+    }
+}
