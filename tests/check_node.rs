@@ -1,0 +1,398 @@
+//! `check` on a real node: a whole installation is found to be whole, each thing that somebody
+//! breaks is found, and nothing else, and once it is undone there is nothing again. With a pod of
+//! the tenant's own, what AWS lacks is found as well.
+//!
+//! It takes root and `make e2e`; `cargo test --workspace` leaves it out. More faults, and pairs of
+//! them: `tests/check.rs`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[allow(dead_code, reason = "nobody asks what was called")]
+#[path = "e2e/cloud.rs"]
+mod cloud;
+#[allow(dead_code, reason = "its kubectl serves any cluster")]
+#[path = "cluster/control_plane.rs"]
+mod control_plane;
+#[allow(dead_code, reason = "only the platform looks into it")]
+#[path = "e2e/image.rs"]
+mod image;
+#[allow(dead_code, reason = "nobody looks for what it leaves behind")]
+#[path = "e2e/node.rs"]
+mod node;
+#[allow(dead_code, reason = "nobody creates sessions here")]
+#[path = "e2e/platform.rs"]
+mod platform;
+#[path = "cluster/process.rs"]
+mod process;
+#[path = "sidecar/tls.rs"]
+mod tls;
+
+use std::{collections::BTreeSet, env, path::Path, process::Command, thread, time::Duration};
+
+use serde_json::{Value, json};
+use strict_aws::{Association, Role, World};
+use tempfile::TempDir;
+
+use cloud::{may_become, pods_of_the_cluster, under_a_name_of};
+use platform::{Platform, SYSTEM, TENANT};
+use process::{own_directory, program};
+
+/// What somebody does to the cluster, what undoes it, and what `check` finds in between: level
+/// and link of each finding that is not ok.
+struct Fault {
+    breaks: &'static str,
+    mends: &'static str,
+    want: &'static [&'static str],
+}
+
+const fn fault(breaks: &'static str, mends: &'static str, want: &'static [&'static str]) -> Fault {
+    Fault { breaks, mends, want }
+}
+
+/// Saves an object, and deletes it.
+macro_rules! take {
+    ($object:expr) => {
+        concat!("kubectl get ", $object, " -o json > taken.json; kubectl delete ", $object)
+    };
+}
+
+macro_rules! patch {
+    ($object:expr, $patch:expr) => {
+        concat!(
+            "kubectl get ",
+            $object,
+            " -o json > taken.json; kubectl patch ",
+            $object,
+            " --type json --patch '[",
+            $patch,
+            "]'"
+        )
+    };
+}
+
+/// As it was; what counts its changes has counted on since.
+const PUT_BACK: &str = "jq 'del(.metadata.resourceVersion, .metadata.uid, .metadata.managedFields)' taken.json | kubectl replace --force -f -";
+
+const FAULTS: [Fault; 24] = [
+    // The webhook.
+    fault(
+        patch!(
+            "mutatingwebhookconfiguration fab-session-injector",
+            r#"{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}"#
+        ),
+        PUT_BACK,
+        &["broken webhook-edited"],
+    ),
+    fault(
+        patch!(
+            "mutatingwebhookconfiguration fab-session-injector",
+            r#"{"op": "replace", "path": "/webhooks/0/timeoutSeconds", "value": 30}"#
+        ),
+        PUT_BACK,
+        &["broken webhook-edited"],
+    ),
+    fault(
+        patch!(
+            "mutatingwebhookconfiguration fab-session-injector",
+            r#"{"op": "replace", "path": "/webhooks/0/matchConditions/0/expression", "value": "true"}"#
+        ),
+        PUT_BACK,
+        &["broken webhook-edited"],
+    ),
+    fault(
+        patch!(
+            "mutatingwebhookconfiguration fab-session-injector",
+            r#"{"op": "remove", "path": "/webhooks/1"}"#
+        ),
+        PUT_BACK,
+        &["broken webhook-missing"],
+    ),
+    fault(
+        take!("mutatingwebhookconfiguration fab-session-injector"),
+        PUT_BACK,
+        &["broken webhook-missing"],
+    ),
+    fault(
+        concat!(
+            take!("mutatingwebhookconfiguration fab-session-injector"),
+            "; jq '.metadata = {name: \"zz-injector\"}' taken.json | kubectl create -f -"
+        ),
+        "kubectl delete mutatingwebhookconfiguration zz-injector; jq 'del(.metadata.resourceVersion, .metadata.uid)' taken.json | kubectl create -f -",
+        &["broken webhook-order"],
+    ),
+    // Whoever keeps the certificate would mend these two.
+    fault(
+        "kubectl -n \"$SYSTEM\" scale deployment/fab-session-injector-certs --replicas=0; kubectl -n \"$SYSTEM\" wait pod -l app.kubernetes.io/component=certs --for=delete --timeout=60s; kubectl patch mutatingwebhookconfiguration fab-session-injector --type json --patch '[{\"op\": \"remove\", \"path\": \"/webhooks/0/clientConfig/caBundle\"}]'",
+        CERTS_BACK,
+        &["broken ca-bundle"],
+    ),
+    fault(
+        "kubectl -n \"$SYSTEM\" scale deployment/fab-session-injector-certs --replicas=0; kubectl -n \"$SYSTEM\" wait pod -l app.kubernetes.io/component=certs --for=delete --timeout=60s; kubectl -n \"$SYSTEM\" patch secret fab-session-injector-tls --patch '{\"data\": {\"tls.crt\": \"\"}}'",
+        CERTS_BACK,
+        &["broken ca-bundle", "broken certificate"],
+    ),
+    fault(
+        "kubectl -n \"$SYSTEM\" scale deployment/fab-session-injector --replicas=0; kubectl -n \"$SYSTEM\" wait pod -l app.kubernetes.io/component=webhook --for=delete --timeout=60s",
+        "kubectl -n \"$SYSTEM\" scale deployment/fab-session-injector --replicas=2; kubectl -n \"$SYSTEM\" rollout status deployment --timeout=60s",
+        &["broken endpoints"],
+    ),
+    // The guard and the config.
+    fault(
+        patch!(
+            "validatingadmissionpolicybinding fab-session-injector-pods",
+            r#"{"op": "replace", "path": "/spec/validationActions", "value": ["Audit"]}"#
+        ),
+        PUT_BACK,
+        &["broken guard-edited"],
+    ),
+    fault(
+        patch!(
+            "validatingadmissionpolicy fab-session-injector-pods",
+            r#"{"op": "replace", "path": "/spec/validations/0/expression", "value": "true"}"#
+        ),
+        PUT_BACK,
+        &["broken guard-edited"],
+    ),
+    fault(
+        take!("validatingadmissionpolicybinding fab-session-injector-exec"),
+        PUT_BACK,
+        &["broken guard-missing"],
+    ),
+    fault(
+        take!("validatingadmissionpolicy fab-session-injector-tokens"),
+        PUT_BACK,
+        &["broken guard-missing"],
+    ),
+    fault(
+        "kubectl -n \"$SYSTEM\" get configmap fab-session-injector -o json > taken.json; jq '.data[\"config.yaml\"] |= sub(\"podSecurity: restricted\"; \"podSecurity: baseline\")' taken.json | kubectl replace -f -",
+        PUT_BACK,
+        &["broken config-edited", "note pod-security-lowered"],
+    ),
+    // The tenant's namespace.
+    fault(
+        "kubectl label namespace \"$NS\" --overwrite pod-security.kubernetes.io/enforce=baseline",
+        "kubectl label namespace \"$NS\" --overwrite pod-security.kubernetes.io/enforce=restricted",
+        &["broken pss"],
+    ),
+    fault(
+        "kubectl label namespace \"$NS\" --overwrite fab.nanohype.dev/session-injection=enable",
+        OPT_IN,
+        &["broken namespace-label"],
+    ),
+    fault(
+        "kubectl label namespace \"$NS\" --overwrite fab.nanohype.dev/tenant=No_Tenant",
+        "kubectl label namespace \"$NS\" fab.nanohype.dev/tenant-",
+        &["broken tenant"],
+    ),
+    fault(
+        "kubectl label namespace \"$NS\" --overwrite fab.nanohype.dev/operator=kept",
+        "kubectl label namespace \"$NS\" fab.nanohype.dev/operator-",
+        &["broken operator-kept"],
+    ),
+    fault(
+        "kubectl label namespace \"$NS\" --overwrite fab.nanohype.dev/operator=keep",
+        "kubectl label namespace \"$NS\" fab.nanohype.dev/operator-",
+        &["note operator-kept"],
+    ),
+    fault(
+        "kubectl -n \"$NS\" create quota small --hard=limits.memory=32Mi",
+        "kubectl -n \"$NS\" delete quota small",
+        &["broken quota"],
+    ),
+    fault(
+        "echo '{\"apiVersion\": \"v1\", \"kind\": \"LimitRange\", \"metadata\": {\"name\": \"small\"}, \"spec\": {\"limits\": [{\"type\": \"Container\", \"max\": {\"cpu\": \"50m\"}}]}}' | kubectl -n \"$NS\" create -f -",
+        "kubectl -n \"$NS\" delete limitrange small",
+        &["broken limit-range"],
+    ),
+    fault(
+        "kubectl -n \"$NS\" create rolebinding all --clusterrole=edit --group=system:authenticated",
+        "kubectl -n \"$NS\" delete rolebinding all",
+        &["broken rights"],
+    ),
+    fault(
+        "kubectl -n \"$NS\" delete serviceaccount tenant-runtime",
+        "kubectl -n \"$NS\" create serviceaccount tenant-runtime",
+        &["note service-account"],
+    ),
+    // It runs, and came while its namespace had not opted in.
+    fault(
+        "kubectl label namespace \"$NS\" fab.nanohype.dev/session-injection-; until kubectl -n \"$NS\" create -f bare.json; do sleep 0.2; done; kubectl label namespace \"$NS\" fab.nanohype.dev/session-injection=enabled",
+        "kubectl -n \"$NS\" delete pod bare --now",
+        &["broken pod-without-sidecar"],
+    ),
+];
+
+const CERTS_BACK: &str = "kubectl -n \"$SYSTEM\" scale deployment/fab-session-injector-certs --replicas=1; kubectl -n \"$SYSTEM\" rollout status deployment/fab-session-injector-certs --timeout=60s";
+const OPT_IN: &str =
+    "kubectl label namespace \"$NS\" --overwrite fab.nanohype.dev/session-injection=enabled";
+
+#[test]
+fn each_fault_is_found_and_nothing_else_and_nothing_once_it_is_undone() {
+    let platform = Platform::start();
+    let shell = Shell::open(&platform);
+    let whole = shell.found(TENANT);
+    let is_wrong = |finding: &String| !finding.starts_with("note ");
+    assert!(!whole.iter().any(is_wrong), "{whole:?}");
+    for Fault { breaks, mends, want } in FAULTS {
+        shell.run(breaks);
+        let want = want.iter().map(|finding| (*finding).to_owned());
+        shell.finds(breaks, &whole.iter().cloned().chain(want).collect());
+        shell.run(mends);
+        shell.finds(mends, &whole);
+    }
+}
+
+/// A tenant whose role cannot be assumed, for one reason each, and the code of that reason.
+const TENANTS: [(&str, &str); 6] = [
+    ("whole", ""),
+    ("no-source", "set-source-identity-denied"),
+    ("no-tags", "tag-session-denied"),
+    ("other-names", "assume-role-denied"),
+    ("no-right", "base-role-denied"),
+    ("bounded", "boundary-denied"),
+];
+
+#[test]
+fn a_pod_that_is_tried_says_what_aws_lacks() {
+    let roles = TENANTS.map(|(tenant, _)| (tenant, broker(tenant)));
+    let roles: Vec<(&str, &str)> = roles.iter().map(|(tenant, role)| (*tenant, &**role)).collect();
+    let platform = Platform::start_with(account, &roles);
+    let shell = Shell::open(&platform);
+    for (tenant, _) in TENANTS {
+        let namespace = namespace(tenant);
+        let labels = json!({
+            "fab.nanohype.dev/session-injection": "enabled",
+            "pod-security.kubernetes.io/enforce": "restricted",
+        });
+        platform.node.create(&[
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}),
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "tenant-runtime", "namespace": namespace}}),
+        ]);
+    }
+    // Each waits for a pod of its own.
+    thread::scope(|scope| {
+        for (tenant, code) in TENANTS {
+            let shell = &shell;
+            scope.spawn(move || {
+                let findings = shell.check(&namespace(tenant), &["--as-pod"]);
+                let mut tried = findings.iter().filter(|it| it["link"] == "assume-role");
+                let (Some(tried), None) = (tried.next(), tried.next()) else {
+                    panic!("{findings:#?}")
+                };
+                let says = tried["says"].as_str().unwrap();
+                match code {
+                    "" => assert_eq!(tried["level"], "ok", "{tenant}: {says}"),
+                    code => {
+                        assert_eq!(tried["level"], "broken", "{tenant}: {says}");
+                        assert!(says.contains(&format!("[{code}]")), "{tenant}: {says}");
+                    }
+                }
+            });
+        }
+    });
+}
+
+fn account(mut world: World) -> World {
+    for (tenant, _) in TENANTS {
+        let base = format!("arn:aws:iam::111122223333:role/{tenant}-base");
+        let broker = broker(tenant);
+        let mut trust = under_a_name_of(tenant, &[&base]);
+        let mut role = Role::new(&base).trust(pods_of_the_cluster());
+        match tenant {
+            "no-source" => trust["Statement"][0]["Action"] = "sts:AssumeRole".into(),
+            "no-tags" => trust["Statement"].as_array_mut().unwrap().truncate(1),
+            "other-names" => trust = under_a_name_of("somebody", &[&base]),
+            "bounded" => {
+                role = role.boundary(json!({"Version": "2012-10-17", "Statement": [
+                    {"Effect": "Allow", "Action": "*", "Resource": "*"},
+                    {"Effect": "Deny", "Action": "sts:AssumeRole", "Resource": "*"},
+                ]}));
+            }
+            _ => {}
+        }
+        if tenant != "no-right" {
+            role = role.policy(may_become(&broker));
+        }
+        world = world
+            .role(role)
+            .role(Role::new(broker).trust(trust))
+            .association(Association::new(namespace(tenant), "tenant-runtime", base));
+    }
+    world
+}
+
+fn broker(tenant: &str) -> String {
+    format!("arn:aws:iam::111122223333:role/{tenant}-broker")
+}
+
+fn namespace(tenant: &str) -> String {
+    format!("tenants-{tenant}")
+}
+
+/// Somebody at a terminal, with the administrator's kubeconfig.
+struct Shell<'p> {
+    platform: &'p Platform,
+    directory: TempDir,
+}
+
+impl<'p> Shell<'p> {
+    fn open(platform: &'p Platform) -> Self {
+        let directory = own_directory();
+        let mut bare = platform::session(TENANT, "bare", &["sleep"]);
+        bare["metadata"]["name"] = "bare".into();
+        std::fs::write(directory.path().join("bare.json"), bare.to_string()).unwrap();
+        Self { platform, directory }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "where the other programs of a shell are")]
+    fn run(&self, line: &str) {
+        let programs = program("kubectl").parent().unwrap().display().to_string();
+        let ran = Command::new("sh")
+            .args(["-eu", "-c", &format!("exec 2>&1; SYSTEM={SYSTEM}; NS={TENANT}; {line}")])
+            .current_dir(&self.directory)
+            .env("KUBECONFIG", self.platform.node.kubeconfig())
+            .env("PATH", format!("{programs}:{}", env::var("PATH").unwrap()))
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{line}\n{}", String::from_utf8_lossy(&ran.stdout));
+    }
+
+    fn check(&self, namespace: &str, flags: &[&str]) -> Vec<Value> {
+        let ran = Command::new(Path::new(env!("CARGO_BIN_EXE_fab-session-injector")))
+            .args(["check", "--skip-aws", "--output=json", "--namespace", namespace])
+            .args(flags)
+            .env("KUBECONFIG", self.platform.node.kubeconfig())
+            .output()
+            .unwrap();
+        let found: Value = serde_json::from_slice(&ran.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&ran.stderr)));
+        let is_broken = found["broken"] == true;
+        assert_eq!(ran.status.code(), Some(i32::from(is_broken)), "{found:#}");
+        found["findings"].as_array().unwrap().clone()
+    }
+
+    /// Level and link of each finding that is not ok.
+    fn found(&self, namespace: &str) -> BTreeSet<String> {
+        let findings = self.check(namespace, &[]);
+        let others = findings.iter().filter(|finding| finding["level"] != "ok");
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        others.map(|it| format!("{} {}", text(&it["level"]), text(&it["link"]))).collect()
+    }
+
+    /// Controllers and kubelet may take a moment.
+    fn finds(&self, after: &str, want: &BTreeSet<String>) {
+        let mut found = BTreeSet::new();
+        for _ in 0..MOMENTS {
+            found = self.found(TENANT);
+            if found == *want {
+                return;
+            }
+            thread::sleep(MOMENT);
+        }
+        assert_eq!(found, *want, "after: {after}");
+    }
+}
+
+/// Together, what controllers may take after a change on a busy machine.
+const MOMENTS: u32 = 30;
+const MOMENT: Duration = Duration::from_secs(1);
