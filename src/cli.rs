@@ -48,7 +48,8 @@ pub enum Command {
     /// session and who named it, the role and where it is published; or which rule passed the pod
     /// by, or refused it. Exit codes: 0 fine; 1 a pod is refused, or one of the cluster is not what
     /// the webhook would make of it (in audit neither counts: 0); 2 the input is wrong; 3 our
-    /// failure, or what it takes to decide is not reachable; 141 whoever reads the output has gone.
+    /// failure, or what it takes to decide is not reachable, or hangs on who created the pod (--as
+    /// says who); 141 whoever reads the output has gone.
     #[command(after_long_help = EXPLAIN_EXAMPLES)]
     Explain(Explain),
     /// Print what AWS is to hold for one tenant: trust, policies, and the parameter
@@ -193,7 +194,7 @@ pub struct Explain {
     #[arg(long, value_name = "REGION")]
     pub region: Option<Region>,
     /// The webhook's config file; without it the release's, or for manifests the defaults
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["release", "release_namespace"])]
     pub config: Option<PathBuf>,
     /// How it is said
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]

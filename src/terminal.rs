@@ -12,11 +12,11 @@ pub fn harmless(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(escaped).collect())
 }
 
-/// Control characters, and those that turn the direction of writing (Unicode 16, table 3-8 of
-/// UAX #9).
+/// Control characters, and those that turn the direction of writing.
+/// <https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters>
 fn is_command(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

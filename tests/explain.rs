@@ -268,6 +268,7 @@ fn wrong_input_is_named() {
         (vec!["explain", "-f", "x.yaml"], "nothing says where roles are published: give --roles"),
         (vec!["explain", "../../nodes"], "not the name of a pod"),
         (vec!["explain", "a", "--tenant=acme"], "cannot be used with"),
+        (vec!["explain", "a", "--config=c.yaml", "--release=r"], "cannot be used with"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
             .args(&arguments)

@@ -154,7 +154,7 @@ fn a_pod_of_the_cluster_is_explained_as_it_stands() {
         assert_eq!(said["creator"]["username"], OPERATOR);
     }
     let (_, text, _) = terminal.explain(&["named"], "");
-    assert!(text.contains(&format!("not recorded on a pod; judged as {OPERATOR}")), "{text}");
+    assert!(text.contains(&format!("not recorded on a pod; judged as one of {OPERATOR}")), "{text}");
     assert!(text.contains("\n  stands     as the webhook leaves it\n"), "{text}");
     // Had jane created it, it would have another name.
     let said = terminal.said(1, &["named", "--as=jane"]);

@@ -6,21 +6,21 @@ use serde_json::Value;
 
 use super::{CONTAINER_NAME, Decision, Explained, Gives, ROLE_ARN_ANNOTATION, Refusal, explain};
 use crate::{
-    config::{Config, Credentials, Glob},
+    config::{Config, Credentials, Glob, Matched, Matcher},
     directory::{Directory, Role, Source},
     namespaces::{Namespace, Namespaces},
     session::RoleArn,
 };
 
 /// What one finds who decides on a pod once more.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Standing {
-    /// Under whom it was judged, since who created a pod is recorded nowhere on it. Empty: nobody
-    /// in particular.
-    pub creator: String,
     pub compared: Compared,
-    /// Who may have created it, if it is not as made, and whose pods are left alone.
-    pub excused: Option<String>,
+    /// The rule of the config for whose creator the pod is as made, since who created it is
+    /// recorded nowhere on it. None: it is so for nobody in particular, or for nobody at all.
+    pub likely: Option<Glob>,
+    /// Whose pods are left alone, and who may have created it, if it is not as made.
+    pub excused: Option<Glob>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +29,7 @@ pub enum Compared {
     AsMade,
     /// These places would be changed.
     Differs(Vec<String>),
-    /// It runs no more, or not for long.
+    /// It runs no more, or for minutes at most.
     Ended,
     /// It has a sidecar that a new one would not get.
     LeftOver,
@@ -58,33 +58,26 @@ pub fn standing(
         directory: &roles(pod, namespace, directory),
         config: &as_deployed(pod, config),
     };
-    let under = |creator: String| {
-        let compared = again.compare(&creator);
-        Standing { creator, compared, excused: None }
-    };
+    let standing = |compared| Standing { compared, likely: None, excused: None };
     if has_ended(pod) {
-        return Standing {
-            creator: creator.unwrap_or_default().to_owned(),
-            compared: Compared::Ended,
-            excused: None,
-        };
+        return standing(Compared::Ended);
     }
-    if let Some(creator) = creator {
-        return under(creator.to_owned());
+    let (compared, _) = again.compare(creator.unwrap_or_default());
+    if creator.is_some() || compared == Compared::AsMade {
+        return standing(compared);
     }
-    let nobody = under(String::new());
-    if nobody.compared == Compared::AsMade {
-        return nobody;
+    let as_made =
+        |glob: &&Glob, left_alone| again.compare(&glob.example()) == (Compared::AsMade, left_alone);
+    let creators = || config.components.iter().flat_map(|component| &component.creators);
+    let listed = config.session_creators.iter().chain(creators());
+    if let Some(glob) = listed.into_iter().find(|glob| as_made(glob, false)) {
+        return Standing { likely: Some(glob.clone()), ..standing(Compared::AsMade) };
     }
-    let mut listed = creators(config).map(|glob| under(glob.example()));
-    if let Some(standing) = listed.find(|standing| standing.compared == Compared::AsMade) {
-        return standing;
+    if compared.is_in_order() {
+        return standing(compared);
     }
-    if nobody.compared.is_in_order() {
-        return nobody;
-    }
-    let excused = open_to(config).find(|glob| again.compare(&glob.example()).is_in_order());
-    Standing { excused: excused.map(ToString::to_string), ..nobody }
+    let excused = creators().find(|glob| as_made(glob, true)).cloned();
+    Standing { excused, ..standing(compared) }
 }
 
 /// The credential sidecar of a pod.
@@ -108,14 +101,19 @@ struct Again<'p> {
 }
 
 impl Again<'_> {
-    fn compare(&self, creator: &str) -> Compared {
+    /// And whether its creator is why the pod is left alone.
+    fn compare(&self, creator: &str) -> (Compared, bool) {
         let Self { pod, namespace, directory, config } = self;
         let namespaces = Namespaces::default().with((*namespace).clone());
         let name = &namespace.name;
-        let Explained { decision, operations, .. } =
+        let Explained { decision, matched, operations, .. } =
             explain(pod, creator, name, &namespaces, directory, config);
+        let left_alone = matched.is_some_and(|Matched { component, matcher }| {
+            matches!(matcher, Matcher::Creator(_))
+                && matches!(component.credentials, Credentials::Env | Credentials::Exempt)
+        });
         let has_sidecar = sidecar(pod).is_some();
-        match decision {
+        let compared = match decision {
             Decision::Pass(_) if has_sidecar => Compared::LeftOver,
             Decision::Pass(_) => Compared::AsMade,
             Decision::Refuse(refusal) => Compared::Refused(refusal),
@@ -129,29 +127,16 @@ impl Again<'_> {
                 let places = operations.iter().map(|operation| operation.path().to_string());
                 Compared::Differs(places.collect())
             }
-        }
+        };
+        (compared, left_alone)
     }
 }
 
-/// Those whose word or whose pods another rule is for.
-fn creators(config: &Config) -> impl Iterator<Item = &Glob> {
-    let closed = config.components.iter().filter(|component| !is_open(component.credentials));
-    config.session_creators.iter().chain(closed.flat_map(|component| &component.creators))
-}
-
-/// Those whose pods keep their base credentials, whatever else they are.
-fn open_to(config: &Config) -> impl Iterator<Item = &Glob> {
-    let open = config.components.iter().filter(|component| is_open(component.credentials));
-    open.flat_map(|component| &component.creators)
-}
-
-fn is_open(credentials: Credentials) -> bool {
-    matches!(credentials, Credentials::Env | Credentials::Exempt)
-}
-
+/// A pod that is deleted runs on as long as it was given to end, which may be years.
 fn has_ended(pod: &Value) -> bool {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
-    matches!(phase, "Failed" | "Succeeded") || !pod["metadata"]["deletionTimestamp"].is_null()
+    let grace = pod["metadata"]["deletionGracePeriodSeconds"].as_u64();
+    matches!(phase, "Failed" | "Succeeded") || grace.is_some_and(|seconds| seconds <= SOON)
 }
 
 /// Where the config says no region, pods were given the webhook's own, which they still have.
@@ -179,6 +164,8 @@ fn roles(pod: &Value, namespace: &Namespace, directory: &Directory) -> Directory
     Directory::new(Source::File(PathBuf::new()), known.into_iter().collect::<HashMap<_, _>>())
 }
 
+/// In seconds; ten times what a pod has by default.
+const SOON: u64 = 300;
 /// Of a pod without a role, whose tenant's role nobody knows; only whether there is a sidecar
 /// matters then.
 const NOBODY: &str = "arn:aws:iam::000000000000:role/unknown";
@@ -232,11 +219,12 @@ mod tests {
         pod
     }
 
+    /// And for whose creator it is as made.
     fn stands(pod: &Value, config: &Config) -> (Compared, String) {
-        let Standing { creator, compared, excused } =
+        let Standing { compared, likely, excused } =
             standing(pod, None, &namespace(), &known(ROLE), config);
-        assert_eq!(excused, None);
-        (compared, creator)
+        assert!(excused.is_none(), "{excused:?}");
+        (compared, likely.map(|glob| glob.to_string()).unwrap_or_default())
     }
 
     #[test]
@@ -250,9 +238,27 @@ mod tests {
         let jane = standing(&pod, Some("jane"), &namespace(), &known(ROLE), &config);
         assert!(matches!(jane.compared, Compared::Differs(_)), "{jane:?}");
         assert_eq!(stands(&agent(), &config).0, Compared::NoSidecar);
-        let mut ended = agent();
-        ended["status"] = json!({"phase": "Succeeded"});
-        assert_eq!(stands(&ended, &config).0, Compared::Ended);
+    }
+
+    #[test]
+    fn a_pod_that_has_long_to_end_runs() {
+        let config = config("region: eu-west-1\n");
+        let deleted = |seconds: u64| {
+            json!({"metadata": {
+                "deletionTimestamp": "2026-11-01T00:00:00Z", "deletionGracePeriodSeconds": seconds,
+            }})
+        };
+        let cases = [
+            (json!({"status": {"phase": "Succeeded"}}), Compared::Ended),
+            (json!({"status": {"phase": "Failed"}}), Compared::Ended),
+            (deleted(30), Compared::Ended),
+            (deleted(315_360_000), Compared::NoSidecar),
+        ];
+        for (more, want) in cases {
+            let mut pod = agent();
+            json_patch::merge(&mut pod, &more);
+            assert_eq!(stands(&pod, &config).0, want, "{more}");
+        }
     }
 
     #[test]
@@ -294,10 +300,29 @@ mod tests {
         let config = config(
             "region: eu-west-1\ncomponents: [{name: jobs, creators: ['system:serviceaccount:jobs:*'], credentials: exempt}, {name: rest, fenced: true}]\n",
         );
-        let Standing { compared, excused, creator } =
-            standing(&agent(), None, &namespace(), &known(ROLE), &config);
-        assert!(!compared.is_in_order(), "{compared:?}");
-        let want = (Some("system:serviceaccount:jobs:*"), "");
-        assert_eq!((excused.as_deref(), &*creator), want);
+        let of = |pod: &Value| standing(pod, None, &namespace(), &known(ROLE), &config);
+        let Standing { compared, likely, excused } = of(&agent());
+        assert_eq!((compared, likely.is_none()), (Compared::NoSidecar, true));
+        assert_eq!(excused.unwrap().to_string(), "system:serviceaccount:jobs:*");
+        // They would have left it without a sidecar.
+        let mut old = injected("", &config);
+        old["spec"]["initContainers"][0]["image"] = json!("sidecar:old");
+        let Standing { compared, likely: _, excused } = of(&old);
+        assert!(matches!(compared, Compared::Differs(_)) && excused.is_none(), "{excused:?}");
+    }
+
+    /// Whoever may name sessions, or creates another component's pods, may be left alone as well.
+    #[test]
+    fn who_is_left_alone_is_an_excuse_and_no_proof() {
+        for text in [
+            "components: [{name: ci, creators: ['system:serviceaccount:ci:*'], credentials: exempt}, {name: job, creators: ['system:serviceaccount:ci:job']}, {name: rest, fenced: true}]\n",
+            "sessionCreators: ['ci']\ncomponents: [{name: ci, creators: [ci], credentials: exempt}, {name: rest, fenced: true}]\n",
+        ] {
+            let config = config(text);
+            let Standing { compared, likely, excused } =
+                standing(&agent(), None, &namespace(), &known(ROLE), &config);
+            assert_eq!((compared, likely.is_none()), (Compared::NoSidecar, true), "{text}");
+            assert!(excused.is_some(), "{text}");
+        }
     }
 }

@@ -57,15 +57,15 @@ pub fn tenants(namespaces: &Seen<Vec<Value>>, config: &Config) -> BTreeSet<Tenan
     workable.filter_map(|namespace| namespace.tenant.ok()).collect()
 }
 
-/// The service account of the namespace with which a pod is an agent that waits for its
-/// credentials, whatever its labels.
-pub fn account_to_try<'v>(tenancy: &'v Tenancy, config: &Config) -> Option<&'v str> {
+/// The service account of the namespace with which a pod that `creator` creates is an agent that
+/// waits for its credentials, whatever its labels.
+pub fn account_to_try<'v>(tenancy: &'v Tenancy, creator: &str, config: &Config) -> Option<&'v str> {
     let accounts = match &tenancy.accounts {
         Seen::Known(accounts) => &accounts[..],
         Seen::Hidden(_) => &[],
     };
     accounts.iter().map(name).find(|account| {
-        config.component_of(&Bare { account }).is_some_and(|matched| {
+        config.component_of(&Bare { account, creator }).is_some_and(|matched| {
             matched.component.credentials == Credentials::Sidecar
                 && matched.component.start_gate == StartGate::Credentials
         })

@@ -54,7 +54,7 @@ pub(super) fn judge(
     };
     let needed = needed(credentials);
     is_trusted(tenant, &subject, &session.trust, &needed, found);
-    let others: BTreeSet<&str> = let_in(&session.trust).collect();
+    let others: BTreeSet<&str> = let_in(&session.trust).filter(|it| !is_gone(it)).collect();
     if chain.base_roles.is_empty() && !others.is_empty() {
         let others: Vec<&str> = others.into_iter().collect();
         let others = others.join(", ");
@@ -84,7 +84,6 @@ fn is_trusted(
     needed: &[&'static str],
     found: &mut Findings,
 ) {
-    let base_roles = principals(trust);
     let mut wrong = Vec::new();
     for &action in needed {
         let allowing: Vec<&Value> = statements(trust)
@@ -104,9 +103,11 @@ fn is_trusted(
                 names(tenant)
             )),
         }
-        let denials = denials(trust, action, None).filter(|it| is_about(it, &base_roles));
+        let denials = denials(trust, action, None).filter(|it| is_about(it, trust));
         wrong.extend(denials.map(|it| format!("its trust policy denies {action}: {it}")));
     }
+    let gone: BTreeSet<&str> = let_in(trust).filter(|name| is_gone(name)).collect();
+    wrong.extend(gone.iter().map(|id| format!("its trust policy names {id}, a role that is gone")));
     if wrong.is_empty() {
         found.ok(Link::RoleTrust, subject, format!("its trust policy lets {} in", names(tenant)));
     }
@@ -120,6 +121,12 @@ fn let_in(trust: &Value) -> impl Iterator<Item = &str> {
     statements(trust).filter(|it| it["Effect"] == "Allow").flat_map(principals_of)
 }
 
+/// IAM shows the id of a role that was deleted, also if there is one of its name again.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html>
+fn is_gone(principal: &str) -> bool {
+    principal.starts_with("AROA")
+}
+
 /// But for services and identity providers.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html>
 fn principals_of(statement: &Value) -> impl Iterator<Item = &str> {
@@ -127,10 +134,18 @@ fn principals_of(statement: &Value) -> impl Iterator<Item = &str> {
     principal.as_str().into_iter().chain(strings(&principal["AWS"]))
 }
 
-/// Whether it names one of these roles. What it says with NotPrincipal is not judged.
-fn is_about(statement: &Value, base_roles: &[RoleArn]) -> bool {
+/// Whether it names somebody whom the trust policy lets in, or all of the account. What it says with
+/// NotPrincipal is not judged.
+fn is_about(statement: &Value, trust: &Value) -> bool {
+    let whole_account = |principal: &str, other: &str| {
+        let account = other.parse().ok().map(|role: RoleArn| role.account().to_owned());
+        account.is_some_and(|account| {
+            principal == account || principal.ends_with(&format!(":iam::{account}:root"))
+        })
+    };
     principals_of(statement).any(|principal| {
-        principal == "*" || base_roles.iter().any(|role| role.as_str() == principal)
+        principal == "*"
+            || let_in(trust).any(|other| other == principal || whole_account(principal, other))
     })
 }
 
@@ -483,7 +498,16 @@ mod tests {
         let unknown = "base-role: which role assumes it is not known: its trust policy lets in";
         let elsewhere = BASE.replace("111122223333", "444455556666");
         let of_root = format!("{unknown} arn:aws:iam::111122223333:root");
-        let cases: [(Value, Value, &[&str]); 15] = [
+        let root = "arn:aws:iam::111122223333:root";
+        let other_root = "arn:aws:iam::444455556666:root";
+        let gone = "role-trust: its trust policy names AROAEXAMPLE, a role that is gone";
+        let cases: [(Value, Value, &[&str]); 21] = [
+            (json!([all(role(BASE)), deny(role(root))]), policy("sts:*"), &[denied]),
+            (json!([all(role(BASE)), deny(role("111122223333"))]), policy("sts:*"), &[denied]),
+            (json!([all(role(BASE)), deny(role(other_root))]), policy("sts:*"), &[]),
+            (json!([all(role(root)), deny(role(root))]), policy("sts:*"), &[denied, &of_root]),
+            (all(role("AROAEXAMPLE")), policy("sts:*"), &[gone]),
+            (all(json!({"AWS": [BASE, "AROAEXAMPLE"]})), policy("sts:*"), &[gone]),
             (all(role(BASE)), policy("sts:SetSourceIdentity"), &[]),
             (all(role(BASE)), policy("STS:setsourceidentity"), &[]),
             (json!([all(role(BASE)), deny(role(ROLE))]), policy("sts:*"), &[]),

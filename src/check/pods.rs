@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::{Facts, Findings, Link, Tenancy, name, tenancy::subject};
+use super::{
+    Facts, Findings, Link, Tenancy, name,
+    tenancy::{self, subject},
+};
 use crate::{
     admission::{self, Compared, Refusal, Standing},
     config::Config,
@@ -18,7 +21,11 @@ pub(super) fn judge(namespace: &Namespace, tenancy: &Tenancy, facts: &Facts, fou
         return;
     };
     // An audit gives nobody a sidecar, and without a tenant nobody gets one.
-    let (Some(Mode::Enabled), Ok(_)) = (namespace.mode, &namespace.tenant) else { return };
+    if namespace.mode != Some(Mode::Enabled)
+        || tenancy::without_tenant(namespace, &facts.config).is_some()
+    {
+        return;
+    }
     let unknown = Directory::new(Source::Nowhere, HashMap::new());
     let directory = facts.account.as_ref().map_or(&unknown, |account| &account.directory);
     let mut running = 0;
@@ -33,9 +40,10 @@ pub(super) fn judge(namespace: &Namespace, tenancy: &Tenancy, facts: &Facts, fou
         match (says, excused) {
             (Says::Refusal(refusal), None) => found.refused(link, subject, refusal),
             (Says::Text(text), None) => found.broken(link, subject, text),
-            (_, Some(creator)) => {
-                let says =
-                    format!("nobody knows whether {creator} created it, whose pods are left alone");
+            (_, Some(creators)) => {
+                let says = format!(
+                    "nobody knows whether {creators} created it, whose pods are left alone"
+                );
                 found.unseen(link, subject, says);
             }
         }
@@ -61,8 +69,6 @@ fn told<'c>(compared: &'c Compared, pod: &Value, config: &Config) -> Option<(Lin
         Compared::NoSidecar => {
             Some((Link::PodWithoutSidecar, Says::Text("has no sidecar".to_owned())))
         }
-        // Said of the namespace already.
-        Compared::Refused(Refusal::TenantTooLong { .. }) => None,
         Compared::Refused(refusal) => Some((Link::PodRefused, Says::Refusal(refusal))),
     }
 }

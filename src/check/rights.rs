@@ -25,7 +25,10 @@ pub(super) fn of_namespace(
         Seen::Known(objects) => (&objects[..], None),
         Seen::Hidden(why) => (&[][..], Some(&**why)),
     };
-    judge(&subject, of_kind(objects, "RoleBinding"), &[objects, cluster_roles], hidden, found);
+    let bindings = || of_kind(objects, "RoleBinding");
+    let asks_for_hidden = bindings().any(|binding| binding["roleRef"]["kind"] == "ClusterRole");
+    let hidden = hidden.filter(|_| asks_for_hidden);
+    judge(&subject, bindings(), &[objects, cluster_roles], hidden, found);
 }
 
 /// `hidden` says why other roles are not known.
@@ -94,25 +97,28 @@ fn holder(subject: &Value) -> Option<String> {
     })
 }
 
-/// What each API server has from the start.
+/// What each API server has from the start. In a namespace whoever rules there writes labels.
 fn is_built_in(binding: &Value) -> bool {
-    binding["metadata"]["labels"][BOOTSTRAPPING] == "rbac-defaults"
+    binding["kind"] == "ClusterRoleBinding"
+        && binding["metadata"]["labels"][BOOTSTRAPPING] == "rbac-defaults"
 }
 
 fn title(binding: &Value) -> String {
     format!("{} {}", binding["kind"].as_str().unwrap_or_default(), name(binding))
 }
 
-/// Each right for people, its resources and its verbs.
-const RIGHTS: [(&str, [&str; 2], [&str; 2]); 4] = [
-    (
-        "create serviceaccounts/token",
-        ["serviceaccounts/token", "serviceaccounts/*"],
-        ["create", "create"],
-    ),
+/// Each right for people, its resources and its verbs. RBAC knows a subresource of all resources,
+/// and not all subresources of one.
+const RIGHTS: [(&str, [&str; 2], [&str; 2]); 5] = [
+    ("create serviceaccounts/token", ["serviceaccounts/token", "*/token"], ["create", "create"]),
     ("change pods", ["pods", "pods"], ["patch", "update"]),
-    ("exec into pods", ["pods/exec", "pods/*"], ["create", "get"]),
-    ("add ephemeral containers", ["pods/ephemeralcontainers", "pods/*"], ["patch", "update"]),
+    ("exec into pods", ["pods/exec", "*/exec"], ["create", "get"]),
+    ("attach to pods", ["pods/attach", "*/attach"], ["create", "get"]),
+    (
+        "add ephemeral containers",
+        ["pods/ephemeralcontainers", "*/ephemeralcontainers"],
+        ["patch", "update"],
+    ),
 ];
 /// <https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings>
 const EVERYBODY: [&str; 4] = [
@@ -151,8 +157,18 @@ mod tests {
         let read = || json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]});
         let user = |name: &str| json!({"kind": "User", "name": name});
         let built_in = || json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
+        let of = |resource: &str| json!({"apiGroups": [""], "resources": [resource], "verbs": ["create"]});
         let cases = [
             (exec(), user("eve"), json!({}), vec![(Note, "eve may exec into pods")]),
+            (of("*/exec"), user("eve"), json!({}), vec![(Note, "eve may exec into pods")]),
+            (
+                of("*/token"),
+                user("eve"),
+                json!({}),
+                vec![(Note, "eve may create serviceaccounts/token")],
+            ),
+            (of("pods/attach"), user("eve"), json!({}), vec![(Note, "eve may attach to pods")]),
+            (of("pods/*"), user("eve"), json!({}), vec![(Ok, "nobody but")]),
             (read(), user("eve"), json!({}), vec![(Ok, "nobody but")]),
             (all(), user("system:masters"), built_in(), vec![(Ok, "nobody but")]),
             (
@@ -188,10 +204,14 @@ mod tests {
         let rule = json!({"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]});
         let role = json!({"kind": "Role", "metadata": {"name": "r"}, "rules": [rule]});
         let unseen = "unseen namespace a: what ClusterRoles give is not known: is forbidden";
-        let cases: [(Vec<Value>, &[&str]); 3] = [
-            (vec![], &[unseen]),
+        let mut labelled = binding("Role");
+        labelled["metadata"]["labels"] = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
+        let eve = "note namespace a: eve may exec into pods";
+        let cases: [(Vec<Value>, &[&str]); 4] = [
+            (vec![], &["ok namespace a: nobody but who has it from the start"]),
+            (vec![labelled, role.clone()], &[eve]),
             (vec![binding("ClusterRole")], &[unseen]),
-            (vec![binding("Role"), role], &["note namespace a: eve may exec into pods", unseen]),
+            (vec![binding("Role"), binding("ClusterRole"), role], &[eve, unseen]),
         ];
         let config = crate::config::Config::default();
         let namespace = Namespace::read("a", |_| None, &config.tenant);

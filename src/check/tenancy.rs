@@ -116,7 +116,7 @@ fn has_an_account(namespace: &Namespace, tenancy: &Tenancy, config: &Config, fou
     let Some(accounts) = tenancy.accounts.or_tell(Link::ServiceAccount, &subject, found) else {
         return;
     };
-    let is_ours = |account: &&str| config.component_of(&Bare { account }).is_some();
+    let is_ours = |account: &&str| config.component_of(&Bare { account, creator: "" }).is_some();
     let ours: Vec<&str> = accounts.iter().map(name).filter(is_ours).collect();
     if ours.is_empty() {
         found.note(
@@ -136,14 +136,15 @@ pub(super) fn without_tenant(namespace: &Namespace, config: &Config) -> Option<R
     admission::unworkable(&secured, config)
 }
 
-/// A pod that is told by its service account alone.
+/// A pod that is told by its service account and who creates it alone.
 pub(super) struct Bare<'v> {
     pub(super) account: &'v str,
+    pub(super) creator: &'v str,
 }
 
 impl Pod for Bare<'_> {
     fn creator(&self) -> &str {
-        ""
+        self.creator
     }
 
     fn label(&self, _: &str) -> Option<&str> {

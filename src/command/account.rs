@@ -145,7 +145,7 @@ async fn read(iam: &Client, role: &RoleArn) -> Result<Held, String> {
     let answer = iam.get_role().role_name(name).send().await.map_err(|error| said(&error))?;
     let found = answer.role.ok_or("IAM's answer has no role")?;
     if found.arn != role.as_str() {
-        return Err(format!("the credentials of this shell are of another account: {}", found.arn));
+        return Err(format!("IAM has the role of this name as {}", found.arn));
     }
     let mut policies = Vec::new();
     let mut inline = iam.list_role_policies().role_name(name).into_paginator().items().send();

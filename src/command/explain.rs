@@ -16,7 +16,7 @@ use super::{
     print, runtime, snapshots,
 };
 use crate::{
-    admission::{self, Explained, Missing, Standing},
+    admission::{self, Explained, Missing},
     check::Seen,
     cli::{Explain, Format, PodName},
     config::Config,
@@ -134,21 +134,19 @@ impl Judge {
         namespace: &Namespace,
         given: Option<&str>,
     ) -> Explanation {
-        // First, since it learns the role.
-        let mut explained = self.explain(pod, given.unwrap_or_default(), namespace).await;
+        // Whoever created it, it was its role that counted.
+        if let (Some(_), Ok(tenant)) = (namespace.mode, &namespace.tenant) {
+            let _ = timeout(LOOKUP, self.roles.look_up(tenant.clone())).await;
+        }
         let roles = self.roles.snapshot();
         let standing = admission::standing(pod, given, namespace, &roles, &self.config);
-        let Standing { creator, compared: _, excused: _ } = &standing;
-        let creator = match given {
-            Some(name) => Creator::Given(name.to_owned()),
-            None if creator.is_empty() => Creator::Unknown,
-            None => {
-                explained = self.explain(pod, creator, namespace).await;
-                Creator::Likely(creator.clone())
-            }
+        let (creator, name) = match (given, &standing.likely) {
+            (Some(name), _) => (Creator::Given(name.to_owned()), name.to_owned()),
+            (None, Some(glob)) => (Creator::Likely(glob.to_string()), glob.example()),
+            (None, None) => (Creator::Unknown, String::new()),
         };
-        let subject = Subject::Standing { pod, standing };
-        Explanation::new(subject, namespace, creator, explained, &roles)
+        let explained = self.explain(pod, &name, namespace).await;
+        Explanation::new(Subject::Standing { pod, standing }, namespace, creator, explained, &roles)
     }
 
     /// The pods and pod templates of a manifest, if somebody created them.

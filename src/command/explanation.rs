@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::{
@@ -24,7 +24,8 @@ pub(super) struct Explanation {
     object: String,
     namespace: String,
     /// None: not opted in.
-    mode: Option<&'static str>,
+    #[serde(serialize_with = "mode")]
+    mode: Option<Mode>,
     tenant: Option<String>,
     creator: Creator,
     /// As in log and metrics.
@@ -54,7 +55,7 @@ pub(super) enum Subject<'p> {
 pub(super) enum Creator {
     /// As the command line says.
     Given(String),
-    /// A listed one, as what stands on the pod shows.
+    /// One of those whom this rule of the config names, as what stands on the pod shows.
     Likely(String),
     Unknown,
 }
@@ -107,10 +108,7 @@ struct Stands {
     #[serde(skip_serializing_if = "Option::is_none")]
     unless_by: Option<String>,
     #[serde(skip)]
-    is_in_order: bool,
-    /// What follows "stands".
-    #[serde(skip)]
-    words: String,
+    compared: Compared,
 }
 
 /// Of an explanation, the worst last.
@@ -131,22 +129,22 @@ impl Explanation {
         explained: Explained<'_>,
         roles: &Directory,
     ) -> Self {
-        let (object, standing) = match &subject {
-            Subject::Proposed(object) => (*object, None),
-            // In audit pods are as they come.
-            Subject::Standing { pod, .. } if namespace.mode == Some(Mode::Audit) => (*pod, None),
-            Subject::Standing { pod, standing } => (*pod, Some(Stands::of(standing))),
-        };
         let Explained { decision, matched, operations: _, warnings, missing: _ } = explained;
         let (passed, refusal, session) = match &decision {
             Decision::Inject(injection) => (None, None, Identity::of(&subject, injection, roles)),
             Decision::Pass(passed) => (Some(name_of(*passed)), None, None),
             Decision::Refuse(refusal) => (None, Some(Said::of(refusal)), None),
         };
+        let (object, standing) = match subject {
+            Subject::Proposed(object) => (object, None),
+            // In audit pods are as they come.
+            Subject::Standing { pod, .. } if namespace.mode == Some(Mode::Audit) => (pod, None),
+            Subject::Standing { pod, standing } => (pod, Some(Stands::of(standing))),
+        };
         Self {
             object: manifest::title(object),
             namespace: namespace.name.clone(),
-            mode: namespace.mode.map(Mode::as_str),
+            mode: namespace.mode,
             tenant: namespace.tenant.as_ref().ok().map(ToString::to_string),
             creator,
             decision: match &decision {
@@ -166,14 +164,15 @@ impl Explanation {
 
     /// In audit nothing is refused, and nothing is missing on a pod. One that ended is past both.
     pub(super) fn verdict(&self) -> Verdict {
-        let is_enabled = self.mode == Some(Mode::Enabled.as_str());
-        match (&self.refusal, &self.standing) {
-            (_, Some(Stands { is: "ended", .. })) => Verdict::Fine,
-            (Some(said), _) if said.may_heal => Verdict::Undecided,
-            _ if !is_enabled => Verdict::Fine,
-            (_, Some(Stands { unless_by: Some(_), .. })) => Verdict::Undecided,
-            (None, Some(Stands { is_in_order: true, .. }) | None) => Verdict::Fine,
-            (Some(_), _) | (None, Some(_)) => Verdict::Wrong,
+        let may_heal = self.refusal.as_ref().is_some_and(|said| said.may_heal);
+        match &self.standing {
+            Some(Stands { compared: Compared::Ended, .. }) => Verdict::Fine,
+            Some(stands) if self.mode.is_some() && !stands.compared.is_in_order() => {
+                if stands.unless_by.is_some() { Verdict::Undecided } else { Verdict::Wrong }
+            }
+            _ if may_heal => Verdict::Undecided,
+            _ if self.refusal.is_some() && self.mode == Some(Mode::Enabled) => Verdict::Wrong,
+            _ => Verdict::Fine,
         }
     }
 
@@ -257,37 +256,55 @@ fn known(session: &Session, subject: &Subject<'_>) -> (String, String) {
 }
 
 impl Stands {
-    fn of(standing: &Standing) -> Self {
-        let Standing { creator: _, compared, excused } = standing;
-        let (is, words) = match compared {
-            Compared::AsMade => ("as-made", "as the webhook leaves it"),
-            Compared::Differs(_) => ("differs", "other than the webhook makes it"),
-            Compared::Ended => ("ended", "no more: it has ended"),
-            Compared::LeftOver => ("left-over", "with a sidecar that a new pod would not get"),
-            Compared::NoSidecar => (
-                "no-sidecar",
-                "without a sidecar: it was created before the namespace opted in, or unseen by the webhook",
-            ),
-            Compared::Refused(_) => ("refused", "where a new one would not be let in"),
+    fn of(standing: Standing) -> Self {
+        let Standing { compared, likely: _, excused } = standing;
+        let is = match compared {
+            Compared::AsMade => "as-made",
+            Compared::Differs(_) => "differs",
+            Compared::Ended => "ended",
+            Compared::LeftOver => "left-over",
+            Compared::NoSidecar => "no-sidecar",
+            Compared::Refused(_) => "refused",
         };
-        let mut words = words.to_owned();
-        let at = match compared {
+        let at = match &compared {
             Compared::Differs(places) => places.clone(),
             _ => Vec::new(),
         };
-        if !at.is_empty() {
-            words.push_str(&format!(", at {}", at.join(", ")));
-        }
-        match (excused, compared) {
-            (Some(creator), _) => {
-                words.push_str(&format!(", unless {creator} created it, whose pods are left alone"))
-            }
-            (None, Compared::AsMade | Compared::Ended) => {}
-            (None, _) => words.push_str("; replace the pod"),
-        }
-        let is_in_order = compared.is_in_order();
-        Self { is, at, unless_by: excused.clone(), is_in_order, words }
+        Self { is, at, unless_by: excused.map(|glob| glob.to_string()), compared }
     }
+}
+
+/// What follows "stands".
+impl fmt::Display for Stands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { is: _, at, unless_by, compared } = self;
+        let (how, then) = match compared {
+            Compared::AsMade => ("as the webhook leaves it", ""),
+            Compared::Differs(_) => ("other than the webhook makes it, at ", "; replace the pod"),
+            Compared::Ended => ("no more: it has ended", ""),
+            Compared::LeftOver => {
+                ("with a sidecar that a new pod would not get", "; replace the pod to be rid of it")
+            }
+            Compared::NoSidecar => (
+                "without a sidecar: it was created before the namespace opted in, or unseen by the webhook",
+                "; replace the pod",
+            ),
+            Compared::Refused(_) => {
+                ("where a new one would not be let in", "; do what the remedy says, and replace it")
+            }
+        };
+        write!(f, "{how}{}", at.join(", "))?;
+        match unless_by {
+            Some(creator) => {
+                write!(f, ", unless one of {creator} created it, whose pods are left alone")
+            }
+            None => f.write_str(then),
+        }
+    }
+}
+
+fn mode<S: Serializer>(mode: &Option<Mode>, serializer: S) -> Result<S::Ok, S::Error> {
+    mode.map(Mode::as_str).serialize(serializer)
 }
 
 /// A decision in words.
@@ -339,7 +356,7 @@ impl fmt::Display for Explanation {
         } = self;
         writeln!(f, "{} in {}: {becomes}", harmless(object), harmless(namespace))?;
         let mut say = |what: &str, text: &str| writeln!(f, "  {what:<10} {}", harmless(text));
-        let mode = mode.unwrap_or("not opted in");
+        let mode = mode.map_or("not opted in", Mode::as_str);
         let tenant =
             tenant.as_ref().map_or("no tenant".to_owned(), |name| format!("tenant {name}"));
         say("namespace", &format!("{mode}, {tenant}"))?;
@@ -348,7 +365,7 @@ impl fmt::Display for Explanation {
             Creator::Likely(name) => say(
                 "creator",
                 &format!(
-                    "not recorded on a pod; judged as {name}, since it stands as made for that"
+                    "not recorded on a pod; judged as one of {name}, since it stands as made for them"
                 ),
             )?,
             Creator::Unknown => say("creator", "not known, so judged as nobody's (--as says who)")?,
@@ -385,7 +402,7 @@ impl fmt::Display for Explanation {
             say("warning", warning)?;
         }
         match standing {
-            Some(Stands { words, .. }) => say("stands", words),
+            Some(stands) => say("stands", &stands.to_string()),
             None => Ok(()),
         }
     }

@@ -162,5 +162,6 @@ const INSTANCE: &str = "app.kubernetes.io/instance";
 /// Of the ConfigMap.
 pub(super) const CONFIG: &str = "config.yaml";
 const ROLES: &str = "roles.yaml";
-const NO_RELEASE: &str = "there is no ConfigMap of a release of the chart, or it may not be read; \
-                          give its --release-namespace, or --config FILE";
+const NO_RELEASE: &str = "no release of the chart was found: no webhook configuration names its service, and no \
+                          ConfigMap has its label, or you may read neither; install it, or say where it \
+                          is by --release-namespace";

@@ -29,13 +29,14 @@ pub(super) async fn run(
     config: &Config,
     looking: impl Fn(&str),
 ) -> Result<(), Failure> {
+    let creator = whoami(cluster).await?;
     for namespace in check::opted_in(namespaces, config) {
         if namespace.mode != Some(Mode::Enabled) {
             continue;
         }
         let namespace = namespace.name;
         let Some(tenancy) = tenancies.get_mut(&namespace) else { continue };
-        let Some(account) = check::account_to_try(tenancy, config) else { continue };
+        let Some(account) = check::account_to_try(tenancy, &creator, config) else { continue };
         looking(&format!("a pod in namespace {namespace}"));
         tenancy.trial = Some(try_pod(cluster, &namespace, account, config).await?);
     }
@@ -68,6 +69,17 @@ async fn try_pod(
         let _ = cluster.send(request).await;
     }
     trial
+}
+
+/// As whom the API server knows us, since a component may be of our pods.
+/// <https://kubernetes.io/docs/reference/access-authn-authz/authentication/#self-subject-review>
+async fn whoami(cluster: &Cluster) -> Result<String, Failure> {
+    let asked = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let answer =
+        create(cluster, "/apis/authentication.k8s.io/v1/selfsubjectreviews", &asked).await?;
+    // Who may not ask is judged as nobody in particular.
+    let answer = answer.unwrap_or_default();
+    Ok(answer["status"]["userInfo"]["username"].as_str().unwrap_or_default().to_owned())
 }
 
 /// RBAC says no as a webhook or a quota does, so it is asked before.
@@ -103,9 +115,10 @@ async fn create(
     }
 }
 
-/// Whether the API server may take the pod later. That it reaches no webhook is what agents meet.
+/// Whether the API server itself had no time. That a webhook has none, or is not reached, is what
+/// agents meet.
 fn is_passing(status: &kube::core::Status) -> bool {
-    status.code == 429 || (status.code >= 500 && !status.message.contains("calling webhook"))
+    matches!(status.code, 429 | 504)
 }
 
 async fn follow(cluster: &Cluster, namespace: &str, metadata: &Value) -> Result<Trial, Failure> {
@@ -122,8 +135,9 @@ async fn follow(cluster: &Cluster, namespace: &str, metadata: &Value) -> Result<
         if status["phase"] == "Succeeded" {
             return Ok(Trial::Ended);
         }
-        let since = is_waiting(status).then(|| *waiting_since.get_or_insert_with(Instant::now));
-        if since.is_some_and(|since| since.elapsed() >= CREDENTIALS) {
+        if !is_waiting(status) {
+            waiting_since = None;
+        } else if waiting_since.get_or_insert_with(Instant::now).elapsed() >= CREDENTIALS {
             let said = last_word(cluster, &within, metadata, Some("Unhealthy")).await?;
             return Ok(Trial::Held(said.unwrap_or_else(|| NO_CREDENTIALS.to_owned())));
         }
@@ -205,7 +219,8 @@ fn pod_to_try(account: &str, config: &Config) -> Value {
 
 /// For a pod to be scheduled, its image pulled and its sidecar's first credentials.
 const START: Duration = Duration::from_secs(60);
-/// What a sidecar that runs needs at most, where its first call does not fail.
-const CREDENTIALS: Duration = Duration::from_secs(10);
+/// A sidecar that is given credentials has them a second after its start, and the kubelet asks it
+/// once a second; the rest is for an association of EKS Pod Identity that is new.
+const CREDENTIALS: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(500);
 const NO_CREDENTIALS: &str = "its sidecar runs and has no credentials; its log says why";
