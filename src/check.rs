@@ -26,6 +26,7 @@ pub use self::{
     finding::{Finding, Findings, Level},
     iam::{Chain, Held, principals},
     link::{About, Link},
+    pods::waits,
     tenancy::opted_in,
     webhook::{CONFIGURATION, service},
 };
@@ -37,6 +38,8 @@ pub struct Facts {
     /// None: nobody was to look.
     pub account: Option<Account>,
     pub config: Config,
+    /// The tenants' roles. None: nobody was to look.
+    pub directory: Option<Directory>,
     pub guard: Guard,
     pub namespaces: Seen<Vec<Value>>,
     pub now: SystemTime,
@@ -55,6 +58,8 @@ pub struct Text {
     pub installed: Seen<Option<String>>,
     /// As it is. None: there is no release whose config this is.
     pub live: Option<String>,
+    /// Where it is, for people.
+    pub place: String,
 }
 
 /// What the API server is told of the webhook.
@@ -62,10 +67,14 @@ pub struct Text {
 pub struct Webhook {
     /// All MutatingWebhookConfigurations.
     pub configurations: Seen<Vec<Value>>,
+    /// The Deployment that serves.
+    pub deployment: Seen<Option<Value>>,
     /// The EndpointSlices of the webhook's service.
     pub endpoints: Seen<Vec<Value>>,
     /// The configuration as the release brought it.
     pub installed: Seen<Option<Value>>,
+    /// The Deployment that keeps the certificate, where there is one.
+    pub keeper: Seen<Option<Value>>,
     /// The Secret with the serving certificate.
     pub secret: Seen<Option<Value>>,
 }
@@ -118,7 +127,6 @@ pub struct Account {
     pub assumed: Option<HashMap<TenantName, Result<(), credentials::Failure>>>,
     /// What IAM holds of each tenant's role.
     pub chains: HashMap<TenantName, Chain>,
-    pub directory: Directory,
 }
 
 /// What was looked for, or why nobody let us look.

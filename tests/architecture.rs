@@ -64,7 +64,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
 const CRATES: [(&str, &[&str]); 15] = [
     ("anyhow", &["command"]),
     ("aws_config", &["command", "credentials/base", "credentials/sts", "directory/ssm"]),
-    ("aws_credential_types", &["credentials/sts", "directory/ssm"]),
+    ("aws_credential_types", &["command/account", "credentials/sts", "directory/ssm"]),
     ("aws_sdk_iam", &["command/account"]),
     ("aws_sdk_ssm", &["directory/ssm"]),
     ("aws_sdk_sts", &["credentials/base", "credentials/sts"]),

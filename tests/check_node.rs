@@ -71,16 +71,20 @@ macro_rules! patch {
 }
 
 /// As it was; what counts its changes has counted on since.
-const PUT_BACK: &str = "jq 'del(.metadata.resourceVersion, .metadata.uid, .metadata.managedFields)' taken.json | kubectl replace --force -f -";
+const PUT_BACK: &str = "jq 'del(.metadata.resourceVersion, .metadata.uid, .metadata.managedFields, .status)' taken.json | kubectl replace --force -f -";
 
-const FAULTS: [Fault; 24] = [
+/// What the remedies of what is edited say.
+const BRING_AGAIN: &str = "helm upgrade fab-session-injector \"$CHART\" -n \"$SYSTEM\" --reuse-values --force-conflicts --wait --timeout 60s";
+const DELETE_AND_BRING_AGAIN: &str = "kubectl delete validatingadmissionpolicybinding fab-session-injector-pods; helm upgrade fab-session-injector \"$CHART\" -n \"$SYSTEM\" --reuse-values --wait --timeout 60s";
+
+const FAULTS: [Fault; 25] = [
     // The webhook.
     fault(
         patch!(
             "mutatingwebhookconfiguration fab-session-injector",
             r#"{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}"#
         ),
-        PUT_BACK,
+        BRING_AGAIN,
         &["broken webhook-edited"],
     ),
     fault(
@@ -136,13 +140,18 @@ const FAULTS: [Fault; 24] = [
         "kubectl -n \"$SYSTEM\" scale deployment/fab-session-injector --replicas=2; kubectl -n \"$SYSTEM\" rollout status deployment --timeout=60s",
         &["broken endpoints"],
     ),
+    fault(
+        "kubectl -n \"$SYSTEM\" set image deployment/fab-session-injector '*=node.test/none:1'",
+        "kubectl -n \"$SYSTEM\" rollout undo deployment/fab-session-injector; kubectl -n \"$SYSTEM\" rollout status deployment --timeout=60s",
+        &["broken rollout"],
+    ),
     // The guard and the config.
     fault(
         patch!(
             "validatingadmissionpolicybinding fab-session-injector-pods",
             r#"{"op": "replace", "path": "/spec/validationActions", "value": ["Audit"]}"#
         ),
-        PUT_BACK,
+        DELETE_AND_BRING_AGAIN,
         &["broken guard-edited"],
     ),
     fault(
@@ -165,7 +174,7 @@ const FAULTS: [Fault; 24] = [
     ),
     fault(
         "kubectl -n \"$SYSTEM\" get configmap fab-session-injector -o json > taken.json; jq '.data[\"config.yaml\"] |= sub(\"podSecurity: restricted\"; \"podSecurity: baseline\")' taken.json | kubectl replace -f -",
-        PUT_BACK,
+        BRING_AGAIN,
         &["broken config-edited", "note pod-security-lowered"],
     ),
     // The tenant's namespace.
@@ -351,6 +360,12 @@ impl<'p> Shell<'p> {
             .args(["-eu", "-c", &format!("exec 2>&1; SYSTEM={SYSTEM}; NS={TENANT}; {line}")])
             .current_dir(&self.directory)
             .env("KUBECONFIG", self.platform.node.kubeconfig())
+            .env("CHART", concat!(env!("CARGO_MANIFEST_DIR"), "/charts/fab-session-injector"))
+            // Not the plugins and repositories of whoever runs the tests.
+            .envs(
+                ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"]
+                    .map(|variable| (variable, self.directory.path())),
+            )
             .env("PATH", format!("{programs}:{}", env::var("PATH").unwrap()))
             .output()
             .unwrap();

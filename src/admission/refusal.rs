@@ -110,7 +110,7 @@ impl Refusal {
             Self::ReservedName { .. } => "choose another name".to_owned(),
             Self::ReservedVolume { .. } => "remove the mount; the webhook mounts what the container needs".to_owned(),
             Self::RoleDenied { .. } => "allow ssm:GetParameters on it to the webhook's role".to_owned(),
-            Self::RoleMissing { .. } => "publish the ARN of the tenant's session-broker role there, or take the namespace's opt-in label away".to_owned(),
+            Self::RoleMissing { .. } => "publish the ARN of the tenant's session-broker role there (the chart's value staticRoles is the static role file), or take the namespace's opt-in label away".to_owned(),
             Self::RoleUnavailable { .. } => "try again; if it stays so, see the webhook's log on SSM".to_owned(),
             Self::RoleUnusable { unusable, .. } => match unusable {
                 Unusable::Malformed(_) => "publish the ARN of an IAM role".to_owned(),
@@ -121,7 +121,7 @@ impl Refusal {
             Self::SessionTooLong { .. } => "choose a shorter pod name, or session: pod-uid in the config".to_owned(),
             Self::StaticCredentials { .. } => "remove the variable from the pod template".to_owned(),
             Self::TenantMissing { namespace, .. } => {
-                format!("kubectl label namespace {namespace} {TENANT_LABEL}=<platform>")
+                format!("kubectl label namespace {namespace} {TENANT_LABEL}=<platform> --overwrite")
             }
             Self::TenantTooLong { .. } => format!("give the namespace a shorter tenant by the label {TENANT_LABEL}"),
             Self::TokenPathTaken { .. } => "mount the volume elsewhere".to_owned(),

@@ -16,8 +16,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Standing {
     pub compared: Compared,
-    /// The rule of the config for whose creator the pod is as made, since who created it is
-    /// recorded nowhere on it. None: it is so for nobody in particular, or for nobody at all.
+    /// The rule of the config for whose creator the pod is nearest to as made, since who created it
+    /// is recorded nowhere on it. None: it is so for nobody in particular.
     pub likely: Option<Glob>,
     /// Whose pods are left alone, and who may have created it, if it is not as made.
     pub excused: Option<Glob>,
@@ -66,18 +66,20 @@ pub fn standing(
     if creator.is_some() || compared == Compared::AsMade {
         return standing(compared);
     }
-    let as_made =
-        |glob: &&Glob, left_alone| again.compare(&glob.example()) == (Compared::AsMade, left_alone);
     let creators = || config.components.iter().flat_map(|component| &component.creators);
     let listed = config.session_creators.iter().chain(creators());
-    if let Some(glob) = listed.into_iter().find(|glob| as_made(glob, false)) {
-        return Standing { likely: Some(glob.clone()), ..standing(Compared::AsMade) };
+    let mut nearest = standing(compared);
+    for glob in listed {
+        let (compared, left_alone) = again.compare(&glob.example());
+        if !left_alone && compared.distance() < nearest.compared.distance() {
+            nearest = Standing { likely: Some(glob.clone()), ..standing(compared) };
+        }
     }
-    if compared.is_in_order() {
-        return standing(compared);
+    if nearest.compared.is_in_order() {
+        return nearest;
     }
-    let excused = creators().find(|glob| as_made(glob, true)).cloned();
-    Standing { excused, ..standing(compared) }
+    let excuses = |glob: &&Glob| again.compare(&glob.example()) == (Compared::AsMade, true);
+    Standing { excused: creators().find(excuses).cloned(), ..nearest }
 }
 
 /// The credential sidecar of a pod.
@@ -87,6 +89,15 @@ pub fn sidecar(pod: &Value) -> Option<&Value> {
 }
 
 impl Compared {
+    /// From as made, and only to be compared.
+    fn distance(&self) -> usize {
+        match self {
+            Self::AsMade => 0,
+            Self::Differs(places) => places.len(),
+            Self::Ended | Self::LeftOver | Self::NoSidecar | Self::Refused(_) => usize::MAX,
+        }
+    }
+
     /// Whether nothing has to be done about it.
     pub fn is_in_order(&self) -> bool {
         matches!(self, Self::AsMade | Self::Ended | Self::LeftOver)
@@ -235,6 +246,12 @@ mod tests {
         let listed = (Compared::AsMade, OPERATOR.to_owned());
         assert_eq!(stands(&injected(OPERATOR, &config), &config), listed);
         let pod = injected(OPERATOR, &config);
+        // What changed since does not make it somebody else's.
+        let next = known(&format!("{ROLE}-next"));
+        let Standing { compared, likely, excused: _ } =
+            standing(&pod, None, &namespace(), &next, &config);
+        assert!(matches!(compared, Compared::Differs(_)), "{compared:?}");
+        assert_eq!(likely.unwrap().to_string(), OPERATOR);
         let jane = standing(&pod, Some("jane"), &namespace(), &known(ROLE), &config);
         assert!(matches!(jane.compared, Compared::Differs(_)), "{jane:?}");
         assert_eq!(stands(&agent(), &config).0, Compared::NoSidecar);

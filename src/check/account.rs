@@ -20,10 +20,13 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
     for (namespace, trial) in trials.clone() {
         gets_credentials(namespace, trial, found);
     }
-    let Some(Account { assumed, chains, directory }) = &facts.account else { return };
     let tenants = tenants(&facts.namespaces, &facts.config);
+    let Some(directory) = &facts.directory else { return };
     for tenant in &tenants {
         is_published(tenant, directory, found);
+    }
+    let Some(Account { assumed, chains }) = &facts.account else { return };
+    for tenant in &tenants {
         if let (Some(Role::Known(role)), Some(chain)) = (directory.role(tenant), chains.get(tenant))
         {
             iam::judge(tenant, role, chain, &facts.config.base_credentials, found);
@@ -80,7 +83,13 @@ fn gets_credentials(namespace: &str, trial: &Trial, found: &mut Findings) {
             found.broken(Link::WebhookMissing, subject, says);
         }
         Trial::Ended => found.ok(Link::AssumeRole, subject, "a pod there got its credentials"),
-        Trial::Held(says) => found.broken(Link::AssumeRole, subject, says),
+        // Whoever may change events of the namespace may have changed this one.
+        Trial::Held(says) => {
+            let says = format!(
+                "a pod's sidecar runs there and has no credentials; its event says {says:?}"
+            );
+            found.broken(Link::AssumeRole, subject, says);
+        }
         Trial::Refused(says) => {
             found.broken(Link::AssumeRole, subject, format!("a pod there was not taken: {says}"));
         }

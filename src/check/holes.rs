@@ -6,13 +6,14 @@ use crate::config::{Component, Config, Credentials, PodSecurity};
 /// Matchers and guard were rendered from the text that was installed.
 pub(super) fn is_as_installed(text: &Text, found: &mut Findings) {
     let Some(live) = &text.live else { return };
-    let Some(installed) = text.installed.or_tell(Link::ConfigEdited, CONFIG, found) else { return };
+    let place = &*text.place;
+    let Some(installed) = text.installed.or_tell(Link::ConfigEdited, place, found) else { return };
     match installed {
         Some(installed) if installed == live => {
-            found.ok(Link::ConfigEdited, CONFIG, "as the release brought it");
+            found.ok(Link::ConfigEdited, place, "as the release brought it");
         }
-        Some(_) => found.broken(Link::ConfigEdited, CONFIG, "is not as the release brought it"),
-        None => found.unseen(Link::ConfigEdited, CONFIG, NOT_SAID),
+        Some(_) => found.broken(Link::ConfigEdited, place, "is not as the release brought it"),
+        None => found.unseen(Link::ConfigEdited, place, NOT_SAID),
     }
 }
 

@@ -30,6 +30,7 @@ pub enum Link {
     RoleLists,
     RoleParameter,
     RoleTrust,
+    Rollout,
     ServiceAccount,
     Tenant,
     WebhookEdited,
@@ -47,7 +48,7 @@ pub struct About {
 
 impl Link {
     /// In the order in which the chain is walked: from the API server to the pod, then AWS.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::ConfigEdited,
         Self::ComponentHole,
         Self::PodSecurityLowered,
@@ -58,6 +59,7 @@ impl Link {
         Self::CaBundle,
         Self::Certificate,
         Self::Endpoints,
+        Self::Rollout,
         Self::GuardOff,
         Self::GuardMissing,
         Self::GuardEdited,
@@ -88,7 +90,7 @@ impl Link {
             Self::AssumeRole => (
                 "assume-role",
                 "The tenant's role cannot be assumed with a SourceIdentity of the tenant.",
-                "do what the code's remedy says; `iam` prints the policies that it takes",
+                "do what is said; where it is about AWS, `iam` prints the policies that it takes",
             ),
             Self::BaseRole => (
                 "base-role",
@@ -113,7 +115,7 @@ impl Link {
             Self::ConfigEdited => (
                 "config-edited",
                 "The ConfigMap with the config is not as the release brought it, so that the webhook, once it starts anew, does not agree with the guard and with what API servers send it.",
-                "change the chart's values instead, and bring the release again (helm upgrade)",
+                "change the chart's values instead, and bring the release again (helm upgrade --force-conflicts; Helm 3 takes no such flag)",
             ),
             Self::Endpoints => (
                 "endpoints",
@@ -123,7 +125,7 @@ impl Link {
             Self::GuardEdited => (
                 "guard-edited",
                 "A policy or binding of the guard is not as the release brought it, so webhook and guard may not agree on what an agent is.",
-                "bring the release again (helm upgrade)",
+                "delete that object, and bring the release again (helm upgrade)",
             ),
             Self::GuardMissing => (
                 "guard-missing",
@@ -205,6 +207,11 @@ impl Link {
                 "The trust policy of the session role lets no role assume it under the tenant's names, or not with the tags of EKS Pod Identity; the statement is quoted.",
                 "give the session role what `iam` prints as session-role-trust",
             ),
+            Self::Rollout => (
+                "rollout",
+                "A Deployment of the release is not there, or not all its replicas are as it says and ready, such as where an image cannot be pulled: what serves is what was before, and the guard asks for what is new already.",
+                "kubectl get pods in the release's namespace, and see why the new ones are not ready",
+            ),
             Self::ServiceAccount => (
                 "service-account",
                 "No service account of the namespace is a fenced one or one that a component names.",
@@ -218,7 +225,7 @@ impl Link {
             Self::WebhookEdited => (
                 "webhook-edited",
                 "The webhook configuration is not as the release brought it, in more than `caBundle`.",
-                "bring the release again (helm upgrade)",
+                "bring the release again (helm upgrade --force-conflicts; Helm 3 takes no such flag)",
             ),
             Self::WebhookMissing => (
                 "webhook-missing",

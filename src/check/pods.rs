@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::{
-    Facts, Findings, Link, Tenancy, name,
+    Facts, Findings, Link, Tenancy, items, name,
     tenancy::{self, subject},
 };
 use crate::{
-    admission::{self, Compared, Refusal, Standing},
+    admission::{self, CONTAINER_NAME, Compared, Refusal, Standing},
     config::Config,
     directory::{Directory, Source},
     namespaces::{Mode, Namespace},
@@ -27,13 +27,18 @@ pub(super) fn judge(namespace: &Namespace, tenancy: &Tenancy, facts: &Facts, fou
         return;
     }
     let unknown = Directory::new(Source::Nowhere, HashMap::new());
-    let directory = facts.account.as_ref().map_or(&unknown, |account| &account.directory);
+    let directory = facts.directory.as_ref().unwrap_or(&unknown);
     let mut running = 0;
     let mut wrong = 0;
     for pod in pods {
         let Standing { compared, excused, .. } =
             admission::standing(pod, None, namespace, directory, &facts.config);
         running += usize::from(compared != Compared::Ended);
+        if compared != Compared::Ended && waits(&pod["status"]) {
+            let subject = format!("pod {}/{}", namespace.name, name(pod));
+            let says = "its sidecar runs and has no credentials yet; if that stays, kubectl describe pod says why";
+            found.note(Link::AssumeRole, subject, says);
+        }
         let Some((link, says)) = told(&compared, pod, &facts.config) else { continue };
         wrong += 1;
         let subject = format!("pod {}/{}", namespace.name, name(pod));
@@ -52,6 +57,14 @@ pub(super) fn judge(namespace: &Namespace, tenancy: &Tenancy, facts: &Facts, fou
         let says = format!("{running} running pods are what they would be today");
         found.ok(Link::PodWithoutSidecar, subject, says);
     }
+}
+
+/// Whether the sidecar runs and its probe says that the agent may not start, by a pod's status: only
+/// the kubelet writes this, and anybody an event.
+pub fn waits(status: &Value) -> bool {
+    let mut sidecar =
+        items(status, "initContainerStatuses").filter(|it| it["name"] == CONTAINER_NAME);
+    sidecar.any(|it| it["state"]["running"].is_object() && it["started"] != true)
 }
 
 enum Says<'c> {

@@ -9,7 +9,8 @@ use super::{Facts, Findings, Link, Seen, Webhook, difference::differences, items
 use crate::certificates::{self, Distrust};
 
 pub(super) fn judge(facts: &Facts, found: &mut Findings) {
-    let Webhook { configurations, endpoints, installed, secret } = &facts.webhook;
+    let Webhook { configurations, deployment, endpoints, installed, keeper, secret } =
+        &facts.webhook;
     if let Some(all) = configurations.or_tell(Link::WebhookMissing, SUBJECT, found) {
         match ours(all) {
             Some(ours) => {
@@ -26,8 +27,41 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
         }
     }
     certificate_lasts(secret, facts.now, found);
+    is_rolled_out(deployment, "Deployment of the webhook", true, found);
+    is_rolled_out(keeper, "Deployment of certs", false, found);
     if let Some(slices) = endpoints.or_tell(Link::Endpoints, "service of the webhook", found) {
         answers(slices, found);
+    }
+}
+
+/// Whether each replica is as the Deployment says, and ready. A keeper of the certificate is not in
+/// every release.
+fn is_rolled_out(
+    deployment: &Seen<Option<Value>>,
+    subject: &str,
+    needed: bool,
+    found: &mut Findings,
+) {
+    let Some(deployment) = deployment.or_tell(Link::Rollout, subject, found) else { return };
+    let Some(deployment) = deployment else {
+        if needed {
+            found.broken(Link::Rollout, subject, "is not there");
+        }
+        return;
+    };
+    let (spec, status) = (&deployment["spec"], &deployment["status"]);
+    let wanted = spec["replicas"].as_u64().unwrap_or(1);
+    let [all, updated, available] = ["replicas", "updatedReplicas", "availableReplicas"]
+        .map(|key| status[key].as_u64().unwrap_or(0));
+    // https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#complete-deployment
+    let is_seen =
+        status["observedGeneration"].as_u64() >= deployment["metadata"]["generation"].as_u64();
+    let says =
+        format!("of {wanted} replicas {updated} are as it says, {available} ready, {all} there");
+    if is_seen && [all, updated, available] == [wanted; 3] {
+        found.ok(Link::Rollout, subject, says);
+    } else {
+        found.broken(Link::Rollout, subject, says);
     }
 }
 

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
+use anyhow::anyhow;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_iam::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
@@ -68,7 +70,10 @@ pub(super) async fn assume(
     tenants: &BTreeSet<TenantName>,
     config: &Config,
     looking: impl Fn(&str),
-) -> HashMap<TenantName, Result<(), credentials::Failure>> {
+) -> Result<HashMap<TenantName, Result<(), credentials::Failure>>, Failure> {
+    if let Some(why) = lacks_credentials(shell).await {
+        return Err(Failure::Input(anyhow!("--assume-role: {why}")));
+    }
     let assumed = known(directory, tenants).filter_map(|(tenant, role)| {
         let session = KnownSession {
             tenant: tenant.clone(),
@@ -82,7 +87,15 @@ pub(super) async fn assume(
             (tenant.clone(), sts.assume().await.map(drop))
         })
     });
-    stream::iter(assumed).buffer_unordered(AT_ONCE).collect().await
+    Ok(stream::iter(assumed).buffer_unordered(AT_ONCE).collect().await)
+}
+
+async fn lacks_credentials(shell: &SdkConfig) -> Option<&'static str> {
+    let got = match shell.credentials_provider() {
+        Some(provider) => timeout(PATIENCE, provider.provide_credentials()).await.ok(),
+        None => None,
+    };
+    if matches!(got, Some(Ok(_))) { None } else { Some(NO_CREDENTIALS) }
 }
 
 /// The tenants whose roles are known.
@@ -109,11 +122,18 @@ pub(super) async fn chains(
     looking: impl Fn(&str),
 ) -> HashMap<TenantName, Chain> {
     let iam = Client::new(shell);
+    let lacking = lacks_credentials(shell).await;
     let chains = known(directory, tenants).map(|(tenant, role)| {
         let (iam, looking) = (&iam, &looking);
         async move {
             looking(&format!("the policies of tenant {tenant}"));
-            (tenant.clone(), chain(iam, role).await)
+            let chain = match lacking {
+                Some(why) => {
+                    Chain { base_roles: Vec::new(), session_role: Seen::Hidden(why.to_owned()) }
+                }
+                None => chain(iam, role).await,
+            };
+            (tenant.clone(), chain)
         }
     });
     stream::iter(chains).buffer_unordered(AT_ONCE).collect().await
@@ -205,6 +225,7 @@ fn said<E: ProvideErrorMetadata>(error: &SdkError<E>) -> String {
 
 /// In CloudTrail the SourceIdentity then reads `agent.<tenant>.check`.
 const SESSION: &str = "check";
+const NO_CREDENTIALS: &str = "this shell has no AWS credentials; set AWS_PROFILE, or log in";
 /// IAM answers a few calls a second, and the SDK tries again what it throttles.
 const AT_ONCE: usize = 4;
 /// Three tries of the keeper's, with its pauses.

@@ -61,23 +61,41 @@ async fn collect(arguments: Check) -> Result<Facts, Failure> {
         trial::run(&cluster, &namespaces, &mut tenancies, &config, looking_at).await?;
     }
     let rights = cluster.rights().await?;
-    let account = if skip_aws {
+    looking_at("AWS");
+    let tenants = check::tenants(&namespaces, &config);
+    let shell = account::shell(&config).await;
+    // A static file is not AWS's.
+    let directory = if skip_aws && config.roles.ssm.is_some() {
         None
     } else {
-        looking_at("AWS");
-        let tenants = check::tenants(&namespaces, &config);
-        let shell = account::shell(&config).await;
         let from = Some(&release).filter(|_| file.is_none());
-        let directory = account::directory(&shell, &config, from, &tenants).await?;
-        let chains = account::chains(&shell, &directory, &tenants, looking_at).await;
-        let assumed = if assume_role {
-            Some(account::assume(&shell, &directory, &tenants, &config, looking_at).await)
-        } else {
-            None
-        };
-        Some(Account { assumed, chains, directory })
+        Some(account::directory(&shell, &config, from, &tenants).await?)
     };
-    Ok(Facts { account, config, guard, namespaces, now: now(), rights, tenancies, text, webhook })
+    let account = match &directory {
+        Some(directory) if !skip_aws => {
+            let chains = account::chains(&shell, directory, &tenants, looking_at).await;
+            let assumed = if assume_role {
+                Some(account::assume(&shell, directory, &tenants, &config, looking_at).await?)
+            } else {
+                None
+            };
+            Some(Account { assumed, chains })
+        }
+        _ => None,
+    };
+    let now = now();
+    Ok(Facts {
+        account,
+        config,
+        directory,
+        guard,
+        namespaces,
+        now,
+        rights,
+        tenancies,
+        text,
+        webhook,
+    })
 }
 
 /// <https://no-color.org>

@@ -73,6 +73,7 @@ impl Cluster {
                 manifest::read(map?["data"][key].as_str().unwrap_or_default()).ok()
             })
         };
+        let deployment = self.deployment(namespace, name).await?;
         let webhook = Webhook {
             configurations,
             endpoints: self
@@ -82,7 +83,9 @@ impl Cluster {
                 )
                 .await?,
             installed: documents("webhook.yaml").map(|documents| documents?.into_iter().next()),
-            secret: self.serving_secret(release).await?,
+            keeper: self.deployment(namespace, &format!("{name}-certs")).await?,
+            secret: self.serving_secret(release, &deployment).await?,
+            deployment,
         };
         let policies = self.list(&format!("{ADMISSION}/validatingadmissionpolicies"), "").await?;
         let bindings =
@@ -93,13 +96,15 @@ impl Cluster {
         let text = Text {
             live: data.as_ref().and_then(|data| data[CONFIG].as_str()).map(str::to_owned),
             installed: installed.map(|map| map.as_ref().and_then(text)),
+            place: format!("ConfigMap {namespace}/{name}"),
         };
         Ok((webhook, guard, text))
     }
 
     /// The region that the Deployment gives the webhook.
     pub(super) async fn region(&self, release: &Release) -> Result<Option<String>, Failure> {
-        let Seen::Known(Some(deployment)) = self.deployment(release).await? else {
+        let Release { namespace, name, data: _ } = release;
+        let Seen::Known(Some(deployment)) = self.deployment(namespace, name).await? else {
             return Ok(None);
         };
         let containers = deployment["spec"]["template"]["spec"]["containers"].as_array();
@@ -147,15 +152,19 @@ impl Cluster {
     }
 
     /// The one that the Deployment mounts.
-    async fn serving_secret(&self, release: &Release) -> Result<Seen<Option<Value>>, Failure> {
-        let deployment = match self.deployment(release).await? {
+    async fn serving_secret(
+        &self,
+        release: &Release,
+        deployment: &Seen<Option<Value>>,
+    ) -> Result<Seen<Option<Value>>, Failure> {
+        let Release { namespace, name, data: _ } = release;
+        let deployment = match deployment {
             Seen::Known(Some(deployment)) => deployment,
             Seen::Known(None) => {
-                let Release { namespace, name, data: _ } = release;
                 let says = format!("no Deployment {namespace}/{name} says which Secret it is in");
                 return Ok(Seen::Hidden(says));
             }
-            Seen::Hidden(why) => return Ok(Seen::Hidden(why)),
+            Seen::Hidden(why) => return Ok(Seen::Hidden(why.clone())),
         };
         let volumes = deployment["spec"]["template"]["spec"]["volumes"].as_array();
         let mut names = volumes
@@ -163,7 +172,7 @@ impl Cluster {
             .flatten()
             .filter_map(|volume| volume["secret"]["secretName"].as_str());
         let Some(name) = names.next() else { return Ok(Seen::Known(None)) };
-        let path = format!("{CORE}/namespaces/{}/secrets", release.namespace);
+        let path = format!("{CORE}/namespaces/{namespace}/secrets");
         let secret = self.get(&path, name).await?;
         // Keys are for those who need them.
         Ok(secret.map(|secret| {
@@ -175,9 +184,12 @@ impl Cluster {
         }))
     }
 
-    async fn deployment(&self, release: &Release) -> Result<Seen<Option<Value>>, Failure> {
-        let path = format!("/apis/apps/v1/namespaces/{}/deployments", release.namespace);
-        self.get(&path, &release.name).await
+    async fn deployment(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Seen<Option<Value>>, Failure> {
+        self.get(&format!("/apis/apps/v1/namespaces/{namespace}/deployments"), name).await
     }
 
     /// Every object, each with its kind, which a list leaves out.
@@ -258,7 +270,7 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const CERTIFICATE: &str = "tls.crt";
 const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
 pub(super) const CORE: &str = "/api/v1";
-const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+pub(super) const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 /// Objects in one answer.
 const PAGE: u32 = 500;
 const CONNECT: Duration = Duration::from_secs(5);

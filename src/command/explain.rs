@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     directory::{Directory, Source, keeper::Handle},
     manifest::PodIn,
-    namespaces::{Namespace, NamespaceName, Namespaces},
+    namespaces::{Namespace, NamespaceName, Namespaces, OPT_IN_LABEL},
     session::TenantName,
 };
 
@@ -75,6 +75,12 @@ async fn standing(
         arguments.namespace.as_ref().map_or(cluster.default_namespace(), NamespaceName::as_str);
     let object = get(&cluster, &format!("{CORE}/namespaces"), name).await?;
     let namespace = files::namespace(&object, &judge.config).map_err(Failure::Ours)?;
+    let label = object["metadata"]["labels"][OPT_IN_LABEL].as_str();
+    if let (None, Some(label)) = (namespace.mode, label) {
+        say(&format!(
+            "namespace {name} has {OPT_IN_LABEL}={label}, which opts in to nothing; enabled and audit do"
+        ));
+    }
     let pod = get(&cluster, &format!("{CORE}/namespaces/{name}/pods"), pod.as_str()).await?;
     Ok(judge.standing(&pod, &namespace, arguments.creator.as_deref()).await)
 }
@@ -82,7 +88,10 @@ async fn standing(
 async fn get(cluster: &Cluster, path: &str, name: &str) -> Result<Value, Failure> {
     match cluster.get(path, name).await? {
         Seen::Known(Some(object)) => Ok(object),
-        Seen::Known(None) => Err(Failure::Input(anyhow!("the cluster has no {path}/{name}"))),
+        Seen::Known(None) => {
+            let what = path.trim_start_matches(CORE).trim_start_matches('/');
+            Err(Failure::Input(anyhow!("there is no {name} among the {what} of the cluster")))
+        }
         Seen::Hidden(why) => Err(Failure::Ours(anyhow!("cannot read {path}/{name}: {why}"))),
     }
 }

@@ -1,7 +1,7 @@
 //! Which release of the chart a cluster has, and what its webhook goes by.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,7 +13,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     Failure,
-    cluster::{CORE, Cluster},
+    cluster::{CORE, Cluster, RBAC},
     files, snapshots,
 };
 use crate::{
@@ -61,8 +61,9 @@ pub(super) async fn find(
     Ok(Installed { config, configurations, release })
 }
 
-/// The one that the command line names; else whose service API servers call; else the one whose
-/// label a ConfigMap has, which anybody may give to theirs.
+/// The one that the command line names, or whose service API servers call, or whose account the
+/// chart gave rights in the whole cluster. Other namespaces are not searched: anybody may have a
+/// ConfigMap that looks like a release's.
 async fn release(
     cluster: &Cluster,
     which: &Installation,
@@ -72,46 +73,66 @@ async fn release(
         Seen::Known(configurations) => check::service(configurations),
         Seen::Hidden(_) => None,
     };
-    let Installation { context: _, release: name, release_namespace: namespace } = which;
-    if let (Some((namespace, name)), None, None) = (called, name, namespace) {
-        let maps = format!("{CORE}/namespaces/{namespace}/configmaps");
-        let data = match cluster.get(&maps, &name).await? {
-            Seen::Known(Some(map)) => Some(map["data"].clone()),
-            Seen::Known(None) | Seen::Hidden(_) => None,
-        };
-        return Ok(Release { namespace, name, data });
-    }
+    let Installation { context: _, release: name, release_namespace } = which;
     let mut selector = PART_OF.to_owned();
     if let Some(name) = name {
         selector.push_str(&format!(",{INSTANCE}={name}"));
     }
-    let maps = match namespace {
-        Some(namespace) => format!("{CORE}/namespaces/{}/configmaps", namespace.as_str()),
-        None => format!("{CORE}/configmaps"),
+    let namespace = match (release_namespace, called) {
+        (None, Some((namespace, service))) if name.is_none() => {
+            let maps = format!("{CORE}/namespaces/{namespace}/configmaps");
+            let data = match cluster.get(&maps, &service).await? {
+                Seen::Known(Some(map)) => Some(map["data"].clone()),
+                Seen::Known(None) | Seen::Hidden(_) => None,
+            };
+            return Ok(Release { namespace, name: service, data });
+        }
+        (Some(namespace), _) => namespace.as_str().to_owned(),
+        (None, _) => namespace_by_rights(cluster, &selector).await?,
     };
-    let maps = match cluster.list(&maps, &selector).await? {
+    let maps = format!("{CORE}/namespaces/{namespace}/configmaps");
+    let mut maps = match cluster.list(&maps, &selector).await? {
         Seen::Known(maps) => maps,
+        Seen::Hidden(why) => {
+            let why = anyhow!("ConfigMaps of namespace {namespace} may not be read: {why}");
+            return Err(Failure::Input(why));
+        }
+    };
+    // The chart's test has one of its own.
+    maps.retain(|map| {
+        map["data"][ROLES].is_string() && map["metadata"]["annotations"][HOOK].is_null()
+    });
+    let title = |map: &Value| map["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    match &maps[..] {
+        [] => {
+            let which = name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default();
+            Err(Failure::Input(anyhow!("namespace {namespace} has no release{which} of the chart")))
+        }
+        [map] => Ok(Release { namespace, name: title(map), data: Some(map["data"].clone()) }),
+        [first, second, ..] => Err(Failure::Input(anyhow!(
+            "there is more than one release in namespace {namespace}, {} and {}; choose by --release",
+            title(first),
+            title(second)
+        ))),
+    }
+}
+
+/// Of the account to which the chart's ClusterRoleBindings give rights.
+async fn namespace_by_rights(cluster: &Cluster, selector: &str) -> Result<String, Failure> {
+    let bindings = match cluster.list(&format!("{RBAC}/clusterrolebindings"), selector).await? {
+        Seen::Known(bindings) => bindings,
         Seen::Hidden(why) => return Err(Failure::Input(anyhow!("{NO_RELEASE}: {why}"))),
     };
-    let configs: Vec<&Value> = maps.iter().filter(|map| map["data"][ROLES].is_string()).collect();
-    let title = |map: &Value| {
-        let metadata = &map["metadata"];
-        let text = |key: &str| metadata[key].as_str().unwrap_or_default().to_owned();
-        (text("namespace"), text("name"))
-    };
-    match configs[..] {
+    let subjects = bindings.iter().flat_map(|it| it["subjects"].as_array().into_iter().flatten());
+    let namespaces: BTreeSet<&str> =
+        subjects.filter_map(|subject| subject["namespace"].as_str()).collect();
+    match namespaces.into_iter().collect::<Vec<_>>()[..] {
         [] => Err(Failure::Input(anyhow!(NO_RELEASE))),
-        [map] => {
-            let (namespace, name) = title(map);
-            Ok(Release { namespace, name, data: Some(map["data"].clone()) })
-        }
-        [first, second, ..] => {
-            let ((namespace, name), (other_namespace, other)) = (title(first), title(second));
-            Err(Failure::Input(anyhow!(
-                "there is more than one release, {namespace}/{name} and {other_namespace}/{other}; \
-                 choose by --release or --release-namespace"
-            )))
-        }
+        [namespace] => Ok(namespace.to_owned()),
+        [first, second, ..] => Err(Failure::Input(anyhow!(
+            "there is more than one release, in namespaces {first} and {second}; choose by \
+             --release or --release-namespace"
+        ))),
     }
 }
 
@@ -162,6 +183,7 @@ const INSTANCE: &str = "app.kubernetes.io/instance";
 /// Of the ConfigMap.
 pub(super) const CONFIG: &str = "config.yaml";
 const ROLES: &str = "roles.yaml";
-const NO_RELEASE: &str = "no release of the chart was found: no webhook configuration names its service, and no \
-                          ConfigMap has its label, or you may read neither; install it, or say where it \
-                          is by --release-namespace";
+/// <https://helm.sh/docs/topics/charts_hooks/>
+const HOOK: &str = "helm.sh/hook";
+const NO_RELEASE: &str = "no release of the chart was found, by a webhook configuration or by a ClusterRoleBinding; install it, \
+                          or say where it is by --release-namespace";

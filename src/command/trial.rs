@@ -13,9 +13,10 @@ use tokio::time::{Instant, sleep};
 use super::{
     Failure,
     cluster::{CORE, Cluster},
+    terminated,
 };
 use crate::{
-    admission::{CONTAINER_NAME, sidecar},
+    admission::sidecar,
     check::{self, Seen, Tenancy, Trial},
     config::{Config, Resources},
     namespaces::Mode,
@@ -31,11 +32,13 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let creator = whoami(cluster).await?;
     for namespace in check::opted_in(namespaces, config) {
+        let Some(tenancy) = tenancies.get_mut(&namespace.name) else { continue };
         if namespace.mode != Some(Mode::Enabled) {
+            let says = "no pod was tried there, since audit gives none a sidecar";
+            tenancy.trial = Some(Trial::Untried(says.to_owned()));
             continue;
         }
         let namespace = namespace.name;
-        let Some(tenancy) = tenancies.get_mut(&namespace) else { continue };
         let Some(account) = check::account_to_try(tenancy, &creator, config) else { continue };
         looking(&format!("a pod in namespace {namespace}"));
         tenancy.trial = Some(try_pod(cluster, &namespace, account, config).await?);
@@ -61,7 +64,11 @@ async fn try_pod(
     };
     let trial = match sidecar(&pod) {
         None => Ok(Trial::Bare),
-        Some(_) => follow(cluster, namespace, &pod["metadata"]).await,
+        Some(_) => tokio::select! {
+            trial = follow(cluster, namespace, &pod["metadata"]) => trial,
+            // The pod is taken away first.
+            ended = terminated() => ended.and(Err(Failure::Ours(anyhow!("stopped by a signal")))),
+        },
     };
     let name = pod["metadata"]["name"].as_str().unwrap_or_default();
     if let Ok(request) = Request::new(&path).delete(name, &DeleteParams::default()) {
@@ -135,11 +142,11 @@ async fn follow(cluster: &Cluster, namespace: &str, metadata: &Value) -> Result<
         if status["phase"] == "Succeeded" {
             return Ok(Trial::Ended);
         }
-        if !is_waiting(status) {
+        if !check::waits(status) {
             waiting_since = None;
         } else if waiting_since.get_or_insert_with(Instant::now).elapsed() >= CREDENTIALS {
             let said = last_word(cluster, &within, metadata, Some("Unhealthy")).await?;
-            return Ok(Trial::Held(said.unwrap_or_else(|| NO_CREDENTIALS.to_owned())));
+            return Ok(Trial::Held(said.unwrap_or_else(|| "no event says why".to_owned())));
         }
         if Instant::now() >= deadline {
             let said = last_word(cluster, &within, metadata, None).await?;
@@ -149,14 +156,6 @@ async fn follow(cluster: &Cluster, namespace: &str, metadata: &Value) -> Result<
         }
         sleep(PAUSE).await;
     }
-}
-
-/// Whether the sidecar runs and its probe says that the agent may not start. Only the kubelet
-/// writes this, and anybody an event.
-fn is_waiting(status: &Value) -> bool {
-    let containers = status["initContainerStatuses"].as_array().into_iter().flatten();
-    let mut sidecar = containers.filter(|container| container["name"] == CONTAINER_NAME);
-    sidecar.any(|it| it["state"]["running"].is_object() && it["started"] != true)
 }
 
 /// Of the kubelet's events about the pod, the last, or the last with this reason.
@@ -177,7 +176,10 @@ async fn last_word(
         event["source"]["component"] == "kubelet"
             && reason.is_none_or(|reason| event["reason"] == reason)
     });
-    Ok(said.next_back().and_then(|event| event["message"].as_str()).map(str::to_owned))
+    Ok(said
+        .next_back()
+        .and_then(|event| event["message"].as_str())
+        .map(|said| said.trim().to_owned()))
 }
 
 /// As `restricted` wants it. It does nothing, and ends by itself, whatever becomes of us.
@@ -223,4 +225,3 @@ const START: Duration = Duration::from_secs(60);
 /// once a second; the rest is for an association of EKS Pod Identity that is new.
 const CREDENTIALS: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(500);
-const NO_CREDENTIALS: &str = "its sidecar runs and has no credentials; its log says why";

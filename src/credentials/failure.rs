@@ -144,7 +144,9 @@ fn remedy_of(denial: Denial, role: &RoleArn, identity: &SourceIdentity) -> Strin
         Some(Policy::VpcEndpoint) => {
             format!("let the policy of the VPC endpoint for STS allow {action} on {role}")
         }
-        None => format!("{trust}; and {identity_based}; and {boundary}"),
+        None => format!(
+            "see that there is a role {role}; {trust}; and {identity_based}; and {boundary}"
+        ),
     }
 }
 
