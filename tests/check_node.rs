@@ -159,7 +159,7 @@ const FAULTS: [Fault; 25] = [
             "validatingadmissionpolicy fab-session-injector-pods",
             r#"{"op": "replace", "path": "/spec/validations/0/expression", "value": "true"}"#
         ),
-        PUT_BACK,
+        BRING_AGAIN,
         &["broken guard-edited"],
     ),
     fault(
