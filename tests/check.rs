@@ -807,6 +807,22 @@ fn a_pod_that_is_tried_says_whether_agents_get_credentials() {
     });
     assert_eq!((pods, &assumed["level"]), (1, &json!("ok")), "{assumed}");
 
+    // Whoever stops it stops the pod as well.
+    let arguments = ["--as-pod", "--skip-aws", "--namespace", namespace];
+    let mut child = world
+        .command(&world.cluster.kubeconfig(), &arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("its pod is there", Duration::from_secs(20), || {
+        (!world.tried_pods(namespace).is_empty()).then_some(())
+    });
+    let stopped = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(stopped.success());
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    assert_eq!(world.tried_pods(namespace), Vec::<String>::new());
+
     // Who may look but not create pods has not shown that agents get none.
     let viewer = world.kubeconfig_of("viewer");
     let role = json!({

@@ -6,14 +6,14 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 use super::{
     Failure, account,
     cluster::{self, Cluster},
     environment,
     installed::{self, Installed},
-    now, print, runtime, trial,
+    now, print, runtime, terminated, trial,
 };
 use crate::{
     check::{self, Account, Facts, Level},
@@ -23,7 +23,16 @@ use crate::{
 
 pub(super) fn run(arguments: Check) -> Result<ExitCode, Failure> {
     let format = arguments.output;
-    let facts = runtime()?.block_on(collect(arguments));
+    let running = trial::Running::default();
+    let facts = runtime()?.block_on(async {
+        tokio::select! {
+            facts = collect(arguments, &running) => facts,
+            ended = terminated() => {
+                running.delete().await;
+                ended.and(Err(Failure::Ours(anyhow!("stopped by a signal"))))
+            }
+        }
+    });
     done_looking();
     let found = check::findings(&facts?);
     let output = match format {
@@ -42,7 +51,7 @@ pub(super) fn run(arguments: Check) -> Result<ExitCode, Failure> {
     })
 }
 
-async fn collect(arguments: Check) -> Result<Facts, Failure> {
+async fn collect(arguments: Check, running: &trial::Running) -> Result<Facts, Failure> {
     let Check { installation, config: file, namespace, assume_role, as_pod, skip_aws, output: _ } =
         arguments;
     let cluster = Cluster::connect(installation.context.as_deref()).await?;
@@ -58,7 +67,7 @@ async fn collect(arguments: Check) -> Result<Facts, Failure> {
     };
     let mut tenancies = cluster::tenancies(&cluster, &names, looking).await?;
     if as_pod {
-        trial::run(&cluster, &namespaces, &mut tenancies, &config, looking_at).await?;
+        trial::run(&cluster, &namespaces, &mut tenancies, &config, running, looking_at).await?;
     }
     let rights = cluster.rights().await?;
     looking_at("AWS");

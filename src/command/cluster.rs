@@ -1,6 +1,6 @@
 //! What `check` and `explain` look at in a cluster.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, fmt, time::Duration};
 
 use anyhow::{Context, anyhow};
 use axum::http;
@@ -21,7 +21,15 @@ use crate::{
     manifest,
 };
 
+#[derive(Clone)]
 pub(super) struct Cluster(Client);
+
+impl fmt::Debug for Cluster {
+    /// The client has credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cluster")
+    }
+}
 
 impl Cluster {
     /// As kubectl finds it; in a pod, by its service account.

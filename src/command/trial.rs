@@ -1,6 +1,6 @@
 //! An agent's pod that `check` starts in a namespace, to see whether it gets credentials.
 
-use std::{collections::HashMap, time::Duration};
+use std::{cell::RefCell, collections::HashMap, time::Duration};
 
 use anyhow::{Context, anyhow};
 use kube::{
@@ -13,7 +13,6 @@ use tokio::time::{Instant, sleep};
 use super::{
     Failure,
     cluster::{CORE, Cluster},
-    terminated,
 };
 use crate::{
     admission::sidecar,
@@ -22,12 +21,35 @@ use crate::{
     namespaces::Mode,
 };
 
+/// The pod that runs now, for whoever stops before its end.
+#[derive(Debug, Default)]
+pub(super) struct Running(RefCell<Option<Pod>>);
+
+#[derive(Debug)]
+struct Pod {
+    cluster: Cluster,
+    /// Of the pods of its namespace.
+    path: String,
+    name: String,
+}
+
+impl Running {
+    /// Takes it away. It ends by itself, so that what comes of this does not matter.
+    pub(super) async fn delete(&self) {
+        let Some(Pod { cluster, path, name }) = self.0.take() else { return };
+        if let Ok(request) = Request::new(&path).delete(&name, &DeleteParams::default()) {
+            let _ = cluster.send(request).await;
+        }
+    }
+}
+
 /// One after the other, where a pod would be injected. `looking` is told which is next.
 pub(super) async fn run(
     cluster: &Cluster,
     namespaces: &Seen<Vec<Value>>,
     tenancies: &mut HashMap<String, Tenancy>,
     config: &Config,
+    running: &Running,
     looking: impl Fn(&str),
 ) -> Result<(), Failure> {
     let creator = whoami(cluster).await?;
@@ -41,7 +63,7 @@ pub(super) async fn run(
         let namespace = namespace.name;
         let Some(account) = check::account_to_try(tenancy, &creator, config) else { continue };
         looking(&format!("a pod in namespace {namespace}"));
-        tenancy.trial = Some(try_pod(cluster, &namespace, account, config).await?);
+        tenancy.trial = Some(try_pod(cluster, &namespace, account, config, running).await?);
     }
     Ok(())
 }
@@ -52,6 +74,7 @@ async fn try_pod(
     namespace: &str,
     account: &str,
     config: &Config,
+    running: &Running,
 ) -> Result<Trial, Failure> {
     if !may_create(cluster, namespace).await? {
         return Ok(Trial::Untried(format!("you may not create pods in {namespace}")));
@@ -62,19 +85,13 @@ async fn try_pod(
         Err(status) if is_passing(&status) => return Ok(Trial::Unanswered(status.message)),
         Err(status) => return Ok(Trial::Refused(status.message)),
     };
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    running.0.replace(Some(Pod { cluster: cluster.clone(), path, name }));
     let trial = match sidecar(&pod) {
         None => Ok(Trial::Bare),
-        Some(_) => tokio::select! {
-            trial = follow(cluster, namespace, &pod["metadata"]) => trial,
-            // The pod is taken away first.
-            ended = terminated() => ended.and(Err(Failure::Ours(anyhow!("stopped by a signal")))),
-        },
+        Some(_) => follow(cluster, namespace, &pod["metadata"]).await,
     };
-    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-    if let Ok(request) = Request::new(&path).delete(name, &DeleteParams::default()) {
-        // It ends by itself, and this is not what is looked at.
-        let _ = cluster.send(request).await;
-    }
+    running.delete().await;
     trial
 }
 
