@@ -77,7 +77,8 @@ const PUT_BACK: &str = "jq 'del(.metadata.resourceVersion, .metadata.uid, .metad
 const BRING_AGAIN: &str = "helm upgrade fab-session-injector \"$CHART\" -n \"$SYSTEM\" --reuse-values --force-conflicts --wait --timeout 60s";
 const DELETE_AND_BRING_AGAIN: &str = "kubectl delete validatingadmissionpolicybinding fab-session-injector-pods; helm upgrade fab-session-injector \"$CHART\" -n \"$SYSTEM\" --reuse-values --wait --timeout 60s";
 
-const FAULTS: [Fault; 25] = [
+/// What is the release's.
+const RELEASE: [Fault; 15] = [
     // The webhook.
     fault(
         patch!(
@@ -177,7 +178,10 @@ const FAULTS: [Fault; 25] = [
         BRING_AGAIN,
         &["broken config-edited", "note pod-security-lowered"],
     ),
-    // The tenant's namespace.
+];
+
+/// What is the tenant's namespace's.
+const NAMESPACE: [Fault; 10] = [
     fault(
         "kubectl label namespace \"$NS\" --overwrite pod-security.kubernetes.io/enforce=baseline",
         "kubectl label namespace \"$NS\" --overwrite pod-security.kubernetes.io/enforce=restricted",
@@ -236,13 +240,23 @@ const OPT_IN: &str =
     "kubectl label namespace \"$NS\" --overwrite fab.nanohype.dev/session-injection=enabled";
 
 #[test]
-fn each_fault_is_found_and_nothing_else_and_nothing_once_it_is_undone() {
+fn each_fault_of_a_release_is_found_and_nothing_else() {
+    find_each(&RELEASE);
+}
+
+#[test]
+fn each_fault_of_a_namespace_is_found_and_nothing_else() {
+    find_each(&NAMESPACE);
+}
+
+/// And nothing once it is undone.
+fn find_each(faults: &[Fault]) {
     let platform = Platform::start();
     let shell = Shell::open(&platform);
     let whole = shell.found(TENANT);
     let is_wrong = |finding: &String| !finding.starts_with("note ");
     assert!(!whole.iter().any(is_wrong), "{whole:?}");
-    for Fault { breaks, mends, want } in FAULTS {
+    for Fault { breaks, mends, want } in faults {
         shell.run(breaks);
         let want = want.iter().map(|finding| (*finding).to_owned());
         shell.finds(breaks, &whole.iter().cloned().chain(want).collect());
