@@ -26,6 +26,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::Write,
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
@@ -668,6 +669,37 @@ fn what_aws_does_not_answer_is_unseen_and_not_broken() {
     assert_eq!(output.status.code(), Some(0));
     let output = world.check_as(&world.cluster.kubeconfig(), &["-o", "json"]);
     assert_eq!(levels(&output), BTreeSet::from(["unseen assume-role".to_owned()]));
+}
+
+/// Not even where this machine is, and whose it is, which an instance's metadata would say.
+#[test]
+fn aws_is_not_asked_where_nobody_wants_it() {
+    let world = world();
+    let directory = process::own_directory();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let roles = write("roles.yaml", &format!("roles: {{acme: {BROKER}}}\n"));
+    let config = write("config.yaml", &format!("roles: {{file: {roles}}}\n"));
+    let asks = |flags: &[&str]| {
+        let metadata = TcpListener::bind("127.0.0.1:0").unwrap();
+        metadata.set_nonblocking(true).unwrap();
+        let address = format!("http://{}", metadata.local_addr().unwrap());
+        let arguments = [&["--config", &config, "-o", "json"], flags].concat();
+        let mut command = world.command(&world.cluster.kubeconfig(), &arguments);
+        command.env_remove("AWS_REGION").env_remove("AWS_EC2_METADATA_DISABLED");
+        let output = command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", address).output().unwrap();
+        let found: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        let mut findings = found["findings"].as_array().unwrap().iter();
+        let role = findings.find(|it| it["link"] == "role-parameter").unwrap();
+        assert_eq!(role["level"], "ok", "a static role is looked at either way: {role}");
+        metadata.accept().is_ok()
+    };
+    assert!(asks(&[]));
+    assert!(!asks(&["--skip-aws"]));
 }
 
 #[test]

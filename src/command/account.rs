@@ -25,7 +25,7 @@ use super::{
     installed::{self, Release},
 };
 use crate::{
-    check::{self, Chain, Held, Seen},
+    check::{self, Account, Chain, Held, Seen},
     config::Config,
     credentials::{self, Assume, sts::Sts},
     directory::{Directory, Role},
@@ -41,9 +41,9 @@ pub(super) async fn shell(config: &Config) -> SdkConfig {
 }
 
 /// What is learnt of the tenants' roles. `release` is where the config came from, if not from a
-/// file.
+/// file. Roles that are static take no shell.
 pub(super) async fn directory(
-    shell: &SdkConfig,
+    shell: Option<&SdkConfig>,
     config: &Config,
     release: Option<&Release>,
     tenants: &BTreeSet<TenantName>,
@@ -52,7 +52,7 @@ pub(super) async fn directory(
     if let Some(ssm) = &mut config.roles.ssm
         && ssm.region.is_none()
     {
-        ssm.region = shell.region().and_then(|region| region.as_ref().parse().ok());
+        ssm.region = shell.and_then(SdkConfig::region).and_then(|it| it.as_ref().parse().ok());
     }
     let mut tasks = JoinSet::new();
     let (_wanted, wanted) = watch::channel(tenants.iter().cloned().collect());
@@ -63,17 +63,34 @@ pub(super) async fn directory(
     Ok(keeper.snapshot().as_ref().clone())
 }
 
-/// As a sidecar does, for a session that is called as this command. `looking` is told who is next.
-pub(super) async fn assume(
+/// What IAM holds, and where somebody asks for it, whether STS gives credentials. `looking` is told
+/// who is next.
+pub(super) async fn look(
     shell: &SdkConfig,
     directory: &Directory,
     tenants: &BTreeSet<TenantName>,
     config: &Config,
+    assume_role: bool,
     looking: impl Fn(&str),
-) -> Result<HashMap<TenantName, Result<(), credentials::Failure>>, Failure> {
-    if let Some(why) = lacks_credentials(shell).await {
-        return Err(Failure::Input(anyhow!("--assume-role: {why}")));
-    }
+) -> Result<Account, Failure> {
+    let lacking = lacks_credentials(shell).await;
+    let assumed = match (assume_role, lacking) {
+        (true, Some(why)) => return Err(Failure::Input(anyhow!("--assume-role: {why}"))),
+        (true, None) => Some(assume(shell, directory, tenants, config, &looking).await),
+        (false, _) => None,
+    };
+    let chains = chains(shell, directory, tenants, lacking, &looking).await;
+    Ok(Account { assumed, chains })
+}
+
+/// As a sidecar does, for a session that is called as this command.
+async fn assume(
+    shell: &SdkConfig,
+    directory: &Directory,
+    tenants: &BTreeSet<TenantName>,
+    config: &Config,
+    looking: &impl Fn(&str),
+) -> HashMap<TenantName, Result<(), credentials::Failure>> {
     let assumed = known(directory, tenants).filter_map(|(tenant, role)| {
         let session = KnownSession {
             tenant: tenant.clone(),
@@ -81,13 +98,13 @@ pub(super) async fn assume(
             role: role.clone(),
             duration: config.sidecar.duration,
         };
-        let (sts, looking) = (sts(shell, session)?, &looking);
+        let sts = sts(shell, session)?;
         Some(async move {
             looking(&format!("the role of tenant {tenant}"));
             (tenant.clone(), sts.assume().await.map(drop))
         })
     });
-    Ok(stream::iter(assumed).buffer_unordered(AT_ONCE).collect().await)
+    stream::iter(assumed).buffer_unordered(AT_ONCE).collect().await
 }
 
 async fn lacks_credentials(shell: &SdkConfig) -> Option<&'static str> {
@@ -113,18 +130,18 @@ fn sts(shell: &SdkConfig, session: KnownSession) -> Option<Sts> {
     Some(Sts::new(shell, shell.credentials_provider()?, session))
 }
 
-/// What IAM holds of each role that is known, and of those that it trusts. `looking` is told who
-/// is next.
-pub(super) async fn chains(
+/// What IAM holds of each role that is known, and of those that it trusts. `lacking` is why it
+/// cannot be asked.
+async fn chains(
     shell: &SdkConfig,
     directory: &Directory,
     tenants: &BTreeSet<TenantName>,
-    looking: impl Fn(&str),
+    lacking: Option<&str>,
+    looking: &impl Fn(&str),
 ) -> HashMap<TenantName, Chain> {
     let iam = Client::new(shell);
-    let lacking = lacks_credentials(shell).await;
     let chains = known(directory, tenants).map(|(tenant, role)| {
-        let (iam, looking) = (&iam, &looking);
+        let iam = &iam;
         async move {
             looking(&format!("the policies of tenant {tenant}"));
             let chain = match lacking {

@@ -16,7 +16,7 @@ use super::{
     now, print, runtime, terminated, trial,
 };
 use crate::{
-    check::{self, Account, Facts, Level},
+    check::{self, Facts, Level},
     cli::{Check, Format},
     namespaces::NamespaceName,
 };
@@ -70,25 +70,24 @@ async fn collect(arguments: Check, running: &trial::Running) -> Result<Facts, Fa
         trial::run(&cluster, &namespaces, &mut tenancies, &config, running, looking_at).await?;
     }
     let rights = cluster.rights().await?;
-    looking_at("AWS");
     let tenants = check::tenants(&namespaces, &config);
-    let shell = account::shell(&config).await;
-    // A static file is not AWS's.
-    let directory = if skip_aws && config.roles.ssm.is_some() {
+    let shell = if skip_aws {
         None
     } else {
-        let from = Some(&release).filter(|_| file.is_none());
-        Some(account::directory(&shell, &config, from, &tenants).await?)
+        looking_at("AWS");
+        Some(account::shell(&config).await)
     };
-    let account = match &directory {
-        Some(directory) if !skip_aws => {
-            let chains = account::chains(&shell, directory, &tenants, looking_at).await;
-            let assumed = if assume_role {
-                Some(account::assume(&shell, directory, &tenants, &config, looking_at).await?)
-            } else {
-                None
-            };
-            Some(Account { assumed, chains })
+    // A static file is not AWS's.
+    let directory = if shell.is_some() || config.roles.ssm.is_none() {
+        let from = Some(&release).filter(|_| file.is_none());
+        Some(account::directory(shell.as_ref(), &config, from, &tenants).await?)
+    } else {
+        None
+    };
+    let account = match (&shell, &directory) {
+        (Some(shell), Some(directory)) => {
+            let look = account::look(shell, directory, &tenants, &config, assume_role, looking_at);
+            Some(look.await?)
         }
         _ => None,
     };
