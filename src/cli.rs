@@ -138,8 +138,8 @@ pub struct Installation {
     /// The Helm release, where it is not the one whose webhook API servers call
     #[arg(long, value_name = "NAME")]
     pub release: Option<String>,
-    /// The namespace of the release; without it that of the webhook configuration's service, else
-    /// every one is searched
+    /// The namespace of the release; without it that of the webhook configuration's service, else of
+    /// the account that the chart's ClusterRoleBindings name
     #[arg(long, value_name = "NAME")]
     pub release_namespace: Option<NamespaceName>,
 }
