@@ -1,7 +1,8 @@
 //! How a pod that is there compares with what a new one would become.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::collections::HashMap;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{CONTAINER_NAME, Decision, Explained, Gives, ROLE_ARN_ANNOTATION, Refusal, explain};
@@ -23,7 +24,9 @@ pub struct Standing {
     pub excused: Option<Glob>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+/// `explain` prints it as it stands here, so that the names are API.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "is", content = "at")]
 pub enum Compared {
     /// Deciding on it again changes nothing.
     AsMade,
@@ -36,7 +39,7 @@ pub enum Compared {
     /// It has no sidecar, and a new one would get one.
     NoSidecar,
     /// A new one would not be let in.
-    Refused(Refusal),
+    Refused(#[serde(skip_serializing)] Refusal),
 }
 
 /// Judges a pod for what it is, and not for what is wrong around it: as if its namespace enforced
@@ -52,16 +55,18 @@ pub fn standing(
     directory: &Directory,
     config: &Config,
 ) -> Standing {
-    let again = Again {
-        pod,
-        namespace: &Namespace { pod_security: config.pod_security, ..namespace.clone() },
-        directory: &roles(pod, namespace, directory),
-        config: &as_deployed(pod, config),
-    };
     let standing = |compared| Standing { compared, likely: None, excused: None };
     if has_ended(pod) {
         return standing(Compared::Ended);
     }
+    let secured = Namespace { pod_security: config.pod_security, ..namespace.clone() };
+    let again = Again {
+        pod,
+        namespace: &namespace.name,
+        namespaces: &Namespaces::default().with(secured),
+        directory: &roles(pod, namespace, directory),
+        config: &as_deployed(pod, config),
+    };
     let (compared, _) = again.compare(creator.unwrap_or_default());
     if creator.is_some() || compared == Compared::AsMade {
         return standing(compared);
@@ -73,6 +78,9 @@ pub fn standing(
         let (compared, left_alone) = again.compare(&glob.example());
         if !left_alone && compared.distance() < nearest.compared.distance() {
             nearest = Standing { likely: Some(glob.clone()), ..standing(compared) };
+        }
+        if nearest.compared == Compared::AsMade {
+            break;
         }
     }
     if nearest.compared.is_in_order() {
@@ -106,7 +114,8 @@ impl Compared {
 
 struct Again<'p> {
     pod: &'p Value,
-    namespace: &'p Namespace,
+    namespace: &'p str,
+    namespaces: &'p Namespaces,
     directory: &'p Directory,
     config: &'p Config,
 }
@@ -114,11 +123,9 @@ struct Again<'p> {
 impl Again<'_> {
     /// And whether its creator is why the pod is left alone.
     fn compare(&self, creator: &str) -> (Compared, bool) {
-        let Self { pod, namespace, directory, config } = self;
-        let namespaces = Namespaces::default().with((*namespace).clone());
-        let name = &namespace.name;
+        let Self { pod, namespace, namespaces, directory, config } = self;
         let Explained { decision, matched, operations, .. } =
-            explain(pod, creator, name, &namespaces, directory, config);
+            explain(pod, creator, namespace, namespaces, directory, config);
         let left_alone = matched.is_some_and(|Matched { component, matcher }| {
             matches!(matcher, Matcher::Creator(_))
                 && matches!(component.credentials, Credentials::Env | Credentials::Exempt)
@@ -172,7 +179,7 @@ fn roles(pod: &Value, namespace: &Namespace, directory: &Directory) -> Directory
         let role = role(tenant)?;
         Some((tenant.clone(), Role::Known(role).into()))
     });
-    Directory::new(Source::File(PathBuf::new()), known.into_iter().collect::<HashMap<_, _>>())
+    Directory::new(Source::Nowhere, known.into_iter().collect::<HashMap<_, _>>())
 }
 
 /// In seconds; ten times what a pod has by default.

@@ -6,9 +6,9 @@ use anyhow::{Context, anyhow};
 use axum::http;
 use kube::{
     Client,
-    api::{GetParams, ListParams},
+    api::{GetParams, ListParams, PostParams},
     config::KubeConfigOptions,
-    core::Request,
+    core::{Request, Status},
 };
 use serde_json::Value;
 
@@ -241,6 +241,21 @@ impl Cluster {
         self.0.request(request).await
     }
 
+    /// What the API server made of it, or why it did not take it.
+    pub(super) async fn create(
+        &self,
+        path: &str,
+        object: &Value,
+    ) -> Result<Result<Value, Status>, Failure> {
+        let object = object.to_string().into_bytes();
+        let request = Request::new(path).create(&PostParams::default(), object);
+        match self.send(request.context("request").map_err(Failure::Ours)?).await {
+            Ok(created) => Ok(Ok(created)),
+            Err(kube::Error::Api(status)) => Ok(Err(*status)),
+            Err(error) => Err(unanswered(error, path)),
+        }
+    }
+
     /// None: there is no such thing.
     pub(super) async fn ask(
         &self,
@@ -251,12 +266,13 @@ impl Cluster {
             Ok(answer) => Ok(Seen::Known(Some(answer))),
             Err(kube::Error::Api(status)) if status.code == 403 => Ok(Seen::Hidden(status.message)),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(Seen::Known(None)),
-            Err(error) => {
-                let error = anyhow!(error).context(format!("the API server was asked for {path}"));
-                Err(Failure::Ours(error))
-            }
+            Err(error) => Err(unanswered(error, path)),
         }
     }
+}
+
+fn unanswered(error: kube::Error, path: &str) -> Failure {
+    Failure::Ours(anyhow!(error).context(format!("the API server was asked for {path}")))
 }
 
 /// Of each that opted in, what is in it. `looking` is told which is next.

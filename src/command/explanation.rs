@@ -100,15 +100,11 @@ struct NamedIn {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Stands {
-    is: &'static str,
-    /// These places would be changed.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    at: Vec<String>,
+    #[serde(flatten)]
+    compared: Compared,
     /// Who may have created it, whose pods are left alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     unless_by: Option<String>,
-    #[serde(skip)]
-    compared: Compared,
 }
 
 /// Of an explanation, the worst last.
@@ -139,7 +135,10 @@ impl Explanation {
             Subject::Proposed(object) => (object, None),
             // In audit pods are as they come.
             Subject::Standing { pod, .. } if namespace.mode == Some(Mode::Audit) => (pod, None),
-            Subject::Standing { pod, standing } => (pod, Some(Stands::of(standing))),
+            Subject::Standing { pod, standing: Standing { compared, likely: _, excused } } => {
+                let unless_by = excused.map(|glob| glob.to_string());
+                (pod, Some(Stands { compared, unless_by }))
+            }
         };
         Self {
             object: manifest::title(object),
@@ -255,29 +254,10 @@ fn known(session: &Session, subject: &Subject<'_>) -> (String, String) {
     }
 }
 
-impl Stands {
-    fn of(standing: Standing) -> Self {
-        let Standing { compared, likely: _, excused } = standing;
-        let is = match compared {
-            Compared::AsMade => "as-made",
-            Compared::Differs(_) => "differs",
-            Compared::Ended => "ended",
-            Compared::LeftOver => "left-over",
-            Compared::NoSidecar => "no-sidecar",
-            Compared::Refused(_) => "refused",
-        };
-        let at = match &compared {
-            Compared::Differs(places) => places.clone(),
-            _ => Vec::new(),
-        };
-        Self { is, at, unless_by: excused.map(|glob| glob.to_string()), compared }
-    }
-}
-
 /// What follows "stands".
 impl fmt::Display for Stands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { is: _, at, unless_by, compared } = self;
+        let Self { compared, unless_by } = self;
         let (how, then) = match compared {
             Compared::AsMade => ("as the webhook leaves it", ""),
             Compared::Differs(_) => ("other than the webhook makes it, at ", "; replace the pod"),
@@ -293,7 +273,10 @@ impl fmt::Display for Stands {
                 ("where a new one would not be let in", "; do what the remedy says, and replace it")
             }
         };
-        write!(f, "{how}{}", at.join(", "))?;
+        f.write_str(how)?;
+        if let Compared::Differs(places) = compared {
+            f.write_str(&places.join(", "))?;
+        }
         match unless_by {
             Some(creator) => {
                 write!(f, ", unless one of {creator} created it, whose pods are left alone")

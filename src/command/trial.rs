@@ -2,10 +2,10 @@
 
 use std::{cell::RefCell, collections::HashMap, time::Duration};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use kube::{
-    api::{DeleteParams, ListParams, PostParams},
-    core::Request,
+    api::{DeleteParams, ListParams},
+    core::{Request, Status},
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -80,7 +80,7 @@ async fn try_pod(
         return Ok(Trial::Untried(format!("you may not create pods in {namespace}")));
     }
     let path = format!("{CORE}/namespaces/{namespace}/pods");
-    let pod = match create(cluster, &path, &pod_to_try(account, config)).await? {
+    let pod = match cluster.create(&path, &pod_to_try(account, config)).await? {
         Ok(pod) => pod,
         Err(status) if is_passing(&status) => return Ok(Trial::Unanswered(status.message)),
         Err(status) => return Ok(Trial::Refused(status.message)),
@@ -100,7 +100,7 @@ async fn try_pod(
 async fn whoami(cluster: &Cluster) -> Result<String, Failure> {
     let asked = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
     let answer =
-        create(cluster, "/apis/authentication.k8s.io/v1/selfsubjectreviews", &asked).await?;
+        cluster.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", &asked).await?;
     // Who may not ask is judged as nobody in particular.
     let answer = answer.unwrap_or_default();
     Ok(answer["status"]["userInfo"]["username"].as_str().unwrap_or_default().to_owned())
@@ -117,31 +117,14 @@ async fn may_create(cluster: &Cluster, namespace: &str) -> Result<bool, Failure>
         }},
     });
     let answer =
-        create(cluster, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &asked).await?;
+        cluster.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &asked).await?;
     // Who may not ask finds out by trying.
     Ok(answer.map_or(true, |answer| answer["status"]["allowed"] != false))
 }
 
-async fn create(
-    cluster: &Cluster,
-    path: &str,
-    object: &Value,
-) -> Result<Result<Value, kube::core::Status>, Failure> {
-    let request =
-        Request::new(path).create(&PostParams::default(), object.to_string().into_bytes());
-    match cluster.send(request.context("request").map_err(Failure::Ours)?).await {
-        Ok(created) => Ok(Ok(created)),
-        Err(kube::Error::Api(status)) => Ok(Err(*status)),
-        Err(error) => {
-            let error = anyhow!(error).context(format!("the API server was asked for {path}"));
-            Err(Failure::Ours(error))
-        }
-    }
-}
-
 /// Whether the API server itself had no time. That a webhook has none, or is not reached, is what
 /// agents meet.
-fn is_passing(status: &kube::core::Status) -> bool {
+fn is_passing(status: &Status) -> bool {
     matches!(status.code, 429 | 504)
 }
 
