@@ -7,10 +7,12 @@ mod demands;
 mod eks;
 mod env;
 mod list;
+mod names;
 mod patch;
 mod pod;
 mod refusal;
 mod review;
+mod same;
 mod sidecar;
 mod standing;
 
@@ -34,7 +36,7 @@ pub use self::{
 };
 use self::{
     decide::Outcome,
-    review::{Object, Request, Resource, UserInfo},
+    review::{Object, Request, Resource, Scalar, UserInfo},
 };
 use crate::{
     config::Config,
@@ -72,7 +74,7 @@ impl<'a> Review<'a> {
     }
 
     pub fn is_dry_run(&self) -> bool {
-        self.0.dry_run
+        self.0.dry_run.0
     }
 
     /// `mode` is the webhook that was called: an audit changes and blocks nothing.
@@ -153,7 +155,7 @@ pub fn explain<'c>(
             resource: "pods".into(),
         }),
         sub_resource: "".into(),
-        dry_run: false,
+        dry_run: Scalar(false),
         user_info: Object(UserInfo { username: creator.into() }),
         object: serde_json::from_str(&text).ok(),
     };

@@ -1,6 +1,9 @@
 //! What a review says of its pod: which kind of agent it is, if any, and which session.
 
-use super::{pod::Pod, refusal::Refusal};
+use super::{
+    pod::Pod,
+    refusal::{Refusal, shown},
+};
 use crate::{
     config::{COMPONENT_LABEL, Config, Credentials, Matched, SANDBOX_LABEL, SessionSource},
     session::{SessionId, SessionName},
@@ -40,7 +43,7 @@ pub(super) fn claim<'c>(pod: &Pod<'_>, config: &'c Config) -> Result<Claim<'c>, 
         let mut components = config.components.iter();
         let is_named = components.any(|other| other.names_value(COMPONENT_LABEL, value));
         if matched.is_none() || !is_named {
-            return Err(Refusal::UnknownComponent { value: value.to_owned() });
+            return Err(Refusal::UnknownComponent { value: shown(value) });
         }
     }
     Ok(matched.map_or(Claim::Stranger, Claim::Agent))

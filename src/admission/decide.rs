@@ -8,7 +8,7 @@ use super::{
     claim::{self, Claim, NamedBy},
     demands, patch,
     pod::{Metadata, Pod},
-    refusal::Refusal,
+    refusal::{Refusal, shown},
     review::{AuditAnnotations, Request},
 };
 use crate::{
@@ -132,8 +132,8 @@ fn pass_or_inject<'c>(
         Err(refusal) => Err(refusal),
     };
     let Some(namespace) = namespaces.find(&request.namespace) else {
-        *missing = Some(Missing::Namespace(request.namespace.to_string()));
-        return Err(Refusal::NamespaceUnknown { namespace: request.namespace.to_string() });
+        *missing = Some(Missing::Namespace(shown(&request.namespace)));
+        return Err(Refusal::NamespaceUnknown { namespace: shown(&request.namespace) });
     };
     if namespace.mode.is_none() {
         return pass(Passed::NotOptedIn);
@@ -201,11 +201,11 @@ fn creation_of_a_pod(request: &Request<'_>) -> Result<(), Refusal> {
         (("", "v1", "pods", ""), "CREATE") => Ok(()),
         _ => Err(Refusal::NotAPodCreation {
             found: match &*request.sub_resource {
-                "" => format!("{:?} of {:?}", &*request.operation, &*resource.resource),
+                "" => format!("{:?} of {:?}", shown(&request.operation), shown(&resource.resource)),
                 part => format!(
                     "{:?} of {:?}",
-                    &*request.operation,
-                    format!("{}/{part}", &*resource.resource)
+                    shown(&request.operation),
+                    format!("{}/{}", shown(&resource.resource), shown(part))
                 ),
             },
         }),

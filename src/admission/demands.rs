@@ -1,14 +1,12 @@
 //! What an agent pod asks for that it may not have.
 
-use std::path::{self, Path, PathBuf};
-
-use serde_json::Value;
-
 use super::{
     eks,
-    list::is,
-    pod::{Container, Pod},
-    refusal::Refusal,
+    names::covers_token,
+    pod::{Container, MOST_CONTAINERS, Picked, Pod},
+    refusal::{Refusal, shown},
+    review::{Object, Scalar},
+    same::is,
     sidecar::{self, BASE_VOLUME, CONTAINER_NAME, EMPTY_VOLUME, TOKEN_VOLUME},
 };
 use crate::{
@@ -24,7 +22,7 @@ pub(super) fn credentials(
     namespace: &Namespace,
 ) -> Credentials {
     let old_client = namespace.operator_kept
-        && pod.containers().any(|placed| sets(placed.container, FAB_OPERATOR));
+        && pod.containers().any(|placed| placed.container.sets(FAB_OPERATOR));
     match component.credentials {
         Credentials::Sidecar if old_client => Credentials::Env,
         credentials => credentials,
@@ -40,19 +38,19 @@ pub(super) fn refuse_excess(
 ) -> Result<(), Refusal> {
     // In a second round ours is there, once, beside as many as were let in.
     let has_ours = pod.containers().any(|placed| *placed.container.name == *CONTAINER_NAME);
-    let found = pod.containers().count() - usize::from(has_ours);
+    let found = pod.count_containers() - usize::from(has_ours);
     if found > MOST_CONTAINERS {
         return Err(Refusal::TooManyContainers { found, most: MOST_CONTAINERS });
     }
     for container in agents(pod) {
-        if !namespace.operator_kept && sets(container, FAB_OPERATOR) {
-            return Err(Refusal::FabOperator { container: container.name.to_string() });
+        if !namespace.operator_kept && container.sets(FAB_OPERATOR) {
+            return Err(Refusal::FabOperator { container: shown(&container.name) });
         }
         if let Some(variable) =
-            STATIC_CREDENTIALS.into_iter().find(|variable| sets(container, variable))
+            STATIC_CREDENTIALS.into_iter().find(|variable| container.sets(variable))
         {
             return Err(Refusal::StaticCredentials {
-                container: container.name.to_string(),
+                container: shown(&container.name),
                 variable: variable.to_owned(),
             });
         }
@@ -93,10 +91,6 @@ fn agents<'p, 'a>(pod: &'p Pod<'a>) -> impl Iterator<Item = &'p Container<'a>> {
         .filter(|container| *container.name != *CONTAINER_NAME)
 }
 
-fn sets(container: &Container<'_>, variable: &str) -> bool {
-    container.env.iter().flatten().any(|entry| *entry.name == *variable)
-}
-
 fn no_name_of_ours(pod: &Pod<'_>, component: &Component) -> Result<(), Refusal> {
     let reserved = |what, name: &str| Refusal::ReservedName {
         what,
@@ -106,15 +100,15 @@ fn no_name_of_ours(pod: &Pod<'_>, component: &Component) -> Result<(), Refusal> 
     if pod.containers().any(|placed| *placed.container.name == *CONTAINER_NAME) {
         return Err(reserved("container", CONTAINER_NAME));
     }
-    match pod.spec.volumes.iter().flatten().find(|volume| sidecar::VOLUMES.contains(&&*volume.name))
-    {
-        Some(volume) => Err(reserved("volume", &volume.name)),
+    let volumes = pod.spec.volumes.iter().flat_map(Picked::iter);
+    match volumes.map(|(_, volume)| &*volume.name).find(|name| sidecar::VOLUMES.contains(name)) {
+        Some(volume) => Err(reserved("volume", volume)),
         None => Ok(()),
     }
 }
 
 fn on_linux(pod: &Pod<'_>) -> Result<(), Refusal> {
-    let os = pod.spec.os.as_ref().map(|os| &*os.name);
+    let os = pod.spec.os.as_ref().map(|Object(os)| &*os.name);
     let node = pod.spec.node_selector.as_ref().and_then(|labels| labels.find("kubernetes.io/os"));
     if [os, node].contains(&Some("windows")) {
         return Err(Refusal::Windows);
@@ -128,7 +122,7 @@ fn shares_nothing(pod: &Pod<'_>) -> Result<(), Refusal> {
         ("hostPID", pod.spec.host_pid),
         ("shareProcessNamespace", pod.spec.share_process_namespace),
     ];
-    match fields.into_iter().find(|(_, set)| *set) {
+    match fields.into_iter().find(|(_, Scalar(set))| *set) {
         Some((field, _)) => Err(Refusal::HostNamespace { field }),
         None => Ok(()),
     }
@@ -138,88 +132,66 @@ fn shares_nothing(pod: &Pod<'_>) -> Result<(), Refusal> {
 /// volumes of the EKS webhook are left out here, since they are taken off the pod, and ours.
 fn no_aws_token(pod: &Pod<'_>, audiences: &[String]) -> Result<(), Refusal> {
     let ours_or_removed = |name: &str| name == BASE_VOLUME || eks::VOLUMES.contains(&name);
-    for volume in pod.spec.volumes.iter().flatten().filter(|volume| !ours_or_removed(&volume.name))
-    {
-        for audience in volume.token_audiences()? {
-            if audiences.contains(&audience) {
-                return Err(Refusal::AwsTokenVolume { volume: volume.name.to_string(), audience });
-            }
+    let volumes = pod.spec.volumes.iter().flat_map(Picked::iter).map(|(_, volume)| volume);
+    for volume in volumes.filter(|volume| !ours_or_removed(&volume.name)) {
+        let of_aws = |known: &&String| volume.audiences.iter().any(|found| **found == ***known);
+        if let Some(audience) = audiences.iter().find(of_aws) {
+            return Err(Refusal::AwsTokenVolume {
+                volume: shown(&volume.name),
+                audience: audience.clone(),
+            });
         }
     }
     Ok(())
 }
 
 fn port_is_free(container: &Container<'_>, port: u16) -> Result<(), Refusal> {
-    let ours = Some(i64::from(port));
-    if container
-        .ports
-        .iter()
-        .any(|declared| declared.container_port == ours || declared.host_port == ours)
-    {
-        return Err(Refusal::PortTaken { container: container.name.to_string(), port });
+    if container.ports.as_ref().is_some_and(|ports| ports.declare(port)) {
+        return Err(Refusal::PortTaken { container: shown(&container.name), port });
     }
     Ok(())
 }
 
 fn mounts_are_ours(container: &Container<'_>, config: &Config) -> Result<(), Refusal> {
     let reserved = |volume: &str| Refusal::ReservedVolume {
-        container: container.name.to_string(),
+        container: shown(&container.name),
         volume: volume.to_owned(),
     };
     let is_proxy = config.proxy_containers.iter().any(|name| **name == *container.name);
-    for mount in container.mounts.iter().flatten() {
-        match &*mount.name {
-            name @ (BASE_VOLUME | EMPTY_VOLUME) => return Err(reserved(name)),
-            TOKEN_VOLUME if is_proxy || !is(&mount.whole(), &sidecar::agent_token_mount()) => {
+    for (_, mount) in container.mounts.iter().flat_map(Picked::iter) {
+        match mount.volume {
+            Some(name @ (BASE_VOLUME | EMPTY_VOLUME)) => return Err(reserved(name)),
+            Some(TOKEN_VOLUME) if is_proxy || !is(mount.raw, &sidecar::agent_token_mount()) => {
                 return Err(reserved(TOKEN_VOLUME));
             }
-            TOKEN_VOLUME => {}
-            _ if is_proxy => {}
+            Some(TOKEN_VOLUME) => {}
+            _ if is_proxy || !covers_token(&mount.path) => {}
             _ => {
-                let whole = mount.whole();
-                let path = whole.get("mountPath").and_then(Value::as_str).unwrap_or_default();
-                if covers_token(path) {
-                    let container = container.name.to_string();
-                    return Err(Refusal::TokenPathTaken { container, path: path.to_owned() });
-                }
+                let container = shown(&container.name);
+                return Err(Refusal::TokenPathTaken { container, path: shown(&mount.path) });
             }
         }
     }
-    match container.volume_devices.iter().find(|device| sidecar::VOLUMES.contains(&&*device.name)) {
-        Some(device) => Err(reserved(&device.name)),
+    match container.device() {
+        Some(device) => Err(reserved(device)),
         None => Ok(()),
     }
 }
 
-/// Whether something that is mounted there lies over the token. The kubelet takes a relative
-/// path from the root, and in most images `/var/run` is a link to `/run`.
-fn covers_token(path: &str) -> bool {
-    let mut place = PathBuf::from("/");
-    for part in Path::new(path).components() {
-        match part {
-            path::Component::Normal(name) => place.push(name),
-            path::Component::ParentDir => {
-                place.pop();
-            }
-            path::Component::CurDir | path::Component::Prefix(_) | path::Component::RootDir => {}
-        }
-    }
-    let linked = sidecar::TOKEN_DIRECTORY.trim_start_matches("/var");
-    place.starts_with(sidecar::TOKEN_DIRECTORY) || place.starts_with(linked)
-}
-
-/// Each gets a kilobyte of variables, and the answer must be written in time: a pod of
-/// thousands would hold up the pods of all tenants.
-const MOST_CONTAINERS: usize = 256;
-const FAB_OPERATOR: &str = "FAB_OPERATOR";
-/// Variables that AWS SDKs ask before a container credential endpoint; the Java SDK knows the
-/// keys and the profile file by second names, and boto the session token. The chart's guard has
-/// the same list.
-pub const STATIC_CREDENTIALS: [&str; 12] = [
+pub(super) const FAB_OPERATOR: &str = "FAB_OPERATOR";
+/// Variables that AWS SDKs ask before a container credential endpoint. The Java SDK knows the
+/// keys and the profile file by second names, boto the session token, and the SDKs for Ruby and
+/// for JavaScript (version 2) all three keys; botocore reads keys from the files of its
+/// predecessor and of EC2's old tools. The chart's guard has the same list.
+pub const STATIC_CREDENTIALS: [&str; 17] = [
+    "AMAZON_ACCESS_KEY_ID",
+    "AMAZON_SECRET_ACCESS_KEY",
+    "AMAZON_SESSION_TOKEN",
     "AWS_ACCESS_KEY",
     "AWS_ACCESS_KEY_ID",
     "AWS_BEARER_TOKEN_BEDROCK",
     "AWS_CONFIG_FILE",
+    "AWS_CREDENTIAL_FILE",
     "AWS_CREDENTIAL_PROFILES_FILE",
     "AWS_DEFAULT_PROFILE",
     "AWS_PROFILE",
@@ -228,37 +200,5 @@ pub const STATIC_CREDENTIALS: [&str; 12] = [
     "AWS_SECURITY_TOKEN",
     "AWS_SESSION_TOKEN",
     "AWS_SHARED_CREDENTIALS_FILE",
+    "BOTO_CONFIG",
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_the_tokens_however_it_is_written() {
-        let cases = [
-            ("/var/run/fab-session", true),
-            ("/var/run/fab-session/", true),
-            ("/var/run//fab-session", true),
-            ("/var/./run/fab-session", true),
-            ("/var/run/x/../fab-session", true),
-            ("/../../var/run/fab-session", true),
-            ("var/run/fab-session", true),
-            ("/run/fab-session", true),
-            ("/var/run/fab-session/token", true),
-            ("/run/fab-session/token/x", true),
-            // Ours is mounted into what is mounted above it.
-            ("/", false),
-            ("/var/run", false),
-            ("/run", false),
-            ("", false),
-            ("/var/run/fab-session-base", false),
-            ("/var/run/fab-session/../other", false),
-            ("/data/var/run/fab-session", false),
-            ("/fab-session", false),
-        ];
-        for (path, want) in cases {
-            assert_eq!(covers_token(path), want, "{path:?}");
-        }
-    }
-}

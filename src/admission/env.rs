@@ -1,15 +1,18 @@
 //! The variables of an agent's container: base credentials out, the session in.
 
 use k8s_openapi::api::core::v1::EnvVar;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{
     decide::Gives,
     eks,
-    list::{ListEdit, is},
-    patch::{Patch, at, is_proxy},
-    pod::{Container, Named, Placed},
+    list::ListEdit,
+    names::{self, METADATA_DISABLED, NO_PROXIES, REGIONS, STS_ENDPOINTS},
+    patch::{MOST_BYTES, Patch, at, is_proxy},
+    pod::{Container, Picked, Placed, Text, Variable},
+    refusal::shown,
+    same::is,
     sidecar,
 };
 use crate::{
@@ -40,15 +43,16 @@ pub(super) fn edit(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patc
                 variables.keep_loopback_off_proxies();
             }
         }
-        if !container.env_from.is_empty() {
+        if container.env_from.length > 0 {
             variables.warnings.push(format!(
                 "container {:?} takes variables from envFrom, which are not seen here; AWS credentials in them go before the session's",
-                &*container.name
+                shown(&container.name)
             ));
         }
     }
-    let Variables { container: _, present: _, exists, edit, warnings } = variables;
-    edit.write(at(placed, "env"), exists, patch);
+    let Variables { container: _, present: _, edit, too_long, warnings } = variables;
+    patch.too_large |= too_long;
+    edit.write(at(placed, "env"), container.env.as_ref().map(|env| env.length), patch);
     for warning in warnings {
         patch.warn(&warning);
     }
@@ -57,18 +61,33 @@ pub(super) fn edit(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patc
 /// The list as it came, and what becomes of it.
 struct Variables<'p, 'a> {
     container: &'p str,
-    present: &'p [Named<'a>],
-    exists: bool,
-    edit: ListEdit<Entry>,
+    present: Option<&'p Picked<Variable<'a>>>,
+    edit: ListEdit<Entry<'a>>,
+    /// A value that was to be copied is longer than a patch may be.
+    too_long: bool,
     warnings: Vec<String>,
 }
 
-/// An item of the list that is ours, or a copy of one that came.
+/// An item of the list that is ours, or one that came, under another name.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Entry {
-    Copy(Value),
+enum Entry<'a> {
+    Copy {
+        name: &'static str,
+        #[serde(flatten)]
+        source: Source<'a>,
+    },
     Ours(Box<EnvVar>),
+}
+
+/// Where a variable has its value from, as the text that came.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Source<'a> {
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    value: Option<&'a RawValue>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    value_from: Option<&'a RawValue>,
 }
 
 /// Where a variable of ours stands after the edit.
@@ -82,9 +101,9 @@ impl<'p, 'a> Variables<'p, 'a> {
     fn of(container: &'p Container<'a>) -> Self {
         Self {
             container: &container.name,
-            present: container.env.as_deref().unwrap_or_default(),
-            exists: container.env.is_some(),
+            present: container.env.as_ref(),
             edit: ListEdit::default(),
+            too_long: false,
             warnings: Vec::new(),
         }
     }
@@ -127,23 +146,18 @@ impl<'p, 'a> Variables<'p, 'a> {
 
     /// What SDKs need beside credentials, where the pod does not say it.
     fn put_defaults(&mut self, region: Option<&str>) {
-        match (self.last("AWS_REGION"), self.last("AWS_DEFAULT_REGION"), region) {
+        let [own, default] = REGIONS;
+        match (self.last(own), self.last(default), region) {
             (Some(_), Some(_), _) | (None, None, None) => {}
             // boto3 and version 1 of the CLI read only the one, the other SDKs the other.
-            (Some(found), None, _) => {
-                self.append(Entry::Copy(renamed(found.whole(), "AWS_DEFAULT_REGION")))
-            }
-            (None, Some(found), _) => {
-                self.append(Entry::Copy(renamed(found.whole(), "AWS_REGION")))
-            }
+            (Some((_, found)), None, _) => self.copy(found, default),
+            (None, Some((_, found)), _) => self.copy(found, own),
             (None, None, Some(region)) => {
-                self.append(text("AWS_REGION", region));
-                self.append(text("AWS_DEFAULT_REGION", region));
+                self.append(text(own, region));
+                self.append(text(default, region));
             }
         }
-        for (name, value) in
-            [("AWS_STS_REGIONAL_ENDPOINTS", "regional"), ("AWS_EC2_METADATA_DISABLED", "true")]
-        {
+        for (name, value) in [(STS_ENDPOINTS, "regional"), (METADATA_DISABLED, "true")] {
             if self.last(name).is_none() {
                 self.append(text(name, value));
             }
@@ -156,31 +170,54 @@ impl<'p, 'a> Variables<'p, 'a> {
         if !sidecar::PROXIES.iter().any(|name| self.last(name).is_some()) {
             return;
         }
-        for (name, other) in [("NO_PROXY", "no_proxy"), ("no_proxy", "NO_PROXY")] {
-            match self.position(name) {
-                Some(index) => {
-                    let found = self.present[index].whole();
-                    if is_reference(&found) {
-                        self.warnings.push(format!(
-                            "container {:?} takes {name} from elsewhere; see that it has {LOOPBACK}, or its credential requests may go to the proxy",
-                            self.container
-                        ));
-                    } else {
-                        let value = value_of(&found);
-                        self.edit.put(index, &found, text(name, &with_loopback(value)));
+        let [upper, lower] = NO_PROXIES;
+        for (name, other) in [(upper, lower), (lower, upper)] {
+            match (self.last(name), self.last(other)) {
+                (Some((index, found)), _) => match self.value(found) {
+                    None => self.warnings.push(format!(
+                        "container {:?} takes {name} from elsewhere; see that it has {LOOPBACK}, or its credential requests may go to the proxy",
+                        shown(self.container)
+                    )),
+                    Some(value) => {
+                        self.edit.put(index, found.raw, text(name, &with_loopback(&value)));
                     }
-                }
-                None => {
-                    let other_whole = self.last(other).map(Named::whole);
-                    let value = match &other_whole {
-                        None => LOOPBACK.to_owned(),
-                        Some(entry) if is_reference(entry) => format!("$({other}),{LOOPBACK}"),
-                        Some(entry) => with_loopback(value_of(entry)),
+                },
+                (None, None) => self.append(text(name, LOOPBACK)),
+                (None, Some((_, found))) => {
+                    let value = match self.value(found) {
+                        None => format!("$({other}),{LOOPBACK}"),
+                        Some(value) => with_loopback(&value),
                     };
                     self.append(text(name, &value));
                 }
             }
         }
+    }
+
+    /// A variable's value where it has one of its own, and None where it is from elsewhere.
+    fn value(&mut self, found: &Variable<'a>) -> Option<Text<'a>> {
+        #[derive(Default, Deserialize)]
+        struct Read<'a> {
+            #[serde(borrow)]
+            value: Option<Text<'a>>,
+        }
+        let Some(Source { value: _, value_from: None }) = self.source(found) else {
+            return None;
+        };
+        let Read { value } = serde_json::from_str(found.raw.get()).unwrap_or_default();
+        Some(value.unwrap_or_default())
+    }
+
+    fn copy(&mut self, found: &Variable<'a>, name: &'static str) {
+        let source = self.source(found).unwrap_or_default();
+        self.append(Entry::Copy { name, source });
+    }
+
+    /// None where it is too long to be copied into a patch.
+    fn source(&mut self, found: &Variable<'a>) -> Option<Source<'a>> {
+        self.too_long |= found.raw.get().len() > MOST_BYTES;
+        let source = serde_json::from_str(found.raw.get()).unwrap_or_default();
+        (!self.too_long).then_some(source)
     }
 
     fn put_text(&mut self, name: &str, value: &str) {
@@ -189,55 +226,50 @@ impl<'p, 'a> Variables<'p, 'a> {
 
     /// Puts one variable where its name stands first, and drops its duplicates; at the end,
     /// where it is absent or does not stand behind what it refers to.
-    fn put(&mut self, name: &str, wanted: Entry, behind: Option<Position>) -> Position {
-        let mut indexes = self
-            .present
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| *entry.name == *name)
-            .map(|(index, _)| index);
-        let first = indexes.next();
-        let duplicates: Vec<usize> = indexes.collect();
-        let foreign = first
-            .into_iter()
-            .chain(duplicates.iter().copied())
-            .any(|index| !is(&self.present[index].whole(), &wanted));
-        if foreign {
+    fn put(&mut self, name: &str, wanted: Entry<'a>, behind: Option<Position>) -> Position {
+        let mut named = self.named(name).map(|(index, entry)| (index, entry.raw));
+        let first = named.next();
+        let duplicates: Vec<(usize, &RawValue)> = named.collect();
+        if first.iter().chain(&duplicates).any(|(_, raw)| !is(raw, &wanted)) {
             self.warnings.push(format!(
                 "container {:?} sets {name} itself; the webhook's value stands instead",
-                self.container
+                shown(self.container)
             ));
         }
-        self.edit.removed.extend(duplicates);
+        self.edit.removed.extend(duplicates.into_iter().map(|(index, _)| index));
         match first {
-            Some(index) if behind.is_none_or(|other| other < Position::InPlace(index)) => {
-                self.edit.put(index, &self.present[index].whole(), wanted);
+            Some((index, raw)) if behind.is_none_or(|other| other < Position::InPlace(index)) => {
+                self.edit.put(index, raw, wanted);
                 Position::InPlace(index)
             }
             first => {
-                self.edit.removed.extend(first);
+                self.edit.removed.extend(first.map(|(index, _)| index));
                 self.append(wanted);
                 Position::Appended
             }
         }
     }
 
-    fn append(&mut self, entry: Entry) {
+    fn append(&mut self, entry: Entry<'a>) {
         self.edit.appended.push(entry);
     }
 
     fn remove(&mut self, name: &str) {
-        let found = self.present.iter().enumerate().filter(|(_, entry)| *entry.name == *name);
-        self.edit.removed.extend(found.map(|(index, _)| index));
+        let found: Vec<usize> = self.named(name).map(|(index, _)| index).collect();
+        self.edit.removed.extend(found);
     }
 
     /// The last of a name is the one that counts.
-    fn last(&self, name: &str) -> Option<&'p Named<'a>> {
-        self.position(name).map(|index| &self.present[index])
+    fn last(&self, name: &str) -> Option<(usize, &'p Variable<'a>)> {
+        self.named(name).next_back()
     }
 
-    fn position(&self, name: &str) -> Option<usize> {
-        self.present.iter().rposition(|entry| *entry.name == *name)
+    fn named<'n>(
+        &self,
+        name: &'n str,
+    ) -> impl DoubleEndedIterator<Item = (usize, &'p Variable<'a>)> + use<'n, 'p, 'a> {
+        debug_assert!(names::of_variable(name).is_some(), "{name} is passed over");
+        self.present.into_iter().flat_map(Picked::iter).filter(move |(_, entry)| entry.name == name)
     }
 }
 
@@ -245,31 +277,18 @@ fn refers_to(value: &env::Value, name: &str) -> bool {
     matches!(value, env::Value::Text(text) if text.contains(&format!("$({name})")))
 }
 
-fn is_reference(entry: &Value) -> bool {
-    entry.get("valueFrom").is_some_and(|from| !from.is_null())
-}
-
-fn value_of(entry: &Value) -> &str {
-    entry.get("value").and_then(Value::as_str).unwrap_or_default()
-}
-
 fn with_loopback(value: &str) -> String {
-    let listed: Vec<&str> = value.split(',').map(str::trim).collect();
-    if listed.contains(&"*") {
+    let listed = |host: &str| value.split(',').any(|listed| listed.trim() == host);
+    if listed("*") {
         return value.to_owned();
     }
-    let missing = LOOPBACK.split(',').filter(|host| !listed.contains(host));
+    let missing = LOOPBACK.split(',').filter(|host| !listed(host));
     missing.fold(value.to_owned(), |all, host| {
         if all.is_empty() { host.to_owned() } else { format!("{all},{host}") }
     })
 }
 
-fn renamed(mut entry: Value, name: &str) -> Value {
-    entry["name"] = name.into();
-    entry
-}
-
-fn text(name: &str, value: &str) -> Entry {
+fn text<'a>(name: &str, value: &str) -> Entry<'a> {
     Entry::Ours(Box::new(sidecar::text(name, value)))
 }
 

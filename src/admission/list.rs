@@ -1,8 +1,8 @@
 use json_patch::jsonptr::PointerBuf;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::patch::Patch;
+use super::{patch::Patch, same::is};
 
 /// What becomes of a JSON list, in terms of the indexes that it came with.
 pub(super) struct ListEdit<T> {
@@ -14,34 +14,38 @@ pub(super) struct ListEdit<T> {
 
 impl<T: Serialize> ListEdit<T> {
     /// Replaces an item that is not as wanted.
-    pub(super) fn put(&mut self, index: usize, found: &Value, wanted: T) {
+    pub(super) fn put(&mut self, index: usize, found: &RawValue, wanted: T) {
         if !is(found, &wanted) {
             self.replaced.push((index, wanted));
         }
     }
 
+    /// Writes the operations on a list of so many items, or of none where there is no list.
+    ///
     /// Replacements come first and removals from the end, so that each index still means
     /// what it meant in the list that came.
-    pub(super) fn write(self, at: PointerBuf, exists: bool, patch: &mut Patch) {
+    pub(super) fn write(self, at: PointerBuf, length: Option<usize>, patch: &mut Patch) {
         let Self { replaced, mut removed, appended, prepended } = self;
-        if !exists {
+        let Some(length) = length else {
             let items: Vec<T> = prepended.into_iter().chain(appended).collect();
             if !items.is_empty() {
                 patch.add(&at, &items);
             }
             return;
-        }
+        };
         for (index, value) in replaced {
             patch.replace(&at.with_trailing_token(index), &value);
         }
         removed.sort_unstable();
         for index in removed.into_iter().rev() {
+            patch.moves(length);
             patch.remove(&at.with_trailing_token(index));
         }
         for value in appended {
             patch.add(&at.with_trailing_token("-"), &value);
         }
         if let Some(value) = prepended {
+            patch.moves(length);
             patch.add(&at.with_trailing_token(0), &value);
         }
     }
@@ -51,9 +55,4 @@ impl<T> Default for ListEdit<T> {
     fn default() -> Self {
         Self { replaced: Vec::new(), removed: Vec::new(), appended: Vec::new(), prepended: None }
     }
-}
-
-/// Whether the JSON that came is what `wanted` would be.
-pub(super) fn is(found: &Value, wanted: &impl Serialize) -> bool {
-    serde_json::to_value(wanted).is_ok_and(|wanted| *found == wanted)
 }

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 
 use json_patch::jsonptr::{Pointer, PointerBuf};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::{
     claim::SESSION_ID_ANNOTATION,
     decide::Gives,
     eks, env,
     list::ListEdit,
-    pod::{Container, List, Pairs, Placed, Pod},
+    pod::{Container, List, Pairs, Picked, Placed, Pod},
     refusal::{Refusal, clipped},
     sidecar::{self, CONTAINER_NAME, EMPTY_VOLUME, TOKEN_VOLUME},
 };
@@ -29,8 +30,12 @@ pub(super) struct Patch {
     pub(super) warnings: Vec<String>,
     /// Something could not be written as JSON; then nothing is to be applied.
     failed: bool,
-    /// Likewise, where it is more than [`MOST_BYTES`].
-    too_large: bool,
+    /// Likewise, where it is more than [`MOST_BYTES`], or would copy a value of more.
+    pub(super) too_large: bool,
+    /// How many operations it has.
+    operations: usize,
+    /// How many items of lists its reader moves for them.
+    moved: usize,
 }
 
 pub(super) fn patch(
@@ -52,6 +57,9 @@ pub(super) fn patch(
     annotations(pod, component, gives, &mut patch);
     match patch {
         Patch { too_large: true, .. } => Err(Refusal::PatchTooLarge { most: MOST_BYTES }),
+        Patch { operations, moved, .. } if operations > MOST_OPERATIONS || moved > MOST_MOVED => {
+            Err(Refusal::PatchTooCostly { operations, moved })
+        }
         Patch { failed: true, .. } => Err(Refusal::Internal),
         patch => Ok(patch),
     }
@@ -61,47 +69,53 @@ fn mounts(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patch: &mut P
     if gives.leaves_base_credentials() {
         return;
     }
-    let present = placed.container.mounts.as_deref();
+    let present = placed.container.mounts.as_ref();
+    let mounts = || present.into_iter().flat_map(Picked::iter);
     let mut edit = ListEdit::default();
-    for (index, mount) in present.into_iter().flatten().enumerate() {
-        if eks::VOLUMES.contains(&&*mount.name) {
-            edit.removed.push(index);
-        }
-    }
-    let has_token = present.into_iter().flatten().any(|mount| *mount.name == *TOKEN_VOLUME);
+    let of_eks = |volume: Option<&str>| volume.is_some_and(|name| eks::VOLUMES.contains(&name));
+    edit.removed.extend(mounts().filter(|(_, mount)| of_eks(mount.volume)).map(|(index, _)| index));
+    let has_token = mounts().any(|(_, mount)| mount.volume == Some(TOKEN_VOLUME));
     if matches!(gives, Gives::Sidecar(_)) && !is_proxy(placed.container, config) && !has_token {
         edit.appended.push(sidecar::agent_token_mount());
     }
-    edit.write(at(placed, "volumeMounts"), present.is_some(), patch);
+    edit.write(at(placed, "volumeMounts"), present.map(|mounts| mounts.length), patch);
 }
 
 fn volumes(pod: &Pod<'_>, gives: &Gives, config: &Config, patch: &mut Patch) {
     if gives.leaves_base_credentials() {
         return;
     }
-    let present = pod.spec.volumes.as_deref().unwrap_or_default();
+    let present = pod.spec.volumes.as_ref();
     let mut edit = ListEdit::default();
-    let under = |name: &str| -> Vec<usize> {
-        let found = present.iter().enumerate().filter(|(_, volume)| *volume.name == *name);
-        found.map(|(index, _)| index).collect()
+    let under = |name: &str| -> Vec<(usize, &RawValue)> {
+        let volumes = present.into_iter().flat_map(Picked::iter);
+        let found = volumes.filter(|(_, volume)| *volume.name == *name);
+        found.map(|(index, volume)| (index, volume.raw)).collect()
+    };
+    let indexes = |volumes: &[(usize, &RawValue)]| -> Vec<usize> {
+        volumes.iter().map(|(index, _)| *index).collect()
     };
     for name in eks::VOLUMES {
-        edit.removed.extend(under(name));
+        edit.removed.extend(indexes(&under(name)));
     }
     if matches!(gives, Gives::Sidecar(_)) {
         for (name, wanted) in sidecar::volumes(config) {
             match (under(name).as_slice(), wanted) {
                 ([], None) => {}
                 ([], Some(wanted)) => edit.appended.push(wanted),
-                (all, None) => edit.removed.extend(all),
-                ([first, others @ ..], Some(wanted)) => {
-                    edit.removed.extend(others);
-                    edit.put(*first, &present[*first].whole(), wanted);
+                (all, None) => edit.removed.extend(indexes(all)),
+                ([(first, raw), others @ ..], Some(wanted)) => {
+                    edit.removed.extend(indexes(others));
+                    edit.put(*first, raw, wanted);
                 }
             }
         }
     }
-    edit.write(PointerBuf::from_tokens(["spec", "volumes"]), pod.spec.volumes.is_some(), patch);
+    edit.write(
+        PointerBuf::from_tokens(["spec", "volumes"]),
+        present.map(|volumes| volumes.length),
+        patch,
+    );
 }
 
 /// The sidecar's place: before every init container that is not a mesh's, so that it serves
@@ -126,9 +140,9 @@ fn slot(
             List::Containers => regular.removed.push(placed.index),
             List::InitContainers if before_agents && !found => {
                 found = true;
-                let whole = pod.whole(&placed);
-                let wanted = sidecar::container(session, component, config, Some(&whole));
-                init.put(placed.index, &whole, wanted);
+                let existing = pod.text(&placed).unwrap_or(RawValue::NULL);
+                let wanted = sidecar::container(session, component, config, Some(existing));
+                init.put(placed.index, existing, wanted);
             }
             List::InitContainers => init.removed.push(placed.index),
         }
@@ -136,12 +150,15 @@ fn slot(
     if !found {
         init.prepended = Some(sidecar::container(session, component, config, None));
     }
-    regular.write(PointerBuf::from_tokens(["spec", "containers"]), true, patch);
-    init.write(
-        PointerBuf::from_tokens(["spec", "initContainers"]),
-        pod.has_init_containers(),
-        patch,
-    );
+    for (list, length) in
+        [List::Containers, List::InitContainers].map(|list| (list, pod.length(list)))
+    {
+        let at = PointerBuf::from_tokens(["spec", list.as_str()]);
+        match list {
+            List::Containers => std::mem::take(&mut regular).write(at, length, patch),
+            List::InitContainers => std::mem::take(&mut init).write(at, length, patch),
+        }
+    }
 }
 
 fn labels(pod: &Pod<'_>, gives: &Gives, patch: &mut Patch) {
@@ -179,7 +196,7 @@ fn annotations(pod: &Pod<'_>, component: &Component, gives: &Gives, patch: &mut 
         wanted.push((eks::SKIP_ANNOTATION, Some(all_containers(pod, gives))));
     }
     if matches!(gives, Gives::Sidecar(_)) {
-        wanted.push((SAFE_TO_EVICT_ANNOTATION, Some(safe_to_evict(pod))));
+        wanted.push((SAFE_TO_EVICT_ANNOTATION, Some(safe_to_evict(pod, patch))));
     }
     set("annotations", pod.metadata.annotations.as_ref(), &wanted, patch);
 }
@@ -193,16 +210,20 @@ fn all_containers(pod: &Pod<'_>, gives: &Gives) -> String {
 
 /// Our volumes in memory hold nothing that an eviction would lose, so they should not keep
 /// the cluster autoscaler from removing the node.
-fn safe_to_evict(pod: &Pod<'_>) -> String {
-    let mut volumes: Vec<&str> =
-        pod.annotation(SAFE_TO_EVICT_ANNOTATION).unwrap_or_default().split(',').collect();
-    volumes.retain(|volume| !volume.is_empty());
-    for ours in [TOKEN_VOLUME, EMPTY_VOLUME] {
-        if !volumes.contains(&ours) {
-            volumes.push(ours);
+fn safe_to_evict(pod: &Pod<'_>, patch: &mut Patch) -> String {
+    let listed = pod.annotation(SAFE_TO_EVICT_ANNOTATION).unwrap_or_default();
+    patch.too_large |= listed.len() > MOST_BYTES;
+    let listed = if patch.too_large { "" } else { listed };
+    let ours = [TOKEN_VOLUME, EMPTY_VOLUME];
+    let ours = ours.into_iter().filter(|ours| !listed.split(',').any(|volume| volume == *ours));
+    let mut volumes = String::with_capacity(listed.len() + 64);
+    for volume in listed.split(',').filter(|volume| !volume.is_empty()).chain(ours) {
+        if !volumes.is_empty() {
+            volumes.push(',');
         }
+        volumes.push_str(volume);
     }
-    volumes.join(",")
+    volumes
 }
 
 /// Sets or removes entries of `metadata.<map>`.
@@ -274,7 +295,17 @@ impl Patch {
         }
     }
 
+    /// Counts what an operation costs who applies it: an item that is taken out of a list, or put
+    /// in before its end, moves all the others.
+    pub(super) fn moves(&mut self, items: usize) {
+        self.moved = self.moved.saturating_add(items);
+    }
+
     fn write<T: Serialize>(&mut self, operation: &Operation<'_, T>) {
+        self.operations += 1;
+        if self.too_large {
+            return;
+        }
         if self.json.is_empty() {
             self.json.reserve(USUAL_BYTES);
         } else {
@@ -297,7 +328,14 @@ struct Operation<'a, T> {
 }
 
 /// etcd takes no larger object, unless it is told to (its `--max-request-bytes`).
-const MOST_BYTES: usize = 1536 * 1024;
+pub(super) const MOST_BYTES: usize = 1536 * 1024;
+/// As many as the API server takes from a client (`maxJSONPatchOperations` in its
+/// `pkg/endpoints/handlers/patch.go`). It counts none of a webhook's.
+pub(super) const MOST_OPERATIONS: usize = 10_000;
+/// What an API server moves for a patch, in items of lists, of 8 bytes each: it copies the list for
+/// each item that is taken out (`partialArray.remove` in evanphx/json-patch 4.13). 32 MB take it
+/// some 10 ms.
+pub(super) const MOST_MOVED: usize = 4_000_000;
 /// What the API server passes on of all warnings together, in characters (`truncateAtTotalRunes`
 /// in its `pkg/endpoints/filters/warning.go`).
 const MOST_WARNED: usize = 4096;

@@ -1,15 +1,22 @@
 //! A pod for reading, over the JSON that came: what we do not look at is skipped, nothing is
 //! copied, nothing is lost.
+//!
+//! A stranger wrote it, so what is read of it has a bound that does not depend on its length: of
+//! each list only the items that the webhook acts on are taken, [`MOST_PICKED`] at most.
 
-use std::{borrow::Cow, fmt, ops::Deref};
+use std::{borrow::Cow, fmt, marker::PhantomData, ops::Deref};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, IgnoredAny, MapAccess, Visitor},
+    de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 
-use super::refusal::Refusal;
+use super::{
+    names,
+    refusal::{Refusal, shown},
+    review::{Object, Scalar, TEXT},
+};
 use crate::config;
 
 /// A pod whose parts that we look at have the shapes that Kubernetes gives them.
@@ -42,22 +49,22 @@ pub(super) struct Spec<'a> {
     #[serde(borrow, default, deserialize_with = "or_default")]
     service_account: Text<'a>,
     #[serde(borrow, default, deserialize_with = "or_default")]
-    containers: Vec<Container<'a>>,
+    containers: Containers<'a>,
     #[serde(borrow)]
-    init_containers: Option<Vec<Container<'a>>>,
+    init_containers: Option<Containers<'a>>,
     /// None where the pod has no such list.
     #[serde(borrow)]
-    pub(super) volumes: Option<Vec<Named<'a>>>,
+    pub(super) volumes: Option<Picked<Volume<'a>>>,
     #[serde(borrow)]
     pub(super) node_selector: Option<Pairs<'a>>,
     #[serde(borrow)]
-    pub(super) os: Option<Name<'a>>,
+    pub(super) os: Option<Object<Name<'a>>>,
     #[serde(default, deserialize_with = "or_default")]
-    pub(super) host_network: bool,
+    pub(super) host_network: Scalar<bool>,
     #[serde(default, deserialize_with = "or_default", rename = "hostPID")]
-    pub(super) host_pid: bool,
+    pub(super) host_pid: Scalar<bool>,
     #[serde(default, deserialize_with = "or_default")]
-    pub(super) share_process_namespace: bool,
+    pub(super) share_process_namespace: Scalar<bool>,
 }
 
 #[derive(Deserialize)]
@@ -67,23 +74,32 @@ pub(super) struct Container<'a> {
     pub(super) name: Text<'a>,
     /// None where the container has no such list.
     #[serde(borrow)]
-    pub(super) env: Option<Vec<Named<'a>>>,
+    pub(super) env: Option<Picked<Variable<'a>>>,
     #[serde(borrow, rename = "volumeMounts")]
-    pub(super) mounts: Option<Vec<Named<'a>>>,
-    #[serde(borrow, default, deserialize_with = "or_default")]
-    pub(super) volume_devices: Vec<Name<'a>>,
+    pub(super) mounts: Option<Picked<Mount<'a>>>,
     #[serde(default, deserialize_with = "or_default")]
-    pub(super) ports: Vec<Port>,
+    volume_devices: Picked<Device>,
+    #[serde(borrow)]
+    pub(super) ports: Option<Ports<'a>>,
     #[serde(default, deserialize_with = "or_default")]
-    pub(super) env_from: Vec<IgnoredAny>,
+    pub(super) env_from: AnyList,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Port {
-    pub(super) container_port: Option<i64>,
-    pub(super) host_port: Option<i64>,
+struct Port {
+    container_port: Option<Scalar<i64>>,
+    host_port: Option<Scalar<i64>>,
 }
+
+/// A list of which only the length matters.
+#[derive(Default)]
+pub(super) struct AnyList {
+    pub(super) length: usize,
+}
+
+/// A container's list of ports, each of which has the shape of one.
+pub(super) struct Ports<'a>(&'a RawValue);
 
 #[derive(Deserialize)]
 pub(super) struct Name<'a> {
@@ -105,14 +121,63 @@ pub(super) struct Placed<'p, 'a> {
     pub(super) container: &'p Container<'a>,
 }
 
-/// An item of a list that Kubernetes keys by `name`.
-pub(super) struct Named<'a> {
+/// A list of containers: the first of them, and how many there are.
+#[derive(Default)]
+struct Containers<'a> {
+    first: Vec<Container<'a>>,
+    found: usize,
+}
+
+/// What the webhook acts on in a list that Kubernetes keys by `name`.
+pub(super) struct Picked<T> {
+    /// Where each stands, and what it is.
+    items: Vec<(usize, T)>,
+    /// How many items the list has.
+    pub(super) length: usize,
+    /// There are more than [`MOST_PICKED`] to act on.
+    too_many: bool,
+}
+
+/// An item that may be acted on.
+pub(super) trait Pick<'a>: Sized {
+    fn pick(raw: &'a RawValue) -> serde_json::Result<Option<Self>>;
+}
+
+/// A variable whose name the webhook acts on, see [`names::of_variable`].
+pub(super) struct Variable<'a> {
+    pub(super) name: &'static str,
+    pub(super) raw: &'a RawValue,
+}
+
+/// A mount of a volume that the webhook acts on, or one that lies over the session's token.
+pub(super) struct Mount<'a> {
+    pub(super) volume: Option<&'static str>,
+    pub(super) path: Text<'a>,
+    pub(super) raw: &'a RawValue,
+}
+
+/// A volume that the webhook acts on, or one that projects a service account's token.
+pub(super) struct Volume<'a> {
     pub(super) name: Text<'a>,
-    raw: &'a RawValue,
+    /// Of the tokens that it projects.
+    pub(super) audiences: Vec<Text<'a>>,
+    pub(super) raw: &'a RawValue,
+}
+
+/// The audiences in a list of what a volume projects.
+#[derive(Default)]
+struct Audiences<'a>(Vec<Text<'a>>);
+
+/// A block device under a name of our volumes.
+pub(super) struct Device {
+    volume: &'static str,
 }
 
 /// A mapping of text to text, in the order in which it came.
-pub(super) struct Pairs<'a>(Vec<(Text<'a>, Text<'a>)>);
+pub(super) struct Pairs<'a> {
+    first: Vec<(Text<'a>, Text<'a>)>,
+    found: usize,
+}
 
 /// Text of the JSON, borrowed where it has no escapes.
 #[derive(Default)]
@@ -121,39 +186,96 @@ pub(super) struct Text<'a>(Cow<'a, str>);
 impl<'a> Pod<'a> {
     pub(super) fn read(object: &'a RawValue, creator: &'a str) -> Result<Self, Refusal> {
         #[derive(Deserialize)]
-        struct Object<'a> {
+        struct Read<'a> {
             #[serde(borrow)]
-            metadata: Metadata<'a>,
+            metadata: Object<Metadata<'a>>,
             #[serde(borrow)]
-            spec: Spec<'a>,
+            spec: Object<Spec<'a>>,
         }
-        let Object { metadata, spec } = serde_json::from_str(object.get())
-            .map_err(|_| Refusal::UnreadablePod { place: place(object) })?;
-        Ok(Self { metadata, spec, object, creator })
+        let Object(Read { metadata: Object(metadata), spec: Object(spec) }) =
+            serde_json::from_str(object.get())
+                .map_err(|_| Refusal::UnreadablePod { place: place(object) })?;
+        let pod = Self { metadata, spec, object, creator };
+        match pod.excess() {
+            Some(what) => Err(Refusal::TooManyItems { what }),
+            None => Ok(pod),
+        }
     }
 
-    /// Regular containers, then init containers, each in the order of its list.
+    /// Which list has more than is read of it, as a sentence.
+    fn excess(&self) -> Option<String> {
+        let Metadata { labels, annotations, .. } = &self.metadata;
+        let pairs = [
+            ("labels", labels),
+            ("annotations", annotations),
+            ("entries in its nodeSelector", &self.spec.node_selector),
+        ];
+        for (what, pairs) in pairs {
+            if pairs.as_ref().is_some_and(|pairs| pairs.found > pairs.first.len()) {
+                return Some(format!("the pod has more than {MOST_PAIRS} {what}"));
+            }
+        }
+        for Container { name, env, mounts, volume_devices, .. } in
+            self.containers().map(|placed| placed.container)
+        {
+            let what = if env.as_ref().is_some_and(|env| env.too_many) {
+                "variables for AWS credentials, regions, proxies or the session"
+            } else if mounts.as_ref().is_some_and(|mounts| mounts.too_many)
+                || volume_devices.too_many
+            {
+                "mounts of the webhook's volumes or over the session token"
+            } else {
+                continue;
+            };
+            return Some(format!("container {:?} has more than {MOST_PICKED} {what}", shown(name)));
+        }
+        let volumes = self.spec.volumes.as_ref().is_some_and(|volumes| volumes.too_many);
+        volumes.then(|| {
+            format!("the pod has more than {MOST_PICKED} volumes with a service account token")
+        })
+    }
+
+    /// The containers that are read, regular ones before init containers, each in the order of its
+    /// list: of each list the first [`MOST_CONTAINERS`] and one more.
     pub(super) fn containers(&self) -> impl Iterator<Item = Placed<'_, 'a>> {
         let placed = |list| move |(index, container)| Placed { list, index, container };
-        let regular = self.spec.containers.iter().enumerate().map(placed(List::Containers));
-        let init = self.spec.init_containers.iter().flatten().enumerate();
+        let regular = self.spec.containers.first.iter().enumerate().map(placed(List::Containers));
+        let init = self.spec.init_containers.iter().flat_map(|init| &init.first).enumerate();
         regular.chain(init.map(placed(List::InitContainers)))
     }
 
-    pub(super) fn has_init_containers(&self) -> bool {
-        self.spec.init_containers.is_some()
+    /// How many containers the pod has, of both lists.
+    pub(super) fn count_containers(&self) -> usize {
+        let Spec { containers, init_containers, .. } = &self.spec;
+        containers.found + init_containers.as_ref().map_or(0, |init| init.found)
     }
 
-    /// A container as it came, whole. It is read again for that, which is seldom needed.
-    pub(super) fn whole(&self, placed: &Placed<'_, '_>) -> Value {
+    /// The length of a list of containers, or None where the pod has no such list.
+    pub(super) fn length(&self, list: List) -> Option<usize> {
+        match list {
+            List::Containers => Some(self.spec.containers.found),
+            List::InitContainers => self.spec.init_containers.as_ref().map(|init| init.found),
+        }
+    }
+
+    /// A container's own text. The pod is read again for it, which is seldom needed.
+    pub(super) fn text(&self, placed: &Placed<'_, '_>) -> Option<&'a RawValue> {
         #[derive(Deserialize)]
-        struct Object<'a> {
+        struct Read<'a> {
             #[serde(borrow)]
             spec: Lists<'a>,
         }
-        let lists = serde_json::from_str::<Object<'_>>(self.object.get()).map(|object| object.spec);
-        let raw = lists.ok().and_then(|lists| lists.of(placed.list).get(placed.index).copied());
-        raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
+        // It was read before.
+        let Read { spec } = serde_json::from_str(self.object.get()).ok()?;
+        let mut found = None;
+        each(spec.of(placed.list)?, |index, container: &RawValue| {
+            if index == placed.index {
+                found = Some(container);
+            }
+            Ok(())
+        })
+        .ok()?;
+        found
     }
 
     pub(super) fn annotation(&self, key: &str) -> Option<&str> {
@@ -198,48 +320,100 @@ impl List {
     }
 }
 
-impl Named<'_> {
-    /// The item as it came, whole.
-    pub(super) fn whole(&self) -> Value {
-        serde_json::from_str(self.raw.get()).unwrap_or_default()
+impl<T> Picked<T> {
+    /// The items to act on, and where each stands.
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (usize, &T)> {
+        self.items.iter().map(|(index, item)| (*index, item))
     }
 }
 
-impl Named<'_> {
-    /// The audiences of the service account tokens that a volume projects.
-    pub(super) fn token_audiences(&self) -> Result<Vec<String>, Refusal> {
-        #[derive(Deserialize)]
-        struct Volume {
-            projected: Option<Projected>,
-        }
-        #[derive(Deserialize)]
-        struct Projected {
-            #[serde(default, deserialize_with = "or_default")]
-            sources: Vec<Source>,
-        }
+impl<T> Default for Picked<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), length: 0, too_many: false }
+    }
+}
+
+impl Container<'_> {
+    pub(super) fn sets(&self, variable: &str) -> bool {
+        self.env.iter().flat_map(Picked::iter).any(|(_, entry)| entry.name == variable)
+    }
+
+    /// The first of our volumes that it takes as a block device.
+    pub(super) fn device(&self) -> Option<&'static str> {
+        self.volume_devices.iter().map(|(_, device)| device.volume).next()
+    }
+}
+
+impl Ports<'_> {
+    /// Whether one of them is `port`, in the container or on the host.
+    pub(super) fn declare(&self, port: u16) -> bool {
+        let port = Some(Scalar(i64::from(port)));
+        let mut declared = false;
+        // Each was read before.
+        let _ = each(self.0, |_, Object(Port { container_port, host_port })| {
+            declared |= [container_port, host_port].contains(&port);
+            Ok(())
+        });
+        declared
+    }
+}
+
+impl<'de: 'a, 'a> Pick<'de> for Variable<'a> {
+    fn pick(raw: &'de RawValue) -> serde_json::Result<Option<Self>> {
+        let Object(Name { name }) = serde_json::from_str(raw.get())?;
+        Ok(names::of_variable(&name).map(|name| Self { name, raw }))
+    }
+}
+
+impl<'de: 'a, 'a> Pick<'de> for Mount<'a> {
+    fn pick(raw: &'de RawValue) -> serde_json::Result<Option<Self>> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Source {
-            service_account_token: Option<Token>,
+        struct Read<'a> {
+            #[serde(borrow)]
+            name: Text<'a>,
+            #[serde(borrow, default, deserialize_with = "or_default")]
+            mount_path: Text<'a>,
+        }
+        let Object(Read { name, mount_path: path }) = serde_json::from_str(raw.get())?;
+        let volume = names::of_volume(&name);
+        let acted_on = volume.is_some() || names::covers_token(&path);
+        Ok(acted_on.then_some(Self { volume, path, raw }))
+    }
+}
+
+impl<'de: 'a, 'a> Pick<'de> for Volume<'a> {
+    fn pick(raw: &'de RawValue) -> serde_json::Result<Option<Self>> {
+        #[derive(Deserialize)]
+        struct Read<'a> {
+            #[serde(borrow)]
+            name: Text<'a>,
+            #[serde(borrow)]
+            projected: Option<Object<Projected<'a>>>,
         }
         #[derive(Deserialize)]
-        struct Token {
-            audience: Option<String>,
+        struct Projected<'a> {
+            #[serde(borrow, default, deserialize_with = "or_default")]
+            sources: Audiences<'a>,
         }
-        // What cannot be read might be such a token.
-        let Volume { projected } = serde_json::from_str(self.raw.get())
-            .map_err(|_| Refusal::UnreadablePod { place: format!("volume {:?}", &*self.name) })?;
-        let sources = projected.map(|projected| projected.sources).unwrap_or_default();
-        Ok(sources
-            .into_iter()
-            .filter_map(|source| source.service_account_token?.audience)
-            .collect())
+        let Object(Read { name, projected }) = serde_json::from_str(raw.get())?;
+        let Audiences(audiences) =
+            projected.map(|Object(projected)| projected.sources).unwrap_or_default();
+        let acted_on = !audiences.is_empty() || names::of_volume(&name).is_some();
+        Ok(acted_on.then_some(Self { name, audiences, raw }))
+    }
+}
+
+impl<'a> Pick<'a> for Device {
+    fn pick(raw: &'a RawValue) -> serde_json::Result<Option<Self>> {
+        let Object(Name { name }) = serde_json::from_str(raw.get())?;
+        Ok(names::of_our_volume(&name).map(|volume| Self { volume }))
     }
 }
 
 impl Pairs<'_> {
     pub(super) fn find(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(name, _)| **name == *key).map(|(_, value)| &**value)
+        self.first.iter().find(|(name, _)| **name == *key).map(|(_, value)| &**value)
     }
 }
 
@@ -257,11 +431,79 @@ impl Deref for Text<'_> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Named<'a> {
+impl<'de, T: Pick<'de>> Deserialize<'de> for Picked<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut picked = Self::default();
+        let pick = |index, raw: &'de RawValue| {
+            picked.length = index + 1;
+            match T::pick(raw)? {
+                None => {}
+                Some(_) if picked.items.len() == MOST_PICKED => picked.too_many = true,
+                Some(item) => picked.items.push((index, item)),
+            }
+            Ok(())
+        };
+        deserializer.deserialize_any(Each(pick, PhantomData))?;
+        Ok(picked)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Audiences<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Source<'a> {
+            #[serde(borrow)]
+            service_account_token: Option<Object<Token<'a>>>,
+        }
+        #[derive(Deserialize)]
+        struct Token<'a> {
+            #[serde(borrow)]
+            audience: Option<Text<'a>>,
+        }
+        let mut audiences = Vec::new();
+        let push = |_, Object(Source { service_account_token: token }): Object<Source<'de>>| {
+            audiences.extend(token.and_then(|Object(token)| token.audience));
+            Ok(())
+        };
+        deserializer.deserialize_any(Each(push, PhantomData))?;
+        Ok(Self(audiences))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Ports<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = <&RawValue>::deserialize(deserializer)?;
-        let Name { name } = serde_json::from_str(raw.get()).map_err(D::Error::custom)?;
-        Ok(Self { name, raw })
+        each(raw, |_, _: Object<Port>| Ok(())).map_err(D::Error::custom)?;
+        Ok(Self(raw))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Containers<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut containers = Containers::default();
+        let push = |index, Object(container): Object<Container<'de>>| {
+            containers.found = index + 1;
+            // One more is ours, in a second round.
+            if index <= MOST_CONTAINERS {
+                containers.first.push(container);
+            }
+            Ok(())
+        };
+        deserializer.deserialize_any(Each(push, PhantomData))?;
+        Ok(containers)
+    }
+}
+
+impl<'de> Deserialize<'de> for AnyList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut length = 0;
+        let count = |index, _: IgnoredAny| {
+            length = index + 1;
+            Ok(())
+        };
+        deserializer.deserialize_any(Each(count, PhantomData))?;
+        Ok(Self { length })
     }
 }
 
@@ -276,14 +518,21 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut pairs = Vec::with_capacity(map.size_hint().unwrap_or_default());
+                let mut pairs = Pairs { first: Vec::new(), found: 0 };
                 while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
+                    pairs.found += 1;
+                    if pairs.found <= MOST_PAIRS {
+                        pairs.first.push(pair);
+                    }
                 }
-                Ok(Pairs(pairs))
+                Ok(pairs)
+            }
+
+            fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+                Err(E::custom(TEXT))
             }
         }
-        deserializer.deserialize_map(OfPairs)
+        deserializer.deserialize_any(OfPairs)
     }
 }
 
@@ -309,22 +558,58 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
+/// The two lists of containers, each as its text.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Lists<'a> {
-    #[serde(borrow, default, deserialize_with = "or_default")]
-    containers: Vec<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "or_default")]
-    init_containers: Vec<&'a RawValue>,
+    #[serde(borrow)]
+    containers: Option<&'a RawValue>,
+    #[serde(borrow)]
+    init_containers: Option<&'a RawValue>,
 }
 
 impl<'a> Lists<'a> {
-    fn of(&self, list: List) -> &[&'a RawValue] {
+    fn of(&self, list: List) -> Option<&'a RawValue> {
         match list {
-            List::Containers => &self.containers,
-            List::InitContainers => &self.init_containers,
+            List::Containers => self.containers,
+            List::InitContainers => self.init_containers,
         }
     }
+}
+
+/// Calls a function for each item of a list, of which none is kept.
+struct Each<F, T>(F, PhantomData<T>);
+
+impl<'de, T, F> Visitor<'de> for Each<F, T>
+where
+    T: Deserialize<'de>,
+    F: FnMut(usize, T) -> serde_json::Result<()>,
+{
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
+        let mut index = 0;
+        while let Some(item) = items.next_element()? {
+            (self.0)(index, item).map_err(A::Error::custom)?;
+            index += 1;
+        }
+        Ok(())
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
+        Err(E::custom(TEXT))
+    }
+}
+
+fn each<'a, T: Deserialize<'a>>(
+    list: &'a RawValue,
+    f: impl FnMut(usize, T) -> serde_json::Result<()>,
+) -> serde_json::Result<()> {
+    serde_json::Deserializer::from_str(list.get()).deserialize_any(Each(f, PhantomData))
 }
 
 /// Kubernetes takes null for absent.
@@ -337,28 +622,46 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
 /// Which part of a pod that cannot be read is at fault, for people.
 fn place(object: &RawValue) -> String {
     #[derive(Deserialize)]
-    struct Object<'a> {
+    struct Read<'a> {
         #[serde(borrow, default)]
         metadata: Option<&'a RawValue>,
         #[serde(borrow, default)]
         spec: Option<&'a RawValue>,
     }
-    let Ok(Object { metadata, spec }) = serde_json::from_str(object.get()) else {
+    let Ok(Object(Read { metadata, spec })) = serde_json::from_str(object.get()) else {
         return "the whole".to_owned();
     };
-    if metadata.is_none_or(|metadata| serde_json::from_str::<Metadata<'_>>(metadata.get()).is_err())
-    {
+    if metadata.is_none_or(|metadata| {
+        serde_json::from_str::<Object<Metadata<'_>>>(metadata.get()).is_err()
+    }) {
         return "metadata".to_owned();
     }
-    let lists = spec.and_then(|spec| serde_json::from_str::<Lists<'_>>(spec.get()).ok());
+    let lists = spec.and_then(|spec| serde_json::from_str::<Object<Lists<'_>>>(spec.get()).ok());
     for list in [List::Containers, List::InitContainers] {
-        let items = lists.as_ref().map(|lists| lists.of(list)).unwrap_or_default();
-        let wrong = items
-            .iter()
-            .position(|item| serde_json::from_str::<Container<'_>>(item.get()).is_err());
+        let mut wrong = None;
+        if let Some(list) = lists.as_ref().and_then(|Object(lists)| lists.of(list)) {
+            let _ = each(list, |index, item: &RawValue| {
+                if wrong.is_none()
+                    && serde_json::from_str::<Object<Container<'_>>>(item.get()).is_err()
+                {
+                    wrong = Some(index);
+                }
+                Ok(())
+            });
+        }
         if let Some(index) = wrong {
             return format!("spec.{}[{index}]", list.as_str());
         }
     }
     "spec".to_owned()
 }
+
+/// Each agent container gets a kilobyte of variables, and the answer must be written in time: a pod
+/// of thousands would hold up the pods of all tenants.
+pub(super) const MOST_CONTAINERS: usize = 256;
+/// Of one list, of the items that the webhook acts on: several times the names that there are to
+/// act on, of which a list that is no attack repeats none.
+const MOST_PICKED: usize = 128;
+/// Of labels, of annotations and of a node selector. Kubernetes bounds only the size of all
+/// annotations, by 256 KiB (`TotalAnnotationSizeLimitB` in its `pkg/apis/core/validation`).
+const MOST_PAIRS: usize = 1024;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::patch::{MOST_MOVED, MOST_OPERATIONS};
 use crate::{
     config::{COMPONENT_LABEL, PodSecurity, TENANT_LABEL},
     directory::{Cause, Unusable},
@@ -19,6 +20,7 @@ pub enum Refusal {
     Internal,
     NamespaceUnknown { namespace: String },
     NotAPodCreation { found: String },
+    PatchTooCostly { operations: usize, moved: usize },
     PatchTooLarge { most: usize },
     PodSecurity { namespace: String, enforced: PodSecurity, wanted: PodSecurity },
     PortTaken { container: String, port: u16 },
@@ -35,6 +37,7 @@ pub enum Refusal {
     TenantTooLong { tenant: TenantName, session: String, longest: usize },
     TokenPathTaken { container: String, path: String },
     TooManyContainers { found: usize, most: usize },
+    TooManyItems { what: String },
     UnknownComponent { value: String },
     UnreadablePod { place: String },
     Windows,
@@ -49,6 +52,7 @@ impl Refusal {
             Self::Internal => "internal",
             Self::NamespaceUnknown { .. } => "namespace-unknown",
             Self::NotAPodCreation { .. } => "not-a-pod-creation",
+            Self::PatchTooCostly { .. } => "patch-too-costly",
             Self::PatchTooLarge { .. } => "patch-too-large",
             Self::PodSecurity { .. } => "pod-security",
             Self::PortTaken { .. } => "port-taken",
@@ -68,6 +72,7 @@ impl Refusal {
             Self::TenantTooLong { .. } => "tenant-too-long",
             Self::TokenPathTaken { .. } => "token-path-taken",
             Self::TooManyContainers { .. } => "too-many-containers",
+            Self::TooManyItems { .. } => "too-many-items",
             Self::UnknownComponent { .. } => "unknown-component",
             Self::UnreadablePod { .. } => "unreadable-pod",
             Self::Windows => "windows",
@@ -102,6 +107,7 @@ impl Refusal {
             Self::Internal => "see the webhook's log, and report the pod that did this".to_owned(),
             Self::NamespaceUnknown { .. } => "try again; if it stays so, see the webhook's log on its watch of namespaces".to_owned(),
             Self::NotAPodCreation { .. } => "restore the webhook configuration of the chart".to_owned(),
+            Self::PatchTooCostly { .. } => "remove repeated variables, mounts and volumes from the pod template, or spread the work over more pods".to_owned(),
             Self::PatchTooLarge { .. } => "shorten the names of its containers, and its variables for regions and proxies".to_owned(),
             Self::PodSecurity { namespace, wanted, .. } => {
                 format!("kubectl label namespace {namespace} {POD_SECURITY_LABEL}={wanted} --overwrite")
@@ -126,6 +132,7 @@ impl Refusal {
             Self::TenantTooLong { .. } => format!("give the namespace a shorter tenant by the label {TENANT_LABEL}"),
             Self::TokenPathTaken { .. } => "mount the volume elsewhere".to_owned(),
             Self::TooManyContainers { .. } => "spread the work over more pods".to_owned(),
+            Self::TooManyItems { .. } => "remove what the pod does not need, such as names that are set twice".to_owned(),
             Self::UnknownComponent { .. } => "correct the label's value, or remove the label".to_owned(),
             Self::UnreadablePod { .. } => "correct the pod; kubectl create --dry-run=client --validate=strict names the field, such as a number where text is wanted".to_owned(),
             Self::Windows => "run the agent on Linux; the credential sidecar is a Linux program".to_owned(),
@@ -143,6 +150,11 @@ impl fmt::Display for Refusal {
 /// The start of what may hold a name of any length: the API server judges names after us.
 pub(super) fn clipped(text: &str) -> String {
     text.chars().take(LONGEST_SENTENCE).collect()
+}
+
+/// The start of a name, for a sentence. Whatever it is escaped to then has a bound, too.
+pub(super) fn shown(name: &str) -> String {
+    name.chars().take(LONGEST_NAME).collect()
 }
 
 impl Refusal {
@@ -165,6 +177,10 @@ impl Refusal {
             Self::NotAPodCreation { found } => {
                 write!(f, "want the creation of a pod, not {found}")
             }
+            Self::PatchTooCostly { operations, moved } => write!(
+                f,
+                "the patch for the pod has {operations} operations, for which the API server moves {moved} items of lists; it may have {MOST_OPERATIONS} operations and move {MOST_MOVED} items"
+            ),
             Self::PatchTooLarge { most } => write!(
                 f,
                 "the patch for the pod takes more than {most} bytes, and Kubernetes stores no object of that size"
@@ -244,6 +260,7 @@ impl Refusal {
             Self::TooManyContainers { found, most } => {
                 write!(f, "the pod has {found} containers, and an agent pod has at most {most}")
             }
+            Self::TooManyItems { what } => f.write_str(what),
             Self::UnknownComponent { value } => {
                 write!(f, "no component matches the pod's label {COMPONENT_LABEL}={value}")
             }
@@ -255,5 +272,7 @@ impl Refusal {
     }
 }
 
+/// In characters: the longest name of a Kubernetes object.
+const LONGEST_NAME: usize = 253;
 /// In characters: several times the longest of ours with names as Kubernetes has them.
 const LONGEST_SENTENCE: usize = 1024;

@@ -6,7 +6,7 @@ use std::{borrow::Cow, fmt, marker::PhantomData};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::value::RawValue;
 
@@ -29,7 +29,7 @@ pub(super) struct Request<'a> {
     #[serde(borrow, default, deserialize_with = "or_absent")]
     pub(super) sub_resource: Text<'a>,
     #[serde(default, deserialize_with = "or_absent")]
-    pub(super) dry_run: bool,
+    pub(super) dry_run: Scalar<bool>,
     #[serde(borrow, default, deserialize_with = "or_absent")]
     pub(super) user_info: Object<UserInfo<'a>>,
     #[serde(borrow, default)]
@@ -114,10 +114,71 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
                 T::deserialize(MapAccessDeserializer::new(map)).map(Object)
             }
+
+            fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+                Err(E::custom(TEXT))
+            }
         }
-        deserializer.deserialize_map(OfObject(PhantomData))
+        deserializer.deserialize_any(OfObject(PhantomData))
     }
 }
+
+/// A truth value or a number. What serde reads of these puts text that it finds in their place into
+/// its error, all of it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Scalar<T>(pub(super) T);
+
+impl<'de> Deserialize<'de> for Scalar<bool> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfBool;
+        impl Visitor<'_> for OfBool {
+            type Value = Scalar<bool>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true or false")
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+                Ok(Scalar(value))
+            }
+
+            fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+                Err(E::custom(TEXT))
+            }
+        }
+        deserializer.deserialize_any(OfBool)
+    }
+}
+
+impl<'de> Deserialize<'de> for Scalar<i64> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfNumber;
+        impl Visitor<'_> for OfNumber {
+            type Value = Scalar<i64>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+                Ok(Scalar(value))
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
+                i64::try_from(value).map(Scalar).map_err(E::custom)
+            }
+
+            fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+                Err(E::custom(TEXT))
+            }
+        }
+        deserializer.deserialize_any(OfNumber)
+    }
+}
+
+/// Instead of the messages of serde and of serde_json, which hold all of the text. The latter writes
+/// its own unless it is asked for any value.
+pub(super) const TEXT: &str = "there is text, where something else belongs";
 
 /// The answer's bytes. `apply` is false for an audit: nothing is changed and nothing blocked.
 pub(super) fn respond(uid: &str, outcome: &Outcome, apply: bool) -> Vec<u8> {

@@ -13,9 +13,10 @@ use k8s_openapi::{
     },
     apimachinery::pkg::api::resource::Quantity as KubernetesQuantity,
 };
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use super::eks;
+use super::{eks, pod::Text};
 use crate::{
     config::{BaseCredentials, Component, Config, Quantity, Resources, Sidecar},
     session::{Session, base::Base, env},
@@ -27,7 +28,7 @@ pub(super) fn container(
     session: &Session,
     component: &Component,
     config: &Config,
-    existing: Option<&Value>,
+    existing: Option<&RawValue>,
 ) -> Container {
     let Sidecar { image, image_pull_policy, port: _, uid, duration: _, resources, env: _ } =
         &config.sidecar;
@@ -238,31 +239,66 @@ fn mount(volume: &str, directory: &str, read_only: bool) -> VolumeMount {
 /// Our cpu and memory, and the storage that a LimitRange may have added. Nothing else that
 /// stands there stays: an extended resource lets a device plugin put variables, mounts and
 /// devices into the container that holds the base token.
-fn resources_beside(resources: &Resources, existing: Option<&Value>) -> ResourceRequirements {
+fn resources_beside(resources: &Resources, existing: Option<&RawValue>) -> ResourceRequirements {
     let Resources { cpu_request, memory_request, cpu_limit, memory_limit } = resources;
     let quantity = |quantity: &Quantity| KubernetesQuantity(quantity.as_str().to_owned());
-    let beside = |kind: &str, cpu: &Quantity, memory: &Quantity| {
+    let beside = |storage: Option<String>, cpu: &Quantity, memory: &Quantity| {
         let mut all: BTreeMap<String, KubernetesQuantity> = BTreeMap::new();
         all.insert("cpu".to_owned(), quantity(cpu));
         all.insert("memory".to_owned(), quantity(memory));
-        let storage = existing
-            .and_then(|container| container.get("resources")?.get(kind)?.get(STORAGE)?.as_str());
         if let Some(storage) = storage {
-            all.insert(STORAGE.to_owned(), KubernetesQuantity(storage.to_owned()));
+            all.insert(STORAGE.to_owned(), KubernetesQuantity(storage));
         }
         Some(all)
     };
+    let Storage { limits, requests } = existing.map(storage).unwrap_or_default();
     ResourceRequirements {
-        limits: beside("limits", cpu_limit, memory_limit),
-        requests: beside("requests", cpu_request, memory_request),
+        limits: beside(limits, cpu_limit, memory_limit),
+        requests: beside(requests, cpu_request, memory_request),
         claims: None,
     }
+}
+
+/// The ephemeral storage of a container.
+#[derive(Default)]
+struct Storage {
+    limits: Option<String>,
+    requests: Option<String>,
+}
+
+fn storage(container: &RawValue) -> Storage {
+    #[derive(Default, Deserialize)]
+    struct Read<'a> {
+        #[serde(borrow)]
+        resources: Option<Kinds<'a>>,
+    }
+    #[derive(Default, Deserialize)]
+    struct Kinds<'a> {
+        #[serde(borrow)]
+        limits: Option<Stored<'a>>,
+        #[serde(borrow)]
+        requests: Option<Stored<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Stored<'a> {
+        #[serde(borrow, rename = "ephemeral-storage")]
+        storage: Option<Text<'a>>,
+    }
+    let Read { resources } = serde_json::from_str(container.get()).unwrap_or_default();
+    let Kinds { limits, requests } = resources.unwrap_or_default();
+    let text = |stored: Option<Stored<'_>>| {
+        let storage = stored?.storage?;
+        (storage.len() <= LONGEST_QUANTITY).then(|| storage.to_string())
+    };
+    Storage { limits: text(limits), requests: text(requests) }
 }
 
 /// The variables by which SDKs find a proxy.
 pub(super) const PROXIES: [&str; 6] =
     ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
 const STORAGE: &str = "ephemeral-storage";
+/// In bytes: many times what the largest quantity takes.
+const LONGEST_QUANTITY: usize = 64;
 pub const CONTAINER_NAME: &str = "fab-session-credentials";
 pub(super) const TOKEN_VOLUME: &str = "fab-session-token";
 pub(super) const BASE_VOLUME: &str = "fab-session-base";

@@ -128,6 +128,9 @@ pub fn read_serving(variable: impl Fn(&str) -> Option<String>) -> Result<Serving
     Ok(Serving { port, start_gate, token_file })
 }
 
+/// The names of [`variables`].
+pub const NAMES: [&str; 5] = [ROLE_ARN, ID, TENANT, IDENTITY, DURATION];
+
 /// Where on its port the sidecar serves credentials.
 pub const CREDENTIALS_PATH: &str = "/v1/credentials";
 

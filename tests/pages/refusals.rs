@@ -125,6 +125,7 @@ fn examples() -> Vec<Refusal> {
         Refusal::Internal,
         Refusal::NamespaceUnknown { namespace: namespace() },
         Refusal::NotAPodCreation { found: "\"UPDATE\" of \"pods\"".to_owned() },
+        Refusal::PatchTooCostly { operations: 130, moved: 7_800_000 },
         Refusal::PatchTooLarge { most: 1536 * 1024 },
         Refusal::PodSecurity {
             namespace: namespace(),
@@ -164,6 +165,9 @@ fn examples() -> Vec<Refusal> {
         Refusal::TenantTooLong { tenant: long, session: "<pod uid>".to_owned(), longest: 21 },
         Refusal::TokenPathTaken { container: agent(), path: "/var/run/fab-session".to_owned() },
         Refusal::TooManyContainers { found: 300, most: 256 },
+        Refusal::TooManyItems {
+            what: "container \"agent\" has more than 128 variables for AWS credentials, regions, proxies or the session".to_owned(),
+        },
         Refusal::UnknownComponent { value: "runtme".to_owned() },
         Refusal::UnreadablePod { place: "spec.containers[0]".to_owned() },
         Refusal::Windows,

@@ -1,0 +1,289 @@
+//! The memory that reading a stranger's review takes: a bound in lengths of its body, whatever
+//! the body is.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+use std::{collections::HashMap, sync::Mutex};
+
+use fab_session_injector::{
+    admission::Review,
+    config::Config,
+    directory::{Directory, Role, Source},
+    namespaces::{Mode, Namespace, Namespaces},
+};
+use peak_alloc::PeakAlloc;
+use proptest::{
+    collection::vec,
+    prelude::*,
+    test_runner::{Config as Cases, TestRunner},
+};
+use serde_json::Value;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// The peak of memory beside a body: so many lengths of the body, so many of the answer, of which
+/// most is its patch, as it is and in Base64, and what the containers that are read take.
+const BODY: usize = 2;
+const ANSWER: usize = 4;
+const CONTAINERS: usize = 256 << 10;
+/// An answer has at most 2 MiB and a little, and no review takes more beside its body.
+const MOST_BESIDE: usize = 6 << 20;
+
+/// Only one test at a time counts.
+static COUNTING: Mutex<()> = Mutex::new(());
+
+struct World {
+    config: Config,
+    namespaces: Namespaces,
+    directory: Directory,
+}
+
+impl World {
+    fn new() -> Self {
+        let config = Config::parse("region: eu-west-1\n").unwrap();
+        let labels = [
+            ("fab.nanohype.dev/session-injection", "enabled"),
+            ("agents.nanohype.dev/platform", "acme"),
+            ("pod-security.kubernetes.io/enforce", "restricted"),
+        ];
+        let label =
+            |key: &str| labels.iter().find(|(name, _)| *name == key).map(|&(_, value)| value);
+        let namespace = Namespace::read("tenants-acme", label, &config.tenant);
+        let role = Role::Known("arn:aws:iam::111122223333:role/acme".parse().unwrap());
+        let entries = HashMap::from([("acme".parse().unwrap(), role.into())]);
+        Self {
+            config,
+            namespaces: [namespace].into_iter().collect(),
+            directory: Directory::new(Source::File("roles.yaml".into()), entries),
+        }
+    }
+
+    /// Answers the body, and returns the peak of memory beside the body and the length of the
+    /// answer, in bytes.
+    fn peak(&self, body: &[u8]) -> (usize, usize) {
+        let Self { config, namespaces, directory } = self;
+        let mut answer = 0;
+        let peak = peak_of(|| match Review::parse(body) {
+            Ok(review) => {
+                let whole = review.answer(Mode::Enabled, namespaces, directory, config);
+                answer = whole.body.len();
+            }
+            // As the handler tells it.
+            Err(error) => drop(error.to_string()),
+        });
+        (peak, answer)
+    }
+}
+
+fn peak_of<T>(f: impl FnOnce() -> T) -> usize {
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    drop(f());
+    MEMORY.peak_usage().saturating_sub(before)
+}
+
+/// The recorded review with `text` at a place of it.
+fn review_with(place: &str, text: &str) -> Vec<u8> {
+    let path = format!("{}/tests/reviews/runtime.json", env!("CARGO_MANIFEST_DIR"));
+    let mut review: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let (parent, key) = place.rsplit_once('/').unwrap();
+    match review.pointer_mut(parent).unwrap() {
+        Value::Array(items) => items[key.parse::<usize>().unwrap()] = "@@".into(),
+        object => object[key] = "@@".into(),
+    }
+    review.to_string().replacen("\"@@\"", text, 1).into_bytes()
+}
+
+/// Wherever a review has text, an object or a list.
+const PLACES: [&str; 32] = [
+    "/kind",
+    "/request",
+    "/request/uid",
+    "/request/namespace",
+    "/request/operation",
+    "/request/dryRun",
+    "/request/resource",
+    "/request/userInfo",
+    "/request/userInfo/username",
+    "/request/object",
+    "/request/object/metadata",
+    "/request/object/metadata/name",
+    "/request/object/metadata/labels",
+    "/request/object/metadata/annotations",
+    "/request/object/metadata/managedFields",
+    "/request/object/spec",
+    "/request/object/spec/serviceAccountName",
+    "/request/object/spec/nodeSelector",
+    "/request/object/spec/os",
+    "/request/object/spec/hostNetwork",
+    "/request/object/spec/containers",
+    "/request/object/spec/initContainers",
+    "/request/object/spec/volumes",
+    "/request/object/spec/containers/0",
+    "/request/object/spec/containers/0/name",
+    "/request/object/spec/containers/0/env",
+    "/request/object/spec/containers/0/envFrom",
+    "/request/object/spec/containers/0/ports",
+    "/request/object/spec/containers/0/volumeMounts",
+    "/request/object/spec/containers/0/volumeDevices",
+    "/request/object/spec/containers/0/image",
+    "/oldObject",
+];
+
+/// What is repeated: in text behind `@`, as entries of an object behind `:`, else in a list.
+const PIECES: [&str; 46] = [
+    "0",
+    "1.5e300",
+    "-18446744073709551616",
+    "null",
+    "\"\"",
+    "\"\\u0001\\\"\"",
+    "[]",
+    "[0]",
+    "[[[[[[0]]]]]]",
+    "{}",
+    "{\"a\":{\"a\":{}}}",
+    "{\"name\":\"\"}",
+    "{\"name\":\"\\u0061\"}",
+    "{\"name\":\"AWS_REGION\"}",
+    "{\"name\":\"NO_PROXY\",\"value\":\",,,,,,,,\"}",
+    "{\"name\":\"FAB_SESSION_ID\",\"x\":[[0],[0],[0],[0]]}",
+    "{\"name\":\"AWS_ROLE_ARN\",\"valueFrom\":{\"x\":[{},{}]}}",
+    "{\"name\":\"fab-session-token\",\"y\":[[0],[0],[0],[0]]}",
+    "{\"name\":\"fab-session-credentials\",\"y\":[[0],[0],[0],[0]]}",
+    "{\"name\":\"istio-proxy\"}",
+    "{\"name\":\"eks-pod-identity-token\"}",
+    "{\"name\":\"v\",\"mountPath\":\"/x\",\"y\":[[0],[0]]}",
+    "{\"name\":\"v\",\"mountPath\":\"/var/run/fab-session/../../../../..//var/run/fab-session\"}",
+    "{\"name\":\"v\",\"projected\":{\"sources\":[{},{},{},{},{}]}}",
+    "{\"name\":\"v\",\"projected\":{\"sources\":[{\"serviceAccountToken\":{\"audience\":\"\\u0061\"}}]}}",
+    "{\"serviceAccountToken\":{\"audience\":\"x\"}}",
+    "{\"containerPort\":1}",
+    "{\"name\":\"c\",\"env\":[{\"name\":\"\"}]}",
+    "{\"name\":\"c\",\"env\":[{\"name\":\"AWS_REGION\",\"value\":\"x\"},{\"name\":\"HTTP_PROXY\"}]}",
+    "{\"name\":\"c\",\"volumeMounts\":[{\"name\":\"aws-iam-token\"}]}",
+    "{\"name\":\"c\",\"ports\":[{},{},{},{}]}",
+    "{\"name\":\"\\u200b\\u200b\\u200b\\u200b\\u007f\"}",
+    ":\"a\":0",
+    ":\"a\":\"\"",
+    ":\"\\u0061\":\"\\u0062\"",
+    ":\"a\":{}",
+    ":\"name\":\"x\"",
+    ":\"containers\":[]",
+    ":\"value\":[[0],[0]]",
+    ":\"fab.nanohype.dev/session-id\":\"\\u0061\"",
+    ":\"cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes\":\",,,,\"",
+    "@\\u0001,\\\"a ",
+    "@a",
+    "@\u{7f}",
+    "@\u{200b}",
+    "@,",
+];
+
+/// A value of about so many bytes, of one piece again and again.
+fn filled(piece: &str, bytes: usize) -> String {
+    let (open, piece, close) = match piece.strip_prefix(':') {
+        Some(entry) => ("{", entry, "}"),
+        None if piece.starts_with('@') => {
+            return format!("\"{}\"", piece[1..].repeat(bytes / piece.len()));
+        }
+        None => ("[", piece, "]"),
+    };
+    let count = bytes / (piece.len() + 1) + 1;
+    let mut text = String::with_capacity(bytes + 64);
+    text.push_str(open);
+    for index in 0..count {
+        if index > 0 {
+            text.push(',');
+        }
+        text.push_str(piece);
+    }
+    text.push_str(close);
+    text
+}
+
+fn is_bound(world: &World, body: &[u8], what: &str) -> f64 {
+    let (peak, answer) = world.peak(body);
+    let most = BODY * body.len() + (ANSWER * answer + CONTAINERS).min(MOST_BESIDE);
+    let length = body.len();
+    assert!(
+        peak <= most,
+        "{what}: {peak} bytes for {length}, answered by {answer} (at most {most})"
+    );
+    (peak as f64 - (ANSWER * answer) as f64) / length as f64
+}
+
+#[test]
+fn any_piece_at_any_place_takes_a_bounded_amount() {
+    let _alone = COUNTING.lock().unwrap();
+    let world = World::new();
+    const BYTES: usize = 512 << 10;
+    let mut worst = (0.0, String::new());
+    for place in PLACES {
+        for piece in PIECES {
+            let body = review_with(place, &filled(piece, BYTES));
+            let what = format!("{piece} at {place}");
+            let lengths = is_bound(&world, &body, &what);
+            if lengths > worst.0 {
+                worst = (lengths, what);
+            }
+        }
+    }
+    println!("the worst takes {:.2} lengths of its body: {}", worst.0, worst.1);
+    // The control: a tree of one of these bodies.
+    let body = review_with("/request/object/spec/containers/0/image", &filled("[0]", BYTES));
+    let tree = peak_of(|| serde_json::from_slice::<Value>(&body)) / body.len();
+    assert!(tree > 20, "a tree takes {tree} lengths");
+}
+
+/// A value of several pieces, one in the other.
+fn value() -> impl Strategy<Value = String> {
+    let text = prop_oneof![
+        (0..PIECES.len(), 1_usize..1 << 16).prop_map(|(piece, bytes)| filled(PIECES[piece], bytes)),
+        Just("{}".to_owned()),
+        "[a-z\\\\u0-9]{0,40}".prop_map(|text| Value::from(text).to_string()),
+    ];
+    text.prop_recursive(3, 24, 8, |inner| {
+        let keys = prop_oneof![
+            Just("name"),
+            Just("value"),
+            Just("valueFrom"),
+            Just("env"),
+            Just("volumeMounts"),
+            Just("mountPath"),
+            Just("projected"),
+            Just("sources"),
+            Just("containers"),
+            Just("metadata"),
+            Just("spec"),
+            Just("labels"),
+            Just("\\u0061"),
+        ];
+        prop_oneof![
+            vec(inner.clone(), 0..8).prop_map(|items| format!("[{}]", items.join(","))),
+            vec((keys, inner), 0..8).prop_map(|entries| {
+                let entries: Vec<String> =
+                    entries.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+                format!("{{{}}}", entries.join(","))
+            }),
+        ]
+    })
+}
+
+#[test]
+fn any_body_of_the_grammar_takes_a_bounded_amount() {
+    let _alone = COUNTING.lock().unwrap();
+    let world = World::new();
+    let cases = Cases { cases: 400, failure_persistence: None, ..Cases::default() };
+    let bodies = (0..PLACES.len(), value());
+    TestRunner::new(cases)
+        .run(&bodies, |(place, value)| {
+            let body = review_with(PLACES[place], &value);
+            is_bound(&world, &body, PLACES[place]);
+            // And nothing that is not JSON at all, or is cut off.
+            is_bound(&world, &body[..body.len() / 2], PLACES[place]);
+            Ok(())
+        })
+        .unwrap();
+}

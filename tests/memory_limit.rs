@@ -1,0 +1,446 @@
+//! All that a stranger can do to the webhook's port, at once, against the released program inside
+//! the chart's limit of memory.
+//!
+//! It takes root, for a memory cgroup, and the program of `make image`: `make e2e`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+#[path = "webhook/client.rs"]
+mod client;
+#[path = "cluster/process.rs"]
+mod process;
+#[path = "webhook/server.rs"]
+mod server;
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::body::Bytes;
+use client::{Client, Protocol, shake_hands, shake_hands_on};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::{Request, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use process::{Process, free_port, get, own_directory, wait_until};
+use rustls::version::TLS13;
+use serde_json::{Value, json};
+use server::{Server, command, make_certificate, review};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_rustls::client::TlsStream;
+
+/// A memory cgroup of our own, of version 1 or 2.
+struct Cgroup {
+    directory: PathBuf,
+    limit: &'static str,
+}
+
+impl Cgroup {
+    fn new(name: &str, bytes: usize) -> Self {
+        let (root, limit) = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+            let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
+            ("/sys/fs/cgroup", "memory.max")
+        } else {
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+        };
+        let directory = Path::new(root).join(format!("fab-{name}-{}", std::process::id()));
+        fs::create_dir(&directory)
+            .unwrap_or_else(|error| panic!("cannot make {directory:?} ({error}): run me as root"));
+        fs::write(directory.join(limit), bytes.to_string()).unwrap();
+        Self { directory, limit }
+    }
+
+    /// The same command, in this cgroup.
+    fn with(&self, program: &Path, command: &Command) -> Command {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "echo $$ >\"$CGROUP/cgroup.procs\" && exec \"$0\" \"$@\""]);
+        shell.arg(program).args(command.get_args()).env("CGROUP", &self.directory);
+        shell.current_dir(command.get_current_dir().unwrap());
+        for (name, value) in command.get_envs() {
+            shell.env(name, value.unwrap());
+        }
+        shell
+    }
+
+    /// The most that it had at once, in bytes.
+    fn peak(&self) -> usize {
+        let peak =
+            if self.limit == "memory.max" { "memory.peak" } else { "memory.max_usage_in_bytes" };
+        fs::read_to_string(self.directory.join(peak)).unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.directory);
+    }
+}
+
+/// The program of the image, which is what runs in a cluster.
+fn released() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let program = target.join(triple).join("release/fab-session-injector");
+    assert!(program.exists(), "there is no {program:?}: make image");
+    program
+}
+
+/// A webhook in a cgroup, and an SSM that takes calls and says nothing, so that forged reviews
+/// wait as long as they can.
+fn start(name: &str, bytes: usize) -> (Server, Cgroup, TcpListener) {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let directory = own_directory();
+    let tls = directory.path().join("tls");
+    make_certificate(&tls, &[]);
+    let config = directory.path().join("config.yaml");
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let ssm =
+        json!({"cluster": "prod", "roles": {"ssm": {"endpoint": endpoint, "region": "eu-west-1"}}});
+    fs::write(&config, ssm.to_string()).unwrap();
+    let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let (address, health) = (local(free_port()), local(free_port()));
+    let arguments = ["--linger=0", "--config", config.to_str().unwrap()];
+    let inner = command(directory.path(), &tls, address, health, &arguments);
+    let cgroup = Cgroup::new(name, bytes);
+    let mut process =
+        Process::start("webhook", directory.path(), &cgroup.with(&released(), &inner));
+    process.wait_until("the webhook is ready", SECOND * 30, || {
+        get(health, "/readyz").starts_with("HTTP/1.1 200").then_some(())
+    });
+    (Server { process, address, health, directory }, cgroup, silent)
+}
+
+/// What a load needs to know of the server.
+#[derive(Clone)]
+struct Target {
+    address: SocketAddr,
+    authority: Arc<Vec<u8>>,
+    until: Instant,
+}
+
+impl Target {
+    fn goes_on(&self) -> bool {
+        Instant::now() < self.until
+    }
+
+    async fn stream(&self, protocol: Protocol) -> Option<TlsStream<TcpStream>> {
+        let stream = shake_hands(self.address, &self.authority, protocol, &[&TLS13]);
+        timeout(SECOND * 5, stream).await.ok()?.ok()
+    }
+
+    async fn deaf(&self) -> Option<TlsStream<TcpStream>> {
+        let socket = TcpSocket::new_v4().ok()?;
+        socket.set_recv_buffer_size(4096).ok()?;
+        let stream = socket.connect(self.address).await.ok()?;
+        let stream =
+            shake_hands_on(stream, "localhost", &self.authority, Protocol::Http1, &[&TLS13]);
+        timeout(SECOND * 5, stream).await.ok()?.ok()
+    }
+}
+
+async fn idle(target: Target) -> usize {
+    let mut held = Vec::new();
+    while target.goes_on() && held.len() < 1000 {
+        held.extend(target.stream(Protocol::Http1).await);
+    }
+    sleep(target.until.saturating_duration_since(Instant::now())).await;
+    held.len()
+}
+
+/// Streams of HTTP/2 that begin a request and send no body.
+async fn streams_without_a_body(target: Target) -> usize {
+    let mut held = Vec::new();
+    let mut opened = 0;
+    while target.goes_on() && held.len() < 1000 {
+        let Some(stream) = target.stream(Protocol::Http2).await else { continue };
+        let handshake = http2::handshake::<_, _, BoxBody<Bytes, std::io::Error>>(
+            TokioExecutor::new(),
+            TokioIo::new(stream),
+        );
+        let Ok((mut sender, driver)) = handshake.await else { continue };
+        tokio::spawn(driver);
+        for _ in 0..64 {
+            let body = http_body_util::StreamBody::new(futures_util::stream::pending());
+            let request = Request::post("https://localhost/enabled")
+                .header("content-type", JSON)
+                .header("x-long", "x".repeat(8 * 1024))
+                .body(BoxBody::new(body))
+                .unwrap();
+            held_request(&mut sender, request);
+            opened += 1;
+        }
+        held.push(sender);
+        sleep(Duration::from_millis(1)).await;
+    }
+    sleep(target.until.saturating_duration_since(Instant::now())).await;
+    opened
+}
+
+fn held_request(
+    sender: &mut http2::SendRequest<BoxBody<Bytes, std::io::Error>>,
+    request: Request<BoxBody<Bytes, std::io::Error>>,
+) {
+    let asked = sender.send_request(request);
+    tokio::spawn(async move { drop(timeout(SECOND * 10, asked).await) });
+}
+
+/// Bodies of which a part comes, and the rest does not.
+async fn slow_bodies(target: Target) -> usize {
+    let promise = format!(
+        "POST /enabled HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: {LARGEST}\r\n\r\n"
+    );
+    let mut begun = 0;
+    let mut held = Vec::new();
+    while target.goes_on() {
+        let Some(mut stream) = target.stream(Protocol::Http1).await else { continue };
+        let part = vec![b' '; 1 << 20];
+        let _ = stream.write_all(promise.as_bytes()).await;
+        let _ = timeout(Duration::from_millis(50), stream.write_all(&part)).await;
+        held.push(stream);
+        begun += 1;
+        if held.len() > 100 {
+            held.remove(0);
+        }
+    }
+    begun
+}
+
+async fn heads_without_an_end(target: Target) -> usize {
+    let mut held = Vec::new();
+    while target.goes_on() && held.len() < 300 {
+        let Some(mut stream) = target.stream(Protocol::Http1).await else { continue };
+        let _ = stream.write_all(b"POST /enabled HTTP/1.1\r\nHost: x\r\nA: ").await;
+        let _ = timeout(Duration::from_millis(5), stream.write_all(&[b'a'; 380_000])).await;
+        held.push(stream);
+    }
+    sleep(target.until.saturating_duration_since(Instant::now())).await;
+    held.len()
+}
+
+/// The same body again and again, whole.
+async fn posts(target: Target, body: Bytes) -> usize {
+    let mut sent = 0;
+    while target.goes_on() {
+        let client = Client::connect(target.address, &target.authority, Protocol::Http2, &[&TLS13]);
+        let Ok(Ok(mut client)) = timeout(SECOND * 5, client).await else { continue };
+        while target.goes_on() {
+            let post = client.post("/enabled", JSON, body.clone());
+            let Ok(Ok(_)) = timeout(SECOND * 5, post).await else { break };
+            sent += 1;
+        }
+    }
+    sent
+}
+
+async fn chunks_of_one_byte(target: Target) -> usize {
+    let head = format!(
+        "POST /enabled HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    let many = b"1\r\n \r\n".repeat(4096);
+    let mut sent = 0;
+    while target.goes_on() {
+        let Some(mut stream) = target.stream(Protocol::Http1).await else { continue };
+        let _ = stream.write_all(head.as_bytes()).await;
+        while target.goes_on()
+            && matches!(timeout(SECOND * 5, stream.write_all(&many)).await, Ok(Ok(())))
+        {
+            sent += 4096;
+        }
+    }
+    sent
+}
+
+/// Large answers that are not read.
+async fn unread_answers(target: Target) -> usize {
+    let body = with("/spec/containers/0/env", &proxies(LARGE / 3).to_string());
+    let head = format!(
+        "POST /enabled HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut held = Vec::new();
+    while target.goes_on() && held.len() < 160 {
+        let Some(mut stream) = target.deaf().await else { continue };
+        let _ = timeout(SECOND * 5, stream.write_all(&[head.as_bytes(), &body].concat())).await;
+        let _ = timeout(SECOND, stream.read_exact(&mut [0; 12])).await;
+        held.push(stream);
+    }
+    sleep(target.until.saturating_duration_since(Instant::now())).await;
+    held.len()
+}
+
+/// What is asked about the pod of `runtime`, with other text at `path`.
+fn with(path: &str, text: &str) -> Vec<u8> {
+    let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
+    let (parent, key) = path.rsplit_once('/').unwrap();
+    review.pointer_mut(&format!("/request/object{parent}")).unwrap()[key] = "@@".into();
+    review.to_string().replacen("\"@@\"", text, 1).into_bytes()
+}
+
+fn proxies(bytes: usize) -> Value {
+    json!([
+        {"name": "HTTPS_PROXY", "value": "http://proxy.test:3128"},
+        {"name": "NO_PROXY", "value": "a,".repeat(bytes / 2)},
+    ])
+}
+
+/// The bodies of which a tree would take a hundred times their length.
+fn forged() -> Vec<(&'static str, Vec<u8>)> {
+    let list = |piece: &str, bytes: usize| {
+        format!("[{}]", vec![piece; bytes / (piece.len() + 1)].join(","))
+    };
+    let mounts = |bytes| {
+        let nested = list("[0]", bytes);
+        with(
+            "/spec/containers/0/volumeMounts",
+            &format!("[{{\"name\":\"v\",\"mountPath\":\"/x\",\"y\":{nested}}}]"),
+        )
+    };
+    let mut waits = review("runtime");
+    waits.resize(LARGEST, b' ');
+    vec![
+        ("lists in a mount", mounts(3 << 20)),
+        ("more lists in a mount", mounts(LARGEST - (64 << 10))),
+        ("ports", with("/spec/containers/0/ports", &list("{}", LARGEST - (64 << 10)))),
+        ("containers", with("/spec/containers", &list("{\"name\":\"\"}", LARGEST - (64 << 10)))),
+        ("labels", {
+            let pairs = vec!["\"a\":\"\""; (LARGEST - (64 << 10)) / 7].join(",");
+            with("/metadata/labels", &format!("{{{pairs}}}"))
+        }),
+        ("one that waits for SSM", waits),
+    ]
+}
+
+/// A review of a pod that needs no role, as API servers ask it: by a connection that is there,
+/// which is made again where it ended. Returns how long it took.
+async fn good(client: &mut Option<Client>, target: &Target) -> Duration {
+    let begun = Instant::now();
+    loop {
+        let asked = async {
+            if client.is_none() {
+                let new =
+                    Client::connect(target.address, &target.authority, Protocol::Http2, &[&TLS13]);
+                *client = Some(new.await?);
+            }
+            let client = client.as_mut().expect("it was made");
+            client.post("/enabled?timeout=5s", JSON, review("fleet")).await
+        };
+        let left = (SECOND * 3).saturating_sub(begun.elapsed());
+        match timeout(left, asked).await {
+            Ok(Ok(answer)) if answer.status == 200 => {
+                let told: Value = serde_json::from_slice(&answer.body).unwrap();
+                assert_eq!(told["response"]["allowed"], true, "{told}");
+                return begun.elapsed();
+            }
+            Ok(other) => {
+                assert!(begun.elapsed() < SECOND * 3, "{other:?}");
+                *client = None;
+            }
+            Err(_) => panic!("a real review had no answer within 3 s"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_loads_at_once_stay_inside_the_charts_limit() {
+    let (mut server, cgroup, _silent) = start("at-once", CHART_LIMIT);
+    let target = Target {
+        address: server.address,
+        authority: Arc::new(server.authority()),
+        until: Instant::now() + SECOND * 25,
+    };
+    let mut client = None;
+    good(&mut client, &target).await;
+
+    let mut loads: JoinSet<(&str, usize)> = JoinSet::new();
+    let t = || target.clone();
+    loads.spawn({
+        let t = t();
+        async { ("idle connections", idle(t).await) }
+    });
+    loads.spawn({
+        let t = t();
+        async { ("streams without a body", streams_without_a_body(t).await) }
+    });
+    loads.spawn({
+        let t = t();
+        async { ("slow bodies", slow_bodies(t).await) }
+    });
+    loads.spawn({
+        let t = t();
+        async { ("heads without an end", heads_without_an_end(t).await) }
+    });
+    loads.spawn({
+        let t = t();
+        async { ("unread answers", unread_answers(t).await) }
+    });
+    for _ in 0..2 {
+        loads.spawn({
+            let t = t();
+            async { ("chunks of a byte", chunks_of_one_byte(t).await) }
+        });
+    }
+    for (name, body) in forged() {
+        let body = Bytes::from(body);
+        for _ in 0..2 {
+            loads.spawn({
+                let (t, body) = (t(), body.clone());
+                async move { (name, posts(t, body).await) }
+            });
+        }
+    }
+    let (mut asked, mut longest) = (0, Duration::ZERO);
+    while target.goes_on() {
+        sleep(Duration::from_millis(200)).await;
+        assert!(server.process.ended().is_none(), "the webhook was killed after {asked} reviews");
+        longest = longest.max(good(&mut client, &target).await);
+        asked += 1;
+    }
+    let mut counts = std::collections::BTreeMap::new();
+    while let Some(load) = loads.join_next().await {
+        let (name, count) = load.unwrap();
+        *counts.entry(name).or_insert(0) += count;
+    }
+    good(&mut client, &target).await;
+    assert!(server.process.ended().is_none(), "the webhook was killed");
+    println!(
+        "{asked} real reviews, the longest took {longest:?}; {} MiB of {} at most; {counts:?}",
+        cgroup.peak() >> 20,
+        CHART_LIMIT >> 20
+    );
+    for (name, count) in counts {
+        assert!(count > 0, "{name}: no load");
+    }
+}
+
+/// The control: the cgroup kills what takes more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_is_too_small_kills_the_webhook() {
+    let (mut server, _cgroup, _silent) = start("too-small", 24 << 20);
+    let target = Target {
+        address: server.address,
+        authority: Arc::new(server.authority()),
+        until: Instant::now() + SECOND * 30,
+    };
+    let (_, body) = forged().remove(1);
+    let load = tokio::spawn(posts(target.clone(), Bytes::from(body)));
+    let status = wait_until("it is killed", SECOND * 30, || server.process.ended());
+    load.abort();
+    assert!(!status.success(), "{status}");
+}
+
+const JSON: &str = "application/json";
+/// `resources.limits.memory` of the chart's values.
+const CHART_LIMIT: usize = 256 << 20;
+const LARGE: usize = 1900 * 1024;
+const LARGEST: usize = 8 << 20;
+const SECOND: Duration = Duration::from_secs(1);

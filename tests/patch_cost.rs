@@ -1,0 +1,128 @@
+//! What a tenant's dry run costs a real API server, in CPU: with the webhook's patch and the guard
+//! at most three times what the same pod costs where its namespace did not opt in.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+#[path = "cluster/control_plane.rs"]
+#[allow(dead_code, reason = "not all of it is asked here")]
+mod control_plane;
+#[path = "cluster/helm.rs"]
+mod helm;
+#[path = "cluster/moto.rs"]
+#[allow(dead_code, reason = "not all of it is asked here")]
+mod moto;
+#[path = "cluster/process.rs"]
+mod process;
+#[path = "cluster/world.rs"]
+#[allow(dead_code, reason = "not all of it is asked here")]
+mod world;
+
+use std::{fs, time::Duration};
+
+use serde_json::{Value, json};
+
+use world::{World, role};
+
+/// The times of [`Api::cpu`]: of a pod that is stored nowhere, the least of three.
+const TRIES: usize = 3;
+const MOST: f64 = 3.0;
+
+#[test]
+fn a_dry_run_costs_the_api_server_a_bounded_amount() {
+    let world = World::start(&[], None);
+    world.publish("acme", &role("acme"));
+    world.namespace("tenants-acme", "enabled", "acme", &[]);
+    world.namespace("plain-acme", "", "acme", &[]);
+    let shapes = [
+        // What took half a minute once, since each of them was taken out of the list by itself.
+        ("27,000 to take out of 87,000", Some("[too-many-items]"), repeated(1, 27_000, 60_000)),
+        ("more moves than there may be", Some("[patch-too-costly]"), repeated(1, 100, 60_000)),
+        ("more operations than there may be", Some("[patch-too-costly]"), repeated(120, 100, 0)),
+        ("as many moves as there may be", None, repeated(1, 60, 60_000)),
+        ("as many operations as there may be", None, repeated(200, 30, 0)),
+        ("the most containers, of 150 variables", None, repeated(256, 0, 150)),
+    ];
+    for (what, refused, containers) in shapes {
+        let [plain, ours] = ["plain-acme", "tenants-acme"].map(|namespace| {
+            let pod = pod(namespace, &containers);
+            assert!(pod.len() < 1_500_000, "{what}: {} bytes", pod.len());
+            let times = (0..TRIES).map(|_| {
+                let before = cpu();
+                let create = ["create", "--dry-run=server", "--filename=-"];
+                let outcome = world.cluster.kubectl(&create).stdin(&pod).run();
+                let took = cpu() - before;
+                match refused.filter(|_| namespace == "tenants-acme") {
+                    Some(code) => {
+                        assert!(outcome.stderr.contains(code), "{what}: {}", outcome.stderr)
+                    }
+                    None => assert!(outcome.ok, "{what}: {}", outcome.stderr),
+                }
+                took
+            });
+            times.min().unwrap()
+        });
+        let ratio = ours.as_secs_f64() / plain.as_secs_f64().max(TICK.as_secs_f64());
+        println!("{what}: {ours:?}, and {plain:?} where it did not opt in: {ratio:.1} times");
+        assert!(ratio <= MOST, "{what}: {ours:?} of CPU, and {plain:?} where it did not opt in");
+    }
+}
+
+/// Containers with so many variables of which the webhook takes one out, and so many others.
+fn repeated(containers: usize, taken_out: usize, others: usize) -> Vec<Value> {
+    let container = |n: usize| {
+        let taken_out = (0..taken_out).map(|_| json!({"name": "AWS_ROLE_ARN"}));
+        let others = (0..others).map(|n| json!({"name": format!("V{n}")}));
+        json!({
+            "name": format!("c{n}"), "image": "agent:1",
+            "env": taken_out.chain(others).collect::<Vec<_>>(),
+            "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+        })
+    };
+    (0..containers).map(container).collect()
+}
+
+fn pod(namespace: &str, containers: &[Value]) -> String {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "costly", "namespace": namespace},
+        "spec": {
+            "serviceAccountName": "tenant-runtime",
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": containers,
+        },
+    })
+    .to_string()
+}
+
+/// The CPU that this test's API server has taken so far.
+fn cpu() -> Duration {
+    let own = std::process::id();
+    let of_api_server = |pid: u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains("kube-apiserver\0--etcd-servers")
+    };
+    let parent = |pid: u32| field(pid, 4).and_then(|parent| parent.parse::<u32>().ok());
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let ours = |pid: u32| {
+        std::iter::successors(Some(pid), |pid| parent(*pid)).take(8).any(|pid| pid == own)
+    };
+    let server = pids.filter(|pid| of_api_server(*pid)).filter(|pid| ours(*pid));
+    // The leash around it has the same words, and takes no time.
+    let ticks: u64 = server
+        .map(|pid| [14, 15].map(|n| field(pid, n).map_or(0, |ticks| ticks.parse().unwrap_or(0))))
+        .map(|[user, system]: [u64; 2]| user + system)
+        .sum();
+    assert!(ticks > 0, "no API server runs");
+    TICK * u32::try_from(ticks).unwrap()
+}
+
+/// A field of a process's status, by its number in proc_pid_stat(5).
+fn field(pid: u32, number: usize) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, behind_the_name) = stat.rsplit_once(") ")?;
+    behind_the_name.split(' ').nth(number - 3).map(str::to_owned)
+}
+
+/// USER_HZ, which Linux has the same on all of our architectures.
+const TICK: Duration = Duration::from_millis(10);
