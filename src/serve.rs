@@ -1,53 +1,30 @@
 //! Accept, stop, drain: a listener, a service, a future, a bound. Nothing here knows what is
 //! served.
 
+mod connections;
 pub mod health;
 pub mod tls;
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
-use axum::{Router, http::Request};
+use axum::{Router, body::Body, http::Request};
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
 };
 use rustix::net::sockopt::set_tcp_user_timeout;
 use rustls::ServerConnection;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-/// The connection that a request came by, among the request's extensions.
-#[derive(Clone, Debug, Default)]
-pub struct Connection {
-    cut: Arc<Notify>,
-}
-
-impl Connection {
-    /// Ends it at once, with whatever is under way on it and not yet written.
-    pub fn cut(&self) {
-        self.cut.notify_one();
-    }
-
-    /// Returns when somebody has ended it.
-    pub async fn is_cut(&self) {
-        self.cut.notified().await;
-    }
-}
+pub use self::connections::Connection;
+use self::connections::{Connections, Slot};
 
 /// How connections are taken.
 #[derive(Clone)]
@@ -68,7 +45,7 @@ impl std::fmt::Debug for Transport {
 /// What one port bears.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Those above wait.
+    /// One more ends another, see [`Connections`].
     pub connections: usize,
     /// Without a request: between the head of one and the next.
     pub idle: Duration,
@@ -92,9 +69,8 @@ pub enum Protocol {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // Each costs some 50 KiB with its TLS state, and what it sends ahead; a cluster has a
-            // handful of API servers.
-            connections: 1024,
+            // A cluster has a handful of API servers, of a few connections each.
+            connections: 512,
             // Longer than an API server keeps an idle connection, which is 90 s: it would not
             // repeat a review that crosses our end of it.
             idle: Duration::from_secs(120),
@@ -113,6 +89,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     // Those that are accepted have the same of both.
     socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     set_tcp_user_timeout(&socket, UNREAD)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -129,27 +106,29 @@ pub async fn serve(
     grace: Duration,
 ) -> bool {
     let mut stop = std::pin::pin!(stop);
-    let connections = GracefulShutdown::new();
-    let slots = Arc::new(Semaphore::new(limits.connections));
+    let shutdown = GracefulShutdown::new();
+    let connections = Connections::new(limits.connections);
     loop {
-        let slot = tokio::select! {
-            () = &mut stop => break,
-            Ok(slot) = Arc::clone(&slots).acquire_owned() => slot,
-        };
-        tokio::select! {
+        let stream = tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    let watcher = connections.watcher();
-                    let (transport, router) = (transport.clone(), router.clone());
-                    tokio::spawn(connection(stream, transport, limits, router, watcher, slot));
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    rest_after(&error).await;
+                    continue;
                 }
-                Err(error) => rest_after(&error).await,
             },
-        }
+        };
+        let slot = tokio::select! {
+            () = &mut stop => break,
+            slot = connections.enter() => slot,
+        };
+        let watcher = shutdown.watcher();
+        let (transport, router) = (transport.clone(), router.clone());
+        tokio::spawn(connection(stream, transport, limits, router, watcher, slot));
     }
     drop(listener);
-    timeout(grace, connections.shutdown()).await.is_ok()
+    timeout(grace, shutdown.shutdown()).await.is_ok()
 }
 
 /// One connection, in a task of its own, so that a client that says nothing holds up nobody.
@@ -159,20 +138,27 @@ async fn connection(
     limits: Limits,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
-    slot: OwnedSemaphorePermit,
+    slot: Slot,
 ) {
     // Only a delay of small answers, where it fails.
     let _ = stream.set_nodelay(true);
-    match transport {
-        Transport::Plain => speak_http(stream, limits, router, watcher).await,
-        Transport::Tls(acceptor) => {
-            let small = |tls: &mut ServerConnection| tls.set_buffer_limit(Some(TLS_BUFFER));
-            if let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept_with(stream, small)).await {
-                speak_http(stream, limits, router, watcher).await;
+    let connection = slot.connection();
+    let served = async {
+        match transport {
+            Transport::Plain => speak_http(stream, limits, router, watcher, connection).await,
+            Transport::Tls(acceptor) => {
+                let small = |tls: &mut ServerConnection| tls.set_buffer_limit(Some(TLS_BUFFER));
+                let accepted = timeout(HANDSHAKE, acceptor.accept_with(stream, small)).await;
+                if let Ok(Ok(stream)) = accepted {
+                    speak_http(stream, limits, router, watcher, connection).await;
+                }
             }
         }
+    };
+    tokio::select! {
+        () = served => {}
+        () = connection.is_cut() => {}
     }
-    drop(slot);
 }
 
 /// Its errors are the client's.
@@ -181,6 +167,7 @@ async fn speak_http(
     limits: Limits,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
+    connection: &Connection,
 ) {
     let Limits { connections: _, idle, first_request, headers, protocol } = limits;
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -202,28 +189,31 @@ async fn speak_http(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(headers);
-    let asked = Arc::new(AtomicBool::new(false));
-    let note = Arc::clone(&asked);
-    let connection = Connection::default();
     let own = connection.clone();
-    let router = router.map_request(move |mut request: Request<_>| {
-        note.store(true, Ordering::Relaxed);
+    let service = service_fn(move |request: Request<Incoming>| {
+        own.asks();
+        let mut request = request.map(Body::new);
         request.extensions_mut().insert(own.clone());
-        request
+        let (connection, answered) = (own.clone(), router.clone().oneshot(request));
+        async move {
+            let answer = answered.await;
+            if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+                connection.is_answered();
+            }
+            answer
+        }
     });
-    let service = TowerToHyperService::new(router);
     let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     // Until it knows which of the two protocols is spoken, the library waits without end.
     let silent = async {
         sleep(first_request).await;
-        if asked.load(Ordering::Relaxed) {
+        if connection.has_asked() {
             std::future::pending().await
         }
     };
     tokio::select! {
         _ = watcher.watch(served) => {}
         () = silent => {}
-        () = connection.is_cut() => {}
     }
 }
 
@@ -250,6 +240,8 @@ const STREAM_WINDOW: u32 = 65_535;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW;
 /// What the kernel keeps of answers on a connection, in bytes, of which it makes twice as many.
 const SEND_BUFFER: u32 = 32 * 1024;
+/// The same of what a client sends ahead of being read.
+const RECEIVE_BUFFER: u32 = 64 * 1024;
 /// The same of the TLS library: a usual answer.
 const TLS_BUFFER: usize = 16 * 1024;
 /// How long the kernel keeps what nobody takes, in milliseconds, before it ends the connection,

@@ -12,7 +12,7 @@ use axum::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    room::{NotRead, Room, Whole},
+    room::{FACTOR, NotRead, Room, Whole},
     unread::Unread,
 };
 use crate::{
@@ -57,7 +57,7 @@ impl World {
         metrics: Metrics,
         readiness: Readiness,
     ) -> Self {
-        let (room, unread) = (Room::new(ROOM), Unread::new(UNREAD, metrics.clone()));
+        let (room, unread) = (Room::new(ROOM, PLACES), Unread::new(UNREAD, metrics.clone()));
         Self { config, lookup, roles, metrics, readiness, room, unread }
     }
 }
@@ -206,10 +206,11 @@ const LEAST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(3);
 /// The longest name of a Kubernetes object.
 const LONGEST_NAME: usize = 253;
-/// That bodies take together, in bytes: two of the largest, or thousands of usual ones. The
-/// worst body takes ten times itself once it is read, and the chart's limit of memory is
-/// 256 MiB.
-const ROOM: usize = 2 * MOST_BYTES;
+/// The memory of all reviews under way, in bytes: two of the largest, or thousands of usual ones.
+const ROOM: usize = 2 * MOST_BYTES * FACTOR;
+/// How many reviews may be under way. Each takes some 8 KiB before its body comes, of which most is
+/// its stream's in the HTTP library.
+const PLACES: usize = 2048;
 /// That answers take together until they are read, in bytes: eight of the largest.
 const UNREAD: usize = 16 * 1024 * 1024;
 /// A request to the API server itself has at most 3 MiB, and a review holds it twice.

@@ -1,9 +1,10 @@
-//! The memory that the bodies of reviews take together.
+//! The memory that reviews under way take together.
 //!
-//! What has arrived is counted, not what is promised. When all of it is taken, the oldest body
-//! gives way, once it has had [`FAIR`] time: a usual one arrives and is answered within
-//! milliseconds, so whoever sends many that do not end, or that wait for something, loses its
-//! own, and nobody else's.
+//! Each takes a place when it begins, and then [`FACTOR`] bytes for each byte of its body that has
+//! arrived, not for what is promised. When all places are taken, the oldest review gives way to a
+//! new one at once. When all bytes are taken, the oldest gives way once it has had [`FAIR`] time. A
+//! usual review arrives and is answered within milliseconds, so a client that sends many which do
+//! not end, or which wait for something, loses its own.
 
 use std::{
     collections::BTreeMap,
@@ -49,6 +50,10 @@ struct State {
     /// By the order in which they came.
     bodies: BTreeMap<u64, Taken>,
     next: u64,
+    /// How many there may be.
+    places: usize,
+    /// Those that were told to give way, and have not yet.
+    leaving: usize,
 }
 
 /// What one body takes.
@@ -67,8 +72,9 @@ struct Place<'r> {
 }
 
 impl Room {
-    pub(super) fn new(bytes: usize) -> Self {
-        let state = State { free: bytes, bodies: BTreeMap::new(), next: 0 };
+    /// Room for so many bytes of memory, and so many reviews.
+    pub(super) fn new(bytes: usize, places: usize) -> Self {
+        let state = State { free: bytes, bodies: BTreeMap::new(), next: 0, places, leaving: 0 };
         Self { state: Mutex::new(state), left: Notify::new() }
     }
 
@@ -93,9 +99,10 @@ impl Room {
                 if bytes.len() + frame.len() > most {
                     return Err(NotRead::TooLong);
                 }
-                place.grow(frame.len()).await;
+                place.grow(frame.len() * FACTOR).await;
                 bytes.extend_from_slice(&frame);
             }
+            bytes.shrink_to_fit();
             Ok(Bytes::from(bytes))
         };
         let bytes = tokio::select! {
@@ -109,6 +116,9 @@ impl Room {
 
     fn enter(&self) -> Place<'_> {
         let mut state = self.state();
+        if state.bodies.len() - state.leaving >= state.places {
+            state.send_away_the_oldest();
+        }
         let number = state.next;
         state.next += 1;
         let told = Arc::new(Notify::new());
@@ -149,10 +159,19 @@ impl State {
             Some(body) => {
                 body.gives_way = true;
                 body.told.notify_one();
+                self.leaving += 1;
             }
             None => {}
         }
         Err(now + FAIR)
+    }
+
+    fn send_away_the_oldest(&mut self) {
+        if let Some(oldest) = self.bodies.values_mut().find(|body| !body.gives_way) {
+            oldest.gives_way = true;
+            oldest.told.notify_one();
+            self.leaving += 1;
+        }
     }
 }
 
@@ -175,6 +194,7 @@ impl Drop for Place<'_> {
         let mut state = self.room.state();
         if let Some(taken) = state.bodies.remove(&self.number) {
             state.free += taken.bytes;
+            state.leaving -= usize::from(taken.gives_way);
         }
         drop(state);
         self.room.left.notify_waiters();
@@ -187,6 +207,9 @@ impl fmt::Debug for Place<'_> {
     }
 }
 
+/// The memory that a body takes, in its own lengths: itself, twice that while it grows, and what
+/// reading it takes (`tests/memory_law.rs`).
+pub(super) const FACTOR: usize = 4;
 /// How long a body may stay before it gives way to others. The largest takes a tenth of a second
 /// to arrive in a network of a gigabit.
 const FAIR: Duration = Duration::from_millis(250);
@@ -211,13 +234,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_is_read_whole_and_leaves_its_place() {
-        let room = Room::new(MOST);
+        let room = Room::new(MOST * FACTOR, 10);
         for _ in 0..3 {
             let body = Body::from(vec![b'x'; MOST]);
             let whole = room.read(body, MOST, within(FAIR)).await.unwrap();
             assert_eq!((whole.bytes.len(), room.state().free), (MOST, 0));
             drop(whole);
-            assert_eq!(room.state().free, MOST);
+            assert_eq!(room.state().free, MOST * FACTOR);
         }
     }
 
@@ -231,16 +254,16 @@ mod tests {
             (Body::from_stream(broken), NotRead::BrokeOff),
             (stalled(10), NotRead::Late),
         ];
-        let room = Room::new(2 * MOST);
+        let room = Room::new(2 * MOST * FACTOR, 10);
         for (body, want) in cases {
             assert_eq!(room.read(body, MOST, within(FAIR)).await.unwrap_err(), want);
-            assert_eq!(room.state().free, 2 * MOST, "{want:?}");
+            assert_eq!(room.state().free, 2 * MOST * FACTOR, "{want:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_oldest_gives_way_when_the_room_is_full_and_nobody_else() {
-        let room = Room::new(MOST);
+        let room = Room::new(MOST * FACTOR, 10);
         let long = within(Duration::from_secs(60));
         let waits = room.read(Body::from(vec![b'x'; 300]), MOST, long).await.unwrap();
         let stalls = room.read(stalled(700), MOST, long);
@@ -263,6 +286,29 @@ mod tests {
             assert!(took < FAIR + Duration::from_millis(10), "{took:?}");
         }
         assert_eq!((first.1, second.1), (300, 600));
-        assert_eq!(room.state().free, MOST);
+        assert_eq!(room.state().free, MOST * FACTOR);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_gives_its_place_to_a_new_one_at_once() {
+        const PLACES: usize = 3;
+        let room = Room::new(MOST * FACTOR, PLACES);
+        let long = within(Duration::from_secs(60));
+        let begun = Instant::now();
+        let flood =
+            futures_util::future::join_all((0..20).map(|_| room.read(stalled(1), MOST, long)));
+        let good = async {
+            // Behind the flood, and before what it has not sent yet.
+            sleep_until(begun + Duration::from_millis(1)).await;
+            assert_eq!(room.state().bodies.len(), PLACES);
+            let whole = room.read(Body::from(vec![b'x'; 300]), MOST, long).await.unwrap();
+            assert_eq!(whole.bytes.len(), 300);
+            begun.elapsed()
+        };
+        let flood = timeout_at(within(Duration::from_millis(5)), flood);
+        let (flood, took) = tokio::join!(flood, good);
+        assert!(flood.is_err() && took < Duration::from_millis(3), "{took:?}");
+        let state = room.state();
+        assert_eq!((state.bodies.len(), state.leaving), (0, 0));
     }
 }

@@ -1,6 +1,7 @@
 //! `webhook`: the server. It owns the snapshots, and lends them to the pure decision.
 
 use std::{
+    num::NonZero,
     process::ExitCode,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -53,7 +54,9 @@ fn start(arguments: Webhook, log: &Apart) -> Result<ExitCode, Failure> {
         config.roles.ssm = None;
         config.roles.file = Some(roles.clone());
     }
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(MOST_THREADS))
         .enable_all()
         .build()
         .context("cannot start the runtime")
@@ -172,6 +175,9 @@ fn observed(
     }
 }
 
+/// Of those that decide, each of which takes memory for the pod that it decides on. One answers
+/// thousands of reviews a second.
+const MOST_THREADS: usize = 4;
 /// For what is in flight: a review ends within 3 s of its body, and bodies are small.
 const GRACE: Duration = Duration::from_secs(10);
 const HEALTH_GRACE: Duration = Duration::from_secs(1);

@@ -1,18 +1,26 @@
 //! Fills the snapshot of opted-in namespaces from the API server, and looks up the one that
 //! a review names before the watch has brought it.
 
-use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::Namespace as KubernetesNamespace;
+use k8s_openapi::{
+    api::core::v1::Namespace as KubernetesNamespace, apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
-    Api, ResourceExt,
-    core::PartialObjectMeta,
+    Api, Resource, ResourceExt,
     runtime::{
         WatchStreamExt,
         watcher::{self, Event},
     },
 };
+use serde::{Deserialize, Deserializer};
 use tokio::{
     sync::{Mutex, watch},
     time::{Instant, timeout, timeout_at},
@@ -21,7 +29,55 @@ use tokio::{
 use super::{Namespace, NamespaceName, Namespaces, OPT_IN_LABEL};
 use crate::config::TenantRule;
 
-type Metadata = PartialObjectMeta<KubernetesNamespace>;
+/// A namespace, as far as it is read: its name and its labels. Whoever may write one could put a
+/// megabyte beside them.
+#[derive(Clone, Debug, Deserialize)]
+struct Labelled {
+    #[serde(deserialize_with = "name_and_labels")]
+    metadata: ObjectMeta,
+}
+
+fn name_and_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Read {
+        name: Option<String>,
+        labels: Option<BTreeMap<String, String>>,
+        resource_version: Option<String>,
+        uid: Option<String>,
+    }
+    let Read { name, labels, resource_version, uid } = Read::deserialize(deserializer)?;
+    Ok(ObjectMeta { name, labels, resource_version, uid, ..ObjectMeta::default() })
+}
+
+impl Resource for Labelled {
+    type DynamicType = ();
+    type Scope = <KubernetesNamespace as Resource>::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        KubernetesNamespace::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        KubernetesNamespace::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        KubernetesNamespace::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        KubernetesNamespace::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
 
 /// Watches until the process ends. The first complete list makes `synced` true; each call that
 /// fails is told to `failed`.
@@ -32,8 +88,10 @@ pub async fn watch(
     synced: watch::Sender<bool>,
     failed: impl Fn(),
 ) {
-    let api: Api<Metadata> = Api::all(client);
-    let selector = watcher::Config::default().labels(&format!("{OPT_IN_LABEL} in (audit,enabled)"));
+    let api: Api<Labelled> = Api::all(client);
+    let selector = watcher::Config::default()
+        .labels(&format!("{OPT_IN_LABEL} in (audit,enabled)"))
+        .page_size(PAGE);
     let mut events = pin!(watcher::watcher(api, selector).default_backoff());
     let mut known: HashMap<String, Namespace> = HashMap::new();
     let mut listed: HashMap<String, Namespace> = HashMap::new();
@@ -85,7 +143,7 @@ pub async fn watch(
 #[derive(Debug)]
 pub struct Lookup {
     /// None: there is no API server to ask.
-    api: Option<Api<Metadata>>,
+    api: Option<Api<Labelled>>,
     rule: TenantRule,
     snapshot: watch::Receiver<Arc<Namespaces>>,
     asked: Mutex<Asked>,
@@ -131,7 +189,7 @@ impl Lookup {
         found.ok()?.ok()?.find(name).cloned()
     }
 
-    async fn ask(&self, api: &Api<Metadata>, name: &str, since: Instant) -> Option<Namespace> {
+    async fn ask(&self, api: &Api<Labelled>, name: &str, since: Instant) -> Option<Namespace> {
         // Held over the call: a second question for the same name finds the answer.
         let mut asked = self.asked.lock().await;
         let now = Instant::now();
@@ -173,7 +231,7 @@ impl Asked {
     }
 }
 
-fn read(namespace: &Metadata, rule: &TenantRule) -> Namespace {
+fn read(namespace: &Labelled, rule: &TenantRule) -> Namespace {
     let labels = namespace.labels();
     Namespace::read(&namespace.name_any(), |key| labels.get(key).map(String::as_str), rule)
 }
@@ -181,6 +239,8 @@ fn read(namespace: &Metadata, rule: &TenantRule) -> Namespace {
 const BURST: u32 = 10;
 const PER_SECOND: u32 = 5;
 const CALL: Duration = Duration::from_secs(1);
+/// Namespaces in one answer of a list, of which each may have the 1.5 MiB that etcd stores.
+const PAGE: u32 = 50;
 const REMEMBERED: Duration = Duration::from_secs(5);
 const WAIT: Duration = Duration::from_millis(300);
 

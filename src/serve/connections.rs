@@ -1,0 +1,192 @@
+//! Who is connected, and which connection ends for a new one.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// The connections of one port, of which there is a limited number.
+///
+/// When all are taken, a new one ends another: the oldest of those that had no request answered
+/// with success, and where there is none of these the one whose latest such answer was longest ago.
+/// So clients that say nothing, or send requests that do not end, take places from each other, and
+/// an API server keeps its own.
+#[derive(Clone, Debug)]
+pub(super) struct Connections(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    slots: Arc<Semaphore>,
+    state: Mutex<State>,
+    /// How many requests were answered with success.
+    answered: Arc<AtomicU64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By the order in which they came. Those that were ended are gone from here.
+    open: BTreeMap<u64, Connection>,
+    next: u64,
+}
+
+/// A place among the connections. It is free again when it goes.
+#[derive(Debug)]
+pub(super) struct Slot {
+    connection: Connection,
+    connections: Connections,
+    number: u64,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+/// The connection that a request came by, among the request's extensions.
+#[derive(Clone, Debug, Default)]
+pub struct Connection(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    cut: Notify,
+    has_asked: AtomicBool,
+    /// The number of its latest answer with success among all of the port; 0 for none.
+    latest: AtomicU64,
+    answered: Arc<AtomicU64>,
+}
+
+impl Connections {
+    pub(super) fn new(most: usize) -> Self {
+        Self(Arc::new(Shared {
+            slots: Arc::new(Semaphore::new(most)),
+            state: Mutex::default(),
+            answered: Arc::default(),
+        }))
+    }
+
+    /// Takes a place, for which another connection ends where there is none.
+    pub(super) async fn enter(&self) -> Slot {
+        let Shared { slots, state: _, answered } = &*self.0;
+        let free = Arc::clone(slots).try_acquire_owned();
+        let place = match free {
+            Ok(place) => Some(place),
+            Err(_) => {
+                if let Some(connection) = self.state().take_one_out() {
+                    connection.cut();
+                }
+                // The semaphore is never closed.
+                Arc::clone(slots).acquire_owned().await.ok()
+            }
+        };
+        let connection =
+            Connection(Arc::new(Inner { answered: Arc::clone(answered), ..Inner::default() }));
+        let mut state = self.state();
+        let number = state.next;
+        state.next += 1;
+        state.open.insert(number, connection.clone());
+        drop(state);
+        Slot { connection, connections: self.clone(), number, _place: place }
+    }
+
+    /// Each change is whole before the lock is left, so a panic elsewhere spoils nothing.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The one that ends for another.
+    fn take_one_out(&mut self) -> Option<Connection> {
+        let latest = |connection: &Connection| connection.0.latest.load(Ordering::Relaxed);
+        let first = self.open.iter().min_by_key(|(_, connection)| latest(connection));
+        let number = first.map(|(&number, _)| number)?;
+        self.open.remove(&number)
+    }
+}
+
+impl Slot {
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.connections.state().open.remove(&self.number);
+    }
+}
+
+impl Connection {
+    /// Ends it at once, with whatever is under way on it and not yet written.
+    pub fn cut(&self) {
+        self.0.cut.notify_one();
+    }
+
+    /// Returns when it is to end.
+    pub async fn is_cut(&self) {
+        self.0.cut.notified().await;
+    }
+
+    /// Whether a request ever came by it.
+    pub(super) fn has_asked(&self) -> bool {
+        self.0.has_asked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn asks(&self) {
+        self.0.has_asked.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that a request of it was answered with success.
+    pub(super) fn is_answered(&self) {
+        let number = self.0.answered.fetch_add(1, Ordering::Relaxed) + 1;
+        self.0.latest.store(number, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    async fn is_cut(connection: &Connection) -> bool {
+        timeout(Duration::from_millis(1), connection.is_cut()).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_connection_ends_the_one_that_matters_least() {
+        let connections = Connections::new(4);
+        let mut slots = Vec::new();
+        for _ in 0..4 {
+            slots.push(Some(connections.enter().await));
+        }
+        let connection = |slots: &[Option<Slot>], index: usize| -> Connection {
+            slots[index].as_ref().unwrap().connection().clone()
+        };
+        for index in [2, 0, 2] {
+            connection(&slots, index).is_answered();
+        }
+        connection(&slots, 1).asks();
+        let mut left = vec![0, 1, 2, 3];
+        let mut new = Vec::new();
+        for (index, what) in
+            [(1, "oldest"), (3, "unanswered"), (0, "answered long ago"), (2, "last")]
+        {
+            left.retain(|other| *other != index);
+            let gives_way = async {
+                assert!(is_cut(&connection(&slots, index)).await, "{what}");
+                for other in &left {
+                    assert!(!is_cut(&connection(&slots, *other)).await, "{what}: not {other}");
+                }
+                // Its task ends.
+                slots[index] = None;
+            };
+            let (slot, ()) = tokio::join!(connections.enter(), gives_way);
+            slot.connection().is_answered();
+            new.push(slot);
+        }
+    }
+}
