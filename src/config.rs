@@ -4,6 +4,7 @@
 //! all found at once, each with its place, before anything starts.
 
 mod component;
+mod creator;
 mod glob;
 mod reader;
 mod roles;
@@ -18,6 +19,7 @@ pub(crate) use self::reader::parse;
 use self::reader::{Reader, Section};
 pub use self::{
     component::{Component, Credentials, Matched, Matcher, Pod, SessionSource},
+    creator::Creator,
     glob::Glob,
     reader::Problems,
     roles::{Allowed, ParameterTemplate, Roles, Ssm},
@@ -32,7 +34,7 @@ pub struct Config {
     pub tenant: TenantRule,
     /// Service accounts that carry base credentials: every pod of one is an agent.
     pub fenced_service_accounts: Vec<Glob>,
-    /// Who may say, on a pod that they create, which session it is.
+    /// Users that may say, on a pod that they create, which session it is.
     pub session_creators: Vec<Glob>,
     /// In order; the first that matches a pod decides.
     pub components: Vec<Component>,
@@ -118,8 +120,8 @@ impl Config {
         })
     }
 
-    pub fn may_name_sessions(&self, username: &str) -> bool {
-        self.session_creators.iter().any(|glob| glob.matches(username))
+    pub fn may_name_sessions(&self, creator: Creator<'_>) -> bool {
+        creator.listed_in(&self.session_creators).is_some()
     }
 }
 

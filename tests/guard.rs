@@ -731,7 +731,12 @@ fn agrees_with_the_webhook(world: &World, config: &Config) {
     let entries = HashMap::from([("acme".parse().unwrap(), entry)]);
     let directory = Directory::new(Source::Nowhere, entries);
     let (mut refused, mut let_in) = (0, 0);
-    for creator in ["admin", "system:serviceaccount:batch:runner"] {
+    // The last is an account of the pods' own namespace, whose word never counts.
+    for creator in [
+        "admin",
+        "system:serviceaccount:batch:runner",
+        "system:serviceaccount:tenants-matched:runner",
+    ] {
         let mut pods = Vec::new();
         for (row, labels) in labels.iter().enumerate() {
             for account in accounts {
@@ -854,6 +859,115 @@ fn the_guard_follows_the_config_and_an_upgrade() {
     token(&world, "tenants-acme", "tenant-runtime", &["--as", "vcluster-a"]).unwrap();
     let kubelet = ["--as", "system:node:a", "--as-group", "system:nodes"];
     token(&world, "tenants-acme", "tenant-runtime", &kubelet).unwrap();
+}
+
+/// Whoever rules in a namespace may impersonate its service accounts: with the ClusterRole `edit`.
+#[test]
+fn an_account_of_the_namespace_counts_as_no_listed_one() {
+    let directory = process::own_directory();
+    let file = directory.path().join("values.yaml");
+    let listed = |name: &str| format!("system:serviceaccount:*:{name}");
+    let components = json!([
+        {"name": "jobs", "creators": [listed("jobs")], "credentials": "exempt"},
+        {"name": "runtime", "fenced": true},
+    ]);
+    let values = json!({
+        "config": {"sessionCreators": [listed("operator")], "components": components},
+        "guard": {"tokenCreators": [listed("vc-syncer")]},
+    });
+    fs::write(&file, values.to_string()).unwrap();
+    let world = World::start(&[], Some(&file));
+    world.publish("acme", &role("acme"));
+    world.namespace("tenants-acme", "enabled", "acme", &[]);
+    world.namespace("platform", "", "", &[]);
+    await_guard(&world);
+    // As vcluster's syncer has it: each may do there what the tenant may.
+    let accounts = ["jobs", "operator", "vc-syncer"];
+    let mut subjects =
+        vec![json!({"kind": "ServiceAccount", "name": "tenant", "namespace": "platform"})];
+    world.service_account("platform", "tenant");
+    for namespace in ["tenants-acme", "platform"] {
+        for account in accounts {
+            world.service_account(namespace, account);
+            subjects
+                .push(json!({"kind": "ServiceAccount", "name": account, "namespace": namespace}));
+        }
+    }
+    let edit = |namespace: &str, subjects: &[Value]| {
+        world.apply(&json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": {"name": "edit", "namespace": namespace},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+            "subjects": subjects,
+        }));
+    };
+    edit("tenants-acme", &subjects);
+    // The control's way is the same: the tenant's user impersonates an account elsewhere.
+    edit("platform", &subjects[..1]);
+    let tenant =
+        world.cluster.kubectl(&["create", "token", "tenant", "--namespace=platform"]).run();
+    let admin = fs::read_to_string(world.cluster.kubeconfig()).unwrap();
+    let mut config: Value = serde_saphyr::from_str(&admin).unwrap();
+    config["users"][0]["user"] = json!({"token": tenant.stdout.trim()});
+    let kubeconfig = directory.path().join("tenant.kubeconfig");
+    fs::write(&kubeconfig, config.to_string()).unwrap();
+    let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
+    let as_account = |namespace: &str, account: &str, arguments: &[&str], stdin: &str| {
+        let user = format!("--as=system:serviceaccount:{namespace}:{account}");
+        let arguments = [arguments, &[&kubeconfig, &user, "--namespace=tenants-acme"]].concat();
+        world.cluster.kubectl(&arguments).stdin(stdin).run()
+    };
+    let create = ["create", "--output=json", "--filename=-"];
+    let token = ["create", "token", "tenant-runtime", "--audience=pods.eks.amazonaws.com"];
+
+    let own = as_account("tenants-acme", "vc-syncer", &token, "");
+    assert!(!own.ok && own.stderr.contains("[guard-token]"), "{}", own.stderr);
+    let other = as_account("platform", "vc-syncer", &token, "");
+    assert!(other.ok, "{}", other.stderr);
+
+    let pod = |name: &str| named(original("fenced-without-labels"), "tenants-acme", name);
+    let stored = |outcome: Outcome| -> Value {
+        assert!(outcome.ok, "{}", outcome.stderr);
+        serde_json::from_str(&outcome.stdout).unwrap()
+    };
+    let is_injected = |pod: &Value| pod["spec"]["initContainers"][0]["name"] == SIDECAR;
+    let own = as_account("tenants-acme", "jobs", &create, &pod("own-job").to_string());
+    assert!(is_injected(&stored(own)), "it is exempt");
+    let other = as_account("platform", "jobs", &create, &pod("other-job").to_string());
+    assert!(!is_injected(&stored(other)));
+
+    let named_session = |name: &str| {
+        let mut pod = pod(name);
+        pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/session-id": "chosen"});
+        pod.to_string()
+    };
+    let identity = |outcome: Outcome| {
+        let mut pod = stored(outcome);
+        assert!(is_injected(&pod));
+        pod["metadata"]["annotations"]["fab.nanohype.dev/source-identity"].take()
+    };
+    let own = as_account("tenants-acme", "operator", &create, &named_session("own-session"));
+    assert_eq!(identity(own), "agent.acme.<pod uid>");
+    let other = as_account("platform", "operator", &create, &named_session("other-session"));
+    assert_eq!(identity(other), "agent.acme.chosen");
+
+    // And to the guard, without the webhook.
+    let delete = ["delete", "mutatingwebhookconfiguration", "fab-session-injector"];
+    assert!(world.cluster.kubectl(&delete).run().ok);
+    let bare = pod("own-bare").to_string();
+    wait_until("an account of the namespace is exempt nowhere", Duration::from_secs(20), || {
+        let outcome = as_account("tenants-acme", "jobs", &create, &bare);
+        outcome.stderr.contains("[guard-sidecar]").then_some(())
+    });
+    let forged = |account: &str| {
+        let mut pod = named(injected("agentsandbox-session"), "tenants-acme", account);
+        pod["metadata"]["labels"] = json!({"eks.amazonaws.com/skip-pod-identity-webhook": "true"});
+        pod.to_string()
+    };
+    let own = as_account("tenants-acme", "operator", &create, &forged("own"));
+    assert!(!own.ok && own.stderr.contains("[guard-sidecar-env]"), "{}", own.stderr);
+    let other = as_account("platform", "operator", &create, &forged("other"));
+    assert!(other.ok, "{}", other.stderr);
 }
 
 #[test]

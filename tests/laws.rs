@@ -26,7 +26,7 @@ struct World {
 }
 
 fn world() -> World {
-    let config = Config::default();
+    let config = Config::parse("sessionCreators: ['system:serviceaccount:*:operator']\n").unwrap();
     let labels = [
         ("fab.nanohype.dev/session-injection", "enabled"),
         ("agents.nanohype.dev/platform", "acme"),
@@ -210,6 +210,8 @@ fn pod() -> impl Strategy<Value = Value> {
 fn creator() -> impl Strategy<Value = &'static str> {
     select(vec![
         OPERATOR,
+        // The config lists one of its name in every namespace but the pod's own.
+        "system:serviceaccount:tenants-acme:operator",
         "system:serviceaccount:kube-system:replicaset-controller",
         "somebody",
         "",

@@ -5,7 +5,9 @@ use super::{
     refusal::{Refusal, shown},
 };
 use crate::{
-    config::{COMPONENT_LABEL, Config, Credentials, Matched, SANDBOX_LABEL, SessionSource},
+    config::{
+        COMPONENT_LABEL, Config, Creator, Credentials, Matched, SANDBOX_LABEL, SessionSource,
+    },
     session::{SessionId, SessionName},
 };
 
@@ -53,7 +55,7 @@ pub(super) fn claim<'c>(pod: &Pod<'_>, config: &'c Config) -> Result<Claim<'c>, 
 /// told apart by what the API server gives them.
 pub(super) fn session(
     pod: &Pod<'_>,
-    creator: &str,
+    creator: Creator<'_>,
     source: SessionSource,
     config: &Config,
 ) -> Result<(SessionId, NamedBy), Refusal> {

@@ -12,7 +12,7 @@ use super::{
     review::{AuditAnnotations, Request},
 };
 use crate::{
-    config::{Component, Config, Credentials, Matched, SessionSource},
+    config::{Component, Config, Creator, Credentials, Matched, SessionSource},
     directory::{Cause, Directory, Role},
     namespaces::{Namespace, Namespaces},
     session::{RoleArn, Session, SessionId, TenantName},
@@ -114,7 +114,7 @@ fn pass_or_inject<'c>(
 ) -> Result<(Decision, patch::Patch), Refusal> {
     let pass = |why| Ok((Decision::Pass(why), patch::Patch::default()));
     creation_of_a_pod(request)?;
-    let creator = &*request.user_info.0.username;
+    let creator = Creator::new(&request.user_info.0.username, &request.namespace);
     let object =
         request.object.ok_or_else(|| Refusal::UnreadablePod { place: "the whole".to_owned() })?;
     let pod = Pod::read(object, creator)?;
@@ -221,7 +221,7 @@ fn tenant_of(namespace: &Namespace) -> Result<&TenantName, Refusal> {
 
 fn session(
     pod: &Pod<'_>,
-    creator: &str,
+    creator: Creator<'_>,
     component: &Component,
     tenant: &TenantName,
     directory: &Directory,

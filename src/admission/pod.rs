@@ -17,14 +17,14 @@ use super::{
     refusal::{Refusal, shown},
     review::{Object, Scalar, TEXT},
 };
-use crate::config;
+use crate::config::{self, Creator};
 
 /// A pod whose parts that we look at have the shapes that Kubernetes gives them.
 pub(super) struct Pod<'a> {
     pub(super) metadata: Metadata<'a>,
     pub(super) spec: Spec<'a>,
     object: &'a RawValue,
-    creator: &'a str,
+    creator: Creator<'a>,
 }
 
 #[derive(Deserialize)]
@@ -184,7 +184,7 @@ pub(super) struct Pairs<'a> {
 pub(super) struct Text<'a>(Cow<'a, str>);
 
 impl<'a> Pod<'a> {
-    pub(super) fn read(object: &'a RawValue, creator: &'a str) -> Result<Self, Refusal> {
+    pub(super) fn read(object: &'a RawValue, creator: Creator<'a>) -> Result<Self, Refusal> {
         #[derive(Deserialize)]
         struct Read<'a> {
             #[serde(borrow)]
@@ -298,7 +298,7 @@ impl<'a> Pod<'a> {
 }
 
 impl config::Pod for Pod<'_> {
-    fn creator(&self) -> &str {
+    fn creator(&self) -> Creator<'_> {
         self.creator
     }
 

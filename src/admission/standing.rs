@@ -75,7 +75,7 @@ pub fn standing(
     let listed = config.session_creators.iter().chain(creators());
     let mut nearest = standing(compared);
     for glob in listed {
-        let (compared, left_alone) = again.compare(&glob.example());
+        let (compared, left_alone) = again.compare(glob.example());
         if !left_alone && compared.distance() < nearest.compared.distance() {
             nearest = Standing { likely: Some(glob.clone()), ..standing(compared) };
         }
@@ -86,7 +86,7 @@ pub fn standing(
     if nearest.compared.is_in_order() {
         return nearest;
     }
-    let excuses = |glob: &&Glob| again.compare(&glob.example()) == (Compared::AsMade, true);
+    let excuses = |glob: &&Glob| again.compare(glob.example()) == (Compared::AsMade, true);
     Standing { excused: creators().find(excuses).cloned(), ..nearest }
 }
 
@@ -292,6 +292,38 @@ mod tests {
             "region: eu-west-1\nfencedServiceAccounts: [other]\ncomponents: [{name: mine, creators: ['system:serviceaccount:mine:job']}, {name: rest, fenced: true}]\n",
         );
         assert_eq!(stands(&injected(mine, &config), &config), (Compared::AsMade, mine.to_owned()));
+    }
+
+    #[test]
+    fn an_account_of_its_namespace_made_no_pod_as_a_listed_one() {
+        let of = |glob: &str, creator: &str| {
+            let config = config(&format!("region: eu-west-1\nsessionCreators: ['{glob}']\n"));
+            stands(&injected(creator, &config), &config)
+        };
+        let elsewhere = "system:serviceaccount:tenants-acmes:operator";
+        for glob in ["system:serviceaccount:tenants-acme*:operator", "system:serviceaccount:*"] {
+            assert_eq!(of(glob, elsewhere), (Compared::AsMade, glob.to_owned()), "{glob}");
+        }
+        let own = "system:serviceaccount:tenants-acme:operator";
+        for glob in ["system:serviceaccount:tenants-acme:*", own, "system:serviceaccount:*"] {
+            assert_eq!(of(glob, own), (Compared::AsMade, String::new()), "{glob}");
+        }
+    }
+
+    /// It would have left a pod of its own namespace alone, too, if it were on a list there.
+    #[test]
+    fn an_account_of_its_namespace_excuses_nothing() {
+        for (glob, excused) in [
+            ("system:serviceaccount:tenants-acme:*", false),
+            ("system:serviceaccount:tenants-acme*:jobs", true),
+        ] {
+            let config = config(&format!(
+                "region: eu-west-1\ncomponents: [{{name: jobs, creators: ['{glob}'], credentials: exempt}}, {{name: rest, fenced: true}}]\n",
+            ));
+            let standing = standing(&agent(), None, &namespace(), &known(ROLE), &config);
+            assert_eq!(standing.compared, Compared::NoSidecar, "{glob}");
+            assert_eq!(standing.excused.is_some(), excused, "{glob}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     admission,
-    config::{Config, Credentials},
+    config::{Config, Creator, Credentials},
     directory::{Cause, Directory, Role},
     session::{StartGate, TenantName},
 };
@@ -62,7 +62,11 @@ pub fn tenants(namespaces: &Seen<Vec<Value>>, config: &Config) -> BTreeSet<Tenan
 
 /// The service account of the namespace with which a pod that `creator` creates is an agent that
 /// waits for its credentials, whatever its labels.
-pub fn account_to_try<'v>(tenancy: &'v Tenancy, creator: &str, config: &Config) -> Option<&'v str> {
+pub fn account_to_try<'v>(
+    tenancy: &'v Tenancy,
+    creator: Creator<'_>,
+    config: &Config,
+) -> Option<&'v str> {
     let accounts = match &tenancy.accounts {
         Seen::Known(accounts) => &accounts[..],
         Seen::Hidden(_) => &[],

@@ -189,7 +189,7 @@ impl Link {
             ),
             Self::Rights => (
                 "rights",
-                "Who may make tokens of service accounts, or patch or exec pods there; broken where it is everybody. Unseen in a namespace where ClusterRoles may not be read.",
+                "Users that may make tokens of service accounts there, impersonate them, or patch, exec, resize or bind pods; broken where it is everybody. Unseen in a namespace where ClusterRoles may not be read.",
                 "take the right from whoever does not need it; the guard refuses what would reach the sidecar",
             ),
             Self::RoleLists => (

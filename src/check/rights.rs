@@ -10,7 +10,8 @@ use crate::namespaces::Namespace;
 /// Everywhere, and so in each namespace.
 pub(super) fn of_cluster(cluster: &Seen<Vec<Value>>, found: &mut Findings) {
     let Some(objects) = cluster.or_tell(Link::Rights, CLUSTER, found) else { return };
-    judge(CLUSTER, of_kind(objects, "ClusterRoleBinding"), &[objects], None, found);
+    let rights = RIGHTS.iter().chain(&EVERYWHERE);
+    judge(CLUSTER, of_kind(objects, "ClusterRoleBinding"), &[objects], rights, None, found);
 }
 
 pub(super) fn of_namespace(
@@ -28,7 +29,7 @@ pub(super) fn of_namespace(
     let bindings = || of_kind(objects, "RoleBinding");
     let asks_for_hidden = bindings().any(|binding| binding["roleRef"]["kind"] == "ClusterRole");
     let hidden = hidden.filter(|_| asks_for_hidden);
-    judge(&subject, bindings(), &[objects, cluster_roles], hidden, found);
+    judge(&subject, bindings(), &[objects, cluster_roles], RIGHTS.iter(), hidden, found);
 }
 
 /// `hidden` says why other roles are not known.
@@ -36,6 +37,7 @@ fn judge<'v>(
     subject: &str,
     bindings: impl Iterator<Item = &'v Value>,
     roles: &[&[Value]],
+    rights: impl Iterator<Item = &'static Right> + Clone,
     hidden: Option<&str>,
     found: &mut Findings,
 ) {
@@ -44,7 +46,7 @@ fn judge<'v>(
     for binding in bindings {
         let mut all = roles.iter().copied().flatten();
         let Some(role) = all.find(|object| is_role_of(binding, object)) else { continue };
-        for (right, ..) in RIGHTS.iter().filter(|right| gives(role, right)) {
+        for Right { name: right, .. } in rights.clone().filter(|right| gives(role, right)) {
             for holder in items(binding, "subjects").filter_map(holder) {
                 if EVERYBODY.contains(&&*holder) {
                     everybody.insert(format!("{holder} may {right}, by {}", title(binding)));
@@ -78,14 +80,15 @@ fn is_role_of(binding: &Value, object: &Value) -> bool {
 }
 
 /// <https://kubernetes.io/docs/reference/access-authn-authz/rbac/>
-fn gives(role: &Value, (_, resources, verbs): &(&str, [&str; 2], [&str; 2])) -> bool {
+fn gives(role: &Value, right: &Right) -> bool {
+    let Right { name: _, group, resources, verbs } = right;
     let names = |rule: &Value, key: &str, wanted: &[&str]| {
         items(rule, key).any(|item| item.as_str().is_some_and(|item| wanted.contains(&item)))
     };
     items(role, "rules").any(|rule| {
-        names(rule, "apiGroups", &["", "*"])
-            && names(rule, "resources", &[&resources[..], &["*"]].concat())
-            && names(rule, "verbs", &[&verbs[..], &["*"]].concat())
+        names(rule, "apiGroups", &[group, "*"])
+            && names(rule, "resources", &[resources, &["*"][..]].concat())
+            && names(rule, "verbs", &[verbs, &["*"][..]].concat())
     })
 }
 
@@ -107,19 +110,58 @@ fn title(binding: &Value) -> String {
     format!("{} {}", binding["kind"].as_str().unwrap_or_default(), name(binding))
 }
 
-/// Each right for people, its resources and its verbs. RBAC knows a subresource of all resources,
-/// and not all subresources of one.
-const RIGHTS: [(&str, [&str; 2], [&str; 2]); 5] = [
-    ("create serviceaccounts/token", ["serviceaccounts/token", "*/token"], ["create", "create"]),
-    ("change pods", ["pods", "pods"], ["patch", "update"]),
-    ("exec into pods", ["pods/exec", "*/exec"], ["create", "get"]),
-    ("attach to pods", ["pods/attach", "*/attach"], ["create", "get"]),
-    (
+/// A right by the name that people know. RBAC knows a subresource of all resources, and not all
+/// subresources of one.
+struct Right {
+    name: &'static str,
+    group: &'static str,
+    resources: &'static [&'static str],
+    verbs: &'static [&'static str],
+}
+
+const RIGHTS: [Right; 10] = [
+    right("create serviceaccounts/token", &["serviceaccounts/token", "*/token"], &["create"]),
+    right("impersonate service accounts", &["serviceaccounts"], &["impersonate"]),
+    Right {
+        group: AUTHENTICATION,
+        ..right(
+            "impersonate service accounts",
+            &["serviceaccounts"],
+            &["impersonate:serviceaccount"],
+        )
+    },
+    right("change pods", &["pods"], &["patch", "update"]),
+    right("exec into pods", &["pods/exec", "*/exec"], &["create", "get"]),
+    right("attach to pods", &["pods/attach", "*/attach"], &["create", "get"]),
+    right(
         "add ephemeral containers",
-        ["pods/ephemeralcontainers", "*/ephemeralcontainers"],
-        ["patch", "update"],
+        &["pods/ephemeralcontainers", "*/ephemeralcontainers"],
+        &["patch", "update"],
     ),
+    right("resize pods", &["pods/resize", "*/resize"], &["patch", "update"]),
+    right("write the status of pods", &["pods/status", "*/status"], &["patch", "update"]),
+    right("bind pods", &["bindings", "pods/binding", "*/binding"], &["create"]),
 ];
+/// Those to what is in no namespace.
+const EVERYWHERE: [Right; 2] = [
+    right("impersonate users or groups", &["groups", "users"], &["impersonate"]),
+    Right {
+        group: AUTHENTICATION,
+        ..right("impersonate users or groups", &["groups", "users"], &["impersonate:user-info"])
+    },
+];
+
+const fn right(
+    name: &'static str,
+    resources: &'static [&'static str],
+    verbs: &'static [&'static str],
+) -> Right {
+    Right { name, group: "", resources, verbs }
+}
+
+/// Of constrained impersonation.
+/// <https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/>
+const AUTHENTICATION: &str = "authentication.k8s.io";
 /// <https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings>
 const EVERYBODY: [&str; 4] = [
     "system:anonymous",
@@ -158,6 +200,8 @@ mod tests {
         let user = |name: &str| json!({"kind": "User", "name": name});
         let built_in = || json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
         let of = |resource: &str| json!({"apiGroups": [""], "resources": [resource], "verbs": ["create"]});
+        let as_other = |group: &str, resource: &str, verb: &str| json!({"apiGroups": [group], "resources": [resource], "verbs": [verb]});
+        let accounts = || vec![(Note, "eve may impersonate service accounts")];
         let cases = [
             (exec(), user("eve"), json!({}), vec![(Note, "eve may exec into pods")]),
             (of("*/exec"), user("eve"), json!({}), vec![(Note, "eve may exec into pods")]),
@@ -169,6 +213,27 @@ mod tests {
             ),
             (of("pods/attach"), user("eve"), json!({}), vec![(Note, "eve may attach to pods")]),
             (of("pods/*"), user("eve"), json!({}), vec![(Ok, "nobody but")]),
+            (as_other("", "serviceaccounts", "impersonate"), user("eve"), json!({}), accounts()),
+            (
+                as_other("authentication.k8s.io", "serviceaccounts", "impersonate:serviceaccount"),
+                user("eve"),
+                json!({}),
+                accounts(),
+            ),
+            (
+                as_other("", "groups", "impersonate"),
+                user("eve"),
+                json!({}),
+                vec![(Note, "eve may impersonate users or groups")],
+            ),
+            (as_other("", "pods", "impersonate"), user("eve"), json!({}), vec![(Ok, "nobody but")]),
+            (
+                as_other("authentication.k8s.io", "tokenreviews", "*"),
+                user("eve"),
+                json!({}),
+                vec![(Ok, "nobody but")],
+            ),
+            (of("bindings"), user("eve"), json!({}), vec![(Note, "eve may bind pods")]),
             (read(), user("eve"), json!({}), vec![(Ok, "nobody but")]),
             (all(), user("system:masters"), built_in(), vec![(Ok, "nobody but")]),
             (
@@ -207,11 +272,18 @@ mod tests {
         let mut labelled = binding("Role");
         labelled["metadata"]["labels"] = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
         let eve = "note namespace a: eve may exec into pods";
-        let cases: [(Vec<Value>, &[&str]); 4] = [
+        let rule = json!({"apiGroups": [""], "resources": ["users"], "verbs": ["impersonate"]});
+        let users = json!({"kind": "Role", "metadata": {"name": "r"}, "rules": [rule]});
+        let cases: [(Vec<Value>, &[&str]); 5] = [
             (vec![], &["ok namespace a: nobody but who has it from the start"]),
             (vec![labelled, role.clone()], &[eve]),
             (vec![binding("ClusterRole")], &[unseen]),
             (vec![binding("Role"), binding("ClusterRole"), role], &[eve, unseen]),
+            // The name of a user is in no namespace, so that a Role gives no right to it.
+            (
+                vec![binding("Role"), users],
+                &["ok namespace a: nobody but who has it from the start"],
+            ),
         ];
         let config = crate::config::Config::default();
         let namespace = Namespace::read("a", |_| None, &config.tenant);

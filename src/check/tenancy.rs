@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Facts, Findings, Link, Seen, Tenancy, name, pods, rights, room};
 use crate::{
     admission::{self, Refusal},
-    config::{Config, Pod, PodSecurity},
+    config::{Config, Creator, Pod, PodSecurity},
     namespaces::{Mode, Namespace, OPERATOR_LABEL, OPT_IN_LABEL, POD_SECURITY_LABEL},
 };
 
@@ -116,7 +116,9 @@ fn has_an_account(namespace: &Namespace, tenancy: &Tenancy, config: &Config, fou
     let Some(accounts) = tenancy.accounts.or_tell(Link::ServiceAccount, &subject, found) else {
         return;
     };
-    let is_ours = |account: &&str| config.component_of(&Bare { account, creator: "" }).is_some();
+    let is_ours = |account: &&str| {
+        config.component_of(&Bare { account, creator: Creator::new("", &namespace.name) }).is_some()
+    };
     let ours: Vec<&str> = accounts.iter().map(name).filter(is_ours).collect();
     if ours.is_empty() {
         found.note(
@@ -139,11 +141,11 @@ pub(super) fn without_tenant(namespace: &Namespace, config: &Config) -> Option<R
 /// A pod that is told by its service account and who creates it alone.
 pub(super) struct Bare<'v> {
     pub(super) account: &'v str,
-    pub(super) creator: &'v str,
+    pub(super) creator: Creator<'v>,
 }
 
 impl Pod for Bare<'_> {
-    fn creator(&self) -> &str {
+    fn creator(&self) -> Creator<'_> {
         self.creator
     }
 

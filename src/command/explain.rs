@@ -151,7 +151,7 @@ impl Judge {
         let standing = admission::standing(pod, given, namespace, &roles, &self.config);
         let (creator, name) = match (given, &standing.likely) {
             (Some(name), _) => (Creator::Given(name.to_owned()), name.to_owned()),
-            (None, Some(glob)) => (Creator::Likely(glob.to_string()), glob.example()),
+            (None, Some(glob)) => (Creator::Likely(glob.to_string()), glob.example().to_owned()),
             (None, None) => (Creator::Unknown, String::new()),
         };
         let explained = self.explain(pod, &name, namespace).await;

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     admission::sidecar,
     check::{self, Seen, Tenancy, Trial},
-    config::{Config, Resources},
+    config::{Config, Creator, Resources},
     namespaces::Mode,
 };
 
@@ -52,7 +52,7 @@ pub(super) async fn run(
     running: &Running,
     looking: impl Fn(&str),
 ) -> Result<(), Failure> {
-    let creator = whoami(cluster).await?;
+    let username = whoami(cluster).await?;
     for namespace in check::opted_in(namespaces, config) {
         let Some(tenancy) = tenancies.get_mut(&namespace.name) else { continue };
         if namespace.mode != Some(Mode::Enabled) {
@@ -61,7 +61,8 @@ pub(super) async fn run(
             continue;
         }
         let namespace = namespace.name;
-        let Some(account) = check::account_to_try(tenancy, &creator, config) else { continue };
+        let creator = Creator::new(&username, &namespace);
+        let Some(account) = check::account_to_try(tenancy, creator, config) else { continue };
         looking(&format!("a pod in namespace {namespace}"));
         tenancy.trial = Some(try_pod(cluster, &namespace, account, config, running).await?);
     }

@@ -1,6 +1,6 @@
 //! Which pods are agents, and what each kind is given.
 
-use super::{COMPONENT_LABEL, Glob, SANDBOX_LABEL, Selector, reader::Section};
+use super::{COMPONENT_LABEL, Creator, Glob, SANDBOX_LABEL, Selector, reader::Section};
 use crate::session::StartGate;
 
 /// A kind of agent pod: how it is recognised and what it gets.
@@ -58,7 +58,7 @@ pub enum Matcher<'c> {
 
 /// What a component looks at.
 pub trait Pod {
-    fn creator(&self) -> &str;
+    fn creator(&self) -> Creator<'_>;
     fn label(&self, key: &str) -> Option<&str>;
     fn service_account(&self) -> &str;
 }
@@ -79,7 +79,7 @@ impl Component {
             .find(|selector| selector.matches(|key| pod.label(key)))
             .map(Matcher::Selector)
             .or_else(|| of(service_accounts, account).map(Matcher::ServiceAccount))
-            .or_else(|| of(creators, pod.creator()).map(Matcher::Creator))
+            .or_else(|| pod.creator().listed_in(creators).map(Matcher::Creator))
             .or_else(|| fence(account).filter(|_| *fenced).map(Matcher::FencedServiceAccount))
     }
 

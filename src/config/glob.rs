@@ -9,9 +9,10 @@ impl Glob {
         Self(pattern.to_owned())
     }
 
-    /// The shortest name that matches.
-    pub fn example(&self) -> String {
-        self.0.replace('*', "")
+    /// A name that matches, and matches no glob that means fewer names: its own text, since no
+    /// user's name and no namespace has a `*`.
+    pub fn example(&self) -> &str {
+        &self.0
     }
 
     pub fn matches(&self, name: &str) -> bool {

@@ -29,10 +29,29 @@ webhook does; $ without (?m) is the end of the text.
 {{- end -}}
 {{- end -}}
 
+{{/* Whether one of the globs `.globs` holds of the CEL string `.of`. */}}
+{{- define "fab-session-injector.agents.any" -}}
+{{- $alternatives := list -}}
+{{- range .globs -}}
+  {{- $alternatives = append $alternatives (include "fab-session-injector.agents.glob" (dict "of" $.of "glob" .)) -}}
+{{- end -}}
+{{- join " ||\n" $alternatives | default "false" -}}
+{{- end -}}
+
+{{/*
+Whether the user that asks is on the list of globs `.`. A service account of the
+request's own namespace is on none: a tenant may impersonate it, and run pods as it.
+*/}}
+{{- define "fab-session-injector.agents.listed" -}}
+{{- $user := "request.userInfo.?username.orValue(\"\")" -}}
+!{{ $user }}.startsWith("system:serviceaccount:" + request.namespace + ":") && (
+{{ include "fab-session-injector.agents.any" (dict "of" $user "globs" .) | indent 2 }}
+)
+{{- end -}}
+
 {{/* The alternatives of one component, as YAML: {alternatives: [CEL, ...]}. */}}
 {{- define "fab-session-injector.agents.alternatives" -}}
 {{- $serviceAccount := "object.spec.?serviceAccountName.orValue(\"default\")" -}}
-{{- $creator := "request.userInfo.?username.orValue(\"\")" -}}
 {{- $alternatives := list -}}
 {{- range .component.selectors -}}
   {{- $requirements := list -}}
@@ -53,8 +72,8 @@ webhook does; $ without (?m) is the end of the text.
     {{- $alternatives = append $alternatives (printf "%s == \"\"" $serviceAccount) -}}
   {{- end -}}
 {{- end -}}
-{{- range .component.creators -}}
-  {{- $alternatives = append $alternatives (include "fab-session-injector.agents.glob" (dict "of" $creator "glob" .)) -}}
+{{- with .component.creators -}}
+  {{- $alternatives = append $alternatives (include "fab-session-injector.agents.listed" . | printf "(%s)") -}}
 {{- end -}}
 {{- toYaml (dict "alternatives" $alternatives) -}}
 {{- end -}}

@@ -56,15 +56,6 @@ variables.label.orValue("") in {{ uniq $values | toRawJson }}
 {{- end -}}
 {{- end -}}
 
-{{/* Whether one of the globs `.globs` holds of the CEL string `.of`. */}}
-{{- define "fab-session-injector.guard.any" -}}
-{{- $alternatives := list -}}
-{{- range .globs -}}
-  {{- $alternatives = append $alternatives (include "fab-session-injector.agents.glob" (dict "of" $.of "glob" .)) -}}
-{{- end -}}
-{{- join " ||\n" $alternatives | default "false" -}}
-{{- end -}}
-
 {{/*
 Whether the service account `request.name` is an agent's, by its name alone. The
 first component that names it decides, as with pods; an exempt one lets it be.
@@ -78,7 +69,7 @@ first component that names it decides, as with pods; an exempt one lets it be.
     {{- $globs = concat $globs $config.fencedServiceAccounts | uniq -}}
   {{- end -}}
   {{- if $globs -}}
-    {{- $matches := include "fab-session-injector.guard.any" (dict "of" "request.name" "globs" $globs) -}}
+    {{- $matches := include "fab-session-injector.agents.any" (dict "of" "request.name" "globs" $globs) -}}
     {{- if eq (default "sidecar" .credentials) "exempt" -}}
       {{- $rest = printf "!(\n%s\n) && (\n%s\n)" (indent 2 $matches) (indent 2 $rest) -}}
     {{- else -}}
