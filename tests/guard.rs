@@ -143,7 +143,7 @@ fn attempts(world: &World) -> Vec<Attempt> {
 type Change = fn(&mut Value);
 
 fn creations() -> Vec<Attempt> {
-    let fields: [(&str, &str, Change); 28] = [
+    let fields: [(&str, &str, Change); 32] = [
         ("tenants-held", "restartPolicy, startupProbe", |pod| {
             for field in ["restartPolicy", "startupProbe"] {
                 sidecar(pod).as_object_mut().unwrap().shift_remove(field);
@@ -193,6 +193,20 @@ fn creations() -> Vec<Attempt> {
         ("tenants-held", "securityContext.seccompProfile", |pod| {
             sidecar(pod)["securityContext"]["seccompProfile"] =
                 json!({"type": "Localhost", "localhostProfile": "own.json"});
+        }),
+        // The API server makes a field of it, after the webhooks.
+        ("tenants-held", "securityContext.appArmorProfile", |pod| {
+            pod["metadata"]["annotations"][APPARMOR] = "localhost/own".into();
+        }),
+        ("tenants-held", "securityContext.appArmorProfile", |pod| {
+            sidecar(pod)["securityContext"]["appArmorProfile"] =
+                json!({"type": "Localhost", "localhostProfile": "own"});
+        }),
+        ("tenants-held", "securityContext.seLinuxOptions", |pod| {
+            sidecar(pod)["securityContext"]["seLinuxOptions"] = json!({"level": "s0:c1,c2"});
+        }),
+        ("tenants-held", "securityContext.windowsOptions", |pod| {
+            sidecar(pod)["securityContext"]["windowsOptions"] = json!({"runAsUserName": "own"});
         }),
         ("tenants-loose", "securityContext.runAsNonRoot", |pod| {
             sidecar(pod)["securityContext"]["runAsNonRoot"] = false.into();
@@ -678,9 +692,10 @@ fn goldens_are_held(world: &World, belongs: impl Fn(&Case) -> bool) -> (usize, u
 }
 
 /// By the guard, or by the API server itself where the golden alone is no whole pod: the volume
-/// of a mount is missing, or its namespace and Pod Security Standard forbid it.
+/// of a mount or the container of an annotation is missing, or its namespace and Pod Security
+/// Standard forbid it.
 fn is_expected(said: &str) -> bool {
-    ["[guard-", "volumeMounts[", "violates PodSecurity", "windows pod"]
+    ["[guard-", "volumeMounts[", "violates PodSecurity", "windows pod", "container not found"]
         .iter()
         .any(|want| said.contains(want))
 }
@@ -1406,4 +1421,5 @@ fn restricted() -> Value {
 }
 
 const SIDECAR: &str = "fab-session-credentials";
+const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/fab-session-credentials";
 const IN_HELD: &str = "--namespace=tenants-held";

@@ -160,6 +160,8 @@ fn metadata() -> impl Strategy<Value = Value> {
         "eks.amazonaws.com/skip-pod-identity-webhook",
         "fab.nanohype.dev/session-role-arn",
         "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes",
+        "container.apparmor.security.beta.kubernetes.io/agent",
+        "container.apparmor.security.beta.kubernetes.io/fab-session-credentials",
     ];
     let map = move || {
         option::of(vec((select(keys.clone()), value()), 0..4)).prop_map(|entries| {
@@ -220,13 +222,14 @@ fn creator() -> impl Strategy<Value = &'static str> {
 
 /// What we own in a pod, and what we may add; without it nothing may differ.
 fn without_ours(pod: &Value) -> Value {
-    const ANNOTATIONS: [&str; 6] = [
+    const ANNOTATIONS: [&str; 7] = [
         "fab.nanohype.dev/session-id",
         "fab.nanohype.dev/source-identity",
         "fab.nanohype.dev/session-role-arn",
         "fab.nanohype.dev/component",
         "eks.amazonaws.com/skip-containers",
         "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes",
+        "container.apparmor.security.beta.kubernetes.io/fab-session-credentials",
     ];
     let mut pod = pod.clone();
     let strip = |list: Option<&mut Value>, owned: &dyn Fn(&str) -> bool| {

@@ -173,7 +173,7 @@ fn labels(pod: &Pod<'_>, gives: &Gives, patch: &mut Patch) {
 }
 
 fn annotations(pod: &Pod<'_>, component: &Component, gives: &Gives, patch: &mut Patch) {
-    let mut wanted: Vec<(&str, Option<String>)> = Vec::with_capacity(6);
+    let mut wanted: Vec<(&str, Option<String>)> = Vec::with_capacity(7);
     match gives.session() {
         Some(session) => {
             wanted.push((SESSION_ID_ANNOTATION, Some(session.id.to_string())));
@@ -196,6 +196,7 @@ fn annotations(pod: &Pod<'_>, component: &Component, gives: &Gives, patch: &mut 
         wanted.push((eks::SKIP_ANNOTATION, Some(all_containers(pod, gives))));
     }
     if matches!(gives, Gives::Sidecar(_)) {
+        wanted.push((sidecar::APPARMOR_ANNOTATION, None));
         wanted.push((SAFE_TO_EVICT_ANNOTATION, Some(safe_to_evict(pod, patch))));
     }
     set("annotations", pod.metadata.annotations.as_ref(), &wanted, patch);

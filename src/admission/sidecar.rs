@@ -300,6 +300,10 @@ const STORAGE: &str = "ephemeral-storage";
 /// In bytes: many times what the largest quantity takes.
 const LONGEST_QUANTITY: usize = 64;
 pub const CONTAINER_NAME: &str = "fab-session-credentials";
+/// On a pod: what the API server makes the container's AppArmor profile, once the webhooks are
+/// through (`applyAppArmorVersionSkew` in its `pkg/registry/core/pod/strategy.go`).
+pub(super) const APPARMOR_ANNOTATION: &str =
+    "container.apparmor.security.beta.kubernetes.io/fab-session-credentials";
 pub(super) const TOKEN_VOLUME: &str = "fab-session-token";
 pub(super) const BASE_VOLUME: &str = "fab-session-base";
 pub(super) const EMPTY_VOLUME: &str = "fab-session-empty";
