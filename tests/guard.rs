@@ -874,6 +874,41 @@ fn the_guard_follows_the_config_and_an_upgrade() {
     token(&world, "tenants-acme", "tenant-runtime", &["--as", "vcluster-a"]).unwrap();
     let kubelet = ["--as", "system:node:a", "--as-group", "system:nodes"];
     token(&world, "tenants-acme", "tenant-runtime", &kubelet).unwrap();
+
+    // Tokens of all accounts, but of those that are exempt.
+    world.service_account("tenants-acme", "exempted");
+    let mut carrier = named(original("no-agent"), "tenants-acme", "carrier");
+    add_volume(&mut carrier, aws_volume("own", "sts.amazonaws.com"));
+    mount(&mut carrier, "agent", json!({"name": "own", "mountPath": "/own"}));
+    let of = |account: &str, name: &str| {
+        let mut pod = named(carrier.clone(), "tenants-acme", name);
+        pod["spec"]["serviceAccountName"] = account.into();
+        pod
+    };
+    for account in ["default", "exempted"] {
+        token(&world, "tenants-acme", account, &[]).unwrap();
+        world.create(&of(account, &format!("before-{account}")), None).unwrap();
+    }
+    let exempted =
+        json!({"name": "left", "serviceAccounts": ["exempted"], "credentials": "exempt"});
+    let components = json!([exempted, {"name": "runtime", "fenced": true}]);
+    let all = json!({"denyAwsTokens": "all", "tokenCreators": ["vcluster-*"]});
+    guard(&world, &json!({"config": {"components": components}, "guard": all}));
+    wait_until("tokens of all are refused", Duration::from_secs(20), || {
+        let said = token(&world, "tenants-acme", "default", &[]).err()?;
+        said.contains("[guard-token]").then_some(())
+    });
+    token(&world, "tenants-acme", "exempted", &[]).unwrap();
+    token(&world, "tenants-acme", "default", &["--as", "vcluster-a"]).unwrap();
+    token(&world, "tenants-acme", "default", &kubelet).unwrap();
+    let said = wait_until("mounts of all are refused", Duration::from_secs(20), || {
+        world.create(&of("default", "carrier"), None).err()
+    });
+    assert!(
+        said.contains("\"agent\" mounts the volume own") && said.contains("[guard-aws-token]"),
+        "{said}"
+    );
+    world.create(&of("exempted", "carrier"), None).unwrap();
 }
 
 /// Whoever rules in a namespace may impersonate its service accounts: with the ClusterRole `edit`.

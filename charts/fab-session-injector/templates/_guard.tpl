@@ -57,12 +57,13 @@ variables.label.orValue("") in {{ uniq $values | toRawJson }}
 {{- end -}}
 
 {{/*
-Whether the service account `request.name` is an agent's, by its name alone. The
-first component that names it decides, as with pods; an exempt one lets it be.
+Whether tokens for AWS of the service account `request.name` are refused, by its name
+alone: those of agents, or of all. The first component that names it decides, as with
+pods; an exempt one lets it be.
 */}}
 {{- define "fab-session-injector.guard.account" -}}
 {{- $config := .Values.config -}}
-{{- $rest := "false" -}}
+{{- $rest := eq .Values.guard.denyAwsTokens "all" | ternary "true" "false" -}}
 {{- range reverse $config.components -}}
   {{- $globs := default list .serviceAccounts -}}
   {{- if .fenced -}}
