@@ -109,6 +109,12 @@ fn what_the_guard_refuses_is_let_in_without_it() {
         let let_in = outcome.ok || outcome.stderr.contains("does not have a host assigned");
         assert!(let_in, "{}: without a guard\n{}", attempt.what, outcome.stderr);
     }
+    for bound in ["bound-0", "bound-1"] {
+        let pod = world.cluster.kubectl(&["get", "pod", bound, IN_HELD]).json();
+        let annotations = &pod["metadata"]["annotations"];
+        assert_eq!(annotations["fab.nanohype.dev/source-identity"], "agent.other.own");
+        assert_eq!(annotations[APPARMOR], "localhost/own");
+    }
 }
 
 /// A request of kubectl's, and what is said where it is refused: its code, and what it names.
@@ -298,7 +304,7 @@ fn creations() -> Vec<Attempt> {
             push(&mut sidecar(pod)["env"], again);
         }),
     ];
-    let others: [(&str, &str, &str, Change); 33] = [
+    let others: [(&str, &str, &str, Change); 39] = [
         ("fenced-without-labels", "[guard-sidecar]", "component runtime", |pod| {
             pod["spec"].as_object_mut().unwrap().shift_remove("initContainers");
         }),
@@ -409,6 +415,25 @@ fn creations() -> Vec<Attempt> {
         ("no-agent", "[guard-component]", "=runtimes", |pod| {
             pod["metadata"]["labels"]["fab.nanohype.dev/component"] = "runtimes".into();
         }),
+        ("no-agent", "[guard-annotation]", "fab.nanohype.dev/session-id says", |pod| {
+            annotate(pod, "fab.nanohype.dev/session-id", "own");
+        }),
+        ("no-agent", "[guard-annotation]", "fab.nanohype.dev/component says", |pod| {
+            annotate(pod, "fab.nanohype.dev/component", "runtime");
+        }),
+        ("fleet", "[guard-annotation]", "fab.nanohype.dev/session-role-arn says", |pod| {
+            annotate(pod, "fab.nanohype.dev/session-role-arn", &role("acme"));
+        }),
+        ("fenced-without-labels", "[guard-annotation]", "/source-identity does not say", |pod| {
+            annotate(pod, "fab.nanohype.dev/source-identity", "agent.acme.own");
+        }),
+        ("fenced-without-labels", "[guard-annotation]", "/session-id does not say", |pod| {
+            annotate(pod, "fab.nanohype.dev/session-id", "<pod name>");
+        }),
+        ("fenced-without-labels", "[guard-annotation]", "/component does not say", |pod| {
+            let annotations = pod["metadata"]["annotations"].as_object_mut().unwrap();
+            annotations.shift_remove("fab.nanohype.dev/component");
+        }),
         // Its creator is no listed one, who alone may name a session.
         (
             "agentsandbox-session",
@@ -495,7 +520,82 @@ fn updates(world: &World) -> Vec<Attempt> {
             ));
         }
     }
+    let plain = named(original("no-agent"), "tenants-held", "plain");
+    world.create(&plain, None).unwrap();
+    let patch = |what: &str, wants: &[&str], pod: &str, part: &str, patch: &Value| {
+        let patch = format!("--patch={patch}");
+        let part = format!("--subresource={part}");
+        Attempt::new(what, wants, &["patch", pod, &part, &patch, IN_HELD], String::new())
+    };
+    let own = json!({"metadata": {"annotations": {"fab.nanohype.dev/session-id": "own"}}});
+    let key = "fab.nanohype.dev/session-id";
+    let annotation = ["[guard-annotation]", key];
+    attempts.push(Attempt::new(
+        "annotate a pod that has no session",
+        &annotation,
+        &["annotate", "pod/plain", &format!("{key}=own"), IN_HELD],
+        String::new(),
+    ));
+    let status = running(world, "fenced-without-labels", "runs-status");
+    for pod in [&*status, "pod/plain"] {
+        attempts.push(patch(
+            &format!("annotate {pod} by its status"),
+            &annotation,
+            pod,
+            "status",
+            &own,
+        ));
+    }
+    // The sidecar needs more to answer.
+    let resized = running(world, "fenced-without-labels", "runs-resized");
+    let less = json!({"requests": {"cpu": "1m"}, "limits": {"cpu": "1m"}});
+    let own = json!({"spec": {"initContainers": [{"name": SIDECAR, "resources": less}]}});
+    let wants = ["[guard-resize]", SIDECAR];
+    attempts.push(patch("less CPU for the sidecar", &wants, &resized, "resize", &own));
+    may_bind(world, "tenants-held");
+    for path in ["pods/bound-0/binding", "bindings"] {
+        let name = format!("bound-{}", usize::from(path == "bindings"));
+        running(world, "fenced-without-labels", &name);
+        attempts.push(bind(&name, "tenants-held", path));
+    }
     attempts
+}
+
+/// The tenant's own scheduler, in its own namespace.
+fn may_bind(world: &World, namespace: &str) {
+    let rules = json!([{"apiGroups": [""], "resources": ["bindings", "pods/binding"], "verbs": ["create"]}]);
+    let group = "rbac.authorization.k8s.io";
+    world.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": {"name": "binder", "namespace": namespace}, "rules": rules,
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": {"name": "binder", "namespace": namespace},
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": "binder"},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": "binder"}],
+        },
+    ]}));
+}
+
+/// A pod is bound to a node, and with it come annotations: of a session, and one that the API
+/// server lets nobody add to a pod that is there.
+fn bind(name: &str, namespace: &str, path: &str) -> Attempt {
+    let binding = json!({
+        "apiVersion": "v1", "kind": "Binding",
+        "metadata": {"name": name, "namespace": namespace, "annotations": {
+            "fab.nanohype.dev/source-identity": "agent.other.own", APPARMOR: "localhost/own",
+        }},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": "nowhere"},
+    });
+    let path = format!("/api/v1/namespaces/{namespace}/{path}");
+    Attempt::new(
+        &format!("bind by {path}"),
+        &["[guard-binding]"],
+        &["create", "--raw", &path, "--filename=-", "--as=binder"],
+        binding.to_string(),
+    )
 }
 
 /// Ephemeral containers, exec and attach.
@@ -1116,6 +1216,34 @@ fn what_is_no_business_of_the_guard_goes_on() {
             assert!(said.contains("does not have a host assigned"), "{path}: {said}");
         }
     }
+    // What a kubelet and a scheduler do, and whoever resizes the agent.
+    let condition = json!({"status": {"conditions": [{"type": "own/ready", "status": "True"}]}});
+    let more =
+        json!({"resources": {"requests": {"cpu": "20m"}, "limits": {"cpu": "1"}}, "name": "agent"});
+    let more = json!({"spec": {"containers": [more]}});
+    for (part, patch) in [("status", condition), ("resize", more)] {
+        let (part, patch) = (format!("--subresource={part}"), format!("--patch={patch}"));
+        let outcome = WORLD.cluster.kubectl(&["patch", "pod", "a", inside, &part, &patch]).run();
+        assert!(outcome.ok, "{part}: {}", outcome.stderr);
+    }
+    let bind = |name: &str, annotations: &Value, user: &str| {
+        let pod = named(original("fenced-without-labels"), "tenants-busy", name);
+        WORLD.create(&pod, None).unwrap();
+        let mut attempt = bind(name, "tenants-busy", &format!("pods/{name}/binding"));
+        let mut binding: Value = serde_json::from_str(&attempt.stdin).unwrap();
+        binding["metadata"]["annotations"] = annotations.clone();
+        attempt.stdin = binding.to_string();
+        *attempt.arguments.last_mut().unwrap() = format!("--as={user}");
+        let outcome = attempt.run(&WORLD);
+        assert!(outcome.ok, "{user}: {}", outcome.stderr);
+    };
+    may_bind(&WORLD, "tenants-busy");
+    bind("bound-by-its-own", &json!({}), "binder");
+    bind("bound", &json!({}), "system:kube-scheduler");
+    // Some copy the pod's annotations.
+    let copied = json!({"fab.nanohype.dev/component": "runtime"});
+    bind("bound-by-a-copier", &copied, "system:kube-scheduler");
+
     let current = WORLD.cluster.kubectl(&["get", "pod", "a", inside]).json();
     let debugger = debug(&current, "", &json!({"targetContainerName": "agent"}));
     let outcome = debugger.run(&WORLD);
@@ -1139,7 +1267,7 @@ fn the_api_server_finds_no_fault_with_the_types() {
         let items = policies["items"].as_array().unwrap().clone();
         items.iter().all(|policy| policy["status"]["typeChecking"].is_object()).then_some(items)
     });
-    assert_eq!(policies.len(), 6, "the guard's five, and the one that holds certs");
+    assert_eq!(policies.len(), 7, "the guard's six, and the one that holds certs");
     for policy in policies {
         assert_eq!(policy["status"]["typeChecking"], json!({}), "{}", policy["metadata"]["name"]);
         assert_eq!(policy["spec"]["failurePolicy"], "Fail");
@@ -1158,15 +1286,22 @@ fn the_guard_is_there_unless_it_is_taken_out() {
     };
     assert_eq!(
         policies(&json!({"fullnameOverride": "other"})),
-        ["pods", "pod-updates", "ephemeral-containers", "exec", "tokens"]
+        ["pods", "pod-updates", "bindings", "ephemeral-containers", "exec", "tokens"]
             .map(|what| format!("fab-session-injector-{what}"))
     );
     assert!(policies(&json!({"guard": {"enabled": false}})).is_empty());
+    // Alert and dashboard watch each of them, and not that of certs.
+    let watched =
+        "fab-session-injector-(bindings|ephemeral-containers|exec|pod-updates|pods|tokens)";
+    for file in ["dashboard.json", "templates/prometheusrule.yaml"] {
+        assert!(fs::read_to_string(chart().join(file)).unwrap().contains(watched), "{file}");
+    }
 
     let image = "ghcr.io/nanohype/fab-session-injector:0.1.0";
     for (own, want) in [
         (json!({"previousImages": [image]}), "list the one before"),
         (json!({"tokenCreators": ["*"]}), "everybody may make tokens"),
+        (json!({"denyAwsTokens": "none"}), "'agents', 'all'"),
         (json!({"nope": 1}), "additional properties 'nope' not allowed"),
     ] {
         let said = render(&json!({"guard": own})).unwrap_err();
@@ -1215,7 +1350,7 @@ fn guard(world: &World, values: &Value) {
                 && !is_of_certs(manifest["metadata"]["name"].as_str().unwrap())
         })
         .collect();
-    assert_eq!(guard.len(), 10);
+    assert_eq!(guard.len(), 12);
     world.apply(&json!({"apiVersion": "v1", "kind": "List", "items": guard}));
 }
 
@@ -1225,7 +1360,6 @@ fn await_guard(world: &World) {
     world.namespace(NAMESPACE, "enabled", "probe", &[]);
     let mut pod = named(original("no-agent"), NAMESPACE, "probe");
     pod["spec"]["serviceAccountName"] = "default".into();
-    pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/component": "own"});
     add_volume(&mut pod, aws_volume("own", "sts.amazonaws.com"));
     let created = world.create(&pod, None).unwrap();
     let mut reserved = named(pod, NAMESPACE, "reserved");
@@ -1237,6 +1371,7 @@ fn await_guard(world: &World) {
     );
     debugger.arguments[2].push_str("?dryRun=All");
     let inside = "--namespace=probe-of-the-guard";
+    may_bind(world, NAMESPACE);
     let exec = "/api/v1/namespaces/probe-of-the-guard/pods/probe/exec?container=fab-session-credentials&command=id&stdout=true";
     let probes = [
         Attempt::new(
@@ -1259,6 +1394,7 @@ fn await_guard(world: &World) {
             ],
             String::new(),
         ),
+        bind("probe", NAMESPACE, "pods/probe/binding?dryRun=All"),
         debugger,
         Attempt::new(
             "exec",
@@ -1445,6 +1581,10 @@ fn add_volume(pod: &mut Value, volume: Value) {
 fn aws_volume(name: &str, audience: &str) -> Value {
     let token = json!({"audience": audience, "path": "token"});
     json!({"name": name, "projected": {"sources": [{"serviceAccountToken": token}]}})
+}
+
+fn annotate(pod: &mut Value, key: &str, value: &str) {
+    pod["metadata"]["annotations"][key] = value.into();
 }
 
 fn push(list: &mut Value, item: Value) {

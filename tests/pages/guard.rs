@@ -36,8 +36,8 @@ pub(crate) fn denials() -> Vec<Denial> {
         let said = without_helm(&if key == "message" { text } else { literals(&text) });
         let (sentence, rest) = said.split_once(" [").unwrap();
         let (code, remedy) = rest.split_once("]: ").unwrap();
-        // The message that stands in where an expression fails.
-        if denials.iter().any(|denial| denial.code == code) {
+        // The message that stands in where the expression of the other fails.
+        if key == "message" && denials.iter().any(|denial| denial.code == code) {
             continue;
         }
         denials.push(Denial {

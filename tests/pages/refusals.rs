@@ -93,10 +93,15 @@ fn denials(page: &mut String) {
     page.push_str(
         "\n## Of the guard\n\nHTTP 403, by the API server itself, in namespaces that are `enabled` ([guard.md](guard.md)).\n",
     );
-    for denial in guard::denials() {
-        let guard::Denial { code, policy, sentence, remedy } = denial;
-        write!(page, "\n### `{code}`\n\nBy the policy `{policy}`.\n").unwrap();
-        said(page, &sentence, &remedy);
+    let mut all = guard::denials();
+    while let Some(code) = all.first().map(|denial| denial.code.clone()) {
+        write!(page, "\n### `{code}`\n").unwrap();
+        for guard::Denial { policy, sentence, remedy, .. } in
+            all.extract_if(.., |denial| denial.code == code)
+        {
+            write!(page, "\nBy the policy `{policy}`.\n").unwrap();
+            said(page, &sentence, &remedy);
+        }
     }
 }
 
