@@ -7,6 +7,7 @@ mod demands;
 mod eks;
 mod env;
 mod list;
+mod mesh;
 mod names;
 mod patch;
 mod pod;
@@ -28,6 +29,7 @@ pub use self::{
     },
     demands::STATIC_CREDENTIALS,
     eks::VARIABLES as BASE_CREDENTIALS,
+    mesh::OWN_NETWORK,
     patch::ROLE_ARN_ANNOTATION,
     refusal::Refusal,
     review::NotAReview,

@@ -32,13 +32,13 @@ use std::{
 };
 
 use fab_session_injector::{
-    admission::{self, BASE_CREDENTIALS, Decision, Gives, STATIC_CREDENTIALS},
+    admission::{self, BASE_CREDENTIALS, Decision, Gives, OWN_NETWORK, STATIC_CREDENTIALS},
     config::Config,
     directory::{Directory, Entry, Role, Source},
     namespaces::{self, Namespace, Namespaces},
     session::base,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use case::Case;
 use control_plane::Outcome;
@@ -62,6 +62,8 @@ fn what_the_guard_refuses_is_let_in_without_it() {
         world.namespace(namespace, "enabled", "acme", &labels);
         world.service_account(namespace, "fab");
     }
+    let ambient = [("istio.io/dataplane-mode", "ambient")];
+    world.namespace("tenants-ambient", "enabled", "acme", &ambient);
     world.service_account("tenants-held", "tenant-runtime-x-a");
     await_guard(&world);
 
@@ -304,7 +306,7 @@ fn creations() -> Vec<Attempt> {
             push(&mut sidecar(pod)["env"], again);
         }),
     ];
-    let others: [(&str, &str, &str, Change); 39] = [
+    let others: [(&str, &str, &str, Change); 49] = [
         ("fenced-without-labels", "[guard-sidecar]", "component runtime", |pod| {
             pod["spec"].as_object_mut().unwrap().shift_remove("initContainers");
         }),
@@ -434,6 +436,38 @@ fn creations() -> Vec<Attempt> {
             let annotations = pod["metadata"]["annotations"].as_object_mut().unwrap();
             annotations.shift_remove("fab.nanohype.dev/component");
         }),
+        ("fenced-without-labels", "[guard-network]", ISTIO_EXCLUDES, |pod| {
+            annotations(pod).shift_remove(ISTIO_EXCLUDES);
+        }),
+        ("fenced-without-labels", "[guard-network]", ISTIO_EXCLUDES, |pod| {
+            pod["metadata"].as_object_mut().unwrap().shift_remove("annotations");
+        }),
+        ("fenced-without-labels", "[guard-network]", ISTIO_EXCLUDES, |pod| {
+            annotations(pod)[ISTIO_EXCLUDES] = "10.0.0.0/8,169.254.170.23".into();
+        }),
+        // Not the address: a dot stands for itself.
+        ("fenced-without-labels", "[guard-network]", ISTIO_EXCLUDES, |pod| {
+            annotations(pod)[ISTIO_EXCLUDES] = "169.254.170123/32".into();
+        }),
+        // The plugin would not take it.
+        ("fenced-without-labels", "[guard-network]", ISTIO_EXCLUDES, |pod| {
+            annotations(pod)[ISTIO_EXCLUDES] = "169.254.170.23/32\n".into();
+        }),
+        ("attack-mesh-linkerd", "[guard-network]", LINKERD_GROUP, |pod| {
+            annotations(pod)[LINKERD_GROUP] = "1337".into();
+        }),
+        ("several-containers", "[guard-network]", LINKERD_GROUP, |pod| {
+            annotations(pod).shift_remove(LINKERD_GROUP);
+        }),
+        ("fenced-without-labels", "[guard-pod-network]", "istio.io/dataplane-mode", |pod| {
+            pod["metadata"]["labels"]["istio.io/dataplane-mode"] = "ambient".into();
+        }),
+        ("fenced-without-labels", "[guard-pod-network]", "istio.io/dataplane-mode", |pod| {
+            pod["metadata"]["labels"]["istio.io/dataplane-mode"] = "".into();
+        }),
+        ("fenced-without-labels", "[guard-pod-network]", "networks", |pod| {
+            annotations(pod).insert("k8s.v1.cni.cncf.io/networks".to_owned(), "".into());
+        }),
         // Its creator is no listed one, who alone may name a session.
         (
             "agentsandbox-session",
@@ -462,6 +496,14 @@ fn creations() -> Vec<Attempt> {
     for (golden, code, names, change) in others {
         attempt(golden, "tenants-held", code, names, &change);
     }
+    for key in OWN_NETWORK {
+        let change = |pod: &mut Value| {
+            annotations(pod).insert(key.to_owned(), "own".into());
+        };
+        attempt(golden, "tenants-held", "[guard-pod-network]", key, &change);
+    }
+    let label = "istio.io/dataplane-mode";
+    attempt(golden, "tenants-ambient", "[guard-pod-network]", label, &|_| {});
     for name in STATIC_CREDENTIALS {
         let change = |pod: &mut Value| set(agent(pod), name, "own");
         attempt(
@@ -558,6 +600,34 @@ fn updates(world: &World) -> Vec<Attempt> {
         running(world, "fenced-without-labels", &name);
         attempts.push(bind(&name, "tenants-held", path));
     }
+    // Whose network is not made yet.
+    let gated = waiting(world, "attack-mesh-linkerd", "waits");
+    let mut changes = vec![
+        ("annotate", ISTIO_EXCLUDES, format!("{ISTIO_EXCLUDES}-")),
+        ("annotate", ISTIO_EXCLUDES, format!("{ISTIO_EXCLUDES}=169.254.0.0/17")),
+        ("annotate", LINKERD_GROUP, format!("{LINKERD_GROUP}-")),
+        ("annotate", LINKERD_GROUP, format!("{LINKERD_GROUP}=1337")),
+        ("label", "istio.io/dataplane-mode", "istio.io/dataplane-mode=ambient".to_owned()),
+    ];
+    changes.extend(OWN_NETWORK.map(|key| ("annotate", key, format!("{key}=own"))));
+    for (verb, key, change) in changes {
+        attempts.push(Attempt::new(
+            &format!("{verb} {change}"),
+            &["[guard-network-update]", key],
+            &[verb, "--overwrite", &gated, &change, IN_HELD],
+            String::new(),
+        ));
+    }
+    // It is out of the ambient mode by its own label alone.
+    let mut outside = named(injected("fenced-without-labels"), "tenants-ambient", "outside");
+    outside["metadata"]["labels"]["istio.io/dataplane-mode"] = "none".into();
+    world.create(&outside, None).unwrap();
+    attempts.push(Attempt::new(
+        "into the ambient mode of its namespace",
+        &["[guard-network-update]", "istio.io/dataplane-mode"],
+        &["label", "pod/outside", "istio.io/dataplane-mode-", "--namespace=tenants-ambient"],
+        String::new(),
+    ));
     attempts
 }
 
@@ -717,6 +787,11 @@ fn each_golden_is_held_without_the_webhook() {
         let create = ["create", "--dry-run=server", "--filename=-"];
         world.cluster.kubectl(&create).stdin(&pod.to_string()).run()
     };
+    let outcome = judged(&many);
+    assert!(outcome.ok, "{}", outcome.stderr);
+    // And as many ranges as there may be: 256 KiB of annotations, with the agent's at the end.
+    let ranges = format!("{}169.254.170.23/32", "10.0.0.0/8,".repeat(23_000));
+    annotations(&mut many)[ISTIO_EXCLUDES] = ranges.into();
     let outcome = judged(&many);
     assert!(outcome.ok, "{}", outcome.stderr);
     set(container(&mut many, "agent-255"), "AWS_SESSION_TOKEN", "own");
@@ -1190,9 +1265,12 @@ fn what_is_no_business_of_the_guard_goes_on() {
     let pod = named(original("fenced-without-labels"), "tenants-busy", "a");
     WORLD.create(&pod, None).unwrap();
     let inside = "--namespace=tenants-busy";
+    let wider = format!("{ISTIO_EXCLUDES}=10.0.0.0/8,169.254.170.23/32");
     for arguments in [
         &["label", "pod", "a", "own=label", inside][..],
         &["annotate", "pod", "a", "own=annotation", inside],
+        &["annotate", "pod", "a", "--overwrite", &wider, inside],
+        &["label", "pod", "a", "istio.io/dataplane-mode=none", inside],
         &["set", "image", "pod/a", "agent=agent:2", inside],
         &["create", "token", "tenant-runtime", inside],
         &["create", "token", "tenant-runtime", "--audience=vault", inside],
@@ -1324,6 +1402,10 @@ fn the_guard_and_the_webhook_mean_the_same_variables() {
     let base = BASE_CREDENTIALS.into_iter().chain([base::URI, base::TOKEN_FILE]);
     assert_eq!(listed("baseNames"), base.map(str::to_owned).collect());
     assert_eq!(listed("staticNames"), STATIC_CREDENTIALS.map(str::to_owned).into());
+    let own = variables.iter().find(|variable| variable["name"] == "ownNetwork").unwrap();
+    let own = own["expression"].as_str().unwrap();
+    let own = own.split_inclusive(']').next().unwrap();
+    assert_eq!(serde_json::from_str::<Vec<String>>(own).unwrap(), OWN_NETWORK);
 }
 
 fn render(values: &Value) -> Result<Vec<Value>, String> {
@@ -1457,6 +1539,14 @@ fn running(world: &World, golden: &str, name: &str) -> String {
     format!("pod/{name}")
 }
 
+/// The same, before a scheduler may look at it.
+fn waiting(world: &World, golden: &str, name: &str) -> String {
+    let mut pod = named(injected(golden), "tenants-held", name);
+    pod["spec"]["schedulingGates"] = json!([{"name": "own.example/gate"}]);
+    world.create(&pod, None).unwrap_or_else(|said| panic!("{name}: {said}"));
+    format!("pod/{name}")
+}
+
 /// Asks for a token with an audience of AWS's.
 fn token(world: &World, namespace: &str, account: &str, by: &[&str]) -> Result<(), String> {
     if let ["--as", user, ..] = by {
@@ -1536,6 +1626,10 @@ fn sidecar(pod: &mut Value) -> &mut Value {
     container(pod, SIDECAR)
 }
 
+fn annotations(pod: &mut Value) -> &mut Map<String, Value> {
+    pod["metadata"]["annotations"].as_object_mut().unwrap()
+}
+
 /// Its first regular container.
 fn agent(pod: &mut Value) -> &mut Value {
     &mut pod["spec"]["containers"][0]
@@ -1595,6 +1689,8 @@ fn restricted() -> Value {
     json!({"allowPrivilegeEscalation": false, "runAsNonRoot": true, "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}})
 }
 
+const ISTIO_EXCLUDES: &str = "traffic.sidecar.istio.io/excludeOutboundIPRanges";
+const LINKERD_GROUP: &str = "config.linkerd.io/proxy-gid";
 const SIDECAR: &str = "fab-session-credentials";
 const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/fab-session-credentials";
 const IN_HELD: &str = "--namespace=tenants-held";

@@ -18,6 +18,8 @@ use serde_json::{Map, Value, json};
 
 const OPERATOR: &str = "system:serviceaccount:eks-agent-platform:operator";
 const ROLE: &str = "arn:aws:iam::111122223333:role/acme";
+const ISTIO_EXCLUDES: &str = "traffic.sidecar.istio.io/excludeOutboundIPRanges";
+const LINKERD_GROUP: &str = "config.linkerd.io/proxy-gid";
 
 struct World {
     config: Config,
@@ -162,6 +164,8 @@ fn metadata() -> impl Strategy<Value = Value> {
         "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes",
         "container.apparmor.security.beta.kubernetes.io/agent",
         "container.apparmor.security.beta.kubernetes.io/fab-session-credentials",
+        ISTIO_EXCLUDES,
+        LINKERD_GROUP,
     ];
     let map = move || {
         option::of(vec((select(keys.clone()), value()), 0..4)).prop_map(|entries| {
@@ -222,7 +226,7 @@ fn creator() -> impl Strategy<Value = &'static str> {
 
 /// What we own in a pod, and what we may add; without it nothing may differ.
 fn without_ours(pod: &Value) -> Value {
-    const ANNOTATIONS: [&str; 7] = [
+    const ANNOTATIONS: [&str; 9] = [
         "fab.nanohype.dev/session-id",
         "fab.nanohype.dev/source-identity",
         "fab.nanohype.dev/session-role-arn",
@@ -230,6 +234,8 @@ fn without_ours(pod: &Value) -> Value {
         "eks.amazonaws.com/skip-containers",
         "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes",
         "container.apparmor.security.beta.kubernetes.io/fab-session-credentials",
+        ISTIO_EXCLUDES,
+        LINKERD_GROUP,
     ];
     let mut pod = pod.clone();
     let strip = |list: Option<&mut Value>, owned: &dyn Fn(&str) -> bool| {
@@ -389,6 +395,24 @@ proptest! {
             let identity = values("FAB_SESSION_IDENTITY");
             prop_assert!(identity.len() == 1 && identity[0].as_str().unwrap().starts_with("agent.acme."), "{identity:?}");
         }
+    }
+
+    #[test]
+    fn meshes_are_kept_off_the_base_token(pod in pod(), creator in creator()) {
+        let world = world();
+        let (decision, _) = world.decide(&pod, creator);
+        let Decision::Inject(injection) = decision else { return Ok(()) };
+        if injection.gives.session().is_none() {
+            return Ok(());
+        }
+        let injected = world.inject(&pod, creator).unwrap();
+        let annotation = |pod: &Value, key: &str| pod["metadata"]["annotations"][key].as_str().unwrap_or_default().to_owned();
+        let excluded = annotation(&injected, ISTIO_EXCLUDES);
+        prop_assert!(excluded.split(',').any(|range| range == "169.254.170.23/32"), "{excluded:?}");
+        prop_assert!(excluded.ends_with(&annotation(&pod, ISTIO_EXCLUDES)), "{excluded:?}");
+        let meshed = containers(&injected).any(|container| container["name"] == "linkerd-proxy");
+        let group = if meshed { "64017".to_owned() } else { annotation(&pod, LINKERD_GROUP) };
+        prop_assert_eq!(annotation(&injected, LINKERD_GROUP), group);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::{
     eks,
+    mesh,
     names::covers_token,
     pod::{Container, MOST_CONTAINERS, Picked, Pod},
     refusal::{Refusal, shown},
@@ -66,6 +67,7 @@ pub(super) fn refuse_excess(
     shares_nothing(pod)?;
     no_aws_token(pod, &config.aws_audiences)?;
     if credentials == Credentials::Sidecar {
+        mesh::refuse_own_network(pod, config)?;
         for container in agents(pod) {
             port_is_free(container, config.sidecar.port)?;
             mounts_are_ours(container, config)?;

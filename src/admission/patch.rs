@@ -12,6 +12,7 @@ use super::{
     decide::Gives,
     eks, env,
     list::ListEdit,
+    mesh,
     pod::{Container, List, Pairs, Picked, Placed, Pod},
     refusal::{Refusal, clipped},
     sidecar::{self, CONTAINER_NAME, EMPTY_VOLUME, TOKEN_VOLUME},
@@ -54,7 +55,7 @@ pub(super) fn patch(
         slot(pod, session, component, config, &mut patch);
     }
     labels(pod, gives, &mut patch);
-    annotations(pod, component, gives, &mut patch);
+    annotations(pod, component, gives, config, &mut patch);
     match patch {
         Patch { too_large: true, .. } => Err(Refusal::PatchTooLarge { most: MOST_BYTES }),
         Patch { operations, moved, .. } if operations > MOST_OPERATIONS || moved > MOST_MOVED => {
@@ -172,8 +173,14 @@ fn labels(pod: &Pod<'_>, gives: &Gives, patch: &mut Patch) {
     }
 }
 
-fn annotations(pod: &Pod<'_>, component: &Component, gives: &Gives, patch: &mut Patch) {
-    let mut wanted: Vec<(&str, Option<String>)> = Vec::with_capacity(7);
+fn annotations(
+    pod: &Pod<'_>,
+    component: &Component,
+    gives: &Gives,
+    config: &Config,
+    patch: &mut Patch,
+) {
+    let mut wanted: Vec<(&str, Option<String>)> = Vec::with_capacity(9);
     match gives.session() {
         Some(session) => {
             wanted.push((SESSION_ID_ANNOTATION, Some(session.id.to_string())));
@@ -198,6 +205,7 @@ fn annotations(pod: &Pod<'_>, component: &Component, gives: &Gives, patch: &mut 
     if matches!(gives, Gives::Sidecar(_)) {
         wanted.push((sidecar::APPARMOR_ANNOTATION, None));
         wanted.push((SAFE_TO_EVICT_ANNOTATION, Some(safe_to_evict(pod, patch))));
+        wanted.extend(mesh::annotations(pod, config).map(|(key, value)| (key, Some(value))));
     }
     set("annotations", pod.metadata.annotations.as_ref(), &wanted, patch);
 }

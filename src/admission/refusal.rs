@@ -22,6 +22,7 @@ pub enum Refusal {
     NotAPodCreation { found: String },
     PatchTooCostly { operations: usize, moved: usize },
     PatchTooLarge { most: usize },
+    PodNetwork { what: &'static str, key: &'static str },
     PodSecurity { namespace: String, enforced: PodSecurity, wanted: PodSecurity },
     PortTaken { container: String, port: u16 },
     ReservedName { what: &'static str, name: String, component: String },
@@ -54,6 +55,7 @@ impl Refusal {
             Self::NotAPodCreation { .. } => "not-a-pod-creation",
             Self::PatchTooCostly { .. } => "patch-too-costly",
             Self::PatchTooLarge { .. } => "patch-too-large",
+            Self::PodNetwork { .. } => "pod-network",
             Self::PodSecurity { .. } => "pod-security",
             Self::PortTaken { .. } => "port-taken",
             Self::ReservedName { .. } => "reserved-name",
@@ -109,6 +111,9 @@ impl Refusal {
             Self::NotAPodCreation { .. } => "restore the webhook configuration of the chart".to_owned(),
             Self::PatchTooCostly { .. } => "remove repeated variables, mounts and volumes from the pod template, or spread the work over more pods".to_owned(),
             Self::PatchTooLarge { .. } => "shorten the names of its containers, and its variables for regions and proxies".to_owned(),
+            Self::PodNetwork { what, .. } => {
+                format!("remove the {what} from the pod template; or ask the platform team to set baseCredentials.source to irsa, whose token is sent over TLS")
+            }
             Self::PodSecurity { namespace, wanted, .. } => {
                 format!("kubectl label namespace {namespace} {POD_SECURITY_LABEL}={wanted} --overwrite")
             }
@@ -184,6 +189,10 @@ impl Refusal {
             Self::PatchTooLarge { most } => write!(
                 f,
                 "the patch for the pod takes more than {most} bytes, and Kubernetes stores no object of that size"
+            ),
+            Self::PodNetwork { what, key } => write!(
+                f,
+                "the pod's {what} {key} lets a network plugin redirect its connections, and the credential sidecar sends the base token without TLS"
             ),
             Self::PodSecurity { namespace, enforced, wanted } => write!(
                 f,

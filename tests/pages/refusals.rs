@@ -132,6 +132,7 @@ fn examples() -> Vec<Refusal> {
         Refusal::NotAPodCreation { found: "\"UPDATE\" of \"pods\"".to_owned() },
         Refusal::PatchTooCostly { operations: 130, moved: 7_800_000 },
         Refusal::PatchTooLarge { most: 1536 * 1024 },
+        Refusal::PodNetwork { what: "annotation", key: "k8s.v1.cni.cncf.io/networks" },
         Refusal::PodSecurity {
             namespace: namespace(),
             enforced: PodSecurity::Baseline,

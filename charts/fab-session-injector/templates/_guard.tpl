@@ -94,6 +94,30 @@ object.spec.?volumes.orValue([])
   .map(v, v.name)
 {{- end -}}
 
+{{/*
+The annotations of the pod `.of` that do not keep a mesh's plugin off the node's Pod
+Identity agent: for istio always, for linkerd where its proxy is. The sidecar's
+user, `.uid`, is its group as well.
+*/}}
+{{- define "fab-session-injector.guard.redirected" -}}
+({{ .of }}.metadata.?annotations[?"traffic.sidecar.istio.io/excludeOutboundIPRanges"].orValue("")
+  .matches("(^|,)169[.]254[.]170[.]23/32(,|$)") ? [] : ["traffic.sidecar.istio.io/excludeOutboundIPRanges"]) +
+((dyn({{ .of }}.spec).?initContainers.orValue([]) + dyn({{ .of }}.spec).containers).exists(c, c.name == "linkerd-proxy") &&
+  {{ .of }}.metadata.?annotations[?"config.linkerd.io/proxy-gid"].orValue("") != {{ toString (int .uid) | toRawJson }} ?
+  ["config.linkerd.io/proxy-gid"] : [])
+{{- end -}}
+
+{{/*
+What the pod `.` has by which it gets a network of its own. Whether istio's ambient
+mode captures it is its label's word, and without one that of its namespace.
+*/}}
+{{- define "fab-session-injector.guard.own-network" -}}
+{{ list "cni.projectcalico.org/ipAddrsNoIpam" "consul.hashicorp.com/redirect-traffic-config" "k8s.v1.cni.cncf.io/networks" "kuma.io/sidecar-injected" "v1.multus-cni.io/default-network" | toRawJson }}
+  .filter(key, {{ . }}.metadata.?annotations[?key].hasValue()) +
+({{ . }}.metadata.?labels[?"istio.io/dataplane-mode"]
+  .or(namespaceObject.metadata.?labels[?"istio.io/dataplane-mode"]).orValue("none") == "none" ? [] : ["istio.io/dataplane-mode"])
+{{- end -}}
+
 {{/* The tenant of the namespace, as the webhook reads it; "" where there is none. */}}
 {{- define "fab-session-injector.guard.tenant" -}}
 {{- with .Values.config.tenant -}}

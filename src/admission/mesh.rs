@@ -1,0 +1,188 @@
+//! What keeps a service mesh, or another network plugin, away from the base token.
+//!
+//! With EKS Pod Identity the sidecar sends the base token without TLS. Plugins redirect a pod's
+//! connections by what is written on the pod, and the tenant writes it: to a container of the
+//! tenant (istio, linkerd), or wherever the tenant says (the others). The first kind is kept off
+//! by an annotation. The second kind has none, so the pod is refused.
+
+use super::{eks, pod::Pod, refusal::Refusal};
+use crate::config::{BaseCredentials, Config};
+
+/// Returns the annotations that keep the plugins of istio and linkerd off the connection to the
+/// node's Pod Identity agent, each with the value that the pod is to have.
+pub(super) fn annotations<'p>(
+    pod: &'p Pod<'_>,
+    config: &Config,
+) -> impl Iterator<Item = (&'static str, String)> + use<'p> {
+    let sent_in_clear = matches!(config.base_credentials, BaseCredentials::PodIdentity);
+    let istio = (ISTIO_EXCLUDES, with_agent(pod.annotation(ISTIO_EXCLUDES)));
+    let linkerd = pod
+        .containers()
+        .any(|placed| *placed.container.name == *LINKERD_PROXY)
+        .then(|| (LINKERD_GROUP, config.sidecar.uid.to_string()));
+    [Some(istio), linkerd].into_iter().flatten().filter(move |_| sent_in_clear)
+}
+
+/// Refuses a pod that asks a network plugin for addresses, routes or redirections of its own.
+pub(super) fn refuse_own_network(pod: &Pod<'_>, config: &Config) -> Result<(), Refusal> {
+    if !matches!(config.base_credentials, BaseCredentials::PodIdentity) {
+        return Ok(());
+    }
+    let annotated = OWN_NETWORK.into_iter().find(|key| pod.annotation(key).is_some());
+    let what = if annotated.is_some() { "annotation" } else { "label" };
+    let captured = pod.label(AMBIENT_LABEL).is_some_and(|mode| mode != NOT_AMBIENT);
+    match annotated.or(captured.then_some(AMBIENT_LABEL)) {
+        Some(key) => Err(Refusal::PodNetwork { what, key }),
+        None => Ok(()),
+    }
+}
+
+/// Adds the agent's address to a list of ranges that is there. The plugin takes the list whole or
+/// fails the pod, so what else stands in it stays as it is: a pod with a malformed list gets no
+/// network, with or without the address.
+fn with_agent(listed: Option<&str>) -> String {
+    let agent = format!("{}/32", eks::POD_IDENTITY_HOST);
+    match listed {
+        None | Some("") => agent,
+        Some(listed) if listed.split(',').any(|range| range == agent) => listed.to_owned(),
+        Some(listed) => format!("{agent},{listed}"),
+    }
+}
+
+/// Ranges that istio's plugin leaves alone: prefixes joined by ',', which it does not trim. It
+/// fails the pod where one of them is malformed (`validateCIDRList` in istio 1.14 to 1.30,
+/// `cni/pkg/plugin`), and its rules for them stand before all that redirect
+/// (`tools/istio-iptables/pkg/capture/run.go`, and `tools/istio-nftables` likewise).
+const ISTIO_EXCLUDES: &str = "traffic.sidecar.istio.io/excludeOutboundIPRanges";
+/// The container by which linkerd's plugin tells a pod that it redirects (`cni-plugin/main.go` of
+/// linkerd2-proxy-init).
+const LINKERD_PROXY: &str = "linkerd-proxy";
+/// The group whose connections linkerd's plugin leaves alone, since 1.5.0; those of the proxy it
+/// knows by their user. (`config.linkerd.io/skip-subnets` is about connections *to* the pod, and
+/// `skip-outbound-ports` would take all of port 80 out of the mesh.)
+const LINKERD_GROUP: &str = "config.linkerd.io/proxy-gid";
+/// In istio's ambient mode all connections of the pod go to a port of its own loopback, and no
+/// annotation excludes an address (`cni/pkg/iptables` of istio 1.30).
+const AMBIENT_LABEL: &str = "istio.io/dataplane-mode";
+const NOT_AMBIENT: &str = "none";
+/// Annotations by which a pod gets what it wants of its network. The chart's guard has the same.
+///
+/// - Calico gives it any address (`cni-plugin/pkg/k8s/k8s.go`, where `ip_addrs_no_ipam` is on).
+/// - Consul's plugin takes the whole redirection from it (`control-plane/cni/main.go`).
+/// - Multus gives it addresses and a default route, or another network (`pkg/k8sclient`).
+/// - Kuma's plugin redirects by it, to ports and from users that further annotations name
+///   (`app/cni/pkg/cni`).
+pub const OWN_NETWORK: [&str; 5] = [
+    "cni.projectcalico.org/ipAddrsNoIpam",
+    "consul.hashicorp.com/redirect-traffic-config",
+    "k8s.v1.cni.cncf.io/networks",
+    "kuma.io/sidecar-injected",
+    "v1.multus-cni.io/default-network",
+];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json, value::to_raw_value};
+
+    use super::*;
+
+    #[test]
+    fn the_agents_address_joins_the_tenants_ranges() {
+        let agent = "169.254.170.23/32";
+        let added = |listed: &str| format!("{agent},{listed}");
+        let cases = [
+            (None, agent.to_owned()),
+            (Some(""), agent.to_owned()),
+            (Some(agent), agent.to_owned()),
+            (Some("10.0.0.0/8,169.254.170.23/32"), "10.0.0.0/8,169.254.170.23/32".to_owned()),
+            (Some("10.0.0.0/8"), added("10.0.0.0/8")),
+            // Wider ranges cover it, which is for the plugin to know.
+            (Some("169.254.0.0/16"), added("169.254.0.0/16")),
+            // Near misses.
+            (Some("169.254.170.23"), added("169.254.170.23")),
+            (Some("169.254.170.23/3"), added("169.254.170.23/3")),
+            (Some("1169.254.170.23/32"), added("1169.254.170.23/32")),
+            (Some("169.254.170.23/322"), added("169.254.170.23/322")),
+            (Some("169.254.170.23/32 "), added("169.254.170.23/32 ")),
+            (Some(" 169.254.170.23/32"), added(" 169.254.170.23/32")),
+            (Some("169.254.170.23/32\n"), added("169.254.170.23/32\n")),
+            (Some("::ffff:169.254.170.23/128"), added("::ffff:169.254.170.23/128")),
+            // What the plugin takes for no list stays none.
+            (Some("*"), added("*")),
+            (Some(","), added(",")),
+            (Some("10.0.0.0/8, 192.168.0.0/16"), added("10.0.0.0/8, 192.168.0.0/16")),
+        ];
+        for (listed, want) in cases {
+            let found = with_agent(listed);
+            assert_eq!(found, want, "{listed:?}");
+            assert_eq!(with_agent(Some(&found)), found, "{listed:?} twice");
+        }
+    }
+
+    #[test]
+    fn linkerd_is_told_a_group_where_its_proxy_is() {
+        let pod = |lists: Value| json!({"metadata": {}, "spec": lists});
+        let agent = json!({"name": "agent"});
+        let proxy = json!({"name": "linkerd-proxy"});
+        let cases = [
+            (json!({"containers": [agent]}), None),
+            (json!({"containers": [agent, {"name": "linkerd-proxy-x"}]}), None),
+            (json!({"containers": [agent, proxy]}), Some("64017")),
+            (json!({"containers": [agent], "initContainers": [proxy]}), Some("64017")),
+        ];
+        for (lists, want) in cases {
+            let found = with_pod(&pod(lists.clone()), |pod| {
+                annotations(pod, &Config::default()).collect::<Vec<_>>()
+            });
+            assert_eq!(found[0], (ISTIO_EXCLUDES, "169.254.170.23/32".to_owned()), "{lists}");
+            let group = found.get(1).map(|(key, value)| (*key, value.as_str()));
+            assert_eq!(group, want.map(|group| (LINKERD_GROUP, group)), "{lists}");
+        }
+    }
+
+    #[test]
+    fn a_pod_does_not_choose_its_network() {
+        let mut cases = vec![
+            (json!({}), None),
+            (json!({"annotations": {"k8s.v1.cni.cncf.io/network-status": "[]"}}), None),
+            (json!({"labels": {AMBIENT_LABEL: "none"}}), None),
+            (json!({"labels": {AMBIENT_LABEL: "ambient"}}), Some(("label", AMBIENT_LABEL))),
+            (json!({"labels": {AMBIENT_LABEL: ""}}), Some(("label", AMBIENT_LABEL))),
+        ];
+        for key in OWN_NETWORK {
+            cases.push((json!({"annotations": {key: ""}}), Some(("annotation", key))));
+            let both = json!({"annotations": {key: "x"}, "labels": {AMBIENT_LABEL: "ambient"}});
+            cases.push((both, Some(("annotation", key))));
+        }
+        for (metadata, want) in cases {
+            let pod = json!({"metadata": metadata, "spec": {"containers": [{"name": "agent"}]}});
+            let found = with_pod(&pod, |pod| refuse_own_network(pod, &Config::default()));
+            let want = want.map_or(Ok(()), |(what, key)| Err(Refusal::PodNetwork { what, key }));
+            assert_eq!(found, want, "{metadata}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_goes_over_tls_asks_for_none_of_it() {
+        for source in [
+            "{source: environment}",
+            "{source: irsa, roleArn: 'arn:aws:iam::111122223333:role/base'}",
+        ] {
+            let config = Config::parse(&format!("baseCredentials: {source}")).unwrap();
+            let annotated = json!({"k8s.v1.cni.cncf.io/networks": "x"});
+            let pod = json!({
+                "metadata": {"annotations": annotated},
+                "spec": {"containers": [{"name": "linkerd-proxy"}]},
+            });
+            with_pod(&pod, |pod| {
+                assert_eq!(annotations(pod, &config).count(), 0, "{source}");
+                assert_eq!(refuse_own_network(pod, &config), Ok(()), "{source}");
+            });
+        }
+    }
+
+    fn with_pod<T>(pod: &Value, look: impl FnOnce(&Pod<'_>) -> T) -> T {
+        let raw = to_raw_value(pod).unwrap();
+        look(&Pod::read(&raw, "").unwrap())
+    }
+}
