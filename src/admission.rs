@@ -29,7 +29,7 @@ pub use self::{
     },
     demands::STATIC_CREDENTIALS,
     eks::VARIABLES as BASE_CREDENTIALS,
-    mesh::OWN_NETWORK,
+    mesh::{AMBIENT_LABEL, NOT_AMBIENT, OWN_NETWORK},
     patch::ROLE_ARN_ANNOTATION,
     refusal::Refusal,
     review::NotAReview,

@@ -11,6 +11,7 @@ mod guard;
 mod holes;
 mod iam;
 mod link;
+mod network;
 mod pods;
 mod rights;
 mod room;
@@ -38,6 +39,8 @@ pub struct Facts {
     /// None: nobody was to look.
     pub account: Option<Account>,
     pub config: Config,
+    /// All of the cluster.
+    pub daemon_sets: Seen<Vec<Value>>,
     /// The tenants' roles. None: nobody was to look.
     pub directory: Option<Directory>,
     pub guard: Guard,
@@ -143,6 +146,7 @@ pub fn findings(facts: &Facts) -> Findings {
     holes::judge(&facts.config, &mut found);
     webhook::judge(facts, &mut found);
     guard::judge(&facts.guard, &mut found);
+    network::judge(facts, &mut found);
     tenancy::judge(facts, &mut found);
     account::judge(facts, &mut found);
     found.in_order()

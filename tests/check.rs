@@ -233,6 +233,22 @@ fn faults() -> Vec<Fault> {
             &["broken guard-edited"],
         ),
         fault("release without guard", remove(INSTALLED, "/data/guard.yaml"), &["note guard-off"]),
+        // What may redirect the base token.
+        fault(
+            "istio's plugin is there",
+            Change::Create(daemon_set("istio-cni-node")),
+            &["note network-plugin"],
+        ),
+        fault(
+            "Multus is there",
+            Change::Create(daemon_set("kube-multus-ds")),
+            &["note network-plugin"],
+        ),
+        fault(
+            "a namespace in the ambient mode",
+            add(SECOND, &label("istio.io/dataplane-mode"), json!("ambient")),
+            &["note network-plugin"],
+        ),
         // The config.
         fault(
             "a component is exempt",
@@ -485,13 +501,28 @@ fn faults() -> Vec<Fault> {
     ]
 }
 
+/// Of a plugin, in a namespace that every cluster has.
+fn daemon_set(name: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": {"name": name, "namespace": "kube-system"},
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "install", "image": "registry.example/plugin:1"}]},
+            },
+        },
+    })
+}
+
 #[test]
 fn what_is_whole_is_silent_and_each_fault_is_found_and_nothing_else() {
     let world = world();
     assert_eq!(world.found(), BTreeSet::new(), "{}", world.text());
     let faults = faults();
     // The README says so.
-    assert_eq!(faults.len(), 63);
+    assert_eq!(faults.len(), 66);
     for Fault { name, change, want } in &faults {
         let undo = world.make(change);
         let want: BTreeSet<String> = want.iter().map(|line| (*line).to_owned()).collect();
@@ -633,6 +664,7 @@ fn what_it_may_not_see_it_names() {
         "endpoints",
         "guard-missing",
         "limit-range",
+        "network-plugin",
         "pod-without-sidecar",
         "quota",
         "rights",

@@ -63,8 +63,9 @@ const LINKERD_PROXY: &str = "linkerd-proxy";
 const LINKERD_GROUP: &str = "config.linkerd.io/proxy-gid";
 /// In istio's ambient mode all connections of the pod go to a port of its own loopback, and no
 /// annotation excludes an address (`cni/pkg/iptables` of istio 1.30).
-const AMBIENT_LABEL: &str = "istio.io/dataplane-mode";
-const NOT_AMBIENT: &str = "none";
+pub const AMBIENT_LABEL: &str = "istio.io/dataplane-mode";
+/// Its value that keeps a pod out.
+pub const NOT_AMBIENT: &str = "none";
 /// Annotations by which a pod gets what it wants of its network. The chart's guard has the same.
 ///
 /// - Calico gives it any address (`cni-plugin/pkg/k8s/k8s.go`, where `ip_addrs_no_ipam` is on).

@@ -18,6 +18,7 @@ pub enum Link {
     GuardOff,
     LimitRange,
     NamespaceLabel,
+    NetworkPlugin,
     OperatorKept,
     PermissionsLost,
     PodOutdated,
@@ -48,7 +49,7 @@ pub struct About {
 
 impl Link {
     /// In the order in which the chain is walked: from the API server to the pod, then AWS.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::ConfigEdited,
         Self::ComponentHole,
         Self::PodSecurityLowered,
@@ -63,6 +64,7 @@ impl Link {
         Self::GuardOff,
         Self::GuardMissing,
         Self::GuardEdited,
+        Self::NetworkPlugin,
         Self::NamespaceLabel,
         Self::Tenant,
         Self::Pss,
@@ -146,6 +148,11 @@ impl Link {
                 "namespace-label",
                 "A namespace has the opt-in label with a value that opts in to nothing, such as `true`. A note where none opted in.",
                 "let the label say enabled or audit, or take it away",
+            ),
+            Self::NetworkPlugin => (
+                "network-plugin",
+                "With `baseCredentials.source: podIdentity`: a DaemonSet of a plugin that redirects connections by what is written on a pod (istio, linkerd, Kuma, Consul, Multus, ztunnel), or an opted-in namespace in istio's ambient mode.",
+                "see whether the threat model covers the plugin; else set baseCredentials.source to irsa",
             ),
             Self::OperatorKept => (
                 "operator-kept",

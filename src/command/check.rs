@@ -69,7 +69,7 @@ async fn collect(arguments: Check, running: &trial::Running) -> Result<Facts, Fa
     if as_pod {
         trial::run(&cluster, &namespaces, &mut tenancies, &config, running, looking_at).await?;
     }
-    let rights = cluster.rights().await?;
+    let (rights, daemon_sets) = (cluster.rights().await?, cluster.daemon_sets().await?);
     let tenants = check::tenants(&namespaces, &config);
     let shell = if skip_aws {
         None
@@ -95,6 +95,7 @@ async fn collect(arguments: Check, running: &trial::Running) -> Result<Facts, Fa
     Ok(Facts {
         account,
         config,
+        daemon_sets,
         directory,
         guard,
         namespaces,

@@ -152,6 +152,10 @@ impl Cluster {
         Ok(Tenancy { accounts, limit_ranges, pods, quotas, rights, trial: None })
     }
 
+    pub(super) async fn daemon_sets(&self) -> Result<Seen<Vec<Value>>, Failure> {
+        self.list("/apis/apps/v1/daemonsets", "").await
+    }
+
     /// What holds in every namespace.
     pub(super) async fn rights(&self) -> Result<Seen<Vec<Value>>, Failure> {
         let all = async |kind: &str| self.list(&format!("{RBAC}/{kind}"), "").await;
