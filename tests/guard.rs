@@ -1222,9 +1222,11 @@ fn what_the_webhook_makes_is_let_in() {
 
 #[test]
 fn what_other_webhooks_add_beside_ours_is_let_in() {
-    let others: [(&str, &str, foreign::Effect); 4] = [
+    let others: [(&str, &str, foreign::Effect); 5] = [
         ("zz-late-guarded", "late", foreign::add_a_container),
         ("aa-linkerd-guarded", "linkerd", foreign::linkerd),
+        // Ours is asked again, and tells the plugin of the sidecar's group.
+        ("zz-linkerd-guarded", "linkerd-late", foreign::linkerd),
         ("zz-istio-guarded", "istio", foreign::istio),
         ("zz-rewrites-guarded", "rewrites", foreign::rewrite_from_old_types),
     ];
@@ -1239,6 +1241,9 @@ fn what_other_webhooks_add_beside_ours_is_let_in() {
         let pod = named(original("fenced-without-labels"), &namespace, "a");
         let created = WORLD.create(&pod, None).unwrap_or_else(|said| panic!("{label}: {said}"));
         assert!(webhook.calls() > 0, "{label}");
+        if label.starts_with("linkerd") {
+            assert_eq!(created.pod["metadata"]["annotations"][LINKERD_GROUP], "64017", "{label}");
+        }
         let limits = &created.container(SIDECAR)["resources"]["limits"];
         assert_eq!(limits["ephemeral-storage"], "1Gi", "{label}");
     }
