@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O, except in [`watch`], which fills the snapshot.
 
+mod standard;
 pub mod watch;
 
 use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
@@ -10,6 +11,8 @@ use crate::{
     config::{PodSecurity, TenantRule},
     session::{NotATenant, TenantName, is_dns_label},
 };
+
+pub use self::standard::OldStandard;
 
 /// An immutable snapshot. Namespaces that did not opt in are not in it.
 #[derive(Clone, Debug, Default)]
@@ -34,8 +37,10 @@ pub struct Namespace {
     pub tenant: Result<TenantName, NoTenant>,
     /// The platform team allows the old client mode, in which the pod assumes by itself.
     pub operator_kept: bool,
-    /// What the namespace enforces on its pods.
+    /// What the namespace enforces on its pods, by level and version.
     pub pod_security: PodSecurity,
+    /// The version that it pins, if that makes `restricted` weaker.
+    pub old_standard: Option<OldStandard>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -110,14 +115,18 @@ impl Namespace {
             }
             None => Err(NoTenant::Absent),
         };
+        let pinned = label(POD_SECURITY_VERSION_LABEL);
+        let old_standard: Option<OldStandard> = pinned.and_then(|version| version.parse().ok());
+        let level = label(POD_SECURITY_LABEL)
+            .and_then(|level| level.parse().ok())
+            .unwrap_or(PodSecurity::Privileged);
         Self {
             name: name.to_owned(),
             mode: label(OPT_IN_LABEL).and_then(Mode::of_label),
             tenant,
             operator_kept: label(OPERATOR_LABEL) == Some("keep"),
-            pod_security: label(POD_SECURITY_LABEL)
-                .and_then(|level| level.parse().ok())
-                .unwrap_or(PodSecurity::Privileged),
+            pod_security: old_standard.map_or(level, |_| OldStandard::weaken(level)),
+            old_standard,
         }
     }
 }
@@ -148,6 +157,8 @@ impl fmt::Display for Mode {
 pub const OPT_IN_LABEL: &str = "fab.nanohype.dev/session-injection";
 pub const OPERATOR_LABEL: &str = "fab.nanohype.dev/operator";
 pub const POD_SECURITY_LABEL: &str = "pod-security.kubernetes.io/enforce";
+/// Absent, or `latest`: the API server's own version.
+pub const POD_SECURITY_VERSION_LABEL: &str = "pod-security.kubernetes.io/enforce-version";
 
 #[cfg(test)]
 mod tests {
@@ -176,6 +187,28 @@ mod tests {
             let tenant = read(name, &labels).tenant.ok();
             assert_eq!(tenant.as_ref().map(TenantName::as_str), want, "{name} {labels:?}");
         }
+    }
+
+    #[test]
+    fn restricted_of_an_old_version_counts_as_baseline() {
+        use PodSecurity::{Baseline, Privileged, Restricted};
+        let cases = [
+            ("restricted", None, Restricted),
+            ("restricted", Some("latest"), Restricted),
+            ("restricted", Some("v1.22"), Restricted),
+            ("restricted", Some("v1.21"), Baseline),
+            ("baseline", Some("v1.22"), Baseline),
+            ("baseline", Some("v1.21"), Baseline),
+            ("privileged", Some("v1.21"), Privileged),
+            ("Restricted", Some("v1.21"), Privileged),
+        ];
+        for (level, version, want) in cases {
+            let mut labels = vec![(POD_SECURITY_LABEL, level)];
+            labels.extend(version.map(|version| (POD_SECURITY_VERSION_LABEL, version)));
+            assert_eq!(read("tenants-a", &labels).pod_security, want, "{level} {version:?}");
+        }
+        let alone = [(POD_SECURITY_VERSION_LABEL, "v1.30")];
+        assert_eq!(read("tenants-a", &alone).pod_security, Privileged);
     }
 
     #[test]

@@ -295,6 +295,11 @@ fn faults() -> Vec<Fault> {
             &["broken pss pod-security"],
         ),
         fault(
+            "Pod Security of a version with NET_RAW",
+            add(SECOND, &label("pod-security.kubernetes.io/enforce-version"), json!("v1.21")),
+            &["broken pss pod-security"],
+        ),
+        fault(
             "old client mode kept",
             add(SECOND, &label("fab.nanohype.dev/operator"), json!("keep")),
             &["note operator-kept"],
@@ -522,7 +527,7 @@ fn what_is_whole_is_silent_and_each_fault_is_found_and_nothing_else() {
     assert_eq!(world.found(), BTreeSet::new(), "{}", world.text());
     let faults = faults();
     // The README says so.
-    assert_eq!(faults.len(), 66);
+    assert_eq!(faults.len(), 67);
     for Fault { name, change, want } in &faults {
         let undo = world.make(change);
         let want: BTreeSet<String> = want.iter().map(|line| (*line).to_owned()).collect();

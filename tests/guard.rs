@@ -57,8 +57,15 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 fn what_the_guard_refuses_is_let_in_without_it() {
     let world = World::start(&[], None);
     world.publish("acme", &role("acme"));
-    for (namespace, enforced) in [("tenants-held", "restricted"), ("tenants-loose", "privileged")] {
-        let labels = [("pod-security.kubernetes.io/enforce", enforced)];
+    for (namespace, enforced, version) in [
+        ("tenants-held", "restricted", "latest"),
+        ("tenants-loose", "privileged", "latest"),
+        ("tenants-old", "restricted", "v1.21"),
+    ] {
+        let labels = [
+            ("pod-security.kubernetes.io/enforce", enforced),
+            ("pod-security.kubernetes.io/enforce-version", version),
+        ];
         world.namespace(namespace, "enabled", "acme", &labels);
         world.service_account(namespace, "fab");
     }
@@ -536,6 +543,8 @@ fn creations() -> Vec<Attempt> {
             attempt(golden, "tenants-loose", "[guard-host-namespace]", field, &change);
         }
         attempt(golden, "tenants-loose", "[guard-pod-security]", "enforce=restricted", &|_| {});
+        let remedy = "enforce-version=latest --overwrite";
+        attempt(golden, "tenants-old", "[guard-pod-security]", remedy, &|_| {});
     }
     attempts
 }

@@ -11,7 +11,7 @@ use super::{
     sidecar::{self, BASE_VOLUME, CONTAINER_NAME, EMPTY_VOLUME, TOKEN_VOLUME},
 };
 use crate::{
-    config::{Component, Config, Credentials},
+    config::{Component, Config, Credentials, PodSecurity},
     namespaces::Namespace,
 };
 
@@ -80,8 +80,15 @@ pub(super) fn refuse_excess(
 /// privileged and hostPath read everything; the standard `restricted` has none of them.
 pub(super) fn enforces(namespace: &Namespace, config: &Config) -> Result<(), Refusal> {
     let (enforced, wanted) = (namespace.pod_security, config.pod_security);
+    let name = || namespace.name.clone();
+    if let Some(pinned) = namespace.old_standard
+        && enforced < wanted
+        && wanted == PodSecurity::Restricted
+    {
+        return Err(Refusal::OldPodSecurity { namespace: name(), pinned, wanted });
+    }
     if enforced < wanted {
-        return Err(Refusal::PodSecurity { namespace: namespace.name.clone(), enforced, wanted });
+        return Err(Refusal::PodSecurity { namespace: name(), enforced, wanted });
     }
     Ok(())
 }

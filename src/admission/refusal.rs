@@ -6,7 +6,9 @@ use super::patch::{MOST_MOVED, MOST_OPERATIONS};
 use crate::{
     config::{COMPONENT_LABEL, PodSecurity, TENANT_LABEL},
     directory::{Cause, Unusable},
-    namespaces::{NoTenant, OPERATOR_LABEL, POD_SECURITY_LABEL},
+    namespaces::{
+        NoTenant, OPERATOR_LABEL, OldStandard, POD_SECURITY_LABEL, POD_SECURITY_VERSION_LABEL,
+    },
     session::{NotASessionName, TenantName},
 };
 
@@ -20,6 +22,7 @@ pub enum Refusal {
     Internal,
     NamespaceUnknown { namespace: String },
     NotAPodCreation { found: String },
+    OldPodSecurity { namespace: String, pinned: OldStandard, wanted: PodSecurity },
     PatchTooCostly { operations: usize, moved: usize },
     PatchTooLarge { most: usize },
     PodNetwork { what: &'static str, key: &'static str },
@@ -56,7 +59,7 @@ impl Refusal {
             Self::PatchTooCostly { .. } => "patch-too-costly",
             Self::PatchTooLarge { .. } => "patch-too-large",
             Self::PodNetwork { .. } => "pod-network",
-            Self::PodSecurity { .. } => "pod-security",
+            Self::OldPodSecurity { .. } | Self::PodSecurity { .. } => "pod-security",
             Self::PortTaken { .. } => "port-taken",
             Self::ReservedName { .. } => "reserved-name",
             Self::ReservedVolume { .. } => "reserved-volume",
@@ -109,6 +112,9 @@ impl Refusal {
             Self::Internal => "see the webhook's log, and report the pod that did this".to_owned(),
             Self::NamespaceUnknown { .. } => "try again; if it stays so, see the webhook's log on its watch of namespaces".to_owned(),
             Self::NotAPodCreation { .. } => "restore the webhook configuration of the chart".to_owned(),
+            Self::OldPodSecurity { namespace, wanted, .. } => {
+                format!("kubectl label namespace {namespace} {POD_SECURITY_LABEL}={wanted} {POD_SECURITY_VERSION_LABEL}=latest --overwrite")
+            }
             Self::PatchTooCostly { .. } => "remove repeated variables, mounts and volumes from the pod template, or spread the work over more pods".to_owned(),
             Self::PatchTooLarge { .. } => "shorten the names of its containers, and its variables for regions and proxies".to_owned(),
             Self::PodNetwork { what, .. } => {
@@ -182,6 +188,10 @@ impl Refusal {
             Self::NotAPodCreation { found } => {
                 write!(f, "want the creation of a pod, not {found}")
             }
+            Self::OldPodSecurity { namespace, pinned, wanted } => write!(
+                f,
+                "namespace {namespace:?} pins the Pod Security Standard to {pinned}, of which {wanted} leaves containers NET_RAW, and agent pods need v1.22 or later"
+            ),
             Self::PatchTooCostly { operations, moved } => write!(
                 f,
                 "the patch for the pod has {operations} operations, for which the API server moves {moved} items of lists; it may have {MOST_OPERATIONS} operations and move {MOST_MOVED} items"

@@ -186,7 +186,7 @@ impl Link {
             ),
             Self::Pss => (
                 "pss",
-                "The namespace does not enforce the Pod Security Standard that the config asks for, or its label is mistyped.",
+                "The namespace does not enforce the Pod Security Standard that the config asks for, pins a version of it before v1.22, or its label is mistyped.",
                 "let the namespace enforce the standard that podSecurity of the config names",
             ),
             Self::Quota => (

@@ -168,7 +168,24 @@ const MEANT_OFF: [&str; 6] = ["", "disabled", "false", "no", "none", "off"];
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::namespaces::POD_SECURITY_VERSION_LABEL;
     use serde_json::json;
+
+    #[test]
+    fn an_old_version_of_the_standard_is_named_with_its_label() {
+        let labels = |version: &str| json!({OPT_IN_LABEL: "enabled", POD_SECURITY_LABEL: "restricted", POD_SECURITY_VERSION_LABEL: version});
+        let pss = |version: &str| {
+            let object = json!({"metadata": {"name": "tenants-a", "labels": labels(version)}});
+            let config = Config::default();
+            let mut found = Findings::default();
+            labels_work(&read(&object, &config), &config, &mut found);
+            let it = found.iter().find(|finding| finding.link == Link::Pss).unwrap();
+            it.says.clone()
+        };
+        let said = pss("v1.21");
+        assert!(said.contains("to v1.21") && said.contains("enforce-version=latest"), "{said}");
+        assert_eq!(pss("v1.22"), "enforces restricted");
+    }
 
     #[test]
     fn labels_that_mean_nothing_are_named() {

@@ -138,6 +138,11 @@ fn examples() -> Vec<Refusal> {
             enforced: PodSecurity::Baseline,
             wanted: PodSecurity::Restricted,
         },
+        Refusal::OldPodSecurity {
+            namespace: namespace(),
+            pinned: "v1.21".parse().unwrap(),
+            wanted: PodSecurity::Restricted,
+        },
         Refusal::PortTaken { container: agent(), port: 7413 },
         Refusal::ReservedName {
             what: "container",
