@@ -282,6 +282,36 @@ fn pods_of_controllers_are_injected_under_a_quota() {
     assert_eq!(used["status"]["used"]["requests.cpu"], "220m");
 }
 
+/// Takes the quota from docs/operations.md.
+#[test]
+fn a_quota_refuses_pods_that_outrank_the_webhook() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+    let page = fs::read_to_string(page).unwrap();
+    let mut blocks = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let block = blocks.find(|block| block.contains("kind: ResourceQuota")).unwrap();
+    let mut quota: Value = serde_saphyr::from_str(block).unwrap();
+    for namespace in ["tenants-ranked", "tenants-unranked"] {
+        WORLD.namespace(namespace, "enabled", "acme", &[]);
+    }
+    quota["metadata"]["namespace"] = "tenants-ranked".into();
+    WORLD.apply(&quota);
+    let of_class = |namespace: &str, name: &str, class: &str| {
+        let mut pod = agent(namespace, name);
+        pod["spec"]["priorityClassName"] = class.into();
+        WORLD.create(&pod, None)
+    };
+    for class in ["system-cluster-critical", "system-node-critical"] {
+        wait_until("the quota is counted", Duration::from_secs(30), || {
+            let said = of_class("tenants-ranked", class, class).unwrap_err();
+            said.contains("exceeded quota: no-system-priority").then_some(())
+        });
+        // The control: without the quota a tenant's pod outranks the webhook, or equals it.
+        let created = of_class("tenants-unranked", class, class).unwrap();
+        assert!(created.pod["spec"]["priority"].as_i64() >= Some(2_000_000_000), "{class}");
+    }
+    assert!(is_injected(&WORLD.create(&agent("tenants-ranked", "unranked"), None).unwrap()));
+}
+
 #[test]
 fn what_a_limit_range_adds_to_the_sidecar_stays() {
     WORLD.namespace("tenants-ranged", "enabled", "acme", &[("test.example/foreign", "late")]);
