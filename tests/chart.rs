@@ -346,7 +346,7 @@ fn every_pod_is_hardened_alike() {
             assert_eq!(spec["automountServiceAccountToken"], false, "{name}");
             assert_eq!(spec["enableServiceLinks"], false, "{name}");
             assert_eq!(spec["priorityClassName"], "system-cluster-critical", "{name}");
-            let security = json!({"runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}});
+            let security = json!({"runAsNonRoot": true, "runAsUser": 61017, "runAsGroup": 61017, "fsGroup": 61017, "seccompProfile": {"type": "RuntimeDefault"}});
             assert_eq!(spec["securityContext"], security, "{name}");
             assert_eq!(spec.get("initContainers"), None, "{name}");
             let [container] = &spec["containers"].as_array().unwrap()[..] else { panic!("{name}") };
@@ -366,6 +366,38 @@ fn every_pod_is_hardened_alike() {
             }
         }
     }
+}
+
+/// In a user namespace of its own a pod shares its uid with no other.
+#[test]
+fn the_pods_have_user_namespaces_where_these_are_ga() {
+    let cases = [
+        ("auto", "v1.32.0", None),
+        ("auto", "v1.35.9-eks-1a2b3c4", None),
+        ("auto", "v1.36.0", Some(false)),
+        ("auto", "v1.36.0-eks-1a2b3c4", Some(false)),
+        ("auto", "v1.40.1", Some(false)),
+        ("false", "v1.32.0", Some(false)),
+        ("true", "v1.36.0", Some(true)),
+    ];
+    for (value, version, want) in cases {
+        let rendered = helm::render_for(&chart(), version, &[("hostUsers", value)]).unwrap();
+        let manifests: Vec<Value> = serde_saphyr::from_multiple(&rendered).unwrap();
+        let manifests: Vec<Value> =
+            manifests.into_iter().filter(|manifest| !manifest.is_null()).collect();
+        let pods = pods(&manifests);
+        assert_eq!(pods.len(), 3);
+        for (name, pod) in pods {
+            let found = pod["spec"].get("hostUsers").cloned();
+            assert_eq!(found, want.map(Value::from), "{value}, {version}: {name}");
+        }
+    }
+    let said = render(&[("hostUsers", "never")]).unwrap_err();
+    assert!(said.contains("hostUsers"), "{said}");
+    let said = render(&[("hostUsers", "null")]).unwrap_err();
+    assert!(said.contains("hostUsers"), "{said}");
+    let said = render(&[("config.sidecar.uid", "61017")]).unwrap_err();
+    assert!(said.contains("the user of the chart's own pods"), "{said}");
 }
 
 /// A Service that took the pods of the other deployment in would send reviews to it.

@@ -30,7 +30,12 @@ mod server;
 mod tls;
 
 use std::{
-    collections::BTreeMap, fs, net::TcpListener, path::Path, process::Command, sync::LazyLock,
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::Command,
+    sync::LazyLock,
     time::Duration,
 };
 
@@ -358,12 +363,64 @@ fn ekss_own_webhook_before_or_after_ours_gives_an_agent_no_base_credentials() {
     assert_attributed(&platform.cloud.all_events());
 }
 
+/// The chart's pods by its default, and an agent's where it asks for that.
+#[test]
+fn a_user_namespace_makes_a_pod_another_user_to_the_node() {
+    let platform = &*PLATFORM;
+    let all = platform.node.kubectl(&["get", "pods", "--namespace", SYSTEM]).json();
+    let running: Vec<&Value> = all["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|pod| pod["status"]["phase"] == "Running")
+        .collect();
+    assert!(running.len() >= 2, "the webhook and what keeps its certificate: {running:?}");
+    for pod in running {
+        assert_eq!(pod["spec"]["hostUsers"], false);
+        let users = users_on_the_node(pod);
+        assert!(users.iter().any(|user| user % IDS_OF_A_POD == 61017), "{users:?}");
+        assert!(users.iter().all(|user| *user >= IDS_OF_A_POD), "{users:?}");
+    }
+    let mut apart = session(TENANT, "fab-apart-q1w2e", &["sleep"]);
+    apart["spec"]["hostUsers"] = false.into();
+    platform.create_as(OPERATOR, &apart);
+    let apart = platform.node.await_ready(TENANT, "session-fab-apart-q1w2e");
+    let users = users_on_the_node(&apart);
+    assert!(users.iter().any(|user| user % IDS_OF_A_POD == 64017), "{users:?}");
+    assert!(users.iter().all(|user| *user >= IDS_OF_A_POD), "{users:?}");
+    let caller = call(platform, "session-fab-apart-q1w2e");
+    assert!(caller["arn"].as_str().unwrap().ends_with("/fab-apart-q1w2e"), "{caller}");
+
+    // The control: without it the kernel knows all sidecars as one user.
+    let shared = platform.create_session("fab-shared-r3t4z");
+    let shared = platform.node.await_ready(TENANT, &shared);
+    assert!(users_on_the_node(&shared).contains(&64017));
+}
+
+/// The users of a pod's processes, as the machine sees them.
+fn users_on_the_node(pod: &Value) -> BTreeSet<u32> {
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    let of_the_pod = fs::read_dir("/proc").unwrap().flatten().filter(|process| {
+        fs::read_to_string(process.path().join("cgroup")).is_ok_and(|cgroup| cgroup.contains(uid))
+    });
+    let user = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?.to_owned();
+        line.split_whitespace().next()?.parse().ok()
+    };
+    let statuses =
+        of_the_pod.filter_map(|process| fs::read_to_string(process.path().join("status")).ok());
+    statuses.filter_map(user).collect()
+}
+
+/// The kubelet gives each pod so many, from the first multiple on.
+const IDS_OF_A_POD: u32 = 65536;
+
 #[test]
 fn the_image_holds_the_program_and_authorities_and_nothing_else() {
     let image = Image::unpack();
     assert_eq!(image.paths(), [ROOTS, "/fab-session-injector"]);
     assert_eq!(image.config["Entrypoint"], json!(["/fab-session-injector"]));
-    assert_eq!(image.config["User"], "65532:65532");
+    assert_eq!(image.config["User"], "61017:61017");
     let labels = &image.config["Labels"];
     assert_eq!(labels["org.opencontainers.image.version"], env!("CARGO_PKG_VERSION"));
 

@@ -22,6 +22,18 @@ pub(crate) fn render(
     run(command)
 }
 
+/// The same for a cluster of this version, with values of any type.
+#[allow(dead_code, reason = "not every test crate renders for another cluster")]
+pub(crate) fn render_for(
+    chart: &Path,
+    version: &str,
+    values: &[(&str, &str)],
+) -> Result<String, String> {
+    let mut command = helm("template", "injector", values);
+    command.arg("injector").arg(chart).args(["--kube-version", version]);
+    run(command)
+}
+
 #[allow(dead_code, reason = "not every test crate has a cluster")]
 pub(crate) fn install(
     chart: &Path,

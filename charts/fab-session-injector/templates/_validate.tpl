@@ -115,6 +115,10 @@ at once: what is wrong, the rule, and the remedy.
   {{- end -}}
 {{- end -}}
 
+{{- if eq (toString (int $config.sidecar.uid)) (include "fab-session-injector.pod.uid" .) -}}
+  {{- $problems = append $problems (printf "config.sidecar.uid is %d, the user of the chart's own pods, with which every sidecar would share the kernel's limits for a user: choose another number." (int $config.sidecar.uid)) -}}
+{{- end -}}
+
 {{- range $name, $value := $config.sidecar.env -}}
   {{- if hasPrefix "FAB_SESSION_" $name -}}
     {{- $problems = append $problems (printf "config.sidecar.env sets %s, but variables that begin with FAB_SESSION_ are the webhook's own: remove it." $name) -}}
