@@ -13,7 +13,7 @@ test:
 # The image, the chart and AWS's SDKs on a real node. It has mounts, links and cgroups of
 # its own, hence root.
 e2e: image
-	variables=$$(tests/setup --node) && eval "$$variables" && cargo test --locked --test e2e --test check_node --test memory_limit --test mesh --test pilot
+	variables=$$(tests/setup --node) && eval "$$variables" && cargo test --locked --test e2e --test check_node --test memory_limit --test mesh --test pilot --test shared_user
 
 # Ten minutes more of it, on several nodes: each promise, changes of the installation under a
 # stream of pods, and wrong installs. Not part of CI.
@@ -31,7 +31,7 @@ lint:
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	cargo clippy --locked --test sidecar --test tenants --test soak --test metrics --test chart_cluster -- --deny warnings
-	cargo clippy --locked --test e2e --test check_node --test memory_limit --test mesh --test pilot --test promised --test rollout --test wrong_installs -- --deny warnings
+	cargo clippy --locked --test e2e --test check_node --test memory_limit --test mesh --test pilot --test shared_user --test promised --test rollout --test wrong_installs -- --deny warnings
 	cargo deny --locked --workspace check bans licenses sources
 
 # What strangers write, for a minute each: fuzz/run SECONDS [TARGET] for longer.

@@ -16,6 +16,7 @@ mod review;
 mod same;
 mod sidecar;
 mod standing;
+mod user;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -313,7 +313,7 @@ fn creations() -> Vec<Attempt> {
             push(&mut sidecar(pod)["env"], again);
         }),
     ];
-    let others: [(&str, &str, &str, Change); 49] = [
+    let others: [(&str, &str, &str, Change); 55] = [
         ("fenced-without-labels", "[guard-sidecar]", "component runtime", |pod| {
             pod["spec"].as_object_mut().unwrap().shift_remove("initContainers");
         }),
@@ -474,6 +474,25 @@ fn creations() -> Vec<Attempt> {
         }),
         ("fenced-without-labels", "[guard-pod-network]", "networks", |pod| {
             annotations(pod).insert("k8s.v1.cni.cncf.io/networks".to_owned(), "".into());
+        }),
+        ("fenced-without-labels", "[guard-user]", "\"agent\" runs as user 64017,", |pod| {
+            agent(pod)["securityContext"]["runAsUser"] = 64017.into();
+        }),
+        ("fenced-without-labels", "[guard-user]", "\"agent\" runs as user 64017,", |pod| {
+            pod["spec"]["securityContext"]["runAsUser"] = 64017.into();
+        }),
+        ("several-containers", "[guard-user]", "\"linkerd-proxy\" runs as user 64017,", |pod| {
+            container(pod, "linkerd-proxy")["securityContext"]["runAsUser"] = 64017.into();
+        }),
+        ("fleet", "[guard-user]", "\"agent\" runs as user 64017,", |pod| {
+            agent(pod)["securityContext"]["runAsUser"] = 64017.into();
+        }),
+        // A pod that is no agent shares the node with agents.
+        ("no-agent", "[guard-user]", "\"agent\" runs as user 64017,", |pod| {
+            agent(pod)["securityContext"]["runAsUser"] = 64017.into();
+        }),
+        ("no-agent", "[guard-user]", "\"agent\" runs as user 61017,", |pod| {
+            pod["spec"]["securityContext"]["runAsUser"] = 61017.into();
         }),
         // Its creator is no listed one, who alone may name a session.
         (
@@ -721,7 +740,9 @@ fn ways_in(world: &World) -> Vec<Attempt> {
         attempts.push(debug(&created.pod, code, &own));
     }
     let mut same_user = named(injected("fenced-without-labels"), "tenants-held", "debugged-user");
+    // No container of it takes the pod's user, but a debugger would.
     same_user["spec"]["securityContext"]["runAsUser"] = 64017.into();
+    agent(&mut same_user)["securityContext"]["runAsUser"] = 1000.into();
     let created = world.create(&same_user, None).unwrap();
     attempts.push(debug(&created.pod, "[guard-ephemeral-user]", &json!({})));
 

@@ -9,6 +9,7 @@ use super::{
     review::{Object, Scalar},
     same::is,
     sidecar::{self, BASE_VOLUME, CONTAINER_NAME, EMPTY_VOLUME, TOKEN_VOLUME},
+    user,
 };
 use crate::{
     config::{Component, Config, Credentials, PodSecurity},
@@ -70,6 +71,7 @@ pub(super) fn refuse_excess(
         mesh::refuse_own_network(pod, config)?;
         for container in agents(pod) {
             port_is_free(container, config.sidecar.port)?;
+            user::is_another(container, pod, config.sidecar.uid)?;
             mounts_are_ours(container, config)?;
         }
     }

@@ -65,6 +65,8 @@ pub(super) struct Spec<'a> {
     pub(super) host_pid: Scalar<bool>,
     #[serde(default, deserialize_with = "or_default")]
     pub(super) share_process_namespace: Scalar<bool>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) security_context: Object<SecurityContext>,
 }
 
 #[derive(Deserialize)]
@@ -83,6 +85,14 @@ pub(super) struct Container<'a> {
     pub(super) ports: Option<Ports<'a>>,
     #[serde(default, deserialize_with = "or_default")]
     pub(super) env_from: AnyList,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) security_context: Object<SecurityContext>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SecurityContext {
+    pub(super) run_as_user: Option<Scalar<i64>>,
 }
 
 #[derive(Deserialize)]

@@ -36,6 +36,7 @@ pub enum Refusal {
     RoleUnusable { place: String, unusable: Unusable },
     SessionIllegal { what: &'static str, key: &'static str, rule: NotASessionName },
     SessionTooLong { tenant: TenantName, needed: usize },
+    SidecarUser { container: String, field: &'static str, uid: u32 },
     StaticCredentials { container: String, variable: String },
     TenantMissing { namespace: String, reason: NoTenant },
     TenantTooLong { tenant: TenantName, session: String, longest: usize },
@@ -72,6 +73,7 @@ impl Refusal {
             Self::RoleUnusable { unusable: Unusable::WrongType, .. } => "role-wrong-type",
             Self::SessionIllegal { .. } => "session-illegal",
             Self::SessionTooLong { .. } => "session-too-long",
+            Self::SidecarUser { .. } => "sidecar-user",
             Self::StaticCredentials { .. } => "static-credentials",
             Self::TenantMissing { .. } => "tenant-missing",
             Self::TenantTooLong { .. } => "tenant-too-long",
@@ -136,6 +138,7 @@ impl Refusal {
             },
             Self::SessionIllegal { .. } => "let the pod's creator name the session with legal characters".to_owned(),
             Self::SessionTooLong { .. } => "choose a shorter pod name, or session: pod-uid in the config".to_owned(),
+            Self::SidecarUser { .. } => "set runAsUser to another number, or sidecar.uid in the config".to_owned(),
             Self::StaticCredentials { .. } => "remove the variable from the pod template".to_owned(),
             Self::TenantMissing { namespace, .. } => {
                 format!("kubectl label namespace {namespace} {TENANT_LABEL}=<platform> --overwrite")
@@ -252,6 +255,10 @@ impl Refusal {
                 f,
                 "the pod's name takes {needed} characters, and a SourceIdentity has {} for a session of tenant {tenant}",
                 tenant.room()
+            ),
+            Self::SidecarUser { container, field, uid } => write!(
+                f,
+                "container {container:?} runs as user {uid} ({field}), which is the credential sidecar's, and the kernel counts its limits by user"
             ),
             Self::StaticCredentials { container, variable } => {
                 write!(

@@ -164,6 +164,7 @@ fn examples() -> Vec<Refusal> {
             rule: NotASessionName::Character { found: ':', at: 5 },
         },
         Refusal::SessionTooLong { tenant: acme, needed: 60 },
+        Refusal::SidecarUser { container: agent(), field: "securityContext.runAsUser", uid: 64017 },
         Refusal::StaticCredentials { container: agent(), variable: "AWS_PROFILE".to_owned() },
         Refusal::TenantMissing { namespace: "fab".to_owned(), reason: NoTenant::Absent },
         Refusal::TenantMissing {

@@ -1,0 +1,213 @@
+//! Two pods of one user on a node: the kernel counts watches of epoll by user
+//! (`fs.epoll.max_user_watches`), so that one pod can take all of them. The attack, and what keeps
+//! it away from sidecar and webhook: another user, or a user namespace.
+//!
+//! Needs root: it starts programs as other users, and lowers the kernel's limit while it runs, so
+//! that the attack takes a second and 10 MiB, and not a minute and 1 GiB.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "sidecar/account.rs"]
+#[allow(dead_code, reason = "not all of it is asked here")]
+mod account;
+#[path = "webhook/client.rs"]
+#[allow(dead_code, reason = "not all of it is asked here")]
+mod client;
+#[path = "sidecar/pod.rs"]
+#[allow(dead_code, reason = "not all of it is asked here")]
+mod pod;
+#[path = "cluster/process.rs"]
+#[allow(dead_code, reason = "not all of it is asked here")]
+mod process;
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use account::{Account, Policies};
+use client::{Client, Protocol};
+use process::{Process, free_port, get, own_directory, wait_until};
+use rustls::version::TLS13;
+use tokio::time::timeout;
+
+/// A user of a pod.
+#[derive(Clone, Copy, Debug)]
+enum User {
+    /// The node's, as pods have it by default.
+    Shared(u32),
+    /// One of the pod's own user namespace, which is another one to the kernel.
+    Own(u32),
+}
+
+#[test]
+fn a_pod_of_the_sidecars_user_takes_its_connections() {
+    use User::{Own, Shared};
+    let cases = [
+        (Shared(SIDECAR), Shared(64018), true),
+        (Shared(SIDECAR), Shared(SIDECAR), false),
+        // Where either has `hostUsers: false`.
+        (Shared(SIDECAR), Own(SIDECAR), true),
+        (Own(SIDECAR), Shared(SIDECAR), true),
+    ];
+    for (user, hog, want) in cases {
+        let account = Account::open(Policies::default());
+        let pod = account.pod();
+        let env = pod.sidecar_environment();
+        let mut words: Vec<String> =
+            env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        words.extend(["/run/program", "sidecar"].map(str::to_owned));
+        let command = container(user, pod.directory.path(), PROGRAM.as_ref(), &words);
+        let sidecar = Process::start("sidecar", pod.directory.path(), &command);
+        let is_answered = || {
+            let is_answered = pod.get("/v1/credentials").0 == 200;
+            if !is_answered && sidecar.log().contains(NONE_LEFT) {
+                // Nor does that of a new pod start.
+                let mut next = container(user, pod.directory.path(), PROGRAM.as_ref(), &words);
+                let next = next.output().unwrap();
+                let said = [next.stdout, next.stderr].concat();
+                let said = String::from_utf8_lossy(&said).into_owned();
+                assert!(said.contains("cannot start the runtime"), "{}: {said}", next.status);
+            }
+            is_answered
+        };
+        attack(&format!("{user:?}"), &sidecar, hog, is_answered, want);
+    }
+}
+
+#[test]
+fn a_pod_of_the_webhooks_user_takes_its_connections() {
+    use User::{Own, Shared};
+    let cases = [
+        // The user of most images that have none of their own.
+        (Shared(WEBHOOK), Shared(65532), true),
+        (Shared(WEBHOOK), Shared(WEBHOOK), false),
+        (Own(WEBHOOK), Shared(WEBHOOK), true),
+    ];
+    for (user, hog, want) in cases {
+        let directory = own_directory();
+        let path = directory.path();
+        let make = concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make");
+        assert!(Command::new(make).arg(path.join("tls")).status().unwrap().success());
+        let readable = Command::new("chmod").args(["-R", "a+rX"]).arg(path).status();
+        assert!(readable.unwrap().success());
+        for file in ["namespaces.yaml", "roles.yaml"] {
+            let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/demo").join(file);
+            fs::copy(example, path.join(file)).unwrap();
+        }
+        let [address, health] = [(), ()].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let words = [
+            "AWS_REGION=eu-west-1",
+            "/run/program",
+            "webhook",
+            &format!("--listen={address}"),
+            &format!("--health-listen={health}"),
+            "--tls-certificate=/run/files/tls/tls.crt",
+            "--tls-key=/run/files/tls/tls.key",
+            "--namespaces=/run/files/namespaces.yaml",
+            "--roles=/run/files/roles.yaml",
+        ]
+        .map(str::to_owned);
+        let command = container(user, path, PROGRAM.as_ref(), &words);
+        let webhook = Process::start("webhook", path, &command);
+        wait_until("the webhook is ready", PATIENCE, || {
+            get(health, "/readyz").starts_with("HTTP/1.1 200").then_some(())
+        });
+        let authority = fs::read(path.join("tls/ca.crt")).unwrap();
+        let review = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reviews/runtime.json");
+        let review = fs::read(review).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let is_answered = || {
+            let ask = async {
+                let mut client =
+                    Client::connect(address, &authority, Protocol::Http1, &[&TLS13]).await?;
+                client.post("/enabled?timeout=5s", "application/json", review.clone()).await
+            };
+            let answer = runtime.block_on(async { timeout(Duration::from_secs(5), ask).await });
+            answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.status == 200))
+        };
+        attack(&format!("{user:?}"), &webhook, hog, is_answered, want);
+    }
+}
+
+/// Whether new connections are answered while a pod of the user `hog` has all watches, and that
+/// they are before and afterwards.
+fn attack(what: &str, attacked: &Process, hog: User, is_answered: impl Fn() -> bool, want: bool) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _lowered = Lowered::to(50_000);
+    let served = || is_answered().then_some(());
+    wait_until(&format!("{what} is answered"), PATIENCE, served);
+    let directory = own_directory();
+    let program = hog_program(directory.path());
+    let words = ["/run/program".to_owned()];
+    let command = container(hog, directory.path(), &program, &words);
+    let mut process = Process::start("hog", directory.path(), &command);
+    let log = directory.path().join("hog.log");
+    let said = process.wait_until("the hog has all watches of its user", PATIENCE, || {
+        Some(fs::read_to_string(&log).unwrap()).filter(|said| said.contains("has no watch left"))
+    });
+    // What it sees itself as, in a user namespace too.
+    let (User::Shared(uid) | User::Own(uid)) = hog;
+    assert!(said.contains(&format!("user {uid} has")), "{said}");
+    for _ in 0..3 {
+        assert_eq!(is_answered(), want, "{what}, and a hog as {hog:?}\n{}", attacked.log());
+    }
+    assert_eq!(attacked.log().contains(NONE_LEFT), !want, "{}", attacked.log());
+    process.kill();
+    wait_until(&format!("{what} is answered again"), PATIENCE, served);
+}
+
+/// The kernel's limit for each user, until it is dropped.
+struct Lowered(String);
+
+impl Lowered {
+    fn to(watches: u32) -> Self {
+        let before = fs::read_to_string(LIMIT).unwrap();
+        fs::write(LIMIT, watches.to_string()).expect("root may lower the limit");
+        Self(before)
+    }
+}
+
+impl Drop for Lowered {
+    fn drop(&mut self) {
+        fs::write(LIMIT, &self.0).unwrap();
+    }
+}
+
+fn hog_program(directory: &Path) -> PathBuf {
+    let program = directory.join("hog");
+    let made = Command::new("cc")
+        .args(["-O1", "-o"])
+        .arg(&program)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shared_user/hog.c"))
+        .status();
+    assert!(made.unwrap().success());
+    program
+}
+
+fn container(user: User, directory: &Path, program: &Path, words: &[String]) -> Command {
+    let (host, uid) = match user {
+        User::Shared(uid) => (uid, uid),
+        // As the kubelet gives each pod 65536 users, from 65536 on.
+        User::Own(uid) => (2 * 65536 + uid, uid),
+    };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shared_user/container");
+    let mut command = Command::new(script);
+    command.args([host, uid].map(|uid| uid.to_string())).arg(directory).arg(program).args(words);
+    command
+}
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_fab-session-injector");
+/// The config's default.
+const SIDECAR: u32 = 64017;
+/// The chart's.
+const WEBHOOK: u32 = 61017;
+const LIMIT: &str = "/proc/sys/fs/epoll/max_user_watches";
+/// What ENOSPC means.
+const NONE_LEFT: &str = "No space left on device";
+const PATIENCE: Duration = Duration::from_secs(60);
