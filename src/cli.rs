@@ -55,7 +55,8 @@ pub enum Command {
     /// Print what AWS is to hold for one tenant: trust, policies, and the parameter
     ///
     /// Prints a JSON array of documents, each with its name, where it goes and what to know about
-    /// it; one policy alone with --only, as `aws iam` takes it; or a file for Terraform. Exit
+    /// it; one policy alone with --only, as `aws iam` takes it; or a file for Terraform. The one
+    /// policy that stops pods that run is printed only with --deny-without-source-identity. Exit
     /// codes: 0 done; 2 the input is wrong; 3 our failure; 141 whoever reads the output has gone.
     #[command(after_long_help = IAM_EXAMPLES)]
     Iam(Iam),
@@ -246,6 +247,11 @@ pub struct Iam {
     /// Print resources for Terraform's AWS provider
     #[arg(long)]
     pub terraform: bool,
+    /// Add the policy deny-without-source-identity, which stops at once every pod of these base
+    /// roles that runs without a session: apply it last, after `enabled` and after the last such
+    /// pod is gone
+    #[arg(long)]
+    pub deny_without_source_identity: bool,
 }
 
 #[derive(Args, Debug)]

@@ -27,6 +27,8 @@ pub struct Account {
     /// The names of all such parameters, with `*` for the tenant.
     pub parameters: String,
     pub held_to: HeldTo,
+    /// Whether [`Name::DenyWithoutSourceIdentity`] is among the documents: it stops pods that run.
+    pub deny_without_source_identity: bool,
 }
 
 /// What AWS holds a session's name to.
@@ -66,9 +68,14 @@ pub struct NotAHold;
 #[error("there is {}", Name::ALL.map(Name::as_str).join(", "))]
 pub struct NotADocument;
 
-/// All of them, in the order in which they are to be made.
+/// Returns the documents in the order in which they are to be made; the deny only if it was asked
+/// for.
 pub fn documents(account: &Account) -> Vec<Document> {
-    Name::ALL.iter().map(|&name| Document { name, body: body(name, account) }).collect()
+    let is_asked_for = |name: &Name| {
+        *name != Name::DenyWithoutSourceIdentity || account.deny_without_source_identity
+    };
+    let names = Name::ALL.into_iter().filter(is_asked_for);
+    names.map(|name| Document { name, body: body(name, account) }).collect()
 }
 
 fn body(name: Name, account: &Account) -> Value {
@@ -218,9 +225,10 @@ impl Name {
                  sts:AssumeRole on the session role (a Deny needs NotResource with it)."
             }
             Self::DenyWithoutSourceIdentity => {
-                "An identity policy of each base role: its own credentials do nothing but assume. It \
-                 also stops pods of that service account that have no session, such as a model gateway \
-                 that is exempt; give these an account of their own first."
+                "The last step. An identity policy of each base role: its own credentials do nothing \
+                 but assume. It stops at once every pod of these roles that runs without a session: \
+                 agents created before the namespace was enabled, and pods such as a model gateway \
+                 that is exempt (give these an account of their own first)."
             }
             Self::Parameter => {
                 "The parameter in which the webhook finds the session role; the input of ssm:PutParameter."

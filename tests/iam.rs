@@ -76,7 +76,8 @@ fn the_boundarys_statement_is_what_a_boundary_needs() {
 fn base_credentials_still_assume_beside_the_deny() {
     let arguments = ["--tenant=acme", "--base-role", BASE];
     let mut base = only("base-role-policy", &arguments);
-    let deny = only("deny-without-source-identity", &arguments)["Statement"][0].clone();
+    let with_deny = [&arguments[..], &["--deny-without-source-identity"]].concat();
+    let deny = only("deny-without-source-identity", &with_deny)["Statement"][0].clone();
     assert_eq!(deny["Effect"], "Deny");
     base["Statement"].as_array_mut().unwrap().push(deny);
     let trust = only("session-role-trust", &arguments);
@@ -139,6 +140,7 @@ fn terraform_has_the_same_documents() {
         "--base-role",
         BROKER,
         "--held-to=pod-uid",
+        "--deny-without-source-identity",
         "--terraform",
     ];
     let output = iam(&arguments);
@@ -162,7 +164,7 @@ fn terraform_has_the_same_documents() {
     assert_eq!(resources, want);
     // As Terraform's own parser reads it, each is what IAM gets in JSON.
     let read = as_terraform(&file);
-    let documents: Vec<Value> = serde_json::from_slice(&iam(&arguments[..6]).stdout).unwrap();
+    let documents: Vec<Value> = serde_json::from_slice(&iam(&arguments[..7]).stdout).unwrap();
     for (resource, attribute, name) in [
         ("aws_iam_role.session_acme", "assume_role_policy", "session-role-trust"),
         ("aws_iam_role_policy.session_acme", "policy", "session-role-policy"),
@@ -202,6 +204,56 @@ fn as_terraform(file: &str) -> Value {
     let output = reader.wait_with_output().unwrap();
     assert!(output.status.success(), "{file}");
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What is applied from a default output stops no pod that runs today.
+#[test]
+fn the_deny_is_printed_only_where_its_flag_is_given() {
+    let arguments = ["--tenant=acme", "--base-role", BASE];
+    let flag = "--deny-without-source-identity";
+    for output in [vec![], vec!["--terraform"]] {
+        let plain = iam(&[&arguments[..], &output].concat());
+        assert!(plain.status.success());
+        let printed = String::from_utf8(plain.stdout).unwrap();
+        assert!(!printed.to_lowercase().contains("nothingwithoutsession"), "{printed}");
+        assert!(
+            !printed.contains("deny-without") && !printed.contains("deny_without"),
+            "{printed}"
+        );
+        assert_eq!(String::from_utf8_lossy(&plain.stderr), "");
+
+        let asked = iam(&[&arguments[..], &output, &[flag]].concat());
+        assert!(asked.status.success());
+        let printed = String::from_utf8(asked.stdout).unwrap();
+        assert!(printed.contains("NothingWithoutSession"), "{printed}");
+        says_what_it_stops(&asked.stderr);
+    }
+    let alone = ["--only", "deny-without-source-identity"];
+    let refused = iam(&[&arguments[..], &alone].concat());
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(refused.stdout.is_empty());
+    says_what_it_stops(&refused.stderr);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains(&format!("needs the flag {flag}")));
+
+    let asked = iam(&[&arguments[..], &alone, &[flag]].concat());
+    let policy: Value = serde_json::from_slice(&asked.stdout).unwrap();
+    assert_eq!(policy["Statement"][0]["Sid"], "NothingWithoutSession");
+    says_what_it_stops(&asked.stderr);
+    // Another document alone stops nothing.
+    let other = iam(&[&arguments[..], &["--only", "parameter", flag]].concat());
+    assert_eq!((other.status.success(), &*other.stderr), (true, &b""[..]));
+}
+
+fn says_what_it_stops(said: &[u8]) {
+    let said = String::from_utf8_lossy(said);
+    for part in [
+        "every pod of these base roles that runs without a session",
+        "as soon as it is applied",
+        "agents created before the namespace was `enabled`",
+        "Apply it last: after `enabled`, and after the last pod without a session is gone",
+    ] {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
 }
 
 #[test]

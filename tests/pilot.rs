@@ -47,13 +47,25 @@ fn a_tenant_goes_from_audit_to_enabled_and_back_by_the_commands_of_the_page() {
     let taken_back = ["label", "namespace", TENANT, &format!("{OPT_IN}-")];
     assert!(node.kubectl(&taken_back).run().ok);
     let page = Page::read(&platform);
-    let [up, audit, holds, complaints, dry_run, reviews, enable, identities, tried, why, back] =
-        page.blocks();
+    let [
+        up,
+        audit,
+        holds,
+        complaints,
+        dry_run,
+        reviews,
+        enable,
+        identities,
+        tried,
+        why,
+        without,
+        back,
+    ] = page.blocks();
 
     // 1. Before.
     assert!(page.run(up).contains("successfully rolled out"));
-    let before = platform.create_session("fab-before-a1b2c");
-    let before = node.await_ready(TENANT, &before);
+    let before_name = platform.create_session("fab-before-a1b2c");
+    let before = node.await_ready(TENANT, &before_name);
     assert!(!is_injected(&before));
 
     // 2. audit.
@@ -100,7 +112,14 @@ fn a_tenant_goes_from_audit_to_enabled_and_back_by_the_commands_of_the_page() {
     let first = call(&platform, &injected);
     assert_eq!(calls_under(&platform, identity), std::slice::from_ref(&first));
 
-    // 4. Back.
+    // 4. Last: the pods that the deny would stop.
+    let printed = page.run(without);
+    let stopped: BTreeSet<&str> =
+        printed.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert!(stopped.contains(&*before_name) && stopped.contains(&*audited), "{printed}");
+    assert!(!stopped.contains(&*injected), "{printed}");
+
+    // 5. Back.
     page.run(back);
     let plain = wait_until("a new pod is plain", SOON, || {
         let name = platform.create_session("fab-after-j7k8l");
@@ -161,7 +180,7 @@ impl Page {
         Self { blocks, variables, kubeconfig: platform.node.kubeconfig() }
     }
 
-    fn blocks(&self) -> [&str; 11] {
+    fn blocks(&self) -> [&str; 12] {
         let blocks: Vec<&str> = self.blocks.iter().map(String::as_str).collect();
         blocks.try_into().unwrap()
     }

@@ -721,7 +721,9 @@ fn two_tenants(mut world: World) -> World {
         let trust = match tenant.name {
             "plain" => tenant.printed(&["--only=session-role-trust"]),
             _ => {
-                base = base.policy(tenant.policy("deny-without-source-identity"));
+                let deny = "deny-without-source-identity";
+                let flag = "--deny-without-source-identity";
+                base = base.policy(tenant.printed(&[flag, "--only", deny]));
                 tenant.printed(&["--only=session-role-trust", "--held-to=pod-uid"])
             }
         };

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 
-use super::{Failure, files, print};
+use super::{Failure, files, offline::say, print};
 use crate::{
     cli::Iam,
     config::{Component, Config, Credentials, SessionSource},
-    policies::{self, Account, HeldTo},
+    policies::{self, Account, HeldTo, Name},
 };
 
 pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
@@ -24,7 +24,14 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
         config,
         only,
         terraform,
+        deny_without_source_identity,
     } = arguments;
+    if only == Some(Name::DenyWithoutSourceIdentity) && !deny_without_source_identity {
+        return Err(Failure::Input(anyhow!(
+            "--only deny-without-source-identity needs the flag --deny-without-source-identity: {STOPS} \
+             {LAST}"
+        )));
+    }
     let config = match &cluster {
         Some(cluster) => {
             Config::parse(&json!({"cluster": cluster, "roles": {"ssm": {}}}).to_string())
@@ -63,6 +70,7 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
         base_roles,
         session_role,
         held_to,
+        deny_without_source_identity,
     };
     let documents = policies::documents(&account);
     let output = if terraform {
@@ -83,6 +91,11 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
             .collect();
         format!("{:#}\n", Value::from(documents))
     };
+    let has_the_deny = only.is_none_or(|only| only == Name::DenyWithoutSourceIdentity);
+    if deny_without_source_identity && has_the_deny {
+        say(STOPS);
+        say(LAST);
+    }
     print(&output)
 }
 
@@ -96,3 +109,7 @@ fn contradict(held_to: HeldTo, config: &Config) -> bool {
     let with_sidecar = |component: &&Component| component.credentials == Credentials::Sidecar;
     config.components.iter().filter(with_sidecar).any(|component| component.session != session)
 }
+
+const STOPS: &str = "The policy deny-without-source-identity stops every pod of these base roles that runs without a session, as soon as it is applied, including agents created before the namespace was `enabled`.";
+const LAST: &str =
+    "Apply it last: after `enabled`, and after the last pod without a session is gone.";
