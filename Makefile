@@ -34,6 +34,10 @@ lint:
 	cargo clippy --locked --test e2e --test check_node --test memory_limit --test mesh --test pilot --test shared_user --test promised --test rollout --test wrong_installs -- --deny warnings
 	cargo deny --locked --workspace check bans licenses sources
 
+# Known holes in the dependencies. CI prints the outcome, and no outcome stops it.
+advisories:
+	@tests/advisories || test $$? -eq 3
+
 # What strangers write, for a minute each: fuzz/run SECONDS [TARGET] for longer.
 fuzz:
 	fuzz/run 60
@@ -47,4 +51,4 @@ bench-node: image
 	variables=$$(tests/setup --node) && eval "$$variables" && cargo build --locked --release --example floor && \
 	  cargo bench --locked --bench added -- "$${CARGO_TARGET_DIR:-$$PWD/target}/release/examples/floor"
 
-.PHONY: demo test e2e e2e-long image lint fuzz bench bench-node
+.PHONY: demo test e2e e2e-long image lint advisories fuzz bench bench-node
