@@ -38,7 +38,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{cli::Command, serve};
+use crate::{cli::Command, serve, terminal::in_escapes};
 
 /// Whose fault it is that a command did not do its work; the exit code says so.
 #[derive(Debug)]
@@ -85,9 +85,10 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// To standard output, which whoever reads it may have closed.
+/// To standard output, which whoever reads it may have closed. No output of any command has a
+/// character of others raw that a terminal would take for a command.
 fn print(output: &str) -> Result<ExitCode, Failure> {
-    match stdout().write_all(output.as_bytes()) {
+    match stdout().write_all(in_escapes(output).as_bytes()) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::from(READER_GONE)),
         Err(error) => Err(Failure::Ours(anyhow!(error).context("cannot write to standard output"))),

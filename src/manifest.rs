@@ -4,8 +4,11 @@ use json_patch::{
     PatchOperation,
     jsonptr::{Pointer, PointerBuf},
 };
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
-use serde_saphyr::UserMessageFormatter;
+use serde_saphyr::{DoubleQuoted, UserMessageFormatter};
+
+use crate::terminal::{in_escapes, is_unescaped};
 
 /// Why a text is no manifest.
 #[derive(Debug, thiserror::Error)]
@@ -74,13 +77,48 @@ fn take_apart(mut document: Value, objects: &mut Vec<Value>) {
     }
 }
 
-/// One document in YAML.
+/// One document in YAML. Text with a character that a terminal would obey is double-quoted, with
+/// the character as its escape. With such a character in a key, which is no key of Kubernetes, the
+/// document is written as JSON, which YAML is, too: the serializer quotes no key on demand.
 pub fn write(object: &Value) -> Result<String, serde_saphyr::SerializeError> {
-    let mut text = serde_saphyr::to_string(object)?;
+    let mut text = if has_such_a_key(object) {
+        format!("{object:#}")
+    } else {
+        serde_saphyr::to_string(&Quoted(object))?
+    };
     if !text.ends_with('\n') {
         text.push('\n');
     }
-    Ok(text)
+    Ok(in_escapes(&text).into_owned())
+}
+
+/// An object whose text is double-quoted where it needs an escape that the serializer does not
+/// write by itself.
+struct Quoted<'v>(&'v Value);
+
+impl Serialize for Quoted<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Array(items) => serializer.collect_seq(items.iter().map(Quoted)),
+            Value::Object(entries) => {
+                serializer.collect_map(entries.iter().map(|(key, entry)| (key, Quoted(entry))))
+            }
+            Value::String(text) if text.chars().any(is_unescaped) => {
+                DoubleQuoted(text).serialize(serializer)
+            }
+            other => other.serialize(serializer),
+        }
+    }
+}
+
+fn has_such_a_key(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(has_such_a_key),
+        Value::Object(entries) => entries
+            .iter()
+            .any(|(key, entry)| key.chars().any(is_unescaped) || has_such_a_key(entry)),
+        Value::Bool(_) | Value::Null | Value::Number(_) | Value::String(_) => false,
+    }
 }
 
 /// A pod in an object: the object itself, or its template.
@@ -240,6 +278,36 @@ mod tests {
         let tricky = json!({"a": ["true", "yes", "on", "null", "~", "1", "1e3", "0x1f", "01", "1:30", "", " x ", "#", "- a", "a: b", "é\n\tb\n", "2001-01-01", "*a", "&a", "!t", "{x", "[y", "%d", "@e", "`f", "no", "n", "y", ".5", "-", "?", "|", ">", "'q'", "\"d\"", "\u{7f}", "<<"], "n": [1, -2, 1.5, true, false, null], "yes": "key", "1": "one"});
         let text = write(&tricky).unwrap();
         assert_eq!(read(&text).unwrap(), [tricky], "{text}");
+    }
+
+    #[test]
+    fn no_text_of_a_manifest_is_a_command_to_a_terminal() {
+        let texts = (0x7f..=0xffff).filter_map(char::from_u32).filter(|&c| is_unescaped(c));
+        let texts: Vec<String> = texts
+            .flat_map(|c| {
+                [
+                    format!("{c}"),
+                    format!("a{c}"),
+                    format!("'\\{c}\""),
+                    format!("two\n{c} lines\n"),
+                    format!("{} {c}", "long ".repeat(40)),
+                    format!("- {c}: #"),
+                ]
+            })
+            .collect();
+        assert!(texts.len() > 6 * 33, "{}", texts.len());
+        for text in &texts {
+            for object in [
+                json!({"a": text, "b": [text, [text], {"c": text}]}),
+                json!({text.as_str(): "a", "b": {text.as_str(): text}}),
+                json!([text]),
+                json!(text),
+            ] {
+                let yaml = write(&object).unwrap();
+                assert!(!yaml.chars().any(is_unescaped), "{text:?}: {yaml}");
+                assert_eq!(read(&yaml).unwrap(), [object], "{yaml}");
+            }
+        }
     }
 
     #[test]

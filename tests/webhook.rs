@@ -116,6 +116,60 @@ async fn a_refusal_says_why_and_whether_to_come_again() {
     assert_eq!(refused["status"]["details"]["retryAfterSeconds"], 1);
 }
 
+/// Names come before anybody looked at them: the API server judges them after webhooks, and a forged
+/// review has what its sender likes.
+#[tokio::test]
+async fn no_answer_and_no_line_is_a_command_to_a_terminal() {
+    let server = Server::start();
+    let is_command = |c: char| {
+        let mark =
+            matches!(u32::from(c), 0x61c | 0x200e | 0x200f | 0x202a..=0x202e | 0x2066..=0x2069);
+        mark || (c.is_control() && c != '\n')
+    };
+    let name = "n\u{7f}\u{80}\u{9b}31m\u{61c}\u{200e}\u{200f}\u{202a}\u{202e}\u{2066}\u{2069}\u{1b}[2J\r\nn";
+    let container = |more: Value| {
+        let mut container = json!({"name": name, "image": "i"});
+        container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"spec": {"containers": [container]}})
+    };
+    let audience = json!([{"name": name, "projected": {"sources": [{"serviceAccountToken": {"audience": "sts.amazonaws.com", "path": name}}]}}]);
+    // What of the pod is another, and what the answer says.
+    let cases = [
+        (
+            json!({"metadata": {"labels": {"fab.nanohype.dev/component": name}}}),
+            "[unknown-component]",
+        ),
+        (
+            container(json!({"env": [{"name": "AWS_PROFILE", "value": name}]})),
+            "[static-credentials]",
+        ),
+        (container(json!({"ports": [{"containerPort": 7413}]})), "[port-taken]"),
+        (json!({"spec": {"volumes": audience}}), "[aws-token-volume]"),
+        (container(json!({"envFrom": [{"configMapRef": {"name": name}}]})), "envFrom"),
+    ];
+    for (change, want) in cases {
+        let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
+        json_patch::merge(&mut review["request"]["object"], &change);
+        review["request"]["uid"] = format!("uid-{name}").into();
+        let answer = ask(&server, "/enabled", review.to_string()).await;
+        let told = response(&answer);
+        let warnings = told["warnings"].as_array().into_iter().flatten();
+        let texts: Vec<&str> =
+            warnings.chain([&told["status"]["message"]]).filter_map(Value::as_str).collect();
+        assert!(texts.iter().any(|text| text.contains(want)), "{want}: {told}");
+        for text in texts {
+            assert!(!text.contains('\n') && !text.contains(is_command), "{want}: {text:?}");
+        }
+    }
+    let log = wait_until("the log has each review", Duration::from_secs(5), || {
+        let log = server.process.log();
+        (log.matches("uid-n").count() == 5).then_some(log)
+    });
+    assert!(!log.contains(is_command), "{log:?}");
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    assert_eq!(lines.filter(|line| line["uid"] == format!("uid-{name}")).count(), 5);
+}
+
 #[tokio::test]
 async fn a_pod_of_thousands_of_containers_holds_up_nobody() {
     let server = Server::start();

@@ -1,6 +1,6 @@
 //! Why we said no: a code that is forever, a sentence, a remedy.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use super::patch::{MOST_MOVED, MOST_OPERATIONS};
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
         NoTenant, OPERATOR_LABEL, OldStandard, POD_SECURITY_LABEL, POD_SECURITY_VERSION_LABEL,
     },
     session::{NotASessionName, TenantName},
+    terminal::harmless,
 };
 
 /// A refused pod. Its text is for the person whose `kubectl apply` failed; its code is for
@@ -157,13 +158,19 @@ impl Refusal {
 /// A sentence, the code, a remedy.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} [{}]: {}", self.sentence(), self.code(), self.remedy())
+        write!(f, "{} [{}]: {}", self.sentence(), self.code(), harmless(&self.remedy()))
     }
 }
 
-/// The start of what may hold a name of any length: the API server judges names after us.
+/// The start of what may hold a name of any length and any characters, in one line: the API server
+/// judges names after us.
 pub(super) fn clipped(text: &str) -> String {
-    text.chars().take(LONGEST_SENTENCE).collect()
+    let start: String = text.chars().take(LONGEST_SENTENCE).collect();
+    let escaped = match harmless(&start) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(escaped) => Some(escaped.chars().take(LONGEST_SENTENCE).collect()),
+    };
+    escaped.unwrap_or(start)
 }
 
 /// The start of a name, for a sentence. Whatever it is escaped to then has a bound, too.

@@ -19,6 +19,7 @@ use crate::{
     check::{self, Facts, Level},
     cli::{Check, Format},
     namespaces::NamespaceName,
+    terminal::harmless,
 };
 
 pub(super) fn run(arguments: Check) -> Result<ExitCode, Failure> {
@@ -124,7 +125,7 @@ fn paint() -> impl Fn(Level, &str) -> String {
 /// Says what is looked at now, in one line of a terminal that the next one replaces.
 fn looking_at(what: &str) {
     if stderr().is_terminal() {
-        let _ = write!(stderr(), "{CLEAR}looking at {what}");
+        let _ = write!(stderr(), "{CLEAR}looking at {}", harmless(what));
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     directory::{Directory, Source},
     manifest::{self, PodIn},
     namespaces::{Mode, Namespaces},
+    terminal::harmless,
 };
 
 pub(super) fn run(arguments: &Inject) -> Result<ExitCode, Failure> {
@@ -149,6 +150,7 @@ fn difference(
     let paint = |code: &str, text: &str| {
         if colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     };
+    let title = harmless(title);
     writeln!(output, "{}", paint("1", &format!("--- {title}\n+++ {title}, injected")))?;
     let diff = TextDiff::from_lines(before, after);
     for hunk in diff.unified_diff().context_radius(3).iter_hunks() {

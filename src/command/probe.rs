@@ -25,6 +25,7 @@ use crate::{
         StartGate,
         env::{self, Serving},
     },
+    terminal::harmless,
 };
 
 pub(super) fn run() -> Result<ExitCode, Failure> {
@@ -35,7 +36,7 @@ pub(super) fn run() -> Result<ExitCode, Failure> {
         None => Ok(ExitCode::SUCCESS),
         Some(reason) => {
             // Nobody is left to tell where standard output is closed.
-            let _ = writeln!(stdout(), "{reason}");
+            let _ = writeln!(stdout(), "{}", harmless(&reason));
             Ok(ExitCode::from(1))
         }
     }

@@ -1,6 +1,7 @@
 //! The log: one JSON object a line, to standard error.
 //!
-//! A panic is one as well, and says only where: what it says besides may hold a pod's text.
+//! No line has a character of others raw that a terminal would take for a command. A panic is one
+//! as well, and says only where: what it says besides may hold a pod's text.
 //! Libraries say nothing: the AWS SDK logs answers as they came, with credentials in them.
 
 use std::{
@@ -21,9 +22,11 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use crate::terminal::in_escapes;
+
 /// Each line is written before its event is over.
 pub fn start() {
-    start_with(stderr);
+    start_with(|| Escaped(stderr()));
 }
 
 /// Lines are written by a thread of their own, so that nobody waits for whoever reads them. With
@@ -33,7 +36,7 @@ pub fn start_apart() -> io::Result<Apart> {
     let apart = Apart { sender, lost: Arc::default() };
     thread::Builder::new().name("log".to_owned()).spawn(move || write(&lines))?;
     let writer = Writer(apart.clone());
-    start_with(move || writer.clone());
+    start_with(move || Escaped(writer.clone()));
     Ok(apart)
 }
 
@@ -81,6 +84,24 @@ impl Write for Writer {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Writes lines of JSON with the characters escaped that a terminal would take for commands.
+struct Escaped<W>(W);
+
+impl<W: Write> Write for Escaped<W> {
+    /// The formatter brings each line whole.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let Self(writer) = self;
+        let text = String::from_utf8_lossy(line);
+        writer.write_all(in_escapes(&text).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let Self(writer) = self;
+        writer.flush()
     }
 }
 
