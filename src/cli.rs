@@ -170,7 +170,7 @@ pub struct Explain {
     #[command(flatten)]
     pub installation: Installation,
     /// Manifests in YAML or JSON, without a cluster: pods, workloads with a pod template, lists; -
-    /// is standard input; may be repeated
+    /// is standard input; at most 64 MiB each; may be repeated
     #[arg(
         short,
         long,
@@ -256,7 +256,8 @@ pub struct Iam {
 
 #[derive(Args, Debug)]
 pub struct Inject {
-    /// Manifests in YAML or JSON: pods, workloads with a pod template, lists; - is standard input
+    /// Manifests in YAML or JSON: pods, workloads with a pod template, lists; - is standard input;
+    /// at most 64 MiB
     #[arg(short, long, value_name = "FILE|-")]
     pub filename: PathBuf,
     /// The roles of tenants, as YAML: `roles: {<tenant>: <role ARN>}`

@@ -6,7 +6,7 @@ use json_patch::{
 };
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
-use serde_saphyr::{DoubleQuoted, UserMessageFormatter};
+use serde_saphyr::{DoubleQuoted, UserMessageFormatter, budget::BudgetBreach};
 
 use crate::terminal::{in_escapes, is_unescaped};
 
@@ -20,25 +20,41 @@ pub enum NotAManifest {
     Number { document: usize, place: PointerBuf },
     #[error("not YAML: {0}")]
     Syntax(String),
+    /// Each takes memory, up to 300 bytes for one of 2 bytes.
+    #[error(
+        "holds more than {MOST_VALUES} values, the most that is read at once: split it into smaller files"
+    )]
+    TooLarge,
 }
 
 /// Reads every document; the items of a List count as documents of their own.
 pub fn read(text: &str) -> Result<Vec<Value>, NotAManifest> {
+    read_at_most(text, MOST_VALUES)
+}
+
+fn read_at_most(text: &str, most_values: usize) -> Result<Vec<Value>, NotAManifest> {
     // As kubectl reads YAML: 0644 is the mode that it looks like.
-    // And as much of it as a whole fleet is, since who writes it is not a stranger.
+    // And as much of it as a whole fleet is, since who writes it is not a stranger. Pods that
+    // kubectl prints have one value in ten bytes or more.
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
         with_snippet: false,
         budget: serde_saphyr::budget! {
             max_documents: 1 << 20,
-            max_events: 1 << 26,
-            max_nodes: 1 << 26,
+            max_events: 4 * most_values,
+            max_nodes: most_values,
             max_total_scalar_bytes: 1 << 30,
         },
     };
     let documents: Vec<Value> =
         serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
-            NotAManifest::Syntax(error.render_with_formatter(&UserMessageFormatter))
+            match error.without_snippet() {
+                serde_saphyr::Error::Budget {
+                    breach: BudgetBreach::Events { .. } | BudgetBreach::Nodes { .. },
+                    ..
+                } => NotAManifest::TooLarge,
+                error => NotAManifest::Syntax(error.render_with_formatter(&UserMessageFormatter)),
+            }
         })?;
     for (index, document) in documents.iter().enumerate() {
         if let Some(place) = oversized(document, Pointer::root()) {
@@ -242,6 +258,10 @@ fn last_ordinal(object: &Value) -> u64 {
     start.unwrap_or(0).saturating_add(replicas.unwrap_or(1).saturating_sub(1))
 }
 
+/// Mappings, lists and scalars of all documents, keys as well: with a list in a list, which takes
+/// the most, some 2.3 GiB.
+const MOST_VALUES: usize = 1 << 23;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,6 +291,20 @@ mod tests {
             assert!(error.contains(&format!("line {line}")), "{text:?}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }
+    }
+
+    #[test]
+    fn what_takes_more_memory_than_is_said_is_not_read() {
+        // One item, and how many of it have 1000 values in a list; then in documents.
+        for (item, most) in [("[0]", 499), ("0", 999)] {
+            let list = |count: usize| format!("[{}]", vec![item; count].join(","));
+            assert!(read_at_most(&list(most), 1000).is_ok());
+            let error = read_at_most(&list(most + 1), 1000).unwrap_err();
+            assert!(matches!(error, NotAManifest::TooLarge), "{error}");
+        }
+        let documents = |count: usize| "a: 1\n---\n".repeat(count);
+        assert!(read_at_most(&documents(333), 1000).is_ok());
+        assert!(read_at_most(&documents(334), 1000).is_err(), "of all documents together");
     }
 
     #[test]

@@ -105,6 +105,38 @@ fn an_error_names_flag_or_file_and_line() {
 }
 
 #[test]
+fn a_file_that_is_too_large_is_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    fs::write(path("roles"), "roles: {}\n").unwrap();
+    // Nothing of them is written.
+    fs::File::create(path("long")).unwrap().set_len(65 << 20).unwrap();
+    let (long, roles) = (path("long"), path("roles"));
+    for command in ["inject", "explain"] {
+        let cases: [(&[&str], &str); 4] = [
+            (&["-f", &long, "--roles", &roles], &long),
+            (&["-f", "/dev/zero", "--roles", &roles], "/dev/zero"),
+            (&["-f", "-", "--roles", &roles], "standard input"),
+            (&["-f", &roles, "--roles", &long], &long),
+        ];
+        for (arguments, file) in cases {
+            // 1 GiB of address space: beyond it the process aborts.
+            let limited = format!("ulimit -v {}; exec \"$0\" \"$@\" </dev/zero", 1 << 20);
+            let output = Command::new("bash")
+                .args(["-c", &limited, PROGRAM, command])
+                .args(arguments)
+                .output()
+                .unwrap();
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{command} {arguments:?}: {said}");
+            for part in [file, "more than 64 MiB", "split it into smaller files"] {
+                assert!(said.contains(part), "{part:?}: {said}");
+            }
+        }
+    }
+}
+
+#[test]
 fn only_a_terminal_that_wants_it_gets_colour() {
     let directory = tempfile::tempdir().unwrap();
     let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: tenants-acme}\nspec: {serviceAccountName: tenant-runtime, containers: []}\n";

@@ -1,9 +1,10 @@
 //! What `check` and `explain` look at in a cluster.
 
-use std::{collections::HashMap, fmt, time::Duration};
+use std::{collections::HashMap, fmt, pin::pin, time::Duration};
 
 use anyhow::{Context, anyhow};
 use axum::http;
+use futures_util::AsyncReadExt;
 use kube::{
     Client,
     api::{GetParams, ListParams, PostParams},
@@ -211,11 +212,26 @@ impl Cluster {
         selector: &str,
     ) -> Result<Seen<Vec<Value>>, Failure> {
         let mut found = Vec::new();
+        let mut length = 0;
         let mut page = ListParams::default().labels(selector).limit(PAGE);
         loop {
             let request =
                 Request::new(path).list(&page).context("request").map_err(Failure::Ours)?;
-            let mut list: Value = match self.ask(request, path).await? {
+            let answer = self.fetch(request).await;
+            if let (Err(error), Some(limit @ 2..)) = (&answer, page.limit)
+                && is_too_long(error)
+            {
+                page.limit = Some((limit / 10).max(1));
+                continue;
+            }
+            let answer = answer.inspect(|(_, bytes)| length += bytes).map(|(answer, _)| answer);
+            if length > LONGEST_LIST {
+                return Ok(Seen::Hidden(format!(
+                    "{path} has more than {} MiB of objects, the most that is read of a list: kubectl get shows them",
+                    LONGEST_LIST >> 20
+                )));
+            }
+            let mut list: Value = match seen(answer, path)? {
                 Seen::Known(Some(list)) => list,
                 // An API server that has no such kind has none of them.
                 Seen::Known(None) => return Ok(Seen::Known(found)),
@@ -242,7 +258,21 @@ impl Cluster {
     }
 
     pub(super) async fn send(&self, request: http::Request<Vec<u8>>) -> kube::Result<Value> {
-        self.0.request(request).await
+        self.fetch(request).await.map(|(answer, _)| answer)
+    }
+
+    /// The answer and its length in bytes, which [`LONGEST_ANSWER`] bounds: tenants fill the objects.
+    async fn fetch(&self, request: http::Request<Vec<u8>>) -> kube::Result<(Value, usize)> {
+        let answer = pin!(self.0.request_stream(request).await?);
+        let mut most = answer.take(LONGEST_ANSWER + 1);
+        let mut text = Vec::new();
+        let read = most.read_to_end(&mut text).await;
+        read.map_err(|error| kube::Error::Service(error.into()))?;
+        if most.limit() == 0 {
+            return Err(kube::Error::Service(AnswerTooLong.into()));
+        }
+        let answer = serde_json::from_slice(&text).map_err(kube::Error::SerdeError)?;
+        Ok((answer, text.len()))
     }
 
     /// What the API server made of it, or why it did not take it.
@@ -266,12 +296,27 @@ impl Cluster {
         request: http::Request<Vec<u8>>,
         path: &str,
     ) -> Result<Seen<Option<Value>>, Failure> {
-        match self.send(request).await {
-            Ok(answer) => Ok(Seen::Known(Some(answer))),
-            Err(kube::Error::Api(status)) if status.code == 403 => Ok(Seen::Hidden(status.message)),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Seen::Known(None)),
-            Err(error) => Err(unanswered(error, path)),
+        seen(self.send(request).await, path)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the answer has more than {} MiB, the most that is read at once", LONGEST_ANSWER >> 20)]
+struct AnswerTooLong;
+
+fn is_too_long(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Service(error) if error.is::<AnswerTooLong>())
+}
+
+fn seen(answer: kube::Result<Value>, path: &str) -> Result<Seen<Option<Value>>, Failure> {
+    match answer {
+        Ok(answer) => Ok(Seen::Known(Some(answer))),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(Seen::Hidden(status.message)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Seen::Known(None)),
+        Err(error) if is_too_long(&error) => {
+            Ok(Seen::Hidden(format!("{path} cannot be read: {AnswerTooLong}")))
         }
+        Err(error) => Err(unanswered(error, path)),
     }
 }
 
@@ -299,7 +344,59 @@ const CERTIFICATE: &str = "tls.crt";
 const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
 pub(super) const CORE: &str = "/api/v1";
 pub(super) const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
-/// Objects in one answer.
+/// Objects in one answer, less where they are too long for one.
 const PAGE: u32 = 500;
+/// In bytes. etcd takes an object of 1.5 MiB at most, and 500 pods as they usually are have 8 MiB.
+const LONGEST_ANSWER: u64 = 16 << 20;
+/// All answers of one list, in bytes: eight thousand pods as they usually are.
+const LONGEST_LIST: usize = 128 << 20;
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use kube::client::Body;
+    use tower::service_fn;
+
+    use super::*;
+
+    /// An API server with so many pods of 1 MiB; it gives as many at once as it is asked for.
+    fn with_pods(count: usize) -> Cluster {
+        let pods = move |request: http::Request<Body>| async move {
+            let number = |key: &str| {
+                let pairs = request.uri().query().unwrap_or_default().split('&');
+                pairs.filter_map(|pair| pair.strip_prefix(key)?.parse::<usize>().ok()).next()
+            };
+            let (limit, start) = (number("limit="), number("continue=").unwrap_or(0));
+            let end = (start + limit.unwrap_or(count)).min(count);
+            let item =
+                format!(r#"{{"metadata":{{"annotations":{{"a":"{}"}}}}}}"#, "x".repeat(1 << 20));
+            let items = vec![item; end - start].join(",");
+            let next = if end < count { end.to_string() } else { String::new() };
+            let list = format!(
+                r#"{{"kind":"PodList","metadata":{{"continue":"{next}"}},"items":[{items}]}}"#
+            );
+            Ok::<_, Infallible>(http::Response::new(Body::from(list.into_bytes())))
+        };
+        Cluster(Client::new(service_fn(pods), "default"))
+    }
+
+    #[tokio::test]
+    async fn long_objects_come_in_smaller_pages() {
+        let Seen::Known(pods) = with_pods(20).list("/pods", "").await.unwrap() else {
+            panic!("20 MiB are less than a list may have")
+        };
+        assert_eq!(pods.len(), 20);
+        assert!(pods.iter().all(|pod| pod["kind"] == "Pod"));
+    }
+
+    #[tokio::test]
+    async fn more_than_a_list_may_have_is_said_and_not_read() {
+        let Seen::Hidden(why) = with_pods(140).list("/pods", "").await.unwrap() else {
+            panic!("140 MiB were read")
+        };
+        assert!(why.contains("more than 128 MiB") && why.contains("/pods"), "{why}");
+    }
+}

@@ -1,6 +1,6 @@
 //! What the commands read from files.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, fs::File, io::Read, path::Path};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -49,7 +49,24 @@ pub(super) fn namespaces(objects: &[Value], config: &Config) -> anyhow::Result<V
 }
 
 pub(super) fn text(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    let name = path.display().to_string();
+    let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
+    text_of(file, &name)
+}
+
+/// Returns what comes from `source`, which is called `name`, if it is no more than
+/// [`LARGEST_FILE`].
+pub(super) fn text_of(source: impl Read, name: &str) -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    let mut most = source.take(LARGEST_FILE + 1);
+    most.read_to_end(&mut bytes).with_context(|| format!("cannot read {name}"))?;
+    if most.limit() == 0 {
+        bail!(
+            "{name} has more than {} MiB, the most that is read at once: split it into smaller files",
+            LARGEST_FILE >> 20
+        );
+    }
+    String::from_utf8(bytes).with_context(|| format!("cannot read {name}"))
 }
 
 pub(super) fn namespace(object: &Value, config: &Config) -> anyhow::Result<Namespace> {
@@ -59,3 +76,7 @@ pub(super) fn namespace(object: &Value, config: &Config) -> anyhow::Result<Names
     let labels = object.pointer("/metadata/labels");
     Ok(Namespace::read(name, |key| labels?.get(key)?.as_str(), &config.tenant))
 }
+
+/// In bytes: manifests of ten thousand pods as kubectl prints them. The memory that a file takes is
+/// bounded by its length and by what `manifest::read` takes of it.
+const LARGEST_FILE: u64 = 64 << 20;

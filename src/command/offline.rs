@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     collections::BTreeSet,
-    io::{Read, Write, stderr},
+    io::{Write, stderr},
     path::Path,
 };
 
@@ -92,9 +92,7 @@ pub(super) fn objects(path: &Path) -> anyhow::Result<(Vec<Value>, String)> {
         path.display().to_string()
     };
     let text = if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-        text
+        files::text_of(std::io::stdin().lock(), &source)?
     } else {
         files::text(path)?
     };
