@@ -7,11 +7,11 @@ pub mod tls;
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use axum::{Router, body::Body, http::Request};
-use hyper::{body::Incoming, service::service_fn};
+use axum::{Router, http::Request, response::Response};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
 };
 use rustix::net::sockopt::set_tcp_user_timeout;
 use rustls::ServerConnection;
@@ -189,20 +189,20 @@ async fn speak_http(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(headers);
-    let own = connection.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        own.asks();
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(own.clone());
-        let (connection, answered) = (own.clone(), router.clone().oneshot(request));
-        async move {
-            let answer = answered.await;
-            if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
-                connection.is_answered();
+    let (asks, is_answered) = (connection.clone(), connection.clone());
+    let router = router
+        .map_request(move |mut request: Request<_>| {
+            asks.asks();
+            request.extensions_mut().insert(asks.clone());
+            request
+        })
+        .map_response(move |answer: Response| {
+            if answer.status().is_success() {
+                is_answered.is_answered();
             }
             answer
-        }
-    });
+        });
+    let service = TowerToHyperService::new(router);
     let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     // Until it knows which of the two protocols is spoken, the library waits without end.
     let silent = async {

@@ -96,7 +96,7 @@ fn review_with(place: &str, text: &str) -> Vec<u8> {
 }
 
 /// Wherever a review has text, an object or a list.
-const PLACES: [&str; 32] = [
+const PLACES: [&str; 33] = [
     "/kind",
     "/request",
     "/request/uid",
@@ -128,11 +128,12 @@ const PLACES: [&str; 32] = [
     "/request/object/spec/containers/0/volumeMounts",
     "/request/object/spec/containers/0/volumeDevices",
     "/request/object/spec/containers/0/image",
+    "/request/object/spec/containers/0/securityContext",
     "/oldObject",
 ];
 
 /// What is repeated: in text behind `@`, as entries of an object behind `:`, else in a list.
-const PIECES: [&str; 46] = [
+const PIECES: [&str; 47] = [
     "0",
     "1.5e300",
     "-18446744073709551616",
@@ -173,6 +174,7 @@ const PIECES: [&str; 46] = [
     ":\"containers\":[]",
     ":\"value\":[[0],[0]]",
     ":\"fab.nanohype.dev/session-id\":\"\\u0061\"",
+    ":\"traffic.sidecar.istio.io/excludeOutboundIPRanges\":\"10.0.0.0/8,\\u0061\"",
     ":\"cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes\":\",,,,\"",
     "@\\u0001,\\\"a ",
     "@a",

@@ -250,7 +250,7 @@ async fn what_is_no_review_gets_a_status_of_http() {
         assert_eq!(answer.status.as_u16(), want, "{content_type} {shown}");
     }
     let answer = ask(&server, "/enabled", "[]").await;
-    let want = "the body is not an AdmissionReview: invalid type: sequence, expected a JSON object at line 1 column 0\n";
+    let want = "the body is not an AdmissionReview: invalid type: sequence, expected a JSON object at line 1 column 2\n";
     assert_eq!(answer.body, want);
     // Padded with white space, which JSON allows, to the last byte and one more.
     for (bytes, want) in [(8 * 1024 * 1024, 200), (8 * 1024 * 1024 + 1, 413)] {

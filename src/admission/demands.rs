@@ -1,8 +1,7 @@
 //! What an agent pod asks for that it may not have.
 
 use super::{
-    eks,
-    mesh,
+    eks, mesh,
     names::covers_token,
     pod::{Container, MOST_CONTAINERS, Picked, Pod},
     refusal::{Refusal, shown},

@@ -86,6 +86,7 @@ mod tests {
     use serde_json::{Value, json, value::to_raw_value};
 
     use super::*;
+    use crate::config::Creator;
 
     #[test]
     fn the_agents_address_joins_the_tenants_ranges() {
@@ -184,6 +185,6 @@ mod tests {
 
     fn with_pod<T>(pod: &Value, look: impl FnOnce(&Pod<'_>) -> T) -> T {
         let raw = to_raw_value(pod).unwrap();
-        look(&Pod::read(&raw, "").unwrap())
+        look(&Pod::read(&raw, Creator::new("", "")).unwrap())
     }
 }

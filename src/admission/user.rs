@@ -2,7 +2,8 @@
 
 use super::{
     pod::{Container, Pod},
-    refusal::Refusal,
+    refusal::{Refusal, shown},
+    review::Scalar,
 };
 
 /// Refuses a container of the sidecar's user.
@@ -17,13 +18,14 @@ pub(super) fn is_another(
     pod: &Pod<'_>,
     uid: u32,
 ) -> Result<(), Refusal> {
-    let own = container.security_context.run_as_user;
+    let own = container.security_context.0.run_as_user;
+    let of_pod = pod.spec.security_context.0.run_as_user.map(|Scalar(user)| user);
     let (user, field) = match own {
-        Some(user) => (Some(user), "securityContext.runAsUser"),
-        None => (pod.spec.security_context.run_as_user, "spec.securityContext.runAsUser"),
+        Some(Scalar(user)) => (Some(user), "securityContext.runAsUser"),
+        None => (of_pod, "spec.securityContext.runAsUser"),
     };
     if user == Some(i64::from(uid)) {
-        let container = container.name.to_string();
+        let container = shown(&container.name);
         return Err(Refusal::SidecarUser { container, field, uid });
     }
     Ok(())
