@@ -313,7 +313,29 @@ fn creations() -> Vec<Attempt> {
             push(&mut sidecar(pod)["env"], again);
         }),
     ];
-    let others: [(&str, &str, &str, Change); 55] = [
+    let others: [(&str, &str, &str, Change); 59] = [
+        ("fenced-without-labels", "[guard-too-many]", "1152 variables or mounts", |pod| {
+            agent(pod)["env"] = (0..1153).map(|n| json!({"name": format!("V{n}")})).collect();
+        }),
+        ("no-agent", "[guard-too-many]", "1152 volumes", |pod| {
+            pod["spec"]["volumes"] =
+                (0..1153).map(|n| json!({"name": format!("v{n}"), "emptyDir": {}})).collect();
+        }),
+        ("no-agent", "[guard-too-many]", "257 containers", |pod| {
+            let container = agent(pod).clone();
+            pod["spec"]["containers"] = (0..258)
+                .map(|n| {
+                    let mut container = container.clone();
+                    container["name"] = format!("c{n}").into();
+                    container
+                })
+                .collect();
+        }),
+        ("no-agent", "[guard-too-many]", "1152 sources", |pod| {
+            let source = |n| json!({"downwardAPI": {"items": [{"path": format!("f{n}"), "fieldRef": {"fieldPath": "metadata.name"}}]}});
+            let sources: Vec<Value> = (0..1153).map(source).collect();
+            pod["spec"]["volumes"] = json!([{"name": "v", "projected": {"sources": sources}}]);
+        }),
         ("fenced-without-labels", "[guard-sidecar]", "component runtime", |pod| {
             pod["spec"].as_object_mut().unwrap().shift_remove("initContainers");
         }),

@@ -305,6 +305,48 @@ fn as_many_containers_as_there_may_be_are_injected_twice() {
     assert!(world.inject(&pod(257), OPERATOR).is_none());
 }
 
+/// As another webhook or a tenant could write them: names that are taken out, many times.
+fn repeated() -> impl Strategy<Value = Value> {
+    let container = (0_usize..140, 0_usize..40, option::weighted(0.05, 0_usize..1200));
+    (vec(container, 1..150), 0_usize..60).prop_map(|(containers, volumes)| {
+        let containers = containers.into_iter().enumerate();
+        let containers = containers.map(|(n, (taken_out, mounted, others))| {
+            let taken_out = (0..taken_out).map(|_| json!({"name": "AWS_ROLE_ARN"}));
+            let others = (0..others.unwrap_or_default()).map(|n| json!({"name": format!("V{n}")}));
+            let mount = json!({"name": "aws-iam-token", "mountPath": "/x"});
+            json!({
+                "name": format!("c{n}"), "image": "i",
+                "env": taken_out.chain(others).collect::<Vec<_>>(),
+                "volumeMounts": vec![mount; mounted],
+            })
+        });
+        let volume = json!({"name": "fab-session-token"});
+        json!({
+            "metadata": {"name": "a"},
+            "spec": {
+                "serviceAccountName": "tenant-runtime",
+                "containers": containers.collect::<Vec<_>>(),
+                "volumes": vec![volume; volumes],
+            },
+        })
+    })
+}
+
+proptest! {
+    #![proptest_config(runner(60))]
+
+    /// A patch is applied outside of all time limits, and each operation may move a whole list.
+    #[test]
+    fn a_patch_costs_its_reader_a_bounded_amount(pod in repeated()) {
+        let (decision, operations) = world().decide(&pod, "jane");
+        let longest = containers(&pod).map(|container| container["env"].as_array().unwrap().len()).max().unwrap();
+        if matches!(decision, Decision::Inject(_)) {
+            prop_assert!(operations.len() <= 10_000, "{} operations", operations.len());
+            prop_assert!(longest <= 1024 + 128, "{longest} variables");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(runner(600))]
 

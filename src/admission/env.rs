@@ -52,7 +52,7 @@ pub(super) fn edit(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patc
     }
     let Variables { container: _, present: _, edit, too_long, warnings } = variables;
     patch.too_large |= too_long;
-    edit.write(at(placed, "env"), container.env.as_ref().map(|env| env.length), patch);
+    edit.write(at(placed, "env"), container.env.is_some(), patch);
     for warning in warnings {
         patch.warn(&warning);
     }

@@ -20,32 +20,30 @@ impl<T: Serialize> ListEdit<T> {
         }
     }
 
-    /// Writes the operations on a list of so many items, or of none where there is no list.
+    /// Writes the operations on a list, or the whole list where there is none.
     ///
     /// Replacements come first and removals from the end, so that each index still means
     /// what it meant in the list that came.
-    pub(super) fn write(self, at: PointerBuf, length: Option<usize>, patch: &mut Patch) {
+    pub(super) fn write(self, at: PointerBuf, exists: bool, patch: &mut Patch) {
         let Self { replaced, mut removed, appended, prepended } = self;
-        let Some(length) = length else {
+        if !exists {
             let items: Vec<T> = prepended.into_iter().chain(appended).collect();
             if !items.is_empty() {
                 patch.add(&at, &items);
             }
             return;
-        };
+        }
         for (index, value) in replaced {
             patch.replace(&at.with_trailing_token(index), &value);
         }
         removed.sort_unstable();
         for index in removed.into_iter().rev() {
-            patch.moves(length);
             patch.remove(&at.with_trailing_token(index));
         }
         for value in appended {
             patch.add(&at.with_trailing_token("-"), &value);
         }
         if let Some(value) = prepended {
-            patch.moves(length);
             patch.add(&at.with_trailing_token(0), &value);
         }
     }

@@ -35,8 +35,6 @@ pub(super) struct Patch {
     pub(super) too_large: bool,
     /// How many operations it has.
     operations: usize,
-    /// How many items of lists its reader moves for them.
-    moved: usize,
 }
 
 pub(super) fn patch(
@@ -58,8 +56,8 @@ pub(super) fn patch(
     annotations(pod, component, gives, config, &mut patch);
     match patch {
         Patch { too_large: true, .. } => Err(Refusal::PatchTooLarge { most: MOST_BYTES }),
-        Patch { operations, moved, .. } if operations > MOST_OPERATIONS || moved > MOST_MOVED => {
-            Err(Refusal::PatchTooCostly { operations, moved })
+        Patch { operations, .. } if operations > MOST_OPERATIONS => {
+            Err(Refusal::PatchTooCostly { operations, most: MOST_OPERATIONS })
         }
         Patch { failed: true, .. } => Err(Refusal::Internal),
         patch => Ok(patch),
@@ -79,7 +77,7 @@ fn mounts(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patch: &mut P
     if matches!(gives, Gives::Sidecar(_)) && !is_proxy(placed.container, config) && !has_token {
         edit.appended.push(sidecar::agent_token_mount());
     }
-    edit.write(at(placed, "volumeMounts"), present.map(|mounts| mounts.length), patch);
+    edit.write(at(placed, "volumeMounts"), present.is_some(), patch);
 }
 
 fn volumes(pod: &Pod<'_>, gives: &Gives, config: &Config, patch: &mut Patch) {
@@ -112,11 +110,7 @@ fn volumes(pod: &Pod<'_>, gives: &Gives, config: &Config, patch: &mut Patch) {
             }
         }
     }
-    edit.write(
-        PointerBuf::from_tokens(["spec", "volumes"]),
-        present.map(|volumes| volumes.length),
-        patch,
-    );
+    edit.write(PointerBuf::from_tokens(["spec", "volumes"]), present.is_some(), patch);
 }
 
 /// The sidecar's place: before every init container that is not a mesh's, so that it serves
@@ -151,15 +145,12 @@ fn slot(
     if !found {
         init.prepended = Some(sidecar::container(session, component, config, None));
     }
-    for (list, length) in
-        [List::Containers, List::InitContainers].map(|list| (list, pod.length(list)))
-    {
-        let at = PointerBuf::from_tokens(["spec", list.as_str()]);
-        match list {
-            List::Containers => std::mem::take(&mut regular).write(at, length, patch),
-            List::InitContainers => std::mem::take(&mut init).write(at, length, patch),
-        }
-    }
+    regular.write(PointerBuf::from_tokens(["spec", "containers"]), true, patch);
+    init.write(
+        PointerBuf::from_tokens(["spec", "initContainers"]),
+        pod.has_init_containers(),
+        patch,
+    );
 }
 
 fn labels(pod: &Pod<'_>, gives: &Gives, patch: &mut Patch) {
@@ -304,12 +295,6 @@ impl Patch {
         }
     }
 
-    /// Counts what an operation costs who applies it: an item that is taken out of a list, or put
-    /// in before its end, moves all the others.
-    pub(super) fn moves(&mut self, items: usize) {
-        self.moved = self.moved.saturating_add(items);
-    }
-
     fn write<T: Serialize>(&mut self, operation: &Operation<'_, T>) {
         self.operations += 1;
         if self.too_large {
@@ -339,12 +324,9 @@ struct Operation<'a, T> {
 /// etcd takes no larger object, unless it is told to (its `--max-request-bytes`).
 pub(super) const MOST_BYTES: usize = 1536 * 1024;
 /// As many as the API server takes from a client (`maxJSONPatchOperations` in its
-/// `pkg/endpoints/handlers/patch.go`). It counts none of a webhook's.
-pub(super) const MOST_OPERATIONS: usize = 10_000;
-/// What an API server moves for a patch, in items of lists, of 8 bytes each: it copies the list for
-/// each item that is taken out (`partialArray.remove` in evanphx/json-patch 4.13). 32 MB take it
-/// some 10 ms.
-pub(super) const MOST_MOVED: usize = 4_000_000;
+/// `pkg/endpoints/handlers/patch.go`). It counts none of a webhook's. Each may move a whole list,
+/// whose length has a bound as well ([`MOST_ITEMS`](super::pod::MOST_ITEMS)).
+const MOST_OPERATIONS: usize = 10_000;
 /// What the API server passes on of all warnings together, in characters (`truncateAtTotalRunes`
 /// in its `pkg/endpoints/filters/warning.go`).
 const MOST_WARNED: usize = 4096;

@@ -143,7 +143,7 @@ pub(super) struct Picked<T> {
     /// Where each stands, and what it is.
     items: Vec<(usize, T)>,
     /// How many items the list has.
-    pub(super) length: usize,
+    length: usize,
     /// There are more than [`MOST_PICKED`] to act on.
     too_many: bool,
 }
@@ -212,36 +212,36 @@ impl<'a> Pod<'a> {
         }
     }
 
-    /// Which list has more than is read of it, as a sentence.
+    /// Which list is longer than lists may be, as a sentence.
     fn excess(&self) -> Option<String> {
         let Metadata { labels, annotations, .. } = &self.metadata;
-        let pairs = [
-            ("labels", labels),
-            ("annotations", annotations),
-            ("entries in its nodeSelector", &self.spec.node_selector),
+        let Spec { volumes, node_selector, .. } = &self.spec;
+        let of_pairs = |pairs: &Option<Pairs<'_>>| {
+            pairs.as_ref().filter(|pairs| pairs.found > MOST_ITEMS).map(|_| (MOST_ITEMS, ""))
+        };
+        let of_pod = [
+            (of_pairs(labels), "labels"),
+            (of_pairs(annotations), "annotations"),
+            (of_pairs(node_selector), "entries in its nodeSelector"),
+            (volumes.as_ref().and_then(Picked::excess), "volumes"),
         ];
-        for (what, pairs) in pairs {
-            if pairs.as_ref().is_some_and(|pairs| pairs.found > pairs.first.len()) {
-                return Some(format!("the pod has more than {MOST_PAIRS} {what}"));
-            }
+        let told = |of: String, ((most, which), what): ((usize, &str), &str)| {
+            format!("{of} has more than {most} {what}{which}")
+        };
+        let found =
+            |(excess, what): (Option<(usize, &'static str)>, &'static str)| Some((excess?, what));
+        if let Some(excess) = of_pod.into_iter().find_map(found) {
+            return Some(told("the pod".to_owned(), excess));
         }
-        for Container { name, env, mounts, volume_devices, .. } in
-            self.containers().map(|placed| placed.container)
-        {
-            let what = if env.as_ref().is_some_and(|env| env.too_many) {
-                "variables for AWS credentials, regions, proxies or the session"
-            } else if mounts.as_ref().is_some_and(|mounts| mounts.too_many)
-                || volume_devices.too_many
-            {
-                "mounts of the webhook's volumes or over the session token"
-            } else {
-                continue;
-            };
-            return Some(format!("container {:?} has more than {MOST_PICKED} {what}", shown(name)));
-        }
-        let volumes = self.spec.volumes.as_ref().is_some_and(|volumes| volumes.too_many);
-        volumes.then(|| {
-            format!("the pod has more than {MOST_PICKED} volumes with a service account token")
+        self.containers().map(|placed| placed.container).find_map(|container| {
+            let Container { name, env, mounts, volume_devices, .. } = container;
+            let of_container = [
+                (env.as_ref().and_then(Picked::excess), "variables"),
+                (mounts.as_ref().and_then(Picked::excess), "mounts"),
+                (volume_devices.excess(), "block devices"),
+            ];
+            let excess = of_container.into_iter().find_map(found)?;
+            Some(told(format!("container {:?}", shown(name)), excess))
         })
     }
 
@@ -260,12 +260,8 @@ impl<'a> Pod<'a> {
         containers.found + init_containers.as_ref().map_or(0, |init| init.found)
     }
 
-    /// The length of a list of containers, or None where the pod has no such list.
-    pub(super) fn length(&self, list: List) -> Option<usize> {
-        match list {
-            List::Containers => Some(self.spec.containers.found),
-            List::InitContainers => self.spec.init_containers.as_ref().map(|init| init.found),
-        }
+    pub(super) fn has_init_containers(&self) -> bool {
+        self.spec.init_containers.is_some()
     }
 
     /// A container's own text. The pod is read again for it, which is seldom needed.
@@ -331,6 +327,16 @@ impl List {
 }
 
 impl<T> Picked<T> {
+    /// How many items the list may have, and of which, where it has more.
+    fn excess(&self) -> Option<(usize, &'static str)> {
+        // In a second round the webhook's own are there.
+        if self.length - self.items.len() > MOST_ITEMS {
+            Some((MOST_ITEMS, ""))
+        } else {
+            self.too_many.then_some((MOST_PICKED, " that the webhook acts on"))
+        }
+    }
+
     /// The items to act on, and where each stands.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (usize, &T)> {
         self.items.iter().map(|(index, item)| (*index, item))
@@ -531,7 +537,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
                 let mut pairs = Pairs { first: Vec::new(), found: 0 };
                 while let Some(pair) = map.next_entry()? {
                     pairs.found += 1;
-                    if pairs.found <= MOST_PAIRS {
+                    if pairs.found <= MOST_ITEMS {
                         pairs.first.push(pair);
                     }
                 }
@@ -672,6 +678,9 @@ pub(super) const MOST_CONTAINERS: usize = 256;
 /// Of one list, of the items that the webhook acts on: several times the names that there are to
 /// act on, of which a list that is no attack repeats none.
 const MOST_PICKED: usize = 128;
-/// Of labels, of annotations and of a node selector. Kubernetes bounds only the size of all
-/// annotations, by 256 KiB (`TotalAnnotationSizeLimitB` in its `pkg/apis/core/validation`).
-const MOST_PAIRS: usize = 1024;
+/// Of labels, annotations, entries of a node selector, volumes, and of variables and mounts in one
+/// container. Kubernetes has no such bounds, but an API server takes time by the square of a list's
+/// length for each expression of the guard that iterates it, since it searches all of a stack at
+/// each step (`refValStack.drop` in cel-go's `interpreter/runtimecost.go`, 0.29). The guard has the
+/// sum of this number and of [`MOST_PICKED`].
+pub(super) const MOST_ITEMS: usize = 1024;

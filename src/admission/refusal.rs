@@ -2,7 +2,6 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::patch::{MOST_MOVED, MOST_OPERATIONS};
 use crate::{
     config::{COMPONENT_LABEL, PodSecurity, TENANT_LABEL},
     directory::{Cause, Unusable},
@@ -24,7 +23,7 @@ pub enum Refusal {
     NamespaceUnknown { namespace: String },
     NotAPodCreation { found: String },
     OldPodSecurity { namespace: String, pinned: OldStandard, wanted: PodSecurity },
-    PatchTooCostly { operations: usize, moved: usize },
+    PatchTooCostly { operations: usize, most: usize },
     PatchTooLarge { most: usize },
     PodNetwork { what: &'static str, key: &'static str },
     PodSecurity { namespace: String, enforced: PodSecurity, wanted: PodSecurity },
@@ -202,10 +201,12 @@ impl Refusal {
                 f,
                 "namespace {namespace:?} pins the Pod Security Standard to {pinned}, of which {wanted} leaves containers NET_RAW, and agent pods need v1.22 or later"
             ),
-            Self::PatchTooCostly { operations, moved } => write!(
-                f,
-                "the patch for the pod has {operations} operations, for which the API server moves {moved} items of lists; it may have {MOST_OPERATIONS} operations and move {MOST_MOVED} items"
-            ),
+            Self::PatchTooCostly { operations, most } => {
+                write!(
+                    f,
+                    "the patch for the pod takes {operations} operations, and at most {most} are sent"
+                )
+            }
             Self::PatchTooLarge { most } => write!(
                 f,
                 "the patch for the pod takes more than {most} bytes, and Kubernetes stores no object of that size"

@@ -130,7 +130,7 @@ fn examples() -> Vec<Refusal> {
         Refusal::Internal,
         Refusal::NamespaceUnknown { namespace: namespace() },
         Refusal::NotAPodCreation { found: "\"UPDATE\" of \"pods\"".to_owned() },
-        Refusal::PatchTooCostly { operations: 130, moved: 7_800_000 },
+        Refusal::PatchTooCostly { operations: 12_000, most: 10_000 },
         Refusal::PatchTooLarge { most: 1536 * 1024 },
         Refusal::PodNetwork { what: "annotation", key: "k8s.v1.cni.cncf.io/networks" },
         Refusal::PodSecurity {
@@ -178,7 +178,7 @@ fn examples() -> Vec<Refusal> {
         Refusal::TokenPathTaken { container: agent(), path: "/var/run/fab-session".to_owned() },
         Refusal::TooManyContainers { found: 300, most: 256 },
         Refusal::TooManyItems {
-            what: "container \"agent\" has more than 128 variables for AWS credentials, regions, proxies or the session".to_owned(),
+            what: "container \"agent\" has more than 1024 variables".to_owned(),
         },
         Refusal::UnknownComponent { value: "runtme".to_owned() },
         Refusal::UnreadablePod { place: "spec.containers[0]".to_owned() },

@@ -81,16 +81,25 @@ pods; an exempt one lets it be.
 {{- $rest -}}
 {{- end -}}
 
+{{/* A list of names as a CEL map, in which a name is found without going through all. */}}
+{{- define "fab-session-injector.guard.set" -}}
+{{- $set := dict -}}
+{{- range . -}}
+  {{- $_ := set $set . true -}}
+{{- end -}}
+{{- toRawJson $set -}}
+{{- end -}}
+
 {{/* The audiences that AWS turns into credentials, as a CEL list. */}}
 {{- define "fab-session-injector.guard.audiences" -}}
 {{- concat (list "sts.amazonaws.com" "pods.eks.amazonaws.com") (default list .Values.config.awsAudiences) | uniq | toRawJson -}}
 {{- end -}}
 
-{{/* The names of the volumes in `.` that project a token for such an audience. */}}
+{{/* The names of the volumes of a CEL list that project a token for such an audience. */}}
 {{- define "fab-session-injector.guard.aws-volumes" -}}
-object.spec.?volumes.orValue([])
+{{ index . 1 }}
   .filter(v, v.?projected.?sources.orValue([])
-    .exists(s, s.?serviceAccountToken.?audience.orValue("") in {{ include "fab-session-injector.guard.audiences" . }}))
+    .exists(s, s.?serviceAccountToken.?audience.orValue("") in {{ include "fab-session-injector.guard.audiences" (index . 0) }}))
   .map(v, v.name)
 {{- end -}}
 
