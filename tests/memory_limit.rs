@@ -10,6 +10,7 @@ mod client;
 #[path = "cluster/process.rs"]
 mod process;
 #[path = "webhook/server.rs"]
+#[allow(dead_code, reason = "it starts the program in a cgroup of its own")]
 mod server;
 
 use std::{
@@ -23,11 +24,11 @@ use std::{
 
 use axum::body::Bytes;
 use client::{Client, Protocol, shake_hands, shake_hands_on};
-use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use http_body_util::combinators::BoxBody;
 use hyper::{Request, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use process::{Process, free_port, get, own_directory, wait_until};
-use rustls::version::TLS13;
+use rustls::{SupportedProtocolVersion, version::TLS13};
 use serde_json::{Value, json};
 use server::{Server, command, make_certificate, review};
 use tokio::{
@@ -134,7 +135,7 @@ impl Target {
     }
 
     async fn stream(&self, protocol: Protocol) -> Option<TlsStream<TcpStream>> {
-        let stream = shake_hands(self.address, &self.authority, protocol, &[&TLS13]);
+        let stream = shake_hands(self.address, &self.authority, protocol, VERSIONS);
         timeout(SECOND * 5, stream).await.ok()?.ok()
     }
 
@@ -143,7 +144,7 @@ impl Target {
         socket.set_recv_buffer_size(4096).ok()?;
         let stream = socket.connect(self.address).await.ok()?;
         let stream =
-            shake_hands_on(stream, "localhost", &self.authority, Protocol::Http1, &[&TLS13]);
+            shake_hands_on(stream, "localhost", &self.authority, Protocol::Http1, VERSIONS);
         timeout(SECOND * 5, stream).await.ok()?.ok()
     }
 }
@@ -231,7 +232,7 @@ async fn heads_without_an_end(target: Target) -> usize {
 async fn posts(target: Target, body: Bytes) -> usize {
     let mut sent = 0;
     while target.goes_on() {
-        let client = Client::connect(target.address, &target.authority, Protocol::Http2, &[&TLS13]);
+        let client = Client::connect(target.address, &target.authority, Protocol::Http2, VERSIONS);
         let Ok(Ok(mut client)) = timeout(SECOND * 5, client).await else { continue };
         while target.goes_on() {
             let post = client.post("/enabled", JSON, body.clone());
@@ -328,7 +329,7 @@ async fn good(client: &mut Option<Client>, target: &Target) -> Duration {
         let asked = async {
             if client.is_none() {
                 let new =
-                    Client::connect(target.address, &target.authority, Protocol::Http2, &[&TLS13]);
+                    Client::connect(target.address, &target.authority, Protocol::Http2, VERSIONS);
                 *client = Some(new.await?);
             }
             let client = client.as_mut().expect("it was made");
@@ -432,13 +433,18 @@ async fn a_limit_that_is_too_small_kills_the_webhook() {
         until: Instant::now() + SECOND * 30,
     };
     let (_, body) = forged().remove(1);
-    let load = tokio::spawn(posts(target.clone(), Bytes::from(body)));
+    let body = Bytes::from(body);
+    let mut loads = JoinSet::new();
+    for _ in 0..4 {
+        loads.spawn(posts(target.clone(), body.clone()));
+    }
     let status = wait_until("it is killed", SECOND * 30, || server.process.ended());
-    load.abort();
+    loads.abort_all();
     assert!(!status.success(), "{status}");
 }
 
 const JSON: &str = "application/json";
+const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
 /// `resources.limits.memory` of the chart's values.
 const CHART_LIMIT: usize = 256 << 20;
 const LARGE: usize = 1900 * 1024;

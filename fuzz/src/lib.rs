@@ -14,9 +14,14 @@ use fab_session_injector::{
     directory::{Directory, Role, Source},
     namespaces::{Mode, Namespace, Namespaces},
 };
+use peak_alloc::PeakAlloc;
 use serde_json::{Value, json};
 
 pub use self::mutation::mutate_pod;
+
+/// Counts what a review takes.
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
 
 pub struct World {
     config: Config,
@@ -61,9 +66,18 @@ impl World {
     /// None: this is no review.
     pub fn answer(&self, mode: Mode, body: &[u8]) -> Option<Answer> {
         let Self { config, namespaces, directory } = self;
+        let answer = || {
+            let review = Review::parse(body).ok()?;
+            Some(review.answer(mode, namespaces, directory, config).body)
+        };
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        let bytes = answer();
+        let took = MEMORY.peak_usage().saturating_sub(before);
+        let most = memory(body.len(), bytes.as_ref().map_or(0, Vec::len));
+        assert!(took <= most, "{took} bytes of memory, and at most {most}");
+        let (bytes, again) = (bytes?, answer()?);
         let review = Review::parse(body).ok()?;
-        let answer = || review.answer(mode, namespaces, directory, config).body;
-        let (bytes, again) = (answer(), answer());
         assert_eq!(bytes, again, "the same review has two answers");
         let told: Value = serde_json::from_slice(&bytes).expect("an answer is JSON");
         let response = told["response"].clone();
@@ -89,6 +103,11 @@ impl World {
         let body = envelope(creator, pod);
         self.answer(Mode::Enabled, body.as_bytes()).expect("the envelope is sound")
     }
+}
+
+/// The memory that a review may take beside its body, in bytes, as in tests/bounds.rs.
+fn memory(body: usize, answer: usize) -> usize {
+    2 * body + 4 * answer + 256 * 1024
 }
 
 /// As the API server wraps a pod.
