@@ -70,7 +70,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             // A cluster has a handful of API servers, of a few connections each.
-            connections: 512,
+            connections: 256,
             // Longer than an API server keeps an idle connection, which is 90 s: it would not
             // repeat a review that crosses our end of it.
             idle: Duration::from_secs(120),
@@ -109,10 +109,10 @@ pub async fn serve(
     let shutdown = GracefulShutdown::new();
     let connections = Connections::new(limits.connections);
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     rest_after(&error).await;
                     continue;
@@ -121,7 +121,7 @@ pub async fn serve(
         };
         let slot = tokio::select! {
             () = &mut stop => break,
-            slot = connections.enter() => slot,
+            slot = connections.enter(peer.ip()) => slot,
         };
         let watcher = shutdown.watcher();
         let (transport, router) = (transport.clone(), router.clone());
@@ -241,7 +241,7 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW;
 /// What the kernel keeps of answers on a connection, in bytes, of which it makes twice as many.
 const SEND_BUFFER: u32 = 32 * 1024;
 /// The same of what a client sends ahead of being read.
-const RECEIVE_BUFFER: u32 = 64 * 1024;
+const RECEIVE_BUFFER: u32 = 32 * 1024;
 /// The same of the TLS library: a usual answer.
 const TLS_BUFFER: usize = 16 * 1024;
 /// How long the kernel keeps what nobody takes, in milliseconds, before it ends the connection,

@@ -67,7 +67,15 @@ impl Good {
             let ask = async {
                 let mut own = if fresh { Some(connect(server).await) } else { None };
                 let client = own.as_mut().unwrap_or(&mut self.client);
-                client.post("/enabled?timeout=5s", JSON, self.review.clone()).await.unwrap()
+                match client.post("/enabled?timeout=5s", JSON, self.review.clone()).await {
+                    // It answered no ping while this machine was busy: API servers connect again.
+                    Err(_) if !fresh => {
+                        self.client = connect(server).await;
+                        let again = self.client.post("/enabled", JSON, self.review.clone());
+                        again.await.unwrap()
+                    }
+                    answer => answer.unwrap(),
+                }
             };
             let answer = timeout(SECOND, ask).await;
             let answer = answer.unwrap_or_else(|_| panic!("{when}: no answer in a second"));

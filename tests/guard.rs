@@ -314,12 +314,12 @@ fn creations() -> Vec<Attempt> {
         }),
     ];
     let others: [(&str, &str, &str, Change); 59] = [
-        ("fenced-without-labels", "[guard-too-many]", "1152 variables or mounts", |pod| {
-            agent(pod)["env"] = (0..1153).map(|n| json!({"name": format!("V{n}")})).collect();
+        ("fenced-without-labels", "[guard-too-many]", "1184 variables or mounts", |pod| {
+            agent(pod)["env"] = (0..1185).map(|n| json!({"name": format!("V{n}")})).collect();
         }),
-        ("no-agent", "[guard-too-many]", "1152 volumes", |pod| {
+        ("no-agent", "[guard-too-many]", "1184 volumes", |pod| {
             pod["spec"]["volumes"] =
-                (0..1153).map(|n| json!({"name": format!("v{n}"), "emptyDir": {}})).collect();
+                (0..1185).map(|n| json!({"name": format!("v{n}"), "emptyDir": {}})).collect();
         }),
         ("no-agent", "[guard-too-many]", "257 containers", |pod| {
             let container = agent(pod).clone();
@@ -331,9 +331,9 @@ fn creations() -> Vec<Attempt> {
                 })
                 .collect();
         }),
-        ("no-agent", "[guard-too-many]", "1152 sources", |pod| {
+        ("no-agent", "[guard-too-many]", "1184 sources", |pod| {
             let source = |n| json!({"downwardAPI": {"items": [{"path": format!("f{n}"), "fieldRef": {"fieldPath": "metadata.name"}}]}});
-            let sources: Vec<Value> = (0..1153).map(source).collect();
+            let sources: Vec<Value> = (0..1185).map(source).collect();
             pod["spec"]["volumes"] = json!([{"name": "v", "projected": {"sources": sources}}]);
         }),
         ("fenced-without-labels", "[guard-sidecar]", "component runtime", |pod| {
@@ -799,6 +799,13 @@ fn tokens() -> Vec<Attempt> {
             ));
         }
     }
+    // So that what is asked for behind them is not iterated.
+    let mut many = vec!["create".to_owned(), "token".to_owned(), "tenant-runtime".to_owned()];
+    many.extend((0..65).map(|n| format!("--audience=a{n}")));
+    many.push(IN_HELD.to_owned());
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let wants = ["[guard-too-many]", "64 audiences"];
+    attempts.push(Attempt::new("a token of many audiences", &wants, &many, String::new()));
     attempts
 }
 

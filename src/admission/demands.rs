@@ -43,6 +43,9 @@ pub(super) fn refuse_excess(
     if found > MOST_CONTAINERS {
         return Err(Refusal::TooManyContainers { found, most: MOST_CONTAINERS });
     }
+    if let Some(what) = pod.excess() {
+        return Err(Refusal::TooManyItems { what });
+    }
     for container in agents(pod) {
         if !namespace.operator_kept && container.sets(FAB_OPERATOR) {
             return Err(Refusal::FabOperator { container: shown(&container.name) });

@@ -44,6 +44,8 @@ fn with_agent(listed: Option<&str>) -> String {
     let agent = format!("{}/32", eks::POD_IDENTITY_HOST);
     match listed {
         None | Some("") => agent,
+        // Longer than all annotations of a pod may be together: the API server refuses the pod.
+        Some(listed) if listed.len() > LONGEST => listed.chars().take(LONGEST + 1).collect(),
         Some(listed) if listed.split(',').any(|range| range == agent) => listed.to_owned(),
         Some(listed) => format!("{agent},{listed}"),
     }
@@ -54,6 +56,8 @@ fn with_agent(listed: Option<&str>) -> String {
 /// `cni/pkg/plugin`), and its rules for them stand before all that redirect
 /// (`tools/istio-iptables/pkg/capture/run.go`, and `tools/istio-nftables` likewise).
 const ISTIO_EXCLUDES: &str = "traffic.sidecar.istio.io/excludeOutboundIPRanges";
+/// `TotalAnnotationSizeLimitB` in Kubernetes' `pkg/apis/core/validation`.
+const LONGEST: usize = 256 * 1024;
 /// The container by which linkerd's plugin tells a pod that it redirects (`cni-plugin/main.go` of
 /// linkerd2-proxy-init).
 const LINKERD_PROXY: &str = "linkerd-proxy";

@@ -16,6 +16,7 @@ use super::{
     names,
     refusal::{Refusal, shown},
     review::{Object, Scalar, TEXT},
+    sidecar::CONTAINER_NAME,
 };
 use crate::config::{self, Creator};
 
@@ -144,7 +145,7 @@ pub(super) struct Picked<T> {
     items: Vec<(usize, T)>,
     /// How many items the list has.
     length: usize,
-    /// There are more than [`MOST_PICKED`] to act on.
+    /// There are more to act on than are read.
     too_many: bool,
 }
 
@@ -171,12 +172,17 @@ pub(super) struct Volume<'a> {
     pub(super) name: Text<'a>,
     /// Of the tokens that it projects.
     pub(super) audiences: Vec<Text<'a>>,
+    /// There are more than [`MOST_PICKED`] of them.
+    too_many: bool,
     pub(super) raw: &'a RawValue,
 }
 
 /// The audiences in a list of what a volume projects.
 #[derive(Default)]
-struct Audiences<'a>(Vec<Text<'a>>);
+struct Audiences<'a> {
+    first: Vec<Text<'a>>,
+    too_many: bool,
+}
 
 /// A block device under a name of our volumes.
 pub(super) struct Device {
@@ -206,24 +212,27 @@ impl<'a> Pod<'a> {
             serde_json::from_str(object.get())
                 .map_err(|_| Refusal::UnreadablePod { place: place(object) })?;
         let pod = Self { metadata, spec, object, creator };
-        match pod.excess() {
-            Some(what) => Err(Refusal::TooManyItems { what }),
+        // Whether it is an agent might be in those that are not read.
+        match pod.metadata.labels.as_ref().and_then(Pairs::excess) {
+            Some((most, _)) => {
+                Err(Refusal::TooManyItems { what: format!("the pod has more than {most} labels") })
+            }
             None => Ok(pod),
         }
     }
 
-    /// Which list is longer than lists may be, as a sentence.
-    fn excess(&self) -> Option<String> {
-        let Metadata { labels, annotations, .. } = &self.metadata;
+    /// Which list is longer than an agent's lists may be, as a sentence.
+    pub(super) fn excess(&self) -> Option<String> {
+        let Metadata { annotations, .. } = &self.metadata;
         let Spec { volumes, node_selector, .. } = &self.spec;
-        let of_pairs = |pairs: &Option<Pairs<'_>>| {
-            pairs.as_ref().filter(|pairs| pairs.found > MOST_ITEMS).map(|_| (MOST_ITEMS, ""))
-        };
+        let has_ours = self.containers().any(|placed| *placed.container.name == *CONTAINER_NAME);
+        let acted_on = if has_ours { MOST_PICKED + ADDED } else { MOST_PICKED };
+        let audiences = volumes.iter().flat_map(Picked::iter).any(|(_, volume)| volume.too_many);
         let of_pod = [
-            (of_pairs(labels), "labels"),
-            (of_pairs(annotations), "annotations"),
-            (of_pairs(node_selector), "entries in its nodeSelector"),
-            (volumes.as_ref().and_then(Picked::excess), "volumes"),
+            (annotations.as_ref().and_then(Pairs::excess), "annotations"),
+            (node_selector.as_ref().and_then(Pairs::excess), "entries in its nodeSelector"),
+            (volumes.as_ref().and_then(|volumes| volumes.excess(acted_on)), "volumes"),
+            (audiences.then_some((MOST_PICKED, "")), "audiences in one volume"),
         ];
         let told = |of: String, ((most, which), what): ((usize, &str), &str)| {
             format!("{of} has more than {most} {what}{which}")
@@ -236,9 +245,9 @@ impl<'a> Pod<'a> {
         self.containers().map(|placed| placed.container).find_map(|container| {
             let Container { name, env, mounts, volume_devices, .. } = container;
             let of_container = [
-                (env.as_ref().and_then(Picked::excess), "variables"),
-                (mounts.as_ref().and_then(Picked::excess), "mounts"),
-                (volume_devices.excess(), "block devices"),
+                (env.as_ref().and_then(|env| env.excess(acted_on)), "variables"),
+                (mounts.as_ref().and_then(|mounts| mounts.excess(acted_on)), "mounts"),
+                (volume_devices.excess(acted_on), "block devices"),
             ];
             let excess = of_container.into_iter().find_map(found)?;
             Some(told(format!("container {:?}", shown(name)), excess))
@@ -328,12 +337,12 @@ impl List {
 
 impl<T> Picked<T> {
     /// How many items the list may have, and of which, where it has more.
-    fn excess(&self) -> Option<(usize, &'static str)> {
-        // In a second round the webhook's own are there.
+    fn excess(&self, acted_on: usize) -> Option<(usize, &'static str)> {
         if self.length - self.items.len() > MOST_ITEMS {
             Some((MOST_ITEMS, ""))
         } else {
-            self.too_many.then_some((MOST_PICKED, " that the webhook acts on"))
+            let too_many = self.too_many || self.items.len() > acted_on;
+            too_many.then_some((MOST_PICKED, " that the webhook acts on"))
         }
     }
 
@@ -413,10 +422,10 @@ impl<'de: 'a, 'a> Pick<'de> for Volume<'a> {
             sources: Audiences<'a>,
         }
         let Object(Read { name, projected }) = serde_json::from_str(raw.get())?;
-        let Audiences(audiences) =
+        let Audiences { first: audiences, too_many } =
             projected.map(|Object(projected)| projected.sources).unwrap_or_default();
         let acted_on = !audiences.is_empty() || names::of_volume(&name).is_some();
-        Ok(acted_on.then_some(Self { name, audiences, raw }))
+        Ok(acted_on.then_some(Self { name, audiences, too_many, raw }))
     }
 }
 
@@ -428,6 +437,11 @@ impl<'a> Pick<'a> for Device {
 }
 
 impl Pairs<'_> {
+    /// How many there may be, where there are more.
+    fn excess(&self) -> Option<(usize, &'static str)> {
+        (self.found > MOST_ITEMS).then_some((MOST_ITEMS, ""))
+    }
+
     pub(super) fn find(&self, key: &str) -> Option<&str> {
         self.first.iter().find(|(name, _)| **name == *key).map(|(_, value)| &**value)
     }
@@ -454,7 +468,7 @@ impl<'de, T: Pick<'de>> Deserialize<'de> for Picked<T> {
             picked.length = index + 1;
             match T::pick(raw)? {
                 None => {}
-                Some(_) if picked.items.len() == MOST_PICKED => picked.too_many = true,
+                Some(_) if picked.items.len() == MOST_PICKED + ADDED => picked.too_many = true,
                 Some(item) => picked.items.push((index, item)),
             }
             Ok(())
@@ -477,13 +491,16 @@ impl<'de: 'a, 'a> Deserialize<'de> for Audiences<'a> {
             #[serde(borrow)]
             audience: Option<Text<'a>>,
         }
-        let mut audiences = Vec::new();
+        let mut audiences = Self::default();
         let push = |_, Object(Source { service_account_token: token }): Object<Source<'de>>| {
-            audiences.extend(token.and_then(|Object(token)| token.audience));
+            match token.and_then(|Object(token)| token.audience) {
+                Some(_) if audiences.first.len() == MOST_PICKED => audiences.too_many = true,
+                audience => audiences.first.extend(audience),
+            }
             Ok(())
         };
         deserializer.deserialize_any(Each(push, PhantomData))?;
-        Ok(Self(audiences))
+        Ok(audiences)
     }
 }
 
@@ -675,12 +692,16 @@ fn place(object: &RawValue) -> String {
 /// Each agent container gets a kilobyte of variables, and the answer must be written in time: a pod
 /// of thousands would hold up the pods of all tenants.
 pub(super) const MOST_CONTAINERS: usize = 256;
-/// Of one list, of the items that the webhook acts on: several times the names that there are to
-/// act on, of which a list that is no attack repeats none.
+/// Maximum number of items in one list that the webhook acts on. There are some 50 names to act on,
+/// of which an ordinary list repeats none.
 const MOST_PICKED: usize = 128;
-/// Of labels, annotations, entries of a node selector, volumes, and of variables and mounts in one
-/// container. Kubernetes has no such bounds, but an API server takes time by the square of a list's
-/// length for each expression of the guard that iterates it, since it searches all of a stack at
-/// each step (`refValStack.drop` in cel-go's `interpreter/runtimecost.go`, 0.29). The guard has the
-/// sum of this number and of [`MOST_PICKED`].
+/// Upper limit of what the webhook itself adds to a list, which is there in a second round.
+const ADDED: usize = 32;
+/// Maximum length of the lists of labels, annotations, node selector entries and volumes, and of the
+/// variables and mounts of a container, beside what the webhook acts on.
+///
+/// Kubernetes has no such limits. But an API server takes time by the square of a list's length for
+/// each expression of the guard that iterates it, since it searches all of a stack at each step
+/// (`refValStack.drop` in cel-go's `interpreter/runtimecost.go`, 0.29). The guard has the sum of
+/// these three numbers.
 pub(super) const MOST_ITEMS: usize = 1024;

@@ -138,7 +138,7 @@ impl Refusal {
             },
             Self::SessionIllegal { .. } => "let the pod's creator name the session with legal characters".to_owned(),
             Self::SessionTooLong { .. } => "choose a shorter pod name, or session: pod-uid in the config".to_owned(),
-            Self::SidecarUser { .. } => "set runAsUser to another number, or sidecar.uid in the config".to_owned(),
+            Self::SidecarUser { .. } => "set runAsUser to a different UID".to_owned(),
             Self::StaticCredentials { .. } => "remove the variable from the pod template".to_owned(),
             Self::TenantMissing { namespace, .. } => {
                 format!("kubectl label namespace {namespace} {TENANT_LABEL}=<platform> --overwrite")
@@ -146,7 +146,7 @@ impl Refusal {
             Self::TenantTooLong { .. } => format!("give the namespace a shorter tenant by the label {TENANT_LABEL}"),
             Self::TokenPathTaken { .. } => "mount the volume elsewhere".to_owned(),
             Self::TooManyContainers { .. } => "spread the work over more pods".to_owned(),
-            Self::TooManyItems { .. } => "remove what the pod does not need, such as names that are set twice".to_owned(),
+            Self::TooManyItems { .. } => "remove duplicate or unused entries from this list".to_owned(),
             Self::UnknownComponent { .. } => "correct the label's value, or remove the label".to_owned(),
             Self::UnreadablePod { .. } => "correct the pod; kubectl create --dry-run=client --validate=strict names the field, such as a number where text is wanted".to_owned(),
             Self::Windows => "run the agent on Linux; the credential sidecar is a Linux program".to_owned(),
@@ -199,13 +199,10 @@ impl Refusal {
             }
             Self::OldPodSecurity { namespace, pinned, wanted } => write!(
                 f,
-                "namespace {namespace:?} pins the Pod Security Standard to {pinned}, of which {wanted} leaves containers NET_RAW, and agent pods need v1.22 or later"
+                "namespace {namespace:?} pins Pod Security Standard {pinned}, whose level {wanted} allows NET_RAW; agent pods need v1.22 or later"
             ),
             Self::PatchTooCostly { operations, most } => {
-                write!(
-                    f,
-                    "the patch for the pod takes {operations} operations, and at most {most} are sent"
-                )
+                write!(f, "the pod needs a patch of {operations} operations; the limit is {most}")
             }
             Self::PatchTooLarge { most } => write!(
                 f,
@@ -266,7 +263,7 @@ impl Refusal {
             ),
             Self::SidecarUser { container, field, uid } => write!(
                 f,
-                "container {container:?} runs as user {uid} ({field}), which is the credential sidecar's, and the kernel counts its limits by user"
+                "container {container:?} runs as UID {uid} ({field}), which is reserved for the credential sidecar"
             ),
             Self::StaticCredentials { container, variable } => {
                 write!(

@@ -41,7 +41,7 @@ fn captured(facts: &Facts, found: &mut Findings) {
         let mode = object.and_then(|object| object["metadata"]["labels"][AMBIENT_LABEL].as_str());
         if let Some(mode) = mode.filter(|mode| *mode != NOT_AMBIENT) {
             let says = format!(
-                "{AMBIENT_LABEL}={mode}: the guard refuses its agents unless the pod's own label is {NOT_AMBIENT}; or set baseCredentials.source to irsa"
+                "{AMBIENT_LABEL}={mode}: ztunnel captures its agents' connections, so the guard refuses them; label the pods {AMBIENT_LABEL}={NOT_AMBIENT}, or set baseCredentials.source to irsa"
             );
             found.note(Link::NetworkPlugin, format!("namespace {}", namespace.name), says);
         }

@@ -23,7 +23,7 @@ use tokio::{
 #[derive(Debug)]
 pub(super) struct Room {
     state: Mutex<State>,
-    /// Told to all who wait when somebody has left.
+    /// Notifies waiting bodies when a place is free.
     left: Notify,
 }
 
@@ -208,7 +208,7 @@ impl fmt::Debug for Place<'_> {
 }
 
 /// The memory that a body takes, in its own lengths: itself, twice that while it grows, and what
-/// reading it takes (`tests/memory_law.rs`).
+/// reading it takes (`tests/bounds.rs`).
 pub(super) const FACTOR: usize = 4;
 /// How long a body may stay before it gives way to others. The largest takes a tenth of a second
 /// to arrive in a network of a gigabit.

@@ -240,7 +240,7 @@ const BURST: u32 = 10;
 const PER_SECOND: u32 = 5;
 const CALL: Duration = Duration::from_secs(1);
 /// Namespaces in one answer of a list, of which each may have the 1.5 MiB that etcd stores.
-const PAGE: u32 = 50;
+const PAGE: u32 = 10;
 const REMEMBERED: Duration = Duration::from_secs(5);
 const WAIT: Duration = Duration::from_millis(300);
 

@@ -1,7 +1,8 @@
 //! Who is connected, and which connection ends for a new one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,10 +13,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// The connections of one port, of which there is a limited number.
 ///
-/// When all are taken, a new one ends another: the oldest of those that had no request answered
-/// with success, and where there is none of these the one whose latest such answer was longest ago.
-/// So clients that say nothing, or send requests that do not end, take places from each other, and
-/// an API server keeps its own.
+/// When all are taken, a new one ends another of the address that has most of them: the oldest of
+/// those that had no request answered with success, and where there is none of these the one whose
+/// latest such answer was longest ago. So a client takes places from itself, however many
+/// connections it opens, and an API server keeps its few.
 #[derive(Clone, Debug)]
 pub(super) struct Connections(Arc<Shared>);
 
@@ -30,7 +31,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     /// By the order in which they came. Those that were ended are gone from here.
-    open: BTreeMap<u64, Connection>,
+    open: BTreeMap<u64, (IpAddr, Connection)>,
     next: u64,
 }
 
@@ -66,7 +67,7 @@ impl Connections {
     }
 
     /// Takes a place, for which another connection ends where there is none.
-    pub(super) async fn enter(&self) -> Slot {
+    pub(super) async fn enter(&self, peer: IpAddr) -> Slot {
         let Shared { slots, state: _, answered } = &*self.0;
         let free = Arc::clone(slots).try_acquire_owned();
         let place = match free {
@@ -84,7 +85,7 @@ impl Connections {
         let mut state = self.state();
         let number = state.next;
         state.next += 1;
-        state.open.insert(number, connection.clone());
+        state.open.insert(number, (peer, connection.clone()));
         drop(state);
         Slot { connection, connections: self.clone(), number, _place: place }
     }
@@ -98,10 +99,17 @@ impl Connections {
 impl State {
     /// The one that ends for another.
     fn take_one_out(&mut self) -> Option<Connection> {
-        let latest = |connection: &Connection| connection.0.latest.load(Ordering::Relaxed);
-        let first = self.open.iter().min_by_key(|(_, connection)| latest(connection));
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        for (peer, _) in self.open.values() {
+            *counts.entry(*peer).or_default() += 1;
+        }
+        let rank = |(peer, connection): &(IpAddr, Connection)| {
+            let others = self.open.len() - counts.get(peer).copied().unwrap_or_default();
+            (others, connection.0.latest.load(Ordering::Relaxed))
+        };
+        let first = self.open.iter().min_by_key(|(_, entry)| rank(entry));
         let number = first.map(|(&number, _)| number)?;
-        self.open.remove(&number)
+        self.open.remove(&number).map(|(_, connection)| connection)
     }
 }
 
@@ -146,11 +154,13 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{net::Ipv4Addr, time::Duration};
 
     use tokio::time::timeout;
 
     use super::*;
+
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     async fn is_cut(connection: &Connection) -> bool {
         timeout(Duration::from_millis(1), connection.is_cut()).await.is_ok()
@@ -161,7 +171,7 @@ mod tests {
         let connections = Connections::new(4);
         let mut slots = Vec::new();
         for _ in 0..4 {
-            slots.push(Some(connections.enter().await));
+            slots.push(Some(connections.enter(PEER).await));
         }
         let connection = |slots: &[Option<Slot>], index: usize| -> Connection {
             slots[index].as_ref().unwrap().connection().clone()
@@ -184,9 +194,30 @@ mod tests {
                 // Its task ends.
                 slots[index] = None;
             };
-            let (slot, ()) = tokio::join!(connections.enter(), gives_way);
+            let (slot, ()) = tokio::join!(connections.enter(PEER), gives_way);
             slot.connection().is_answered();
             new.push(slot);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_address_with_most_connections_loses_one() {
+        let connections = Connections::new(4);
+        let few = connections.enter(PEER).await;
+        let many = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+        let mut slots = Vec::new();
+        for _ in 0..3 {
+            let slot = connections.enter(many).await;
+            slot.connection().is_answered();
+            slots.push(slot);
+        }
+        // Though it had nothing answered, and they had.
+        let new = connections.enter(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)));
+        let gives_way = async {
+            assert!(is_cut(slots[0].connection()).await);
+            assert!(!is_cut(few.connection()).await);
+            drop(slots.remove(0));
+        };
+        tokio::join!(new, gives_way);
     }
 }
