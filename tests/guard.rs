@@ -148,6 +148,9 @@ impl Attempt {
 
 fn attempts(world: &World) -> Vec<Attempt> {
     let mut attempts = creations();
+    for disguise in disguises("tenants-held").into_iter().filter(|disguise| disguise.is_agent) {
+        attempts.push(disguise.attempt);
+    }
     attempts.extend(updates(world));
     attempts.extend(ways_in(world));
     attempts.extend(tokens());
@@ -266,7 +269,7 @@ fn creations() -> Vec<Attempt> {
             sidecar(pod)["volumeMounts"].as_array_mut().unwrap().pop();
         }),
     ];
-    let variables: [(&str, Change); 16] = [
+    let variables: [(&str, Change); 17] = [
         ("FAB_SESSION_TENANT, FAB_SESSION_IDENTITY", |pod| {
             set(sidecar(pod), "FAB_SESSION_TENANT", "other");
             set(sidecar(pod), "FAB_SESSION_IDENTITY", "agent.other.$(FAB_SESSION_ID)");
@@ -307,13 +310,18 @@ fn creations() -> Vec<Attempt> {
                 .unwrap()
                 .retain(|entry| entry["name"] != "FAB_SESSION_TENANT");
         }),
+        // A Service called fab-session would set it then.
+        ("FAB_SESSION_PORT", |pod| {
+            let env = sidecar(pod)["env"].as_array_mut().unwrap();
+            env.retain(|entry| entry["name"] != "FAB_SESSION_PORT");
+        }),
         // The last of a name counts.
         ("FAB_SESSION_ROLE_ARN", |pod| {
             let again = json!({"name": "FAB_SESSION_ROLE_ARN", "value": "own"});
             push(&mut sidecar(pod)["env"], again);
         }),
     ];
-    let others: [(&str, &str, &str, Change); 59] = [
+    let others: [(&str, &str, &str, Change); 61] = [
         ("fenced-without-labels", "[guard-too-many]", "1184 variables or mounts", |pod| {
             agent(pod)["env"] = (0..1185).map(|n| json!({"name": format!("V{n}")})).collect();
         }),
@@ -371,6 +379,9 @@ fn creations() -> Vec<Attempt> {
         ("fenced-without-labels", "[guard-volume]", "fab-session-base", |pod| {
             let own = json!({"serviceAccountToken": {"path": "own"}});
             push(&mut volume_mut(pod, "fab-session-base")["projected"]["sources"], own);
+        }),
+        ("fenced-without-labels", "[guard-volume]", "fab-session-base", |pod| {
+            *volume_mut(pod, "fab-session-base") = csi_volume("fab-session-base");
         }),
         ("fenced-without-labels", "[guard-mount]", "\"agent\"", |pod| {
             mount(pod, "agent", json!({"name": "fab-session-base", "mountPath": "/base"}));
@@ -445,6 +456,10 @@ fn creations() -> Vec<Attempt> {
         }),
         ("no-agent", "[guard-component]", "=runtimes", |pod| {
             pod["metadata"]["labels"]["fab.nanohype.dev/component"] = "runtimes".into();
+        }),
+        // Labels are compared with their case.
+        ("fenced-without-labels", "[guard-component]", "=Runtime", |pod| {
+            pod["metadata"]["labels"]["fab.nanohype.dev/component"] = "Runtime".into();
         }),
         ("no-agent", "[guard-annotation]", "fab.nanohype.dev/session-id says", |pod| {
             annotate(pod, "fab.nanohype.dev/session-id", "own");
@@ -588,6 +603,92 @@ fn creations() -> Vec<Attempt> {
         attempt(golden, "tenants-old", "[guard-pod-security]", remedy, &|_| {});
     }
     attempts
+}
+
+/// A pod that the webhook or the guard could take for no agent.
+struct Disguise {
+    attempt: Attempt,
+    /// Whether the API server stores an agent.
+    is_agent: bool,
+}
+
+/// Returns ways to write one pod, each with a pod name of its own.
+fn disguises(namespace: &str) -> Vec<Disguise> {
+    const ACCOUNT: &str = "\"serviceAccountName\":\"tenant-runtime\"";
+    let text = |name: &str, change: Change| {
+        let mut pod = named(original("fenced-without-labels"), namespace, name);
+        change(&mut pod);
+        pod.to_string()
+    };
+    let plain = |name: &str| text(name, |_| {});
+    let written = |name: &str, account: &str| {
+        let text = plain(name);
+        assert!(text.contains(ACCOUNT), "{text}");
+        text.replace(ACCOUNT, account)
+    };
+    let path = format!("/api/v1/namespaces/{namespace}/pods");
+    let raw = ["create", "--raw", &*path, "--filename=-"];
+    let apply = ["apply", "--server-side", "--output=json", "--filename=-"];
+    let agents = [
+        ("applied by the server", &apply[..], plain("applied")),
+        (
+            "with a scheduling gate",
+            &raw,
+            text("gated", |pod| {
+                pod["spec"]["schedulingGates"] = json!([{"name": "own.example/gate"}]);
+            }),
+        ),
+        (
+            "by the old name of the account's field",
+            &raw,
+            written("old", "\"serviceAccount\":\"tenant-runtime\""),
+        ),
+        (
+            "with the account as the second of two",
+            &raw,
+            written("second", &format!("\"serviceAccountName\":\"default\",{ACCOUNT}")),
+        ),
+        (
+            "with another account in another case",
+            &raw,
+            written("cased", &format!("{ACCOUNT},\"ServiceAccountName\":\"default\"")),
+        ),
+        (
+            "with another component in another case",
+            &raw,
+            text("labelled", |pod| {
+                pod["metadata"]["labels"] = json!({"fab.nanohype.dev/Component": "fleet"});
+            }),
+        ),
+        (
+            "with a tree in a field that is none",
+            &raw,
+            text("tree", |pod| {
+                pod["spec"]["containers"][0]["y"] = (0..1000).map(|_| json!([0])).collect();
+            }),
+        ),
+    ];
+    let others = [
+        (
+            "with the account as the first of two",
+            &raw,
+            written("first", &format!("{ACCOUNT},\"serviceAccountName\":\"default\"")),
+        ),
+        (
+            "with the account in another case alone",
+            &raw,
+            written("unknown", "\"ServiceAccountName\":\"tenant-runtime\""),
+        ),
+    ];
+    let agents = agents.into_iter().map(|(what, how, text)| {
+        let wants = ["[guard-sidecar]", "component runtime"];
+        Disguise { attempt: Attempt::new(what, &wants, how, text), is_agent: true }
+    });
+    let others = others.into_iter().map(|(what, how, text)| Disguise {
+        attempt: Attempt::new(what, &[], how, text),
+        is_agent: false,
+    });
+    agents.chain(others).collect()
 }
 
 /// Changes of pods that run, each of a pod of its own.
@@ -847,6 +948,12 @@ fn each_golden_is_held_without_the_webhook() {
         world.cluster.kubectl(&create).stdin(&pod.to_string()).run()
     };
     let outcome = judged(&many);
+    assert!(outcome.ok, "{}", outcome.stderr);
+    // The webhook refuses this mount, and the guard does not: it only takes rights away.
+    let mut recursive =
+        named(offline(&original("fenced-without-labels"), None), "tenants-acme", "recursive");
+    agent(&mut recursive)["volumeMounts"][0]["recursiveReadOnly"] = "Enabled".into();
+    let outcome = judged(&recursive);
     assert!(outcome.ok, "{}", outcome.stderr);
     // And as many ranges as there may be: 256 KiB of annotations, with the agent's at the end.
     let ranges = format!("{}169.254.170.23/32", "10.0.0.0/8,".repeat(23_000));
@@ -1209,6 +1316,37 @@ fn an_account_of_the_namespace_counts_as_no_listed_one() {
     let other = as_account("platform", "vc-syncer", &token, "");
     assert!(other.ok, "{}", other.stderr);
 
+    // The ClusterRole `edit` allows none of these. The controls: an administrator may do each of
+    // them, and the tenant may exec.
+    let node = ["--as=system:node:a", "--as-group=system:nodes"];
+    let tenant = |arguments: &[&str]| {
+        let all = [arguments, &[&kubeconfig, "--namespace=tenants-acme"]].concat();
+        world.cluster.kubectl(&all).run()
+    };
+    let operator = [&token[..], &["--as=system:serviceaccount:platform:operator"]].concat();
+    let other = [&token[..], &["--as=system:serviceaccount:kube-system:operator"]].concat();
+    assert!(tenant(&operator).stderr.contains("[guard-token]"), "it may impersonate this one");
+    for attack in [other, [&token[..], &node].concat()] {
+        let outcome = tenant(&attack);
+        assert!(outcome.stderr.contains("cannot impersonate"), "{attack:?}: {}", outcome.stderr);
+    }
+    world.allow("system:node:a");
+    let kubelet = [&token[..], &node, &["--namespace=tenants-acme"]].concat();
+    let outcome = world.cluster.kubectl(&kubelet).run();
+    assert!(outcome.ok, "{}", outcome.stderr);
+    for (verb, part, may) in [
+        ("update", "ephemeralcontainers", false),
+        ("patch", "resize", false),
+        ("patch", "status", false),
+        ("create", "binding", false),
+        ("create", "exec", true),
+    ] {
+        let part = format!("--subresource={part}");
+        let asked = ["auth", "can-i", verb, "pods", &part, "--namespace=tenants-acme"];
+        assert_eq!(tenant(&asked).ok, may, "{verb} {part}");
+        assert!(world.cluster.kubectl(&asked).run().ok, "{verb} {part}");
+    }
+
     let pod = |name: &str| named(original("fenced-without-labels"), "tenants-acme", name);
     let stored = |outcome: Outcome| -> Value {
         assert!(outcome.ok, "{}", outcome.stderr);
@@ -1277,6 +1415,220 @@ fn what_the_webhook_makes_is_let_in() {
     let many = named(many_containers(20), "tenants-many", "many");
     let created = WORLD.create(&many, None).unwrap();
     assert_eq!(created.names("initContainers").len(), 129);
+}
+
+/// Its control is in `what_the_guard_refuses_is_let_in_without_it`: without webhook and guard the API
+/// server stores each agent without a sidecar.
+#[test]
+fn an_agent_in_disguise_is_injected_or_is_no_agent() {
+    WORLD.namespace("tenants-disguised", "enabled", "acme", &[]);
+    for Disguise { attempt, is_agent } in disguises("tenants-disguised") {
+        let outcome = attempt.run(&WORLD);
+        assert!(outcome.ok, "{}: {}", attempt.what, outcome.stderr);
+        let pod: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        let account = if is_agent { "tenant-runtime" } else { "default" };
+        assert_eq!(pod["spec"]["serviceAccountName"], account, "{}", attempt.what);
+        let injected = pod["spec"]["initContainers"][0]["name"] == SIDECAR;
+        assert_eq!(injected, is_agent, "{}", attempt.what);
+        assert!(!outcome.stdout.contains("\"y\":"), "the API server drops what is no field");
+    }
+}
+
+/// Fields that webhook and guard let in, and that change neither the sidecar nor its volumes. The
+/// control is a namespace that did not opt in: there the API server stores what the tenant wrote.
+#[test]
+fn what_is_let_in_leaves_the_sidecar_as_it_is() {
+    let rows: [(&str, &str, Change); 12] = [
+        ("names of hosts", "\"ip\":\"192.0.2.1\"", |pod| {
+            let names = json!(["sts.eu-west-1.amazonaws.com"]);
+            pod["spec"]["hostAliases"] = json!([{"ip": "192.0.2.1", "hostnames": names}]);
+        }),
+        ("a resolver", "\"nameservers\":[\"192.0.2.1\"]", |pod| {
+            pod["spec"]["dnsPolicy"] = "None".into();
+            pod["spec"]["dnsConfig"] = json!({"nameservers": ["192.0.2.1"]});
+        }),
+        ("the name of its host", "hostnameOverride", |pod| {
+            pod["spec"]["hostnameOverride"] = "sts.eu-west-1.amazonaws.com".into();
+        }),
+        ("root of a user namespace", "\"runAsUser\":0", |pod| {
+            pod["spec"]["hostUsers"] = false.into();
+            pod["spec"]["securityContext"].as_object_mut().unwrap().shift_remove("runAsNonRoot");
+            agent(pod)["securityContext"]["runAsUser"] = 0.into();
+        }),
+        ("settings of its network", "7413 7414", |pod| {
+            let own = json!({"name": "net.ipv4.ip_local_port_range", "value": "7413 7414"});
+            pod["spec"]["securityContext"]["sysctls"] = json!([own]);
+        }),
+        ("a restart of all containers", "RestartAllContainers", |pod| {
+            let exit = json!({"operator": "In", "values": [42]});
+            agent(pod)["restartPolicy"] = "Never".into();
+            agent(pod)["restartPolicyRules"] =
+                json!([{"action": "RestartAllContainers", "exitCodes": exit}]);
+        }),
+        ("a message at the token's path", "Path\":\"/var/run/fab-session/token", |pod| {
+            agent(pod)["terminationMessagePath"] = "/var/run/fab-session/token".into();
+        }),
+        ("a CSI volume", "own.csi.example", |pod| add_volume(pod, csi_volume("own"))),
+        ("a CSI volume under our name", "own.csi.example", |pod| {
+            add_volume(pod, csi_volume("fab-session-base"));
+        }),
+        ("an audience in another case", "STS.amazonaws.com", |pod| {
+            let sources = json!([{"serviceAccountToken": {"audience": "STS.amazonaws.com", "path": "token"}}]);
+            add_volume(pod, json!({"name": "own", "projected": {"sources": sources}}));
+        }),
+        ("an annotation in another case", "Session-ID", |pod| {
+            pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/Session-ID": "victim"});
+        }),
+        // The proxy can take the sidecar's port. Only this pod is without credentials then.
+        ("a place behind a proxy", "istio-proxy", |pod| {
+            let mut proxy = agent(pod).clone();
+            proxy["name"] = "istio-proxy".into();
+            proxy["restartPolicy"] = "Always".into();
+            let mut own = proxy.clone();
+            own["name"] = SIDECAR.into();
+            pod["spec"]["initContainers"] = json!([proxy, own]);
+        }),
+    ];
+    WORLD.namespace("tenants-odd", "enabled", "acme", &[]);
+    WORLD.namespace("tenants-odd-plain", "", "acme", &[]);
+    let pod = |name: &str| named(original("fenced-without-labels"), "tenants-odd", name);
+    let plain = WORLD.create(&pod("plain"), None).unwrap();
+    let ours = |created: &world::Created| {
+        let volumes = created.pod["spec"]["volumes"].as_array().unwrap();
+        let ours = |name: &str| name.starts_with("fab-session-");
+        let ours = volumes.iter().filter(|volume| ours(volume["name"].as_str().unwrap()));
+        ours.map(Value::to_string).collect::<BTreeSet<_>>()
+    };
+    for (row, (what, text, change)) in rows.into_iter().enumerate() {
+        let name = format!("odd-{row}");
+        let mut pod = pod(&name);
+        change(&mut pod);
+        let created = WORLD.create(&pod, None).unwrap_or_else(|said| panic!("{what}: {said}"));
+        assert_eq!(created.container(SIDECAR), plain.container(SIDECAR), "{what}");
+        assert_eq!(ours(&created), ours(&plain), "{what}");
+        let id = "/metadata/annotations/fab.nanohype.dev~1source-identity";
+        assert_eq!(created.pod.pointer(id).unwrap(), "agent.acme.<pod uid>", "{what}");
+
+        let before = named(pod, "tenants-odd-plain", &name);
+        let control = WORLD.create(&before, None).unwrap_or_else(|said| panic!("{what}: {said}"));
+        assert!(control.pod.to_string().contains(text), "{what}: {}", control.pod);
+        let replaced = what == "a CSI volume under our name";
+        assert_eq!(created.pod.to_string().contains(text), !replaced, "{what}: {}", created.pod);
+        if what == "a place behind a proxy" {
+            assert_eq!(created.names("initContainers"), ["istio-proxy", SIDECAR]);
+            let proxy = created.container("istio-proxy");
+            assert!(!proxy.to_string().contains("fab-session"), "{proxy}");
+            assert_ne!(control.container(SIDECAR), plain.container(SIDECAR));
+        }
+    }
+}
+
+/// Neither webhook nor guard applies in the namespace. Each control differs only in what the API
+/// server refuses.
+#[test]
+fn the_api_server_refuses_these_by_itself() {
+    WORLD.namespace("tenants-alone", "", "acme", &[]);
+    let service = |address: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "catches", "namespace": "tenants-alone"},
+            "spec": {"externalIPs": [address], "ports": [{"port": 80}], "selector": {"app": "own"}},
+        })
+    };
+    let pod = |change: &dyn Fn(&mut Value)| {
+        let mut pod = named(original("fenced-without-labels"), "tenants-alone", "a");
+        change(&mut pod);
+        pod
+    };
+    let from_file = |volume: Value| {
+        pod(&|pod| {
+            let key = json!({"volumeName": "fab-session-base", "path": "token", "key": "TOKEN"});
+            agent(pod)["env"] = json!([{"name": "TOKEN", "valueFrom": {"fileKeyRef": key}}]);
+            add_volume(pod, volume.clone());
+        })
+    };
+    let mirror = |annotation: &str, account: bool| {
+        pod(&|pod| {
+            pod["metadata"]["annotations"] = json!({annotation: "own"});
+            pod["spec"]["nodeName"] = "nowhere".into();
+            if !account {
+                pod["spec"].as_object_mut().unwrap().shift_remove("serviceAccountName");
+                add_volume(pod, aws_volume("own", "pods.eks.amazonaws.com"));
+            }
+        })
+    };
+    let as_root = |host_users: bool| {
+        pod(&|pod| {
+            pod["spec"]["hostUsers"] = host_users.into();
+            pod["spec"]["securityContext"].as_object_mut().unwrap().shift_remove("runAsNonRoot");
+            agent(pod)["securityContext"]["runAsUser"] = 0.into();
+        })
+    };
+    let with_proc = |kind: &str| {
+        pod(&|pod| {
+            pod["spec"]["hostUsers"] = false.into();
+            agent(pod)["securityContext"]["procMount"] = kind.into();
+        })
+    };
+    let debugger = |list: &str| {
+        pod(&|pod| {
+            let debugger =
+                json!([{"name": "debugger", "image": "i", "securityContext": restricted()}]);
+            pod["spec"][list] = debugger;
+        })
+    };
+    let labelled = |value: &str| {
+        pod(&|pod| {
+            pod["metadata"]["labels"] = json!({"fab.nanohype.dev/component": value});
+        })
+    };
+    let (mirrored, other) = ("kubernetes.io/config.mirror", "kubernetes.io/config.own");
+    for (said, attack, control) in [
+        ("link-local", service("169.254.170.23"), service("203.0.113.23")),
+        (
+            "emptyDir",
+            from_file(aws_volume("fab-session-base", "pods.eks.amazonaws.com")),
+            from_file(json!({"name": "fab-session-base", "emptyDir": {}})),
+        ),
+        ("may not reference service accounts", mirror(mirrored, true), mirror(other, true)),
+        ("ServiceAccountToken", mirror(mirrored, false), mirror(other, false)),
+        ("violates PodSecurity", as_root(true), as_root(false)),
+        ("violates PodSecurity", with_proc("Unmasked"), with_proc("Default")),
+        ("cannot be set on create", debugger("ephemeralContainers"), debugger("initContainers")),
+        ("a valid label must", labelled("runtim\u{435}"), labelled("runtime")),
+    ] {
+        let create = |object: &Value| {
+            let create = ["create", "--dry-run=server", "--filename=-"];
+            WORLD.cluster.kubectl(&create).stdin(&object.to_string()).run()
+        };
+        let refused = create(&attack);
+        assert!(!refused.ok && refused.stderr.contains(said), "{said}: {}", refused.stderr);
+        assert!(!refused.stderr.contains("fab-session-injector"), "{}", refused.stderr);
+        let outcome = create(&control);
+        assert!(outcome.ok, "{said}: {}", outcome.stderr);
+    }
+
+    // Nor does a pod take a reserved name later.
+    WORLD.create(&named(pod(&|_| {}), "tenants-alone", "patched"), None).unwrap();
+    let container = json!({"name": SIDECAR, "image": "own:1"});
+    for (patch, said) in [
+        (json!({"initContainers": [container]}), "may not add or remove containers"),
+        (json!({"containers": [container]}), "may not add or remove containers"),
+        (json!({"volumes": [csi_volume("fab-session-base")]}), "may not change fields other than"),
+        (json!({"containers": [{"name": "agent", "image": "own:1"}]}), ""),
+    ] {
+        let patch = format!("--patch={}", json!({"spec": patch}));
+        let patch = ["patch", "pod", "patched", &patch, "--namespace=tenants-alone"];
+        let outcome = WORLD.cluster.kubectl(&patch).run();
+        assert_eq!(outcome.ok, said.is_empty(), "{patch:?}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(said), "{patch:?}: {}", outcome.stderr);
+    }
+
+    // The webhook replaces a volume of that name, and the API server validates the result.
+    WORLD.namespace("tenants-file", "enabled", "acme", &[]);
+    let own = from_file(json!({"name": "fab-session-base", "emptyDir": {}}));
+    let said = WORLD.create(&named(own, "tenants-file", "a"), None).unwrap_err();
+    assert!(said.contains("emptyDir"), "{said}");
 }
 
 #[test]
@@ -1739,6 +2091,10 @@ fn add_volume(pod: &mut Value, volume: Value) {
 fn aws_volume(name: &str, audience: &str) -> Value {
     let token = json!({"audience": audience, "path": "token"});
     json!({"name": name, "projected": {"sources": [{"serviceAccountToken": token}]}})
+}
+
+fn csi_volume(name: &str) -> Value {
+    json!({"name": name, "csi": {"driver": "own.csi.example", "readOnly": true}})
 }
 
 fn annotate(pod: &mut Value, key: &str, value: &str) {

@@ -17,7 +17,7 @@ mod tls;
 use std::{
     collections::BTreeSet,
     fs,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::fs::MetadataExt,
     process::{Command, Stdio},
@@ -280,6 +280,33 @@ fn who_can_only_fetch_urls_gets_nothing() {
     let both = format!("GET {path} HTTP/1.1\r\n{host}\r\n{right}\r\n\r\n").repeat(2);
     assert_eq!(pod.exchange(&both).matches("HTTP/1.1 ").count(), 1);
     assert_eq!(pod.status()["refused"]["token-wrong"], 6);
+}
+
+/// A container that takes the port first keeps its own pod from credentials, and gets no request later.
+#[test]
+fn no_container_shares_the_sidecars_port() {
+    let account = Account::open(Policies::default());
+    let pod = account.pod();
+    let share = || {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseport(true).unwrap();
+        socket.bind(pod.address()).map(|()| socket)
+    };
+    // The control: two sockets that both allow it share the port.
+    let both = [share(), share()];
+    assert!(both.iter().all(Result::is_ok), "{both:?}");
+    drop(both);
+
+    let sidecar = pod.start_ready();
+    assert_eq!(share().unwrap_err().kind(), ErrorKind::AddrInUse);
+    drop(sidecar);
+
+    let first = TcpListener::bind(pod.address()).unwrap();
+    let late = pod.start();
+    wait_until("the sidecar reports that the port is taken", PATIENCE, || {
+        late.log().contains(&format!("cannot listen on {}", pod.address())).then_some(())
+    });
+    drop(first);
 }
 
 #[test]

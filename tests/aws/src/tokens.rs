@@ -140,6 +140,7 @@ mod tests {
                     Disbelief::Issuer(url.to_owned()),
                 ),
                 (ask(url, &keys, "pods.eks.amazonaws.com", soon), Disbelief::Audience),
+                (ask(url, &keys, "STS.amazonaws.com", soon), Disbelief::Audience),
                 (ask(url, &keys, audience, late), Disbelief::Expired { at: expired, now: expired }),
                 (ask(url, &keys, audience, now - HOUR), Disbelief::NotYet),
                 (ask(url, &strange_keys, audience, soon), Disbelief::UnknownKey),
