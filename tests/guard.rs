@@ -1818,6 +1818,11 @@ fn the_guard_and_the_webhook_mean_the_same_variables() {
     let base = BASE_CREDENTIALS.into_iter().chain([base::URI, base::TOKEN_FILE]);
     assert_eq!(listed("baseNames"), base.map(str::to_owned).collect());
     assert_eq!(listed("staticNames"), STATIC_CREDENTIALS.map(str::to_owned).into());
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/injection.md");
+    let page = fs::read_to_string(page).unwrap();
+    for name in STATIC_CREDENTIALS {
+        assert!(page.contains(&format!("`{name}`")), "docs/injection.md does not list {name}");
+    }
     let own = variables.iter().find(|variable| variable["name"] == "ownNetwork").unwrap();
     let own = own["expression"].as_str().unwrap();
     let own = own.split_inclusive(']').next().unwrap();

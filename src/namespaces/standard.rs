@@ -9,10 +9,10 @@ use crate::config::PodSecurity;
 ///
 /// `restricted` drops all capabilities as of v1.22. Its other checks that the sidecar relies on are
 /// older: those of `baseline` (host namespaces, hostPath, privileged, added capabilities) as of
-/// v1.0, `runAsNonRoot` and the volume types as of v1.0, `allowPrivilegeEscalation` as of v1.8, the
-/// seccomp profile as of v1.19. Later versions add nothing that the sidecar relies on: v1.23 refuses
-/// `runAsUser: 0`, which the kubelet does not start beside `runAsNonRoot`. Source: `MinimumVersion`
-/// of each check in k8s.io/pod-security-admission v0.37.2, policy/check_*.go.
+/// v1.0, the volume types as of v1.0, `allowPrivilegeEscalation` as of v1.8, the seccomp profile as of
+/// v1.19. The sidecar does not rely on agents that are not root: as of v1.35 a pod with
+/// `hostUsers: false` may run as root. Such a root has no capability, and is no user of the node.
+/// Source: `MinimumVersion` of each check in k8s.io/pod-security-admission v0.37.2, policy/check_*.go.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct OldStandard {
     minor: u32,
