@@ -183,7 +183,10 @@ mod tests {
             it.says.clone()
         };
         let said = pss("v1.21");
-        assert!(said.contains("Standard v1.21") && said.contains("enforce-version=latest"), "{said}");
+        assert!(
+            said.contains("Standard v1.21") && said.contains("enforce-version=latest"),
+            "{said}"
+        );
         assert_eq!(pss("v1.22"), "enforces restricted");
     }
 
