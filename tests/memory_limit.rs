@@ -88,8 +88,8 @@ impl Drop for Cgroup {
 
 /// The program of the image, which is what runs in a cluster.
 fn released() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
+    // Beside the directory of the program that cargo made for this test.
+    let target = Path::new(env!("CARGO_BIN_EXE_fab-session-injector")).ancestors().nth(2).unwrap();
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let program = target.join(triple).join("release/fab-session-injector");
     assert!(program.exists(), "there is no {program:?}: make image");
