@@ -321,13 +321,23 @@ fn creations() -> Vec<Attempt> {
             push(&mut sidecar(pod)["env"], again);
         }),
     ];
-    let others: [(&str, &str, &str, Change); 61] = [
+    let others: [(&str, &str, &str, Change); 63] = [
         ("fenced-without-labels", "[guard-too-many]", "1184 variables or mounts", |pod| {
             agent(pod)["env"] = (0..1185).map(|n| json!({"name": format!("V{n}")})).collect();
         }),
         ("no-agent", "[guard-too-many]", "1184 volumes", |pod| {
             pod["spec"]["volumes"] =
                 (0..1185).map(|n| json!({"name": format!("v{n}"), "emptyDir": {}})).collect();
+        }),
+        ("no-agent", "[guard-too-many]", "1184 sources", |pod| {
+            let source = json!({"configMap": {"name": "m"}});
+            let volume =
+                |n| json!({"name": format!("v{n}"), "projected": {"sources": vec![&source; 12]}});
+            pod["spec"]["volumes"] = (0..100).map(volume).collect();
+        }),
+        // What a terminal obeys, and what looks like a code.
+        ("fenced-without-labels", "[guard-image]", "image (malformed), which", |pod| {
+            sidecar(pod)["image"] = "x\u{1b}[31m [guard-none]".into();
         }),
         ("no-agent", "[guard-too-many]", "257 containers", |pod| {
             let container = agent(pod).clone();

@@ -57,7 +57,7 @@ fn a_dry_run_costs_the_api_server_a_bounded_amount() {
     let delete = ["delete", "mutatingwebhookconfiguration", "fab-session-injector"];
     assert!(world.cluster.kubectl(&delete).run().ok);
     wait_until("the webhook is not called any more", Duration::from_secs(20), || {
-        let outcome = dry_run(&world, &pod("tenants-acme", &repeated(1, 0, 1)));
+        let outcome = dry_run(&world, &pod("tenants-acme", &repeated(1, 0, 1), &[]));
         outcome.stderr.contains("[guard-sidecar]").then_some(())
     });
     compare(
@@ -76,8 +76,18 @@ fn a_dry_run_costs_the_api_server_a_bounded_amount() {
 
 /// The same pod in a namespace that opted in, and in one that did not.
 fn compare(world: &World, what: &str, refused: Option<&str>, containers: &[Value]) {
+    compare_pods(world, what, refused, containers, &[]);
+}
+
+fn compare_pods(
+    world: &World,
+    what: &str,
+    refused: Option<&str>,
+    containers: &[Value],
+    volumes: &[Value],
+) {
     let namespaces = ["plain-acme", "tenants-acme"];
-    let pods = namespaces.map(|namespace| pod(namespace, containers));
+    let pods = namespaces.map(|namespace| pod(namespace, containers, volumes));
     assert!(pods[0].len() < 3_000_000, "{what}: {} bytes", pods[0].len());
     let mut took = [Duration::ZERO; 2];
     // In turns, so that what the API server does besides falls on both.
@@ -118,7 +128,14 @@ fn repeated(containers: usize, taken_out: usize, others: usize) -> Vec<Value> {
     (0..containers).map(container).collect()
 }
 
-fn pod(namespace: &str, containers: &[Value]) -> String {
+/// So many volumes of so many sources.
+fn projected(volumes: usize, sources: usize) -> Vec<Value> {
+    let sources = vec![json!({"downwardAPI": {}}); sources];
+    let volume = |n| json!({"name": format!("v{n}"), "projected": {"sources": &sources}});
+    (0..volumes).map(volume).collect()
+}
+
+fn pod(namespace: &str, containers: &[Value], volumes: &[Value]) -> String {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "costly", "namespace": namespace},
@@ -126,6 +143,7 @@ fn pod(namespace: &str, containers: &[Value]) -> String {
             "serviceAccountName": "tenant-runtime",
             "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": containers,
+            "volumes": volumes,
         },
     })
     .to_string()

@@ -285,7 +285,7 @@ impl Refusal {
             Self::TokenPathTaken { container, path } => {
                 write!(
                     f,
-                    "container {container:?} mounts a volume of its own at {path}, where the session's token belongs"
+                    "container {container:?} mounts a volume of its own at {path:?}, where the session's token belongs"
                 )
             }
             Self::TooManyContainers { found, most } => {
@@ -293,7 +293,7 @@ impl Refusal {
             }
             Self::TooManyItems { what } => f.write_str(what),
             Self::UnknownComponent { value } => {
-                write!(f, "no component matches the pod's label {COMPONENT_LABEL}={value}")
+                write!(f, "no component matches the pod's label {COMPONENT_LABEL}={value:?}")
             }
             Self::UnreadablePod { place } => {
                 write!(f, "{place} of the pod has not the shape that Kubernetes gives it")

@@ -33,7 +33,8 @@ pub(crate) fn denials() -> Vec<Denial> {
         } else {
             first.trim_matches('\'').replace("''", "'")
         };
-        let said = without_helm(&if key == "message" { text } else { literals(&text) });
+        let text = without_helm(&text);
+        let said = if key == "message" { text } else { literals(&text) };
         let (sentence, rest) = said.split_once(" [").unwrap();
         let (code, remedy) = rest.split_once("]: ").unwrap();
         // The message that stands in where the expression of the other fails.

@@ -81,6 +81,14 @@ pods; an exempt one lets it be.
 {{- $rest -}}
 {{- end -}}
 
+{{/*
+Text of the request in a message. The API server validates names after the guard, so one
+that is malformed could hold what a terminal obeys, or imitate a code.
+*/}}
+{{- define "fab-session-injector.guard.shown" -}}
+({{ . }}.matches("^[A-Za-z0-9._:/@-]{1,512}$") ? {{ . }} : "(malformed)")
+{{- end -}}
+
 {{/* A list of names as a CEL map, in which a name is found without going through all. */}}
 {{- define "fab-session-injector.guard.set" -}}
 {{- $set := dict -}}
