@@ -17,6 +17,7 @@ use std::{
     fs,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    pin::Pin,
     process::Command,
     sync::Arc,
     time::{Duration, Instant},
@@ -364,41 +365,23 @@ async fn all_loads_at_once_stay_inside_the_charts_limit() {
     let mut client = None;
     good(&mut client, &target).await;
 
-    let mut loads: JoinSet<(&str, usize)> = JoinSet::new();
+    let mut loads = JoinSet::new();
+    let mut start = |name: &'static str, load: Pin<Box<dyn Future<Output = usize> + Send>>| {
+        loads.spawn(async move { (name, load.await) });
+    };
     let t = || target.clone();
-    loads.spawn({
-        let t = t();
-        async { ("idle connections", idle(t).await) }
-    });
-    loads.spawn({
-        let t = t();
-        async { ("streams without a body", streams_without_a_body(t).await) }
-    });
-    loads.spawn({
-        let t = t();
-        async { ("slow bodies", slow_bodies(t).await) }
-    });
-    loads.spawn({
-        let t = t();
-        async { ("heads without an end", heads_without_an_end(t).await) }
-    });
-    loads.spawn({
-        let t = t();
-        async { ("unread answers", unread_answers(t).await) }
-    });
+    start("idle connections", Box::pin(idle(t())));
+    start("streams without a body", Box::pin(streams_without_a_body(t())));
+    start("slow bodies", Box::pin(slow_bodies(t())));
+    start("heads without an end", Box::pin(heads_without_an_end(t())));
+    start("unread answers", Box::pin(unread_answers(t())));
     for _ in 0..2 {
-        loads.spawn({
-            let t = t();
-            async { ("chunks of a byte", chunks_of_one_byte(t).await) }
-        });
+        start("chunks of a byte", Box::pin(chunks_of_one_byte(t())));
     }
     for (name, body) in forged() {
         let body = Bytes::from(body);
         for _ in 0..2 {
-            loads.spawn({
-                let (t, body) = (t(), body.clone());
-                async move { (name, posts(t, body).await) }
-            });
+            start(name, Box::pin(posts(t(), body.clone())));
         }
     }
     let (mut asked, mut longest, mut in_vain) = (0, Duration::ZERO, 0);
