@@ -16,7 +16,11 @@ use k8s_openapi::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{eks, pod::Text};
+use super::{
+    eks,
+    names::{METADATA_DISABLED, NO_PROXIES, REGIONS, STS_ENDPOINTS},
+    pod::Text,
+};
 use crate::{
     config::{BaseCredentials, Component, Config, Quantity, Resources, Sidecar},
     session::{Session, base::Base, env},
@@ -176,11 +180,12 @@ fn variables(session: &Session, component: &Component, config: &Config) -> Vec<E
     };
     variables.extend(base.variables().iter().map(entry));
     if let Some(region) = &config.region {
-        variables.push(text("AWS_REGION", region.as_str()));
-        variables.push(text("AWS_DEFAULT_REGION", region.as_str()));
+        let [own, default] = REGIONS;
+        variables.push(text(own, region.as_str()));
+        variables.push(text(default, region.as_str()));
     }
-    variables.push(text("AWS_STS_REGIONAL_ENDPOINTS", "regional"));
-    variables.push(text("AWS_EC2_METADATA_DISABLED", "true"));
+    variables.push(text(STS_ENDPOINTS, "regional"));
+    variables.push(text(METADATA_DISABLED, "true"));
     // The platform team's own values win: they are for clusters with other endpoints.
     for (name, value) in &config.sidecar.env {
         variables.retain(|variable| variable.name != *name);
@@ -202,11 +207,11 @@ fn keep_agent_off_proxies(variables: &mut Vec<EnvVar>) {
         let found = variables.iter().position(|variable| variable.name == name);
         found.and_then(|index| variables.remove(index).value)
     };
-    let (upper, lower) = (take("NO_PROXY"), take("no_proxy"));
+    let [upper, lower] = NO_PROXIES.map(&mut take);
     // Where only one of them is set it is meant for whoever reads the other, too.
     for (name, listed) in [
-        ("NO_PROXY", upper.as_ref().or(lower.as_ref())),
-        ("no_proxy", lower.as_ref().or(upper.as_ref())),
+        (NO_PROXIES[0], upper.as_ref().or(lower.as_ref())),
+        (NO_PROXIES[1], lower.as_ref().or(upper.as_ref())),
     ] {
         let hosts = listed.map(String::as_str).into_iter().chain([eks::POD_IDENTITY_HOST]);
         variables.push(text(name, &hosts.collect::<Vec<&str>>().join(",")));

@@ -157,8 +157,7 @@ impl State {
             Some(body) if body.gives_way => {}
             Some(body) if body.since + FAIR > now => return Err(body.since + FAIR),
             Some(body) => {
-                body.gives_way = true;
-                body.told.notify_one();
+                body.tell_to_leave();
                 self.leaving += 1;
             }
             None => {}
@@ -168,10 +167,17 @@ impl State {
 
     fn send_away_the_oldest(&mut self) {
         if let Some(oldest) = self.bodies.values_mut().find(|body| !body.gives_way) {
-            oldest.gives_way = true;
-            oldest.told.notify_one();
+            oldest.tell_to_leave();
             self.leaving += 1;
         }
+    }
+}
+
+impl Taken {
+    /// Tells the review to give way.
+    fn tell_to_leave(&mut self) {
+        self.gives_way = true;
+        self.told.notify_one();
     }
 }
 
