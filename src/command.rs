@@ -1,6 +1,7 @@
 //! The shell around the pure rooms: here start the clock, the environment, files, clients.
 
 mod account;
+mod aws_client;
 mod certs;
 mod check;
 mod cluster;

@@ -61,13 +61,16 @@ const ROOMS: [(&str, &[&str]); 15] = [
 ];
 
 /// Crates that only some places may name: the rest is told what it needs in our own types.
-const CRATES: [(&str, &[&str]); 15] = [
+const CRATES: [(&str, &[&str]); 18] = [
     ("anyhow", &["command"]),
     ("aws_config", &["command", "credentials/base", "credentials/sts", "directory/ssm"]),
     ("aws_credential_types", &["command/account", "credentials/sts", "directory/ssm"]),
     ("aws_sdk_iam", &["command/account"]),
     ("aws_sdk_ssm", &["directory/ssm"]),
     ("aws_sdk_sts", &["credentials/base", "credentials/sts"]),
+    ("aws_smithy_http_client", &["command/aws_client"]),
+    ("aws_smithy_runtime_api", &["command/aws_client", "command/sidecar"]),
+    ("aws_smithy_types", &["command/aws_client"]),
     ("axum", &["command", "serve"]),
     ("clap_complete", &["command/completions"]),
     ("hyper", &["command/probe"]),

@@ -22,6 +22,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use super::{
     Failure,
+    aws_client::aws_client,
     installed::{self, Release},
 };
 use crate::{
@@ -34,7 +35,8 @@ use crate::{
 
 /// By environment and profile; the region, where they have none, is that of the agents.
 pub(super) async fn shell(config: &Config) -> SdkConfig {
-    let shell = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let shell =
+        aws_config::defaults(BehaviorVersion::latest()).http_client(aws_client()).load().await;
     let agents = config.region.as_ref().map(|region| Region::new(region.as_str().to_owned()));
     let region = shell.region().cloned().or(agents);
     shell.into_builder().region(region).build()

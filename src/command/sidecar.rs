@@ -7,12 +7,15 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use aws_config::{BehaviorVersion, Region, SdkConfig, provider_config::ProviderConfig};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use zeroize::Zeroizing;
 
 use super::{
-    Failure, bind,
+    Failure,
+    aws_client::aws_client,
+    bind,
     endpoint::{self, World},
     environment, now, terminated,
 };
@@ -89,8 +92,10 @@ async fn run_async(
         .map_err(Failure::Ours)?;
     let listener = bind((Ipv4Addr::LOCALHOST, port).into()).await?;
 
-    let config = sdk_config(region).await;
+    let client = aws_client();
+    let config = sdk_config(region, client.clone()).await;
     let provider = ProviderConfig::without_region()
+        .with_http_client(client)
         .with_region(config.region().cloned())
         .with_use_fips(config.use_fips())
         .with_use_dual_stack(config.use_dual_stack());
@@ -121,12 +126,13 @@ async fn run_async(
 
 /// Of the environment and nothing else: with region, credentials and (no) files given, the
 /// SDK looks for no profile and no instance metadata.
-async fn sdk_config(region: Region) -> SdkConfig {
+async fn sdk_config(region: Region, client: SharedHttpClient) -> SdkConfig {
     #[allow(deprecated, reason = "the parameter's type has no other public name")]
     let no_files = aws_config::profile::profile_file::ProfileFiles::builder()
         .with_contents(aws_config::profile::profile_file::ProfileFileKind::Config, "")
         .build();
     aws_config::defaults(BehaviorVersion::latest())
+        .http_client(client)
         .region(region)
         .no_credentials()
         .profile_files(no_files)

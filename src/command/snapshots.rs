@@ -15,7 +15,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{Failure, files};
+use super::{Failure, aws_client::aws_client, files};
 use crate::{
     admission,
     config::Config,
@@ -147,7 +147,10 @@ pub(super) async fn follow_roles(
         let publish = move |roles| followed.store(Arc::new(roles));
         follow_file(path, config, publish, tasks).map_err(Failure::Input)?;
     }
-    let shared = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+    let shared = aws_config::defaults(aws_config::BehaviorVersion::latest())
+        .http_client(aws_client())
+        .load()
+        .await;
     let store = ParameterStore::new(&shared, &ssm);
     let (handle, keeper) = keeper::start(store, ssm, config.roles.allowed.clone(), backup, wanted);
     tasks.spawn(keeper);
