@@ -25,8 +25,9 @@ use std::{
 
 use axum::body::Bytes;
 use client::{Client, Protocol, shake_hands, shake_hands_on};
+use futures_util::stream::{self, StreamExt};
 use http_body_util::combinators::BoxBody;
-use hyper::{Request, client::conn::http2};
+use hyper::{Request, body::Frame, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use process::{Process, free_port, get, own_directory, wait_until};
 use rustls::{SupportedProtocolVersion, version::TLS13};
@@ -159,7 +160,26 @@ async fn idle(target: Target) -> usize {
     held.len()
 }
 
-/// Streams of HTTP/2 that begin a request and send no body.
+/// Connections that begin a TLS handshake and do not go on.
+async fn half_handshakes(target: Target) -> usize {
+    // The head of a record with a ClientHello of 512 bytes, and its first bytes.
+    const BEGUN: [u8; 11] = [22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3];
+    let mut held = std::collections::VecDeque::new();
+    let mut begun = 0;
+    while target.goes_on() {
+        let Ok(mut stream) = TcpStream::connect(target.address).await else { continue };
+        let _ = stream.write_all(&BEGUN).await;
+        held.push_back(stream);
+        begun += 1;
+        if held.len() > 60 {
+            held.pop_front();
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    begun
+}
+
+/// Streams of HTTP/2 that begin a request and send no body, or only its first byte.
 async fn streams_without_a_body(target: Target) -> usize {
     let mut held = Vec::new();
     let mut opened = 0;
@@ -171,11 +191,13 @@ async fn streams_without_a_body(target: Target) -> usize {
         );
         let Ok((mut sender, driver)) = handshake.await else { continue };
         tokio::spawn(driver);
-        for _ in 0..64 {
-            let body = http_body_util::StreamBody::new(futures_util::stream::pending());
+        for number in 0..64 {
+            let first = (number % 2 == 1).then(|| Ok(Frame::data(Bytes::from_static(b"{"))));
+            let pieces = stream::iter(first).chain(stream::pending());
+            let body = http_body_util::StreamBody::new(pieces);
             let request = Request::post("https://localhost/enabled")
                 .header("content-type", JSON)
-                .header("x-long", "x".repeat(8 * 1024))
+                .header("x-long", "x".repeat(12 * 1024))
                 .body(BoxBody::new(body))
                 .unwrap();
             held_request(&mut sender, request);
@@ -372,6 +394,7 @@ async fn all_loads_at_once_stay_inside_the_charts_limit() {
     let t = || target.clone();
     start("idle connections", Box::pin(idle(t())));
     start("streams without a body", Box::pin(streams_without_a_body(t())));
+    start("half handshakes", Box::pin(half_handshakes(t())));
     start("slow bodies", Box::pin(slow_bodies(t())));
     start("heads without an end", Box::pin(heads_without_an_end(t())));
     start("unread answers", Box::pin(unread_answers(t())));
