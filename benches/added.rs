@@ -1,37 +1,32 @@
-//! What is added on a real node: by the webhook and the guard to the creation of a pod at the
-//! API server, by the sidecar to the start of a session's pod. Each is compared, in one run and
-//! interleaved, with what a cluster does without us and with a part that does nothing.
+//! Measures on a real node how much time webhook and guard add to the creation of a pod, and the
+//! sidecar to the start of a session's pod. One run compares each, interleaved, with a cluster
+//! without the injector, and with a part that does nothing.
 //!
-//! It takes root and `make bench-node`. Its one argument is the program of benches/floor.rs.
+//! Run it as root with `make bench-node`. The argument is the program of benches/floor.rs.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a measuring instrument may fail loudly"
-)]
-#![allow(clippy::print_stdout, reason = "the figures are its output")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark may panic")]
+#![allow(clippy::print_stdout, reason = "it prints its results")]
 
 #[path = "../tests/holds/api_server.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
+#[allow(dead_code, reason = "this benchmark uses a part of it")]
 mod api_server;
 #[path = "../tests/e2e/cloud.rs"]
-#[allow(dead_code, reason = "its events are read elsewhere")]
+#[allow(dead_code, reason = "other tests read its events")]
 mod cloud;
 #[path = "../tests/cluster/control_plane.rs"]
-#[allow(dead_code, reason = "its kubectl serves any cluster")]
+#[allow(dead_code, reason = "this benchmark uses only its kubectl")]
 mod control_plane;
 #[path = "../tests/e2e/image.rs"]
-#[allow(dead_code, reason = "what is in it is looked at elsewhere")]
+#[allow(dead_code, reason = "other tests check its content")]
 mod image;
 #[path = "../tests/e2e/node.rs"]
-#[allow(dead_code, reason = "its traces are looked for elsewhere")]
+#[allow(dead_code, reason = "other tests check its traces")]
 mod node;
 #[path = "../tests/e2e/platform.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
+#[allow(dead_code, reason = "this benchmark uses a part of it")]
 mod platform;
 #[path = "../tests/cluster/process.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
+#[allow(dead_code, reason = "this benchmark uses a part of it")]
 mod process;
 #[path = "../tests/sidecar/tls.rs"]
 mod tls;
@@ -62,14 +57,17 @@ async fn main() {
     starts(&platform).await;
 }
 
-/// Namespaces that differ in nothing but what is named. `SHAPED` did not opt in either, and its
-/// pods come as we would have made them: what is more about them is what any injector adds.
+/// A namespace that did not opt in. The others below differ from it only as described.
 const OFF: &str = "bench-off";
+/// Not opted in, but its pods are created with the sidecar, as any injector would change them.
 const SHAPED: &str = "bench-shaped";
+/// With the floor as webhook, which changes nothing.
 const FLOOR: &str = "bench-floor";
-/// The same floor, which answers with the patch that we would have answered with.
+/// With the floor as webhook, which returns the injector's patch.
 const PATCHED: &str = "bench-patched";
+/// Opted in, but excluded from the guard.
 const UNGUARDED: &str = "bench-unguarded";
+/// Opted in.
 const GUARDED: &str = "bench-guarded";
 
 async fn creations(platform: &Platform, floor: &str) {
@@ -99,7 +97,7 @@ async fn creations(platform: &Platform, floor: &str) {
     fs::write(&patch, our_patch(node).to_string()).unwrap();
     let mut floors = Vec::new();
     for (namespace, patch) in [(FLOOR, None), (PATCHED, Some(&patch))] {
-        // Not a port from which anybody connects.
+        // A port that no client uses as its source port.
         let address = SocketAddr::new(host.into(), process::free_port());
         let mut command = Command::new(floor);
         command.arg(address.to_string()).arg(directory.path()).args(patch);
@@ -160,7 +158,7 @@ async fn creations(platform: &Platform, floor: &str) {
     println!("reviews for one creation: {:.2}", f64::from(asked) / creations as f64);
 }
 
-/// The configuration of a floor, for one namespace.
+/// Returns the webhook configuration of a floor, for one namespace.
 fn webhook(namespace: &str, address: SocketAddr, authority: &str) -> Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
@@ -177,7 +175,7 @@ fn webhook(namespace: &str, address: SocketAddr, authority: &str) -> Value {
     })
 }
 
-/// What is done to the pod that is created again and again.
+/// Returns the patch of the injector for the pod of this benchmark.
 fn our_patch(node: &Node) -> Value {
     let [plain, injected] = [OFF, UNGUARDED].map(|namespace| {
         let mut pod = injected(node, &session(namespace, "bench", &["sleep"]), "");
@@ -193,7 +191,7 @@ async fn starts(platform: &Platform) {
     const PLAIN: &str = "bench-plain";
     let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
     create_namespace(node, PLAIN, &labels);
-    // What the tenant's namespace has, so that creation takes as long.
+    // Copies from the tenant's namespace, so that admission takes the same time.
     for kind in ["limitranges", "networkpolicies", "resourcequotas"] {
         let listed = node.kubectl(&["get", kind, "--namespace", TENANT]).json();
         let copies: Vec<Value> = listed["items"].as_array().unwrap().iter().map(copy).collect();
@@ -212,7 +210,7 @@ async fn starts(platform: &Platform) {
     for pair in 0..=PAIRS {
         let ours = session(TENANT, &format!("bench-{pair}"), &["sleep"]);
         let idle = with_an_idle_sidecar(node, &ours, PLAIN);
-        // Whoever is second may find the machine in another state.
+        // The order alternates, because the first start changes the state of the machine.
         let (ours, idle) = if pair % 2 == 0 {
             let ours = start(&api_server, &ours).await;
             (ours, start(&api_server, &idle).await)
@@ -220,15 +218,15 @@ async fn starts(platform: &Platform) {
             let idle = start(&api_server, &idle).await;
             (start(&api_server, &ours).await, idle)
         };
-        // The first unpacks images.
+        // The first pair unpacks images.
         if pair > 0 {
             pairs.push((milliseconds(ours), milliseconds(idle)));
         }
     }
     println!("creation of a session's pod until it is ready, {PAIRS} pairs, interleaved");
-    println!("ours ms  idle ms  difference ms");
+    println!("injected ms  idle ms  difference ms");
     for (ours, idle) in &pairs {
-        println!("{ours:7.0} {idle:8.0} {:8.0}", ours - idle);
+        println!("{ours:11.0} {idle:8.0} {:8.0}", ours - idle);
     }
     let median_of = |of: fn(&(f64, f64)) -> f64| {
         let mut values: Vec<f64> = pairs.iter().map(of).collect();
@@ -236,15 +234,15 @@ async fn starts(platform: &Platform) {
         values[values.len() / 2]
     };
     println!(
-        "medians: ours {:.0}, idle {:.0}, difference {:.0}",
+        "medians: injected {:.0}, idle {:.0}, difference {:.0}",
         median_of(|pair| pair.0),
         median_of(|pair| pair.1),
         median_of(|pair| pair.0 - pair.1)
     );
 }
 
-/// The pod as we make it, but for what its sidecar runs: a program that waits, and a probe of
-/// the same times that looks at a directory.
+/// Returns the injected pod with a sidecar that only waits. Its startup probe has the same times
+/// and lists a directory.
 fn with_an_idle_sidecar(node: &Node, pod: &Value, namespace: &str) -> Value {
     let mut idle = injected(node, pod, namespace);
     let image = idle["spec"]["containers"][0]["image"].clone();
@@ -256,7 +254,7 @@ fn with_an_idle_sidecar(node: &Node, pod: &Value, namespace: &str) -> Value {
     idle
 }
 
-/// The pod as we make it in the tenant's namespace, for another one.
+/// Returns the pod as the injector changes it in the tenant's namespace, for another namespace.
 fn injected(node: &Node, pod: &Value, namespace: &str) -> Value {
     let create = ["create", "--filename=-", "--dry-run=server"];
     let injected = node.kubectl(&create).stdin(&pod.to_string()).json();
@@ -271,7 +269,7 @@ fn injected(node: &Node, pod: &Value, namespace: &str) -> Value {
     })
 }
 
-/// What the replicas have answered so far.
+/// Returns how many reviews all replicas have answered.
 fn reviews(node: &Node) -> u32 {
     let of_the_webhook = "--selector=app.kubernetes.io/component=webhook";
     let webhooks = node.kubectl(&["get", "pods", "--namespace", SYSTEM, of_the_webhook]).json();
@@ -291,7 +289,7 @@ fn reviews(node: &Node) -> u32 {
         .sum()
 }
 
-/// How long the pod takes to be ready. Then it is gone.
+/// Creates the pod, returns the time until it is ready, and deletes it.
 async fn start(api_server: &ApiServer, pod: &Value) -> Duration {
     let metadata = &pod["metadata"];
     let pods = format!("/api/v1/namespaces/{}/pods", metadata["namespace"].as_str().unwrap());
@@ -318,7 +316,7 @@ async fn start(api_server: &ApiServer, pod: &Value) -> Duration {
         if serde_json::from_slice::<Value>(&shown).unwrap()["kind"] == "Status" {
             break;
         }
-        assert!(begun.elapsed() < 2 * LONGEST_START, "it does not go");
+        assert!(begun.elapsed() < 2 * LONGEST_START, "the pod is not deleted");
         sleep(Duration::from_millis(200)).await;
     }
     sleep(QUIET).await;
@@ -332,13 +330,13 @@ fn create_namespace(node: &Node, name: &str, labels: &Value) {
             "metadata": {"name": "tenant-runtime", "namespace": name},
         }),
     ]);
-    wait_until("the account is there", Duration::from_secs(30), || {
+    wait_until("the service account exists", Duration::from_secs(30), || {
         let account = ["get", "serviceaccount", "tenant-runtime", "--namespace", name];
         node.kubectl(&account).run().ok.then_some(())
     });
 }
 
-/// Sorts them.
+/// Returns the median, and sorts the durations.
 fn median(durations: &mut [Duration]) -> Duration {
     durations.sort();
     durations[durations.len() / 2]
@@ -352,10 +350,10 @@ const WARM_UP: usize = 50;
 const CREATIONS: usize = 1000;
 const PAIRS: usize = 15;
 
-/// A few percent of what is measured.
+/// Polling interval: a few percent of the measured time.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// What a pod leaves to be done when it has gone.
+/// Pause for the clean-up after a deleted pod.
 const QUIET: Duration = Duration::from_secs(1);
 
 const LONGEST_START: Duration = Duration::from_secs(60);

@@ -1,7 +1,7 @@
-//! The pure decision: time and allocations of one recorded review. With the argument
-//! `--times N` it only decides N times, for callgrind to count.
+//! Measures time and allocations of one decision, for recorded reviews. With the argument
+//! `--times N` it only decides N times, so that callgrind can count instructions.
 
-#![allow(clippy::unwrap_used, reason = "a measuring instrument may fail loudly")]
+#![allow(clippy::unwrap_used, reason = "a benchmark may panic")]
 
 use std::{collections::HashMap, hint::black_box};
 
@@ -35,7 +35,7 @@ fn answer(bencher: Bencher, name: &str) {
     bencher.bench(|| world.answer(black_box(&review)));
 }
 
-/// What the floor does with the same bytes.
+/// The work of the floor for the same bytes.
 #[divan::bench(args = ["runtime", "dispatcher", "several-containers", "fleet"])]
 fn parse_into_a_value(bencher: Bencher, name: &str) {
     let review = read(name);

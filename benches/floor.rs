@@ -1,13 +1,11 @@
-//! What any webhook of these crates costs at least: TLS, HTTP, the review parsed, its uid
-//! echoed. It serves like the real one, so the difference is what we do ourselves.
+//! The floor: a minimal webhook of the same crates, with TLS and HTTP. It parses a review and
+//! returns its uid. It uses the server of the real webhook, so the difference between the two is
+//! the webhook's own work.
 //!
-//! `floor ADDRESS DIRECTORY [PATCH]`: with the file of a JSON Patch it answers with that one.
+//! `floor ADDRESS DIRECTORY [PATCH]`: PATCH is a file with a JSON Patch, which each response then
+//! contains.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a measuring instrument may fail loudly"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark may panic")]
 
 use std::{fs, future::pending, sync::Arc, time::Duration};
 

@@ -1,14 +1,10 @@
-//! Reviews at a port: as many as it takes (`throughput`), or at a steady rate (`latency`).
-//! Prints one number: reviews a second, or the 99th percentile in microseconds.
+//! Sends reviews to a port: as many as possible (`throughput`), or at a steady rate (`latency`).
+//! Prints one number: reviews per second, or the 99th percentile of the latency in microseconds.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a measuring instrument may fail loudly"
-)]
-#![allow(clippy::print_stdout, reason = "the number is its output")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark may panic")]
+#![allow(clippy::print_stdout, reason = "it prints its result")]
 
-#[allow(dead_code, reason = "only HTTP/1.1 is measured")]
+#[allow(dead_code, reason = "this benchmark uses only HTTP/1.1")]
 #[path = "../tests/webhook/client.rs"]
 mod client;
 
@@ -66,7 +62,8 @@ async fn saturate(clients: Vec<Client>, body: axum::body::Bytes, time: Duration)
     f64::from(total) / start.elapsed().as_secs_f64()
 }
 
-/// Three seconds of reviews, each due at its own moment whatever became of the one before.
+/// Sends reviews for 3 s at a fixed rate, independent of the responses. Returns the 99th percentile
+/// of the latency in microseconds.
 async fn steady(clients: Vec<Client>, body: axum::body::Bytes, rate: f64) -> f64 {
     let start = Instant::now() + Duration::from_millis(10);
     let each = f64::from(CONNECTIONS) / rate;

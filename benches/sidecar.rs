@@ -1,15 +1,10 @@
-//! The sidecar beside a handler of the same crates that answers a fixed body: how soon it is
-//! ready, how long a request takes at 200 a second from 100 clients, what memory it keeps after
-//! 10,000 requests. Servers run on one core, this program on another; STS is the strict one of the
-//! tests. `sidecar PROGRAM` measures the program; `sidecar floor PORT` is the other handler.
+//! Compares the sidecar with a floor, a handler of the same crates that returns a fixed body: the
+//! time until it is ready, the latency of 200 requests per second from 100 clients, and the memory
+//! after 10,000 requests. The servers run on one core, this program on another; STS is the strict
+//! AWS of the tests. `sidecar PROGRAM` measures the program; `sidecar floor PORT` runs the floor.
 
-#![allow(
-    clippy::panic,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a measuring instrument may fail loudly"
-)]
-#![allow(clippy::print_stdout, reason = "the numbers are its output")]
+#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a benchmark may panic")]
+#![allow(clippy::print_stdout, reason = "it prints its results")]
 #![allow(clippy::disallowed_methods, reason = "it starts programs with an environment")]
 
 use std::{
@@ -47,7 +42,7 @@ async fn main() {
     }
 }
 
-/// What any endpoint of these crates costs at least.
+/// Runs the floor: the minimal cost of an endpoint of these crates.
 async fn floor(port: u16) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.unwrap();
     let router = Router::new().fallback(async || {
@@ -103,7 +98,7 @@ async fn measure(program: &str) {
         let took = began.elapsed().as_secs_f64() * 1e3;
         ready.push(took - sts_millis(&directory.path().join("log")));
     }
-    println!("from exec to ready, less the calls to STS: {:.0} ms", median(&mut ready));
+    println!("from exec to ready, without the calls to STS: {:.0} ms", median(&mut ready));
 
     let sidecar = start();
     let this = std::env::current_exe().unwrap();
@@ -120,7 +115,7 @@ async fn measure(program: &str) {
         sleep(Duration::from_millis(5)).await;
     }
     let request = request(&token);
-    println!("pair   floor p50  p99 us   ours p50  p99 us   ratio p50  p99");
+    println!("pair   floor p50  p99 us   sidecar p50  p99 us   ratio p50  p99");
     let (mut halves, mut tails) = (Vec::new(), Vec::new());
     for pair in 1..=PAIRS {
         let (f, o) = if pair % 2 == 1 {
@@ -132,7 +127,7 @@ async fn measure(program: &str) {
         };
         let (half, tail) = (o.0 / f.0, o.1 / f.1);
         println!(
-            "{pair:4} {:11.0} {:7.0} {:10.0} {:7.0} {half:11.2} {tail:4.2}",
+            "{pair:4} {:11.0} {:7.0} {:13.0} {:7.0} {half:11.2} {tail:4.2}",
             f.0, f.1, o.0, o.1
         );
         halves.push(half);
@@ -143,7 +138,7 @@ async fn measure(program: &str) {
     for _ in 0..REQUESTS {
         exchange(ours, &request).await;
     }
-    // A thread that resolved names or read files has gone by then.
+    // Threads that resolved names or read files have stopped by then.
     sleep(Duration::from_secs(3)).await;
     let status = fs::read_to_string(format!("/proc/{}/status", sidecar.0.id())).unwrap();
     for line in status.lines() {
@@ -153,7 +148,7 @@ async fn measure(program: &str) {
     }
 }
 
-/// 50th and 99th percentile, in microseconds, of three seconds.
+/// Sends requests for 3 s. Returns the 50th and 99th percentile of the latency, in microseconds.
 async fn steady(address: SocketAddr, request: &str) -> (f64, f64) {
     let start = Instant::now() + Duration::from_millis(20);
     let each = Duration::from_secs(1) * CLIENTS / RATE;
@@ -204,7 +199,7 @@ fn request(token: &std::path::Path) -> String {
     format!("GET /v1/credentials HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\n\r\n")
 }
 
-/// How long the sidecar says that it waited for STS.
+/// Returns how long the sidecar waited for STS, from its log.
 fn sts_millis(log: &std::path::Path) -> f64 {
     let log = fs::read_to_string(log).unwrap();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

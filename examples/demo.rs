@@ -1,10 +1,11 @@
-//! The main job on what is embedded: the real webhook over TLS, with throwaway certificates,
-//! namespace manifests and a static role file, answers reviews that a real API server once
-//! sent. `make demo` builds the program first.
+//! Starts the webhook locally, and prints how it changes two sample pods.
+//!
+//! The webhook serves TLS with temporary certificates, namespace manifests and a static role file.
+//! The reviews were recorded from a real API server. `make demo` builds the program first.
 
-#![allow(clippy::print_stdout, reason = "a demo is for reading")]
+#![allow(clippy::print_stdout, reason = "a demo prints its results")]
 
-#[allow(dead_code, reason = "the tests speak HTTP/1.1 as well, and look at the status")]
+#[allow(dead_code, reason = "the tests also use HTTP/1.1 and the status")]
 #[path = "../tests/webhook/client.rs"]
 mod client;
 
@@ -29,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let directory = root.join("target/demo");
     let made = Command::new(root.join("certs/make")).arg(&directory).status()?;
     if !made.success() {
-        return Err("certs/make made no certificates; it needs openssl".into());
+        return Err("certs/make failed: it created no certificates; install openssl".into());
     }
     let webhook = Webhook::start(root, &directory)?;
     let mut client = webhook.connect(&directory).await?;
@@ -37,11 +38,11 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let reviews = [
         (
             "runtime",
-            "A runtime pod: the session of an AgentSandbox, created by the platform's operator.",
+            "A runtime pod. The platform's operator creates it and names its session after an AgentSandbox.",
         ),
         (
             "dispatcher",
-            "A dispatcher pod: of a Job, so it has no name yet, and its uid is the session.",
+            "A dispatcher pod. A Job creates it, so it has no name yet; its UID is the session.",
         ),
     ];
     for (name, what) in reviews {
@@ -53,7 +54,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     Ok(())
 }
 
-/// The answer, and the pod before and after.
+/// Prints the response, and the difference between the pod before and after.
 fn show(review: &Value, answer: &Value) -> Result<(), Box<dyn Error + Send + Sync>> {
     let response = &answer["response"];
     println!("allowed: {}", response["allowed"]);
@@ -100,35 +101,37 @@ impl Webhook {
         Ok(Self { process, address })
     }
 
-    /// It listens once it has read its files.
+    /// Connects when the webhook has read its files and listens.
     async fn connect(&self, certificates: &Path) -> Result<Client, Box<dyn Error + Send + Sync>> {
-        let authority = std::fs::read(certificates.join("ca.crt"))?;
+        let ca = std::fs::read(certificates.join("ca.crt"))?;
         let mut last = None;
         for _ in 0..100 {
-            match Client::connect(self.address, &authority, Protocol::Http2, &[&TLS13]).await {
+            match Client::connect(self.address, &ca, Protocol::Http2, &[&TLS13]).await {
                 Ok(client) => return Ok(client),
                 Err(error) => last = Some(error),
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         let log = certificates.join("webhook.log");
-        Err(format!("the webhook does not listen ({last:?}); see {}", log.display()).into())
+        Err(format!("cannot connect to the webhook: {last:?}; see {}", log.display()).into())
     }
 }
 
 impl Drop for Webhook {
     fn drop(&mut self) {
-        // It may have ended by itself, which its log says.
+        // The process may have exited already; the log has the reason.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// The program beside this example, of the same build.
+/// Returns the path of the program of the same build.
 fn program() -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
     let own = std::env::current_exe()?;
-    let build =
-        own.parent().and_then(Path::parent).ok_or("this example is not in a build directory")?;
+    let build = own
+        .parent()
+        .and_then(Path::parent)
+        .ok_or("this example is not in a build directory; run make demo")?;
     Ok(build.join("fab-session-injector"))
 }
 

@@ -1,5 +1,5 @@
-//! Writes what the fuzz targets begin with: the goldens and the recorded reviews, each as the
-//! target reads it. `cargo run --example seed DIRECTORY`
+//! Writes the seed corpus of the fuzz targets: the goldens and the recorded reviews, each in the
+//! format of its target. `cargo run --example seed DIRECTORY`
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a tool of the tests may fail loudly")]
 
@@ -46,7 +46,7 @@ fn main() {
     }
 }
 
-/// In the order of their names.
+/// Returns the files in the order of their names.
 fn files(directory: &str, suffix: &str) -> Vec<(String, String)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
     let mut found = Vec::new();
@@ -61,7 +61,7 @@ fn files(directory: &str, suffix: &str) -> Vec<(String, String)> {
     found
 }
 
-/// One of each noun, by the byte that picks it in `targets/nouns.rs`.
+/// An example of each type, by its byte in `targets/nouns.rs`.
 const NOUNS: [(u8, &str); 13] = [
     (0, "arn:aws-us-gov:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-broker"),
     (1, "acme-0"),

@@ -1,5 +1,7 @@
-//! Review bytes in, review bytes out. Nothing here does I/O, and the same review, namespaces
-//! and roles always give the same answer.
+//! Turns the bytes of an AdmissionReview into the bytes of its response.
+//!
+//! The module does no I/O. The same review, path, namespaces, roles and config always give the same
+//! response.
 
 mod claim;
 mod decide;
@@ -47,19 +49,19 @@ use crate::{
     namespaces::{Mode, Namespaces},
 };
 
-/// A review that can be answered: from here on, there is always an answer with its uid.
+/// A valid review. Its response always carries its uid.
 pub struct Review<'a>(Request<'a>);
 
-/// An answer, and what log and metrics say of it.
+/// The response to a review, and its fields for log and metrics.
 #[derive(Debug)]
 pub struct Answer {
     pub body: Vec<u8>,
     /// `inject`, `env`, `keep`, `withhold`, `pass` or `refuse`.
     pub decision: &'static str,
-    /// The refusal's code, or nothing.
+    /// The code of the refusal, or an empty string.
     pub code: &'static str,
     pub component: Option<String>,
-    /// What the snapshots lacked.
+    /// The namespace or role that the snapshots lack.
     pub missing: Option<Missing>,
 }
 
@@ -80,7 +82,7 @@ impl<'a> Review<'a> {
         self.0.dry_run.0
     }
 
-    /// `mode` is the webhook that was called: an audit changes and blocks nothing.
+    /// Returns the response of the webhook for `mode`. In `audit` it changes and refuses nothing.
     pub fn answer(
         &self,
         mode: Mode,
@@ -108,13 +110,13 @@ impl<'a> Review<'a> {
     }
 }
 
-/// A pod that trips a bug of ours is refused like any that we cannot judge. None: it did.
+/// Returns the result of `decide`, or `None` if it panics. The caller then refuses the pod.
 fn guarded<T>(decide: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(decide)).ok()
 }
 
 impl std::fmt::Debug for Review<'_> {
-    /// The pod's text is the tenant's: it is not for our log.
+    /// Omits the pod: its text comes from the tenant and does not belong in the log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Review")
             .field("uid", &self.uid())
@@ -123,8 +125,8 @@ impl std::fmt::Debug for Review<'_> {
     }
 }
 
-/// What the webhook would do to `pod` if `creator` created it in `namespace`: the operations,
-/// and the warnings that its creator would see.
+/// Returns what the webhook does to `pod` if `creator` creates it in `namespace`: the decision, the
+/// operations, and the warnings to the requesting user.
 pub fn decide(
     pod: &Value,
     creator: &str,
@@ -138,7 +140,7 @@ pub fn decide(
     (decision, operations, warnings)
 }
 
-/// The same, and what the decision came from.
+/// Returns the decision as [`decide()`] does, with the rule and the data that it results from.
 pub fn explain<'c>(
     pod: &Value,
     creator: &str,

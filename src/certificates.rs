@@ -1,10 +1,9 @@
-//! Whom API servers trust, and which certificate the webhook serves: what is to be done next,
-//! as a function of the time and of what the cluster holds. Nothing here does I/O.
+//! Rotation of the CA and of the serving certificate. [`plan`] computes the next step from the
+//! time, the Secret and the webhook configuration. Nothing here does I/O.
 //!
-//! At each moment the certificate that is served was signed by an authority that API servers
-//! already trust. A new authority is stored, then published, and signs only when it has been
-//! trusted for [`OVERLAP`]; the one before it is trusted until no kubelet can show its
-//! certificates any more.
+//! API servers always trust the CA that signed the served certificate. A new CA is stored, then
+//! published in `caBundle`, and signs only after [`OVERLAP`]. The previous CA stays in `caBundle`
+//! until no kubelet can still mount a certificate that it signed.
 
 mod authority;
 mod trust;
@@ -24,12 +23,12 @@ pub use self::{
     validity::ends,
 };
 
-/// What the Secret holds, as far as it is text; an empty text is one that is missing.
+/// The data of the Secret. A key that is missing, or is not UTF-8, is an empty text.
 #[derive(Clone, Default, Eq, PartialEq)]
 pub struct Stored {
-    /// The authorities that are trusted, as PEM. The first one signs.
+    /// The trusted CA certificates, as PEM. The first one signs.
     pub authorities: String,
-    /// The key of the first authority, as PEM.
+    /// The key of the first CA, as PEM.
     pub authority_key: Zeroizing<String>,
     /// The serving certificate, as PEM.
     pub certificate: String,
@@ -37,42 +36,44 @@ pub struct Stored {
     pub key: Zeroizing<String>,
 }
 
-/// Whom the webhook configuration tells API servers to trust.
+/// The CA certificates in the webhook configuration.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Published {
-    /// The bundle of each webhook in it, as PEM.
+    /// The `caBundle` of each webhook in it, as PEM.
     pub bundles: Vec<String>,
-    /// Since when it is known to say what the Secret holds.
+    /// Since when all bundles equal the CA certificates of the Secret, as far as this process
+    /// knows.
     pub since: Option<SystemTime>,
 }
 
-/// What is to be done next.
+/// The next step.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Step {
-    /// API servers are to trust these authorities.
+    /// Write these CA certificates to each `caBundle`.
     Publish(String),
-    /// The Secret is to hold this, for the reason.
+    /// Write this data to the Secret, for this reason.
     Store(Box<Stored>, Reason),
-    /// All is in order, until then.
+    /// Nothing to do until this time.
     WaitUntil(SystemTime),
 }
 
-/// Why the Secret changes.
+/// Why the Secret must change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reason {
-    /// There is no authority whose certificates hold.
+    /// There is no valid CA with its key.
     AuthorityMissing,
-    /// The authority ends in less than a third of its life.
+    /// Less than a third of the CA's lifetime remains.
     AuthorityOld,
-    /// There is no certificate that holds.
+    /// There is no valid certificate.
     CertificateMissing,
-    /// The certificate ends in less than a third of its life, or its authority is about to go.
+    /// Less than a third of the certificate's lifetime remains, or a former CA signed it.
     CertificateOld,
-    /// No certificate of a former authority is served any more.
+    /// No pod serves a certificate of a former CA any more.
     Superseded,
 }
 
-/// Decides what is to be done for the webhook that is called at `host`.
+/// Returns the next step for the webhook that API servers call at `host`. Fails if a CA or a
+/// certificate cannot be created for `host`.
 pub fn plan(
     stored: &Stored,
     published: &Published,
@@ -81,7 +82,8 @@ pub fn plan(
 ) -> Result<Step, CannotSign> {
     let (reason, former): (_, Vec<String>) = match Authority::read(stored, host, now) {
         None => {
-            // Nobody says any more who signed what is served at present, but who is trusted.
+            // The Secret may not name the CA of the served certificate any more. The published
+            // bundles do, so their CAs stay trusted.
             let trusted = published.bundles.iter().flat_map(|bundle| pem_blocks(bundle));
             (Reason::AuthorityMissing, pem_blocks(&stored.authorities).chain(trusted).collect())
         }
@@ -92,7 +94,8 @@ pub fn plan(
     };
     let authority = Authority::new(host, now)?;
     let mut former: Vec<String> = former.into_iter().filter(|former| holds(former, now)).collect();
-    // Whoever signed what pods show is not to be cut off, however often a key is lost.
+    // The CA of the stored certificate comes first, so that the limit never removes it, however
+    // often the key is lost.
     former.sort_by_key(|former| !signed(former, stored, host, now));
     let mut authorities = vec![authority.certificate.clone()];
     for former in former {
@@ -108,7 +111,7 @@ pub fn plan(
     Ok(Step::Store(Box::new(stored), reason))
 }
 
-/// With an authority that is sound.
+/// Returns the next step if the CA is valid.
 fn keep(
     stored: &Stored,
     published: &Published,
@@ -136,7 +139,7 @@ fn keep(
             });
         }
         Some(_) => Reason::CertificateOld,
-        // Pods still show what a former authority signed, and are believed.
+        // Pods still serve a certificate of a former CA, which API servers trust.
         None if former.iter().any(|former| signed(former, stored, host, now)) => {
             if now < trusted_since + OVERLAP {
                 return Ok(Step::WaitUntil(trusted_since + OVERLAP));
@@ -149,28 +152,29 @@ fn keep(
     Ok(Step::Store(Box::new(Stored { certificate, key, ..stored.clone() }), reason))
 }
 
-/// Whether what is stored was signed by the authority.
+/// Reports whether the CA signed the stored certificate, and the certificate is valid.
 fn signed(authority: &str, stored: &Stored, host: &str, now: SystemTime) -> bool {
     authority::judge(authority, &stored.certificate, &stored.key, host, now).is_some()
 }
 
+/// Reports whether the certificate is neither expired nor not yet valid.
 fn holds(certificate: &str, now: SystemTime) -> bool {
     validity::of_pem(certificate).is_some_and(|validity| validity.holds(now))
 }
 
 impl Stored {
-    /// When the authority ends that signs. None: there is none.
+    /// Returns the expiry of the CA that signs. None: there is none.
     pub fn authority_ends(&self) -> Option<SystemTime> {
         validity::of_pem(&self.authorities).map(|validity| validity.ends)
     }
 
-    /// How long the serving certificate lives in all. None: there is none.
+    /// Returns the lifetime of the serving certificate. None: there is none.
     pub fn certificate_life(&self) -> Option<Duration> {
         let validity = validity::of_pem(&self.certificate)?;
         validity.ends.duration_since(validity.begins).ok()
     }
 
-    /// When the serving certificate ends. None: there is none.
+    /// Returns the expiry of the serving certificate. None: there is none.
     pub fn certificate_ends(&self) -> Option<SystemTime> {
         validity::of_pem(&self.certificate).map(|validity| validity.ends)
     }
@@ -179,7 +183,7 @@ impl Stored {
 impl fmt::Debug for Stored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stored")
-            .field("authorities", &self.authorities)
+            .field("ca_certificates", &self.authorities)
             .field("certificate", &self.certificate)
             .finish_non_exhaustive()
     }
@@ -188,25 +192,27 @@ impl fmt::Debug for Stored {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::AuthorityMissing => "there is no sound authority",
-            Self::AuthorityOld => "the authority is in the last third of its life",
-            Self::CertificateMissing => "there is no certificate of this authority that holds",
-            Self::CertificateOld => "the certificate is to be replaced ahead of its end",
-            Self::Superseded => "no certificate of a former authority is served any more",
+            Self::AuthorityMissing => "the CA or its key is missing or invalid: new CA",
+            Self::AuthorityOld => "the CA is in the last third of its lifetime: new CA",
+            Self::CertificateMissing => "the certificate is missing or invalid: new certificate",
+            Self::CertificateOld => "the certificate is due for renewal: new certificate",
+            Self::Superseded => "no certificate of a former CA is in use: former CAs removed",
         })
     }
 }
 
-/// How long an authority is trusted before it signs, and after it has stopped. The kubelet
-/// brings a changed Secret within its sync period and the delay of its cache, which are a
-/// minute each: <https://kubernetes.io/docs/concepts/configuration/secret/>.
+/// How long a CA is trusted before it signs, and after it stops signing. The kubelet updates a
+/// mounted Secret within its sync period plus the delay of its cache, one minute each:
+/// <https://kubernetes.io/docs/concepts/configuration/secret/>.
 pub const OVERLAP: Duration = Duration::from_secs(600);
-/// For clocks that are behind ours. A certificate begins with its authority.
+/// How far a CA's `notBefore` lies in the past, for API servers whose clocks are behind. A
+/// certificate has the `notBefore` of its CA.
 const BACKDATED: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 const AUTHORITY_LIFE: Duration = Duration::from_secs(365 * DAY.as_secs());
 const CERTIFICATE_LIFE: Duration = Duration::from_secs(30 * DAY.as_secs());
-/// The one that signs, the one before it, and what repairs have left.
+/// Maximum number of CA certificates in the Secret: the one that signs, the previous one, and those
+/// that earlier repairs left.
 const MOST_AUTHORITIES: usize = 4;
 
 #[cfg(test)]
@@ -215,7 +221,7 @@ mod tests {
 
     const HOST: &str = "fab-session-injector.platform.svc";
 
-    /// A cluster in which each step is carried out at once.
+    /// A cluster that carries out each step at once.
     struct Cluster {
         stored: Stored,
         published: Published,
@@ -233,7 +239,7 @@ mod tests {
             }
         }
 
-        /// Until there is nothing to do; says until when.
+        /// Carries out steps until none is left. Returns the time of the next one.
         fn settle(&mut self) -> SystemTime {
             for _ in 0..8 {
                 match plan(&self.stored, &self.published, HOST, self.now).unwrap() {
@@ -259,7 +265,7 @@ mod tests {
             std::mem::take(&mut self.steps)
         }
 
-        /// What an API server that trusts the published bundle says of the served certificate.
+        /// Reports whether an API server with the published bundle accepts the certificate.
         fn believes(&self, certificate: &str, key: &str) -> bool {
             pem_blocks(&self.published.bundles[0]).any(|trusted| {
                 authority::judge(&trusted, certificate, key, HOST, self.now).is_some()
@@ -275,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_secret_is_filled_in_the_order_of_trust() {
+    fn an_empty_secret_gets_a_published_ca_before_a_certificate() {
         let mut cluster = Cluster::new();
         let next = cluster.settle();
         assert_eq!(cluster.steps, ["AuthorityMissing", "publish", "CertificateMissing"]);
@@ -286,9 +292,9 @@ mod tests {
     }
 
     #[test]
-    fn a_year_and_a_half_of_rotations_is_believed_at_each_moment() {
+    fn each_certificate_is_trusted_during_18_months_of_rotations() {
         let mut cluster = Cluster::new();
-        // A kubelet shows what the Secret held nine minutes ago.
+        // A kubelet mounts the Secret as it was nine minutes ago.
         let mut shown: Option<Stored> = None;
         let mut next = cluster.settle();
         let end = cluster.now + 540 * DAY;
@@ -302,7 +308,7 @@ mod tests {
                 certificates += usize::from(step == "CertificateOld");
             }
             let lagging = shown.take().unwrap_or(before);
-            assert!(cluster.believes(&lagging.certificate, &lagging.key), "by a kubelet that lags");
+            assert!(cluster.believes(&lagging.certificate, &lagging.key), "a slow kubelet");
             if next.duration_since(cluster.now).unwrap() < OVERLAP - Duration::from_secs(60) {
                 shown = Some(lagging);
             }
@@ -314,14 +320,14 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_broke_is_mended() {
+    fn damaged_secrets_and_bundles_are_repaired() {
         type Break = fn(&mut Cluster);
         let other = settled().stored;
         let cases: [(&str, Break, &[&str]); 7] = [
             ("certificate gone", |c| c.stored.certificate.clear(), &["CertificateMissing"]),
-            ("key is another's", |c| c.stored.key = settled().stored.key, &["CertificateMissing"]),
+            ("key replaced", |c| c.stored.key = settled().stored.key, &["CertificateMissing"]),
             (
-                "certificate is no PEM",
+                "certificate is not PEM",
                 |c| c.stored.certificate = "mine".to_owned(),
                 &["CertificateMissing"],
             ),
@@ -331,11 +337,7 @@ mod tests {
                 &["publish"],
             ),
             ("bundle gone", |c| c.published.bundles[0].clear(), &["publish"]),
-            (
-                "authority's key gone",
-                |c| c.stored.authority_key.clear(),
-                &["AuthorityMissing", "publish"],
-            ),
+            ("CA key gone", |c| c.stored.authority_key.clear(), &["AuthorityMissing", "publish"]),
             (
                 "all gone",
                 |c| c.stored = Stored::default(),
@@ -351,10 +353,10 @@ mod tests {
             assert!(cluster.believes(&cluster.stored.certificate, &cluster.stored.key), "{name}");
             assert!(
                 cluster.believes(&served.certificate, &served.key),
-                "{name}: what pods still show"
+                "{name}: what pods still serve"
             );
             assert!(!cluster.believes(&other.certificate, &other.key), "{name}");
-            // And in the end only one is trusted.
+            // Finally only one CA is trusted.
             for _ in 0..4 {
                 cluster.now = cluster.settle();
             }
@@ -363,14 +365,14 @@ mod tests {
     }
 
     #[test]
-    fn a_new_authority_signs_only_when_it_has_been_trusted_for_a_while() {
+    fn a_new_ca_signs_only_after_the_overlap() {
         let mut cluster = settled();
         cluster.stored.authority_key.clear();
         let certificate = cluster.stored.certificate.clone();
         let next = cluster.settle();
         assert_eq!(next, cluster.now + OVERLAP);
         assert_eq!(cluster.stored.certificate, certificate);
-        // A process that starts anew does not know since when.
+        // A restarted process does not know since when.
         cluster.now += OVERLAP / 2;
         cluster.published.since = None;
         assert_eq!(cluster.settle(), cluster.now + OVERLAP);
@@ -380,9 +382,9 @@ mod tests {
         assert_ne!(cluster.stored.certificate, certificate);
     }
 
-    /// As whatever prunes the keys that it does not know makes it happen.
+    /// Such as by a tool that removes unknown keys of the Secret.
     #[test]
-    fn a_key_that_is_lost_again_and_again_cuts_nobody_off() {
+    fn a_ca_key_lost_repeatedly_does_not_break_trust() {
         let mut cluster = settled();
         let served = cluster.stored.clone();
         for _ in 0..2 * MOST_AUTHORITIES {
@@ -393,9 +395,9 @@ mod tests {
         }
     }
 
-    /// Of whoever goes by a clock that is an hour and a half behind.
+    /// Such as the clock of an API server that is 90 minutes behind.
     #[test]
-    fn a_renewed_certificate_is_believed_by_clocks_that_are_behind() {
+    fn a_renewed_certificate_is_valid_for_slow_clocks() {
         let mut cluster = settled();
         cluster.now = cluster.settle();
         cluster.settle();
@@ -404,15 +406,15 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_jump_are_survived() {
+    fn certificates_are_renewed_after_clock_jumps() {
         let mut cluster = settled();
-        // Made by a clock that was a year ahead: nobody else would believe it yet.
+        // Created by a clock that was a year ahead: not yet valid for all others.
         cluster.now -= 365 * DAY;
         cluster.settle();
         assert_eq!(
             cluster.taken_steps(),
             ["AuthorityMissing", "publish", "CertificateMissing"],
-            "an authority that begins later is none"
+            "a CA that is not yet valid is replaced"
         );
         cluster.now += 3 * 365 * DAY;
         cluster.settle();
@@ -420,13 +422,13 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_speaks_for_one_host_only() {
+    fn a_ca_is_valid_for_one_host_only() {
         let cluster = settled();
         let elsewhere = "another.platform.svc";
         let Step::Store(stored, reason) =
             plan(&cluster.stored, &cluster.published, elsewhere, cluster.now).unwrap()
         else {
-            panic!("the authority was taken for another host's");
+            panic!("the CA of another host was accepted");
         };
         assert_eq!(reason, Reason::AuthorityMissing);
         assert_eq!(pem_blocks(&stored.authorities).count(), 2);

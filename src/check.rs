@@ -1,7 +1,8 @@
-//! What stands between an opted-in namespace and sessions with a name: facts in, findings out.
+//! The checks of an installation: takes facts of the cluster and AWS, and returns findings.
 //!
-//! Nothing here does I/O. What could not be seen arrives as such, and is named. What webhook and
-//! sidecar judge themselves is asked of their own functions, and told in their own words.
+//! Does no I/O. A fact that could not be read arrives as [`Seen::Hidden`] and becomes a finding of
+//! level `unknown`. If the webhook or the sidecar makes the same check, their function is called
+//! and their message is used.
 
 mod account;
 mod amount;
@@ -33,22 +34,23 @@ pub use self::{
 };
 use crate::{config::Config, credentials, directory::Directory, session::TenantName};
 
-/// What cluster and AWS hold, as far as it was seen. Objects are as the API server gave them.
+/// The facts of the cluster and AWS, as far as they could be read. Objects are as the API server
+/// returned them.
 #[derive(Debug)]
 pub struct Facts {
-    /// None: nobody was to look.
+    /// None: AWS is skipped.
     pub account: Option<Account>,
     pub config: Config,
-    /// All of the cluster.
+    /// All DaemonSets of the cluster.
     pub daemon_sets: Seen<Vec<Value>>,
-    /// The tenants' roles. None: nobody was to look.
+    /// The tenants' roles. None: they are in SSM, and AWS is skipped.
     pub directory: Option<Directory>,
     pub guard: Guard,
     pub namespaces: Seen<Vec<Value>>,
     pub now: SystemTime,
-    /// ClusterRoles and their bindings.
+    /// ClusterRoles and ClusterRoleBindings.
     pub rights: Seen<Vec<Value>>,
-    /// What is in the namespaces that opted in, by their names.
+    /// The contents of the opted-in namespaces, by name.
     pub tenancies: HashMap<String, Tenancy>,
     pub text: Text,
     pub webhook: Webhook,
@@ -57,41 +59,41 @@ pub struct Facts {
 /// The config as text.
 #[derive(Debug)]
 pub struct Text {
-    /// As the release brought it.
+    /// As rendered by the release.
     pub installed: Seen<Option<String>>,
-    /// As it is. None: there is no release whose config this is.
+    /// As it is in the cluster. None: the ConfigMap of the release was not found.
     pub live: Option<String>,
-    /// Where it is, for people.
+    /// The ConfigMap, for messages.
     pub place: String,
 }
 
-/// What the API server is told of the webhook.
+/// The webhook configuration, and the objects of the release that serve it.
 #[derive(Debug)]
 pub struct Webhook {
     /// All MutatingWebhookConfigurations.
     pub configurations: Seen<Vec<Value>>,
-    /// The Deployment that serves.
+    /// The Deployment of the webhook.
     pub deployment: Seen<Option<Value>>,
     /// The EndpointSlices of the webhook's service.
     pub endpoints: Seen<Vec<Value>>,
-    /// The configuration as the release brought it.
+    /// The webhook configuration as rendered by the release.
     pub installed: Seen<Option<Value>>,
-    /// The Deployment that keeps the certificate, where there is one.
+    /// The Deployment of certs, if the release has one.
     pub keeper: Seen<Option<Value>>,
     /// The Secret with the serving certificate.
     pub secret: Seen<Option<Value>>,
 }
 
-/// What the API server holds by itself.
+/// The policies and bindings of the guard, which the API server enforces itself.
 #[derive(Debug)]
 pub struct Guard {
-    /// All ValidatingAdmissionPolicies, and their bindings.
+    /// All ValidatingAdmissionPolicies and their bindings.
     pub objects: Seen<Vec<Value>>,
-    /// Ours, as the release brought them. Empty: it has no guard.
+    /// The guard's, as rendered by the release. Empty: the release has no guard.
     pub installed: Seen<Option<Vec<Value>>>,
 }
 
-/// What is in one namespace.
+/// The contents of one namespace.
 #[derive(Debug)]
 pub struct Tenancy {
     pub accounts: Seen<Vec<Value>>,
@@ -100,46 +102,46 @@ pub struct Tenancy {
     pub quotas: Seen<Vec<Value>>,
     /// Roles and RoleBindings.
     pub rights: Seen<Vec<Value>>,
-    /// What became of an agent's pod that was started to see. None: none was.
+    /// The result of the test pod. None: no test pod was started.
     pub trial: Option<Trial>,
 }
 
-/// How an agent's pod fared that does nothing but end once it has started.
+/// The result of a test pod: an agent pod that ends as soon as it has started.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Trial {
-    /// It was created without a sidecar.
+    /// The pod was created without a sidecar.
     Bare,
-    /// Its sidecar had credentials, so it started.
+    /// The sidecar got credentials, so the pod started and ended.
     Ended,
-    /// Its sidecar has none, and says why.
+    /// The sidecar has no credentials; with the message of the pod's event.
     Held(String),
-    /// The API server did not take it.
+    /// The API server denied the pod; with its message.
     Refused(String),
-    /// The API server did not say whether it takes it.
+    /// The API server did not process the request; with its message.
     Unanswered(String),
-    /// There was none, and why.
+    /// No pod was created; with the reason.
     Untried(String),
-    /// Nothing of that, for as long as one waits.
+    /// The pod neither started nor failed in time; with its phase and last event.
     Waiting(String),
 }
 
-/// What AWS holds.
+/// The facts of AWS.
 #[derive(Debug)]
 pub struct Account {
-    /// Whether the role of each tenant was assumed. None: nobody was to try.
+    /// The result of assuming each tenant's role. None: not requested.
     pub assumed: Option<HashMap<TenantName, Result<(), credentials::Failure>>>,
-    /// What IAM holds of each tenant's role.
+    /// The IAM policies of each tenant's role and of its base roles.
     pub chains: HashMap<TenantName, Chain>,
 }
 
-/// What was looked for, or why nobody let us look.
+/// A fact, or the reason why it could not be read.
 #[derive(Clone, Debug)]
 pub enum Seen<T> {
     Hidden(String),
     Known(T),
 }
 
-/// Walks the whole chain.
+/// Makes all checks.
 pub fn findings(facts: &Facts) -> Findings {
     let mut found = Findings::default();
     holes::is_as_installed(&facts.text, &mut found);
@@ -160,12 +162,12 @@ impl<T> Seen<T> {
         }
     }
 
-    /// What is known; what is not is told of the link.
+    /// Returns the known fact. If it is hidden, adds an unknown finding and returns None.
     fn or_tell(&self, link: Link, subject: &str, found: &mut Findings) -> Option<&T> {
         match self {
             Self::Known(known) => Some(known),
             Self::Hidden(why) => {
-                found.unseen(link, subject, why);
+                found.unknown(link, subject, why);
                 None
             }
         }
@@ -173,7 +175,7 @@ impl<T> Seen<T> {
 }
 
 impl<T> Seen<Vec<T>> {
-    /// Both, or the first that is hidden.
+    /// Returns both lists as one, or the first hidden reason.
     pub fn beside(self, other: Self) -> Self {
         match (self, other) {
             (Self::Known(mut these), Self::Known(those)) => {

@@ -1,4 +1,4 @@
-//! The command line. Each value is parsed by its noun.
+//! The command line. The type of each value parses it.
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
@@ -7,11 +7,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{
     config::Region,
     namespaces::NamespaceName,
-    policies::{self, HeldTo},
+    policies::{self, RestrictTo},
     session::{RoleArn, TenantName},
 };
 
-/// Gives agent pods AWS credentials that carry the session's own name.
+/// Injects a credential sidecar into agent pods, so that each AWS call shows tenant and session.
 #[derive(Debug, Parser)]
 #[command(name = "fab-session-injector", version, max_term_width = 100)]
 pub struct Cli {
@@ -21,85 +21,86 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Keep the webhook's serving certificate, and the trust of API servers in it
+    /// Issue and rotate the webhook's serving certificate and CA bundle
     ///
-    /// Fills one Secret, which the chart makes, and the caBundle of one webhook configuration,
-    /// renews both ahead of time, and mends them. Exit codes: 0 stopped by a signal; 2 the input
-    /// is wrong; 3 our failure.
+    /// Writes CA and certificate to one Secret, which the chart creates, and the CA to the caBundle
+    /// of one webhook configuration. Renews CA and certificate before they expire, and restores
+    /// Secret and caBundle when they change. Exit codes: 0 stopped by a signal; 2 invalid input; 3
+    /// internal error.
     #[command(after_long_help = CERTS_EXAMPLES)]
     Certs(Certs),
-    /// Look at all that must hold, in the cluster and in AWS, for sessions to have their names
+    /// Check the installation: webhook, guard, namespaces, IAM and SSM
     ///
-    /// Reads, and changes nothing; but --as-pod creates pods and deletes them, and --assume-role
-    /// takes credentials from STS. What it may not see it names. Config and names are those of
-    /// the chart's release in the cluster. Exit codes: 0 all holds, or what does not is only worth
-    /// knowing; 1 something is broken; 2 the input is wrong; 3 our failure, or nobody answers; 141
-    /// whoever reads the output has gone.
+    /// Read-only, except that --as-pod creates and deletes test pods and --assume-role calls
+    /// sts:AssumeRole. Checks without permission are reported as unknown. Config and names are
+    /// those of the chart's release in the cluster. Exit codes: 0 no errors; 1 errors found; 2
+    /// invalid input; 3 internal error or API unreachable; 141 stdout closed (SIGPIPE).
     #[command(after_long_help = CHECK_EXAMPLES)]
     Check(Check),
-    /// Print what a shell completes of this command line
+    /// Generate shell completions
     ///
-    /// Exit codes: 0 done; 2 the input is wrong; 141 whoever reads the output has gone.
+    /// Exit codes: 0 done; 2 invalid input; 141 stdout closed (SIGPIPE).
     #[command(after_long_help = COMPLETIONS_EXAMPLES)]
     Completions(Completions),
-    /// Say what becomes of a pod, and why
+    /// Explain the webhook's decision for a pod
     ///
-    /// Decides as the webhook does, and says by what: component and what of it matched, the
-    /// session and who named it, the role and where it is published; or which rule passed the pod
-    /// by, or refused it. Exit codes: 0 fine; 1 a pod is refused, or one of the cluster is not what
-    /// the webhook would make of it (in audit neither counts: 0); 2 the input is wrong; 3 our
-    /// failure, or what it takes to decide is not reachable, or hangs on who created the pod (--as
-    /// says who); 141 whoever reads the output has gone.
+    /// Makes the same decision as the webhook and prints the reasons: the matching component and
+    /// selector, the session and who named it, the role and its source; or the rule by which the
+    /// pod is left unchanged or refused. Exit codes: 0 no errors; 1 a pod is refused, or a pod of
+    /// the cluster differs from current injection (in audit neither counts: 0); 2 invalid input; 3
+    /// internal error, an API is unreachable, or the result depends on the unknown requesting user
+    /// (set --as); 141 stdout closed (SIGPIPE).
     #[command(after_long_help = EXPLAIN_EXAMPLES)]
     Explain(Explain),
-    /// Print what AWS is to hold for one tenant: trust, policies, and the parameter
+    /// Print the IAM policies and the SSM parameter that a tenant needs
     ///
-    /// Prints a JSON array of documents, each with its name, where it goes and what to know about
-    /// it; one policy alone with --only, as `aws iam` takes it; or a file for Terraform. The one
-    /// policy that stops pods that run is printed only with --deny-without-source-identity. Exit
-    /// codes: 0 done; 2 the input is wrong; 3 our failure; 141 whoever reads the output has gone.
+    /// Prints a JSON array of documents, each with its name and a remark on where to apply it.
+    /// With --only it prints one document, as the AWS CLI accepts it; with --terraform a Terraform
+    /// file. Only --deny-without-source-identity adds the one policy that stops running pods. Exit
+    /// codes: 0 done; 2 invalid input; 3 internal error; 141 stdout closed (SIGPIPE).
     #[command(after_long_help = IAM_EXAMPLES)]
     Iam(Iam),
-    /// Show what the webhook would do to manifests, without a cluster
+    /// Show how the webhook changes manifests, without a cluster
     ///
-    /// Exit codes: 0 done; 1 a pod is refused (in audit none is: 0); 2 the input is wrong; 3 our
-    /// failure; 141 whoever reads the output has gone.
+    /// Exit codes: 0 done; 1 a pod is refused (in audit none is: 0); 2 invalid input; 3 internal
+    /// error; 141 stdout closed (SIGPIPE).
     #[command(after_long_help = INJECT_EXAMPLES)]
     Inject(Inject),
-    /// Ask the sidecar of this container whether the agent may start (its startup probe)
+    /// Ask the sidecar in this container whether the agent may start (startup probe)
     ///
-    /// Takes all it needs from the environment that the webhook gives the sidecar. Exit codes: 0
-    /// ready; 1 not ready, for the printed reason; 2 the environment is wrong; 3 nobody answers.
+    /// Reads all settings from the environment variables that the webhook sets. Exit codes: 0
+    /// ready; 1 not ready, for the printed reason; 2 invalid environment; 3 the sidecar does not
+    /// respond.
     #[command(after_long_help = PROBE_EXAMPLES)]
     Probe,
     /// Serve session credentials to the containers of this pod
     ///
-    /// Takes all it needs from the environment that the webhook gives the sidecar. Exit codes: 0
-    /// stopped by a signal; 2 the environment is wrong; 3 our failure.
+    /// Reads all settings from the environment variables that the webhook sets. Exit codes: 0
+    /// stopped by a signal; 2 invalid environment; 3 internal error.
     #[command(after_long_help = SIDECAR_EXAMPLES)]
     Sidecar,
     /// Serve admission reviews
     ///
-    /// Exit codes: 0 stopped by a signal; 2 the input is wrong; 3 our failure.
+    /// Exit codes: 0 stopped by a signal; 2 invalid input; 3 internal error.
     #[command(after_long_help = WEBHOOK_EXAMPLES)]
     Webhook(Webhook),
 }
 
 #[derive(Args, Debug)]
 pub struct Certs {
-    /// The namespace of the Secret and of the service
+    /// Namespace of the Secret and of the service
     #[arg(long, value_name = "NAME")]
     pub namespace: NamespaceName,
-    /// The Secret that holds authority and certificate: ca.crt, ca.key, tls.crt, tls.key
+    /// Secret with CA and serving certificate: ca.crt, ca.key, tls.crt, tls.key
     #[arg(long, value_name = "NAME")]
     pub secret: String,
-    /// The service under which API servers call the webhook
+    /// Service through which API servers call the webhook
     #[arg(long, value_name = "NAME")]
     pub service: String,
-    /// The MutatingWebhookConfiguration that says whom API servers trust
+    /// MutatingWebhookConfiguration whose caBundle is updated
     #[arg(long, value_name = "NAME")]
     pub webhook_configuration: String,
-    /// Where /livez, /readyz and /metrics are served, without TLS
+    /// Address of /livez, /readyz and /metrics, without TLS
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
     pub health_listen: SocketAddr,
 }
@@ -108,46 +109,46 @@ pub struct Certs {
 pub struct Check {
     #[command(flatten)]
     pub installation: Installation,
-    /// Go by this config file, instead of the release's
+    /// Use this config file instead of the release's
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Look at this namespace of agents only
+    /// Check only this namespace of agents
     #[arg(short, long, value_name = "NAME")]
     pub namespace: Option<NamespaceName>,
-    /// Assume each tenant's role, with the AWS credentials of this shell: they must be its base
-    /// role's
+    /// Assume each tenant's role with the current AWS credentials, which must be those of its base
+    /// role
     #[arg(long, conflicts_with = "skip_aws")]
     pub assume_role: bool,
-    /// Start a pod in each enabled namespace, as an agent of its own service account, to see whether
-    /// it gets credentials, and delete it
+    /// Start an agent pod in each enabled namespace, with a service account of that namespace; wait
+    /// until it has credentials; then delete it
     #[arg(long, conflicts_with = "assume_role")]
     pub as_pod: bool,
-    /// Ask AWS nothing
+    /// Skip all AWS API calls
     #[arg(long)]
     pub skip_aws: bool,
-    /// How findings are printed
+    /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub output: Format,
 }
 
-/// Which of the clusters, and which release of the chart in it.
+/// Selects a cluster, and a release of the chart in it.
 #[derive(Args, Debug)]
 pub struct Installation {
-    /// The context of the kubeconfig; its current one without it
+    /// kubeconfig context (default: current context)
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
-    /// The Helm release, where it is not the one whose webhook API servers call
+    /// Helm release (default: the one whose webhook API servers call)
     #[arg(long, value_name = "NAME")]
     pub release: Option<String>,
-    /// The namespace of the release; without it that of the webhook configuration's service, else of
-    /// the account that the chart's ClusterRoleBindings name
+    /// Namespace of the release (default: that of the webhook configuration's service, else that of
+    /// the service account in the chart's ClusterRoleBindings)
     #[arg(long, value_name = "NAME")]
     pub release_namespace: Option<NamespaceName>,
 }
 
 #[derive(Args, Debug)]
 pub struct Completions {
-    /// Whose completions
+    /// Shell to generate completions for
     pub shell: Shell,
 }
 
@@ -160,7 +161,7 @@ pub enum Shell {
 
 #[derive(Args, Debug)]
 pub struct Explain {
-    /// A pod of the cluster, by the kubeconfig that kubectl takes
+    /// Pod of the cluster; uses the same kubeconfig as kubectl
     #[arg(
         value_name = "POD",
         required_unless_present = "filename",
@@ -169,8 +170,8 @@ pub struct Explain {
     pub pod: Option<PodName>,
     #[command(flatten)]
     pub installation: Installation,
-    /// Manifests in YAML or JSON, without a cluster: pods, workloads with a pod template, lists; -
-    /// is standard input; at most 64 MiB each; may be repeated
+    /// Manifests in YAML or JSON, read without a cluster: pods, workloads with a pod template,
+    /// lists; - is standard input; at most 64 MiB each; may be repeated
     #[arg(
         short,
         long,
@@ -178,26 +179,26 @@ pub struct Explain {
         conflicts_with_all = ["context", "release", "release_namespace"]
     )]
     pub filename: Vec<PathBuf>,
-    /// The pod's namespace; without it the kubeconfig's, or the manifest's own
+    /// Namespace of the pod (default: the kubeconfig's; for manifests the object's own)
     #[arg(short, long, value_name = "NAME")]
     pub namespace: Option<NamespaceName>,
-    /// The roles of tenants, as YAML: `roles: {<tenant>: <role ARN>}`; without it they are read as
-    /// the config says
+    /// YAML file with the roles of tenants: `roles: {<tenant>: <role ARN>}` (default: the source
+    /// that the config names)
     #[arg(long, value_name = "FILE")]
     pub roles: Option<PathBuf>,
-    /// The tenant of the manifest's namespace, whatever its labels and its name say
+    /// Tenant of the manifest's namespace; takes precedence over its labels and its name
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<TenantName>,
-    /// Who creates the pods, as the API server knows them (userInfo.username)
+    /// Requesting user: the user that creates the pods (userInfo.username)
     #[arg(long = "as", value_name = "USERNAME")]
     pub creator: Option<String>,
-    /// The AWS region for agents and sidecars (not for SSM), instead of the config's
+    /// AWS region for agents and sidecars (not for SSM), instead of the config's
     #[arg(long, value_name = "REGION")]
     pub region: Option<Region>,
-    /// The webhook's config file; without it the release's, or for manifests the defaults
+    /// Config file of the webhook (default: the release's; for manifests built-in defaults)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["release", "release_namespace"])]
     pub config: Option<PathBuf>,
-    /// How it is said
+    /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub output: Format,
 }
@@ -211,16 +212,16 @@ pub enum Format {
 
 #[derive(Args, Debug)]
 pub struct Iam {
-    /// The tenant, as SourceIdentity and parameter name it
+    /// Tenant, as it appears in SourceIdentity and parameter name
     #[arg(long, value_name = "NAME")]
     pub tenant: TenantName,
-    /// A role whose credentials agents' pods have today, of their service account; may be repeated
+    /// Base role, the role of the service account that agents run as; may be repeated
     #[arg(long = "base-role", value_name = "ARN", required = true)]
     pub base_roles: Vec<RoleArn>,
-    /// The role that sessions assume: the tenant's session-broker role
+    /// Session-broker role of the tenant, which sessions assume
     #[arg(long, value_name = "ARN")]
     pub session_role: RoleArn,
-    /// The cluster's name, which the parameter's name holds, where no config says it
+    /// Name of the cluster, a part of the parameter's name; set this or --config
     #[arg(
         long,
         value_name = "NAME",
@@ -228,26 +229,27 @@ pub struct Iam {
         conflicts_with = "config"
     )]
     pub cluster: Option<String>,
-    /// The namespace of the tenant's agents; tenants-<tenant> without it
+    /// Namespace of the tenant's agents (default: tenants-<tenant>)
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<NamespaceName>,
-    /// The region of the parameters; every one without it
+    /// Region of the parameters (default: the config's, else all regions)
     #[arg(long, value_name = "REGION")]
     pub region: Option<Region>,
-    /// What AWS holds a session's name to: tenant, pod-uid or pod-name; the last two only with
-    /// EKS Pod Identity, and the same `session` in the config
+    /// Restrict SourceIdentity in the trust policy to the tenant, the pod UID or the pod name:
+    /// tenant, pod-uid or pod-name; the last two need EKS Pod Identity, and the same `session` in
+    /// the config
     #[arg(long, value_name = "WHAT", default_value = "tenant")]
-    pub held_to: HeldTo,
-    /// The webhook's config file
+    pub restrict_to: RestrictTo,
+    /// Config file of the webhook
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Print only this document, as AWS takes it
+    /// Print only this document, as the AWS CLI accepts it
     #[arg(long, value_name = "DOCUMENT", conflicts_with = "terraform")]
     pub only: Option<policies::Name>,
-    /// Print resources for Terraform's AWS provider
+    /// Print Terraform resources for the AWS provider
     #[arg(long)]
     pub terraform: bool,
-    /// Add the policy deny-without-source-identity, which stops at once every pod of these base
+    /// Add the policy deny-without-source-identity, which immediately stops every pod of these base
     /// roles that runs without a session: apply it last, after `enabled` and after the last such
     /// pod is gone
     #[arg(long)]
@@ -260,22 +262,22 @@ pub struct Inject {
     /// at most 64 MiB
     #[arg(short, long, value_name = "FILE|-")]
     pub filename: PathBuf,
-    /// The roles of tenants, as YAML: `roles: {<tenant>: <role ARN>}`
+    /// YAML file with the roles of tenants: `roles: {<tenant>: <role ARN>}`
     #[arg(long, value_name = "FILE")]
     pub roles: PathBuf,
-    /// The namespace in which the pods would be created
+    /// Namespace in which the pods would be created
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<NamespaceName>,
-    /// The tenant of that namespace, whatever its labels and its name say
+    /// Tenant of that namespace; takes precedence over its labels and its name
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<TenantName>,
-    /// Who would create the pods, as the API server knows them (userInfo.username)
+    /// Requesting user: the user that would create the pods (userInfo.username)
     #[arg(long = "as", value_name = "USERNAME", default_value = "")]
     pub creator: String,
-    /// The AWS region for agents and sidecars, instead of the config's
+    /// AWS region for agents and sidecars, instead of the config's
     #[arg(long, value_name = "REGION")]
     pub region: Option<Region>,
-    /// The webhook's config file; the defaults without it
+    /// Config file of the webhook (default: built-in defaults)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print the difference instead of the manifest
@@ -288,38 +290,39 @@ pub struct Inject {
 
 #[derive(Args, Debug)]
 pub struct Webhook {
-    /// The config file; the defaults without it
+    /// Config file (default: built-in defaults)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where reviews are served, over TLS
+    /// Address of the admission endpoints, with TLS
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
     pub listen: SocketAddr,
-    /// Where /livez, /readyz and /metrics are served, without TLS
+    /// Address of /livez, /readyz and /metrics, without TLS
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
     pub health_listen: SocketAddr,
-    /// The serving certificate and its chain, as PEM; read again when it changes
+    /// Serving certificate and its chain, as PEM; reloaded when it changes
     #[arg(long, value_name = "FILE")]
     pub tls_certificate: PathBuf,
-    /// The certificate's private key, as PEM
+    /// Private key of the certificate, as PEM
     #[arg(long, value_name = "FILE")]
     pub tls_key: PathBuf,
-    /// A static role file, instead of the config's
+    /// Static role file, instead of the config's sources
     #[arg(long, value_name = "FILE")]
     pub roles: Option<PathBuf>,
-    /// Namespace manifests to go by, instead of an API server's (for trials without a cluster)
+    /// Namespace manifests, instead of an API server (for trials without a cluster)
     #[arg(long, value_name = "FILE")]
     pub namespaces: Option<PathBuf>,
-    /// How many seconds to go on serving after SIGTERM, while clients learn of it
+    /// Seconds to continue serving after SIGTERM, until API servers stop calling this replica
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
-    pub linger: u64,
+    pub shutdown_delay: u64,
 }
 
-/// What a pod may be called: a DNS subdomain (RFC 1123). kubectl prints `pod/` before it.
+/// A pod's name: a DNS subdomain (RFC 1123). Parsing accepts the prefix `pod/`, which kubectl
+/// prints.
 #[derive(Clone, Debug)]
 pub struct PodName(String);
 
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("not the name of a pod: want 1 to 253 characters of a-z, 0-9, '-' and '.'")]
+#[error("not a valid pod name: expected 1 to 253 characters of a-z, 0-9, '-' and '.'")]
 pub struct NotAPodName;
 
 impl PodName {
@@ -341,7 +344,7 @@ impl FromStr for PodName {
     }
 }
 
-/// Lines of at most 98 characters, since help is cut at 100.
+/// Lines have at most 98 characters, because help is wrapped at 100.
 const CERTS_EXAMPLES: &str = "Examples:
   fab-session-injector certs --namespace fab-system --secret fab-session-injector-tls \\
     --service fab-session-injector --webhook-configuration fab-session-injector";

@@ -1,4 +1,5 @@
-//! The shell around the pure rooms: here start the clock, the environment, files, clients.
+//! The commands. They read the clock, the environment and files, and create the clients; the
+//! modules that they call get these as arguments.
 
 mod account;
 mod aws_client;
@@ -41,16 +42,16 @@ use tokio::{
 
 use crate::{cli::Command, serve, terminal::in_escapes};
 
-/// Whose fault it is that a command did not do its work; the exit code says so.
+/// Why a command failed, which decides its exit code.
 #[derive(Debug)]
 pub enum Failure {
-    /// The input is wrong.
+    /// The input is invalid (exit code 2).
     Input(anyhow::Error),
-    /// We failed, or what we need is not reachable.
+    /// An internal error, or an API is unreachable (exit code 3).
     Ours(anyhow::Error),
 }
 
-/// Runs one command to its end.
+/// Runs one command to completion.
 pub fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Certs(arguments) => certs::run(arguments),
@@ -81,22 +82,24 @@ impl fmt::Display for Failure {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "the one place in which the environment is read")]
+#[allow(clippy::disallowed_methods, reason = "the only place that reads the environment")]
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// To standard output, which whoever reads it may have closed. No output of any command has a
-/// character of others raw that a terminal would take for a command.
+/// Writes to standard output, and returns the exit code: 141 if stdout is closed.
+///
+/// Escapes the characters that a terminal would interpret as a command. Every command prints with
+/// it.
 fn print(output: &str) -> Result<ExitCode, Failure> {
     match stdout().write_all(in_escapes(output).as_bytes()) {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::from(READER_GONE)),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::from(STDOUT_CLOSED)),
         Err(error) => Err(Failure::Ours(anyhow!(error).context("cannot write to standard output"))),
     }
 }
 
-/// Of one thread, which waits more than it works.
+/// Starts a runtime with one thread: commands wait more than they compute.
 fn runtime() -> Result<Runtime, Failure> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start the runtime").map_err(Failure::Ours)
@@ -108,7 +111,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
         .map_err(Failure::Ours)
 }
 
-/// Ready when somebody asks this process to end.
+/// Returns on SIGTERM or SIGINT.
 async fn terminated() -> Result<(), Failure> {
     let wait_for = |kind| signal(kind).context("cannot wait for signals").map_err(Failure::Ours);
     let mut terminate = wait_for(SignalKind::terminate())?;
@@ -121,14 +124,14 @@ async fn terminated() -> Result<(), Failure> {
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {
-    // A sender that is gone is a stop as well.
+    // A dropped sender counts as a stop.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-#[allow(clippy::disallowed_methods, reason = "the one place in which the clock is read")]
+#[allow(clippy::disallowed_methods, reason = "the only place that reads the clock")]
 fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// What a shell says of a tool that SIGPIPE ends: 128 and the signal's number.
-const READER_GONE: u8 = 141;
+/// Exit code that a shell reports for a process killed by SIGPIPE: 128 plus the signal's number.
+const STDOUT_CLOSED: u8 = 141;

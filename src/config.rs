@@ -1,7 +1,7 @@
-//! What the platform team decided: the typed config file.
+//! The typed config file of the platform team.
 //!
-//! A [`Config`] is whole and consistent: unknown keys, wrong types and contradictions are
-//! all found at once, each with its place, before anything starts.
+//! A [`Config`] is complete and consistent. Parsing reports all unknown keys, wrong types and
+//! contradictions at once, each with its path.
 
 mod component;
 mod creator;
@@ -29,32 +29,32 @@ pub use self::{
 
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The region that agents and sidecars are given, where one is known.
+    /// The AWS region that is set on agents and sidecars, if one is known.
     pub region: Option<Region>,
     pub tenant: TenantRule,
-    /// Service accounts that carry base credentials: every pod of one is an agent.
+    /// Service accounts that have base credentials: every pod of one is an agent.
     pub fenced_service_accounts: Vec<Glob>,
-    /// Users that may say, on a pod that they create, which session it is.
+    /// Trusted creators: users that may name the session of a pod that they create.
     pub session_creators: Vec<Glob>,
-    /// In order; the first that matches a pod decides.
+    /// Ordered: the first component that matches a pod applies.
     pub components: Vec<Component>,
-    /// The least Pod Security Standard that a namespace of agents must enforce.
+    /// The least strict Pod Security Standard that a namespace of agents may enforce.
     pub pod_security: PodSecurity,
-    /// Containers that are a mesh's and not an agent's: they get no variable and no mount.
+    /// Names of the containers of a service mesh: they get no variable and no mount.
     pub proxy_containers: Vec<String>,
-    /// Token audiences that AWS turns into credentials.
+    /// Token audiences that AWS exchanges for credentials.
     pub aws_audiences: Vec<String>,
     pub base_credentials: BaseCredentials,
     pub sidecar: Sidecar,
     pub roles: Roles,
 }
 
-/// How a namespace names its tenant.
+/// How the tenant of a namespace is found.
 #[derive(Clone, Debug)]
 pub struct TenantRule {
-    /// Labels of the namespace; the first that is there is the tenant.
+    /// Keys of namespace labels; the first that is set is the tenant.
     pub labels: Vec<String>,
-    /// Without such a label: the namespace's name without this prefix, if it has it.
+    /// Without such a label, the tenant is the namespace's name without this prefix, if it has it.
     pub namespace_prefix: String,
 }
 
@@ -103,7 +103,7 @@ impl Config {
         if config.fenced_service_accounts.is_empty() {
             root.problem(
                 "fencedServiceAccounts",
-                "lists none, so no pod is fenced; name the accounts that carry base credentials",
+                "is empty, so no pod is fenced; list the service accounts that have base credentials",
             );
         }
         tenant.close();
@@ -111,7 +111,7 @@ impl Config {
         config
     }
 
-    /// The first component that matches the pod.
+    /// Returns the first component that matches the pod.
     pub fn component_of(&self, pod: &impl Pod) -> Option<Matched<'_>> {
         let globs = &self.fenced_service_accounts;
         let fence = |account: &str| globs.iter().find(|glob| glob.matches(account));
@@ -120,12 +120,13 @@ impl Config {
         })
     }
 
+    /// Reports whether the requesting user is a trusted creator.
     pub fn may_name_sessions(&self, creator: Creator<'_>) -> bool {
         creator.listed_in(&self.session_creators).is_some()
     }
 }
 
-/// The config of an empty file.
+/// Returns the config of an empty file.
 impl Default for Config {
     fn default() -> Self {
         let reader = Reader::default();
@@ -141,7 +142,7 @@ impl fmt::Display for PodSecurity {
     }
 }
 
-/// The label's text as Pod Security Admission reads it.
+/// Parses the value of a label as Pod Security Admission does.
 impl std::str::FromStr for PodSecurity {
     type Err = ();
 
@@ -156,7 +157,7 @@ impl std::str::FromStr for PodSecurity {
 pub struct Region(String);
 
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("not a region: want a code such as eu-west-1, of a-z, 0-9 and '-'")]
+#[error("not a valid region: expected a code such as eu-west-1, of a-z, 0-9 and '-'")]
 pub struct NotARegion;
 
 impl Region {
@@ -182,15 +183,17 @@ const POD_SECURITY: &[(&str, PodSecurity)] = &[
     ("restricted", PodSecurity::Restricted),
 ];
 
-/// On a pod: which kind of agent it says it is; also the annotation by which we say it.
+/// Label of a pod: its component, as the pod's author claims. The webhook writes the component that
+/// it finds into the annotation of the same key.
 pub const COMPONENT_LABEL: &str = "fab.nanohype.dev/component";
-/// On a pod: the sandbox that it runs.
+/// Label of a pod: the sandbox that it runs.
 pub const SANDBOX_LABEL: &str = "agents.nanohype.dev/agentsandbox";
-/// On a namespace: whose it is.
+/// Label of a namespace: its tenant.
 pub const TENANT_LABEL: &str = "fab.nanohype.dev/tenant";
 const PLATFORM_LABEL: &str = "agents.nanohype.dev/platform";
 
-/// Tokens for these are as good as a role in every cluster; a config can only add to them.
+/// Audiences of the tokens that AWS exchanges for credentials in every cluster; a config can only
+/// add audiences.
 /// <https://docs.aws.amazon.com/eks/latest/userguide/iam-roles-for-service-accounts.html>,
 /// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html>
 const AWS_AUDIENCES: [&str; 2] = ["sts.amazonaws.com", "pods.eks.amazonaws.com"];
@@ -206,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_told_at_once_with_its_place() {
+    fn all_problems_are_reported_at_once_with_their_path() {
         let text = r"
 regoin: eu-west-1
 region: EU West
@@ -214,7 +217,7 @@ tenant: {labels: tenants}
 components:
   - {name: dispatcher, selectors: ['a=b'], credentials: exempt}
   - {name: dispatcher, selectors: ['=b'], credentials: sidecat}
-  - {name: nobody}
+  - {name: other}
 podSecurity: 7
 sidecar: {port: 70000, durationSeconds: 7200, env: {FAB_SESSION_ID: x}}
 roles: {ssm: {parameter: '/x/{cluster}/y', refreshSeconds: 0}, allow: {accounts: ['1']}}
@@ -245,7 +248,7 @@ roles: {ssm: {parameter: '/x/{cluster}/y', refreshSeconds: 0}, allow: {accounts:
     }
 
     #[test]
-    fn a_file_that_is_no_yaml_says_where() {
+    fn a_yaml_error_of_the_config_has_its_line() {
         let error = Config::parse("components: [").unwrap_err().to_string();
         assert!(error.contains("line"), "{error}");
     }

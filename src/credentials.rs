@@ -1,7 +1,7 @@
-//! The session's credentials: how they are got, kept fresh and handed out.
+//! Session credentials: requested from STS, refreshed before they expire, served to the agent.
 //!
-//! A value that leaves this room has not expired, and carries the session's SourceIdentity. A
-//! secret leaves it only by [`Secret::expose`].
+//! Credentials that leave this module have not expired and carry the session's SourceIdentity. A
+//! secret leaves it only through [`Secret::expose`].
 
 pub mod base;
 pub mod cache;
@@ -23,26 +23,26 @@ pub use self::{
 /// One set of session credentials, as STS issued it.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// Not a secret: CloudTrail shows it on each call.
+    /// Not a secret: CloudTrail records it with each call.
     pub access_key_id: String,
     pub secret_access_key: Secret<String>,
     pub session_token: Secret<String>,
     pub expiration: SystemTime,
-    /// The life that was asked for. They have no longer one, whatever a clock says.
+    /// The requested lifetime. The credentials are never used for longer, even if a clock is wrong.
     pub asked: Duration,
 }
 
-/// Whoever can make new credentials of the session.
+/// A source of new session credentials.
 pub trait Assume: Send + Sync + 'static {
-    /// One try, bounded in time, with no retries of its own.
+    /// Requests credentials once, within a time limit and without retries.
     fn assume(&self) -> impl Future<Output = Result<Credentials, Failure>> + Send;
 
-    /// Says of which role and identity the credentials are that there are not.
+    /// Returns a failure with this reason, and with the role and identity of the session.
     fn failure(&self, reason: Reason) -> Failure;
 }
 
 impl Credentials {
-    /// How long they are good for at the wall clock's `now`.
+    /// Returns the time until expiration at the wall-clock time `now`; zero if expired.
     pub fn remaining(&self, now: SystemTime) -> Duration {
         self.expiration.duration_since(now).unwrap_or_default()
     }

@@ -1,6 +1,6 @@
-//! Which role each tenant's sessions assume, as a snapshot.
+//! The role that the sessions of each tenant assume, as a snapshot.
 //!
-//! Nothing here does I/O, except in [`ssm`] and [`keeper`], which fill the snapshot.
+//! Only [`ssm`] and [`keeper`] do I/O: they fill the snapshot.
 
 mod agenda;
 pub mod file;
@@ -15,62 +15,63 @@ use crate::{
     session::{NotARoleArn, RoleArn, TenantName},
 };
 
-/// An immutable snapshot. A tenant that is not in it was not asked for yet.
+/// An immutable snapshot of the roles. With SSM, a tenant that is not in it was not read yet.
 #[derive(Clone, Debug)]
 pub struct Directory {
     entries: HashMap<TenantName, Entry>,
     source: Source,
 }
 
-/// What was learnt of one tenant.
+/// The cached role of one tenant.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub role: Arc<Role>,
-    /// False where it is too old to be believed, and only remembered to be counted.
+    /// Whether the entry is fresh. An entry that is not is kept only for the metrics.
     pub believed: bool,
-    /// When SSM said so. None: a file does.
+    /// When SSM returned it. None: it comes from a role file.
     pub learnt: Option<Instant>,
 }
 
-/// What is known of a tenant's role.
+/// The state of a tenant's role.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Role {
     Known(RoleArn),
-    /// The source was asked and has none.
+    /// The source has no role for the tenant.
     NotFound,
-    /// The source could not be asked, and nothing is remembered.
+    /// The source could not be read, and no role is cached.
     Unreachable(Cause),
+    /// The published value is not accepted.
     Unusable(Unusable),
 }
 
-/// Why SSM gave no answer.
+/// Why a read from SSM failed.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Cause {
-    /// The webhook's own role may not read the parameter.
+    /// The webhook's IAM role is not authorized to read the parameter.
     Denied,
-    /// SSM answered with another error.
+    /// SSM returned another error.
     Failed,
+    /// SSM did not respond in time.
     NoAnswer,
-    /// There was nothing to ask with.
+    /// The webhook has no AWS credentials.
     NoCredentials,
     Throttled,
 }
 
-/// Why a published value is not taken.
+/// Why a published value is not accepted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Unusable {
+    /// The value is not the ARN of an IAM role.
     Malformed(NotARoleArn),
-    /// A valid ARN which the config's list of this name does not have.
-    NotAllowed {
-        list: &'static str,
-    },
-    /// A secret type for a value that is none; it would need a key of KMS.
+    /// A valid ARN that is not in the config's list of this name.
+    NotAllowed { list: &'static str },
+    /// The type SecureString. An ARN is no secret, and reading it would need a KMS key.
     SecureString,
-    /// StringList.
+    /// The type StringList.
     WrongType,
 }
 
-/// Where roles are published.
+/// The place where roles are published.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// A static role file.
@@ -81,24 +82,27 @@ pub enum Source {
 }
 
 impl Directory {
+    /// Returns a snapshot of these entries.
     pub fn new(source: Source, entries: HashMap<TenantName, Entry>) -> Self {
         Self { entries, source }
     }
 
+    /// Returns the tenant's role. None: it must be looked up in SSM.
     pub fn role(&self, tenant: &TenantName) -> Option<&Role> {
         match (self.entries.get(tenant).filter(|entry| entry.believed), &self.source) {
             (Some(entry), _) => Some(&entry.role),
             (None, Source::Ssm(_)) => None,
-            // A file is read whole: what is not in it does not exist.
+            // A file is complete: a tenant that is not in it has no role.
             (None, Source::File(_) | Source::Nowhere) => Some(&Role::NotFound),
         }
     }
 
+    /// Iterates over all entries, also those that are not fresh.
     pub fn iter(&self) -> impl Iterator<Item = (&TenantName, &Entry)> {
         self.entries.iter()
     }
 
-    /// Where the tenant's role is to be published, for people.
+    /// Returns where the tenant's role must be published, as text for messages.
     pub fn place(&self, tenant: &TenantName) -> String {
         match &self.source {
             Source::File(path) => {
@@ -113,7 +117,7 @@ impl Directory {
 }
 
 impl Role {
-    /// What a published text is worth.
+    /// Returns the role that a published text defines.
     pub fn judge(text: &str, allowed: &Allowed) -> Self {
         match text.parse() {
             Err(rule) => Self::Unusable(Unusable::Malformed(rule)),
@@ -125,7 +129,7 @@ impl Role {
     }
 }
 
-/// As a file says it.
+/// Converts a role of a role file.
 impl From<Role> for Entry {
     fn from(role: Role) -> Self {
         Self { role: Arc::new(role), believed: true, learnt: None }
@@ -136,7 +140,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Denied => "access denied",
-            Self::Failed => "an error",
+            Self::Failed => "SSM returned an error",
             Self::NoAnswer => "no answer",
             Self::NoCredentials => "the webhook has no AWS credentials",
             Self::Throttled => "throttled",

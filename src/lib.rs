@@ -1,23 +1,31 @@
-//! Gives agent pods AWS credentials that carry the session's own name.
+//! Gives each AI-agent pod AWS credentials of its own session.
 //!
-//! The rooms, in reading order: [`session`] (who a pod may become), [`config`] (what the
-//! platform team decided), [`namespaces`] and [`directory`] (snapshots of the world),
-//! [`admission`] (review bytes in, review bytes out), [`credentials`] (what the sidecar hands
-//! out), [`serve`] (connections), [`certificates`] (what the webhook serves and who trusts it),
-//! [`manifest`] (pods in YAML), [`policies`] (what AWS is to hold), [`check`] (what a cluster and
-//! AWS do hold), [`telemetry`] (log and metrics), [`terminal`] (text of others), [`cli`] and
-//! [`command`] (the shell).
+//! The modules, in reading order:
 //!
-//! A review comes in through [`serve`], reaches the handler in `command::webhook`, which
-//! takes one snapshot each of namespaces and roles, and goes as bytes through
-//! [`admission::Review`]: the envelope is read, the pod's claim judged, the role looked up in
-//! the snapshot, the patch written, the answer wrapped. What a snapshot lacks the handler
-//! looks up once, inside the deadline, and asks again.
+//! - [`session`]: tenant, session and SourceIdentity.
+//! - [`config`]: the settings of the platform team.
+//! - [`namespaces`] and [`directory`]: snapshots of namespaces and of tenant roles.
+//! - [`admission`]: from the bytes of a review to the bytes of its response.
+//! - [`credentials`]: the credentials that the sidecar serves.
+//! - [`serve`]: connections.
+//! - [`certificates`]: the webhook's serving certificate and its CA bundle.
+//! - [`manifest`]: pods in YAML.
+//! - [`policies`]: the required AWS resources.
+//! - [`check`]: the checks of an installation, in the cluster and in AWS.
+//! - [`telemetry`]: log and metrics.
+//! - [`terminal`]: escapes of foreign text in output and log.
+//! - [`cli`] and [`command`]: the command line and its commands.
 //!
-//! A credential is got by [`credentials::sts`], for the session that [`session::env`] read from
-//! what the webhook had written there, and kept by [`credentials::cache`]. An agent's request
-//! comes in through [`serve`] and reaches the handler in `command::endpoint`;
-//! [`credentials::wire`] judges it and writes the answer.
+//! The path of a review: [`serve`] accepts the connection. The handler in `command::webhook` takes
+//! one snapshot of the namespaces and one of the roles. [`admission::Review`] reads the envelope,
+//! determines component and session, finds the role in the snapshot, and writes the patch and the
+//! response. If a snapshot lacks the namespace or the role, the handler looks it up once, within
+//! the review's deadline, and evaluates the review again.
+//!
+//! The path of a credential: [`session::env`] reads the session from the variables that the webhook
+//! wrote. [`credentials::sts`] requests credentials for it, and [`credentials::cache`] holds and
+//! renews them. An agent's request arrives through [`serve`] at the handler in `command::endpoint`.
+//! [`credentials::wire`] checks the request and writes the response.
 
 pub mod admission;
 pub mod certificates;

@@ -1,4 +1,4 @@
-//! Parses the command line, runs the command, maps its end to an exit code.
+//! Parses the command line, runs the command and maps its result to an exit code.
 
 use std::{
     io::{Write, stderr},
@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     match command::run(Cli::parse().command) {
         Ok(code) => code,
         Err(failure) => {
-            // Nobody is left to tell where standard error is closed.
+            // A closed standard error leaves no place to report the failure.
             for line in format!("fab-session-injector: {failure}").lines() {
                 let _ = writeln!(stderr(), "{}", harmless(line));
             }

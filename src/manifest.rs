@@ -1,4 +1,4 @@
-//! YAML in, pods and pod templates found, YAML out.
+//! Reads manifests, finds pods and pod templates in them, and writes YAML.
 
 use json_patch::{
     PatchOperation,
@@ -10,32 +10,31 @@ use serde_saphyr::{DoubleQuoted, UserMessageFormatter, budget::BudgetBreach};
 
 use crate::terminal::{in_escapes, is_unescaped};
 
-/// Why a text is no manifest.
+/// Why a text is not a valid manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAManifest {
-    /// Read as a floating point number, it would be written as another one.
+    /// It would be read as a floating point number and written as a different number.
     #[error(
-        "document {document}: {place} is a whole number that 64 bits do not hold; put it in quotes if it is text"
+        "document {document}: {place} is an integer that does not fit into 64 bits; quote it if it is text"
     )]
     Number { document: usize, place: PointerBuf },
-    #[error("not YAML: {0}")]
+    #[error("invalid YAML: {0}")]
     Syntax(String),
-    /// Each takes memory, up to 300 bytes for one of 2 bytes.
+    /// A value of 2 bytes takes up to 300 bytes of memory.
     #[error(
-        "holds more than {MOST_VALUES} values, the most that is read at once: split it into smaller files"
+        "has more than {MOST_VALUES} values, the limit for one manifest: split it into smaller files"
     )]
     TooLarge,
 }
 
-/// Reads every document; the items of a List count as documents of their own.
+/// Reads every document, and returns the objects in it; each item of a List is one object.
 pub fn read(text: &str) -> Result<Vec<Value>, NotAManifest> {
     read_at_most(text, MOST_VALUES)
 }
 
 fn read_at_most(text: &str, most_values: usize) -> Result<Vec<Value>, NotAManifest> {
-    // As kubectl reads YAML: 0644 is the mode that it looks like.
-    // And as much of it as a whole fleet is, since who writes it is not a stranger. Pods that
-    // kubectl prints have one value in ten bytes or more.
+    // kubectl reads 0644 as an octal number, too. The limits admit the manifests of a whole fleet:
+    // the author is trusted. Pods that kubectl prints have at most one value in ten bytes.
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
         with_snippet: false,
@@ -68,7 +67,9 @@ fn read_at_most(text: &str, most_values: usize) -> Result<Vec<Value>, NotAManife
     Ok(objects)
 }
 
-/// A list may hold lists; and the API server leaves kind and version of a PodList's items away.
+/// Adds the document, or the items of a List, to `objects`.
+///
+/// A List may contain Lists. The API server omits kind and version of the items of a PodList.
 fn take_apart(mut document: Value, objects: &mut Vec<Value>) {
     let text = |key: &str| document.get(key).and_then(Value::as_str).map(str::to_owned);
     let of = text("kind").and_then(|kind| kind.strip_suffix("List").map(str::to_owned));
@@ -93,9 +94,11 @@ fn take_apart(mut document: Value, objects: &mut Vec<Value>) {
     }
 }
 
-/// One document in YAML. Text with a character that a terminal would obey is double-quoted, with
-/// the character as its escape. With such a character in a key, which is no key of Kubernetes, the
-/// document is written as JSON, which YAML is, too: the serializer quotes no key on demand.
+/// Returns one document in YAML.
+///
+/// Text with a character that a terminal would interpret as a command is double-quoted, and the
+/// character is escaped. If a key has such a character, the document is written as JSON, which is
+/// valid YAML: the serializer cannot be made to quote a key. No key of Kubernetes has one.
 pub fn write(object: &Value) -> Result<String, serde_saphyr::SerializeError> {
     let mut text = if has_such_a_key(object) {
         format!("{object:#}")
@@ -108,8 +111,7 @@ pub fn write(object: &Value) -> Result<String, serde_saphyr::SerializeError> {
     Ok(in_escapes(&text).into_owned())
 }
 
-/// An object whose text is double-quoted where it needs an escape that the serializer does not
-/// write by itself.
+/// An object whose text is double-quoted where it needs an escape that the serializer would omit.
 struct Quoted<'v>(&'v Value);
 
 impl Serialize for Quoted<'_> {
@@ -137,25 +139,25 @@ fn has_such_a_key(value: &Value) -> bool {
     }
 }
 
-/// A pod in an object: the object itself, or its template.
+/// The pod of an object: the object itself, or its pod template.
 #[derive(Debug)]
 pub struct PodIn {
-    /// As the API server would be asked to create it.
+    /// The pod as a client would create it.
     pub pod: Value,
-    /// Where in the object the pod's `metadata` and `spec` are.
+    /// Path of the pod's `metadata` and `spec` in the object.
     path: PointerBuf,
     namespace: Option<String>,
 }
 
 impl PodIn {
-    /// None: there is no pod in an object of this kind.
+    /// Returns the pod of the object. None: an object of this kind has no pod.
     pub fn find(object: &Value) -> Option<Self> {
         let kind = object.get("kind")?.as_str()?;
         let api_version = object.get("apiVersion")?.as_str()?;
         let (tokens, owner_suffix): (&[&str], &str) = match (api_version, kind) {
             ("v1", "Pod") => (&[], ""),
             ("apps/v1", "DaemonSet" | "ReplicaSet") => (&["spec", "template"], "-"),
-            // A ReplicaSet of its own and then the pod: two random parts.
+            // Two random parts: that of the ReplicaSet and that of the pod.
             ("apps/v1", "Deployment") => (&["spec", "template"], "-xxxxxxxxxx-"),
             ("apps/v1", "StatefulSet") | ("batch/v1", "Job") | ("v1", "ReplicationController") => {
                 (&["spec", "template"], "-")
@@ -171,7 +173,7 @@ impl PodIn {
         let mut metadata =
             found.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
         match text("name").filter(|_| !tokens.is_empty()) {
-            // Its pods have names of their own; the longest is the last.
+            // The name of a pod is fixed; the last one is the longest.
             Some(owner) if kind == "StatefulSet" => {
                 let ordinal = last_ordinal(object);
                 metadata.insert("name".to_owned(), format!("{owner}-{ordinal}").into());
@@ -193,7 +195,7 @@ impl PodIn {
         self.namespace.as_deref()
     }
 
-    /// The pod's operations, as operations on the whole object.
+    /// Returns the operations on the pod as operations on the whole object.
     pub fn lift(&self, object: &Value, operations: Vec<PatchOperation>) -> Vec<PatchOperation> {
         let mut lifted = Vec::with_capacity(operations.len() + 1);
         let metadata = self.path.with_trailing_token("metadata");
@@ -221,14 +223,14 @@ impl PodIn {
     }
 }
 
-/// `Pod/session-a` and the like, for people.
+/// Returns kind and name for display, such as `Pod/session-a`.
 pub fn title(object: &Value) -> String {
     let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
     let name = text("/metadata/name").or(text("/metadata/generateName")).unwrap_or("<unnamed>");
     format!("{}/{name}", text("/kind").unwrap_or("<no kind>"))
 }
 
-/// Where a whole number stands that is neither an i64 nor a u64.
+/// Returns the path of the first integer that is neither an i64 nor a u64.
 fn oversized(value: &Value, at: &Pointer) -> Option<PointerBuf> {
     match value {
         Value::Array(items) => items
@@ -239,7 +241,7 @@ fn oversized(value: &Value, at: &Pointer) -> Option<PointerBuf> {
             .iter()
             .find_map(|(key, entry)| oversized(entry, &at.with_trailing_token(key.as_str()))),
         Value::Number(number) => {
-            // 2^64 and -2^63: closer to zero it would have come as an integer.
+            // 2^64 and -2^63: a number closer to zero would have been read as an integer.
             let beyond = |float: f64| {
                 float.fract() == 0.0
                     && (float >= 18_446_744_073_709_551_616.0
@@ -251,6 +253,7 @@ fn oversized(value: &Value, at: &Pointer) -> Option<PointerBuf> {
     }
 }
 
+/// Returns the ordinal of the last pod of a StatefulSet.
 /// <https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#ordinal-index>
 fn last_ordinal(object: &Value) -> u64 {
     let number = |place: &str| object.pointer(place).and_then(Value::as_u64);
@@ -258,8 +261,8 @@ fn last_ordinal(object: &Value) -> u64 {
     start.unwrap_or(0).saturating_add(replicas.unwrap_or(1).saturating_sub(1))
 }
 
-/// Mappings, lists and scalars of all documents, keys as well: with a list in a list, which takes
-/// the most, some 2.3 GiB.
+/// Maximum number of mappings, lists and scalars of all documents, including keys. In the worst
+/// case, lists in lists, they take about 2.3 GiB.
 const MOST_VALUES: usize = 1 << 23;
 
 #[cfg(test)]
@@ -267,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_numbers_come_out_as_they_went_in_or_not_at_all() {
+    fn numbers_are_preserved_exactly_or_rejected() {
         for number in ["18446744073709551615", "-9223372036854775808", "1.5", "0.1", "-3.0"] {
             let object = read(&format!("a: {number}")).unwrap().remove(0);
             assert_eq!(read(&write(&object).unwrap()).unwrap(), [object], "{number}");
@@ -280,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_yaml_says_in_which_line() {
+    fn a_yaml_error_has_its_line() {
         for (text, line) in [
             ("a: [", "1"),
             ("a: 1\n b: 2\n", "2"),
@@ -294,8 +297,8 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_more_memory_than_is_said_is_not_read() {
-        // One item, and how many of it have 1000 values in a list; then in documents.
+    fn a_manifest_above_the_memory_limit_is_not_read() {
+        // An item, and how many of it make 1000 values in a list; then the same with documents.
         for (item, most) in [("[0]", 499), ("0", 999)] {
             let list = |count: usize| format!("[{}]", vec![item; count].join(","));
             assert!(read_at_most(&list(most), 1000).is_ok());
@@ -315,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_of_a_manifest_is_a_command_to_a_terminal() {
+    fn a_manifest_is_printed_without_terminal_commands() {
         let texts = (0x7f..=0xffff).filter_map(char::from_u32).filter(|&c| is_unescaped(c));
         let texts: Vec<String> = texts
             .flat_map(|c| {
@@ -352,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_and_lists_come_apart() {
+    fn documents_and_lists_are_split() {
         let text = "a: 1\n---\n# nothing\n---\nkind: List\napiVersion: v1\nitems: [{b: 2}, {kind: List, items: [{c: 3}]}]\n---\nkind: Pod\nitems: [1]\n---\nkind: JobList\napiVersion: batch/v1\nitems: [{d: 4}]\n";
         assert_eq!(
             read(text).unwrap(),
@@ -388,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_pods_and_templates() {
+    fn pods_and_pod_templates_are_found() {
         let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": []}});
         let cases = [
             ("v1", "Pod", None),

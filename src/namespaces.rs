@@ -1,6 +1,6 @@
-//! The opted-in namespaces, as a snapshot: which mode, whose tenant.
+//! Opted-in namespaces, with mode and tenant, as a snapshot.
 //!
-//! Nothing here does I/O, except in [`watch`], which fills the snapshot.
+//! Only [`watch`] does I/O: it fills the snapshot.
 
 mod standard;
 pub mod watch;
@@ -14,62 +14,65 @@ use crate::{
 
 pub use self::standard::OldStandard;
 
-/// An immutable snapshot. Namespaces that did not opt in are not in it.
+/// An immutable snapshot of the opted-in namespaces.
 #[derive(Clone, Debug, Default)]
 pub struct Namespaces(HashMap<String, Arc<Namespace>>);
 
-/// What a namespace may be called: a DNS label (RFC 1123).
+/// The name of a namespace: a DNS label (RFC 1123).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NamespaceName(String);
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
-    "not the name of a namespace: want 1 to 63 characters of a-z, 0-9 and '-', without a '-' at either end"
+    "not a valid namespace name: expected 1 to 63 characters of a-z, 0-9 and '-', without a '-' at either end"
 )]
 pub struct NotANamespace;
 
-/// What the labels of a namespace say.
+/// A namespace, as its labels define it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Namespace {
     pub name: String,
     /// None: not opted in.
     pub mode: Option<Mode>,
     pub tenant: Result<TenantName, NoTenant>,
-    /// The platform team allows the old client mode, in which the pod assumes by itself.
+    /// Whether pods may use the old client mode, in which the agent itself assumes the role.
     pub operator_kept: bool,
-    /// What the namespace enforces on its pods, by level and version.
+    /// The Pod Security Standard that the namespace enforces. The pinned version is considered.
     pub pod_security: PodSecurity,
-    /// The version that it pins, if that makes `restricted` weaker.
+    /// The pinned version of the Pod Security Standards, if it makes `restricted` weaker.
     pub old_standard: Option<OldStandard>,
 }
 
+/// The mode of an opted-in namespace.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Mode {
-    /// Decide, count, log; change and block nothing.
+    /// Agent pods are evaluated, counted and logged. They are neither changed nor refused.
     Audit,
+    /// Agent pods are injected or refused.
     Enabled,
 }
 
+/// Why a namespace has no tenant.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum NoTenant {
-    /// Neither a label nor the name's prefix says one.
+    /// Neither a label nor the prefix of the name defines one.
     Absent,
-    Malformed {
-        value: String,
-        rule: NotATenant,
-    },
+    /// The value is not a valid tenant name.
+    Malformed { value: String, rule: NotATenant },
 }
 
 impl Namespaces {
+    /// Returns the namespace, if it opted in.
     pub fn find(&self, name: &str) -> Option<&Namespace> {
         self.0.get(name).map(Arc::as_ref)
     }
 
+    /// Iterates over all namespaces, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Namespace> {
         self.0.values().map(Arc::as_ref)
     }
 
-    /// This snapshot and one namespace more, which was looked up by itself.
+    /// Returns this snapshot with one more namespace.
     pub fn with(&self, namespace: Namespace) -> Self {
         let mut namespaces = self.clone();
         namespaces.0.insert(namespace.name.clone(), Arc::new(namespace));
@@ -78,6 +81,7 @@ impl Namespaces {
 }
 
 impl NamespaceName {
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -99,6 +103,7 @@ impl FromIterator<Namespace> for Namespaces {
 }
 
 impl Namespace {
+    /// Reads the labels of a namespace. `label` returns the value of a label.
     pub fn read<'l>(
         name: &str,
         label: impl Fn(&str) -> Option<&'l str>,
@@ -140,6 +145,7 @@ impl Mode {
         }
     }
 
+    /// Returns the value of the label [`OPT_IN_LABEL`].
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Audit => "audit",
@@ -154,10 +160,14 @@ impl fmt::Display for Mode {
     }
 }
 
+/// Label by which a namespace opts in: `enabled` or `audit`.
 pub const OPT_IN_LABEL: &str = "fab.nanohype.dev/session-injection";
+/// Label that allows the old client mode: `keep`.
 pub const OPERATOR_LABEL: &str = "fab.nanohype.dev/operator";
+/// Label of the enforced Pod Security Standard.
 pub const POD_SECURITY_LABEL: &str = "pod-security.kubernetes.io/enforce";
-/// Absent, or `latest`: the API server's own version.
+/// Label of the enforced version of the Pod Security Standards. Absent or `latest`: the version of
+/// the API server.
 pub const POD_SECURITY_VERSION_LABEL: &str = "pod-security.kubernetes.io/enforce-version";
 
 #[cfg(test)]
@@ -212,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_two_words_opt_in() {
+    fn only_the_two_label_values_opt_in() {
         let cases = [
             ("enabled", Some(Mode::Enabled)),
             ("audit", Some(Mode::Audit)),

@@ -1,5 +1,5 @@
-//! What AWS is to hold, so that sessions of one tenant work and nothing else does: policies
-//! from the same names that webhook and sidecar use.
+//! Required AWS resources of one tenant: policies and a parameter that admit the sessions of that
+//! tenant only. They use the same names as webhook and sidecar.
 
 mod terraform;
 
@@ -10,39 +10,39 @@ use serde_json::{Value, json};
 pub use self::terraform::terraform;
 use crate::session::{RoleArn, SourceIdentity, TenantName};
 
-/// Whom the policies are for.
+/// The names and roles in the policies of one tenant.
 #[derive(Clone, Debug)]
 pub struct Account {
     pub tenant: TenantName,
-    /// The cluster's name for EKS, if it is known. Like the namespace of the tenant's agents, EKS
-    /// Pod Identity puts it into a tag.
+    /// The cluster's name in EKS, if it is known. EKS Pod Identity puts it into a session tag, as
+    /// it does the namespace of the tenant's agents.
     pub cluster: Option<String>,
     pub namespace: String,
     /// The roles of the service accounts that agents run as.
     pub base_roles: Vec<RoleArn>,
     pub session_role: RoleArn,
     pub region: String,
-    /// The name of the parameter in which the webhook looks for the session role.
+    /// The name of the parameter from which the webhook reads the session role.
     pub parameter: String,
     /// The names of all such parameters, with `*` for the tenant.
     pub parameters: String,
-    pub held_to: HeldTo,
-    /// Whether [`Name::DenyWithoutSourceIdentity`] is among the documents: it stops pods that run.
+    pub restrict_to: RestrictTo,
+    /// Whether to include [`Name::DenyWithoutSourceIdentity`], which stops running pods.
     pub deny_without_source_identity: bool,
 }
 
-/// What AWS holds a session's name to.
+/// The SourceIdentities that the trust policy of the session role allows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum HeldTo {
-    /// The pod's name, which EKS Pod Identity tells STS (with `session: pod-name`).
+pub enum RestrictTo {
+    /// Only the pod's name, which EKS Pod Identity passes to STS (with `session: pod-name`).
     PodName,
-    /// The pod's uid, which EKS Pod Identity tells STS (with `session: pod-uid`).
+    /// Only the pod's UID, which EKS Pod Identity passes to STS (with `session: pod-uid`).
     PodUid,
-    /// The tenant: any session of it.
+    /// Any session of the tenant.
     Tenant,
 }
 
-/// One policy, or what is to be made besides.
+/// One policy, or another resource to create.
 #[derive(Clone, Debug)]
 pub struct Document {
     pub name: Name,
@@ -61,15 +61,14 @@ pub enum Name {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("there is tenant, pod-uid and pod-name")]
-pub struct NotAHold;
+#[error("expected tenant, pod-uid or pod-name")]
+pub struct NotARestriction;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("there is {}", Name::ALL.map(Name::as_str).join(", "))]
+#[error("expected one of {}", Name::ALL.map(Name::as_str).join(", "))]
 pub struct NotADocument;
 
-/// Returns the documents in the order in which they are to be made; the deny only if it was asked
-/// for.
+/// Returns the documents in the order in which to create them; the deny only if it is requested.
 pub fn documents(account: &Account) -> Vec<Document> {
     let is_asked_for = |name: &Name| {
         *name != Name::DenyWithoutSourceIdentity || account.deny_without_source_identity
@@ -87,7 +86,7 @@ fn body(name: Name, account: &Account) -> Value {
             "Action": ASSUME,
             "Resource": session_role,
         })]),
-        // A boundary is one policy for all tenants, and this a statement of it.
+        // A boundary is one policy for all tenants; this is one statement of it.
         Name::BoundaryStatement => json!({
             "Sid": "AssumeSessionRoles",
             "Effect": "Allow",
@@ -120,7 +119,7 @@ fn body(name: Name, account: &Account) -> Value {
                     ),
                 ],
             }),
-            // Its name would go along, but not what it may do.
+            // A further role would keep the SourceIdentity, but have other permissions.
             json!({
                 "Sid": "NoFurtherRoles",
                 "Effect": "Deny",
@@ -144,19 +143,21 @@ fn body(name: Name, account: &Account) -> Value {
     }
 }
 
-/// sts:TagSession stands alone: a condition on sts:SourceIdentity is never fulfilled for it,
-/// and EKS Pod Identity's tags are passed on to each role that is assumed.
+/// Returns the trust policy of the session role.
+///
+/// sts:TagSession is a separate statement: a condition on sts:SourceIdentity never matches it. EKS
+/// Pod Identity's session tags are transitive: they are passed to each role that is assumed.
 /// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-abac.html>
 fn trust(account: &Account) -> Value {
     let principals =
         json!({"AWS": account.base_roles.iter().map(RoleArn::as_str).collect::<Vec<_>>()});
     let tenant = &account.tenant;
-    let condition = match account.held_to {
-        HeldTo::Tenant => {
+    let condition = match account.restrict_to {
+        RestrictTo::Tenant => {
             json!({"StringLike": {"sts:SourceIdentity": SourceIdentity::text(tenant, "*")}})
         }
-        HeldTo::PodName => held_to_tag(account, "kubernetes-pod-name"),
-        HeldTo::PodUid => held_to_tag(account, "kubernetes-pod-uid"),
+        RestrictTo::PodName => restrict_to_tag(account, "kubernetes-pod-name"),
+        RestrictTo::PodUid => restrict_to_tag(account, "kubernetes-pod-uid"),
     };
     policy(&[
         json!({
@@ -175,16 +176,17 @@ fn trust(account: &Account) -> Value {
     ])
 }
 
-fn held_to_tag(account: &Account, tag: &str) -> Value {
+/// Returns the condition that SourceIdentity equals a session tag of EKS Pod Identity.
+fn restrict_to_tag(account: &Account, tag: &str) -> Value {
     let own = SourceIdentity::text(&account.tenant, &format!("${{aws:PrincipalTag/{tag}}}"));
-    let mut held = json!({
+    let mut tags = json!({
         "sts:SourceIdentity": own,
         "aws:PrincipalTag/kubernetes-namespace": account.namespace,
     });
     if let Some(cluster) = &account.cluster {
-        held["aws:PrincipalTag/eks-cluster-name"] = json!(cluster);
+        tags["aws:PrincipalTag/eks-cluster-name"] = json!(cluster);
     }
-    json!({"StringEquals": held})
+    json!({"StringEquals": tags})
 }
 
 fn policy(statements: &[Value]) -> Value {
@@ -214,31 +216,31 @@ impl Name {
         }
     }
 
-    /// Where it goes, and what to know about it.
+    /// Returns where to apply the document, and what it does.
     pub fn remark(self) -> &'static str {
         match self {
             Self::BaseRolePolicy => {
-                "An identity policy of each base role, the role of the service account that agents run as."
+                "An identity policy of each base role (the role of the service account that agents run as)."
             }
             Self::BoundaryStatement => {
-                "If base roles have a permissions boundary: it must allow this, and must not deny \
-                 sts:AssumeRole on the session role (a Deny needs NotResource with it)."
+                "If base roles have a permissions boundary: the boundary must allow this, and must not deny \
+                 sts:AssumeRole on the session role (a Deny needs NotResource with the session role)."
             }
             Self::DenyWithoutSourceIdentity => {
-                "The last step. An identity policy of each base role: its own credentials do nothing \
-                 but assume. It stops at once every pod of these roles that runs without a session: \
-                 agents created before the namespace was enabled, and pods such as a model gateway \
-                 that is exempt (give these an account of their own first)."
+                "The last step. An identity policy of each base role: base credentials can only assume \
+                 the session role. It immediately stops every pod of these roles that runs without a \
+                 session: agents created before the namespace was enabled, and exempt pods such as a \
+                 model gateway (give these a service account of their own first)."
             }
             Self::Parameter => {
-                "The parameter in which the webhook finds the session role; the input of ssm:PutParameter."
+                "The SSM parameter from which the webhook reads the session role; the input of ssm:PutParameter."
             }
             Self::SessionRolePolicy => {
-                "What agents may do: a start. Whatever the base role may do besides, such as buckets \
-                 or tables, is lost unless it is added here."
+                "The permissions of agents, to be completed. Agents lose the other permissions of the base \
+                 role, such as those for buckets or tables, unless they are added here."
             }
             Self::SessionRoleTrust => {
-                "The trust policy of the session role: the base roles, and only with a SourceIdentity of the tenant."
+                "The trust policy of the session role: the base roles may assume it, only with a SourceIdentity of the tenant."
             }
             Self::WebhookPolicy => "An identity policy of the webhook's own role.",
         }
@@ -259,7 +261,7 @@ impl FromStr for Name {
     }
 }
 
-impl fmt::Display for HeldTo {
+impl fmt::Display for RestrictTo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::PodName => "pod-name",
@@ -269,18 +271,19 @@ impl fmt::Display for HeldTo {
     }
 }
 
-impl FromStr for HeldTo {
-    type Err = NotAHold;
+impl FromStr for RestrictTo {
+    type Err = NotARestriction;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         match s {
             "pod-name" => Ok(Self::PodName),
             "pod-uid" => Ok(Self::PodUid),
             "tenant" => Ok(Self::Tenant),
-            _ => Err(NotAHold),
+            _ => Err(NotARestriction),
         }
     }
 }
 
-/// What it takes to assume a role with a SourceIdentity from EKS Pod Identity, on both sides.
+/// The actions that trust policy and identity policy must allow to assume a role with a
+/// SourceIdentity and the session tags of EKS Pod Identity.
 pub(crate) const ASSUME: [&str; 3] = ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"];

@@ -1,5 +1,5 @@
-//! Accept, stop, drain: a listener, a service, a future, a bound. Nothing here knows what is
-//! served.
+//! HTTP server with limits and a bounded shutdown. It does not depend on the routes that it
+//! serves.
 
 mod connections;
 pub mod health;
@@ -26,7 +26,7 @@ use tower::ServiceExt;
 pub use self::connections::Connection;
 use self::connections::{Connections, Slot};
 
-/// How connections are taken.
+/// How connections are accepted.
 #[derive(Clone)]
 pub enum Transport {
     Plain,
@@ -42,52 +42,55 @@ impl std::fmt::Debug for Transport {
     }
 }
 
-/// What one port bears.
+/// Limits of one port.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// One more ends another, see [`Connections`].
+    /// Maximum number of connections. If it is reached, a new connection closes another one: see
+    /// [`Connections`].
     pub connections: usize,
-    /// Without a request: between the head of one and the next.
+    /// Maximum time from the headers of one request to the headers of the next.
     pub idle: Duration,
-    /// From the handshake to the head of the first request, which a client that has nothing
-    /// to ask does not send.
+    /// Maximum time from the handshake to the headers of the first request. It closes connections
+    /// of clients that send nothing.
     pub first_request: Duration,
-    /// Of one request, in bytes.
+    /// Maximum size of the headers of one request, in bytes.
     pub headers: u32,
     pub protocol: Protocol,
 }
 
+/// The protocols that a port accepts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Protocol {
-    /// HTTP/1.1 or HTTP/2, whichever the client begins with, for many requests.
+    /// HTTP/1.1 or HTTP/2, as the client chooses, with many requests per connection.
     Any,
-    /// HTTP/1.1, and the connection ends with the answer: nothing is pipelined.
+    /// HTTP/1.1 with one request per connection, without pipelining.
     OneRequest,
 }
 
-/// For few clients that send much, such as API servers.
+/// Limits for few clients that send many requests, such as API servers.
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // A cluster has a handful of API servers, of a few connections each.
+            // A cluster has few API servers, with a few connections each.
             connections: 256,
-            // Longer than an API server keeps an idle connection, which is 90 s: it would not
-            // repeat a review that crosses our end of it.
+            // An API server closes idle connections after 90 s. The server closes later, because
+            // an API server does not resend a review that was sent while the connection closed.
             idle: Duration::from_secs(120),
             first_request: Duration::from_secs(10),
-            // An API server sends some hundred bytes.
+            // An API server sends a few hundred bytes.
             headers: 16 * 1024,
             protocol: Protocol::Any,
         }
     }
 }
 
-/// As the runtime's own listener, but that whoever does not read takes little of the kernel's
-/// memory, which counts as this container's, and not for long.
+/// Returns a listener whose connections have small kernel buffers and a time limit for unread
+/// data. A client that does not read then uses little kernel memory, which counts towards this
+/// container's limit, and not for long.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
-    // Those that are accepted have the same of both.
+    // Accepted connections inherit both sizes.
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     set_tcp_user_timeout(&socket, UNREAD)?;
@@ -95,8 +98,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until `stop` is ready, then finishes what is in flight, for `grace` at most.
-/// Returns whether all of it was finished.
+/// Serves until `stop` is ready, then waits up to `grace` for requests in flight. Returns whether
+/// all of them finished.
 pub async fn serve(
     listener: TcpListener,
     transport: Transport,
@@ -131,7 +134,7 @@ pub async fn serve(
     timeout(grace, shutdown.shutdown()).await.is_ok()
 }
 
-/// One connection, in a task of its own, so that a client that says nothing holds up nobody.
+/// Serves one connection. It runs in its own task, so that a silent client delays no other client.
 async fn connection(
     stream: TcpStream,
     transport: Transport,
@@ -140,7 +143,7 @@ async fn connection(
     watcher: hyper_util::server::graceful::Watcher,
     slot: Slot,
 ) {
-    // Only a delay of small answers, where it fails.
+    // If this fails, small responses are only delayed.
     let _ = stream.set_nodelay(true);
     let connection = slot.connection();
     let served = async {
@@ -161,7 +164,8 @@ async fn connection(
     }
 }
 
-/// Its errors are the client's.
+/// Serves HTTP on one connection. Errors of the connection are ignored: they concern only the
+/// client.
 async fn speak_http(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     limits: Limits,
@@ -196,15 +200,15 @@ async fn speak_http(
             request.extensions_mut().insert(asks.clone());
             request
         })
-        .map_response(move |answer: Response| {
-            if answer.status().is_success() {
+        .map_response(move |response: Response| {
+            if response.status().is_success() {
                 is_answered.is_answered();
             }
-            answer
+            response
         });
     let service = TowerToHyperService::new(router);
     let served = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    // Until it knows which of the two protocols is spoken, the library waits without end.
+    // The library has no time limit until it knows the protocol.
     let silent = async {
         sleep(first_request).await;
         if connection.has_asked() {
@@ -217,7 +221,8 @@ async fn speak_http(
     }
 }
 
-/// Errors of one connection pass; without descriptors, accepting again at once would spin.
+/// Ignores errors of one connection. After any other error, such as no free file descriptors, it
+/// waits, because accepting again at once would fail again.
 async fn rest_after(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
@@ -226,26 +231,27 @@ async fn rest_after(error: &io::Error) {
     }
 }
 
-/// A client that is gone without a word is found out.
+/// Interval of HTTP/2 pings, which detect clients that have disappeared.
 const PING: Duration = Duration::from_secs(30);
-/// For the TLS handshake, which takes a client two round trips.
+/// Time limit of the TLS handshake, which takes two round trips, and of the response to a ping.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// One request a stream.
+/// Maximum number of HTTP/2 streams per connection. Each stream is one request.
 const MOST_STREAMS: u32 = 64;
-/// What a stream may send ahead of being read, in bytes: what HTTP/2 begins with (RFC 9113,
-/// section 6.9.2).
+/// Flow-control window of a stream, in bytes: the initial value of HTTP/2 (RFC 9113, section
+/// 6.9.2).
 const STREAM_WINDOW: u32 = 65_535;
-/// The same of a connection, whose streams share it. What all connections send ahead the memory
-/// must bear.
+/// Flow-control window of a connection, which its streams share. It bounds the unread request bytes
+/// of a connection.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW;
-/// What the kernel keeps of answers on a connection, in bytes, of which it makes twice as many.
+/// Kernel buffer for unsent response bytes of a connection, in bytes. Linux doubles the value.
 const SEND_BUFFER: u32 = 32 * 1024;
-/// The same of what a client sends ahead of being read.
+/// Kernel buffer for unread request bytes of a connection, in bytes. Linux doubles the value.
 const RECEIVE_BUFFER: u32 = 32 * 1024;
-/// The same of the TLS library: a usual answer.
+/// TLS library's buffer for unsent response bytes, in bytes: one usual response.
 const TLS_BUFFER: usize = 16 * 1024;
-/// How long the kernel keeps what nobody takes, in milliseconds, before it ends the connection,
-/// or what is left of one that was ended: as long as an API server waits for a review.
+/// How long the kernel keeps data that the client does not acknowledge, in milliseconds. Then it
+/// drops the connection, even one that is already closed. The value is how long an API server waits
+/// for a review.
 const UNREAD: u32 = 5_000;
-/// Connections that wait to be accepted.
+/// Maximum number of connections that wait to be accepted.
 const BACKLOG: u32 = 1024;

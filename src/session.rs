@@ -1,6 +1,6 @@
-//! Who an agent pod becomes: a tenant's session, and the role that it assumes.
+//! The session of an agent pod: tenant, session name, and the role that it assumes.
 //!
-//! A value of a type in this room is valid; nothing here does I/O.
+//! Every value of these types is valid. Nothing here does I/O.
 
 pub mod base;
 mod duration;
@@ -23,7 +23,7 @@ pub use self::{
     tenant::{NotATenant, TenantName},
 };
 
-/// One agent session: what the webhook writes into a pod and what the sidecar assumes.
+/// One agent session, which the webhook writes into a pod.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Session {
     pub tenant: TenantName,
@@ -32,7 +32,7 @@ pub struct Session {
     pub duration: SessionDuration,
 }
 
-/// A session as its sidecar knows it: nothing is left to the kubelet.
+/// A session as the sidecar reads it: the kubelet has filled in a pod name or UID.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KnownSession {
     pub tenant: TenantName,
@@ -52,8 +52,8 @@ impl KnownSession {
 }
 
 impl Session {
-    /// The SourceIdentity as far as it is known at admission: where only the kubelet
-    /// knows the session, a placeholder that no identity can contain stands for it.
+    /// Returns the SourceIdentity for display. A pod name or UID is not known at admission; it is
+    /// replaced by a placeholder that no SourceIdentity can contain.
     pub fn identity_for_people(&self) -> String {
         match &self.id {
             SessionId::Known(name) => SourceIdentity::of(&self.tenant, name).to_string(),

@@ -1,4 +1,4 @@
-//! The log's format, and the one place in which a metric's name is spelled.
+//! The log and the metrics. All metric names are spelled here.
 
 mod certificates;
 pub mod log;
@@ -24,22 +24,26 @@ use prometheus_client::{
 
 pub use self::certificates::CertificateMetrics;
 
-/// What is counted. No label has a value that a tenant chooses.
+/// The webhook's metrics. Tenants cannot choose any label value.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Registered>);
 
-/// Counts that others keep, as they are at a scrape.
+/// Values that are read at a scrape, because other types count them.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// When the serving certificate ends, if it says so, in seconds since 1970.
+    /// Expiry of the serving certificate, in seconds since 1970. None: it cannot be parsed.
     pub certificate_expiry: Option<u64>,
+    /// Reloads by outcome.
     pub certificate_reloads: [(&'static str, u64); 2],
-    pub log_lines_lost: u64,
-    /// How long ago SSM confirmed the role that it confirmed longest ago.
+    pub log_lines_dropped: u64,
+    /// Time since SSM last confirmed the role with the oldest confirmation.
     pub oldest_role: Option<Duration>,
     pub ready: bool,
+    /// Calls to SSM by outcome.
     pub role_calls: Vec<(&'static str, u64)>,
+    /// Tenants by state of their role.
     pub roles: Vec<(&'static str, usize)>,
+    /// Tenants whose role comes from the static role file.
     pub roles_from_file: usize,
 }
 
@@ -49,10 +53,10 @@ struct Registered {
     ready: Gauge,
     reviews: Family<ReviewLabels, Counter>,
     rejected: Family<StatusLabels, Counter>,
-    unread_answers: Counter,
+    unread_responses: Counter,
     duration: Histogram,
     namespaces: Family<ModeLabels, Gauge>,
-    unworkable: Family<CodeLabels, Gauge>,
+    misconfigured: Family<CodeLabels, Gauge>,
     watch_errors: Counter,
     roles: Family<StateLabels, Gauge>,
     roles_from_file: Gauge,
@@ -60,7 +64,7 @@ struct Registered {
     role_calls: Family<OutcomeLabels, Counter>,
     certificate_expiry: Gauge,
     certificate_reloads: Family<OutcomeLabels, Counter>,
-    log_lines_lost: Counter,
+    log_lines_dropped: Counter,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -100,59 +104,63 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("fab_session_injector");
         let ready = Gauge::default();
-        registry.register("ready", "Whether /readyz says so", ready.clone());
+        registry.register("ready", "Whether /readyz returns 200", ready.clone());
         let reviews = Family::default();
-        registry.register("reviews", "Answered reviews", reviews.clone());
+        registry.register(
+            "reviews",
+            "Reviews answered, by mode, decision, refusal code and component",
+            reviews.clone(),
+        );
         let rejected = Family::default();
-        // Whoever looks for an increase has to see where it began.
+        // increase() needs the series from the start: a first sample of 1 is no increase.
         for status in REJECTIONS {
             let _ = rejected.get_or_create(&StatusLabels { status });
         }
         registry.register(
             "rejected_requests",
-            "Requests that were no review, by HTTP status",
+            "Invalid requests to the webhook port, by HTTP status",
             rejected.clone(),
         );
-        let unread_answers = Counter::default();
+        let unread_responses = Counter::default();
         registry.register(
-            "unread_answers",
-            "Answers that were given up, since their client did not read them",
-            unread_answers.clone(),
+            "unread_responses",
+            "Responses dropped because their client did not read them",
+            unread_responses.clone(),
         );
-        // 50 us to 3.3 s: a review has 3 s at most.
+        // Buckets from 50 us to 3.3 s: a review takes 3 s at most.
         let duration = Histogram::new(exponential_buckets(0.000_05, 4.0, 9));
         registry.register_with_unit(
             "review_duration",
-            "From a review's head to its answer",
+            "Time from the request headers of a review to its response",
             Unit::Seconds,
             duration.clone(),
         );
         let namespaces = Family::default();
-        registry.register("namespaces", "Opted-in namespaces", namespaces.clone());
-        let unworkable = Family::default();
+        registry.register("namespaces", "Opted-in namespaces, by mode", namespaces.clone());
+        let misconfigured = Family::default();
         registry.register(
-            "unworkable_namespaces",
-            "Opted-in namespaces in which agent pods are refused for the namespace's labels, by code",
-            unworkable.clone(),
+            "misconfigured_namespaces",
+            "Opted-in namespaces whose labels cause refusals of agent pods, by refusal code",
+            misconfigured.clone(),
         );
         let watch_errors = Counter::default();
         registry.register(
             "namespace_watch_errors",
-            "Lists and watches of namespaces that failed",
+            "Failed list and watch calls for namespaces",
             watch_errors.clone(),
         );
         let roles = Family::default();
-        registry.register("roles", "Tenants, by what is known of their role", roles.clone());
+        registry.register("roles", "Tenants, by state of their role", roles.clone());
         let roles_from_file = Gauge::default();
         registry.register(
             "roles_from_file",
-            "Tenants whose role the static role file says",
+            "Tenants whose role comes from the static role file",
             roles_from_file.clone(),
         );
         let oldest_role = Gauge::<f64, AtomicU64>::default();
         registry.register_with_unit(
             "oldest_role_age",
-            "How long ago SSM confirmed the role that it confirmed longest ago",
+            "Time since SSM last confirmed the role with the oldest confirmation",
             Unit::Seconds,
             oldest_role.clone(),
         );
@@ -161,31 +169,31 @@ impl Default for Metrics {
         let certificate_expiry = Gauge::default();
         registry.register_with_unit(
             "certificate_expiry_timestamp",
-            "When the serving certificate ends, since 1970",
+            "Expiry of the serving certificate, in Unix time",
             Unit::Seconds,
             certificate_expiry.clone(),
         );
         let certificate_reloads = Family::default();
         registry.register(
             "certificate_reloads",
-            "New serving certificates, taken or not usable",
+            "Reloads of the serving certificate, by outcome",
             certificate_reloads.clone(),
         );
-        let log_lines_lost = Counter::default();
+        let log_lines_dropped = Counter::default();
         registry.register(
-            "log_lines_lost",
-            "Lines that were not written, since nobody reads the log",
-            log_lines_lost.clone(),
+            "log_lines_dropped",
+            "Log lines dropped because standard error was not read in time",
+            log_lines_dropped.clone(),
         );
         Self(Arc::new(Registered {
             registry,
             ready,
             reviews,
             rejected,
-            unread_answers,
+            unread_responses,
             duration,
             namespaces,
-            unworkable,
+            misconfigured,
             watch_errors,
             roles,
             roles_from_file,
@@ -193,12 +201,13 @@ impl Default for Metrics {
             role_calls,
             certificate_expiry,
             certificate_reloads,
-            log_lines_lost,
+            log_lines_dropped,
         }))
     }
 }
 
 impl Metrics {
+    /// Counts one answered review.
     pub fn review(
         &self,
         mode: &'static str,
@@ -212,39 +221,43 @@ impl Metrics {
         self.0.duration.observe(took.as_secs_f64());
     }
 
+    /// Counts one invalid request.
     pub fn rejected(&self, status: u16) {
         self.0.rejected.get_or_create(&StatusLabels { status }).inc();
     }
 
-    pub fn unread_answer(&self) {
-        self.0.unread_answers.inc();
+    /// Counts one response that was dropped because its client did not read it.
+    pub fn unread_response(&self) {
+        self.0.unread_responses.inc();
     }
 
+    /// Counts one failed list or watch call for namespaces.
     pub fn namespace_watch_error(&self) {
         self.0.watch_errors.inc();
     }
 
-    /// How many namespaces are in each mode, and how many cannot work, by code.
+    /// Sets the number of opted-in namespaces in each mode, and of misconfigured ones for each
+    /// refusal code.
     pub fn namespaces(
         &self,
         modes: &[(&'static str, usize)],
-        unworkable: &[(&'static str, usize)],
+        misconfigured: &[(&'static str, usize)],
     ) {
         for &(mode, count) in modes {
             self.0.namespaces.get_or_create(&ModeLabels { mode }).set(whole(count));
         }
-        self.0.unworkable.clear();
-        for &(code, count) in unworkable {
-            self.0.unworkable.get_or_create(&CodeLabels { code }).set(whole(count));
+        self.0.misconfigured.clear();
+        for &(code, count) in misconfigured {
+            self.0.misconfigured.get_or_create(&CodeLabels { code }).set(whole(count));
         }
     }
 
-    /// OpenMetrics text.
+    /// Returns all metrics in the OpenMetrics text format.
     pub fn render(&self, observed: Observed) -> String {
         let Observed {
             certificate_expiry,
             certificate_reloads,
-            log_lines_lost,
+            log_lines_dropped,
             oldest_role,
             ready,
             role_calls,
@@ -256,7 +269,7 @@ impl Metrics {
             .certificate_expiry
             .set(certificate_expiry.and_then(|at| at.try_into().ok()).unwrap_or(0));
         self.0.oldest_role.set(oldest_role.unwrap_or_default().as_secs_f64());
-        self.0.log_lines_lost.inner().store(log_lines_lost, Ordering::Relaxed);
+        self.0.log_lines_dropped.inner().store(log_lines_dropped, Ordering::Relaxed);
         self.0.roles_from_file.set(whole(roles_from_file));
         for (state, count) in roles {
             self.0.roles.get_or_create(&StateLabels { state }).set(whole(count));
@@ -283,7 +296,7 @@ fn whole(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// The statuses of requests that are no review.
+/// HTTP statuses of invalid requests.
 const REJECTIONS: [u16; 5] = [400, 408, 413, 415, 503];
 
 #[cfg(test)]
@@ -291,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_keep_is_told_as_it_is_at_the_scrape() {
+    fn observed_values_are_rendered_at_the_scrape() {
         let metrics = Metrics::default();
         metrics.namespace_watch_error();
         let observed = Observed {
@@ -302,7 +315,7 @@ mod tests {
             roles_from_file: 2,
             ..Observed::default()
         };
-        let told = metrics.render(observed);
+        let rendered = metrics.render(observed);
         for line in [
             "fab_session_injector_ready 1",
             "fab_session_injector_rejected_requests_total{status=\"408\"} 0",
@@ -312,7 +325,7 @@ mod tests {
             "fab_session_injector_oldest_role_age_seconds 1.5",
             "fab_session_injector_certificate_expiry_timestamp_seconds 1577923200",
         ] {
-            assert!(told.lines().any(|found| found == line), "{line} not in\n{told}");
+            assert!(rendered.lines().any(|found| found == line), "{line} not in\n{rendered}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Text of others on a terminal, in outputs for programs, and in logs.
+//! Escapes foreign text for terminals, outputs for programs, and logs.
 
 use std::{borrow::Cow, fmt::Write};
 
-/// The text in one line, with every character escaped that a terminal would take for a command:
-/// an event, a label or an answer may have been written to be shown.
+/// Returns the text in one line, with every character escaped that a terminal would interpret as a
+/// command. An attacker may have written an event, a label or a response to be printed.
 pub fn harmless(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_command) {
         return Cow::Borrowed(text);
@@ -12,21 +12,21 @@ pub fn harmless(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(escaped).collect())
 }
 
-/// Returns the output with each character beyond ASCII that a terminal would take for a command,
-/// and DEL, as its `\u` escape.
+/// Returns the output with DEL, and each character beyond ASCII that a terminal would interpret as
+/// a command, as its `\u` escape.
 ///
 /// The value of JSON stays the same: outside of strings JSON is ASCII without DEL, and in a string
-/// `\u` and four digits are the character. The same is true of YAML's double-quoted strings and of
-/// Terraform's. Line breaks and the colours of our own stay as they are.
+/// `\u` and four digits are the character. The same is true for double-quoted strings of YAML and
+/// Terraform. Line breaks and colour codes are left unchanged.
 pub fn in_escapes(output: &str) -> Cow<'_, str> {
-    // Nearly every output has none, and is only looked through for its bytes.
+    // Most outputs have only ASCII without DEL; a search by bytes is fast.
     if output.bytes().all(|byte| byte < DEL) || !output.chars().any(is_unescaped) {
         return Cow::Borrowed(output);
     }
     let mut escaped = String::with_capacity(output.len() + 64);
     for c in output.chars() {
         if is_unescaped(c) {
-            // Writing to a String does not fail, and each of them has at most four digits.
+            // Writing to a String cannot fail. Each of these characters has at most four digits.
             let _ = write!(escaped, "\\u{:04x}", u32::from(c));
         } else {
             escaped.push(c);
@@ -35,13 +35,13 @@ pub fn in_escapes(output: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Reports whether a serializer of JSON leaves this character in a string as it is, and a terminal
-/// obeys it.
+/// Reports whether a JSON serializer writes this character unescaped, and a terminal interprets it
+/// as a command.
 pub fn is_unescaped(c: char) -> bool {
     u32::from(c) >= u32::from(DEL) && is_command(c)
 }
 
-/// Control characters, and those that turn the direction of writing.
+/// Reports whether this is a control character, or one that changes the text direction.
 /// <https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters>
 fn is_command(c: char) -> bool {
     c.is_control()
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_keeps_its_value_and_shows_no_command() {
+    fn escaped_json_keeps_its_value() {
         for c in (0..=0xffff).filter_map(char::from_u32) {
             let text = format!("\\{c}\"a{c}");
             let json = serde_json::json!({text.as_str(): [text]}).to_string();
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_terminal_obeys_is_escaped() {
+    fn only_terminal_commands_are_escaped() {
         let cases = [
             ("tenant acme: \"ä\" 日本", "tenant acme: \"ä\" 日本"),
             ("no\nok  guard", "no\\nok  guard"),

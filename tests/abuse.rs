@@ -1,8 +1,8 @@
-//! The port under those who mean it no good: a good review is answered within a second
-//! throughout, and memory stays bounded.
+//! Abuse of the webhook's port: a valid review still gets its response within a second, and the
+//! memory stays bounded.
 //!
-//! The server asks an SSM that takes calls and says nothing, so that forged reviews wait as long
-//! as they can.
+//! The server calls an SSM that accepts calls and never responds, so that forged reviews wait as
+//! long as possible.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -48,7 +48,7 @@ use tokio_rustls::client::TlsStream;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// A review of a pod that needs no role, so that only the port decides how long it takes.
+/// A review of a pod that needs no role, so its response time depends only on the port.
 struct Good {
     review: Vec<u8>,
     client: Client,
@@ -60,7 +60,7 @@ impl Good {
         Self { review: review("fleet"), client }
     }
 
-    /// By a connection that is there and by a new one, as API servers have both.
+    /// Sends it on an existing and on a new connection, since API servers use both.
     async fn is_answered(&mut self, server: &Server, when: &str) {
         for fresh in [false, true] {
             let begun = Instant::now();
@@ -68,7 +68,7 @@ impl Good {
                 let mut own = if fresh { Some(connect(server).await) } else { None };
                 let client = own.as_mut().unwrap_or(&mut self.client);
                 match client.post("/enabled?timeout=5s", JSON, self.review.clone()).await {
-                    // It answered no ping while this machine was busy: API servers connect again.
+                    // It missed a ping while this machine was busy: API servers reconnect.
                     Err(_) if !fresh => {
                         self.client = connect(server).await;
                         let again = self.client.post("/enabled", JSON, self.review.clone());
@@ -96,7 +96,7 @@ fn start() -> (Server, TcpListener) {
     let ssm =
         json!({"cluster": "prod", "roles": {"ssm": {"endpoint": endpoint, "region": "eu-west-1"}}});
     fs::write(&config, ssm.to_string()).unwrap();
-    let arguments = ["--linger=0", "--config", config.to_str().unwrap()];
+    let arguments = ["--shutdown-delay=0", "--config", config.to_str().unwrap()];
     (Server::start_with(directory, &tls, &arguments), silent)
 }
 
@@ -105,7 +105,7 @@ async fn connect(server: &Server) -> Client {
 }
 
 #[tokio::test]
-async fn a_good_review_is_answered_within_a_second_whatever_others_do() {
+async fn a_valid_review_takes_under_a_second_during_abuse() {
     let (server, _silent) = start();
     let mut good = Good::start(&server).await;
     good.is_answered(&server, "at the start").await;
@@ -127,7 +127,7 @@ async fn a_good_review_is_answered_within_a_second_whatever_others_do() {
         );
     }
     good.is_answered(&server, "with a thousand idle connections").await;
-    // They are sent away, so that their places are free again.
+    // The server closes them, so that their slots are free again.
     let mut read = [0; 1];
     let sent_away = timeout(Duration::from_secs(20), idle[0].read(&mut read)).await;
     assert!(matches!(sent_away, Ok(Ok(0) | Err(_))), "{sent_away:?}");
@@ -143,7 +143,7 @@ async fn a_good_review_is_answered_within_a_second_whatever_others_do() {
                 .await
                 .unwrap();
         stream.write_all(promise.as_bytes()).await.unwrap();
-        // Some of them fill the room, the others only promise to.
+        // Some of them fill the budget, the others only announce to.
         let part = if n % 2 == 0 { vec![b' '; 1 << 20] } else { Vec::new() };
         let _ = timeout(Duration::from_millis(50), stream.write_all(&part)).await;
         slow.push(stream);
@@ -157,7 +157,7 @@ async fn a_good_review_is_answered_within_a_second_whatever_others_do() {
     assert!(ended.is_ok() && answer.starts_with("HTTP/1.1 408"), "{answer}");
     drop(slow);
 
-    // Heads that do not end.
+    // Headers that never end.
     let mut heads = Vec::new();
     for _ in 0..300 {
         let mut stream =
@@ -178,7 +178,7 @@ async fn a_good_review_is_answered_within_a_second_whatever_others_do() {
     assert!(refused.contains(&true), "none is told that it is too long");
     drop(heads);
 
-    // Whole ones that wait for SSM, each as large as it may be.
+    // Complete reviews of the maximum size, which wait for SSM.
     let mut large = JoinSet::new();
     for _ in 0..12 {
         let mut body = review("runtime");
@@ -195,7 +195,7 @@ async fn a_good_review_is_answered_within_a_second_whatever_others_do() {
         }
     }
 
-    // A stream is opened and reset, again and again.
+    // Streams that are opened and reset repeatedly.
     let mut resets = JoinSet::new();
     for _ in 0..4 {
         let mut client = connect(&server).await;
@@ -204,7 +204,7 @@ async fn a_good_review_is_answered_within_a_second_whatever_others_do() {
             for _ in 0..5_000 {
                 let request = client.post("/enabled", JSON, review("runtime"));
                 if matches!(timeout(Duration::from_micros(200), request).await, Ok(Err(_))) {
-                    // The server has had enough of this connection.
+                    // The server has closed this connection.
                     break;
                 }
                 sent += 1;
@@ -230,7 +230,7 @@ async fn a_good_review_is_answered_within_a_second_whatever_others_do() {
         assert!(metrics.contains(&count), "nobody had {status}: {metrics}");
     }
     let most = server.memory("VmHWM:");
-    // The chart's limit, with a debug build and all of the above.
+    // The chart's limit holds with a debug build and all of the loads above.
     assert!(most < 256 * 1024, "{at_the_start} KiB at the start, {most} KiB at most");
 }
 
@@ -241,16 +241,16 @@ fn is_refused_in_time(answer: &Answer) {
     assert!(known || answer.status == 503, "{answer:?}");
 }
 
-/// A piece of one byte comes with the whole buffer that it was read into.
+/// A piece of one byte keeps the whole buffer into which it was read.
 #[tokio::test]
-async fn bodies_in_pieces_of_one_byte_take_no_more_than_others() {
+async fn bodies_in_one_byte_pieces_use_no_more_memory() {
     let (server, _silent) = start();
     let whole = review("fleet");
     let answer = in_pieces(&server, Protocol::Http1, &whole, whole.len()).await.unwrap();
     let told: Value = serde_json::from_slice(&answer).unwrap();
     assert_eq!(told["response"]["allowed"], true, "{told}");
 
-    // The control: what such a body takes where its pieces are kept as they came.
+    // The control: the memory of such a body if its pieces are kept unchanged.
     let kept = kept_as_they_come(MIB).await;
     assert!(kept > 20 * MIB, "{kept} bytes for a MiB");
     let before = server.memory("VmHWM:");
@@ -258,15 +258,15 @@ async fn bodies_in_pieces_of_one_byte_take_no_more_than_others() {
     let took = server.memory("VmHWM:").saturating_sub(before);
     assert!(took < 8 * 1024, "{took} KiB for a MiB");
 
-    // And many of them, as large as they come in their time.
+    // Many such bodies, as large as the time limit allows.
     let mut good = Good::start(&server).await;
-    // On threads of their own, so that they hold up the server and not us.
+    // On separate threads, so that they delay the server and not this test.
     let abusers = Runtime::new().unwrap();
     let mut bodies = JoinSet::new();
     for _ in 0..4 {
         let chunks = chunks_of_one_byte(&server, LARGEST);
         bodies.spawn_on(async move { ("chunks", chunks.await) }, abusers.handle());
-        // HTTP/2 sends a connection with many small frames away, and it comes again.
+        // HTTP/2 closes a connection with many small frames; the client reconnects.
         let mut frames = Vec::new();
         for _ in 0..200 {
             frames.push(in_pieces(&server, Protocol::Http2, b" ", LARGEST));
@@ -306,7 +306,7 @@ async fn bodies_in_pieces_of_one_byte_take_no_more_than_others() {
     assert!(most < 256 * 1024, "{before} KiB before, {most} KiB at most");
 }
 
-/// `part` again and again, so many bytes, each of which is a chunk or a frame of its own.
+/// Sends `part` repeatedly, up to a number of bytes, each byte in its own chunk or frame.
 fn in_pieces(
     server: &Server,
     protocol: Protocol,
@@ -341,7 +341,7 @@ fn in_pieces(
     }
 }
 
-/// As fast as they can be written: how many got there before the server had enough.
+/// Sends chunks as fast as possible; returns how many were sent before the server closed.
 fn chunks_of_one_byte(server: &Server, count: usize) -> impl Future<Output = usize> + Send + use<> {
     let (address, authority) = (server.address, server.authority());
     async move {
@@ -366,14 +366,14 @@ async fn write_chunks(mut stream: impl AsyncRead + AsyncWrite + Unpin, count: us
     sent
 }
 
-/// What this process takes, in bytes.
+/// Returns the memory of this process, in bytes.
 fn resident() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
-/// How much this process takes for a body of so many chunks while it has them.
+/// Returns the memory of this process while it keeps a body of `count` chunks.
 async fn kept_as_they_come(count: usize) -> usize {
     let (told, kept) = tokio::sync::oneshot::channel();
     let told = std::sync::Arc::new(std::sync::Mutex::new(Some(told)));
@@ -402,8 +402,8 @@ async fn kept_as_they_come(count: usize) -> usize {
 }
 
 #[tokio::test]
-async fn answers_that_nobody_reads_take_no_more_than_their_room() {
-    // The control: what such clients hold where nobody counts.
+async fn unread_responses_stay_within_their_budget() {
+    // The control: the memory of such responses without a budget.
     let held = unread_by_others().await;
     assert!(held > 256 * MIB, "{held} bytes in {UNREAD} answers of {} KiB", LARGE / 1024);
 
@@ -424,8 +424,8 @@ async fn answers_that_nobody_reads_take_no_more_than_their_room() {
     }
     let with_large = server.memory("RssAnon:");
     let metrics = get(server.health, "/metrics");
-    assert!(!metrics.contains("fab_session_injector_unread_answers_total 0"), "{metrics}");
-    // The first of them has been sent away, and the last has its answer.
+    assert!(!metrics.contains("fab_session_injector_unread_responses_total 0"), "{metrics}");
+    // The server closed the first connection, and the last one has its response.
     let mut rest = vec![0; LARGE * 3 / 4];
     for (n, is_there) in [(UNREAD - 1, true), (0, false)] {
         let read = timeout(SECOND * 5, held_open[n].read_exact(&mut rest)).await.unwrap();
@@ -449,16 +449,16 @@ async fn answers_that_nobody_reads_take_no_more_than_their_room() {
          with them, {with_streams} KiB with {answered} streams",
         held / MIB
     );
-    // The room, the reviews that are being answered, and what the allocator keeps: the same for
-    // any number of clients.
+    // The budget, the reviews in progress, and the free memory of the allocator: the same for any
+    // number of clients.
     for most in [with_large, with_streams] {
         assert!(most < before + 128 * 1024, "{before} KiB before, {most} KiB with them");
     }
 }
 
-/// What the kernel and the TLS library take of an answer is counted nowhere, so it may not stay.
+/// Unsent response bytes in kernel and TLS buffers are not counted, so they must not remain.
 #[tokio::test]
-async fn who_does_not_read_is_sent_away_within_seconds() {
+async fn clients_that_do_not_read_are_disconnected_in_seconds() {
     let server = Server::start();
     let mut good = Good::start(&server).await;
     let medium = in_runtime("/spec/containers/0/env", &proxies(40 * 1024));
@@ -468,7 +468,7 @@ async fn who_does_not_read_is_sent_away_within_seconds() {
         timeout(SECOND * 5, stream.read_exact(&mut [0; 12])).await.unwrap().unwrap();
         held_open.push(stream);
     }
-    // And some which the server has done with, so that only the kernel still knows of them.
+    // And responses that the server has finished, so that only the kernel still has them.
     let last = String::from_utf8(post_of(&medium)).unwrap();
     let last = last.replacen("\r\n", "\r\nConnection: close\r\n", 1);
     for _ in 0..50 {
@@ -484,7 +484,7 @@ async fn who_does_not_read_is_sent_away_within_seconds() {
     drop(held_open);
 }
 
-/// Connections of this port that the kernel still has, of whatever state, on the server's side.
+/// Returns the number of connections of this port in the kernel, in any state, server side.
 fn connections(port: u16) -> usize {
     const LISTEN: &str = "0A";
     const TIME_WAIT: &str = "06";
@@ -498,9 +498,9 @@ fn connections(port: u16) -> usize {
     of_the_server.count()
 }
 
-/// The health port is plain, and open to whoever collects metrics.
+/// The health port has no TLS and is open to the collectors of metrics.
 #[tokio::test]
-async fn metrics_that_nobody_reads_take_little() {
+async fn unread_metrics_use_little_memory() {
     let server = Server::start();
     let before = server.memory("RssAnon:");
     let mut held_open = Vec::new();
@@ -512,7 +512,7 @@ async fn metrics_that_nobody_reads_take_little() {
             assert!(get(server.health, "/readyz").starts_with("HTTP/1.1 200"), "{n}");
         }
     }
-    // HTTP/2, by which one connection would ask for many answers, is not spoken.
+    // There is no HTTP/2, with which one connection could request many responses.
     let stream = TcpStream::connect(server.health).await.unwrap();
     let (mut sender, driver) =
         http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), TokioIo::new(stream))
@@ -529,7 +529,7 @@ async fn metrics_that_nobody_reads_take_little() {
     assert!(with_them < before + 32 * 1024, "{before} KiB before, {with_them} KiB with them");
 }
 
-/// What is asked of `/enabled` about the pod of `runtime`, with another value at `path`.
+/// Returns the review of the pod of `runtime`, with another value at `path`.
 fn in_runtime(path: &str, value: &Value) -> Vec<u8> {
     let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
     let (parent, key) = path.rsplit_once('/').unwrap();
@@ -537,7 +537,7 @@ fn in_runtime(path: &str, value: &Value) -> Vec<u8> {
     review.to_string().into_bytes()
 }
 
-/// Two variables of ours take a copy of such a list.
+/// Returns variables with a long NO_PROXY, which the webhook copies into two variables.
 fn proxies(bytes: usize) -> Value {
     json!([
         {"name": "HTTPS_PROXY", "value": "http://proxy.test:3128"},
@@ -545,7 +545,7 @@ fn proxies(bytes: usize) -> Value {
     ])
 }
 
-/// Its kernel takes some KiB of an answer and no more.
+/// Connects a client whose kernel accepts only some KiB of a response.
 async fn deaf(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -574,8 +574,8 @@ fn post_of(body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// As many streams as a connection may have, each with the head of its answer, and a window of
-/// one byte for the rest.
+/// Opens the maximum number of streams of a connection, each with a window of one byte for the
+/// body of its response.
 async fn streams_that_nobody_reads(
     server: &Server,
 ) -> (http2::SendRequest<Full<Bytes>>, Vec<hyper::Response<hyper::body::Incoming>>) {
@@ -599,10 +599,10 @@ async fn streams_that_nobody_reads(
     (sender, answered.into_iter().flatten().collect())
 }
 
-/// How much this process takes for as many answers that wait to be read.
+/// Returns the memory of this process for the same number of unread responses.
 async fn unread_by_others() -> usize {
     let socket = TcpSocket::new_v4().unwrap();
-    // As the webhook has it; otherwise the kernel takes megabytes on loopback.
+    // The setting of the webhook; by default the kernel buffers megabytes on loopback.
     socket.set_send_buffer_size(64 * 1024).unwrap();
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let listener = socket.listen(1024).unwrap();
@@ -625,7 +625,7 @@ async fn unread_by_others() -> usize {
 }
 
 #[tokio::test]
-async fn pods_that_nobody_would_write_are_answered_with_their_uid() {
+async fn unusual_pods_get_a_response_with_their_uid() {
     let server = Server::start();
     let deep = format!("{}1{}", "[".repeat(50_000), "]".repeat(50_000));
     let env: Vec<Value> =
@@ -674,9 +674,9 @@ fn containers(count: usize) -> String {
     json!(all).to_string()
 }
 
-/// Who reads the log has stopped to, or the disk behind it is full.
+/// The reader of the log has stopped, or its disk is full.
 #[tokio::test]
-async fn a_log_that_nobody_takes_holds_up_no_review() {
+async fn a_blocked_log_delays_no_review() {
     for (name, full) in [("a pipe that nobody reads", false), ("a full disk", true)] {
         let directory = own_directory();
         let tls = directory.path().join("tls");
@@ -685,11 +685,11 @@ async fn a_log_that_nobody_takes_holds_up_no_review() {
         if !full {
             assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
         }
-        // Both ends of a pipe, so that it opens, and takes no more than it holds.
+        // Both ends of a pipe, so that it opens, and blocks when its buffer is full.
         let _held = OpenOptions::new().read(!full).write(true).open(&log).unwrap();
         let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         let (address, health) = (local(free_port()), local(free_port()));
-        let inner = command(directory.path(), &tls, address, health, &["--linger=0"]);
+        let inner = command(directory.path(), &tls, address, health, &["--shutdown-delay=0"]);
         let mut process = Process::start("webhook", directory.path(), &into_log(&inner, &log));
         process.wait_until("the webhook is ready", Duration::from_secs(30), || {
             get(health, "/readyz").starts_with("HTTP/1.1 200").then_some(())
@@ -705,7 +705,7 @@ async fn a_log_that_nobody_takes_holds_up_no_review() {
         let metrics = get(health, "/metrics");
         let lost = metrics
             .lines()
-            .find_map(|line| line.strip_prefix("fab_session_injector_log_lines_lost_total "))
+            .find_map(|line| line.strip_prefix("fab_session_injector_log_lines_dropped_total "))
             .unwrap();
         assert_eq!(lost != "0", !full, "{name}: {lost} lost");
         process.terminate();
@@ -714,7 +714,7 @@ async fn a_log_that_nobody_takes_holds_up_no_review() {
     }
 }
 
-/// The same command, with its standard error into `log`.
+/// Returns the same command, with its standard error in `log`.
 fn into_log(command: &Command, log: &Path) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", "exec \"$0\" \"$@\" 2>\"$LOG\""]).env("LOG", log);
@@ -726,7 +726,7 @@ fn into_log(command: &Command, log: &Path) -> Command {
 }
 
 #[tokio::test]
-async fn it_is_not_ready_before_it_knows_the_namespaces() {
+async fn the_webhook_is_not_ready_before_its_namespace_list() {
     let directory = own_directory();
     let tls = directory.path().join("tls");
     make_certificate(&tls, &[]);
@@ -742,7 +742,7 @@ async fn it_is_not_ready_before_it_knows_the_namespaces() {
     let (address, health) = (local(free_port()), local(free_port()));
     let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
     command
-        .args(["webhook", "--linger=0"])
+        .args(["webhook", "--shutdown-delay=0"])
         .arg(format!("--listen={address}"))
         .arg(format!("--health-listen={health}"))
         .arg("--tls-certificate")
@@ -766,10 +766,10 @@ async fn it_is_not_ready_before_it_knows_the_namespaces() {
 }
 
 const JSON: &str = "application/json";
-/// An answer near the largest that there is.
+/// Size of a response near the maximum.
 const LARGE: usize = 1900 * 1024;
 const LARGEST: usize = 8 << 20;
 const MIB: usize = 1 << 20;
 const SECOND: Duration = Duration::from_secs(1);
-/// How many clients do not read theirs.
+/// Number of clients that do not read their response.
 const UNREAD: usize = 160;

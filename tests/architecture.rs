@@ -1,4 +1,4 @@
-//! Who may use whom. A room that reaches for one that is not in its row fails here.
+//! Checks which modules use which. A module fails if it uses one that is not in its row.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -10,7 +10,7 @@ use std::{
 
 use syn::visit::Visit;
 
-/// A room of `src` and the rooms that it may use.
+/// Each module of `src`, and the modules that it may use.
 const ROOMS: [(&str, &[&str]); 15] = [
     ("admission", &["config", "directory", "namespaces", "session", "terminal"]),
     ("certificates", &[]),
@@ -60,7 +60,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("terminal", &[]),
 ];
 
-/// Crates that only some places may name: the rest is told what it needs in our own types.
+/// Crates that only some modules may use. All others use the types of these modules.
 const CRATES: [(&str, &[&str]); 18] = [
     ("anyhow", &["command"]),
     ("aws_config", &["command", "credentials/base", "credentials/sts", "directory/ssm"]),
@@ -94,11 +94,11 @@ const CRATES: [(&str, &[&str]); 18] = [
     ),
 ];
 
-/// Pure rooms: they see snapshots, never what fills them.
+/// Modules that fill snapshots. Pure modules use only the snapshots.
 const FILLERS: [&str; 3] = ["directory::keeper", "directory::ssm", "namespaces::watch"];
 
 #[test]
-fn rooms_use_only_whom_they_may() {
+fn modules_use_only_their_allowed_modules() {
     let mut rooms = BTreeSet::new();
     let mut wrong = Vec::new();
     for file in sources(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
@@ -119,7 +119,7 @@ fn rooms_use_only_whom_they_may() {
 }
 
 #[test]
-fn the_rules_notice_what_breaks_them() {
+fn the_rules_detect_violations() {
     let cases = [
         ("session/tenant", "use crate::config::Config;", "session uses config"),
         (
@@ -149,7 +149,7 @@ fn the_rules_notice_what_breaks_them() {
     );
 }
 
-/// Keys of labels and annotations are API, so each is spelled once.
+/// Keys of labels and annotations are API, so each is written once.
 #[test]
 fn each_key_is_spelled_in_one_place() {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -174,10 +174,10 @@ fn each_key_is_spelled_in_one_place() {
     assert!(twice.is_empty(), "{twice:#?}");
 }
 
-/// What strangers wrote gets to a terminal through one of two functions. A line of the log is one of
-/// JSON that went through the second already.
+/// Foreign text reaches a terminal only through one of two functions. A log line is JSON that the
+/// second of them wrote.
 #[test]
-fn nothing_is_printed_but_by_what_escapes_it() {
+fn all_output_passes_the_escaping_functions() {
     let mut writes = 0;
     for file in sources(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         let source = fs::read_to_string(&file).unwrap();
@@ -229,7 +229,7 @@ fn violations(place: &str, source: &str) -> Vec<String> {
     wrong.into_iter().collect()
 }
 
-/// Every path of a file that is not of its tests, each spelled out.
+/// Collects all paths of a file outside its tests, each as a full path.
 #[derive(Default)]
 struct Paths(Vec<String>);
 

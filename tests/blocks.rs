@@ -1,5 +1,5 @@
-//! Each command that README.md and docs/ tell a reader to run: it is run here, or a comment above
-//! it says by whom it is run, or why it is not.
+//! Runs each command block of README.md and docs/. A comment above a block can name the test that
+//! runs it instead, or the reason why it is not run.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -11,7 +11,7 @@ use std::{
     process::Command,
 };
 
-/// A block of a page, and what stands above it.
+/// A block of a page, and the comment above it.
 struct Block {
     /// `docs/pilot.md:23`
     place: String,
@@ -20,14 +20,14 @@ struct Block {
 }
 
 enum Fate {
-    /// Here, after the blocks before it, in a directory of the page's own.
+    /// Run here, after the preceding blocks, in a directory for the page.
     Run,
     RunBy(String),
     NotRun(String),
 }
 
 #[test]
-fn every_block_of_the_pages_is_run_or_says_why_not() {
+fn every_block_of_the_pages_runs_or_has_a_reason() {
     let pages = pages();
     let (mut run_here, mut run_by, mut not_run) = (0, BTreeMap::new(), Vec::new());
     for page in &pages {
@@ -51,7 +51,7 @@ fn every_block_of_the_pages_is_run_or_says_why_not() {
     }
     assert!(run_here >= 8, "{run_here} blocks are run");
     let by: Vec<String> = run_by.iter().map(|(file, count)| format!("{count} by {file}")).collect();
-    // Past the capture of output, so that it is seen where all is well, too.
+    // Not captured, so that a successful run shows it too.
     let _ = writeln!(
         stderr(),
         "{} pages: {run_here} blocks run here; {}; {} not run:\n  {}",
@@ -63,7 +63,7 @@ fn every_block_of_the_pages_is_run_or_says_why_not() {
 }
 
 #[test]
-fn a_block_without_a_comment_is_run_and_others_say_why() {
+fn a_comment_above_a_block_decides_whether_it_runs() {
     let text = "a\n\n```sh\ntrue\n```\n<!-- not run: takes a moon -->\n```sh\nfly\n```\n<!-- run by tests/x.rs -->\n```sh\nx\n```\n```yaml\na: 1\n```\n";
     let found = read("p.md", text);
     assert_eq!(found.len(), 3);
@@ -93,7 +93,7 @@ fn pages() -> Vec<String> {
 
 fn blocks(page: &str) -> Vec<Block> {
     let text = fs::read_to_string(root().join(page)).unwrap();
-    // One name for the language, so that none is overlooked.
+    // Only one name of the language, so that no block is missed.
     for other in ["```bash", "```console", "```shell", "~~~"] {
         assert!(!text.contains(other), "{page}: {other} is written ```sh");
     }
@@ -136,7 +136,7 @@ fn run(place: &str, text: &str, directory: &Path) {
         .current_dir(directory)
         .env("PATH", format!("{}:{path}", program.display()))
         .env("HOME", directory)
-        // Nobody's cluster.
+        // No cluster.
         .env("KUBECONFIG", "/dev/null")
         .output()
         .unwrap();
@@ -144,7 +144,7 @@ fn run(place: &str, text: &str, directory: &Path) {
     assert!(output.status.success(), "{place}: {}\n{text}{said}", output.status);
 }
 
-/// Whether `file` runs that block: a test that reads the page, or what CI makes.
+/// Returns whether `file` runs the block: a test that reads the page, or a target of CI.
 fn runs(file: &str, page: &str, block: &str) -> bool {
     let text = fs::read_to_string(root().join(file)).unwrap_or_default();
     if file != ".ci/run" {

@@ -1,5 +1,4 @@
-//! The memory that reading a stranger's review takes: a bound in lengths of its body, whatever
-//! the body is.
+//! The memory to read a forged review: a bound in lengths of the body, for any body.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
@@ -22,15 +21,15 @@ use serde_json::Value;
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// The peak of memory beside a body: so many lengths of the body, so many of the answer, of which
-/// most is its patch, as it is and in Base64, and what the containers that are read take.
+/// Bound of the peak memory beside a body: this number of lengths of the body, of lengths of the
+/// response (mostly its patch, plain and in Base64), and the memory of the parsed containers.
 const BODY: usize = 2;
 const ANSWER: usize = 4;
 const CONTAINERS: usize = 256 << 10;
-/// An answer has at most 2 MiB and a little, and no review takes more beside its body.
+/// Maximum memory of a review beside its body. A response has at most about 2 MiB.
 const MOST_BESIDE: usize = 6 << 20;
 
-/// Only one test at a time counts.
+/// Only one test at a time measures memory.
 static COUNTING: Mutex<()> = Mutex::new(());
 
 struct World {
@@ -59,8 +58,8 @@ impl World {
         }
     }
 
-    /// Answers the body, and returns the peak of memory beside the body and the length of the
-    /// answer, in bytes.
+    /// Handles the body. Returns the peak memory beside the body and the length of the response,
+    /// in bytes.
     fn peak(&self, body: &[u8]) -> (usize, usize) {
         let Self { config, namespaces, directory } = self;
         let mut answer = 0;
@@ -69,7 +68,7 @@ impl World {
                 let whole = review.answer(Mode::Enabled, namespaces, directory, config);
                 answer = whole.body.len();
             }
-            // As the handler tells it.
+            // As the handler formats it.
             Err(error) => drop(error.to_string()),
         });
         (peak, answer)
@@ -83,7 +82,7 @@ fn peak_of<T>(f: impl FnOnce() -> T) -> usize {
     MEMORY.peak_usage().saturating_sub(before)
 }
 
-/// The recorded review with `text` at a place of it.
+/// Returns the recorded review with `text` at a path.
 fn review_with(place: &str, text: &str) -> Vec<u8> {
     let path = format!("{}/tests/reviews/runtime.json", env!("CARGO_MANIFEST_DIR"));
     let mut review: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
@@ -95,7 +94,7 @@ fn review_with(place: &str, text: &str) -> Vec<u8> {
     review.to_string().replacen("\"@@\"", text, 1).into_bytes()
 }
 
-/// Wherever a review has text, an object or a list.
+/// Paths at which a review has text, an object or a list.
 const PLACES: [&str; 33] = [
     "/kind",
     "/request",
@@ -132,7 +131,7 @@ const PLACES: [&str; 33] = [
     "/oldObject",
 ];
 
-/// What is repeated: in text behind `@`, as entries of an object behind `:`, else in a list.
+/// Repeated pieces: after `@` as text, after `:` as entries of an object, otherwise in a list.
 const PIECES: [&str; 47] = [
     "0",
     "1.5e300",
@@ -183,7 +182,7 @@ const PIECES: [&str; 47] = [
     "@,",
 ];
 
-/// A value of about so many bytes, of one piece again and again.
+/// Returns a value of about `bytes` bytes that repeats one piece.
 fn filled(piece: &str, bytes: usize) -> String {
     let (open, piece, close) = match piece.strip_prefix(':') {
         Some(entry) => ("{", entry, "}"),
@@ -217,7 +216,7 @@ fn is_bound(world: &World, body: &[u8], what: &str) -> f64 {
 }
 
 #[test]
-fn any_piece_at_any_place_takes_a_bounded_amount() {
+fn any_value_at_any_path_uses_bounded_memory() {
     let _alone = COUNTING.lock().unwrap();
     let world = World::new();
     const BYTES: usize = 512 << 10;
@@ -233,13 +232,13 @@ fn any_piece_at_any_place_takes_a_bounded_amount() {
         }
     }
     println!("the worst takes {:.2} lengths of its body: {}", worst.0, worst.1);
-    // The control: a tree of one of these bodies.
+    // The control: the parsed tree of one of these bodies.
     let body = review_with("/request/object/spec/containers/0/image", &filled("[0]", BYTES));
     let tree = peak_of(|| serde_json::from_slice::<Value>(&body)) / body.len();
     assert!(tree > 20, "a tree takes {tree} lengths");
 }
 
-/// A value of several pieces, one in the other.
+/// Generates values of several nested pieces.
 fn value() -> impl Strategy<Value = String> {
     let text = prop_oneof![
         (0..PIECES.len(), 1_usize..1 << 16).prop_map(|(piece, bytes)| filled(PIECES[piece], bytes)),
@@ -274,7 +273,7 @@ fn value() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn any_body_of_the_grammar_takes_a_bounded_amount() {
+fn any_generated_body_uses_bounded_memory() {
     let _alone = COUNTING.lock().unwrap();
     let world = World::new();
     let cases = Cases { cases: 400, failure_persistence: None, ..Cases::default() };
@@ -283,7 +282,7 @@ fn any_body_of_the_grammar_takes_a_bounded_amount() {
         .run(&bodies, |(place, value)| {
             let body = review_with(PLACES[place], &value);
             is_bound(&world, &body, PLACES[place]);
-            // And nothing that is not JSON at all, or is cut off.
+            // And a body that is cut off or is not JSON.
             is_bound(&world, &body[..body.len() / 2], PLACES[place]);
             Ok(())
         })

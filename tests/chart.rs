@@ -1,11 +1,11 @@
-//! The chart as the real Helm renders it, against the program that it installs.
+//! The chart, rendered by the real Helm, compared with the program that it installs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "cluster/helm.rs"]
 mod helm;
 #[path = "cluster/process.rs"]
-#[allow(dead_code, reason = "of it, only the programs' places are needed")]
+#[allow(dead_code, reason = "this test uses only the paths of programs")]
 mod process;
 
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ fn render(values: &[(&str, &str)]) -> Result<Vec<Value>, String> {
     Ok(manifests.into_iter().filter(|manifest| !manifest.is_null()).collect())
 }
 
-/// The same of a whole file of values.
+/// The same, with a values file.
 fn render_with(values: &Value) -> Result<Vec<Value>, String> {
     let directory = process::own_directory();
     let file = directory.path().join("values.yaml");
@@ -39,7 +39,7 @@ fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/fab-session-injector")
 }
 
-/// The webhook's own object of this kind, not that of what keeps its certificate.
+/// The webhook's object of this kind, not the one of `certs`.
 fn of_kind(manifests: &[Value], kind: &str) -> Value {
     named(manifests, kind, NAME)
         .or_else(|| manifests.iter().find(|manifest| manifest["kind"] == kind).cloned())
@@ -52,7 +52,7 @@ fn named(manifests: &[Value], kind: &str, name: &str) -> Option<Value> {
     manifests.iter().find(is_it).cloned()
 }
 
-/// Every way in which certificates and network policies can be rendered.
+/// Every combination of certificate mode and kind of network policy.
 fn all_ways() -> Vec<(String, Vec<Value>)> {
     let modes = [
         json!({"mode": "selfManaged"}),
@@ -69,7 +69,7 @@ fn all_ways() -> Vec<(String, Vec<Value>)> {
     .collect()
 }
 
-/// Each pod that the chart makes, by the name of what makes it.
+/// Each pod of the chart, with the name of its Deployment or Pod.
 fn pods(manifests: &[Value]) -> Vec<(String, Value)> {
     let pod = |manifest: &Value| match manifest["kind"].as_str().unwrap() {
         "Deployment" => Some(manifest["spec"]["template"].clone()),
@@ -83,7 +83,7 @@ fn pods(manifests: &[Value]) -> Vec<(String, Value)> {
 }
 
 #[test]
-fn each_argument_is_one_that_the_program_takes() {
+fn the_program_accepts_each_argument() {
     let deployment = of_kind(&render(&[]).unwrap(), "Deployment");
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container.get("command"), None, "the image's entry point is the program");
@@ -100,20 +100,20 @@ fn each_argument_is_one_that_the_program_takes() {
     for path in [webhook.config.unwrap(), webhook.tls_certificate, webhook.tls_key] {
         assert!(
             mounted(&path),
-            "{} is not mounted whole, so changes would not come",
+            "{} is not mounted as a directory, so changes would not arrive",
             path.display()
         );
     }
 }
 
 #[test]
-fn the_default_values_are_the_programs_own() {
+fn the_default_values_are_those_of_the_program() {
     let config = of_kind(&render(&[]).unwrap(), "ConfigMap")["data"]["config.yaml"]
         .as_str()
         .unwrap()
         .to_owned();
     let mut rendered = Config::parse(&config).unwrap();
-    // Without a cluster's name SSM cannot be asked: the static file, which is empty, answers.
+    // Without a cluster name SSM is off: the empty static file is the only source.
     assert!(rendered.roles.ssm.is_none());
     assert_eq!(
         rendered.roles.file.take(),
@@ -130,7 +130,7 @@ fn the_default_values_are_the_programs_own() {
 }
 
 #[test]
-fn values_that_there_are_not_are_refused() {
+fn unknown_and_invalid_values_are_refused() {
     let cases = [
         ("nope", "1", "additional properties 'nope' not allowed"),
         ("config.nope", "1", "additional properties 'nope' not allowed"),
@@ -147,15 +147,12 @@ fn values_that_there_are_not_are_refused() {
     }
 }
 
-/// What the program refuses to start with, the chart refuses to render: an upgrade must not
-/// take a rule to the API server that the webhook does not go by.
+/// The chart must not render a config with which the program does not start: an upgrade would
+/// give the API server a rule that the webhook does not use.
 #[test]
 fn contradictions_fail_the_render_and_the_program() {
     let cases = [
-        (
-            json!([{"name": "runtime", "fenced": true, "credentials": "exempt"}]),
-            "takes the fence away",
-        ),
+        (json!([{"name": "runtime", "fenced": true, "credentials": "exempt"}]), "unprotected"),
         (
             json!([{"name": "runtime", "selectors": ["a=b"], "credentials": "env"}, {"name": "fence", "fenced": true}]),
             "a tenant writes labels",
@@ -195,7 +192,7 @@ fn contradictions_fail_the_render_and_the_program() {
 }
 
 #[test]
-fn a_static_role_that_is_not_allowed_fails_the_render_and_the_program() {
+fn a_disallowed_static_role_fails_render_and_program() {
     let role = "arn:aws:iam::111122223333:role/agents/acme";
     let cases = [
         (json!({"partitions": ["aws-cn"]}), Some("config.roles.allow.partitions")),
@@ -223,7 +220,7 @@ fn a_static_role_that_is_not_allowed_fails_the_render_and_the_program() {
 }
 
 #[test]
-fn contradictions_about_certificates_and_network_fail_the_render() {
+fn contradictory_certificate_and_network_values_fail() {
     let certs = format!("{NAME}-certs");
     let cases = [
         (json!({"certificates": {"mode": "existingSecret"}}), "secretName is empty"),
@@ -237,11 +234,11 @@ fn contradictions_about_certificates_and_network_fail_the_render() {
         ),
         (
             json!({"certificates": {"mode": "existingSecret", "existingSecret": {"secretName": "own", "caBundle": "-----BEGIN EC PRIVATE KEY-----"}}}),
-            "holds a private key",
+            "contains a private key",
         ),
         (
             json!({"certificates": {"certManager": {"issuerRef": {"name": "own"}}}}),
-            "asks no issuer",
+            "uses no issuer",
         ),
         (json!({"certificates": {"mode": "helm"}}), "certificates/mode"),
         (json!({"tls": {"secretName": "own"}}), "additional properties 'tls' not allowed"),
@@ -272,9 +269,9 @@ fn two_renders_are_the_same() {
     assert_eq!(all_ways(), all_ways());
 }
 
-/// What somebody else writes has no key here: an upgrade, or GitOps, would take it away.
+/// Fields of other writers have no key here: an upgrade, or GitOps, would remove them.
 #[test]
-fn only_an_existing_secret_brings_an_authority() {
+fn only_an_existing_secret_sets_the_ca_bundle() {
     let given: Vec<(Value, Value, Value)> = all_ways()
         .iter()
         .map(|(_, manifests)| {
@@ -309,13 +306,13 @@ fn only_an_existing_secret_brings_an_authority() {
         (none, injected, json!([])),
         (bundle, json!(null), json!([])),
     ];
-    // Whatever the kind of network policy is.
+    // The same for both kinds of network policy.
     let twice: Vec<_> = want.into_iter().flat_map(|want| [want.clone(), want]).collect();
     assert_eq!(given, twice);
 }
 
 #[test]
-fn the_authoritys_key_never_reaches_the_pods_that_take_reviews() {
+fn webhook_pods_never_mount_the_ca_key() {
     let secrets = ["-tls", "-cert-manager", "-cert-manager", "own"];
     let ways = all_ways();
     for (index, (way, manifests)) in ways.iter().enumerate() {
@@ -329,7 +326,7 @@ fn the_authoritys_key_never_reaches_the_pods_that_take_reviews() {
             json!([{"key": "tls.crt", "path": "tls.crt"}, {"key": "tls.key", "path": "tls.key"}]);
         assert_eq!(secret["items"], items, "{way}");
         assert!(secret.get("optional").is_none(), "{way}");
-        // The one that cert-manager's authority is in.
+        // The Secret with the CA of cert-manager.
         let pods = json!(pods(manifests)).to_string();
         assert!(!pods.contains("cert-manager-ca") && !pods.contains("ca.key"), "{way}");
     }
@@ -339,7 +336,7 @@ fn the_authoritys_key_never_reaches_the_pods_that_take_reviews() {
 fn every_pod_is_hardened_alike() {
     for (way, manifests) in all_ways() {
         let pods = pods(&manifests);
-        // Webhook and test, and what keeps the certificate where that is ours.
+        // Webhook and test, and `certs` with selfManaged.
         assert_eq!(pods.len(), if way.contains("selfManaged") { 3 } else { 2 }, "{way}");
         for (name, pod) in pods {
             let spec = &pod["spec"];
@@ -368,9 +365,9 @@ fn every_pod_is_hardened_alike() {
     }
 }
 
-/// In a user namespace of its own a pod shares its uid with no other.
+/// In its own user namespace, a pod shares its UID with no other pod.
 #[test]
-fn the_pods_have_user_namespaces_where_these_are_ga() {
+fn pods_have_user_namespaces_where_these_are_ga() {
     let cases = [
         ("auto", "v1.32.0", None),
         ("auto", "v1.35.9-eks-1a2b3c4", None),
@@ -397,12 +394,12 @@ fn the_pods_have_user_namespaces_where_these_are_ga() {
     let said = render(&[("hostUsers", "null")]).unwrap_err();
     assert!(said.contains("hostUsers"), "{said}");
     let said = render(&[("config.sidecar.uid", "61017")]).unwrap_err();
-    assert!(said.contains("the user of the chart's own pods"), "{said}");
+    assert!(said.contains("the UID of the chart's own pods"), "{said}");
 }
 
-/// A Service that took the pods of the other deployment in would send reviews to it.
+/// A Service that selected the pods of the other deployment would send reviews to it.
 #[test]
-fn whatever_selects_pods_selects_one_component() {
+fn each_selector_matches_one_component() {
     for (way, manifests) in all_ways() {
         let pods = pods(&manifests);
         let selected = |selector: &Value| -> Vec<&str> {
@@ -435,9 +432,9 @@ fn whatever_selects_pods_selects_one_component() {
     }
 }
 
-/// The types of these objects are not in every cluster.
+/// Not every cluster has the CRDs of these objects.
 #[test]
-fn monitoring_is_off_unless_it_is_asked_for() {
+fn monitoring_is_off_by_default() {
     let kinds = |manifests: &[Value]| -> Vec<String> {
         let named = |manifest: &Value| {
             let name = manifest["metadata"]["name"].as_str()?.strip_prefix(NAME)?;
@@ -469,7 +466,7 @@ fn monitoring_is_off_unless_it_is_asked_for() {
 }
 
 #[test]
-fn prometheus_finds_each_component_by_itself_and_none_twice() {
+fn prometheus_finds_each_component_exactly_once() {
     let values = json!({"metrics": {
         "serviceMonitor": {"enabled": true, "interval": "15s", "labels": {"release": "own"}},
         "prometheusRule": {"enabled": true, "labels": {"release": "own"}},
@@ -492,7 +489,7 @@ fn prometheus_finds_each_component_by_itself_and_none_twice() {
             .collect();
         let [service] = services[..] else { panic!("{chosen}: {services:?}") };
         let service = &service["spec"];
-        // One by one, and also those that are not ready.
+        // Each replica separately, also replicas that are not ready.
         assert_eq!(
             (&service["clusterIP"], &service["publishNotReadyAddresses"]),
             (&json!("None"), &json!(true))
@@ -520,7 +517,7 @@ fn prometheus_finds_each_component_by_itself_and_none_twice() {
     let dashboard = named(&manifests, "ConfigMap", &format!("{NAME}-dashboard")).unwrap();
     assert_eq!(dashboard["metadata"]["labels"]["own/label"], "x");
 
-    // A Service's name has 63 characters at most, and two must not become one.
+    // A Service's name has at most 63 characters, and two names must stay different.
     let long = json!({"fullnameOverride": "n".repeat(63), "metrics": values["metrics"]});
     let names: Vec<String> = render_with(&long)
         .unwrap()
@@ -540,7 +537,7 @@ fn contradictions_about_monitoring_fail_the_render() {
     let cases = [
         (
             json!({"metrics": {"serviceMonitor": on}, "networkPolicy": {"metricsNamespaces": []}}),
-            Some("nobody but the kubelet reaches the metrics"),
+            Some("only the kubelet reaches the metrics"),
         ),
         (
             json!({"metrics": {"serviceMonitor": on}, "networkPolicy": {"enabled": false, "metricsNamespaces": []}}),
@@ -554,12 +551,12 @@ fn contradictions_about_monitoring_fail_the_render() {
             json!({"metrics": {"prometheusRule": {"labels": {"release": "own"}}}}),
             Some("metrics.prometheusRule.labels is set"),
         ),
-        (json!({"metrics": {"prometheusRule": days(10)}}), Some("10 days before its end")),
+        (json!({"metrics": {"prometheusRule": days(10)}}), Some("10 days before expiry")),
         (json!({"metrics": {"prometheusRule": days(9)}}), None),
         (json!({"metrics": {"prometheusRule": {"certificateDays": 10}}}), None),
         (
             json!({"metrics": {"prometheusRule": days(30)}, "certificates": {"mode": "certManager"}}),
-            Some("30 days before its end"),
+            Some("30 days before expiry"),
         ),
         (
             json!({"metrics": {"prometheusRule": days(29)}, "certificates": {"mode": "certManager"}}),
@@ -571,7 +568,7 @@ fn contradictions_about_monitoring_fail_the_render() {
         ),
         (
             json!({"metrics": {"dashboard": {"enabled": true, "labels": {"grafana_dashboard": null}}}}),
-            Some("finds a dashboard by its label"),
+            Some("selects dashboards by label"),
         ),
         (json!({"metrics": {"serviceMonitor": {"interval": "5m"}}}), Some("interval")),
         (json!({"metrics": {"prometheusRule": days(0)}}), Some("certificateDays")),
@@ -585,7 +582,7 @@ fn contradictions_about_monitoring_fail_the_render() {
 }
 
 #[test]
-fn neither_a_drain_nor_a_rollout_takes_the_last_replica_or_waits_for_ever() {
+fn drains_and_rollouts_keep_a_replica_and_finish() {
     for replicas in ["1", "2", "5"] {
         let manifests = render(&[("replicaCount", replicas)]).unwrap();
         let budget = &of_kind(&manifests, "PodDisruptionBudget")["spec"];
@@ -601,7 +598,7 @@ fn neither_a_drain_nor_a_rollout_takes_the_last_replica_or_waits_for_ever() {
             assert_eq!(constraint["whenUnsatisfiable"], "ScheduleAnyway");
             assert_eq!(constraint["matchLabelKeys"], json!(["pod-template-hash"]));
         }
-        // The program's own end, of which the command line gives one part.
+        // The program's shutdown time; an argument sets one part of it.
         let arguments: Vec<&str> = pod["containers"][0]["args"]
             .as_array()
             .unwrap()
@@ -610,15 +607,15 @@ fn neither_a_drain_nor_a_rollout_takes_the_last_replica_or_waits_for_ever() {
             .collect();
         let cli = Cli::try_parse_from(["fab-session-injector"].into_iter().chain(arguments));
         let Command::Webhook(webhook) = cli.unwrap().command else { panic!() };
-        let (linger, grace_of_what_is_in_flight) = (webhook.linger, 10);
-        assert!(linger >= 5, "API servers and nodes learn late");
+        let (delay, grace_of_what_is_in_flight) = (webhook.shutdown_delay, 10);
+        assert!(delay >= 5, "API servers and nodes need time to remove the address");
         let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
-        assert!(grace > linger + grace_of_what_is_in_flight);
+        assert!(grace > delay + grace_of_what_is_in_flight);
     }
 }
 
 #[test]
-fn what_takes_reviews_writes_nothing_and_nobody_creates() {
+fn the_webhook_may_not_write_and_no_role_may_create() {
     let manifests = render(&[]).unwrap();
     let certs = format!("{NAME}-certs");
     let mut rights: Vec<(String, Value)> = Vec::new();
@@ -660,15 +657,15 @@ fn what_takes_reviews_writes_nothing_and_nobody_creates() {
         (&*format!("{NAME}-test"), json!("default")),
     ];
     assert_eq!(accounts, want.map(|(name, account)| (name.to_owned(), account)));
-    // In the other modes there is nobody who could.
+    // In the other modes this service account does not exist.
     for (way, manifests) in all_ways().iter().filter(|(way, _)| !way.contains("selfManaged")) {
         assert!(!json!(manifests).to_string().contains(&certs), "{way}");
     }
 }
 
-/// The arguments of the deployment that keeps the certificate, word for word.
+/// The arguments of the deployment `certs`, exactly.
 #[test]
-fn what_keeps_the_certificate_is_told_what_to_keep() {
+fn certs_gets_its_arguments_from_the_chart() {
     let manifests = render(&[]).unwrap();
     let deployment = named(&manifests, "Deployment", &format!("{NAME}-certs")).unwrap();
     assert_eq!(deployment["spec"]["replicas"], 1);
@@ -690,15 +687,15 @@ fn what_keeps_the_certificate_is_told_what_to_keep() {
 }
 
 #[test]
-fn the_network_is_closed_but_for_what_is_needed() {
-    // Kubernetes' form: who may call which port, and which ports may be called where.
+fn network_policies_allow_only_the_needed_traffic() {
+    // NetworkPolicy: the peers and ports of each rule.
     let summary = |values: &Value, name: &str| {
         let policy = named(&render_with(values).unwrap(), "NetworkPolicy", name).unwrap();
         assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
         let rules = |direction: &str, peers: &str| -> Vec<Value> {
             let rules = policy["spec"][direction].as_array().cloned().unwrap_or_default();
             let rule = |rule: Value| {
-                // Without peers or ports a rule would be one for all of them.
+                // A rule without peers or ports would match all of them.
                 assert!(!rule[peers].as_array().unwrap().is_empty(), "{rule}");
                 let ports =
                     rule["ports"].as_array().unwrap().iter().map(|port| port["port"].clone());
@@ -746,7 +743,7 @@ fn the_network_is_closed_but_for_what_is_needed() {
 }
 
 #[test]
-fn in_ciliums_form_nobody_is_known_by_address() {
+fn cilium_policies_have_no_ip_addresses() {
     let manifests = render(&[("networkPolicy.kind", "cilium")]).unwrap();
     assert!(!manifests.iter().any(|manifest| manifest["kind"] == "NetworkPolicy"));
     let summary = |name: &str| {
@@ -791,7 +788,7 @@ fn in_ciliums_form_nobody_is_known_by_address() {
     assert_eq!(egress, [dns, to("host", &["53"]), api_server]);
 }
 
-/// The pod of `helm test`, run as its container would be.
+/// Runs the pod of `helm test` as its container would run.
 #[test]
 fn the_charts_own_test_passes() {
     let custom = std::fs::read_to_string(
@@ -806,7 +803,7 @@ fn the_charts_own_test_passes() {
         let (succeeded, said) = run_the_charts_test(&json!({"config": config}));
         assert!(succeeded && said.contains("fab-session-credentials"), "{config}: {said}");
     }
-    // The control: a test that cannot fail would say nothing.
+    // The control: the test can fail.
     let (succeeded, said) = run_the_charts_test(&json!({"fullnameOverride": "broken"}));
     assert!(!succeeded && said.contains("[role-missing]"), "{said}");
 }
@@ -848,7 +845,7 @@ fn run_the_charts_test(values: &Value) -> (bool, String) {
 }
 
 #[test]
-fn the_configuration_fails_closed_and_narrowly() {
+fn the_webhook_configuration_is_narrow_and_fails_closed() {
     let configuration = of_kind(&render(&[]).unwrap(), "MutatingWebhookConfiguration");
     assert_eq!(configuration["metadata"]["name"], "fab-session-injector");
     let webhooks = configuration["webhooks"].as_array().unwrap();
@@ -903,7 +900,7 @@ fn every_value_is_described() {
 }
 
 #[test]
-fn the_notes_say_what_is_missing_and_what_is_next() {
+fn the_notes_name_missing_values_and_next_steps() {
     let mode = |mode| ("certificates.mode", mode);
     let own = ("certificates.existingSecret.secretName", "own");
     const CERTS: &str = "rollout status deployment noted-fab-session-injector-certs";
@@ -912,7 +909,9 @@ fn the_notes_say_what_is_missing_and_what_is_next() {
         let always = [
             "session-injection=audit",
             "--dry-run=server -o yaml",
-            "component=nobody",
+            "fab-session-injector check --namespace $NS",
+            "session-injection=enabled --overwrite",
+            "component=no-such-component",
             "helm test -n injector noted",
         ];
         for wanted in present.iter().chain(&always) {
@@ -952,8 +951,8 @@ fn the_notes_say_what_is_missing_and_what_is_next() {
     );
 }
 
-/// Descriptions are those of the schema, defaults those of values.yaml. `UPDATE=1` writes the
-/// table anew.
+/// The table has the descriptions of the schema and the defaults of values.yaml. `UPDATE=1`
+/// writes the table.
 #[test]
 fn the_readme_lists_every_value() {
     let read = |file: &str| std::fs::read_to_string(chart().join(file)).unwrap();
@@ -968,7 +967,7 @@ fn the_readme_lists_every_value() {
         let whole = format!("{before}{BEGIN}{table}{END}{after}");
         std::fs::write(chart().join("README.md"), whole).unwrap();
     } else {
-        assert!(found == table, "the table of values is not current; UPDATE=1 writes it anew");
+        assert!(found == table, "the table of values is not current; UPDATE=1 writes it");
     }
 }
 
@@ -976,7 +975,7 @@ fn rows(schema: &Value, values: &Value, within: &str, table: &mut String) {
     let properties = schema["properties"].as_object().unwrap();
     for (name, child) in properties.iter().filter(|(name, _)| *name != "global") {
         let key = format!("{within}{name}");
-        // The parts of a component have no value of their own, but a default.
+        // Keys of a component have no value in values.yaml, but a default.
         let value = values.get(name).or(child.get("default"));
         let mut row = |shown: &str| {
             let description = child["description"].as_str().unwrap();
@@ -1010,9 +1009,9 @@ fn is_update() -> bool {
     std::env::var("UPDATE").is_ok()
 }
 
-/// Of a certificate, as far as the chart looks at it.
+/// A certificate, as far as the chart checks it.
 const CA: &str = "-----BEGIN CERTIFICATE-----";
-/// Of the release `injector`.
+/// Name of the objects of the release `injector`.
 const NAME: &str = "injector-fab-session-injector";
 
 const BEGIN: &str = "<!-- values: begin -->\n";

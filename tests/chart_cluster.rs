@@ -1,15 +1,15 @@
-//! The chart on a real API server: what it takes, what it keeps, and in which order it goes.
-//! There are no nodes: its pods are admitted, and nobody runs them.
+//! The chart on a real API server: installation, drift, upgrade, and the order of deletion.
+//! There are no nodes: its pods are admitted and do not run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "cluster/control_plane.rs"]
-#[allow(dead_code, reason = "of it, only a part is needed")]
+#[allow(dead_code, reason = "this test uses only a part")]
 mod control_plane;
 #[path = "cluster/helm.rs"]
 mod helm;
 #[path = "cluster/process.rs"]
-#[allow(dead_code, reason = "of it, only a part is needed")]
+#[allow(dead_code, reason = "this test uses only a part")]
 mod process;
 
 use std::{
@@ -22,9 +22,9 @@ use serde_json::{Value, json};
 use control_plane::{ControlPlane, Outcome};
 use process::{program, wait_until};
 
-/// All of it, by server-side apply, strictly by the types: a key that there is not is an error.
+/// All objects, by server-side apply with strict validation: an unknown key is an error.
 #[test]
-fn the_api_server_takes_every_object_and_lets_every_pod_in() {
+fn the_api_server_accepts_every_object_and_pod() {
     let cluster = cluster();
     for types in ["cert-manager-crds.yaml", "cilium-crds.yaml", "prometheus-crds.yaml"] {
         let file = program(types);
@@ -35,9 +35,9 @@ fn the_api_server_takes_every_object_and_lets_every_pod_in() {
         let known = cluster.kubectl(&[&wait[..], &[file.to_str().unwrap()]].concat()).run();
         assert!(known.ok, "{}", known.stderr);
     }
-    // Cilium never matches an API server by its address, and the default is to name addresses.
+    // On Cilium an address never matches an API server, and the default policy uses addresses.
     let notes = helm::notes(&chart(), &[], Some(&cluster.kubeconfig()));
-    assert!(notes.contains("this cluster knows Cilium's policies"), "{notes}");
+    assert!(notes.contains("this cluster has Cilium's network policies"), "{notes}");
 
     let takes = |namespace: &str, values: &[(&str, &str)], wanted: &[&str]| {
         let restricted = [("pod-security.kubernetes.io/enforce", "restricted")];
@@ -46,7 +46,7 @@ fn the_api_server_takes_every_object_and_lets_every_pod_in() {
         let apply = || {
             let applied = apply(&cluster, &manifests, &SERVER_SIDE);
             assert!(applied.ok, "{values:?}: {}", applied.stderr);
-            // A warning is a key that does nothing, or one that will be taken away.
+            // A warning means a key without effect, or a deprecated key.
             assert!(!applied.stderr.contains("Warning"), "{values:?}: {}", applied.stderr);
         };
         apply();
@@ -60,7 +60,7 @@ fn the_api_server_takes_every_object_and_lets_every_pod_in() {
             assert_eq!(found.to_string(), count, "{values:?}: {kind}");
         }
         let pods = if manifests.contains("--webhook-configuration") { 3 } else { 2 };
-        wait_until("the replicas are admitted", Duration::from_secs(30), || {
+        wait_until("the replicas are created", Duration::from_secs(30), || {
             let pods_of = ["get", "pods", "--namespace", namespace, "--selector"];
             let of_release = "app.kubernetes.io/component in (webhook,certs)";
             let found = cluster.kubectl(&[&pods_of[..], &[of_release]].concat()).json();
@@ -116,12 +116,12 @@ fn the_api_server_takes_every_object_and_lets_every_pod_in() {
             "servicemonitors.monitoring.coreos.com/2",
             "prometheusrules.monitoring.coreos.com/1",
             "services/3",
-            // With that of the namespace's authority.
+            // With the ConfigMap of the cluster's CA in the namespace.
             "configmaps/4",
         ],
     );
 
-    // The control: these types do look, and do so strictly.
+    // The control: validation by these CRDs is strict.
     let monitor = |key: &str| {
         json!({
             "apiVersion": "monitoring.coreos.com/v1", "kind": "ServiceMonitor",
@@ -151,14 +151,14 @@ fn the_api_server_takes_every_object_and_lets_every_pod_in() {
     assert!(taken.ok, "{}", taken.stderr);
 }
 
-/// As a tool that applies a repository again and again.
+/// Like a tool that applies a repository repeatedly.
 #[test]
-fn gitops_sees_no_drift_when_others_have_filled_their_fields_in() {
+fn server_side_apply_sees_no_drift() {
     sees_no_drift(&SERVER_SIDE);
 }
 
 #[test]
-fn nor_does_it_when_it_applies_as_clients_did_before() {
+fn client_side_apply_sees_no_drift() {
     sees_no_drift(&[]);
 }
 
@@ -202,7 +202,7 @@ fn sees_no_drift(how: &[&str]) {
     assert_eq!(versions(), filled);
     assert_eq!(filled_in(&cluster), (json!(KEYS), json!([CA, CA])));
 
-    // The control: what is the chart's and somebody else changed is seen.
+    // The control: a change of a field of the chart is detected.
     let scale = ["scale", "deployment", "pilot-fab-session-injector", "--replicas=7"];
     cluster.kubectl(&[&scale[..], &["--namespace", NAMESPACE]].concat()).json();
     let (is_same, said) = diff();
@@ -210,7 +210,7 @@ fn sees_no_drift(how: &[&str]) {
 }
 
 #[test]
-fn an_upgrade_keeps_what_others_have_filled_in() {
+fn an_upgrade_keeps_the_fields_of_other_writers() {
     let cluster = cluster();
     cluster.create_namespace(NAMESPACE, &[]);
     let kubeconfig = cluster.kubeconfig();
@@ -223,14 +223,14 @@ fn an_upgrade_keeps_what_others_have_filled_in() {
         let get = ["get", "deployment", "pilot-fab-session-injector", "--namespace", NAMESPACE];
         cluster.kubectl(&get).json()["spec"]["replicas"].clone()
     };
-    // Both of Helm's ways to apply, and each after the other.
+    // Helm's two ways to apply, in every order.
     for (count, side) in [("3", "true"), ("4", "false"), ("5", "false"), ("6", "true")] {
         upgrade(&[("replicaCount", count)], &[&format!("--server-side={side}")]).unwrap();
         assert_eq!(replicas().to_string(), count);
         assert_eq!(filled_in(&cluster), (json!(KEYS), json!([CA, CA])), "{side}");
     }
 
-    // An authority of the operator's own is not taken silently from whoever wrote the other.
+    // Your own CA does not silently replace the CA of another writer.
     let own = [
         ("certificates.mode", "existingSecret"),
         ("certificates.existingSecret.secretName", "own"),
@@ -245,9 +245,9 @@ fn an_upgrade_keeps_what_others_have_filled_in() {
     assert_eq!(deployments["items"].as_array().unwrap().len(), 1);
 }
 
-/// Or else each agent's pod would be refused between the end of one and of the other.
+/// Otherwise agent pods would be refused between the two deletions.
 #[test]
-fn the_configuration_goes_before_what_serves_it() {
+fn an_uninstall_removes_the_configuration_first() {
     let cluster = cluster();
     cluster.create_namespace(NAMESPACE, &[]);
     let kubeconfig = cluster.kubeconfig();
@@ -293,7 +293,7 @@ fn the_configuration_goes_before_what_serves_it() {
 }
 
 #[test]
-fn what_takes_reviews_can_write_nothing_and_certs_only_its_two_objects() {
+fn the_webhook_writes_nothing_and_certs_only_two_objects() {
     let cluster = cluster();
     cluster.create_namespace(NAMESPACE, &[]);
     helm::install(&chart(), "pilot", NAMESPACE, &cluster.kubeconfig(), &[]).unwrap();
@@ -317,7 +317,7 @@ fn what_takes_reviews_can_write_nothing_and_certs_only_its_two_objects() {
     let authority = ["--patch", &authority.to_string()];
     let only_own = format!("--field-selector=metadata.name={own}");
     let configuration = "mutatingwebhookconfiguration";
-    // Who may: the webhook, what keeps its certificate.
+    // Whether it is allowed: for the webhook, for `certs`.
     let cases: [(&[&str], [bool; 2]); 15] = [
         (&["get", "namespaces"], [true, false]),
         (&["label", "namespace", NAMESPACE, "a=b"], [false, false]),
@@ -354,9 +354,9 @@ fn what_takes_reviews_can_write_nothing_and_certs_only_its_two_objects() {
     }
 }
 
-/// RBAC lets it change all of it, which is as good as reading and writing the whole cluster.
+/// RBAC allows `certs` to change the whole object, which would give access to the whole cluster.
 #[test]
-fn certs_changes_nothing_of_the_configuration_but_the_authority() {
+fn certs_changes_only_the_ca_bundle_of_the_configuration() {
     let cluster = cluster();
     cluster.create_namespace(NAMESPACE, &[]);
     helm::install(&chart(), "pilot", NAMESPACE, &cluster.kubeconfig(), &[]).unwrap();
@@ -407,7 +407,7 @@ fn certs_changes_nothing_of_the_configuration_but_the_authority() {
         ("merge", json!({"metadata": {"labels": {"a": "b"}}})),
         ("merge", json!({"metadata": {"finalizers": ["example.org/a"]}})),
     ];
-    wait_until("the policy is in effect", Duration::from_secs(20), || {
+    wait_until("the policy is enforced", Duration::from_secs(20), || {
         (!patch(attempts[0].0, &attempts[0].1).ok).then_some(())
     });
     let authority = enabled(json!({"clientConfig": {"caBundle": CA}}));
@@ -416,12 +416,12 @@ fn certs_changes_nothing_of_the_configuration_but_the_authority() {
     for (kind, attempt) in &attempts {
         let said = patch(kind, attempt);
         assert!(
-            !said.ok && said.stderr.contains("nothing of the webhook configuration but caBundle"),
+            !said.ok && said.stderr.contains("may change only caBundle in the webhook"),
             "{attempt}: {}",
             said.stderr
         );
     }
-    // And all fields are among them that this API server knows.
+    // The policy compares all fields that this API server knows.
     let types = "/openapi/v3/apis/admissionregistration.k8s.io/v1";
     let types = cluster.kubectl(&["get", "--raw", types]).run();
     let types: Value = serde_json::from_str(&types.stdout).unwrap();
@@ -436,24 +436,24 @@ fn certs_changes_nothing_of_the_configuration_but_the_authority() {
         }
     }
 
-    // Others may: whoever upgrades, for one.
+    // Other users may change it, for example to upgrade.
     let values = [("config.podSecurity", "baseline"), ("config.fencedServiceAccounts[0]", "other")];
     helm::upgrade(&chart(), "pilot", NAMESPACE, &cluster.kubeconfig(), &values, &[]).unwrap();
 
-    // The control: without the policy each of them is taken.
+    // The control: without the policy, the API server accepts each attempt.
     cluster.kubectl(&["delete", "validatingadmissionpolicybinding", name]).run();
     for (kind, attempt) in &attempts {
-        wait_until("the attempt is taken", Duration::from_secs(20), || {
+        wait_until("the attempt is accepted", Duration::from_secs(20), || {
             let said = patch(kind, attempt);
-            assert!(said.ok || said.stderr.contains("but caBundle"), "{attempt}: {}", said.stderr);
+            assert!(said.ok || said.stderr.contains("only caBundle"), "{attempt}: {}", said.stderr);
             said.ok.then_some(())
         });
     }
 }
 
-/// The program itself, by the chart's arguments and with the chart's rights.
+/// The program itself, with the chart's arguments and permissions.
 #[test]
-fn the_program_keeps_the_certificate_with_the_charts_rights_and_leaves_no_drift() {
+fn certs_works_with_the_charts_rights_and_without_drift() {
     let cluster = cluster();
     cluster.create_namespace(NAMESPACE, &[]);
     let manifests = render(NAMESPACE, &[]);
@@ -477,10 +477,10 @@ fn the_program_keeps_the_certificate_with_the_charts_rights_and_leaves_no_drift(
     assert!(!certs.process.log().contains("ERROR"), "{}", certs.process.log());
 }
 
-/// Whoever is served by what is in the Secret is believed by whoever trusts what is published,
-/// whatever somebody does to either.
+/// After any change of the Secret or of `caBundle`, API servers again trust the certificate that
+/// the webhook serves.
 #[test]
-fn what_somebody_breaks_is_mended() {
+fn certs_repairs_a_damaged_secret_and_ca_bundle() {
     type Wanted = fn(before: &Value, after: &Value) -> bool;
     let cluster = cluster();
     cluster.create_namespace(NAMESPACE, &[]);
@@ -494,7 +494,7 @@ fn what_somebody_breaks_is_mended() {
     let new_certificate: Wanted = |before, after| {
         before["ca.crt"] == after["ca.crt"] && before["tls.crt"] != after["tls.crt"]
     };
-    // By hand: the next authority. What is served stays for now, and is believed.
+    // By hand: a new CA. The served certificate stays for now, and stays trusted.
     let new_authority: Wanted = |before, after| {
         before["tls.crt"] == after["tls.crt"]
             && pem(&after["ca.crt"]).ends_with(&pem(&before["ca.crt"]))
@@ -524,7 +524,7 @@ fn what_somebody_breaks_is_mended() {
             ["patch", &object, "--namespace", NAMESPACE, "--type=json", "--patch", &patch];
         let patched = cluster.kubectl(&arguments).run();
         assert!(patched.ok, "{}", patched.stderr);
-        wait_until(&format!("{operation} is mended"), Duration::from_secs(30), || {
+        wait_until(&format!("{operation} is repaired"), Duration::from_secs(30), || {
             let after = secret(&cluster);
             let (_, bundles) = filled_in(&cluster);
             let complete = after.as_object()?.len() == 4;
@@ -536,17 +536,17 @@ fn what_somebody_breaks_is_mended() {
     }
     assert!(!certs.process.log().contains("ERROR"), "{}", certs.process.log());
 
-    // It cannot make the Secret again, and says who can.
+    // `certs` cannot create the Secret again, and logs how to.
     cluster.kubectl(&["delete", "secret", SECRET, "--namespace", NAMESPACE]).run();
-    wait_until("it says what is missing", Duration::from_secs(30), || {
-        certs.process.log().contains("`helm upgrade` makes it again").then_some(())
+    wait_until("it logs what is missing", Duration::from_secs(30), || {
+        certs.process.log().contains("re-run `helm upgrade`").then_some(())
     });
     let (_, trusted) = filled_in(&cluster);
     assert!(apply(&cluster, &manifests, &SERVER_SIDE).ok);
-    wait_until("all is in order again", Duration::from_secs(90), || {
+    wait_until("the certificate is valid again", Duration::from_secs(90), || {
         let after = secret(&cluster);
         let (_, bundles) = filled_in(&cluster);
-        // Pods still show what the lost authorities signed.
+        // Pods still serve a certificate that the lost CAs signed.
         let trusts = pem(&after["ca.crt"]).ends_with(&pem(&trusted[0]));
         (after.as_object()?.len() == 4 && trusts && bundles[0] == after["ca.crt"]).then_some(())
     });
@@ -561,7 +561,7 @@ struct Certs {
 }
 
 impl Certs {
-    /// By the arguments of its Deployment, with the rights of its service account.
+    /// With the arguments of its Deployment and the permissions of its service account.
     fn start(cluster: &ControlPlane, manifests: &str) -> Self {
         let list: Value = serde_json::from_str(manifests).unwrap();
         let name = "pilot-fab-session-injector-certs";
@@ -588,7 +588,7 @@ impl Certs {
         }
         command.env("KUBECONFIG", &kubeconfig);
         let mut process = process::Process::start("certs", directory.path(), &command);
-        process.wait_until("the certificate is in order", Duration::from_secs(30), || {
+        process.wait_until("the certificate is valid", Duration::from_secs(30), || {
             let health = ([127, 0, 0, 1], port).into();
             process::get(health, "/readyz").starts_with("HTTP/1.1 200").then_some(())
         });
@@ -596,18 +596,18 @@ impl Certs {
     }
 }
 
-/// What the Secret holds.
+/// The data of the Secret.
 fn secret(cluster: &ControlPlane) -> Value {
     cluster.kubectl(&["get", "secret", SECRET, "--namespace", NAMESPACE]).json()["data"].clone()
 }
 
-/// The text of a field that holds bytes.
+/// The text of a field of bytes.
 fn pem(field: &Value) -> String {
     let bytes: k8s_openapi::ByteString = serde_json::from_value(field.clone()).unwrap_or_default();
     String::from_utf8(bytes.0).unwrap()
 }
 
-/// One that somebody else brings.
+/// A CA of another writer.
 fn other_authority() -> Value {
     let directory = process::own_directory();
     let made = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make"))
@@ -623,7 +623,7 @@ fn cluster() -> ControlPlane {
     ControlPlane::start()
 }
 
-/// What is applied of the release `pilot`: not the pod of `helm test`, which is a hook.
+/// The objects of the release `pilot`, without the hooks of `helm test`.
 fn render(namespace: &str, values: &[(&str, &str)]) -> String {
     let text = helm::render(&chart(), "pilot", namespace, values, None).unwrap();
     let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
@@ -639,13 +639,13 @@ fn apply(cluster: &ControlPlane, manifests: &str, how: &[&str]) -> Outcome {
     cluster.kubectl(&apply).stdin(manifests).run()
 }
 
-/// Of each object of the manifests: what it is, its generation and its version.
+/// Returns kind and name, generation and version of each object of the manifests.
 fn versions(cluster: &ControlPlane, manifests: &str) -> Vec<(String, Value, Value)> {
     let objects = cluster.kubectl(&["get", "--filename=-"]).stdin(manifests).json();
     let of = |object: &Value| {
         let (kind, metadata) = (object["kind"].as_str().unwrap(), &object["metadata"]);
         let name = metadata["name"].as_str().unwrap();
-        // The version counts the status as well, which is a controller's.
+        // The version also changes with the status, which a controller writes.
         let version = match kind {
             "Deployment" | "PodDisruptionBudget" | "ValidatingAdmissionPolicy" => Value::Null,
             _ => metadata["resourceVersion"].clone(),
@@ -655,7 +655,7 @@ fn versions(cluster: &ControlPlane, manifests: &str) -> Vec<(String, Value, Valu
     objects["items"].as_array().unwrap().iter().map(of).collect()
 }
 
-/// As the deployment that keeps the certificate does.
+/// Writes the fields that the deployment `certs` writes.
 fn fill_in(cluster: &ControlPlane) {
     let patch = |kind: &str, name: &str, patch: Value| {
         let patch = patch.to_string();
@@ -674,7 +674,7 @@ fn fill_in(cluster: &ControlPlane) {
     patch("mutatingwebhookconfiguration", "fab-session-injector", json!({"webhooks": webhooks}));
 }
 
-/// What is left of that: the keys of the Secret, and the authorities of both webhooks.
+/// Returns these fields: the keys of the Secret, and `caBundle` of both webhooks.
 fn filled_in(cluster: &ControlPlane) -> (Value, Value) {
     let get = ["get", "secret", "pilot-fab-session-injector-tls", "--namespace", NAMESPACE];
     let secret = cluster.kubectl(&[&get[..], &["--ignore-not-found", "--output=json"]].concat());
@@ -698,8 +698,8 @@ const SECRET: &str = "pilot-fab-session-injector-tls";
 const SERVER_SIDE: [&str; 2] = ["--server-side", "--field-manager=gitops"];
 /// "-----BEGIN OWN" in base64.
 const OWN_CA: &str = "LS0tLS1CRUdJTiBPV04=";
-/// Of the Secret, in base64: to the API server they are bytes.
+/// Data of the Secret in base64. The API server does not parse it.
 const KEYS: (&str, &str, &str) = ("Y2VydGlmaWNhdGU=", "a2V5", "YXV0aG9yaXR5");
-/// "-----BEGIN CERTIFICATE-----" in base64: more of it the API server does not look at before
-/// it calls.
+/// "-----BEGIN CERTIFICATE-----" in base64. The API server checks no more of it before it calls
+/// the webhook.
 const CA: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t";

@@ -1,6 +1,5 @@
-//! `check` on a real API server with the chart as Helm installs it, a real parameter store and a
-//! strict AWS: a whole set-up is found to be whole, and each thing that somebody breaks is found,
-//! and nothing else.
+//! `check` on a real API server, with the chart as Helm installs it, a real parameter store and a
+//! strict AWS. An intact installation has only ok findings. Each fault is found, and nothing else.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -8,18 +7,18 @@
 #[allow(dead_code, reason = "tests/sidecar.rs uses the rest")]
 mod account;
 #[path = "cluster/control_plane.rs"]
-#[allow(dead_code, reason = "of it, only a part is needed")]
+#[allow(dead_code, reason = "only a part is needed")]
 mod control_plane;
 #[path = "cluster/helm.rs"]
 mod helm;
 #[path = "cluster/moto.rs"]
-#[allow(dead_code, reason = "of it, only a part is needed")]
+#[allow(dead_code, reason = "only a part is needed")]
 mod moto;
 #[path = "sidecar/pod.rs"]
 #[allow(dead_code, reason = "tests/sidecar.rs uses the rest")]
 mod pod;
 #[path = "cluster/process.rs"]
-#[allow(dead_code, reason = "of it, only a part is needed")]
+#[allow(dead_code, reason = "only a part is needed")]
 mod process;
 
 use std::{
@@ -48,21 +47,21 @@ use process::{Process, wait_until};
 
 static WORLD: LazyLock<Mutex<World>> = LazyLock::new(|| Mutex::new(World::whole()));
 
-/// Something that somebody does to a set-up that is whole.
+/// A change that breaks an intact installation.
 struct Fault {
     name: &'static str,
     change: Change,
-    /// What `check` finds then: level, link and code of each finding that is not ok.
+    /// The expected findings that are not ok: level, check and code.
     want: Vec<&'static str>,
 }
 
 enum Change {
-    /// The authority that is trusted: days from now to its beginning and to its end.
-    Authority(i64, i64),
-    /// Other policies in AWS.
+    /// The trusted CA: start and end of its validity, in days from now.
+    Ca(i64, i64),
+    /// Replaces the policies in AWS.
     Aws(Box<Policies>),
-    /// The serving certificate: days from now to its beginning and to its end, and whether by
-    /// another authority.
+    /// The serving certificate: start and end of its validity, in days from now, and whether it is
+    /// signed by another CA.
     Certificate {
         days: (i64, i64),
         host: &'static str,
@@ -70,17 +69,17 @@ enum Change {
     },
     Create(Value),
     Delete(Object),
-    /// A key of a ConfigMap: this text for that one.
+    /// Replaces a text in a key of a ConfigMap.
     Edit(Object, &'static str, &'static str, &'static str),
-    /// The parameter of the tenant: its type and value, or none.
+    /// Replaces the parameter of the tenant (type and value), or deletes it.
     Parameter(Option<(&'static str, &'static str)>),
     Patch(Object, Value),
-    /// A pod from before its namespace opted in.
+    /// Creates a pod before its namespace opts in.
     Pod(Value),
     Rename(Object, &'static str),
 }
 
-/// Kind and name, and the namespace if there is one.
+/// Kind, name, and the namespace if there is one.
 #[derive(Clone, Copy)]
 struct Object(&'static str, &'static str, Option<&'static str>);
 
@@ -115,28 +114,28 @@ fn faults() -> Vec<Fault> {
         fault(
             "configuration renamed, behind EKS's",
             Change::Rename(CONFIGURATION, "zz-session-injector"),
-            &["broken webhook-order"],
+            &["error webhook-order"],
         ),
         fault(
             "configuration renamed, still before EKS's",
             Change::Rename(CONFIGURATION, "a-session-injector"),
-            &["broken webhook-order"],
+            &["error webhook-order"],
         ),
-        fault("configuration deleted", Change::Delete(CONFIGURATION), &["broken webhook-missing"]),
+        fault("configuration deleted", Change::Delete(CONFIGURATION), &["error webhook-missing"]),
         fault(
-            "one webhook taken out",
+            "one webhook removed",
             remove(CONFIGURATION, "/webhooks/1"),
-            &["broken webhook-missing"],
+            &["error webhook-missing"],
         ),
         fault(
             "failure policy changed",
             replace(CONFIGURATION, "/webhooks/0/failurePolicy", json!("Ignore")),
-            &["broken webhook-edited"],
+            &["error webhook-edited"],
         ),
         fault(
-            "time-out changed",
+            "timeout changed",
             replace(CONFIGURATION, "/webhooks/0/timeoutSeconds", json!(30)),
-            &["broken webhook-edited"],
+            &["error webhook-edited"],
         ),
         fault(
             "namespace selector edited",
@@ -145,109 +144,113 @@ fn faults() -> Vec<Fault> {
                 "/webhooks/0/namespaceSelector/matchExpressions/-",
                 json!({"key": "a", "operator": "Exists"}),
             ),
-            &["broken webhook-edited"],
+            &["error webhook-edited"],
         ),
         fault(
             "object selector added",
             add(CONFIGURATION, "/webhooks/0/objectSelector", json!({"matchLabels": {"a": "b"}})),
-            &["broken webhook-edited"],
+            &["error webhook-edited"],
         ),
         fault(
             "matcher edited",
             replace(CONFIGURATION, "/webhooks/0/matchConditions/0/expression", json!("true")),
-            &["broken webhook-edited"],
+            &["error webhook-edited"],
         ),
         fault(
-            "authority taken out",
+            "caBundle removed",
             remove(CONFIGURATION, "/webhooks/0/clientConfig/caBundle"),
-            &["broken ca-bundle"],
+            &["error ca-bundle"],
         ),
         fault(
-            "certificate of another authority",
+            "certificate of another CA",
             Change::Certificate { days: (-30, 30), host: HOST, other: true },
-            &["broken ca-bundle"],
+            &["error ca-bundle"],
         ),
         fault(
             "certificate for another host",
             Change::Certificate { days: (-30, 30), host: "other.injector.svc", other: false },
-            &["broken ca-bundle"],
+            &["error ca-bundle"],
         ),
-        fault("authority ended", Change::Authority(-400, -1), &["broken ca-bundle"]),
-        fault("authority not begun", Change::Authority(1, 400), &["broken ca-bundle"]),
+        fault("CA expired", Change::Ca(-400, -1), &["error ca-bundle"]),
+        fault("CA not yet valid", Change::Ca(1, 400), &["error ca-bundle"]),
         fault(
-            "certificate not begun",
+            "certificate not yet valid",
             Change::Certificate { days: (1, 30), host: HOST, other: false },
-            &["broken certificate"],
+            &["error certificate"],
         ),
         fault(
-            "certificate ended",
+            "certificate expired",
             Change::Certificate { days: (-30, -1), host: HOST, other: false },
-            &["broken certificate"],
+            &["error certificate"],
         ),
         fault(
-            "certificate ends soon",
+            "certificate expires soon",
             Change::Certificate { days: (-30, 5), host: HOST, other: false },
-            &["broken certificate"],
+            &["error certificate"],
         ),
         fault(
             "Secret deleted",
             Change::Delete(Object("secret", SECRET, Some(SYSTEM))),
-            &["broken ca-bundle", "broken certificate"],
+            &["error ca-bundle", "error certificate"],
         ),
         fault(
             "Deployment deleted",
             Change::Delete(Object("deployment", "pilot-fab-session-injector", Some(SYSTEM))),
-            &["broken rollout", "unseen ca-bundle", "unseen certificate"],
+            &["error rollout", "unknown ca-bundle", "unknown certificate"],
         ),
         fault(
-            "a replica too few",
+            "one replica missing",
             replace(
                 Object("deployment", "pilot-fab-session-injector", Some(SYSTEM)),
                 "/spec/template/spec/priorityClassName",
                 json!("no-such-class"),
             ),
-            &["broken rollout"],
+            &["error rollout"],
         ),
         fault(
-            "nothing says what was installed",
+            "no ConfigMap of what was installed",
             Change::Delete(INSTALLED),
-            &["unseen config-edited", "unseen guard-missing", "unseen webhook-edited"],
+            &["unknown config-edited", "unknown guard-missing", "unknown webhook-edited"],
         ),
-        fault("no replica is ready", Change::Delete(slice), &["broken endpoints"]),
+        fault("no replica is ready", Change::Delete(slice), &["error endpoints"]),
         fault(
             "the one replica is not ready",
             replace(slice, "/endpoints/0/conditions/ready", json!(false)),
-            &["broken endpoints"],
+            &["error endpoints"],
         ),
         // The guard.
-        fault("guard's binding deleted", Change::Delete(exec), &["broken guard-missing"]),
-        fault("guard's policy deleted", Change::Delete(exec_policy), &["broken guard-missing"]),
+        fault("guard's binding deleted", Change::Delete(exec), &["error guard-missing"]),
+        fault("guard's policy deleted", Change::Delete(exec_policy), &["error guard-missing"]),
         fault(
             "guard's policy edited",
             replace(pods_policy, "/spec/validations/0/expression", json!("true")),
-            &["broken guard-edited"],
+            &["error guard-edited"],
         ),
         fault(
             "guard's binding only warns",
             replace(exec, "/spec/validationActions", json!(["Warn"])),
-            &["broken guard-edited"],
+            &["error guard-edited"],
         ),
-        fault("release without guard", remove(INSTALLED, "/data/guard.yaml"), &["note guard-off"]),
-        // What may redirect the base token.
         fault(
-            "istio's plugin is there",
+            "release without guard",
+            remove(INSTALLED, "/data/guard.yaml"),
+            &["warning guard-disabled"],
+        ),
+        // Network plugins.
+        fault(
+            "DaemonSet of Istio's plugin",
             Change::Create(daemon_set("istio-cni-node")),
-            &["note network-plugin"],
+            &["warning network-plugin"],
         ),
         fault(
-            "Multus is there",
+            "DaemonSet of Multus",
             Change::Create(daemon_set("kube-multus-ds")),
-            &["note network-plugin"],
+            &["warning network-plugin"],
         ),
         fault(
-            "a namespace in the ambient mode",
+            "a namespace in ambient mode",
             add(SECOND, &label("istio.io/dataplane-mode"), json!("ambient")),
-            &["note network-plugin"],
+            &["warning network-plugin"],
         ),
         // The config.
         fault(
@@ -258,79 +261,83 @@ fn faults() -> Vec<Fault> {
                 "components:\n",
                 "components:\n- {name: gateway, serviceAccounts: [gateway], credentials: exempt}\n",
             ),
-            &["broken config-edited", "note component-hole"],
+            &["error config-edited", "warning component-unattributed"],
         ),
         fault(
             "Pod Security lowered",
             Change::Edit(CONFIG, "config.yaml", "podSecurity: restricted", "podSecurity: baseline"),
-            &["broken config-edited", "note pod-security-lowered"],
+            &["error config-edited", "warning pod-security-lowered"],
         ),
         fault(
-            "any account's role is taken",
+            "no account is allow-listed",
             Change::Edit(CONFIG, "config.yaml", "- \"111122223333\"", ""),
-            &["broken config-edited", "note role-lists"],
+            &["error config-edited", "warning role-allow-list"],
         ),
         // The namespaces.
         fault(
             "opt-in mistyped",
             replace(SECOND, &opt_in, json!("enable")),
-            &["broken namespace-label"],
+            &["error namespace-label"],
         ),
-        fault("opt-in true", replace(SECOND, &opt_in, json!("true")), &["broken namespace-label"]),
-        fault("no tenant", remove(SECOND, &tenant), &["broken tenant tenant-missing"]),
+        fault("opt-in true", replace(SECOND, &opt_in, json!("true")), &["error namespace-label"]),
+        fault("no tenant", remove(SECOND, &tenant), &["error tenant tenant-missing"]),
         fault(
             "tenant too long",
             replace(SECOND, &tenant, json!("a-name-of-22-characters")),
-            &["broken tenant tenant-too-long"],
+            &["error tenant tenant-too-long"],
         ),
         fault(
             "no role for the tenant",
             replace(SECOND, &tenant, json!("unknown")),
-            &["broken role-parameter role-missing"],
+            &["error role-parameter role-missing"],
         ),
-        fault("Pod Security not enforced", remove(SECOND, &enforce), &["broken pss pod-security"]),
+        fault(
+            "Pod Security not enforced",
+            remove(SECOND, &enforce),
+            &["error pod-security pod-security"],
+        ),
         fault(
             "Pod Security baseline",
             replace(SECOND, &enforce, json!("baseline")),
-            &["broken pss pod-security"],
+            &["error pod-security pod-security"],
         ),
         fault(
             "Pod Security of a version with NET_RAW",
             add(SECOND, &label("pod-security.kubernetes.io/enforce-version"), json!("v1.21")),
-            &["broken pss pod-security"],
+            &["error pod-security pod-security"],
         ),
         fault(
-            "old client mode kept",
+            "operator label keep",
             add(SECOND, &label("fab.nanohype.dev/operator"), json!("keep")),
-            &["note operator-kept"],
+            &["warning operator-label"],
         ),
         fault(
-            "old client mode mistyped",
+            "operator label mistyped",
             add(SECOND, &label("fab.nanohype.dev/operator"), json!("kept")),
-            &["broken operator-kept"],
+            &["error operator-label"],
         ),
         fault(
             "no fenced service account",
             Change::Delete(Object("serviceaccount", "tenant-runtime", Some("second"))),
-            &["note service-account"],
+            &["warning service-account"],
         ),
         fault(
-            "quota with no room",
+            "quota too small",
             Change::Create(json!({
                 "apiVersion": "v1", "kind": "ResourceQuota",
                 "metadata": {"name": "small", "namespace": "second"},
                 "spec": {"hard": {"limits.memory": "32Mi"}},
             })),
-            &["broken quota"],
+            &["error quota"],
         ),
         fault(
-            "quota that is full for now",
+            "quota full for now",
             Change::Create(json!({
                 "apiVersion": "v1", "kind": "ResourceQuota",
                 "metadata": {"name": "full", "namespace": "tenants-acme"},
                 "spec": {"hard": {"limits.memory": "100Mi"}},
             })),
-            &["note quota"],
+            &["warning quota"],
         ),
         fault(
             "limit range below the sidecar",
@@ -339,36 +346,36 @@ fn faults() -> Vec<Fault> {
                 "metadata": {"name": "small", "namespace": "second"},
                 "spec": {"limits": [{"type": "Container", "max": {"cpu": "50m"}}]},
             })),
-            &["broken limit-range"],
+            &["error limit-range"],
         ),
         fault(
-            "everybody may exec",
+            "every user may exec",
             Change::Create(json!({
                 "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
                 "metadata": {"name": "all", "namespace": "second"},
                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "admin"},
                 "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:authenticated"}],
             })),
-            &["broken rights"],
+            &["error rbac"],
         ),
         fault(
-            "somebody may exec",
+            "one user may exec",
             Change::Create(json!({
                 "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
                 "metadata": {"name": "eve", "namespace": "second"},
                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
                 "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "eve"}],
             })),
-            &["note rights"],
+            &["warning rbac"],
         ),
         // The pods.
-        fault("pod without sidecar", Change::Pod(agent("bare")), &["broken pod-without-sidecar"]),
+        fault("pod without sidecar", Change::Pod(agent("bare")), &["error pod-without-sidecar"]),
         fault(
             "pod with an older sidecar",
             Change::Pod(injected("old", |pod| {
                 pod["spec"]["initContainers"][0]["image"] = json!("sidecar:old");
             })),
-            &["broken pod-outdated"],
+            &["error pod-outdated"],
         ),
         fault(
             "pod of another role",
@@ -376,38 +383,34 @@ fn faults() -> Vec<Fault> {
                 let text = pod.to_string().replace(BROKER, BASE);
                 *pod = serde_json::from_str(&text).unwrap();
             })),
-            &["broken pod-outdated"],
+            &["error pod-outdated"],
         ),
         fault(
-            "pod with keys of its own",
+            "pod with static AWS keys",
             Change::Pod({
                 let mut pod = agent("keys");
                 pod["spec"]["containers"][0]["env"] =
                     json!([{"name": "AWS_ACCESS_KEY_ID", "value": "AKIA"}]);
                 pod
             }),
-            &["broken pod-refused static-credentials"],
+            &["error pod-refused static-credentials"],
         ),
         // AWS.
-        fault(
-            "parameter missing",
-            Change::Parameter(None),
-            &["broken role-parameter role-missing"],
-        ),
+        fault("parameter missing", Change::Parameter(None), &["error role-parameter role-missing"]),
         fault(
             "parameter is a secret",
             Change::Parameter(Some(("SecureString", BROKER))),
-            &["broken role-parameter role-secure-string"],
+            &["error role-parameter role-secure-string"],
         ),
         fault(
             "parameter is a list",
             Change::Parameter(Some(("StringList", BROKER))),
-            &["broken role-parameter role-wrong-type"],
+            &["error role-parameter role-wrong-type"],
         ),
         fault(
             "parameter is no ARN",
             Change::Parameter(Some(("String", "acme-broker"))),
-            &["broken role-parameter role-malformed"],
+            &["error role-parameter role-malformed"],
         ),
         fault(
             "role is not allow-listed",
@@ -415,7 +418,7 @@ fn faults() -> Vec<Fault> {
                 "String",
                 "arn:aws:iam::999999999999:role/eks-agent-platform/tenants/prod-acme-broker",
             ))),
-            &["broken role-parameter role-not-allowed"],
+            &["error role-parameter role-not-allowed"],
         ),
         fault(
             "trust without SetSourceIdentity",
@@ -426,7 +429,7 @@ fn faults() -> Vec<Fault> {
                 )]),
                 ..Policies::default()
             }),
-            &["broken assume-role set-source-identity-denied", "broken role-trust"],
+            &["error assume-role set-source-identity-denied", "error role-trust"],
         ),
         fault(
             "trust without TagSession",
@@ -437,7 +440,7 @@ fn faults() -> Vec<Fault> {
                 )]),
                 ..Policies::default()
             }),
-            &["broken assume-role tag-session-denied", "broken role-trust"],
+            &["error assume-role tag-session-denied", "error role-trust"],
         ),
         fault(
             "trust of another principal",
@@ -448,7 +451,7 @@ fn faults() -> Vec<Fault> {
                 )]),
                 ..Policies::default()
             }),
-            &["broken assume-role assume-role-denied", "broken base-role"],
+            &["error assume-role assume-role-denied", "error base-role"],
         ),
         fault(
             "trust of a whole account",
@@ -459,7 +462,7 @@ fn faults() -> Vec<Fault> {
                 )]),
                 ..Policies::default()
             }),
-            &["unseen base-role"],
+            &["unknown base-role"],
         ),
         fault(
             "trust of another tenant's names",
@@ -467,7 +470,7 @@ fn faults() -> Vec<Fault> {
                 trust: trust(&json!({"StringLike": {"sts:SourceIdentity": "agent.beta.*"}})),
                 ..Policies::default()
             }),
-            &["broken assume-role assume-role-denied", "broken role-trust"],
+            &["error assume-role assume-role-denied", "error role-trust"],
         ),
         fault(
             "base role may not assume",
@@ -476,7 +479,7 @@ fn faults() -> Vec<Fault> {
                 trust: trust(own),
                 ..Policies::default()
             }),
-            &["broken assume-role base-role-denied", "broken base-role"],
+            &["error assume-role base-role-denied", "error base-role"],
         ),
         fault(
             "boundary denies",
@@ -487,10 +490,10 @@ fn faults() -> Vec<Fault> {
                 )])),
                 ..Policies::default()
             }),
-            &["broken assume-role boundary-denied", "broken base-role"],
+            &["error assume-role boundary-denied", "error base-role"],
         ),
         fault(
-            "base role may more",
+            "base role allows more",
             policies(Policies {
                 base: statements(&[
                     allow(
@@ -501,12 +504,12 @@ fn faults() -> Vec<Fault> {
                 ]),
                 ..Policies::default()
             }),
-            &["note permissions-lost"],
+            &["warning permissions-lost"],
         ),
     ]
 }
 
-/// Of a plugin, in a namespace that every cluster has.
+/// Returns the DaemonSet of a network plugin.
 fn daemon_set(name: &str) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "DaemonSet",
@@ -522,11 +525,11 @@ fn daemon_set(name: &str) -> Value {
 }
 
 #[test]
-fn what_is_whole_is_silent_and_each_fault_is_found_and_nothing_else() {
+fn check_finds_each_fault_and_nothing_else() {
     let world = world();
     assert_eq!(world.found(), BTreeSet::new(), "{}", world.text());
     let faults = faults();
-    // The README says so.
+    // docs/testing.md has this number.
     assert_eq!(faults.len(), 67);
     for Fault { name, change, want } in &faults {
         let undo = world.make(change);
@@ -537,24 +540,24 @@ fn what_is_whole_is_silent_and_each_fault_is_found_and_nothing_else() {
     }
 }
 
-/// One does not hide the other.
+/// One fault does not hide another.
 #[test]
 fn two_faults_at_once_are_both_found() {
     let world = world();
     let faults = faults();
     let pairs = [
-        ("failure policy changed", "certificate ended"),
-        ("certificate of another authority", "no replica is ready"),
+        ("failure policy changed", "certificate expired"),
+        ("certificate of another CA", "no replica is ready"),
         ("configuration renamed, behind EKS's", "guard's binding deleted"),
         ("guard's policy edited", "guard's policy deleted"),
-        ("authority taken out", "matcher edited"),
+        ("caBundle removed", "matcher edited"),
         ("opt-in mistyped", "pod without sidecar"),
         ("no tenant", "parameter is a secret"),
         ("tenant too long", "trust without SetSourceIdentity"),
         ("Pod Security not enforced", "pod with an older sidecar"),
-        ("quota with no room", "limit range below the sidecar"),
+        ("quota too small", "limit range below the sidecar"),
         ("no tenant", "Pod Security not enforced"),
-        ("configuration deleted", "certificate ends soon"),
+        ("configuration deleted", "certificate expires soon"),
     ];
     for (first, second) in pairs {
         let find = |name| faults.iter().find(|fault| fault.name == name).unwrap();
@@ -569,9 +572,9 @@ fn two_faults_at_once_are_both_found() {
     world.finds("all undone", &BTreeSet::new());
 }
 
-/// Nobody knows who created a pod, and a component may leave the pods of some alone.
+/// The requesting user of a pod is not recorded, and a component may exempt pods of some users.
 #[test]
-fn a_pod_that_may_be_left_alone_is_neither_broken_nor_in_order() {
+fn a_pod_that_may_be_exempt_is_unknown() {
     let world = world();
     let undo = [
         Change::Edit(
@@ -583,16 +586,17 @@ fn a_pod_that_may_be_left_alone_is_neither_broken_nor_in_order() {
         Change::Pod(agent("whose")),
     ]
     .map(|change| world.make(&change));
-    let want = ["broken config-edited", "note component-hole", "unseen pod-without-sidecar"];
+    let want =
+        ["error config-edited", "warning component-unattributed", "unknown pod-without-sidecar"];
     world.finds("an exempt creator", &want.map(str::to_owned).into());
     undo.into_iter().rev().for_each(|undo| world.undo(undo));
 }
 
 #[test]
-fn the_docs_list_each_link() {
+fn the_docs_list_each_check() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/check.md");
     let docs = fs::read_to_string(docs).unwrap();
-    let (_, docs) = docs.split_once("\n## Links\n").unwrap();
+    let (_, docs) = docs.split_once("\n## Checks\n").unwrap();
     let rows: Vec<&str> = docs.lines().filter(|line| line.starts_with("| `")).collect();
     let want: Vec<String> = Link::ALL
         .iter()
@@ -605,7 +609,7 @@ fn the_docs_list_each_link() {
 }
 
 #[test]
-fn it_says_what_is_broken_and_what_to_do_for_people_and_for_programs() {
+fn text_and_json_report_errors_and_remedies() {
     let world = world();
     let undo = world.make(&Change::Patch(
         SECOND,
@@ -616,35 +620,35 @@ fn it_says_what_is_broken_and_what_to_do_for_people_and_for_programs() {
         (output.status.code() == Some(1)).then_some(output)
     });
     let text = String::from_utf8(output.stdout).unwrap();
-    let line = text.lines().find(|line| line.starts_with("broken")).unwrap();
+    let line = text.lines().find(|line| line.starts_with("error")).unwrap();
     assert_eq!(
         line,
-        "broken  namespace-label       namespace second: fab.nanohype.dev/session-injection=enable opts in to nothing: let the label say enabled or audit, or take it away"
+        "error    namespace-label         namespace second: fab.nanohype.dev/session-injection=enable is invalid, so the namespace is not opted in: set the label to `enabled` or `audit`, or remove it"
     );
-    assert!(text.ends_with("1 broken, 0 unseen, 0 to know\n"), "{text}");
-    assert!(!text.contains('\u{1b}'), "no colours but for a terminal");
-    assert!(output.stderr.is_empty(), "no progress but on a terminal");
+    assert!(text.ends_with("1 error, 0 unknown, 0 warnings\n"), "{text}");
+    assert!(!text.contains('\u{1b}'), "colours only on a terminal");
+    assert!(output.stderr.is_empty(), "progress only on a terminal");
     let json: Value = serde_json::from_slice(&world.check(&["-o", "json"]).stdout).unwrap();
-    assert_eq!(json["broken"], true);
+    assert_eq!(json["errors"], 1);
     let findings = json["findings"].as_array().unwrap();
-    let of = |link: &str| findings.iter().filter(|it| it["link"] == link).count();
+    let of = |check: &str| findings.iter().filter(|it| it["check"] == check).count();
     assert_eq!(of("namespace-label"), 1);
-    let links: BTreeSet<&str> = findings.iter().map(|it| it["link"].as_str().unwrap()).collect();
-    assert!(links.len() > 18, "what is in order has its line, too: {links:?}");
+    let checks: BTreeSet<&str> = findings.iter().map(|it| it["check"].as_str().unwrap()).collect();
+    assert!(checks.len() > 18, "ok findings are printed, too: {checks:?}");
 
-    // One namespace only, which is not the broken one.
+    // The other namespace has no error.
     let one = world.check(&["--namespace", "tenants-acme", "--skip-aws"]);
     assert_eq!(one.status.code(), Some(0), "{}", String::from_utf8_lossy(&one.stdout));
     world.undo(undo);
     let out = world.check(&["--namespace", "plain", "-o", "json"]);
-    assert_eq!(levels(&out), BTreeSet::from(["note namespace-label".to_owned()]));
+    assert_eq!(levels(&out), BTreeSet::from(["warning namespace-label".to_owned()]));
 }
 
 #[test]
-fn what_it_may_not_see_it_names() {
+fn checks_without_permission_are_unknown() {
     let world = world();
-    let kubeconfig = world.kubeconfig_of("nobody");
-    // Nothing but the release's own config and the namespaces.
+    let kubeconfig = world.kubeconfig_of("little");
+    // Only ConfigMaps and namespaces.
     let role = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "little"},
         "rules": [{"apiGroups": [""], "resources": ["configmaps", "namespaces"], "verbs": ["get", "list"]}],
@@ -652,18 +656,18 @@ fn what_it_may_not_see_it_names() {
     let binding = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "little"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "little"},
-        "subjects": [{"kind": "ServiceAccount", "name": "nobody", "namespace": SYSTEM}],
+        "subjects": [{"kind": "ServiceAccount", "name": "little", "namespace": SYSTEM}],
     });
     let undo = [Change::Create(role), Change::Create(binding)].map(|change| world.make(&change));
-    let output = wait_until("it may read its config", Duration::from_secs(10), || {
+    let output = wait_until("the user may read the config", Duration::from_secs(10), || {
         let output = world
             .check_as(&kubeconfig, &["--skip-aws", "-o", "json", "--release-namespace", SYSTEM]);
         (output.status.code() == Some(0)).then_some(output)
     });
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     let findings = json["findings"].as_array().unwrap().iter();
-    let unseen: Vec<&Value> = findings.filter(|it| it["level"] == "unseen").collect();
-    let links: BTreeSet<&str> = unseen.iter().map(|it| it["link"].as_str().unwrap()).collect();
+    let unknown: Vec<&Value> = findings.filter(|it| it["level"] == "unknown").collect();
+    let checks: BTreeSet<&str> = unknown.iter().map(|it| it["check"].as_str().unwrap()).collect();
     let want = [
         "certificate",
         "endpoints",
@@ -672,45 +676,45 @@ fn what_it_may_not_see_it_names() {
         "network-plugin",
         "pod-without-sidecar",
         "quota",
-        "rights",
+        "rbac",
         "rollout",
         "service-account",
         "webhook-missing",
     ];
-    assert_eq!(links, want.into(), "{unseen:#?}");
-    for finding in unseen {
-        assert!(finding["says"].as_str().unwrap().contains("is forbidden: User"), "{finding}");
+    assert_eq!(checks, want.into(), "{unknown:#?}");
+    for finding in unknown {
+        assert!(finding["message"].as_str().unwrap().contains("is forbidden: User"), "{finding}");
     }
     undo.into_iter().rev().for_each(|undo| world.undo(undo));
 
-    // And without the config there is nothing to go by, unless somebody gives one.
+    // Without a config, check is not possible, unless --config sets one.
     let none = world.check_as(&kubeconfig, &["--skip-aws"]);
     let said = String::from_utf8_lossy(&none.stderr).into_owned();
     assert_eq!(none.status.code(), Some(2), "{said}");
-    assert!(said.contains("by --release-namespace"), "{said}");
+    assert!(said.contains("set --release-namespace"), "{said}");
 }
 
 #[test]
-fn what_aws_does_not_answer_is_unseen_and_not_broken() {
+fn failed_aws_calls_are_unknown_and_not_errors() {
     let world = world();
     let mut command = world.command(&world.cluster.kubeconfig(), &["-o", "json", "--assume-role"]);
-    // STS that nobody serves.
+    // An STS endpoint that nothing serves.
     let output = command.env("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1").output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(levels(&output), BTreeSet::from(["unseen assume-role".to_owned()]));
+    assert_eq!(levels(&output), BTreeSet::from(["unknown assume-role".to_owned()]));
     let mut command = world.command(&world.cluster.kubeconfig(), &["-o", "json", "--assume-role"]);
     let output = command.env("AWS_ENDPOINT_URL_IAM", "http://127.0.0.1:1").output().unwrap();
-    assert_eq!(levels(&output), BTreeSet::from(["unseen role-trust".to_owned()]));
-    // Roles are assumed where somebody asks for it.
+    assert_eq!(levels(&output), BTreeSet::from(["unknown role-trust".to_owned()]));
+    // Roles are assumed only with --assume-role.
     let output = world.check(&["-o", "json"]);
     assert_eq!(output.status.code(), Some(0));
     let output = world.check_as(&world.cluster.kubeconfig(), &["-o", "json"]);
-    assert_eq!(levels(&output), BTreeSet::from(["unseen assume-role".to_owned()]));
+    assert_eq!(levels(&output), BTreeSet::from(["unknown assume-role".to_owned()]));
 }
 
-/// Not even where this machine is, and whose it is, which an instance's metadata would say.
+/// With `--skip-aws`, not even the instance metadata service is called.
 #[test]
-fn aws_is_not_asked_where_nobody_wants_it() {
+fn skip_aws_makes_no_aws_call() {
     let world = world();
     let directory = process::own_directory();
     let write = |name: &str, text: &str| {
@@ -731,8 +735,8 @@ fn aws_is_not_asked_where_nobody_wants_it() {
         let found: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
         let mut findings = found["findings"].as_array().unwrap().iter();
-        let role = findings.find(|it| it["link"] == "role-parameter").unwrap();
-        assert_eq!(role["level"], "ok", "a static role is looked at either way: {role}");
+        let role = findings.find(|it| it["check"] == "role-parameter").unwrap();
+        assert_eq!(role["level"], "ok", "a static role is checked with and without AWS: {role}");
         metadata.accept().is_ok()
     };
     assert!(asks(&[]));
@@ -740,7 +744,7 @@ fn aws_is_not_asked_where_nobody_wants_it() {
 }
 
 #[test]
-fn on_a_terminal_it_has_colours_and_says_where_it_is() {
+fn a_terminal_gets_colours_and_progress() {
     let world = world();
     let on_a_terminal = |colour: &str| {
         let program = world.command(&world.cluster.kubeconfig(), &[]);
@@ -758,15 +762,15 @@ fn on_a_terminal_it_has_colours_and_says_where_it_is() {
         String::from_utf8(output.stdout).unwrap()
     };
     let plain = on_a_terminal("1");
-    assert!(plain.contains("\u{1b}[Klooking at namespace 2 of 2: "), "{plain:?}");
+    assert!(plain.contains("\u{1b}[Kchecking namespace 2 of 2: "), "{plain:?}");
     let (_, report) = plain.rsplit_once("\u{1b}[K").unwrap();
-    assert!(report.starts_with("ok ") && !report.contains("looking at"), "{report:?}");
+    assert!(report.starts_with("ok ") && !report.contains("checking "), "{report:?}");
     assert!(!report.contains('\u{1b}'), "{report:?}");
-    assert!(on_a_terminal("").contains("\u{1b}[32mok    \u{1b}[0m"));
+    assert!(on_a_terminal("").contains("\u{1b}[32mok     \u{1b}[0m"));
 }
 
 #[test]
-fn it_goes_by_the_release_that_is_chosen_or_by_a_file() {
+fn check_uses_the_chosen_release_or_a_config_file() {
     let world = world();
     let directory = process::own_directory();
     let file = directory.path().join("config.yaml");
@@ -774,9 +778,9 @@ fn it_goes_by_the_release_that_is_chosen_or_by_a_file() {
     fs::write(&file, config.replace("podSecurity: restricted", "podSecurity: baseline")).unwrap();
     let file = file.to_str().unwrap();
     let by_file = world.check(&["-o", "json", "--config", file]);
-    assert_eq!(levels(&by_file), BTreeSet::from(["note pod-security-lowered".to_owned()]));
+    assert_eq!(levels(&by_file), BTreeSet::from(["warning pod-security-lowered".to_owned()]));
 
-    // Anybody may write one into their own namespace.
+    // A tenant may create such a ConfigMap in its own namespace.
     let mut second = world.get(CONFIG);
     second["metadata"]["name"] = json!("trial-fab-session-injector");
     second["metadata"]["labels"]["app.kubernetes.io/instance"] = json!("trial");
@@ -795,13 +799,13 @@ fn it_goes_by_the_release_that_is_chosen_or_by_a_file() {
     assert_eq!(elsewhere.status.code(), Some(2));
 }
 
-/// With the real webhook; the kubelet's part is played.
+/// With the real webhook and without a kubelet: the test sets the status of pods.
 #[test]
-fn a_pod_that_is_tried_says_whether_agents_get_credentials() {
+fn a_test_pod_shows_whether_agents_get_credentials() {
     let world = world();
     let (_webhook, undo) = world.serve();
     let namespace = "tenants-acme";
-    let try_pod_as = |kubeconfig: &Path, link: &str, plays: &dyn Fn(&str)| {
+    let try_pod_as = |kubeconfig: &Path, check: &str, plays: &dyn Fn(&str)| {
         let arguments = ["--as-pod", "--namespace", namespace, "-o", "json"];
         let mut child = world
             .command(kubeconfig, &arguments)
@@ -822,9 +826,9 @@ fn a_pod_that_is_tried_says_whether_agents_get_credentials() {
         let found: Value = serde_json::from_slice(&output.stdout).unwrap();
         let subject = format!("namespace {namespace}");
         let all = found["findings"].as_array().unwrap().iter();
-        let of_pod = all.filter(|it| it["link"] == link && it["subject"] == *subject);
+        let of_pod = all.filter(|it| it["check"] == check && it["subject"] == *subject);
         let [finding] = of_pod.collect::<Vec<_>>()[..] else { panic!("{found:#}") };
-        assert_eq!(world.tried_pods(namespace), Vec::<String>::new(), "it leaves none behind");
+        assert_eq!(world.tried_pods(namespace), Vec::<String>::new(), "no test pod is left");
         (played.len(), finding.clone())
     };
     let try_pod =
@@ -843,7 +847,7 @@ fn a_pod_that_is_tried_says_whether_agents_get_credentials() {
     let (pods, assumed) = try_pod(&starts);
     assert_eq!((pods, &assumed["level"]), (1, &json!("ok")), "{assumed}");
 
-    let says = "Startup probe failed: no credentials of arn:aws:iam::1:role/r [set-source-identity-denied]: allow it";
+    let says = "Startup probe failed: cannot get credentials of arn:aws:iam::1:role/r [set-source-identity-denied]: allow it";
     let event = |pod: &str, component: &str, says: &str| {
         let uid = &world.get_in("pod", pod, namespace)["metadata"]["uid"];
         world.apply(&json!({
@@ -856,7 +860,7 @@ fn a_pod_that_is_tried_says_whether_agents_get_credentials() {
     };
     let is_held = |pod: &str| {
         event(pod, "kubelet", says);
-        event(pod, "somebody", "all is well");
+        event(pod, "other", "all is well");
         patch_status(
             pod,
             &json!({"initContainerStatuses": [{
@@ -866,17 +870,17 @@ fn a_pod_that_is_tried_says_whether_agents_get_credentials() {
         );
     };
     let (pods, assumed) = try_pod(&is_held);
-    assert_eq!((pods, &assumed["level"]), (1, &json!("broken")), "{assumed}");
-    assert!(assumed["says"].as_str().unwrap().contains(says), "{assumed}");
+    assert_eq!((pods, &assumed["level"]), (1, &json!("error")), "{assumed}");
+    assert!(assumed["message"].as_str().unwrap().contains(says), "{assumed}");
 
-    // Events may be written by whoever likes.
+    // Other users may write events.
     let (pods, assumed) = try_pod(&|pod| {
         event(pod, "kubelet", says);
         starts(pod);
     });
     assert_eq!((pods, &assumed["level"]), (1, &json!("ok")), "{assumed}");
 
-    // Whoever stops it stops the pod as well.
+    // A signal to check also deletes the pod.
     let arguments = ["--as-pod", "--skip-aws", "--namespace", namespace];
     let mut child = world
         .command(&world.cluster.kubeconfig(), &arguments)
@@ -884,7 +888,7 @@ fn a_pod_that_is_tried_says_whether_agents_get_credentials() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_until("its pod is there", Duration::from_secs(20), || {
+    wait_until("the test pod exists", Duration::from_secs(20), || {
         (!world.tried_pods(namespace).is_empty()).then_some(())
     });
     let stopped = Command::new("kill").arg(child.id().to_string()).status().unwrap();
@@ -892,7 +896,7 @@ fn a_pod_that_is_tried_says_whether_agents_get_credentials() {
     assert_eq!(child.wait().unwrap().code(), Some(3));
     assert_eq!(world.tried_pods(namespace), Vec::<String>::new());
 
-    // Who may look but not create pods has not shown that agents get none.
+    // A user that may read but not create pods gets an unknown finding.
     let viewer = world.kubeconfig_of("viewer");
     let role = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "viewer"},
@@ -904,25 +908,25 @@ fn a_pod_that_is_tried_says_whether_agents_get_credentials() {
         "subjects": [{"kind": "ServiceAccount", "name": "viewer", "namespace": SYSTEM}],
     });
     let bound = [Change::Create(role), Change::Create(binding)].map(|change| world.make(&change));
-    wait_until("it may look", Duration::from_secs(10), || {
+    wait_until("the user may read", Duration::from_secs(10), || {
         let said = world.check_as(&viewer, &["--skip-aws"]).stdout;
         String::from_utf8(said).unwrap().contains("running pods are").then_some(())
     });
     let (pods, assumed) = try_pod_as(&viewer, "assume-role", &starts);
-    assert_eq!((pods, &assumed["level"]), (0, &json!("unseen")), "{assumed}");
-    assert!(assumed["says"].as_str().unwrap().contains("may not create pods"), "{assumed}");
+    assert_eq!((pods, &assumed["level"]), (0, &json!("unknown")), "{assumed}");
+    assert!(assumed["message"].as_str().unwrap().contains("may not create pods"), "{assumed}");
     bound.into_iter().rev().for_each(|undo| world.undo(undo));
 
     let gone = world.make(&Change::Parameter(None));
-    let refused = wait_until("the webhook has learnt it", Duration::from_secs(20), || {
+    let refused = wait_until("the webhook has read it", Duration::from_secs(20), || {
         let (pods, assumed) = try_pod(&starts);
         (pods == 0).then_some(assumed)
     });
-    assert_eq!(refused["level"], "broken");
-    assert!(refused["says"].as_str().unwrap().contains("[role-missing]"), "{refused}");
+    assert_eq!(refused["level"], "error");
+    assert!(refused["message"].as_str().unwrap().contains("[role-missing]"), "{refused}");
     world.undo(gone);
 
-    // Without webhook and guard it starts as anybody's pod does.
+    // Without webhook and guard, the test pod is created without a sidecar.
     let binding = Object("validatingadmissionpolicybinding", "fab-session-injector-pods", None);
     let gone = [CONFIGURATION, binding].map(|object| world.make(&Change::Delete(object)));
     let bare = wait_until("a pod is created bare", Duration::from_secs(30), || {
@@ -931,16 +935,16 @@ fn a_pod_that_is_tried_says_whether_agents_get_credentials() {
         let found: Value = serde_json::from_slice(&tried.stdout).unwrap();
         let subject = format!("namespace {namespace}");
         let mut findings = found["findings"].as_array().unwrap().iter();
-        findings.find(|it| it["link"] == "webhook-missing" && it["subject"] == *subject).cloned()
+        findings.find(|it| it["check"] == "webhook-missing" && it["subject"] == *subject).cloned()
     });
-    assert_eq!(bare["level"], "broken", "{bare}");
+    assert_eq!(bare["level"], "error", "{bare}");
     assert_eq!(world.tried_pods(namespace), Vec::<String>::new());
     gone.into_iter().rev().for_each(|undo| world.undo(undo));
     undo.into_iter().rev().for_each(|undo| world.undo(undo));
 }
 
 #[test]
-fn wrong_input_names_the_flag_and_what_is_wrong() {
+fn invalid_input_names_the_flag_and_the_cause() {
     let world = world();
     let directory = process::own_directory();
     let wrong = directory.path().join("wrong.yaml");
@@ -959,7 +963,7 @@ fn wrong_input_names_the_flag_and_what_is_wrong() {
         let kubeconfig = world.cluster.kubeconfig();
         let output = world.check_as(&kubeconfig, arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        // Without a ConfigMap the service of the webhook configuration says where the release is.
+        // The service of the webhook configuration names the release.
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
         for part in wanted {
             assert!(said.contains(part), "{arguments:?}: {said}");
@@ -976,7 +980,7 @@ fn wrong_input_names_the_flag_and_what_is_wrong() {
 }
 
 #[test]
-fn whoever_has_read_enough_ends_it_quietly() {
+fn a_closed_stdout_ends_check_quietly() {
     let world = world();
     let mut child = world
         .command(&world.cluster.kubeconfig(), &["--skip-aws"])
@@ -989,20 +993,20 @@ fn whoever_has_read_enough_ends_it_quietly() {
     assert_eq!(output.status.code(), Some(141), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A cluster in which all is as it should be.
+/// A cluster with an intact installation.
 struct World {
     cluster: ControlPlane,
     moto: Moto,
     account: Mutex<Account>,
-    authority: Authority,
+    ca: Ca,
 }
 
-/// How a fault is taken back.
+/// How to undo a change.
 enum Undo {
     Account(Account),
     Delete(Value),
     Parameter,
-    /// As it was before, with what must go first.
+    /// The object as it was before, and an object to delete first.
     Restore(Value, Option<Value>),
 }
 
@@ -1033,23 +1037,23 @@ impl World {
             cluster,
             moto,
             account: Mutex::new(Account::open(Policies::default())),
-            authority: Authority::new(),
+            ca: Ca::new(),
         };
         world.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}));
         world.make_roles();
-        // What EKS brings, and what comes before it.
+        // The webhook configuration of EKS, and one that sorts before it.
         for name in ["pod-identity-webhook", "aws-load-balancer-webhook"] {
             world.apply(&json!({
                 "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
                 "metadata": {"name": name}, "webhooks": [],
             }));
         }
-        let certificate = world.authority.certificate((-30, 30), HOST);
+        let certificate = world.ca.certificate((-30, 30), HOST);
         world.patch(
             Object("secret", SECRET, Some(SYSTEM)),
             &json!([{"op": "add", "path": "/data", "value": {"tls.crt": base64(&certificate)}}]),
         );
-        let bundle = base64(&world.authority.pem);
+        let bundle = base64(&world.ca.pem);
         let to_both = [0, 1].map(|index| {
             json!({"op": "add", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": bundle})
         });
@@ -1070,7 +1074,7 @@ impl World {
             let create = ["create", "serviceaccount", "tenant-runtime", "--namespace", name];
             world.cluster.kubectl(&create).json();
         }
-        // From before the webhook was there, so that nobody need answer for it.
+        // Created before the opt-in, because no webhook serves yet.
         world.create(&injected("whole", |_| {}));
         let mut finished = agent("finished");
         finished["metadata"]["name"] = json!("not-an-agent");
@@ -1087,12 +1091,12 @@ impl World {
         world
     }
 
-    /// What is found, other than what is in order.
+    /// Returns the findings that are not ok.
     fn found(&self) -> BTreeSet<String> {
         levels(&self.check(&["-o", "json"]))
     }
 
-    /// Controllers fill in what they count a moment later.
+    /// Waits for the findings, because controllers update status a moment later.
     fn finds(&self, name: &str, want: &BTreeSet<String>) {
         let mut found = BTreeSet::new();
         for _ in 0..10 {
@@ -1106,7 +1110,7 @@ impl World {
         assert_eq!(found, *want, "{name}\n{}", self.text());
     }
 
-    /// The kubelet's part of the release.
+    /// Sets the status of the release's pods, as a kubelet would.
     fn run_pods(&self) {
         let pods = self.cluster.kubectl(&["get", "pods", "--namespace", SYSTEM]).json();
         for pod in pods["items"].as_array().unwrap() {
@@ -1118,7 +1122,7 @@ impl World {
                 "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}],
             }});
             let patch = ["patch", "pod", name, "--namespace", SYSTEM, "--subresource=status"];
-            // It may have gone by now.
+            // The pod may be deleted by now.
             self.cluster.kubectl(&[&patch[..], &["--patch", &status.to_string()]].concat()).run();
         }
     }
@@ -1132,7 +1136,7 @@ impl World {
         )
     }
 
-    /// As the administrator, with the base role's credentials of EKS Pod Identity.
+    /// Runs check as the administrator, with the base role's credentials of EKS Pod Identity.
     fn check(&self, arguments: &[&str]) -> Output {
         let assumes = !arguments.contains(&"--skip-aws");
         let assume: &[&str] = if assumes { &["--assume-role"] } else { &[] };
@@ -1166,8 +1170,8 @@ impl World {
 
     fn make(&self, change: &Change) -> Undo {
         match change {
-            Change::Authority(from, until) => {
-                let bundle = base64(&self.authority.pem_of(*from, *until));
+            Change::Ca(from, until) => {
+                let bundle = base64(&self.ca.pem_of(*from, *until));
                 let put = [0, 1].map(|index| {
                     json!({"op": "replace", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": bundle})
                 });
@@ -1181,9 +1185,9 @@ impl World {
             Change::Certificate { days, host, other } => {
                 let secret = Object("secret", SECRET, Some(SYSTEM));
                 let before = self.get(secret);
-                let stranger = Authority::new();
-                let authority = if *other { &stranger } else { &self.authority };
-                let certificate = base64(&authority.certificate(*days, host));
+                let stranger = Ca::new();
+                let ca = if *other { &stranger } else { &self.ca };
+                let certificate = base64(&ca.certificate(*days, host));
                 let put = json!([{"op": "replace", "path": "/data/tls.crt", "value": certificate}]);
                 self.patch(secret, &put);
                 Undo::Restore(before, None)
@@ -1209,7 +1213,7 @@ impl World {
             Change::Parameter(value) => {
                 match value {
                     Some((kind, value)) => {
-                        // Its type cannot be changed in place.
+                        // The type of a parameter cannot be changed in place.
                         self.moto.delete_parameter(PARAMETER);
                         self.moto.put_parameter(PARAMETER, value, kind);
                     }
@@ -1248,7 +1252,7 @@ impl World {
             }
             Undo::Delete(object) => self.remove(&object),
             Undo::Parameter => {
-                // There may be none.
+                // The parameter may not exist.
                 self.moto.put_parameter(PARAMETER, BROKER, "String");
                 self.moto.delete_parameter(PARAMETER);
                 self.moto.put_parameter(PARAMETER, BROKER, "String");
@@ -1260,7 +1264,7 @@ impl World {
         }
     }
 
-    /// In IAM, what the strict AWS goes by.
+    /// Writes the policies of the strict AWS to IAM.
     fn write_down(&self, policies: &Policies) {
         let Policies { base, boundary, trust, .. } = policies;
         let iam = |action: &str, parameters: &[(&str, &str)]| self.moto.iam(action, parameters);
@@ -1282,14 +1286,14 @@ impl World {
     }
 
     fn make_roles(&self) {
-        let nobody = statements(&[]).to_string();
+        let empty = statements(&[]).to_string();
         for name in ["prod-acme-tenant", "prod-acme-broker"] {
             self.moto.iam(
                 "CreateRole",
                 &[
                     ("RoleName", name),
                     ("Path", "/eks-agent-platform/tenants/"),
-                    ("AssumeRolePolicyDocument", &nobody),
+                    ("AssumeRolePolicyDocument", &empty),
                 ],
             );
         }
@@ -1343,7 +1347,7 @@ impl World {
         assert!(applied.ok, "{}", applied.stderr);
     }
 
-    /// As it was, whether it is there or not. A controller may write at the same moment.
+    /// Replaces or creates the object. Retries, because a controller may write at the same time.
     fn replace(&self, object: &Value) {
         let text = object.to_string();
         let by = |verb: &str| self.cluster.kubectl(&[verb, "--filename=-"]).stdin(&text).run();
@@ -1352,7 +1356,7 @@ impl World {
         });
     }
 
-    /// Once the API server's webhooks know that the namespace is not theirs.
+    /// Creates the pod. Retries until the API server has seen that the namespace opted out.
     fn create(&self, pod: &Value) {
         wait_until("the pod may be created", Duration::from_secs(20), || {
             let created =
@@ -1376,10 +1380,10 @@ impl World {
         self.cluster.kubectl(&["label", "namespace", namespace, &label, "--overwrite"]).json();
     }
 
-    /// The real webhook, where the API server reaches it.
+    /// Starts the real webhook at an address that the API server can reach.
     fn serve(&self) -> (Process, Vec<Undo>) {
         let directory = self.cluster.kubeconfig().parent().unwrap().to_owned();
-        let (certificate, key) = self.authority.pair((-30, 30), "127.0.0.1");
+        let (certificate, key) = self.ca.pair((-30, 30), "127.0.0.1");
         let config = self.get(CONFIG)["data"]["config.yaml"].as_str().unwrap().to_owned();
         let file = |name: &str, text: &str| {
             let path = directory.join(name);
@@ -1390,7 +1394,7 @@ impl World {
         let config = config.replace("refreshSeconds: 300", "refreshSeconds: 1");
         let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
         command
-            .args(["webhook", "--linger=0", "--config"])
+            .args(["webhook", "--shutdown-delay=0", "--config"])
             .arg(file("webhook.yaml", &config))
             .arg(format!("--listen=127.0.0.1:{port}"))
             .arg(format!("--health-listen=127.0.0.1:{health_port}"))
@@ -1407,13 +1411,13 @@ impl World {
             let health = ([127, 0, 0, 1], health_port).into();
             process::get(health, "/readyz").starts_with("HTTP/1.1 200").then_some(())
         });
-        let bundle = base64(&self.authority.pem);
+        let bundle = base64(&self.ca.pem);
         let called = [(0, "enabled"), (1, "audit")].map(|(index, path)| {
             let url = format!("https://127.0.0.1:{port}/{path}");
             json!({"op": "replace", "path": format!("/webhooks/{index}/clientConfig"), "value": {"url": url, "caBundle": bundle}})
         });
         let undo = vec![self.make(&Change::Patch(CONFIGURATION, json!(called)))];
-        // The API server brings it into effect within a moment.
+        // The change takes effect a moment later.
         wait_until("the API server calls the webhook", Duration::from_secs(20), || {
             let create = ["create", "--dry-run=server", "--filename=-"];
             let created = self.cluster.kubectl(&create).stdin(&agent("asked").to_string()).run();
@@ -1433,7 +1437,7 @@ impl World {
         self.cluster.kubectl(&["get", kind, name, "--namespace", namespace]).json()
     }
 
-    /// Of a service account of the release's namespace.
+    /// Returns a kubeconfig of a service account in the release's namespace.
     fn kubeconfig_of(&self, account: &str) -> PathBuf {
         let create = ["create", "serviceaccount", account, "--namespace", SYSTEM];
         self.cluster.kubectl(&create).json();
@@ -1449,7 +1453,7 @@ impl World {
     }
 }
 
-/// Level, link and code of each finding that is not ok.
+/// Returns level, check and code of each finding that is not ok.
 fn levels(output: &Output) -> BTreeSet<String> {
     let findings: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
@@ -1458,12 +1462,12 @@ fn levels(output: &Output) -> BTreeSet<String> {
         .filter(|finding| finding["level"] != "ok")
         .map(|finding| {
             let text = |key: &str| finding[key].as_str().unwrap_or_default();
-            format!("{} {} {}", text("level"), text("link"), text("code")).trim().to_owned()
+            format!("{} {} {}", text("level"), text("check"), text("code")).trim().to_owned()
         })
         .collect()
 }
 
-/// A pod of the service account that carries base credentials, as `restricted` wants it.
+/// Returns a pod with the service account that has base credentials. It meets `restricted`.
 fn agent(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -1476,7 +1480,7 @@ fn agent(name: &str) -> Value {
     })
 }
 
-/// The same as the webhook would write it, but for what is done to it then.
+/// Returns the same pod as the webhook injects it, after `change`.
 fn injected(name: &str, change: impl Fn(&mut Value)) -> Value {
     let directory: TempDir = process::own_directory();
     let roles = directory.path().join("roles.yaml");
@@ -1497,19 +1501,19 @@ fn injected(name: &str, change: impl Fn(&mut Value)) -> Value {
     pod
 }
 
-struct Authority {
+struct Ca {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
-impl Authority {
+impl Ca {
     fn new() -> Self {
         let (parameters, key) = (Self::parameters(-400, 400), KeyPair::generate().unwrap());
         let pem = parameters.self_signed(&key).unwrap().pem();
         Self { issuer: Issuer::new(parameters, key), pem }
     }
 
-    /// The same, but from and until so many days from now.
+    /// Returns the same CA with another validity, in days from now.
     fn pem_of(&self, from: i64, until: i64) -> String {
         Self::parameters(from, until).self_signed(self.issuer.key()).unwrap().pem()
     }
@@ -1519,12 +1523,12 @@ impl Authority {
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         parameters.distinguished_name = DistinguishedName::new();
-        parameters.distinguished_name.push(DnType::CommonName, "authority of a test");
+        parameters.distinguished_name.push(DnType::CommonName, "CA of a test");
         (parameters.not_before, parameters.not_after) = (days(from).into(), days(until).into());
         parameters
     }
 
-    /// One that begins and ends so many days from now.
+    /// Returns a certificate with this validity, in days from now.
     fn certificate(&self, holds: (i64, i64), host: &str) -> String {
         self.pair(holds, host).0
     }
@@ -1532,7 +1536,7 @@ impl Authority {
     fn pair(&self, (begins, ends): (i64, i64), host: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(vec![host.to_owned()]).unwrap();
-        // An hour more, so that whole days are left.
+        // One more hour, so that the remaining time is in whole days.
         (parameters.not_before, parameters.not_after) =
             (days(begins).into(), (days(ends) + Duration::from_secs(3600)).into());
         let certificate = parameters.signed_by(&key, &self.issuer).unwrap().pem();
@@ -1540,7 +1544,7 @@ impl Authority {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "the program under test goes by the same clock")]
+#[allow(clippy::disallowed_methods, reason = "the program under test uses the same clock")]
 fn days(from_now: i64) -> SystemTime {
     let time = Duration::from_secs(from_now.unsigned_abs() * 86_400);
     if from_now < 0 { SystemTime::now() - time } else { SystemTime::now() + time }

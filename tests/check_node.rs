@@ -1,25 +1,24 @@
-//! `check` on a real node: a whole installation is found to be whole, each thing that somebody
-//! breaks is found, and nothing else, and once it is undone there is nothing again. With a pod of
-//! the tenant's own, what AWS lacks is found as well.
+//! `check` on a real node. An intact installation has no error. Each fault is found, and nothing
+//! else; once the fault is undone, nothing is found. A test pod also finds what is missing in AWS.
 //!
-//! It takes root and `make e2e`; `cargo test --workspace` leaves it out. More faults, and pairs of
-//! them: `tests/check.rs`.
+//! Needs root and `make e2e`; `cargo test --workspace` skips it. `tests/check.rs` has more faults,
+//! and pairs of faults.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code, reason = "nobody asks what was called")]
+#[allow(dead_code, reason = "no test here reads the calls")]
 #[path = "e2e/cloud.rs"]
 mod cloud;
-#[allow(dead_code, reason = "its kubectl serves any cluster")]
+#[allow(dead_code, reason = "only its kubectl is needed")]
 #[path = "cluster/control_plane.rs"]
 mod control_plane;
-#[allow(dead_code, reason = "only the platform looks into it")]
+#[allow(dead_code, reason = "only a part is needed")]
 #[path = "e2e/image.rs"]
 mod image;
-#[allow(dead_code, reason = "nobody looks for what it leaves behind")]
+#[allow(dead_code, reason = "only a part is needed")]
 #[path = "e2e/node.rs"]
 mod node;
-#[allow(dead_code, reason = "nobody creates sessions here")]
+#[allow(dead_code, reason = "no test here creates sessions")]
 #[path = "e2e/platform.rs"]
 mod platform;
 #[path = "cluster/process.rs"]
@@ -37,25 +36,30 @@ use cloud::{may_become, pods_of_the_cluster, under_a_name_of};
 use platform::{Platform, SYSTEM, TENANT};
 use process::{own_directory, program};
 
-/// What somebody does to the cluster, what undoes it, and what `check` finds in between: level
-/// and link of each finding that is not ok.
+/// Commands that break the cluster, commands that restore it, and the expected findings in between
+/// that are not ok: level and check.
 struct Fault {
     breaks: &'static str,
-    mends: &'static str,
+    restores: &'static str,
     want: &'static [&'static str],
 }
 
-const fn fault(breaks: &'static str, mends: &'static str, want: &'static [&'static str]) -> Fault {
-    Fault { breaks, mends, want }
+const fn fault(
+    breaks: &'static str,
+    restores: &'static str,
+    want: &'static [&'static str],
+) -> Fault {
+    Fault { breaks, restores, want }
 }
 
-/// Saves an object, and deletes it.
+/// Saves an object and deletes it.
 macro_rules! take {
     ($object:expr) => {
         concat!("kubectl get ", $object, " -o json > taken.json; kubectl delete ", $object)
     };
 }
 
+/// Saves an object and patches it.
 macro_rules! patch {
     ($object:expr, $patch:expr) => {
         concat!(
@@ -70,14 +74,14 @@ macro_rules! patch {
     };
 }
 
-/// As it was; what counts its changes has counted on since.
+/// Restores the saved object, without the fields that the API server sets.
 const PUT_BACK: &str = "jq 'del(.metadata.resourceVersion, .metadata.uid, .metadata.managedFields, .status)' taken.json | kubectl replace --force -f -";
 
-/// What the remedies of what is edited say.
-const BRING_AGAIN: &str = "helm upgrade fab-session-injector \"$CHART\" -n \"$SYSTEM\" --reuse-values --force-conflicts --wait --timeout 60s";
-const DELETE_AND_BRING_AGAIN: &str = "kubectl delete validatingadmissionpolicybinding fab-session-injector-pods; helm upgrade fab-session-injector \"$CHART\" -n \"$SYSTEM\" --reuse-values --wait --timeout 60s";
+/// The remedies of edited objects.
+const UPGRADE: &str = "helm upgrade fab-session-injector \"$CHART\" -n \"$SYSTEM\" --reuse-values --force-conflicts --wait --timeout 60s";
+const DELETE_AND_UPGRADE: &str = "kubectl delete validatingadmissionpolicybinding fab-session-injector-pods; helm upgrade fab-session-injector \"$CHART\" -n \"$SYSTEM\" --reuse-values --wait --timeout 60s";
 
-/// What is the release's.
+/// Faults of the release.
 const RELEASE: [Fault; 15] = [
     // The webhook.
     fault(
@@ -85,8 +89,8 @@ const RELEASE: [Fault; 15] = [
             "mutatingwebhookconfiguration fab-session-injector",
             r#"{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}"#
         ),
-        BRING_AGAIN,
-        &["broken webhook-edited"],
+        UPGRADE,
+        &["error webhook-edited"],
     ),
     fault(
         patch!(
@@ -94,7 +98,7 @@ const RELEASE: [Fault; 15] = [
             r#"{"op": "replace", "path": "/webhooks/0/timeoutSeconds", "value": 30}"#
         ),
         PUT_BACK,
-        &["broken webhook-edited"],
+        &["error webhook-edited"],
     ),
     fault(
         patch!(
@@ -102,7 +106,7 @@ const RELEASE: [Fault; 15] = [
             r#"{"op": "replace", "path": "/webhooks/0/matchConditions/0/expression", "value": "true"}"#
         ),
         PUT_BACK,
-        &["broken webhook-edited"],
+        &["error webhook-edited"],
     ),
     fault(
         patch!(
@@ -110,12 +114,12 @@ const RELEASE: [Fault; 15] = [
             r#"{"op": "remove", "path": "/webhooks/1"}"#
         ),
         PUT_BACK,
-        &["broken webhook-missing"],
+        &["error webhook-missing"],
     ),
     fault(
         take!("mutatingwebhookconfiguration fab-session-injector"),
         PUT_BACK,
-        &["broken webhook-missing"],
+        &["error webhook-missing"],
     ),
     fault(
         concat!(
@@ -123,28 +127,28 @@ const RELEASE: [Fault; 15] = [
             "; jq '.metadata = {name: \"zz-injector\"}' taken.json | kubectl create -f -"
         ),
         "kubectl delete mutatingwebhookconfiguration zz-injector; jq 'del(.metadata.resourceVersion, .metadata.uid)' taken.json | kubectl create -f -",
-        &["broken webhook-order"],
+        &["error webhook-order"],
     ),
-    // Whoever keeps the certificate would mend these two.
+    // certs would undo the next two faults, so they first stop it.
     fault(
         "kubectl -n \"$SYSTEM\" scale deployment/fab-session-injector-certs --replicas=0; kubectl -n \"$SYSTEM\" wait pod -l app.kubernetes.io/component=certs --for=delete --timeout=60s; kubectl patch mutatingwebhookconfiguration fab-session-injector --type json --patch '[{\"op\": \"remove\", \"path\": \"/webhooks/0/clientConfig/caBundle\"}]'",
         CERTS_BACK,
-        &["broken ca-bundle"],
+        &["error ca-bundle"],
     ),
     fault(
         "kubectl -n \"$SYSTEM\" scale deployment/fab-session-injector-certs --replicas=0; kubectl -n \"$SYSTEM\" wait pod -l app.kubernetes.io/component=certs --for=delete --timeout=60s; kubectl -n \"$SYSTEM\" patch secret fab-session-injector-tls --patch '{\"data\": {\"tls.crt\": \"\"}}'",
         CERTS_BACK,
-        &["broken ca-bundle", "broken certificate"],
+        &["error ca-bundle", "error certificate"],
     ),
     fault(
         "kubectl -n \"$SYSTEM\" scale deployment/fab-session-injector --replicas=0; kubectl -n \"$SYSTEM\" wait pod -l app.kubernetes.io/component=webhook --for=delete --timeout=60s",
         "kubectl -n \"$SYSTEM\" scale deployment/fab-session-injector --replicas=2; kubectl -n \"$SYSTEM\" rollout status deployment --timeout=60s",
-        &["broken endpoints"],
+        &["error endpoints"],
     ),
     fault(
         "kubectl -n \"$SYSTEM\" set image deployment/fab-session-injector '*=node.test/none:1'",
         "kubectl -n \"$SYSTEM\" rollout undo deployment/fab-session-injector; kubectl -n \"$SYSTEM\" rollout status deployment --timeout=60s",
-        &["broken rollout"],
+        &["error rollout"],
     ),
     // The guard and the config.
     fault(
@@ -152,86 +156,86 @@ const RELEASE: [Fault; 15] = [
             "validatingadmissionpolicybinding fab-session-injector-pods",
             r#"{"op": "replace", "path": "/spec/validationActions", "value": ["Audit"]}"#
         ),
-        DELETE_AND_BRING_AGAIN,
-        &["broken guard-edited"],
+        DELETE_AND_UPGRADE,
+        &["error guard-edited"],
     ),
     fault(
         patch!(
             "validatingadmissionpolicy fab-session-injector-pods",
             r#"{"op": "replace", "path": "/spec/validations/0/expression", "value": "true"}"#
         ),
-        BRING_AGAIN,
-        &["broken guard-edited"],
+        UPGRADE,
+        &["error guard-edited"],
     ),
     fault(
         take!("validatingadmissionpolicybinding fab-session-injector-exec"),
         PUT_BACK,
-        &["broken guard-missing"],
+        &["error guard-missing"],
     ),
     fault(
         take!("validatingadmissionpolicy fab-session-injector-tokens"),
         PUT_BACK,
-        &["broken guard-missing"],
+        &["error guard-missing"],
     ),
     fault(
         "kubectl -n \"$SYSTEM\" get configmap fab-session-injector -o json > taken.json; jq '.data[\"config.yaml\"] |= sub(\"podSecurity: restricted\"; \"podSecurity: baseline\")' taken.json | kubectl replace -f -",
-        BRING_AGAIN,
-        &["broken config-edited", "note pod-security-lowered"],
+        UPGRADE,
+        &["error config-edited", "warning pod-security-lowered"],
     ),
 ];
 
-/// What is the tenant's namespace's.
+/// Faults of the tenant's namespace.
 const NAMESPACE: [Fault; 10] = [
     fault(
         "kubectl label namespace \"$NS\" --overwrite pod-security.kubernetes.io/enforce=baseline",
         "kubectl label namespace \"$NS\" --overwrite pod-security.kubernetes.io/enforce=restricted",
-        &["broken pss"],
+        &["error pod-security"],
     ),
     fault(
         "kubectl label namespace \"$NS\" --overwrite fab.nanohype.dev/session-injection=enable",
         OPT_IN,
-        &["broken namespace-label"],
+        &["error namespace-label"],
     ),
     fault(
         "kubectl label namespace \"$NS\" --overwrite fab.nanohype.dev/tenant=No_Tenant",
         "kubectl label namespace \"$NS\" fab.nanohype.dev/tenant-",
-        &["broken tenant"],
+        &["error tenant"],
     ),
     fault(
         "kubectl label namespace \"$NS\" --overwrite fab.nanohype.dev/operator=kept",
         "kubectl label namespace \"$NS\" fab.nanohype.dev/operator-",
-        &["broken operator-kept"],
+        &["error operator-label"],
     ),
     fault(
         "kubectl label namespace \"$NS\" --overwrite fab.nanohype.dev/operator=keep",
         "kubectl label namespace \"$NS\" fab.nanohype.dev/operator-",
-        &["note operator-kept"],
+        &["warning operator-label"],
     ),
     fault(
         "kubectl -n \"$NS\" create quota small --hard=limits.memory=32Mi",
         "kubectl -n \"$NS\" delete quota small",
-        &["broken quota"],
+        &["error quota"],
     ),
     fault(
         "echo '{\"apiVersion\": \"v1\", \"kind\": \"LimitRange\", \"metadata\": {\"name\": \"small\"}, \"spec\": {\"limits\": [{\"type\": \"Container\", \"max\": {\"cpu\": \"50m\"}}]}}' | kubectl -n \"$NS\" create -f -",
         "kubectl -n \"$NS\" delete limitrange small",
-        &["broken limit-range"],
+        &["error limit-range"],
     ),
     fault(
         "kubectl -n \"$NS\" create rolebinding all --clusterrole=edit --group=system:authenticated",
         "kubectl -n \"$NS\" delete rolebinding all",
-        &["broken rights"],
+        &["error rbac"],
     ),
     fault(
         "kubectl -n \"$NS\" delete serviceaccount tenant-runtime",
         "kubectl -n \"$NS\" create serviceaccount tenant-runtime",
-        &["note service-account"],
+        &["warning service-account"],
     ),
-    // It runs, and came while its namespace had not opted in.
+    // The pod runs, and was created while its namespace had not opted in.
     fault(
         "kubectl label namespace \"$NS\" fab.nanohype.dev/session-injection-; until kubectl -n \"$NS\" create -f bare.json; do sleep 0.2; done; kubectl label namespace \"$NS\" fab.nanohype.dev/session-injection=enabled",
         "kubectl -n \"$NS\" delete pod bare --now",
-        &["broken pod-without-sidecar"],
+        &["error pod-without-sidecar"],
     ),
 ];
 
@@ -249,23 +253,23 @@ fn each_fault_of_a_namespace_is_found_and_nothing_else() {
     find_each(&NAMESPACE);
 }
 
-/// And nothing once it is undone.
+/// Checks that each fault is found, and that nothing is found once it is undone.
 fn find_each(faults: &[Fault]) {
     let platform = Platform::start();
     let shell = Shell::open(&platform);
     let whole = shell.found(TENANT);
-    let is_wrong = |finding: &String| !finding.starts_with("note ");
+    let is_wrong = |finding: &String| !finding.starts_with("warning ");
     assert!(!whole.iter().any(is_wrong), "{whole:?}");
-    for Fault { breaks, mends, want } in faults {
+    for Fault { breaks, restores, want } in faults {
         shell.run(breaks);
         let want = want.iter().map(|finding| (*finding).to_owned());
         shell.finds(breaks, &whole.iter().cloned().chain(want).collect());
-        shell.run(mends);
-        shell.finds(mends, &whole);
+        shell.run(restores);
+        shell.finds(restores, &whole);
     }
 }
 
-/// A tenant whose role cannot be assumed, for one reason each, and the code of that reason.
+/// Tenants, and the code of the reason why their role cannot be assumed. An empty code: it can.
 const TENANTS: [(&str, &str); 6] = [
     ("whole", ""),
     ("no-source", "set-source-identity-denied"),
@@ -276,7 +280,7 @@ const TENANTS: [(&str, &str); 6] = [
 ];
 
 #[test]
-fn a_pod_that_is_tried_says_what_aws_lacks() {
+fn a_test_pod_shows_faults_in_aws() {
     let roles = TENANTS.map(|(tenant, _)| (tenant, broker(tenant)));
     let roles: Vec<(&str, &str)> = roles.iter().map(|(tenant, role)| (*tenant, &**role)).collect();
     let platform = Platform::start_with(account, &roles);
@@ -292,22 +296,22 @@ fn a_pod_that_is_tried_says_what_aws_lacks() {
             json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "tenant-runtime", "namespace": namespace}}),
         ]);
     }
-    // Each waits for a pod of its own.
+    // Each thread waits for its own test pod.
     thread::scope(|scope| {
         for (tenant, code) in TENANTS {
             let shell = &shell;
             scope.spawn(move || {
                 let findings = shell.check(&namespace(tenant), &["--as-pod"]);
-                let mut tried = findings.iter().filter(|it| it["link"] == "assume-role");
+                let mut tried = findings.iter().filter(|it| it["check"] == "assume-role");
                 let (Some(tried), None) = (tried.next(), tried.next()) else {
                     panic!("{findings:#?}")
                 };
-                let says = tried["says"].as_str().unwrap();
+                let message = tried["message"].as_str().unwrap();
                 match code {
-                    "" => assert_eq!(tried["level"], "ok", "{tenant}: {says}"),
+                    "" => assert_eq!(tried["level"], "ok", "{tenant}: {message}"),
                     code => {
-                        assert_eq!(tried["level"], "broken", "{tenant}: {says}");
-                        assert!(says.contains(&format!("[{code}]")), "{tenant}: {says}");
+                        assert_eq!(tried["level"], "error", "{tenant}: {message}");
+                        assert!(message.contains(&format!("[{code}]")), "{tenant}: {message}");
                     }
                 }
             });
@@ -324,7 +328,7 @@ fn account(mut world: World) -> World {
         match tenant {
             "no-source" => trust["Statement"][0]["Action"] = "sts:AssumeRole".into(),
             "no-tags" => trust["Statement"].as_array_mut().unwrap().truncate(1),
-            "other-names" => trust = under_a_name_of("somebody", &[&base]),
+            "other-names" => trust = under_a_name_of("other", &[&base]),
             "bounded" => {
                 role = role.boundary(json!({"Version": "2012-10-17", "Statement": [
                     {"Effect": "Allow", "Action": "*", "Resource": "*"},
@@ -352,7 +356,7 @@ fn namespace(tenant: &str) -> String {
     format!("tenants-{tenant}")
 }
 
-/// Somebody at a terminal, with the administrator's kubeconfig.
+/// A shell with the administrator's kubeconfig.
 struct Shell<'p> {
     platform: &'p Platform,
     directory: TempDir,
@@ -367,7 +371,7 @@ impl<'p> Shell<'p> {
         Self { platform, directory }
     }
 
-    #[allow(clippy::disallowed_methods, reason = "where the other programs of a shell are")]
+    #[allow(clippy::disallowed_methods, reason = "the shell needs the other programs")]
     fn run(&self, line: &str) {
         let programs = program("kubectl").parent().unwrap().display().to_string();
         let ran = Command::new("sh")
@@ -375,7 +379,7 @@ impl<'p> Shell<'p> {
             .current_dir(&self.directory)
             .env("KUBECONFIG", self.platform.node.kubeconfig())
             .env("CHART", concat!(env!("CARGO_MANIFEST_DIR"), "/charts/fab-session-injector"))
-            // Not the plugins and repositories of whoever runs the tests.
+            // Hides the plugins and repositories of the user who runs the tests.
             .envs(
                 ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"]
                     .map(|variable| (variable, self.directory.path())),
@@ -395,20 +399,20 @@ impl<'p> Shell<'p> {
             .unwrap();
         let found: Value = serde_json::from_slice(&ran.stdout)
             .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&ran.stderr)));
-        let is_broken = found["broken"] == true;
-        assert_eq!(ran.status.code(), Some(i32::from(is_broken)), "{found:#}");
+        let has_errors = found["errors"] != 0;
+        assert_eq!(ran.status.code(), Some(i32::from(has_errors)), "{found:#}");
         found["findings"].as_array().unwrap().clone()
     }
 
-    /// Level and link of each finding that is not ok.
+    /// Returns level and check of each finding that is not ok.
     fn found(&self, namespace: &str) -> BTreeSet<String> {
         let findings = self.check(namespace, &[]);
         let others = findings.iter().filter(|finding| finding["level"] != "ok");
         let text = |value: &Value| value.as_str().unwrap().to_owned();
-        others.map(|it| format!("{} {}", text(&it["level"]), text(&it["link"]))).collect()
+        others.map(|it| format!("{} {}", text(&it["level"]), text(&it["check"]))).collect()
     }
 
-    /// Controllers and kubelet may take a moment.
+    /// Waits for the findings, because controllers and kubelet may need a moment.
     fn finds(&self, after: &str, want: &BTreeSet<String>) {
         let mut found = BTreeSet::new();
         for _ in 0..MOMENTS {
@@ -422,6 +426,6 @@ impl<'p> Shell<'p> {
     }
 }
 
-/// Together, what controllers may take after a change on a busy machine.
+/// Number of tries after a change: on a busy machine, controllers may need 30 seconds.
 const MOMENTS: u32 = 30;
 const MOMENT: Duration = Duration::from_secs(1);

@@ -1,6 +1,5 @@
-//! The queries of docs/cloudtrail.md, as they stand there: each finds the records that it is to
-//! find, and no other; and what a real sidecar and a real SDK leave in a trail is what they ask
-//! for.
+//! Runs the queries of docs/cloudtrail.md unchanged. Each finds exactly its records, and also the
+//! events of a real sidecar and a real SDK.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -30,16 +29,16 @@ use serde_json::{Value, json};
 use account::{Account, Policies};
 use client::{Client, words};
 
-/// By the heading that it stands under.
+/// The records that each query finds, by the heading of the query.
 const FINDS: [(&str, &[&str]); 4] = [
     (
-        "What one session did",
+        "Calls of one session",
         &["session-asks-who-it-is", "session-invokes", "session-invokes-again"],
     ),
-    ("Who took a tenant's names", &["session-assumes", "session-is-denied"]),
-    ("Calls that carry no name", &["base-role-assumes-without-a-name", "base-role-invokes"]),
+    ("AssumeRole calls with a tenant's names", &["session-assumes", "session-is-denied"]),
+    ("Calls without a session", &["base-role-assumes-without-a-name", "base-role-invokes"]),
     (
-        "Sessions of a broker role under another name",
+        "Sessions of a session-broker role with another name",
         &[
             "broker-with-a-persons-name",
             "broker-with-another-tenants-name",
@@ -57,7 +56,7 @@ fn each_query_finds_its_records_and_no_other_in_sql_and_in_jq() {
         .collect();
     assert_eq!(names.len(), records.len(), "no two records have one eventID");
     let queries: Vec<String> = FINDS.iter().map(|(heading, _)| block(heading, "sql")).collect();
-    let found = athena(&block("The table", "sql"), &queries, &records).unwrap();
+    let found = athena(&block("Athena table", "sql"), &queries, &records).unwrap();
     for ((heading, wanted), rows) in FINDS.iter().zip(found.as_array().unwrap()) {
         let wanted: BTreeSet<&str> = wanted.iter().copied().collect();
         let by_sql: BTreeSet<&str> = rows
@@ -75,8 +74,8 @@ fn each_query_finds_its_records_and_no_other_in_sql_and_in_jq() {
 }
 
 #[test]
-fn a_tenants_calls_are_counted_by_session_and_another_tenants_are_not() {
-    let heading = "What a tenant's sessions did";
+fn only_the_tenants_calls_are_counted_by_session() {
+    let heading = "Calls of a tenant's sessions";
     let records = records();
     let [pod, session] =
         ["agent.acme.7f6d2c1e-93b4-4a51-8f0e-2f1d6b7a9c33", "agent.acme.fab-planner-x7k2q"];
@@ -85,7 +84,7 @@ fn a_tenants_calls_are_counted_by_session_and_another_tenants_are_not() {
         (session, "bedrock.amazonaws.com", "InvokeModel", 2),
         (session, "sts.amazonaws.com", "GetCallerIdentity", 1),
     ];
-    let found = athena(&block("The table", "sql"), &[block(heading, "sql")], &records).unwrap();
+    let found = athena(&block("Athena table", "sql"), &[block(heading, "sql")], &records).unwrap();
     let rows: Vec<Value> = found[0]
         .as_array()
         .unwrap()
@@ -104,10 +103,10 @@ fn a_tenants_calls_are_counted_by_session_and_another_tenants_are_not() {
     assert_eq!(lines, wanted);
 }
 
-/// The sidecar's AssumeRole, an SDK's call with the session's credentials, and one with the base
-/// role's own, each as the strict AWS records it.
+/// Events of the strict AWS: AssumeRole of the sidecar, an SDK's call with session credentials, and
+/// a call with base credentials.
 #[test]
-fn what_sidecar_and_sdk_leave_in_a_trail_is_found() {
+fn queries_find_the_events_of_sidecar_and_sdk() {
     let account = Account::open(Policies::default());
     let pod = account.pod();
     let _sidecar = pod.start_ready();
@@ -130,7 +129,7 @@ fn what_sidecar_and_sdk_leave_in_a_trail_is_found() {
     };
     let queries: Vec<String> =
         FINDS.iter().map(|(heading, _)| of_today(block(heading, "sql"))).collect();
-    let found = athena(&block("The table", "sql"), &queries, &records).unwrap();
+    let found = athena(&block("Athena table", "sql"), &queries, &records).unwrap();
     let [of_session, names, without, others] = &found.as_array().unwrap()[..] else { panic!() };
     assert_eq!(of_session[0]["eventname"], "GetCallerIdentity");
     assert_eq!(names[0]["session"], "agent.acme.fab-coder-x7k2p");
@@ -140,21 +139,21 @@ fn what_sidecar_and_sdk_leave_in_a_trail_is_found() {
     assert_eq!(counts, [1, 1, 1, 0]);
 }
 
-/// Which is why the page has one of its own.
+/// The reason why the page defines its own table.
 #[test]
-fn a_table_without_the_field_is_of_no_use() {
-    let own = block("The table", "sql");
+fn queries_fail_without_the_source_identity_field() {
+    let own = block("Athena table", "sql");
     let theirs = own.replace(">,\n      sourceidentity: STRING>>", ">>>");
     assert_ne!(own, theirs);
-    let query = [block("What one session did", "sql")];
+    let query = [block("Calls of one session", "sql")];
     let said = athena(&theirs, &query, &records()).unwrap_err();
     assert!(said.contains("sourceidentity"), "{said}");
-    // And what is no SQL of Athena is not run.
+    // The control: invalid SQL fails.
     let said = athena(&own, &[query[0].replace("FROM", "FROMM")], &records()).unwrap_err();
     assert!(said.contains("ParseError"), "{said}");
 }
 
-/// By the names of their files.
+/// Returns the records, by file name.
 fn records() -> Vec<(String, Value)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cloudtrail");
     let mut records: Vec<(String, Value)> = fs::read_dir(directory)
@@ -169,7 +168,7 @@ fn records() -> Vec<(String, Value)> {
     records
 }
 
-/// The one block of this language below the heading.
+/// Returns the only block of this language below the heading.
 fn block(heading: &str, language: &str) -> String {
     let page = include_str!("../docs/cloudtrail.md");
     let (_, section) = page.split_once(&format!("\n## {heading}\n")).expect(heading);
@@ -181,7 +180,7 @@ fn block(heading: &str, language: &str) -> String {
     text
 }
 
-/// The rows of each query, or what went wrong.
+/// Returns the rows of each query, or the error.
 fn athena(table: &str, queries: &[String], records: &[(String, Value)]) -> Result<Value, String> {
     let records: Vec<&Value> = records.iter().map(|(_, record)| record).collect();
     let task = json!({"table": table, "queries": queries, "records": records});
@@ -199,7 +198,7 @@ fn athena(table: &str, queries: &[String], records: &[(String, Value)]) -> Resul
     Ok(serde_json::from_slice(&output.stdout).unwrap())
 }
 
-/// The shell's lines, in a directory with two log files as CloudTrail writes them.
+/// Runs shell lines in a directory with two log files in the format of CloudTrail.
 fn run(lines: &str, records: &[(String, Value)]) -> String {
     let directory = process::own_directory();
     let (first, second) = records.split_at(records.len() / 2);

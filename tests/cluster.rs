@@ -1,5 +1,5 @@
-//! What a real API server stores when agents are created: etcd, kube-apiserver and
-//! controllers are real, SSM is moto, the configuration is the chart's as Helm renders it.
+//! Tests what a real API server stores when agents are created. etcd, kube-apiserver and
+//! controllers are real, SSM is moto, and Helm renders the configuration from the chart.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -33,14 +33,14 @@ use control_plane::ControlPlane;
 use process::wait_until;
 use world::{CANARY, Created, OPERATOR, World, assert_same, parameter, role, variable};
 
-/// The default config, shared by the tests that do not disturb each other.
+/// A cluster with the default config, shared by tests that do not affect each other.
 static WORLD: LazyLock<World> = LazyLock::new(|| {
     let world = World::start(&[], None);
     world.publish("acme", &role("acme"));
     world
 });
 
-/// A pod of the service account that carries base credentials, as `restricted` wants it.
+/// Returns a pod of the service account with base credentials, as `restricted` requires.
 fn agent(namespace: &str, name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -61,8 +61,8 @@ fn is_injected(created: &Created) -> bool {
     created.names("initContainers").first() == Some(&"fab-session-credentials")
 }
 
-/// Each golden on the API server: what it stores is what it stores of the golden's other
-/// half, and what it refuses it refuses in the golden's words.
+/// Creates each golden on the API server. The stored pod must equal the stored golden output, and
+/// a refusal must have the golden's message.
 fn goldens_hold(world: &World, belongs: impl Fn(&Case) -> bool, prefix: &str) -> (usize, usize) {
     let cases: Vec<Golden> =
         Case::all().into_iter().filter(belongs).map(|case| Golden::read(case, prefix)).collect();
@@ -80,7 +80,7 @@ fn goldens_hold(world: &World, belongs: impl Fn(&Case) -> bool, prefix: &str) ->
         if case.path("refused.txt").exists() {
             let want = fs::read_to_string(case.path("refused.txt")).unwrap();
             let sentence = want.trim().split_once(": ").unwrap().1.replace(was, own);
-            // The one sentence that names where roles come from, which is a file offline.
+            // The one message with the source of roles, which is a file offline.
             let want =
                 if case.name == "refuse-unpublished-role" { "[role-missing]" } else { &sentence };
             let said = creation.err().unwrap_or_else(|| panic!("{}: let in", case.name));
@@ -109,7 +109,7 @@ fn goldens_hold(world: &World, belongs: impl Fn(&Case) -> bool, prefix: &str) ->
     (stored, refused)
 }
 
-/// A golden in two namespaces of its own: one like the golden's, one that did not opt in.
+/// A golden with its own two namespaces: one like the golden's, one that did not opt in.
 struct Golden {
     case: Case,
     namespace: Value,
@@ -137,7 +137,7 @@ impl Golden {
             if !opted_in {
                 labels.shift_remove("fab.nanohype.dev/session-injection");
             }
-            // The tenant that the original name gives, since this one gives none.
+            // The tenant comes from the original name, since the new name has none.
             if let Some(tenant) = self.was.strip_prefix("tenants-") {
                 labels.entry("agents.nanohype.dev/platform").or_insert_with(|| tenant.into());
             }
@@ -166,14 +166,14 @@ fn inside(mut pod: Value, namespace: &str) -> Value {
 }
 
 #[test]
-fn goldens_hold_on_the_api_server() {
+fn goldens_are_the_same_on_the_api_server() {
     WORLD.publish("aaaaaaaaaaaaaaaaaaaaaa", &role("long"));
     let (stored, refused) = goldens_hold(&WORLD, |case| case.config.is_none(), "g");
     assert!(stored > 20 && refused > 20, "{stored} stored, {refused} refused");
 }
 
 #[test]
-fn another_config_holds_too() {
+fn goldens_of_another_config_are_the_same_too() {
     let text = fs::read_to_string(case::directory().join("custom.config.yaml")).unwrap();
     let config: Value = serde_saphyr::from_str(&text).unwrap();
     let values = process::own_directory();
@@ -190,12 +190,12 @@ fn another_config_holds_too() {
     let said = world.create(&agent("tenants-foreign", "a"), None).unwrap_err();
     assert!(
         said.contains(
-            "holds a role that roles.allow.accounts of the config does not have [role-not-allowed]"
+            "names a role that roles.allow.accounts in the config does not allow [role-not-allowed]"
         ),
         "{said}"
     );
 
-    // Nobody answers for a tenant of whom nothing is known; the others go on.
+    // Pods of an unknown tenant are refused; those of known tenants are admitted.
     world.stop_moto();
     world.namespace("tenants-late", "enabled", "late", &[]);
     let said = world.create(&agent("tenants-late", "a"), None).unwrap_err();
@@ -271,7 +271,7 @@ fn pods_of_controllers_are_injected_under_a_quota() {
         assert!(is_injected(&created), "{label}");
         assert_eq!(created.annotation("fab.nanohype.dev/component"), Some(component));
     }
-    // Without the four quantities of the sidecar the quota would have refused them.
+    // Without the sidecar's four quantities the quota would refuse the pods.
     let used = wait_until("the quota counts both pods", Duration::from_secs(10), || {
         let quota = WORLD
             .cluster
@@ -305,7 +305,7 @@ fn a_quota_refuses_pods_that_outrank_the_webhook() {
             let said = of_class("tenants-ranked", class, class).unwrap_err();
             said.contains("exceeded quota: no-system-priority").then_some(())
         });
-        // The control: without the quota a tenant's pod outranks the webhook, or equals it.
+        // The control: without the quota a tenant's pod has at least the webhook's priority.
         let created = of_class("tenants-unranked", class, class).unwrap();
         assert!(created.pod["spec"]["priority"].as_i64() >= Some(2_000_000_000), "{class}");
     }
@@ -313,13 +313,13 @@ fn a_quota_refuses_pods_that_outrank_the_webhook() {
 }
 
 #[test]
-fn what_a_limit_range_adds_to_the_sidecar_stays() {
+fn the_sidecar_keeps_what_a_limit_range_adds() {
     WORLD.namespace("tenants-ranged", "enabled", "acme", &[("test.example/foreign", "late")]);
     WORLD.apply(&json!({
         "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "tenant-default", "namespace": "tenants-ranged"},
         "spec": {"limits": [{"type": "Container", "default": {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "1Gi"}, "defaultRequest": {"cpu": "100m", "memory": "128Mi", "ephemeral-storage": "1Gi"}}]},
     }));
-    // The second webhook makes the API server run all of admission again, with the sidecar in the pod.
+    // The second webhook causes a second admission round, with the sidecar in the pod.
     let _late = foreign::Webhook::start(&WORLD, "zz-late-ranged", "late", foreign::add_a_container);
     let created = WORLD.create(&agent("tenants-ranged", "a"), None).unwrap();
     let resources = &created.container("fab-session-credentials")["resources"];
@@ -327,8 +327,8 @@ fn what_a_limit_range_adds_to_the_sidecar_stays() {
     assert_eq!(resources["requests"]["memory"], "32Mi");
     assert_eq!(resources["limits"]["ephemeral-storage"], "1Gi");
 
-    // Nor does the service account admission plugin, which ran again as well, find room for
-    // a token of the Kubernetes API in the sidecar. The agent has its own.
+    // The service account admission plugin also ran again. It adds no token of the Kubernetes API
+    // to the sidecar; the agent has one.
     let mounts = |name: &str| -> Vec<String> {
         let mounts = created.container(name)["volumeMounts"].as_array().unwrap();
         let names = mounts.iter().map(|mount| mount["name"].as_str().unwrap().to_owned());
@@ -351,7 +351,7 @@ fn what_a_limit_range_adds_to_the_sidecar_stays() {
 }
 
 #[test]
-fn the_namespace_label_works_at_run_time() {
+fn a_label_change_takes_effect_at_run_time() {
     WORLD.namespace("tenants-switch", "", "acme", &[]);
     let label = |value: &str| {
         WORLD
@@ -397,7 +397,7 @@ fn the_first_pod_of_a_new_namespace_is_injected() {
 }
 
 #[test]
-fn a_parameter_that_changes_is_followed() {
+fn a_changed_parameter_takes_effect() {
     WORLD.namespace("tenants-moving", "enabled", "moving", &[]);
     let outcome = || {
         let mut pod = agent("tenants-moving", "");
@@ -437,7 +437,7 @@ fn a_parameter_that_changes_is_followed() {
 }
 
 #[test]
-fn a_dry_run_says_the_same_and_stores_nothing() {
+fn a_dry_run_returns_the_same_and_stores_nothing() {
     WORLD.namespace("tenants-dry", "enabled", "acme", &[]);
     let pod = agent("tenants-dry", "a");
     let dry = WORLD
@@ -453,7 +453,7 @@ fn a_dry_run_says_the_same_and_stores_nothing() {
 }
 
 #[test]
-fn the_audit_log_says_who_a_pod_became() {
+fn the_audit_log_shows_the_session_of_a_pod() {
     WORLD.namespace(
         "tenants-audited",
         "enabled",
@@ -480,8 +480,8 @@ fn the_audit_log_says_who_a_pod_became() {
     let annotations = WORLD.audit_annotations("tenants-audited", "refused");
     assert_eq!(annotations["decision"], "refuse/host-namespace");
 
-    // In the second round the API server keeps the first value of a key, and says in its log
-    // where the second was another.
+    // In the second round the API server keeps the first value of a key, and logs a different
+    // second value.
     let _late = foreign::Webhook::start(
         &WORLD,
         "zz-late-audited",
@@ -503,8 +503,8 @@ fn the_audit_log_says_who_a_pod_became() {
 }
 
 #[test]
-fn what_another_webhook_did_is_put_right() {
-    // Each is called after ours and makes the API server call us again.
+fn changes_by_another_webhook_are_corrected() {
+    // Each is called after the injector's webhook and causes a second round.
     let cases: [(&str, &str, foreign::Effect); 2] = [
         ("zz-adds", "adds", foreign::add_a_container),
         ("zz-rewrites", "rewrites", foreign::rewrite_from_old_types),
@@ -535,9 +535,9 @@ fn what_another_webhook_did_is_put_right() {
     }
 }
 
-/// Each of four others before ours or after it, and among themselves in another order each time.
+/// Four other webhooks, each before or after the injector's, in a different order each time.
 #[test]
-fn in_whatever_order_others_come_a_pod_converges() {
+fn a_pod_converges_in_any_order_of_webhooks() {
     WORLD.namespace("tenants-order", "enabled", "acme", &[("test.example/foreign", "order")]);
     let start = |others: usize, round: usize| {
         let side = if others >> round & 1 == 0 { "aa" } else { "zz" };
@@ -598,8 +598,8 @@ fn in_whatever_order_others_come_a_pod_converges() {
 }
 
 #[test]
-fn base_credentials_end_up_on_the_sidecar_alone() {
-    // By name: before ours, after ours, and after ours without the label that keeps it away.
+fn only_the_sidecar_gets_base_credentials() {
+    // By name: before the injector's webhook, after it, and after it without the object selector.
     let cases = [
         ("a-pod-identity-webhook", "eks-before", true),
         ("pod-identity-webhook", "eks-after", true),
@@ -642,7 +642,7 @@ fn base_credentials_end_up_on_the_sidecar_alone() {
                 .all(|mount| mount["name"] != "eks-pod-identity-token")
         );
     }
-    // The control: without us the same webhook gives the agent what we keep from it.
+    // The control: without the injector the same webhook gives the agent base credentials.
     WORLD.namespace("tenants-eks-control", "", "acme", &[("test.example/foreign", "eks-control")]);
     let _foreign = foreign::Webhook::start_pod_identity(
         &WORLD,
@@ -656,11 +656,11 @@ fn base_credentials_end_up_on_the_sidecar_alone() {
 }
 
 #[test]
-fn the_api_server_sends_what_we_judge() {
+fn the_api_server_sends_the_matching_pods() {
     is_sent_what_we_judge(&WORLD, &Config::default());
 }
 
-/// The same pods to the API server's matchConditions and to our own matching.
+/// Compares the API server's matchConditions with the webhook's own matching, for the same pods.
 fn is_sent_what_we_judge(world: &World, config: &Config) {
     const NAMESPACE: &str = "tenants-matched";
     world.namespace(
@@ -702,7 +702,7 @@ fn is_sent_what_we_judge(world: &World, config: &Config) {
     let snapshot = Namespaces::default().with(Namespace::read(NAMESPACE, label, &config.tenant));
     let nowhere = Directory::new(Source::Nowhere, HashMap::new());
     let (mut sent, mut kept) = (0, 0);
-    // The last is an account of the pods' own namespace, whose word never counts.
+    // The last is an account of the pods' namespace, which never matches.
     let creators = [
         "admin",
         "system:serviceaccount:batch:runner",
@@ -739,7 +739,7 @@ fn is_sent_what_we_judge(world: &World, config: &Config) {
 }
 
 #[test]
-fn the_chart_installs_and_goes_without_a_trace() {
+fn the_chart_uninstalls_without_a_trace() {
     let cluster = ControlPlane::start();
     cluster.create_namespace("injector", &[]);
     helm::install(
@@ -756,7 +756,7 @@ fn the_chart_installs_and_goes_without_a_trace() {
     assert!(configuration());
     let deployments = cluster.kubectl(&["get", "deployments", "--namespace=injector"]).json();
     assert_eq!(deployments["items"][0]["spec"]["replicas"], 2);
-    // A cluster whose injector has no node yet goes on: nobody opted in.
+    // The injector has no node, and no namespace opted in: pods are still created.
     cluster.create_namespace("plain", &[]);
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "plain", "labels": {"fab.nanohype.dev/component": "runtime"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     cluster.kubectl(&["create", "--filename=-"]).stdin(&pod.to_string()).json();
@@ -765,7 +765,7 @@ fn the_chart_installs_and_goes_without_a_trace() {
 }
 
 #[test]
-fn who_did_not_opt_in_notices_nothing() {
+fn namespaces_without_the_label_see_no_change() {
     let mut world = World::without_configuration(&[], None);
     world.publish("acme", &role("acme"));
     let pods = |namespace: &str| {
@@ -810,7 +810,7 @@ fn who_did_not_opt_in_notices_nothing() {
     late["metadata"]["namespace"] = "tenants-enabled".into();
     let said = world.create(&late, None).unwrap_err();
     assert!(said.contains("failed calling webhook \"enabled.session.fab.nanohype.dev\""), "{said}");
-    // A pod that is no agent is not even asked about.
+    // The API server does not call the webhook for a pod that is not an agent.
     late["spec"]["serviceAccountName"] = "default".into();
     assert!(world.create(&late, None).is_ok());
 }
@@ -836,6 +836,6 @@ fn no_secret_is_in_log_or_metrics() {
     assert!(log.contains("\"message\":\"review\""), "{log}");
     for (what, text) in [("metrics", &metrics), ("log", &log)] {
         assert!(!text.contains(CANARY), "a secret is in the {what}");
-        assert!(!text.contains("panicked"), "{text}");
+        assert!(!text.contains("\"panic\""), "{text}");
     }
 }

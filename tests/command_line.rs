@@ -1,4 +1,4 @@
-//! What every command says of itself, to people, to shells and to terminals.
+//! Tests help, completions, colours and errors of every command.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -53,7 +53,7 @@ fn a_shell_completes_the_commands() {
         fs::write(directory.path().join(shell), &output.stdout).unwrap();
     }
     assert_eq!(run(&["completions", "tcsh"]).status.code(), Some(2));
-    // The other two shells are seldom there.
+    // The other two shells are rarely installed.
     let completed = |words: &str, index: usize| {
         let script = format!(
             "source ./bash; COMP_WORDS=({words}); COMP_CWORD={index}; \
@@ -83,7 +83,7 @@ fn an_error_names_flag_or_file_and_line() {
     );
     let broken = file("broken.yaml", "apiVersion: v1\nkind: [\n");
     let roles = file("roles.yaml", "roles: {acme: 'arn:aws:iam::111122223333:role/r'}\n");
-    let no_roles = file("no-roles.yaml", "roles: {acme: nobody}\n");
+    let no_roles = file("no-roles.yaml", "roles: {acme: none}\n");
     let config = file("config.yaml", "podSecurity: 7\n");
     for command in ["inject", "explain"] {
         let cases: [(&[&str], &[&str]); 7] = [
@@ -109,7 +109,7 @@ fn a_file_that_is_too_large_is_not_read() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).display().to_string();
     fs::write(path("roles"), "roles: {}\n").unwrap();
-    // Nothing of them is written.
+    // A sparse file.
     fs::File::create(path("long")).unwrap().set_len(65 << 20).unwrap();
     let (long, roles) = (path("long"), path("roles"));
     for command in ["inject", "explain"] {
@@ -120,7 +120,7 @@ fn a_file_that_is_too_large_is_not_read() {
             (&["-f", &roles, "--roles", &long], &long),
         ];
         for (arguments, file) in cases {
-            // 1 GiB of address space: beyond it the process aborts.
+            // 1 GiB of address space: the process aborts if it needs more.
             let limited = format!("ulimit -v {}; exec \"$0\" \"$@\" </dev/zero", 1 << 20);
             let output = Command::new("bash")
                 .args(["-c", &limited, PROGRAM, command])
@@ -137,7 +137,7 @@ fn a_file_that_is_too_large_is_not_read() {
 }
 
 #[test]
-fn only_a_terminal_that_wants_it_gets_colour() {
+fn only_a_terminal_gets_colours_unless_disabled() {
     let directory = tempfile::tempdir().unwrap();
     let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: tenants-acme}\nspec: {serviceAccountName: tenant-runtime, containers: []}\n";
     fs::write(directory.path().join("pod.yaml"), pod).unwrap();
@@ -159,7 +159,7 @@ fn only_a_terminal_that_wants_it_gets_colour() {
     }
 }
 
-/// What the program prints where a terminal is on all its ends.
+/// Returns the output of the program with a terminal as stdin, stdout and stderr.
 fn on_a_terminal(arguments: &[&str], variables: &[(&str, &str)], directory: &Path) -> Vec<u8> {
     let output = Command::new("python3")
         .args(["-c", "import pty, sys; pty.spawn(sys.argv[1:])", PROGRAM])

@@ -1,7 +1,7 @@
-//! The whole on a real node: kubelet, containerd, runc and a network run the image that
-//! `make image` built, Helm installs the chart, and real AWS SDKs ask a strict AWS.
+//! End-to-end tests on a real node with kubelet, containerd, runc and a network. They run the
+//! image of `make image`; Helm installs the chart, and real AWS SDKs call the strict AWS.
 //!
-//! It takes root and `make e2e`; `cargo test --workspace` leaves it out.
+//! Needs root and `make e2e`; `cargo test --workspace` skips it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -49,15 +49,15 @@ use node::Node;
 use platform::{OPERATOR, Platform, SANDBOXES, SYSTEM, TENANT, session};
 use process::wait_until;
 
-/// Shared by the tests that do not disturb each other. It is never dropped: its leash takes
-/// it down, seconds after the test process has ended.
+/// Shared by tests that do not affect each other. It is never dropped: its leash stops it, seconds
+/// after the test process exits.
 static PLATFORM: LazyLock<Platform> = LazyLock::new(Platform::start);
 
-/// Beside it, for the tests that look at base credentials; the others run with and without.
+/// For tests of base credentials. The other tests run with or without it.
 static EKS: LazyLock<Eks> = LazyLock::new(|| Eks::start(&PLATFORM.node, TENANT));
 
 #[test]
-fn an_agent_calls_aws_under_its_sessions_name() {
+fn an_agent_calls_aws_with_the_name_of_its_session() {
     let platform = &*PLATFORM;
     let pod = platform.create_session("fab-coder-x7k2p");
     let started = platform.node.await_ready(TENANT, &pod);
@@ -80,7 +80,7 @@ fn an_agent_calls_aws_under_its_sessions_name() {
     assert_eq!(assumed.len(), 1, "{assumed:?}");
     assert_eq!(assumed[0]["requestParameters"]["roleArn"], BROKER);
     assert_eq!(assumed[0]["errorCode"], Value::Null, "{}", assumed[0]);
-    // What an auditor asks CloudTrail: whose call was it?
+    // The question of an auditor to CloudTrail: which session made the call?
     let calls = platform.cloud.events("GetCallerIdentity");
     assert!(
         calls.iter().any(|event| {
@@ -92,14 +92,13 @@ fn an_agent_calls_aws_under_its_sessions_name() {
 }
 
 #[test]
-fn an_agent_does_not_get_at_base_credentials() {
+fn an_agent_cannot_get_base_credentials() {
     let platform = &*PLATFORM;
     let pod = platform.create_session("fab-curious-a1b2c");
     platform.node.await_ready(TENANT, &pod);
     let try_to = |words: &[&str]| platform.node.exec(TENANT, &pod, "session", words).run();
 
-    // It reads what is meant for it, so the others fail for another reason than the way
-    // of asking.
+    // The control: the same command reads a file that is meant for the agent.
     assert!(try_to(&["/box", "read", "/var/run/fab-session/token"]).ok);
     for path in
         ["/var/run/fab-session-base/token", "/var/run/secrets/kubernetes.io/serviceaccount/token"]
@@ -107,17 +106,17 @@ fn an_agent_does_not_get_at_base_credentials() {
         let read = try_to(&["/box", "read", path]);
         assert!(!read.ok && read.stderr.contains("no such file"), "{path}: {}", read.stderr);
     }
-    // Neither is there another process to look into.
+    // The agent also sees no process of another container.
     let processes = try_to(&["/box", "list", "/proc"]);
     let others: Vec<&str> =
         processes.stdout.lines().filter(|name| name.parse().is_ok_and(|id: u32| id > 1)).collect();
     assert!(others.len() <= 1, "only the one that looks: {others:?}");
-    // The agent of the node can be reached: what is missing is a token for it.
+    // The node's Pod Identity agent is reachable; only the token is missing.
     assert!(try_to(&["/box", "dial", "169.254.170.23:80"]).ok);
 }
 
 #[test]
-fn a_pod_gets_a_base_token_only_where_the_namespace_did_not_opt_in() {
+fn only_pods_of_other_namespaces_get_a_base_token() {
     let node = &PLATFORM.node;
     PLATFORM.create_other_namespace("tenants-other");
     let create = |namespace: &str| {
@@ -162,7 +161,7 @@ fn a_session_works_under_the_platforms_policies() {
     node.await_ready(TENANT, &pod);
     let dial = |address: &str| node.exec(TENANT, &pod, "session", &["/box", "dial", address]).run();
 
-    // A policy is there a second after its pod.
+    // A network policy takes effect a second after the start of its pod.
     wait_until("the pod does not get elsewhere", Duration::from_secs(20), || {
         let dialled = dial(&elsewhere);
         dialled.stderr.contains("timeout").then_some(())
@@ -170,7 +169,7 @@ fn a_session_works_under_the_platforms_policies() {
     let caller = call(platform, &pod);
     assert!(caller["arn"].is_string(), "{caller}");
 
-    // Where no policy holds, the same listener is reached.
+    // The control: without a policy the same listener is reachable.
     platform.create_other_namespace("tenants-free");
     node.create(&[json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -183,14 +182,14 @@ fn a_session_works_under_the_platforms_policies() {
 }
 
 #[test]
-fn what_the_platforms_controllers_create_at_once_acts_each_under_its_own_name() {
-    // How much of cluster and pod is in the name of a base session, beside a UUID in 64.
+fn pods_created_at_once_each_call_aws_with_their_own_name() {
+    // Length of cluster and pod in the name of a base session: 64 without the UUID.
     const EKS_NAMES: usize = 64 - 1 - 36;
     LazyLock::force(&EKS);
     let platform = &*PLATFORM;
     let node = &platform.node;
     admit_sandboxes(node);
-    // The dispatcher labels its session as the operator does, and is not believed.
+    // The dispatcher labels its session as the operator does, but is not a trusted creator.
     admit_dispatcher(node, &session(TENANT, "fab-planner-d3f4t", &["sleep"]));
 
     let operators = platform.create_session("fab-coder-m5n6p");
@@ -239,7 +238,7 @@ fn what_the_platforms_controllers_create_at_once_acts_each_under_its_own_name() 
         "sandbox-r8t2",
         &call_in(node, TENANT, "sandbox-r8t2", "sandbox"),
     );
-    // Whoever else creates such a pod does not choose its name in AWS by that.
+    // Any other user that creates such a pod cannot choose its name in AWS.
     let asked = node
         .kubectl(&["create", "--dry-run=server", "--filename=-"])
         .stdin(&sandbox("sandbox-stolen").to_string())
@@ -249,7 +248,7 @@ fn what_the_platforms_controllers_create_at_once_acts_each_under_its_own_name() 
         "agent.acme.<pod uid>"
     );
 
-    // A fleet has nobody's credentials, which EKS gives it where nobody opted in.
+    // A fleet has no credentials. Where the namespace did not opt in, EKS gives it some.
     let [withheld, plain] = [TENANT, PLAIN].map(|namespace| {
         let deployment = "deployment/ops-reviewer";
         let watch = ["rollout", "status", deployment, "--timeout=90s", "--namespace", namespace];
@@ -270,7 +269,7 @@ fn what_the_platforms_controllers_create_at_once_acts_each_under_its_own_name() 
     let events = platform.cloud.all_events();
     assert_eq!(keys.len(), 4);
     for (identity, (pod, key)) in &keys {
-        // No other pod's key under this name, and no other name for this key.
+        // The name has no key of another pod, and the key has no other name.
         let mut calls = 0;
         for caller in events.iter().map(|event| &event["userIdentity"]) {
             let under_the_name = caller["sessionContext"]["sourceIdentity"] == **identity;
@@ -283,7 +282,7 @@ fn what_the_platforms_controllers_create_at_once_acts_each_under_its_own_name() 
         let assumed: Vec<&Value> = events.iter().filter(of_the_pod).collect();
         assert_eq!(assumed.len(), 1, "{identity}: {assumed:?}");
         assert_eq!(assumed[0]["errorCode"], Value::Null);
-        // EKS names the base session after the pod whose token it was.
+        // EKS names the base session after the pod of the token.
         let arn = assumed[0]["userIdentity"]["arn"].as_str().unwrap();
         let mut session = format!("/eks-prod-{pod}");
         session.truncate("/".len() + EKS_NAMES);
@@ -293,7 +292,7 @@ fn what_the_platforms_controllers_create_at_once_acts_each_under_its_own_name() 
 }
 
 #[test]
-fn an_agent_that_ends_is_done_and_its_log_needs_no_containers_name() {
+fn a_pod_ends_with_its_agent_and_logs_need_no_container() {
     let platform = &*PLATFORM;
     let node = &platform.node;
     let name = "session-fab-brief-s1t2u";
@@ -306,7 +305,7 @@ fn an_agent_that_ends_is_done_and_its_log_needs_no_containers_name() {
         assert_ne!(pod["status"]["phase"], "Failed", "{}", pod["status"]);
         (pod["status"]["phase"] == "Succeeded").then_some(pod)
     });
-    // As a person asks, and as fab does, which names no container either.
+    // By kubectl and by the API request of fab; neither names a container.
     let path = format!("/api/v1/namespaces/{TENANT}/pods/{name}/log?timestamps=false");
     for ask in [vec!["logs", name, "--namespace", TENANT], vec!["get", "--raw", &path]] {
         let asked = node.kubectl(&ask).run();
@@ -319,12 +318,12 @@ fn an_agent_that_ends_is_done_and_its_log_needs_no_containers_name() {
         terminated["finishedAt"].as_str().unwrap().to_owned()
     };
     let (agent, sidecar) = (ended("containerStatuses"), ended("initContainerStatuses"));
-    // To the second; RFC 3339 in UTC is in the order of its characters.
+    // RFC 3339 times in UTC compare as text.
     assert!(agent <= sidecar, "{agent}, {sidecar}");
 }
 
 #[test]
-fn ekss_own_webhook_before_or_after_ours_gives_an_agent_no_base_credentials() {
+fn the_eks_webhook_gives_an_agent_no_base_credentials() {
     const TOKEN: &str =
         "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token";
     let eks = &*EKS;
@@ -350,7 +349,7 @@ fn ekss_own_webhook_before_or_after_ours_gives_an_agent_no_base_credentials() {
             );
         }
     }
-    // Where nobody opted in, EKS's webhook does its work.
+    // Where the namespace did not opt in, the EKS webhook has its full effect.
     let pod = node.await_ready(PLAIN, name);
     assert!(has_base_credentials(&pod));
     let read = node.exec(PLAIN, name, "session", &["/box", "read", TOKEN]).run();
@@ -363,9 +362,9 @@ fn ekss_own_webhook_before_or_after_ours_gives_an_agent_no_base_credentials() {
     assert_attributed(&platform.cloud.all_events());
 }
 
-/// The chart's pods by its default, and an agent's where it asks for that.
+/// The chart's pods have one by default, an agent's pod has one if it requests it.
 #[test]
-fn a_user_namespace_makes_a_pod_another_user_to_the_node() {
+fn a_user_namespace_gives_a_pod_another_user_on_the_node() {
     let platform = &*PLATFORM;
     let all = platform.node.kubectl(&["get", "pods", "--namespace", SYSTEM]).json();
     let running: Vec<&Value> = all["items"]
@@ -391,13 +390,13 @@ fn a_user_namespace_makes_a_pod_another_user_to_the_node() {
     let caller = call(platform, "session-fab-apart-q1w2e");
     assert!(caller["arn"].as_str().unwrap().ends_with("/fab-apart-q1w2e"), "{caller}");
 
-    // The control: without it the kernel knows all sidecars as one user.
+    // The control: without it all sidecars are the same user for the kernel.
     let shared = platform.create_session("fab-shared-r3t4z");
     let shared = platform.node.await_ready(TENANT, &shared);
     assert!(users_on_the_node(&shared).contains(&64017));
 }
 
-/// The users of a pod's processes, as the machine sees them.
+/// Returns the users of a pod's processes as the node sees them.
 fn users_on_the_node(pod: &Value) -> BTreeSet<u32> {
     let uid = pod["metadata"]["uid"].as_str().unwrap();
     let of_the_pod = fs::read_dir("/proc").unwrap().flatten().filter(|process| {
@@ -412,11 +411,11 @@ fn users_on_the_node(pod: &Value) -> BTreeSet<u32> {
     statuses.filter_map(user).collect()
 }
 
-/// The kubelet gives each pod so many, from the first multiple on.
+/// Number of users of each pod; the range of a pod starts at a multiple.
 const IDS_OF_A_POD: u32 = 65536;
 
 #[test]
-fn the_image_holds_the_program_and_authorities_and_nothing_else() {
+fn the_image_has_only_the_program_and_ca_certificates() {
     let image = Image::unpack();
     assert_eq!(image.paths(), [ROOTS, "/fab-session-injector"]);
     assert_eq!(image.config["Entrypoint"], json!(["/fab-session-injector"]));
@@ -424,7 +423,7 @@ fn the_image_holds_the_program_and_authorities_and_nothing_else() {
     let labels = &image.config["Labels"];
     assert_eq!(labels["org.opencontainers.image.version"], env!("CARGO_PKG_VERSION"));
 
-    // No interpreter and no library: the kernel alone can start it.
+    // Static: it has no interpreter and no library.
     let read = Command::new("readelf")
         .args(["--wide", "--program-headers", "--dynamic"])
         .arg(image.at("/fab-session-injector"))
@@ -434,7 +433,7 @@ fn the_image_holds_the_program_and_authorities_and_nothing_else() {
     assert!(read.contains("LOAD"), "{read}");
     assert!(!read.contains("INTERP") && !read.contains("NEEDED"), "{read}");
 
-    // Mozilla's list has had 100 to 150 for years.
+    // Mozilla's list has had 100 to 150 CA certificates for years.
     let roots = fs::read_to_string(image.at(ROOTS)).unwrap();
     assert!((100..200).contains(&roots.matches("BEGIN CERTIFICATE").count()));
 }
@@ -485,8 +484,8 @@ fn a_node_leaves_nothing_behind() {
     assert!(traces().is_empty(), "{:?}", traces());
 }
 
-/// Links, cgroups, processes and files of a node on this machine. Its mounts are in a
-/// namespace, which its processes hold.
+/// Returns links, cgroups, processes and files of a node on this machine. Its mounts are in a mount
+/// namespace, which ends with its processes.
 fn traces_of(name: &str, state: &Path) -> Vec<String> {
     let mut traces = Vec::new();
     if Path::new("/sys/class/net").join(name).exists() {
@@ -517,8 +516,8 @@ fn traces_of(name: &str, state: &Path) -> Vec<String> {
     traces
 }
 
-/// Base credentials were used to assume the session's role, under a name, and for nothing else;
-/// each other call has a name, unless it came from where nobody opted in.
+/// Checks that base credentials made only AssumeRole calls with a SourceIdentity, and that every
+/// other call has a SourceIdentity, except calls from namespaces that did not opt in.
 fn assert_attributed(events: &[Value]) {
     let (mut assumed, mut attributed) = (0, 0);
     for event in events {
@@ -547,15 +546,15 @@ fn is_of_acme(identity: &Value) -> bool {
     identity.as_str().is_some_and(|identity| identity.starts_with("agent.acme."))
 }
 
-/// Whether AWS said that the caller is this role.
+/// Returns whether AWS reports the caller as a session of this role.
 fn is_session_of(role: &str, caller: &Value) -> bool {
     let (_, name) = role.rsplit_once('/').unwrap();
     let session = format!("arn:aws:sts::111122223333:assumed-role/{name}/");
     caller["arn"].as_str().is_some_and(|arn| arn.starts_with(&session))
 }
 
-/// Whether a container that is not ours mounts the token that EKS's webhook brings, or is told
-/// where to take it.
+/// Returns whether a container other than the sidecar has the token mount of the EKS webhook, or
+/// its variables.
 fn has_base_credentials(pod: &Value) -> bool {
     pod["spec"]["containers"].as_array().unwrap().iter().any(|container| {
         let has = |list: &str, name: &str| {
@@ -589,14 +588,14 @@ fn call(platform: &Platform, pod: &str) -> Value {
     call_in(&platform.node, TENANT, pod, "session")
 }
 
-/// The AWS SDK for Go in the agent's container, with what is there and nothing else.
+/// Calls AWS with the AWS SDK for Go in the agent's container, unchanged.
 fn call_in(node: &Node, namespace: &str, pod: &str, container: &str) -> Value {
     let called = node.exec(namespace, pod, container, &["/client-go"]).stdin("call\n").run();
     assert!(called.ok, "{}", called.stderr);
     said(&called.stdout)
 }
 
-/// The one line of the SDK.
+/// Returns the SDK's line of output.
 fn said(output: &str) -> Value {
     serde_json::from_str(output).unwrap_or_else(|error| panic!("{error}: {output}"))
 }

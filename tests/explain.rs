@@ -1,4 +1,4 @@
-//! `explain` without a cluster: what it says of manifests. With one: `tests/explain_cluster.rs`.
+//! Tests `explain` for manifests, without a cluster. `tests/explain_cluster.rs` tests it with one.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -68,7 +68,7 @@ fn namespace(mode: &str) -> Value {
 }
 
 #[test]
-fn it_says_what_of_which_component_matched() {
+fn explain_shows_the_component_and_what_matched() {
     let config = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("explain.config.yaml");
     let text = "components: [{name: mine, creators: ['system:serviceaccount:mine:*']}, {name: left, serviceAccounts: [left-*], credentials: exempt}, {name: rest, fenced: true}]\n";
     fs::write(&config, text).unwrap();
@@ -103,16 +103,16 @@ fn it_says_what_of_which_component_matched() {
             ["rest", "fenced-service-account", "tenant-runtime"],
         ),
     ];
-    for (pod, arguments, decision, [component, matcher, holds]) in cases {
+    for (pod, arguments, decision, [component, matcher, matched]) in cases {
         let said = said(&pod.to_string(), arguments);
         assert_eq!(said["decision"], decision, "{pod}");
-        let want = json!({"name": component, "matcher": matcher, "holds": holds});
+        let want = json!({"name": component, "matcher": matcher, "matched": matched});
         assert_eq!(said["component"], want, "{pod}");
     }
 }
 
 #[test]
-fn it_says_whose_word_the_session_is() {
+fn explain_shows_the_source_of_the_session_name() {
     let label = ("agents.nanohype.dev/agentsandbox", "coder-1");
     let mut annotated = pod(&[label], "tenant-runtime");
     annotated["metadata"]["annotations"] = json!({"fab.nanohype.dev/session-id": "named"});
@@ -125,10 +125,10 @@ fn it_says_whose_word_the_session_is() {
     let by_annotation = named_in("annotation", "fab.nanohype.dev/session-id");
     let labelled = pod(&[label], "tenant-runtime");
     let cases: [(&Value, &str, &str, &str, Value); 5] = [
-        (&annotated, &operator, "named", "creator", by_annotation),
-        (&labelled, &operator, "coder-1", "creator", named_in("label", label.0)),
-        (&plain, &operator, "<pod uid>", "nobody", Value::Null),
-        (&annotated, "--as=jane", "<pod uid>", "nobody-listed", Value::Null),
+        (&annotated, &operator, "named", "trusted-creator", by_annotation),
+        (&labelled, &operator, "coder-1", "trusted-creator", named_in("label", label.0)),
+        (&plain, &operator, "<pod uid>", "none", Value::Null),
+        (&annotated, "--as=jane", "<pod uid>", "not-trusted", Value::Null),
         (&plain, &by_name, "<pod name>", "config", Value::Null),
     ];
     for (pod, argument, id, named_by, named_in) in cases {
@@ -136,25 +136,25 @@ fn it_says_whose_word_the_session_is() {
         let want = json!({
             "id": id, "namedBy": named_by, "namedIn": named_in, "sourceIdentity": format!("agent.acme.{id}"),
             "roleArn": ROLE,
-            "place": format!("role for tenant acme in the static role file {}", ROLES.display()),
+            "source": format!("role for tenant acme in the static role file {}", ROLES.display()),
         });
         assert_eq!(said["session"], want, "{argument}");
     }
 }
 
 #[test]
-fn it_says_which_rule_passed_a_pod_by_or_refused_it() {
+fn explain_shows_the_rule_of_the_decision() {
     let plain = pod(&[], "tenant-runtime");
     let mut with_keys = plain.clone();
     with_keys["spec"]["containers"][0]["env"] = json!([{"name": "AWS_PROFILE", "value": "x"}]);
     let cases: [(String, &[&str], i32, &str, &str); 6] = [
-        (pod(&[], "nobody").to_string(), &[], 0, "passed", "not-an-agent"),
-        (format!("{}\n---\n{plain}", namespace("off")), &[], 0, "passed", "not-opted-in"),
+        (pod(&[], "other").to_string(), &[], 0, "unchanged", "not-an-agent"),
+        (format!("{}\n---\n{plain}", namespace("off")), &[], 0, "unchanged", "not-opted-in"),
         (with_keys.to_string(), &[], 1, "code", "static-credentials"),
         (format!("{}\n---\n{with_keys}", namespace("audit")), &[], 0, "code", "static-credentials"),
         (plain.to_string(), &["--namespace=tenants-other"], 1, "code", "role-missing"),
         (
-            pod(&[("fab.nanohype.dev/component", "nobody")], "x").to_string(),
+            pod(&[("fab.nanohype.dev/component", "other")], "x").to_string(),
             &[],
             1,
             "code",
@@ -170,9 +170,9 @@ fn it_says_which_rule_passed_a_pod_by_or_refused_it() {
     }
 }
 
-/// The same decision as `inject`'s, on each golden; the sentence is the same as well.
+/// `explain` makes the same decision as `inject` for each golden, and prints the same message.
 #[test]
-fn it_decides_as_the_goldens_do() {
+fn explain_decides_as_in_the_goldens() {
     let (mut refused, mut others) = (0, 0);
     for case in Case::all() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
@@ -190,9 +190,9 @@ fn it_decides_as_the_goldens_do() {
         match fs::read_to_string(case.path("refused.txt")) {
             Ok(want) => {
                 let part = |key: &str| refusal[key].as_str().unwrap().to_owned();
-                let sentence =
-                    format!("{} [{}]: {}\n", part("sentence"), part("code"), part("remedy"));
-                assert!(want.ends_with(&sentence), "{}: {sentence}", case.name);
+                let denial =
+                    format!("{} [{}]: {}\n", part("message"), part("code"), part("remedy"));
+                assert!(want.ends_with(&denial), "{}: {denial}", case.name);
                 assert_eq!(output.status.code(), Some(1), "{}", case.name);
                 refused += 1;
             }
@@ -209,19 +209,19 @@ fn it_decides_as_the_goldens_do() {
 }
 
 #[test]
-fn the_text_is_for_people() {
+fn explain_prints_all_facts_as_text() {
     let mut session = pod(&[("agents.nanohype.dev/agentsandbox", "coder-1")], "tenant-runtime");
     session["spec"]["containers"][0]["envFrom"] = json!([{"secretRef": {"name": "s"}}]);
     let output = explain(&session.to_string(), &["--as", OPERATOR]);
     let want = format!(
-        "Pod/a in tenants-acme: inject: session credentials, by the sidecar
+        "Pod/a in tenants-acme: inject: session credentials from the sidecar
   namespace  enabled, tenant acme
-  creator    {OPERATOR}
+  user       {OPERATOR}
   component  runtime, by label selector agents.nanohype.dev/agentsandbox
-  session    coder-1, named by the creator in the label agents.nanohype.dev/agentsandbox
+  session    coder-1, named by the trusted creator in the label agents.nanohype.dev/agentsandbox
   identity   agent.acme.coder-1
   role       {ROLE}
-  published  role for tenant acme in the static role file {}
+  source     role for tenant acme in the static role file {}
 ",
         ROLES.display()
     );
@@ -233,29 +233,29 @@ fn the_text_is_for_people() {
     let mut refused = pod(&[], "tenant-runtime");
     refused["spec"]["hostPID"] = true.into();
     let output = explain(&format!("{}\n---\n{refused}", namespace("audit")), &[]);
-    assert!(output.status.success(), "nothing is refused in audit");
-    let want = "Pod/a in tenants-acme: stays as it is (audit); enabled, refuse
+    assert!(output.status.success(), "no pod is refused in audit");
+    let want = "Pod/a in tenants-acme: left unchanged (audit); if enabled: refuse
   namespace  audit, tenant acme
-  creator    not known, so judged as nobody's (--as says who)
+  user       unknown; assumed not to be a trusted creator (set --as)
   component  runtime, by fenced service account tenant-runtime
-  code       host-namespace, stays until it is mended
-  sentence   the pod sets hostPID
-  remedy     remove the field; credentials on loopback must stay in the pod
+  code       host-namespace (HTTP 403, permanent until fixed)
+  message    the pod sets hostPID
+  remedy     remove the field; it exposes credentials to other containers or to the node
 ";
     assert_eq!(text(&output.stdout), want);
 }
 
 #[test]
-fn wrong_input_is_named() {
+fn invalid_input_is_named() {
     let pod = pod(&[], "tenant-runtime").to_string();
     let cases: [(&str, &[&str], i32, &str); 7] = [
-        ("kind: [", &[], 2, "standard input: not YAML: unclosed bracket '[' at line 1"),
+        ("kind: [", &[], 2, "standard input: invalid YAML: unclosed bracket '[' at line 1"),
         (&pod, &["--output=xml"], 2, "'--output <FORMAT>'"),
         (&pod, &["--roles=/nowhere"], 2, "cannot be used multiple times"),
         (&pod, &["some-pod"], 2, "cannot be used with"),
         (&pod, &["--config=/nowhere"], 2, "cannot read /nowhere"),
-        (&pod, &["--namespace=A_B"], 2, "'--namespace <NAME>': not the name of a namespace"),
-        ("", &[], 2, "standard input holds no object"),
+        (&pod, &["--namespace=A_B"], 2, "'--namespace <NAME>': not a valid namespace name"),
+        ("", &[], 2, "standard input contains no object"),
     ];
     for (manifest, arguments, code, want) in cases {
         let output = explain(manifest, arguments);
@@ -265,8 +265,8 @@ fn wrong_input_is_named() {
     }
     for (arguments, want) in [
         (vec!["explain"], "required"),
-        (vec!["explain", "-f", "x.yaml"], "nothing says where roles are published: give --roles"),
-        (vec!["explain", "../../nodes"], "not the name of a pod"),
+        (vec!["explain", "-f", "x.yaml"], "no source of roles is configured: set --roles"),
+        (vec!["explain", "../../nodes"], "not a valid pod name"),
         (vec!["explain", "a", "--tenant=acme"], "cannot be used with"),
         (vec!["explain", "a", "--config=c.yaml", "--release=r"], "cannot be used with"),
     ] {
@@ -279,10 +279,10 @@ fn wrong_input_is_named() {
     }
 }
 
-/// The fields are API, so the page has them all.
+/// The fields are API, so the page documents all of them.
 #[test]
 fn the_page_lists_every_field() {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/log.md");
     let page = fs::read_to_string(page).unwrap();
     let mut refused = pod(&[], "tenant-runtime");
     refused["spec"]["hostPID"] = true.into();
@@ -297,9 +297,9 @@ fn the_page_lists_every_field() {
     }
 }
 
-/// As in `explain | head -1`, once head has its line.
+/// Closes the pipe as `explain | head -1` does.
 #[test]
-fn a_reader_that_has_gone_is_told_nothing() {
+fn a_closed_stdout_prints_no_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
         .args(["explain", "--filename=-", "--roles"])
         .arg(&*ROLES)
@@ -314,11 +314,11 @@ fn a_reader_that_has_gone_is_told_nothing() {
 }
 
 #[test]
-fn a_role_that_cannot_be_read_is_no_refusal_of_the_webhooks() {
+fn an_unreadable_role_is_not_a_refusal() {
     let directory = tempfile::tempdir().unwrap();
     let (config, manifest) =
         (directory.path().join("config.yaml"), directory.path().join("pod.yaml"));
-    // Nobody listens at port 9 there.
+    // No program listens on port 9.
     let text_of =
         "{cluster: prod, roles: {ssm: {endpoint: 'http://127.0.0.1:9', region: eu-west-1}}}";
     fs::write(&config, text_of).unwrap();
@@ -334,14 +334,14 @@ fn a_role_that_cannot_be_read_is_no_refusal_of_the_webhooks() {
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(said["refusal"]["code"], "role-unavailable", "{said}");
-    assert_eq!(said["refusal"]["mayHeal"], true);
+    assert_eq!(said["refusal"]["transient"], true);
 }
 
 #[test]
-fn an_unreachable_cluster_is_told_from_wrong_input() {
+fn an_unreachable_cluster_differs_from_invalid_input() {
     let directory = tempfile::tempdir().unwrap();
     let kubeconfig = directory.path().join("config");
-    // Nobody listens at port 9 there.
+    // No program listens on port 9.
     let text_of = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
         "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}],
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
@@ -354,5 +354,5 @@ fn an_unreachable_cluster_is_told_from_wrong_input() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("the API server was asked for"));
+    assert!(text(&output.stderr).contains("request to the API server failed"));
 }

@@ -1,5 +1,5 @@
-//! `explain POD` on a real API server, which calls the real webhook; and how its audit log and the
-//! webhook's log are joined by the command of docs/operations.md.
+//! Tests `explain POD` with a real API server, which calls the real webhook; and the command of
+//! docs/log.md that joins the audit log with the webhook's log.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -51,7 +51,7 @@ fn agent(name: &str) -> Value {
     })
 }
 
-/// Somebody at a terminal: the administrator's kubeconfig, and credentials by which SSM can be read.
+/// The shell of an administrator: a kubeconfig, and credentials that can read SSM.
 struct Terminal<'w> {
     world: &'w World,
     directory: TempDir,
@@ -59,7 +59,7 @@ struct Terminal<'w> {
 
 impl<'w> Terminal<'w> {
     fn open(world: &'w World) -> Self {
-        // By the account that the chart gives rights, the release is found.
+        // `explain` finds the release by the service account in the chart's ClusterRoleBindings.
         for kind in ["ConfigMap", "ClusterRoleBinding"] {
             world.apply(world.manifest(kind));
         }
@@ -78,8 +78,8 @@ impl<'w> Terminal<'w> {
         command
     }
 
-    /// What a block of a page prints, on both of its ends.
-    #[allow(clippy::disallowed_methods, reason = "where the other programs of the page are")]
+    /// Returns the stdout and stderr of a block of a page.
+    #[allow(clippy::disallowed_methods, reason = "finds the other programs of the page")]
     fn run(&self, block: &str) -> String {
         let ours = Path::new(PROGRAM).parent().unwrap().display();
         let kubectl = program("kubectl").parent().unwrap().display().to_string();
@@ -95,7 +95,7 @@ impl<'w> Terminal<'w> {
         printed
     }
 
-    /// The exit code, and what was printed on both ends.
+    /// Returns exit code, stdout and stderr.
     fn explain(&self, arguments: &[&str], stdin: &str) -> (i32, String, String) {
         let elsewhere = arguments.iter().any(|argument| argument.starts_with("--namespace"));
         let usual = ["--namespace", NAMESPACE].into_iter().filter(|_| !elsewhere);
@@ -123,71 +123,69 @@ impl<'w> Terminal<'w> {
 }
 
 #[test]
-fn a_pod_of_the_cluster_is_explained_as_it_stands() {
+fn a_pod_of_the_cluster_is_explained_with_its_drift() {
     let world = World::start(&[], None);
     world.publish("acme", &role("acme"));
     world.namespace(NAMESPACE, "enabled", "acme", &[]);
     let terminal = Terminal::open(&world);
 
-    // Injected, as nobody's session.
+    // Injected; no trusted creator names the session.
     let created = world.create(&agent("plain"), None).unwrap();
     let uid = created.pod["metadata"]["uid"].as_str().unwrap();
     let said = terminal.said(0, &["plain"]);
     assert_eq!(said["decision"], "inject");
-    assert_eq!(said["standing"], json!({"is": "as-made"}));
-    assert_eq!(said["creator"], json!({"known": "unknown"}));
-    let component =
-        json!({"name": "runtime", "matcher": "fenced-service-account", "holds": "tenant-runtime"});
+    assert_eq!(said["drift"], json!({"status": "up-to-date"}));
+    assert_eq!(said["requestingUser"], json!({"known": "unknown"}));
+    let component = json!({
+        "name": "runtime", "matcher": "fenced-service-account", "matched": "tenant-runtime",
+    });
     assert_eq!(said["component"], component);
     let session = json!({
-        "id": uid, "namedBy": "nobody-listed", "namedIn": null,
+        "id": uid, "namedBy": "not-trusted", "namedIn": null,
         "sourceIdentity": format!("agent.acme.{uid}"), "roleArn": role("acme"),
-        "place": format!("SSM parameter {}", parameter("acme")),
+        "source": format!("SSM parameter {}", parameter("acme")),
     });
     assert_eq!(said["session"], session);
 
-    // Injected, as the session that the operator named; that it was the operator shows.
+    // Injected, with the session that the operator named: `explain` infers the operator.
     let mut named = agent("named");
     named["metadata"]["labels"] = json!({"agents.nanohype.dev/agentsandbox": "coder-1"});
     world.create(&named, Some(OPERATOR)).unwrap();
     for arguments in [&["pod/named"][..], &["named", "--as", OPERATOR]] {
         let said = terminal.said(0, arguments);
-        assert_eq!(said["standing"], json!({"is": "as-made"}));
+        assert_eq!(said["drift"], json!({"status": "up-to-date"}));
         assert_eq!(said["session"]["sourceIdentity"], "agent.acme.coder-1");
-        assert_eq!(said["creator"]["username"], OPERATOR);
+        assert_eq!(said["requestingUser"]["username"], OPERATOR);
     }
     let (_, text, _) = terminal.explain(&["named"], "");
-    assert!(
-        text.contains(&format!("not recorded on a pod; judged as one of {OPERATOR}")),
-        "{text}"
-    );
-    assert!(text.contains("\n  stands     as the webhook leaves it\n"), "{text}");
-    // Had jane created it, it would have another name.
+    assert!(text.contains(&format!("not recorded on pods; assuming {OPERATOR}")), "{text}");
+    assert!(text.contains("\n  drift      none: the pod matches current injection\n"), "{text}");
+    // With jane as requesting user, the session would have another name.
     let said = terminal.said(1, &["named", "--as=jane"]);
-    assert_eq!(said["standing"]["is"], "differs");
-    let places = said["standing"]["at"].to_string();
-    assert!(places.contains("/metadata/annotations/fab.nanohype.dev~1session-id"), "{places}");
+    assert_eq!(said["drift"]["status"], "changed");
+    let paths = said["drift"]["paths"].to_string();
+    assert!(paths.contains("/metadata/annotations/fab.nanohype.dev~1session-id"), "{paths}");
 
-    // A tenant in whose names a uid has no room, so that only the operator's word does.
+    // The tenant's name is too long for a UID in the SourceIdentity: only a named session fits.
     let tenant = "a-tenant-of-a-long-name";
     world.publish(tenant, &role("long"));
     world.namespace("tenants-long", "enabled", tenant, &[]);
     named["metadata"]["namespace"] = "tenants-long".into();
     world.create(&named, Some(OPERATOR)).unwrap();
     let said = terminal.said(0, &["named", "--namespace=tenants-long"]);
-    assert_eq!(said["standing"], json!({"is": "as-made"}));
+    assert_eq!(said["drift"], json!({"status": "up-to-date"}));
     let said = terminal.said(1, &["named", "--namespace=tenants-long", "--as=jane"]);
     assert_eq!(said["refusal"]["code"], "tenant-too-long");
 
-    // Passed by.
-    let mut nobody = agent("nobody");
-    nobody["spec"]["serviceAccountName"] = "default".into();
-    world.create(&nobody, None).unwrap();
-    let said = terminal.said(0, &["nobody"]);
-    assert_eq!(said["passed"], "not-an-agent");
-    assert_eq!(said["standing"], json!({"is": "as-made"}));
+    // Left unchanged.
+    let mut other = agent("other");
+    other["spec"]["serviceAccountName"] = "default".into();
+    world.create(&other, None).unwrap();
+    let said = terminal.said(0, &["other"]);
+    assert_eq!(said["unchanged"], "not-an-agent");
+    assert_eq!(said["drift"], json!({"status": "up-to-date"}));
 
-    // Refused, in the sentence that the API server shows.
+    // Refused, with the message that the API server shows.
     let mut refused = agent("refused");
     refused["spec"]["hostPID"] = true.into();
     let shown = world.create(&refused, None).unwrap_err();
@@ -199,56 +197,57 @@ fn a_pod_of_the_cluster_is_explained_as_it_stands() {
     assert_eq!(code, 1, "{stderr}");
     let said: Value = serde_json::from_str(&stdout).unwrap();
     let part = |key: &str| said["refusal"][key].as_str().unwrap();
-    let sentence = format!("{} [{}]: {}", part("sentence"), part("code"), part("remedy"));
-    assert!(shown.contains(&sentence), "{shown}\n{sentence}");
+    let denial = format!("{} [{}]: {}", part("message"), part("code"), part("remedy"));
+    assert!(shown.contains(&denial), "{shown}\n{denial}");
 
-    // Another role is published: what stands is stale.
+    // Another role is published: the running pod differs.
     world.publish("acme", &role("next"));
     let said = terminal.said(1, &["plain"]);
-    assert_eq!(said["standing"]["is"], "differs");
+    assert_eq!(said["drift"]["status"], "changed");
     world.publish("acme", &role("acme"));
     terminal.said(0, &["plain"]);
 
-    // Created while the webhook was off, and the guard as well.
+    // Created without the webhook and without the guard.
     let delete = |kind: &str, name: &str| {
         assert!(world.cluster.kubectl(&["delete", kind, name]).run().ok, "{kind}");
     };
     delete("mutatingwebhookconfiguration", "fab-session-injector");
     delete("validatingadmissionpolicybinding", "fab-session-injector-pods");
-    let unseen = wait_until("a pod is created unseen", Duration::from_secs(20), || {
-        let mut pod = agent("unseen");
-        pod["metadata"] = json!({"namespace": NAMESPACE, "generateName": "unseen-"});
+    let missed = wait_until("a pod is not injected", Duration::from_secs(20), || {
+        let mut pod = agent("missed");
+        pod["metadata"] = json!({"namespace": NAMESPACE, "generateName": "missed-"});
         let pod = world.create(&pod, None).ok()?.pod;
         pod["spec"]["initContainers"].is_null().then_some(pod)
     });
-    let unseen = unseen["metadata"]["name"].as_str().unwrap();
-    let said = terminal.said(1, &[unseen]);
+    let missed = missed["metadata"]["name"].as_str().unwrap();
+    let said = terminal.said(1, &[missed]);
     assert_eq!(said["decision"], "inject");
-    assert_eq!(said["standing"], json!({"is": "no-sidecar"}));
+    assert_eq!(said["drift"], json!({"status": "not-injected"}));
 
-    // All of the namespace, by the commands of the page.
+    // All pods of the namespace, by the commands of the page.
     let printed = terminal.run(&block("docs/faq.md"));
     assert!(printed.contains("Pod/plain in tenants-explained: inject"), "{printed}");
-    assert!(printed.contains(&format!("look at pod/{unseen}")), "{printed}");
-    assert!(!printed.contains("look at pod/plain") && !printed.contains("look at pod/named"));
+    assert!(printed.contains(&format!("inspect pod/{missed}")), "{printed}");
+    assert!(!printed.contains("inspect pod/plain") && !printed.contains("inspect pod/named"));
 
-    let status = ["patch", "pod", unseen, "--namespace", NAMESPACE, "--subresource=status"];
+    let status = ["patch", "pod", missed, "--namespace", NAMESPACE, "--subresource=status"];
     let ended = ["--patch", r#"{"status": {"phase": "Failed"}}"#];
     world.cluster.kubectl(&[&status[..], &ended].concat()).json();
-    assert_eq!(terminal.said(0, &[unseen])["standing"], json!({"is": "ended"}));
+    assert_eq!(terminal.said(0, &[missed])["drift"], json!({"status": "ended"}));
 
-    // Opted out: what was injected goes on as it is.
+    // Opted out: an injected pod keeps its sidecar.
     let label = ["label", "namespace", NAMESPACE, "fab.nanohype.dev/session-injection-"];
     assert!(world.cluster.kubectl(&label).run().ok);
     let said = terminal.said(0, &["plain"]);
-    assert_eq!(said["passed"], "not-opted-in");
-    assert_eq!(said["standing"], json!({"is": "left-over"}));
+    assert_eq!(said["unchanged"], "not-opted-in");
+    assert_eq!(said["drift"], json!({"status": "orphaned"}));
 
     let (code, _, stderr) = terminal.explain(&["no-such-pod"], "");
     assert_eq!(code, 2, "{stderr}");
     assert!(
-        stderr
-            .contains("no no-such-pod among the namespaces/tenants-explained/pods of the cluster")
+        stderr.contains(
+            "namespaces/tenants-explained/pods/no-such-pod does not exist in the cluster"
+        )
     );
 }
 
@@ -260,7 +259,7 @@ fn the_two_logs_are_joined_by_uid() {
     let mut refused = agent("refused");
     refused["spec"]["hostPID"] = true.into();
     world.create(&refused, None).unwrap_err();
-    // Ours is called again, after another webhook has added a container.
+    // The API server calls the webhook again after another webhook adds a container.
     let _late = foreign::Webhook::start(&world, "zz-late", "late", foreign::add_a_container);
     world.create(&agent("twice"), Some(OPERATOR)).unwrap();
     world.audit_annotations(NAMESPACE, "twice");
@@ -271,11 +270,11 @@ fn the_two_logs_are_joined_by_uid() {
     let audit = world.cluster.kubeconfig().with_file_name("audit.log");
     fs::copy(audit, directory.path().join("audit.log")).unwrap();
     let ran = Command::new("sh")
-        .args(["-eu", "-c", &block("docs/operations.md")])
+        .args(["-eu", "-c", &block("docs/log.md")])
         .current_dir(&directory)
         .output()
         .unwrap();
-    assert!(ran.status.success(), "{} (it takes jq)", String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{} (needs jq)", String::from_utf8_lossy(&ran.stderr));
     let printed = String::from_utf8(ran.stdout).unwrap();
     let joined: Vec<Value> =
         printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -300,7 +299,7 @@ fn the_two_logs_are_joined_by_uid() {
     assert_eq!(both[0]["auditID"], both[1]["auditID"]);
     assert!(both.iter().all(|line| line["user"] == OPERATOR && line["decision"] == "inject"));
 
-    // What the log says of a review is what the event says of its pod.
+    // Log and audit event agree on each pod.
     for event in world.cluster.audit_events() {
         for line in joined.iter().filter(|line| line["auditID"] == event["auditID"]) {
             let said = |key: &str| {
@@ -320,7 +319,7 @@ fn the_two_logs_are_joined_by_uid() {
     assert!(!said.contains("annotation has invalid format"), "{said}");
 }
 
-/// The one block of a page that says of itself that it is run here.
+/// Returns the block of a page that is marked to be run here.
 fn block(page: &str) -> String {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
     let blocks: Vec<&str> =

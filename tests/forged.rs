@@ -1,5 +1,5 @@
-//! Reviews that no API server sent, at the rate of whoever reaches the port: neither the API
-//! server nor SSM, whom the webhook asks, is to feel them.
+//! Forged reviews at the rate of clients that reach the port. They must not overload the API server
+//! and SSM, which the webhook calls.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -46,18 +46,18 @@ use serde_json::{Value, json};
 use tokio::{runtime::Runtime, task::JoinSet};
 use world::{World, parameter, role};
 
-/// Everybody at once who sends forged reviews, until it is dropped.
+/// All clients that send forged reviews, until it is dropped.
 struct Flood {
     stop: Arc<AtomicBool>,
-    /// By what became of them.
+    /// Number of responses, by outcome.
     answers: Arc<Mutex<BTreeMap<String, usize>>>,
     runtime: Runtime,
     senders: JoinSet<()>,
 }
 
 impl Flood {
-    /// One review after the other on each of so many connections, every second one for a
-    /// namespace that nobody has, the others for those that did not opt in.
+    /// Sends one review after the other on each connection: half of them for namespaces that do not
+    /// exist, the others for namespaces that did not opt in.
     fn start(world: &World, connections: usize) -> Self {
         let runtime = Runtime::new().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
@@ -95,7 +95,7 @@ impl Flood {
     }
 }
 
-/// The decision on a forged review.
+/// Returns the decision on a forged review.
 async fn ask(client: &mut Client, namespace: &str) -> String {
     let review = json!({
         "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
@@ -112,7 +112,7 @@ async fn ask(client: &mut Client, namespace: &str) -> String {
     decision.as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
 }
 
-/// How often somebody has asked the API server for one namespace.
+/// Returns the number of GET requests for one namespace to the API server.
 fn gets_of_namespaces(world: &World) -> usize {
     let metrics = world.cluster.kubectl(&["get", "--raw", "/metrics"]).run();
     assert!(metrics.ok, "{}", metrics.stderr);
@@ -124,7 +124,7 @@ fn gets_of_namespaces(world: &World) -> usize {
 }
 
 #[test]
-fn forged_reviews_at_rate_are_felt_by_nobody_behind_the_webhook() {
+fn forged_reviews_do_not_overload_ssm_or_the_api_server() {
     let store = ParameterStore::start(40.0);
     let endpoint = store.endpoint();
     let values = [
@@ -138,7 +138,7 @@ fn forged_reviews_at_rate_are_felt_by_nobody_behind_the_webhook() {
     }
     world.namespace("tenants-acme", "enabled", "acme", &[]);
     for n in 0..PLAIN {
-        // All is there that it takes, but the opt-in.
+        // Everything exists except the opt-in.
         store.put(&parameter(&format!("plain-{n}")), &role("plain"));
         world.namespace(&format!("tenants-plain-{n}"), "", &format!("plain-{n}"), &[]);
     }
@@ -161,7 +161,7 @@ fn forged_reviews_at_rate_are_felt_by_nobody_behind_the_webhook() {
         sleep(Duration::from_millis(100));
     }
     let asked_of_ssm = store.calls().len() - calls;
-    // The control: who opts in while it lasts is looked up, and let in.
+    // The control: a namespace that opts in meanwhile is looked up, and its pod is admitted.
     world.namespace("tenants-fresh", "enabled", "fresh", &[]);
     let first = create("tenants-fresh");
     let answers = flood.end();
@@ -175,8 +175,8 @@ fn forged_reviews_at_rate_are_felt_by_nobody_behind_the_webhook() {
     );
     let forged: usize = answers.values().sum();
     assert!(forged > 2_000, "{forged} forged reviews are no flood");
-    // Ten at once and five a second, as docs/operations.md says; at least those show that they
-    // are counted.
+    // Ten at once and five per second, as in docs/operations.md. The lower bound shows that the
+    // calls are counted.
     let most = 10 + 5 * (usize::try_from(took.as_secs()).unwrap() + 1);
     assert!((10..=most).contains(&asked_of_the_api_server), "{asked_of_the_api_server}, {most}");
     assert_eq!(asked_of_ssm, 0, "for namespaces that did not opt in");

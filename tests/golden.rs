@@ -1,5 +1,5 @@
-//! Pods in, pods or refusals out: `golden/NAME.yaml` and `NAME.injected.yaml` or
-//! `NAME.refused.txt`. `UPDATE=1` writes the second of each pair; its diff is the review.
+//! Golden tests: `golden/NAME.yaml` is the input, `NAME.injected.yaml` or `NAME.refused.txt` the
+//! output. `UPDATE=1` writes the outputs; review the diff.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -15,7 +15,7 @@ use std::{
 use case::Case;
 
 #[test]
-fn each_pod_becomes_what_stands_beside_it() {
+fn each_pod_becomes_its_golden_output() {
     let cases = Case::all();
     assert!(cases.len() > 50, "{} goldens", cases.len());
     let mut wrong = Vec::new();
@@ -45,7 +45,7 @@ fn each_pod_becomes_what_stands_beside_it() {
 }
 
 #[test]
-fn injecting_twice_is_injecting_once() {
+fn a_second_injection_changes_nothing() {
     let mut injected = 0;
     for case in Case::all().iter().filter(|case| case.path("injected.yaml").exists()) {
         let once = text(&inject(case, &case.input()).stdout);
@@ -57,7 +57,7 @@ fn injecting_twice_is_injecting_once() {
 }
 
 #[test]
-fn no_secret_of_a_pod_is_repeated_where_it_is_refused() {
+fn a_refusal_repeats_no_secret_of_the_pod() {
     let mut canaries = 0;
     for case in Case::all() {
         if fs::read_to_string(case.input()).unwrap().contains("canary-") {
@@ -75,7 +75,7 @@ fn inject(case: &Case, manifest: &Path) -> Output {
     command
         .args(["inject", "--region=eu-west-1", "--filename"])
         .arg(manifest)
-        // Its path stands in a refusal.
+        // A refusal contains this path.
         .args(["--roles", "tests/golden/roles.yaml"])
         .current_dir(env!("CARGO_MANIFEST_DIR"));
     if let Some(creator) = &case.creator {
@@ -87,12 +87,12 @@ fn inject(case: &Case, manifest: &Path) -> Output {
     command.output().unwrap()
 }
 
-/// What is said of the pods; not what was assumed of their namespace.
+/// Returns the warnings about the pods, without the assumptions about their namespace.
 fn warnings(output: &Output) -> String {
     let stderr = text(&output.stderr);
     let said = stderr.lines().filter(|line| !line.starts_with("assumed: "));
     said.map(|line| {
-        if line.starts_with("warning: ") || line.starts_with("passed: ") {
+        if line.starts_with("warning: ") || line.starts_with("unchanged: ") {
             format!("# {line}\n")
         } else {
             format!("{line}\n")

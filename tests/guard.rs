@@ -1,25 +1,25 @@
-//! What the API server holds by itself: the chart's guard, on a real API server, beside the real
-//! webhook and after its configuration was deleted. Each refusal has its control: with the
-//! guard's bindings removed, the same request is let in.
+//! The chart's guard on a real API server: with the real webhook, and after the webhook
+//! configuration is deleted. Each refusal has a control: without the guard's bindings, the API
+//! server admits the same request.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "golden/case.rs"]
 mod case;
 #[path = "cluster/control_plane.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
+#[allow(dead_code, reason = "this test uses only a part")]
 mod control_plane;
 #[path = "cluster/foreign.rs"]
 mod foreign;
 #[path = "cluster/helm.rs"]
 mod helm;
 #[path = "cluster/moto.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
+#[allow(dead_code, reason = "this test uses only a part")]
 mod moto;
 #[path = "cluster/process.rs"]
 mod process;
 #[path = "cluster/world.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
+#[allow(dead_code, reason = "this test uses only a part")]
 mod world;
 
 use std::{
@@ -45,7 +45,7 @@ use control_plane::Outcome;
 use process::wait_until;
 use world::{SYSTEM, World, chart, role};
 
-/// The webhook and the guard, shared by the tests that do not disturb each other.
+/// A world with webhook and guard, shared by the tests that do not affect each other.
 static WORLD: LazyLock<World> = LazyLock::new(|| {
     let world = World::start(&[], None);
     world.publish("acme", &role("acme"));
@@ -54,7 +54,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
 });
 
 #[test]
-fn what_the_guard_refuses_is_let_in_without_it() {
+fn pods_that_the_guard_refuses_are_admitted_without_it() {
     let world = World::start(&[], None);
     world.publish("acme", &role("acme"));
     for (namespace, enforced, version) in [
@@ -74,11 +74,11 @@ fn what_the_guard_refuses_is_let_in_without_it() {
     world.service_account("tenants-held", "tenant-runtime-x-a");
     await_guard(&world);
 
-    // The webhook is gone: what it would have injected comes as its creator wrote it.
+    // Without the webhook configuration, pods are created as written.
     let delete = ["delete", "mutatingwebhookconfiguration", "fab-session-injector"];
     assert!(world.cluster.kubectl(&delete).run().ok);
     let agent = named(original("fenced-without-labels"), "tenants-held", "as-written");
-    wait_until("the webhook is not called any more", Duration::from_secs(20), || {
+    wait_until("the API server no longer calls the webhook", Duration::from_secs(20), || {
         world.create(&agent, None).unwrap_err().contains("[guard-sidecar]").then_some(())
     });
 
@@ -86,7 +86,7 @@ fn what_the_guard_refuses_is_let_in_without_it() {
     let mut codes = BTreeSet::new();
     for attempt in &attempts {
         let outcome = attempt.run(&world);
-        assert!(!outcome.ok, "{}: let in", attempt.what);
+        assert!(!outcome.ok, "{}: admitted", attempt.what);
         for want in &attempt.wants {
             assert!(
                 outcome.stderr.contains(want),
@@ -103,18 +103,18 @@ fn what_the_guard_refuses_is_let_in_without_it() {
         .skip(1)
         .map(|rest| format!("[guard-{}]", rest.split_once(']').unwrap().0))
         .collect();
-    assert_eq!(codes, spelled, "each code has its attempts");
+    assert_eq!(codes, spelled, "each code has an attempt");
 
     let bindings = ["delete", "validatingadmissionpolicybindings", "--all"];
     assert!(world.cluster.kubectl(&bindings).run().ok);
-    wait_until("the guard holds no more", Duration::from_secs(20), || {
+    wait_until("the guard no longer refuses", Duration::from_secs(20), || {
         world.create(&agent, None).is_ok().then_some(())
     });
     for attempt in &attempts {
         let outcome = wait_until(&attempt.what, Duration::from_secs(20), || {
             Some(attempt.run(&world)).filter(|outcome| !outcome.stderr.contains("denied request"))
         });
-        // There is no node to go on to.
+        // There is no node, so exec and attach fail after admission.
         let let_in = outcome.ok || outcome.stderr.contains("does not have a host assigned");
         assert!(let_in, "{}: without a guard\n{}", attempt.what, outcome.stderr);
     }
@@ -126,7 +126,7 @@ fn what_the_guard_refuses_is_let_in_without_it() {
     }
 }
 
-/// A request of kubectl's, and what is said where it is refused: its code, and what it names.
+/// A request of kubectl, and the expected parts of its refusal: the code first.
 struct Attempt {
     what: String,
     wants: Vec<String>,
@@ -157,7 +157,7 @@ fn attempts(world: &World) -> Vec<Attempt> {
     attempts
 }
 
-/// A pod that the webhook could have made, and one thing of it changed.
+/// A change of a pod that the webhook could have injected.
 type Change = fn(&mut Value);
 
 fn creations() -> Vec<Attempt> {
@@ -212,7 +212,7 @@ fn creations() -> Vec<Attempt> {
             sidecar(pod)["securityContext"]["seccompProfile"] =
                 json!({"type": "Localhost", "localhostProfile": "own.json"});
         }),
-        // The API server makes a field of it, after the webhooks.
+        // The API server converts the annotation to a field, after the webhooks.
         ("tenants-held", "securityContext.appArmorProfile", |pod| {
             pod["metadata"]["annotations"][APPARMOR] = "localhost/own".into();
         }),
@@ -265,7 +265,7 @@ fn creations() -> Vec<Attempt> {
             push(&mut sidecar(pod)["volumeMounts"], json!({"name": "own", "mountPath": "/own"}));
         }),
         ("tenants-held", "volumeMounts", |pod| {
-            // The API server puts a token of its own where ours kept it away.
+            // The API server mounts its own token at the path of the removed mount.
             sidecar(pod)["volumeMounts"].as_array_mut().unwrap().pop();
         }),
     ];
@@ -310,12 +310,12 @@ fn creations() -> Vec<Attempt> {
                 .unwrap()
                 .retain(|entry| entry["name"] != "FAB_SESSION_TENANT");
         }),
-        // A Service called fab-session would set it then.
+        // A Service with the name fab-session would then set it.
         ("FAB_SESSION_PORT", |pod| {
             let env = sidecar(pod)["env"].as_array_mut().unwrap();
             env.retain(|entry| entry["name"] != "FAB_SESSION_PORT");
         }),
-        // The last of a name counts.
+        // The last variable with a name is used.
         ("FAB_SESSION_ROLE_ARN", |pod| {
             let again = json!({"name": "FAB_SESSION_ROLE_ARN", "value": "own"});
             push(&mut sidecar(pod)["env"], again);
@@ -335,7 +335,7 @@ fn creations() -> Vec<Attempt> {
                 |n| json!({"name": format!("v{n}"), "projected": {"sources": vec![&source; 12]}});
             pod["spec"]["volumes"] = (0..100).map(volume).collect();
         }),
-        // What a terminal obeys, and what looks like a code.
+        // A terminal escape sequence, and a text that looks like a code.
         ("fenced-without-labels", "[guard-image]", "image (malformed), which", |pod| {
             sidecar(pod)["image"] = "x\u{1b}[31m [guard-none]".into();
         }),
@@ -458,7 +458,7 @@ fn creations() -> Vec<Attempt> {
         ("fleet", "[guard-reserved-name]", "component fleet", |pod| {
             add_volume(pod, json!({"name": "fab-session-token", "emptyDir": {}}));
         }),
-        ("no-agent", "[guard-reserved-name]", "a pod that is no agent", |pod| {
+        ("no-agent", "[guard-reserved-name]", "a pod that is not an agent", |pod| {
             agent(pod)["name"] = "fab-session-credentials".into();
         }),
         ("no-agent", "[guard-reserved-name]", "fab-session-base", |pod| {
@@ -467,26 +467,26 @@ fn creations() -> Vec<Attempt> {
         ("no-agent", "[guard-component]", "=runtimes", |pod| {
             pod["metadata"]["labels"]["fab.nanohype.dev/component"] = "runtimes".into();
         }),
-        // Labels are compared with their case.
+        // Labels are case-sensitive.
         ("fenced-without-labels", "[guard-component]", "=Runtime", |pod| {
             pod["metadata"]["labels"]["fab.nanohype.dev/component"] = "Runtime".into();
         }),
-        ("no-agent", "[guard-annotation]", "fab.nanohype.dev/session-id says", |pod| {
+        ("no-agent", "[guard-annotation]", "fab.nanohype.dev/session-id is reserved", |pod| {
             annotate(pod, "fab.nanohype.dev/session-id", "own");
         }),
-        ("no-agent", "[guard-annotation]", "fab.nanohype.dev/component says", |pod| {
+        ("no-agent", "[guard-annotation]", "fab.nanohype.dev/component is reserved", |pod| {
             annotate(pod, "fab.nanohype.dev/component", "runtime");
         }),
-        ("fleet", "[guard-annotation]", "fab.nanohype.dev/session-role-arn says", |pod| {
+        ("fleet", "[guard-annotation]", "fab.nanohype.dev/session-role-arn is reserved", |pod| {
             annotate(pod, "fab.nanohype.dev/session-role-arn", &role("acme"));
         }),
-        ("fenced-without-labels", "[guard-annotation]", "/source-identity does not say", |pod| {
+        ("fenced-without-labels", "[guard-annotation]", "/source-identity does not match", |pod| {
             annotate(pod, "fab.nanohype.dev/source-identity", "agent.acme.own");
         }),
-        ("fenced-without-labels", "[guard-annotation]", "/session-id does not say", |pod| {
+        ("fenced-without-labels", "[guard-annotation]", "/session-id does not match", |pod| {
             annotate(pod, "fab.nanohype.dev/session-id", "<pod name>");
         }),
-        ("fenced-without-labels", "[guard-annotation]", "/component does not say", |pod| {
+        ("fenced-without-labels", "[guard-annotation]", "/component does not match", |pod| {
             let annotations = pod["metadata"]["annotations"].as_object_mut().unwrap();
             annotations.shift_remove("fab.nanohype.dev/component");
         }),
@@ -499,11 +499,11 @@ fn creations() -> Vec<Attempt> {
         ("fenced-without-labels", "[guard-network]", ISTIO_EXCLUDES, |pod| {
             annotations(pod)[ISTIO_EXCLUDES] = "10.0.0.0/8,169.254.170.23".into();
         }),
-        // Not the address: a dot stands for itself.
+        // A different address: the dots of the pattern are literal.
         ("fenced-without-labels", "[guard-network]", ISTIO_EXCLUDES, |pod| {
             annotations(pod)[ISTIO_EXCLUDES] = "169.254.170123/32".into();
         }),
-        // The plugin would not take it.
+        // The plugin would not accept it.
         ("fenced-without-labels", "[guard-network]", ISTIO_EXCLUDES, |pod| {
             annotations(pod)[ISTIO_EXCLUDES] = "169.254.170.23/32\n".into();
         }),
@@ -522,26 +522,26 @@ fn creations() -> Vec<Attempt> {
         ("fenced-without-labels", "[guard-pod-network]", "networks", |pod| {
             annotations(pod).insert("k8s.v1.cni.cncf.io/networks".to_owned(), "".into());
         }),
-        ("fenced-without-labels", "[guard-user]", "\"agent\" runs as user 64017,", |pod| {
+        ("fenced-without-labels", "[guard-user]", "\"agent\" runs as UID 64017,", |pod| {
             agent(pod)["securityContext"]["runAsUser"] = 64017.into();
         }),
-        ("fenced-without-labels", "[guard-user]", "\"agent\" runs as user 64017,", |pod| {
+        ("fenced-without-labels", "[guard-user]", "\"agent\" runs as UID 64017,", |pod| {
             pod["spec"]["securityContext"]["runAsUser"] = 64017.into();
         }),
-        ("several-containers", "[guard-user]", "\"linkerd-proxy\" runs as user 64017,", |pod| {
+        ("several-containers", "[guard-user]", "\"linkerd-proxy\" runs as UID 64017,", |pod| {
             container(pod, "linkerd-proxy")["securityContext"]["runAsUser"] = 64017.into();
         }),
-        ("fleet", "[guard-user]", "\"agent\" runs as user 64017,", |pod| {
+        ("fleet", "[guard-user]", "\"agent\" runs as UID 64017,", |pod| {
             agent(pod)["securityContext"]["runAsUser"] = 64017.into();
         }),
-        // A pod that is no agent shares the node with agents.
-        ("no-agent", "[guard-user]", "\"agent\" runs as user 64017,", |pod| {
+        // A pod that is not an agent can share the node with agents.
+        ("no-agent", "[guard-user]", "\"agent\" runs as UID 64017,", |pod| {
             agent(pod)["securityContext"]["runAsUser"] = 64017.into();
         }),
-        ("no-agent", "[guard-user]", "\"agent\" runs as user 61017,", |pod| {
+        ("no-agent", "[guard-user]", "\"agent\" runs as UID 61017,", |pod| {
             pod["spec"]["securityContext"]["runAsUser"] = 61017.into();
         }),
-        // Its creator is no listed one, who alone may name a session.
+        // The requesting user is not a trusted creator, so it may not name a session.
         (
             "agentsandbox-session",
             "[guard-sidecar-env]",
@@ -561,10 +561,12 @@ fn creations() -> Vec<Attempt> {
         };
     let golden = "fenced-without-labels";
     for (namespace, field, change) in fields {
-        attempt(golden, namespace, "[guard-sidecar-fields]", &format!("by {field} ["), &change);
+        let names = format!("fields: {field} [");
+        attempt(golden, namespace, "[guard-sidecar-fields]", &names, &change);
     }
     for (names, change) in variables {
-        attempt(golden, "tenants-held", "[guard-sidecar-env]", &format!("by {names} ["), &change);
+        let names = format!("variables: {names} [");
+        attempt(golden, "tenants-held", "[guard-sidecar-env]", &names, &change);
     }
     for (golden, code, names, change) in others {
         attempt(golden, "tenants-held", code, names, &change);
@@ -587,7 +589,7 @@ fn creations() -> Vec<Attempt> {
             &change,
         );
     }
-    // By which SDKs find base credentials, of the one kind and the other.
+    // Variables by which SDKs find base credentials: of Pod Identity and of IRSA.
     for name in [
         "AWS_CONTAINER_AUTHORIZATION_TOKEN",
         "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
@@ -615,14 +617,14 @@ fn creations() -> Vec<Attempt> {
     attempts
 }
 
-/// A pod that the webhook or the guard could take for no agent.
+/// An attempt that could make an agent look like a pod that is not an agent.
 struct Disguise {
     attempt: Attempt,
-    /// Whether the API server stores an agent.
+    /// Whether the pod that the API server stores is an agent.
     is_agent: bool,
 }
 
-/// Returns ways to write one pod, each with a pod name of its own.
+/// Returns different ways to write the same pod, each with its own pod name.
 fn disguises(namespace: &str) -> Vec<Disguise> {
     const ACCOUNT: &str = "\"serviceAccountName\":\"tenant-runtime\"";
     let text = |name: &str, change: Change| {
@@ -640,7 +642,7 @@ fn disguises(namespace: &str) -> Vec<Disguise> {
     let raw = ["create", "--raw", &*path, "--filename=-"];
     let apply = ["apply", "--server-side", "--output=json", "--filename=-"];
     let agents = [
-        ("applied by the server", &apply[..], plain("applied")),
+        ("by server-side apply", &apply[..], plain("applied")),
         (
             "with a scheduling gate",
             &raw,
@@ -649,17 +651,17 @@ fn disguises(namespace: &str) -> Vec<Disguise> {
             }),
         ),
         (
-            "by the old name of the account's field",
+            "with the old field name serviceAccount",
             &raw,
             written("old", "\"serviceAccount\":\"tenant-runtime\""),
         ),
         (
-            "with the account as the second of two",
+            "with the service account as the second of two",
             &raw,
             written("second", &format!("\"serviceAccountName\":\"default\",{ACCOUNT}")),
         ),
         (
-            "with another account in another case",
+            "with another service account in another case",
             &raw,
             written("cased", &format!("{ACCOUNT},\"ServiceAccountName\":\"default\"")),
         ),
@@ -671,7 +673,7 @@ fn disguises(namespace: &str) -> Vec<Disguise> {
             }),
         ),
         (
-            "with a tree in a field that is none",
+            "with a tree in an unknown field",
             &raw,
             text("tree", |pod| {
                 pod["spec"]["containers"][0]["y"] = (0..1000).map(|_| json!([0])).collect();
@@ -680,12 +682,12 @@ fn disguises(namespace: &str) -> Vec<Disguise> {
     ];
     let others = [
         (
-            "with the account as the first of two",
+            "with the service account as the first of two",
             &raw,
             written("first", &format!("{ACCOUNT},\"serviceAccountName\":\"default\"")),
         ),
         (
-            "with the account in another case alone",
+            "with the service account in another case only",
             &raw,
             written("unknown", "\"ServiceAccountName\":\"tenant-runtime\""),
         ),
@@ -701,12 +703,12 @@ fn disguises(namespace: &str) -> Vec<Disguise> {
     agents.chain(others).collect()
 }
 
-/// Changes of pods that run, each of a pod of its own.
+/// Returns updates of running pods, each of a separate pod.
 fn updates(world: &World) -> Vec<Attempt> {
     let mut attempts = Vec::new();
     let image = running(world, "fenced-without-labels", "runs-image");
     attempts.push(Attempt::new(
-        "another image for the sidecar that runs",
+        "another image for the running sidecar",
         &["[guard-image-update]", "fab-session-credentials"],
         &["set", "image", &image, "fab-session-credentials=evil:1", IN_HELD],
         String::new(),
@@ -734,7 +736,7 @@ fn updates(world: &World) -> Vec<Attempt> {
     let key = "fab.nanohype.dev/session-id";
     let annotation = ["[guard-annotation]", key];
     attempts.push(Attempt::new(
-        "annotate a pod that has no session",
+        "annotate a pod without a session",
         &annotation,
         &["annotate", "pod/plain", &format!("{key}=own"), IN_HELD],
         String::new(),
@@ -742,14 +744,14 @@ fn updates(world: &World) -> Vec<Attempt> {
     let status = running(world, "fenced-without-labels", "runs-status");
     for pod in [&*status, "pod/plain"] {
         attempts.push(patch(
-            &format!("annotate {pod} by its status"),
+            &format!("annotate {pod} by pods/status"),
             &annotation,
             pod,
             "status",
             &own,
         ));
     }
-    // The sidecar needs more to answer.
+    // The sidecar needs more CPU to respond.
     let resized = running(world, "fenced-without-labels", "runs-resized");
     let less = json!({"requests": {"cpu": "1m"}, "limits": {"cpu": "1m"}});
     let own = json!({"spec": {"initContainers": [{"name": SIDECAR, "resources": less}]}});
@@ -761,7 +763,7 @@ fn updates(world: &World) -> Vec<Attempt> {
         running(world, "fenced-without-labels", &name);
         attempts.push(bind(&name, "tenants-held", path));
     }
-    // Whose network is not made yet.
+    // Its network is not created yet.
     let gated = waiting(world, "attack-mesh-linkerd", "waits");
     let mut changes = vec![
         ("annotate", ISTIO_EXCLUDES, format!("{ISTIO_EXCLUDES}-")),
@@ -779,12 +781,12 @@ fn updates(world: &World) -> Vec<Attempt> {
             String::new(),
         ));
     }
-    // It is out of the ambient mode by its own label alone.
+    // Only its own label excludes the pod from the ambient mode.
     let mut outside = named(injected("fenced-without-labels"), "tenants-ambient", "outside");
     outside["metadata"]["labels"]["istio.io/dataplane-mode"] = "none".into();
     world.create(&outside, None).unwrap();
     attempts.push(Attempt::new(
-        "into the ambient mode of its namespace",
+        "join the ambient mode of its namespace",
         &["[guard-network-update]", "istio.io/dataplane-mode"],
         &["label", "pod/outside", "istio.io/dataplane-mode-", "--namespace=tenants-ambient"],
         String::new(),
@@ -792,7 +794,7 @@ fn updates(world: &World) -> Vec<Attempt> {
     attempts
 }
 
-/// The tenant's own scheduler, in its own namespace.
+/// Allows the tenant's own scheduler to bind pods in its namespace.
 fn may_bind(world: &World, namespace: &str) {
     let rules = json!([{"apiGroups": [""], "resources": ["bindings", "pods/binding"], "verbs": ["create"]}]);
     let group = "rbac.authorization.k8s.io";
@@ -810,8 +812,8 @@ fn may_bind(world: &World, namespace: &str) {
     ]}));
 }
 
-/// A pod is bound to a node, and with it come annotations: of a session, and one that the API
-/// server lets nobody add to a pod that is there.
+/// Returns a Binding of a pod to a node, with annotations: one of a session, and one that the
+/// API server allows no user to add to an existing pod.
 fn bind(name: &str, namespace: &str, path: &str) -> Attempt {
     let binding = json!({
         "apiVersion": "v1", "kind": "Binding",
@@ -829,7 +831,7 @@ fn bind(name: &str, namespace: &str, path: &str) -> Attempt {
     )
 }
 
-/// Ephemeral containers, exec and attach.
+/// Returns attempts with ephemeral containers, exec and attach.
 fn ways_in(world: &World) -> Vec<Attempt> {
     let token =
         json!({"name": "fab-session-token", "mountPath": "/var/run/fab-session", "readOnly": true});
@@ -857,7 +859,7 @@ fn ways_in(world: &World) -> Vec<Attempt> {
             "[guard-ephemeral-mount]",
             json!({"volumeMounts": [{"name": "fab-session-empty", "mountPath": "/empty"}]}),
         ),
-        // What EKS's webhook left on the pod and nobody mounts.
+        // The volume of EKS's webhook, which no container mounts.
         (
             "fleet",
             "[guard-ephemeral-mount]",
@@ -873,7 +875,7 @@ fn ways_in(world: &World) -> Vec<Attempt> {
         attempts.push(debug(&created.pod, code, &own));
     }
     let mut same_user = named(injected("fenced-without-labels"), "tenants-held", "debugged-user");
-    // No container of it takes the pod's user, but a debugger would.
+    // No container runs as the UID of the pod, but a debugger would.
     same_user["spec"]["securityContext"]["runAsUser"] = 64017.into();
     agent(&mut same_user)["securityContext"]["runAsUser"] = 1000.into();
     let created = world.create(&same_user, None).unwrap();
@@ -910,7 +912,7 @@ fn tokens() -> Vec<Attempt> {
             ));
         }
     }
-    // So that what is asked for behind them is not iterated.
+    // So that the expression does not iterate a longer list.
     let mut many = vec!["create".to_owned(), "token".to_owned(), "tenant-runtime".to_owned()];
     many.extend((0..65).map(|n| format!("--audience=a{n}")));
     many.push(IN_HELD.to_owned());
@@ -920,7 +922,7 @@ fn tokens() -> Vec<Attempt> {
     attempts
 }
 
-/// A new ephemeral container on the pod as it is.
+/// Adds an ephemeral container to the pod.
 fn debug(pod: &Value, code: &str, own: &Value) -> Attempt {
     let mut pod = pod.clone();
     let mut debugger =
@@ -941,16 +943,16 @@ fn debug(pod: &Value, code: &str, own: &Value) -> Attempt {
 }
 
 #[test]
-fn each_golden_is_held_without_the_webhook() {
+fn the_guard_enforces_each_golden_without_the_webhook() {
     let world = World::without_configuration(&[], None);
     guard(&world, &json!({}));
     await_guard(&world);
     let (injected, refused) = goldens_are_held(&world, |case| case.config.is_none());
-    assert!(injected > 20 && refused > 50, "{injected} let in, {refused} refused");
+    assert!(injected > 20 && refused > 50, "{injected} admitted, {refused} refused");
     agrees_with_the_webhook(&world, &Config::default());
 
-    // As many containers as the webhook takes, and more of them than etcd would: the last of
-    // them is still looked at, and all that costs less than the API server allows.
+    // The webhook's maximum of containers, which is more than etcd stores. The guard still
+    // checks the last one, and the cost is below the limit of the API server.
     world.namespace("tenants-acme", "enabled", "acme", &[]);
     let mut many = named(offline(&many_containers(160), None), "tenants-acme", "many");
     let judged = |pod: &Value| {
@@ -959,13 +961,13 @@ fn each_golden_is_held_without_the_webhook() {
     };
     let outcome = judged(&many);
     assert!(outcome.ok, "{}", outcome.stderr);
-    // The webhook refuses this mount, and the guard does not: it only takes rights away.
+    // The webhook refuses this mount. The guard does not: the field only removes access.
     let mut recursive =
         named(offline(&original("fenced-without-labels"), None), "tenants-acme", "recursive");
     agent(&mut recursive)["volumeMounts"][0]["recursiveReadOnly"] = "Enabled".into();
     let outcome = judged(&recursive);
     assert!(outcome.ok, "{}", outcome.stderr);
-    // And as many ranges as there may be: 256 KiB of annotations, with the agent's at the end.
+    // The maximum of ranges: 256 KiB of annotations, with the agent's range at the end.
     let ranges = format!("{}169.254.170.23/32", "10.0.0.0/8,".repeat(23_000));
     annotations(&mut many)[ISTIO_EXCLUDES] = ranges.into();
     let outcome = judged(&many);
@@ -974,7 +976,7 @@ fn each_golden_is_held_without_the_webhook() {
     let said = judged(&many).stderr;
     assert!(said.contains("\"agent-255\" sets AWS_SESSION_TOKEN"), "{said}");
 
-    // Another config, in which some pods keep base credentials.
+    // A config with which some pods keep base credentials.
     let text = fs::read_to_string(case::directory().join("custom.config.yaml")).unwrap();
     let config: Value = serde_saphyr::from_str(&text).unwrap();
     guard(&world, &json!({"config": config}));
@@ -989,7 +991,7 @@ fn each_golden_is_held_without_the_webhook() {
         world.create(&pod, None)
     };
     let variable: Change = |pod| set(agent(pod), "AWS_PROFILE", "own");
-    wait_until("the guard knows the other config", Duration::from_secs(20), || {
+    wait_until("the guard applies the other config", Duration::from_secs(20), || {
         legacy(variable).err()?.contains("[guard-static-credentials]").then_some(())
     });
     legacy(|pod| set(agent(pod), "FAB_OPERATOR", "1")).unwrap_err();
@@ -1002,12 +1004,12 @@ fn each_golden_is_held_without_the_webhook() {
     assert!(token(&world, "tenants-custom", "legacy", &[]).unwrap_err().contains("[guard-token]"));
 
     let (injected, refused) = goldens_are_held(&world, |case| case.config.is_some());
-    assert!(injected >= 4 && refused >= 4, "{injected} let in, {refused} refused");
+    assert!(injected >= 4 && refused >= 4, "{injected} admitted, {refused} refused");
     agrees_with_the_webhook(&world, &Config::parse(&text).unwrap());
 }
 
-/// The injected half of each golden is let in as it stands there, and the other half is not, if a
-/// sidecar or a refusal stands in the first.
+/// Checks each golden: the guard admits the injected pod. It refuses the original pod if the
+/// golden has a sidecar or a refusal.
 fn goldens_are_held(world: &World, belongs: impl Fn(&Case) -> bool) -> (usize, usize) {
     let cases: Vec<Case> = Case::all().into_iter().filter(belongs).collect();
     make_homes(world, &cases, "held");
@@ -1018,7 +1020,7 @@ fn goldens_are_held(world: &World, belongs: impl Fn(&Case) -> bool) -> (usize, u
             .create(&named(original(&case.name), &home, "as-written"), case.creator.as_deref());
         if case.path("refused.txt").exists() {
             match as_written {
-                // There is nothing to inject, and the token that nobody mounts is harmless.
+                // Nothing is injected, and a token that no container mounts is harmless.
                 Ok(_) => assert_eq!(case.name, "refuse-token-volume-fleet"),
                 Err(said) => assert!(is_expected(&said), "{}: {said}", case.name),
             }
@@ -1034,7 +1036,7 @@ fn goldens_are_held(world: &World, belongs: impl Fn(&Case) -> bool) -> (usize, u
             .unwrap_or_else(|said| panic!("{}, injected: {said}", case.name));
         let_in += 1;
         if is_agent {
-            let said = as_written.err().unwrap_or_else(|| panic!("{}: let in", case.name));
+            let said = as_written.err().unwrap_or_else(|| panic!("{}: admitted", case.name));
             assert!(is_expected(&said), "{}: {said}", case.name);
             refused += 1;
         }
@@ -1042,16 +1044,16 @@ fn goldens_are_held(world: &World, belongs: impl Fn(&Case) -> bool) -> (usize, u
     (let_in, refused)
 }
 
-/// By the guard, or by the API server itself where the golden alone is no whole pod: the volume
-/// of a mount or the container of an annotation is missing, or its namespace and Pod Security
-/// Standard forbid it.
+/// Whether the guard refused the pod, or the API server did because the golden alone is not a
+/// complete pod: the volume of a mount or the container of an annotation is missing, or its
+/// namespace's Pod Security Standard forbids it.
 fn is_expected(said: &str) -> bool {
     ["[guard-", "volumeMounts[", "violates PodSecurity", "windows pod", "container not found"]
         .iter()
         .any(|want| said.contains(want))
 }
 
-/// The same pods, as their creators wrote them, to the guard and to our own decision.
+/// Compares the guard with the webhook's decision, for the same pods as written.
 fn agrees_with_the_webhook(world: &World, config: &Config) {
     const NAMESPACE: &str = "tenants-matched";
     let accounts = [
@@ -1097,7 +1099,7 @@ fn agrees_with_the_webhook(world: &World, config: &Config) {
     let entries = HashMap::from([("acme".parse().unwrap(), entry)]);
     let directory = Directory::new(Source::Nowhere, entries);
     let (mut refused, mut let_in) = (0, 0);
-    // The last is an account of the pods' own namespace, whose word never counts.
+    // The last is a service account of the pods' own namespace, which is never trusted.
     for creator in [
         "admin",
         "system:serviceaccount:batch:runner",
@@ -1139,11 +1141,11 @@ fn agrees_with_the_webhook(world: &World, config: &Config) {
             match (line, &want) {
                 (None, None) => let_in += 1,
                 (Some(line), Some(want)) if line.contains(want.as_str()) => refused += 1,
-                _ => panic!("{name} by {creator}: {line:?}, and the webhook says {decision:?}"),
+                _ => panic!("{name} by {creator}: {line:?}, and the webhook decides {decision:?}"),
             }
         }
     }
-    assert!(refused > 30 && let_in > 30, "{refused} refused, {let_in} let in");
+    assert!(refused > 30 && let_in > 30, "{refused} refused, {let_in} admitted");
 }
 
 #[test]
@@ -1172,26 +1174,26 @@ fn the_guard_follows_the_config_and_an_upgrade() {
         let file = directory.path().join("config.yaml");
         fs::write(&file, whole.to_string()).unwrap();
         let pod = offline(&as_written, Some(&file));
-        wait_until(&format!("what config {row} makes is let in"), Duration::from_secs(20), || {
+        wait_until(&format!("a pod of config {row} is admitted"), Duration::from_secs(20), || {
             world.create(&named(pod.clone(), "tenants-acme", &format!("a-{row}")), None).ok()
         });
         let said = world.create(&as_written, None).unwrap_err();
         assert!(said.contains("[guard-sidecar]"), "{row}: {said}");
     }
-    // The last config says which roles there are.
+    // The last config restricts the roles.
     let mut elsewhere = named(injected("fenced-without-labels"), "tenants-acme", "elsewhere");
     let other = "arn:aws:iam::111122223333:role/other/eks-agent-platform/r";
     set(sidecar(&mut elsewhere), "FAB_SESSION_ROLE_ARN", other);
     let said = world.create(&elsewhere, None).unwrap_err();
-    assert!(said.contains("by FAB_SESSION_ROLE_ARN [guard-sidecar-env]"), "{said}");
+    assert!(said.contains("variables: FAB_SESSION_ROLE_ARN [guard-sidecar-env]"), "{said}");
 
-    // An old client, where its namespace keeps it, goes on with base credentials.
+    // In a namespace with operator=keep, an old client keeps its base credentials.
     let mut kept = named(original("fenced-without-labels"), "tenants-kept", "kept");
     assert!(world.create(&kept, None).unwrap_err().contains("[guard-sidecar]"));
     set(agent(&mut kept), "FAB_OPERATOR", "1");
     world.create(&kept, None).unwrap();
 
-    // An upgrade: the webhook's old replicas still write the image before.
+    // An upgrade: old replicas of the webhook still inject the previous image.
     let before = named(injected("fenced-without-labels"), "tenants-acme", "before");
     let image = before["spec"]["initContainers"][0]["image"].clone();
     let next = json!({"sidecar": {"image": "registry.example/injector:2"}});
@@ -1199,7 +1201,7 @@ fn the_guard_follows_the_config_and_an_upgrade() {
     let mut after = before.clone();
     after["metadata"]["name"] = "after".into();
     sidecar(&mut after)["image"] = "registry.example/injector:2".into();
-    wait_until("the next image is let in", Duration::from_secs(20), || {
+    wait_until("the next image is admitted", Duration::from_secs(20), || {
         world.create(&after, None).ok()
     });
     world.create(&before, None).unwrap();
@@ -1207,11 +1209,11 @@ fn the_guard_follows_the_config_and_an_upgrade() {
     sidecar(&mut unknown)["image"] = "registry.example/injector:3".into();
     assert!(world.create(&unknown, None).unwrap_err().contains("[guard-image]"));
 
-    // It is over. Pods of the image before stay, and may be changed otherwise.
+    // After the upgrade, pods with the previous image keep running and may change otherwise.
     guard(&world, &json!({"config": next, "guard": {"tokenCreators": ["vcluster-*"]}}));
     let mut late = before;
     late["metadata"]["name"] = "late".into();
-    wait_until("the image before is refused", Duration::from_secs(20), || {
+    wait_until("the previous image is refused", Duration::from_secs(20), || {
         let mut dry = world.cluster.kubectl(&["create", "--dry-run=server", "--filename=-"]);
         dry = dry.stdin(&late.to_string());
         dry.run().stderr.contains("[guard-image]").then_some(())
@@ -1219,14 +1221,14 @@ fn the_guard_follows_the_config_and_an_upgrade() {
     let label = ["label", "pod", "before", "own=label", "--namespace=tenants-acme"];
     assert!(world.cluster.kubectl(&label).run().ok);
 
-    // Tokens go to whoever is listed, and to kubelets.
-    let said = token(&world, "tenants-acme", "tenant-runtime", &["--as", "somebody"]).unwrap_err();
+    // Users in tokenCreators and kubelets get tokens.
+    let said = token(&world, "tenants-acme", "tenant-runtime", &["--as", "other"]).unwrap_err();
     assert!(said.contains("[guard-token]"), "{said}");
     token(&world, "tenants-acme", "tenant-runtime", &["--as", "vcluster-a"]).unwrap();
     let kubelet = ["--as", "system:node:a", "--as-group", "system:nodes"];
     token(&world, "tenants-acme", "tenant-runtime", &kubelet).unwrap();
 
-    // Tokens of all accounts, but of those that are exempt.
+    // Tokens of all service accounts, except exempt ones.
     world.service_account("tenants-acme", "exempted");
     let mut carrier = named(original("no-agent"), "tenants-acme", "carrier");
     add_volume(&mut carrier, aws_volume("own", "sts.amazonaws.com"));
@@ -1245,14 +1247,14 @@ fn the_guard_follows_the_config_and_an_upgrade() {
     let components = json!([exempted, {"name": "runtime", "fenced": true}]);
     let all = json!({"denyAwsTokens": "all", "tokenCreators": ["vcluster-*"]});
     guard(&world, &json!({"config": {"components": components}, "guard": all}));
-    wait_until("tokens of all are refused", Duration::from_secs(20), || {
+    wait_until("tokens of all service accounts are refused", Duration::from_secs(20), || {
         let said = token(&world, "tenants-acme", "default", &[]).err()?;
         said.contains("[guard-token]").then_some(())
     });
     token(&world, "tenants-acme", "exempted", &[]).unwrap();
     token(&world, "tenants-acme", "default", &["--as", "vcluster-a"]).unwrap();
     token(&world, "tenants-acme", "default", &kubelet).unwrap();
-    let said = wait_until("mounts of all are refused", Duration::from_secs(20), || {
+    let said = wait_until("mounts in all pods are refused", Duration::from_secs(20), || {
         world.create(&of("default", "carrier"), None).err()
     });
     assert!(
@@ -1262,9 +1264,9 @@ fn the_guard_follows_the_config_and_an_upgrade() {
     world.create(&of("exempted", "carrier"), None).unwrap();
 }
 
-/// Whoever rules in a namespace may impersonate its service accounts: with the ClusterRole `edit`.
+/// A user with the ClusterRole `edit` in a namespace may impersonate its service accounts.
 #[test]
-fn an_account_of_the_namespace_counts_as_no_listed_one() {
+fn the_guard_trusts_no_account_of_the_namespace() {
     let directory = process::own_directory();
     let file = directory.path().join("values.yaml");
     let listed = |name: &str| format!("system:serviceaccount:*:{name}");
@@ -1282,7 +1284,7 @@ fn an_account_of_the_namespace_counts_as_no_listed_one() {
     world.namespace("tenants-acme", "enabled", "acme", &[]);
     world.namespace("platform", "", "", &[]);
     await_guard(&world);
-    // As vcluster's syncer has it: each may do there what the tenant may.
+    // Like vcluster's syncer: each has the tenant's permissions there.
     let accounts = ["jobs", "operator", "vc-syncer"];
     let mut subjects =
         vec![json!({"kind": "ServiceAccount", "name": "tenant", "namespace": "platform"})];
@@ -1303,7 +1305,7 @@ fn an_account_of_the_namespace_counts_as_no_listed_one() {
         }));
     };
     edit("tenants-acme", &subjects);
-    // The control's way is the same: the tenant's user impersonates an account elsewhere.
+    // The control: the tenant's user impersonates a service account of another namespace.
     edit("platform", &subjects[..1]);
     let tenant =
         world.cluster.kubectl(&["create", "token", "tenant", "--namespace=platform"]).run();
@@ -1326,8 +1328,8 @@ fn an_account_of_the_namespace_counts_as_no_listed_one() {
     let other = as_account("platform", "vc-syncer", &token, "");
     assert!(other.ok, "{}", other.stderr);
 
-    // The ClusterRole `edit` allows none of these. The controls: an administrator may do each of
-    // them, and the tenant may exec.
+    // The ClusterRole `edit` allows none of these. The controls: an administrator may do each,
+    // and the tenant may exec.
     let node = ["--as=system:node:a", "--as-group=system:nodes"];
     let tenant = |arguments: &[&str]| {
         let all = [arguments, &[&kubeconfig, "--namespace=tenants-acme"]].concat();
@@ -1335,7 +1337,7 @@ fn an_account_of_the_namespace_counts_as_no_listed_one() {
     };
     let operator = [&token[..], &["--as=system:serviceaccount:platform:operator"]].concat();
     let other = [&token[..], &["--as=system:serviceaccount:kube-system:operator"]].concat();
-    assert!(tenant(&operator).stderr.contains("[guard-token]"), "it may impersonate this one");
+    assert!(tenant(&operator).stderr.contains("[guard-token]"), "it may impersonate this");
     for attack in [other, [&token[..], &node].concat()] {
         let outcome = tenant(&attack);
         assert!(outcome.stderr.contains("cannot impersonate"), "{attack:?}: {}", outcome.stderr);
@@ -1364,7 +1366,7 @@ fn an_account_of_the_namespace_counts_as_no_listed_one() {
     };
     let is_injected = |pod: &Value| pod["spec"]["initContainers"][0]["name"] == SIDECAR;
     let own = as_account("tenants-acme", "jobs", &create, &pod("own-job").to_string());
-    assert!(is_injected(&stored(own)), "it is exempt");
+    assert!(is_injected(&stored(own)), "exempt");
     let other = as_account("platform", "jobs", &create, &pod("other-job").to_string());
     assert!(!is_injected(&stored(other)));
 
@@ -1383,11 +1385,11 @@ fn an_account_of_the_namespace_counts_as_no_listed_one() {
     let other = as_account("platform", "operator", &create, &named_session("other-session"));
     assert_eq!(identity(other), "agent.acme.chosen");
 
-    // And to the guard, without the webhook.
+    // The same for the guard, without the webhook.
     let delete = ["delete", "mutatingwebhookconfiguration", "fab-session-injector"];
     assert!(world.cluster.kubectl(&delete).run().ok);
     let bare = pod("own-bare").to_string();
-    wait_until("an account of the namespace is exempt nowhere", Duration::from_secs(20), || {
+    wait_until("a service account of the namespace is not exempt", Duration::from_secs(20), || {
         let outcome = as_account("tenants-acme", "jobs", &create, &bare);
         outcome.stderr.contains("[guard-sidecar]").then_some(())
     });
@@ -1403,11 +1405,11 @@ fn an_account_of_the_namespace_counts_as_no_listed_one() {
 }
 
 #[test]
-fn what_the_webhook_makes_is_let_in() {
+fn the_guard_admits_what_the_webhook_injects() {
     let cases: Vec<Case> = Case::all()
         .into_iter()
         .filter(|case| case.config.is_none() && case.path("injected.yaml").exists())
-        // It is no whole pod before another webhook adds its volumes.
+        // These are not complete pods without the volumes that another webhook adds.
         .filter(|case| case.name != "attack-later-volume" && case.name != "not-opted-in")
         .collect();
     WORLD.publish("aaaaaaaaaaaaaaaaaaaaaa", &role("long"));
@@ -1420,17 +1422,17 @@ fn what_the_webhook_makes_is_let_in() {
     }
     assert!(cases.len() > 20, "{}", cases.len());
 
-    // As many containers as the webhook takes.
+    // The webhook's maximum of containers.
     WORLD.namespace("tenants-many", "enabled", "acme", &[]);
     let many = named(many_containers(20), "tenants-many", "many");
     let created = WORLD.create(&many, None).unwrap();
     assert_eq!(created.names("initContainers").len(), 129);
 }
 
-/// Its control is in `what_the_guard_refuses_is_let_in_without_it`: without webhook and guard the API
-/// server stores each agent without a sidecar.
+/// The control is in `pods_that_the_guard_refuses_are_admitted_without_it`: without webhook and
+/// guard, the API server stores each agent without a sidecar.
 #[test]
-fn an_agent_in_disguise_is_injected_or_is_no_agent() {
+fn a_disguised_agent_is_injected_or_is_not_an_agent() {
     WORLD.namespace("tenants-disguised", "enabled", "acme", &[]);
     for Disguise { attempt, is_agent } in disguises("tenants-disguised") {
         let outcome = attempt.run(&WORLD);
@@ -1440,16 +1442,16 @@ fn an_agent_in_disguise_is_injected_or_is_no_agent() {
         assert_eq!(pod["spec"]["serviceAccountName"], account, "{}", attempt.what);
         let injected = pod["spec"]["initContainers"][0]["name"] == SIDECAR;
         assert_eq!(injected, is_agent, "{}", attempt.what);
-        assert!(!outcome.stdout.contains("\"y\":"), "the API server drops what is no field");
+        assert!(!outcome.stdout.contains("\"y\":"), "the API server drops unknown fields");
     }
 }
 
-/// Fields that webhook and guard let in, and that change neither the sidecar nor its volumes. The
-/// control is a namespace that did not opt in: there the API server stores what the tenant wrote.
+/// Webhook and guard admit these fields. They change neither the sidecar nor its volumes. The
+/// control is a namespace that did not opt in: there the API server stores the pod as written.
 #[test]
-fn what_is_let_in_leaves_the_sidecar_as_it_is() {
+fn admitted_fields_do_not_change_the_sidecar() {
     let rows: [(&str, &str, Change); 12] = [
-        ("names of hosts", "\"ip\":\"192.0.2.1\"", |pod| {
+        ("host names", "\"ip\":\"192.0.2.1\"", |pod| {
             let names = json!(["sts.eu-west-1.amazonaws.com"]);
             pod["spec"]["hostAliases"] = json!([{"ip": "192.0.2.1", "hostnames": names}]);
         }),
@@ -1457,7 +1459,7 @@ fn what_is_let_in_leaves_the_sidecar_as_it_is() {
             pod["spec"]["dnsPolicy"] = "None".into();
             pod["spec"]["dnsConfig"] = json!({"nameservers": ["192.0.2.1"]});
         }),
-        ("the name of its host", "hostnameOverride", |pod| {
+        ("the name of the host", "hostnameOverride", |pod| {
             pod["spec"]["hostnameOverride"] = "sts.eu-west-1.amazonaws.com".into();
         }),
         ("root of a user namespace", "\"runAsUser\":0", |pod| {
@@ -1465,7 +1467,7 @@ fn what_is_let_in_leaves_the_sidecar_as_it_is() {
             pod["spec"]["securityContext"].as_object_mut().unwrap().shift_remove("runAsNonRoot");
             agent(pod)["securityContext"]["runAsUser"] = 0.into();
         }),
-        ("settings of its network", "7413 7414", |pod| {
+        ("network settings", "7413 7414", |pod| {
             let own = json!({"name": "net.ipv4.ip_local_port_range", "value": "7413 7414"});
             pod["spec"]["securityContext"]["sysctls"] = json!([own]);
         }),
@@ -1479,7 +1481,7 @@ fn what_is_let_in_leaves_the_sidecar_as_it_is() {
             agent(pod)["terminationMessagePath"] = "/var/run/fab-session/token".into();
         }),
         ("a CSI volume", "own.csi.example", |pod| add_volume(pod, csi_volume("own"))),
-        ("a CSI volume under our name", "own.csi.example", |pod| {
+        ("a CSI volume with a reserved name", "own.csi.example", |pod| {
             add_volume(pod, csi_volume("fab-session-base"));
         }),
         ("an audience in another case", "STS.amazonaws.com", |pod| {
@@ -1489,8 +1491,8 @@ fn what_is_let_in_leaves_the_sidecar_as_it_is() {
         ("an annotation in another case", "Session-ID", |pod| {
             pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/Session-ID": "victim"});
         }),
-        // The proxy can take the sidecar's port. Only this pod is without credentials then.
-        ("a place behind a proxy", "istio-proxy", |pod| {
+        // The proxy can bind the sidecar's port. Then only this pod has no credentials.
+        ("a container after a proxy", "istio-proxy", |pod| {
             let mut proxy = agent(pod).clone();
             proxy["name"] = "istio-proxy".into();
             proxy["restartPolicy"] = "Always".into();
@@ -1522,9 +1524,9 @@ fn what_is_let_in_leaves_the_sidecar_as_it_is() {
         let before = named(pod, "tenants-odd-plain", &name);
         let control = WORLD.create(&before, None).unwrap_or_else(|said| panic!("{what}: {said}"));
         assert!(control.pod.to_string().contains(text), "{what}: {}", control.pod);
-        let replaced = what == "a CSI volume under our name";
+        let replaced = what == "a CSI volume with a reserved name";
         assert_eq!(created.pod.to_string().contains(text), !replaced, "{what}: {}", created.pod);
-        if what == "a place behind a proxy" {
+        if what == "a container after a proxy" {
             assert_eq!(created.names("initContainers"), ["istio-proxy", SIDECAR]);
             let proxy = created.container("istio-proxy");
             assert!(!proxy.to_string().contains("fab-session"), "{proxy}");
@@ -1533,10 +1535,10 @@ fn what_is_let_in_leaves_the_sidecar_as_it_is() {
     }
 }
 
-/// Neither webhook nor guard applies in the namespace. Each control differs only in what the API
-/// server refuses.
+/// Neither webhook nor guard applies in the namespace. Each control differs only in the part
+/// that the API server refuses.
 #[test]
-fn the_api_server_refuses_these_by_itself() {
+fn the_api_server_denies_these_objects_by_itself() {
     WORLD.namespace("tenants-alone", "", "acme", &[]);
     let service = |address: &str| {
         json!({
@@ -1618,7 +1620,7 @@ fn the_api_server_refuses_these_by_itself() {
         assert!(outcome.ok, "{said}: {}", outcome.stderr);
     }
 
-    // Nor does a pod take a reserved name later.
+    // A pod cannot get a reserved name later.
     WORLD.create(&named(pod(&|_| {}), "tenants-alone", "patched"), None).unwrap();
     let container = json!({"name": SIDECAR, "image": "own:1"});
     for (patch, said) in [
@@ -1642,11 +1644,11 @@ fn the_api_server_refuses_these_by_itself() {
 }
 
 #[test]
-fn what_other_webhooks_add_beside_ours_is_let_in() {
+fn the_guard_admits_additions_of_other_webhooks() {
     let others: [(&str, &str, foreign::Effect); 5] = [
         ("zz-late-guarded", "late", foreign::add_a_container),
         ("aa-linkerd-guarded", "linkerd", foreign::linkerd),
-        // Ours is asked again, and tells the plugin of the sidecar's group.
+        // The webhook is called again, and writes the sidecar's GID for the plugin.
         ("zz-linkerd-guarded", "linkerd-late", foreign::linkerd),
         ("zz-istio-guarded", "istio", foreign::istio),
         ("zz-rewrites-guarded", "rewrites", foreign::rewrite_from_old_types),
@@ -1686,7 +1688,7 @@ fn what_other_webhooks_add_beside_ours_is_let_in() {
 }
 
 #[test]
-fn what_is_no_business_of_the_guard_goes_on() {
+fn the_guard_admits_unrelated_changes() {
     WORLD.namespace("tenants-busy", "enabled", "acme", &[]);
     let pod = named(original("fenced-without-labels"), "tenants-busy", "a");
     WORLD.create(&pod, None).unwrap();
@@ -1720,7 +1722,7 @@ fn what_is_no_business_of_the_guard_goes_on() {
             assert!(said.contains("does not have a host assigned"), "{path}: {said}");
         }
     }
-    // What a kubelet and a scheduler do, and whoever resizes the agent.
+    // The requests of a kubelet and of a scheduler, and a resize of the agent.
     let condition = json!({"status": {"conditions": [{"type": "own/ready", "status": "True"}]}});
     let more =
         json!({"resources": {"requests": {"cpu": "20m"}, "limits": {"cpu": "1"}}, "name": "agent"});
@@ -1744,7 +1746,7 @@ fn what_is_no_business_of_the_guard_goes_on() {
     may_bind(&WORLD, "tenants-busy");
     bind("bound-by-its-own", &json!({}), "binder");
     bind("bound", &json!({}), "system:kube-scheduler");
-    // Some copy the pod's annotations.
+    // Some schedulers copy the pod's annotations.
     let copied = json!({"fab.nanohype.dev/component": "runtime"});
     bind("bound-by-a-copier", &copied, "system:kube-scheduler");
 
@@ -1753,7 +1755,7 @@ fn what_is_no_business_of_the_guard_goes_on() {
     let outcome = debugger.run(&WORLD);
     assert!(outcome.ok, "{}", outcome.stderr);
 
-    // Nor does it hold where nobody injects.
+    // The guard does not apply in namespaces without injection.
     WORLD.namespace("tenants-watched", "audit", "acme", &[]);
     WORLD.namespace("tenants-plain", "", "acme", &[]);
     for namespace in ["tenants-watched", "tenants-plain"] {
@@ -1765,13 +1767,13 @@ fn what_is_no_business_of_the_guard_goes_on() {
 }
 
 #[test]
-fn the_api_server_finds_no_fault_with_the_types() {
-    let policies = wait_until("the policies are checked", Duration::from_secs(20), || {
+fn the_type_check_of_the_guard_finds_no_error() {
+    let policies = wait_until("the policies are type-checked", Duration::from_secs(20), || {
         let policies = WORLD.cluster.kubectl(&["get", "validatingadmissionpolicies"]).json();
         let items = policies["items"].as_array().unwrap().clone();
         items.iter().all(|policy| policy["status"]["typeChecking"].is_object()).then_some(items)
     });
-    assert_eq!(policies.len(), 7, "the guard's six, and the one that holds certs");
+    assert_eq!(policies.len(), 7, "the six of the guard, and the one for certs");
     for policy in policies {
         assert_eq!(policy["status"]["typeChecking"], json!({}), "{}", policy["metadata"]["name"]);
         assert_eq!(policy["spec"]["failurePolicy"], "Fail");
@@ -1779,7 +1781,7 @@ fn the_api_server_finds_no_fault_with_the_types() {
 }
 
 #[test]
-fn the_guard_is_there_unless_it_is_taken_out() {
+fn the_guard_is_installed_unless_disabled() {
     let policies = |values: &Value| {
         let rendered = render(values).unwrap();
         let names = rendered
@@ -1794,7 +1796,7 @@ fn the_guard_is_there_unless_it_is_taken_out() {
             .map(|what| format!("fab-session-injector-{what}"))
     );
     assert!(policies(&json!({"guard": {"enabled": false}})).is_empty());
-    // Alert and dashboard watch each of them, and not that of certs.
+    // Alert and dashboard select each of them, and not the policy for certs.
     let watched =
         "fab-session-injector-(bindings|ephemeral-containers|exec|pod-updates|pods|tokens)";
     for file in ["dashboard.json", "templates/prometheusrule.yaml"] {
@@ -1803,8 +1805,8 @@ fn the_guard_is_there_unless_it_is_taken_out() {
 
     let image = "ghcr.io/nanohype/fab-session-injector:0.1.0";
     for (own, want) in [
-        (json!({"previousImages": [image]}), "list the one before"),
-        (json!({"tokenCreators": ["*"]}), "everybody may make tokens"),
+        (json!({"previousImages": [image]}), "list the previous image"),
+        (json!({"tokenCreators": ["*"]}), "every user request tokens"),
         (json!({"denyAwsTokens": "none"}), "'agents', 'all'"),
         (json!({"nope": 1}), "additional properties 'nope' not allowed"),
     ] {
@@ -1814,7 +1816,7 @@ fn the_guard_is_there_unless_it_is_taken_out() {
 }
 
 #[test]
-fn the_guard_and_the_webhook_mean_the_same_variables() {
+fn the_guard_and_the_webhook_list_the_same_variables() {
     let rendered = render(&json!({})).unwrap();
     let policy = rendered
         .iter()
@@ -1849,12 +1851,12 @@ fn render(values: &Value) -> Result<Vec<Value>, String> {
     Ok(manifests.into_iter().filter(|manifest| !manifest.is_null()).collect())
 }
 
-/// Another policy of the chart, which is about its own account.
+/// Whether this is the chart's policy for the service account of `certs`.
 fn is_of_certs(name: &str) -> bool {
     name.ends_with("-certs")
 }
 
-/// Brings the chart's guard as these values render it; the API server knows it within a moment.
+/// Applies the chart's guard, rendered with these values. The API server loads it a moment later.
 fn guard(world: &World, values: &Value) {
     let manifests = render(values).unwrap().into_iter();
     let guard: Vec<Value> = manifests
@@ -1867,7 +1869,7 @@ fn guard(world: &World, values: &Value) {
     world.apply(&json!({"apiVersion": "v1", "kind": "List", "items": guard}));
 }
 
-/// Until each of its policies has refused something.
+/// Waits until each policy of the guard has refused a request.
 fn await_guard(world: &World) {
     const NAMESPACE: &str = "probe-of-the-guard";
     world.namespace(NAMESPACE, "enabled", "probe", &[]);
@@ -1929,7 +1931,7 @@ fn await_guard(world: &World) {
     }
 }
 
-/// The namespaces of goldens, each with the tenant and the labels that it has there.
+/// Creates the namespaces of the goldens, each with the tenant and the labels of its golden.
 fn make_homes(world: &World, cases: &[Case], prefix: &str) {
     let mut objects = Vec::new();
     for case in cases {
@@ -1963,14 +1965,14 @@ fn home(case: &Case, prefix: &str) -> String {
     format!("{prefix}-{}", case.name)
 }
 
-/// An injected golden that runs in `tenants-held`, for kubectl.
+/// Creates an injected golden in `tenants-held`, and returns its name for kubectl.
 fn running(world: &World, golden: &str, name: &str) -> String {
     let pod = named(injected(golden), "tenants-held", name);
     world.create(&pod, None).unwrap_or_else(|said| panic!("{name}: {said}"));
     format!("pod/{name}")
 }
 
-/// The same, before a scheduler may look at it.
+/// The same with a scheduling gate, so that the pod is not scheduled.
 fn waiting(world: &World, golden: &str, name: &str) -> String {
     let mut pod = named(injected(golden), "tenants-held", name);
     pod["spec"]["schedulingGates"] = json!([{"name": "own.example/gate"}]);
@@ -1978,7 +1980,7 @@ fn waiting(world: &World, golden: &str, name: &str) -> String {
     format!("pod/{name}")
 }
 
-/// Asks for a token with an audience of AWS's.
+/// Requests a token with an audience of AWS.
 fn token(world: &World, namespace: &str, account: &str, by: &[&str]) -> Result<(), String> {
     if let ["--as", user, ..] = by {
         world.allow(user);
@@ -1990,7 +1992,7 @@ fn token(world: &World, namespace: &str, account: &str, by: &[&str]) -> Result<(
     if outcome.ok { Ok(()) } else { Err(outcome.stderr) }
 }
 
-/// What `inject` makes of it.
+/// Returns the pod that `inject` prints.
 fn offline(pod: &Value, config: Option<&Path>) -> Value {
     let directory = process::own_directory();
     let file = directory.path().join("pod.yaml");
@@ -2020,7 +2022,7 @@ fn as_many_components_as_there_may_be() -> Vec<Value> {
     (0..31).map(component).chain([last]).collect()
 }
 
-/// 256 of them, each with so many variables of its own.
+/// Returns a pod with 256 containers, each with this number of variables.
 fn many_containers(variables: usize) -> Value {
     let mut pod = original("fenced-without-labels");
     let container = |index: usize| {
@@ -2061,7 +2063,7 @@ fn annotations(pod: &mut Value) -> &mut Map<String, Value> {
     pod["metadata"]["annotations"].as_object_mut().unwrap()
 }
 
-/// Its first regular container.
+/// The first regular container of the pod.
 fn agent(pod: &mut Value) -> &mut Value {
     &mut pod["spec"]["containers"][0]
 }

@@ -1,6 +1,5 @@
-//! A steady stream of agent pods on a real API server, while to the webhook happens what does
-//! happen. Nothing is let in without its sidecar, and nothing is refused that could have been
-//! answered in time.
+//! A steady stream of agent pods on a real API server, while the webhook and its dependencies fail
+//! in various ways. No pod is admitted without its sidecar, and no pod is refused without need.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -48,7 +47,7 @@ use process::{Process, free_port, get, wait_until};
 use stream::{Stream, Tally};
 use world::{World, parameter, role};
 
-/// Two replicas behind one address, as the chart has them, and an SSM that can be made unwell.
+/// Two replicas behind one address, as in the chart, and an SSM stand-in with faults.
 struct Holding {
     world: World,
     store: ParameterStore,
@@ -88,7 +87,7 @@ impl Holding {
         Self { world, store, balancer, clock, ports, replicas, stream }
     }
 
-    /// What becomes of the stream while `happens` does, and for a while after.
+    /// Returns the results of the stream during `happens` and for a while after it.
     fn during(&mut self, name: &str, happens: impl FnOnce(&mut Self)) -> Tally {
         sleep(Duration::from_millis(500));
         self.stream.take();
@@ -105,14 +104,14 @@ impl Holding {
         tally
     }
 
-    /// Nothing was refused, and there was something.
+    /// Checks that pods were created meanwhile and that none was refused.
     fn unnoticed(&mut self, name: &str, happens: impl FnOnce(&mut Self)) {
         let tally = self.during(name, happens);
         assert!(tally.injected > 10, "{name}: {tally:?}");
         assert!(tally.refused.is_empty(), "{name}: {tally:?}");
     }
 
-    /// What the API server says of a pod of a tenant whom nobody has asked for yet.
+    /// Returns the API server's result for a pod of a tenant that is not cached.
     fn first_pod_of(&self, tenant: &str) -> Result<(), String> {
         let api_server = ApiServer::of(&self.world.cluster.kubeconfig());
         let pod = agent(&format!("tenants-{tenant}"));
@@ -123,7 +122,7 @@ impl Holding {
         }
     }
 
-    /// Which certificates are served to whoever comes now. Or why nobody takes one.
+    /// Returns the certificates for new connections, or the error of the TLS handshake.
     fn certificates(&self) -> Result<BTreeSet<Vec<u8>>, String> {
         let authority = fs::read(self.world.tls().join("ca.crt")).unwrap();
         let shown = self.ports.map(|(port, _)| {
@@ -136,7 +135,7 @@ impl Holding {
         shown.into_iter().collect()
     }
 
-    /// Waits until each replica's metrics say so of the certificate.
+    /// Waits until the metrics of each replica show this state of the certificate.
     fn await_certificate(&self, said: &str) {
         for (_, health) in self.ports {
             let metric = format!("fab_session_injector_certificate_{said}\n");
@@ -168,12 +167,12 @@ fn local(port: u16) -> SocketAddr {
 }
 
 #[test]
-fn a_stream_of_pods_goes_on_whatever_happens() {
+fn a_stream_of_pods_survives_each_fault() {
     let mut holding = Holding::start();
     holding.unnoticed("nothing happens", |_| {});
 
-    // SSM is unwell: who is known is served; who is not is refused with the reason, in time, and
-    // let in once it is well again.
+    // SSM fails: pods of cached tenants are admitted. Others are refused in time and with the
+    // reason, and admitted when SSM works again.
     for (name, fault, code) in [
         ("an-error", Fault::InternalError, "[role-unavailable]"),
         ("silence", Fault::Hang, "[role-unavailable]"),
@@ -188,7 +187,7 @@ fn a_stream_of_pods_goes_on_whatever_happens() {
             holding.world.namespace(&format!("tenants-{name}"), "enabled", name, &[]);
             match holding.first_pod_of(name) {
                 Err(said) => assert!(said.contains(code), "{name}: {said}"),
-                // The refresh has the time that a review has not.
+                // A refresh may take longer than a review.
                 Ok(()) => assert!(matches!(fault, Fault::Slow(_)), "{name}"),
             }
             sleep(Duration::from_secs(2));
@@ -199,10 +198,10 @@ fn a_stream_of_pods_goes_on_whatever_happens() {
     for (index, replica) in holding.replicas.iter().enumerate() {
         let log = replica.as_ref().unwrap().log();
         assert!(!log.contains("prod-a-broken-answer-broker\\\""), "an answer is in log {index}");
-        assert!(log.contains("roles can be read from SSM again"), "{log}");
+        assert!(log.contains("reading roles from SSM again"), "{log}");
     }
 
-    // One name that may not be read does not spoil the others of its batch.
+    // One denied name does not affect the others of its batch.
     holding.unnoticed("one name is denied", |holding| {
         holding.store.deny(&parameter("denied"));
         holding.world.namespace("tenants-denied", "enabled", "denied", &[]);
@@ -231,7 +230,7 @@ fn a_stream_of_pods_goes_on_whatever_happens() {
         }
     });
 
-    // What is no pair is not served, and what is served stays.
+    // A certificate that does not match its key is not served; the previous one is kept.
     let before = holding.certificates().unwrap();
     assert_eq!(before.len(), 1);
     holding.unnoticed("the certificate cannot be read", |holding| {
@@ -255,14 +254,14 @@ fn a_stream_of_pods_goes_on_whatever_happens() {
         assert!(holding.certificates().unwrap().is_disjoint(&before));
     });
 
-    // Signatures go by the wall clock: SSM refuses them until the SDK has taken its time for
-    // its own. Nothing else of a pod's way does.
+    // Signatures use the wall clock: SSM rejects them until the SDK uses the time of SSM. Nothing
+    // else in the handling of a pod depends on it.
     for (name, tenant, seconds) in [("ahead", "ahead", 3600), ("back", "behind", -3600)] {
         holding.store.put(&parameter(tenant), &role(tenant));
         holding.unnoticed(&format!("the clock jumps an hour {name}"), |holding| {
             let expired = holding.store.expired();
             holding.clock.jump(seconds);
-            // Every role is refreshed in between.
+            // Every role is refreshed meanwhile.
             sleep(Duration::from_secs(4));
             for replica in holding.replicas.iter().flatten() {
                 let apart = clock::said(&replica.log());
@@ -288,7 +287,7 @@ fn a_stream_of_pods_goes_on_whatever_happens() {
         }
     });
 
-    // What was in flight on a replica that is killed is lost; nothing after that.
+    // Requests in progress on a killed replica are lost; later ones are not.
     let killed = holding.during("a replica is killed", |holding| {
         holding.replicas[0] = None;
         sleep(Duration::from_secs(2));
@@ -297,7 +296,7 @@ fn a_stream_of_pods_goes_on_whatever_happens() {
     holding.unnoticed("with one replica", |holding| holding.replace(0));
     holding.await_ready(2);
 
-    // Restarted while SSM is down, the static file says who is in it.
+    // After a restart while SSM is down, the roles come from the static file.
     let restarted = holding.during("both are restarted while SSM is down", |holding| {
         holding.store.fail(Some(Fault::Hang));
         for index in 0..2 {
@@ -308,7 +307,7 @@ fn a_stream_of_pods_goes_on_whatever_happens() {
         assert!(said.contains("[role-unavailable]"), "{said}");
         holding.store.fail(None);
     });
-    // But for what was in flight on the two.
+    // Except for requests in progress on the two replicas.
     assert!(restarted.injected > 10, "{restarted:?}");
     let lost = restarted.refused.get("webhook").copied().unwrap_or_default();
     assert!(restarted.refused.values().sum::<usize>() == lost && lost <= 20, "{restarted:?}");
@@ -316,8 +315,8 @@ fn a_stream_of_pods_goes_on_whatever_happens() {
         holding.first_pod_of("silence").ok()
     });
 
-    // Connections that are there go on. Whoever comes anew does not take what has ended, and
-    // then nobody is let in bare.
+    // Existing connections continue. New ones reject the expired certificate, and then no pod is
+    // admitted without its sidecar.
     let ended = holding.during("the certificate has ended, and replicas are replaced", |holding| {
         holding.world.make_certificate(&["--expired"]);
         holding.await_certificate("expiry_timestamp_seconds 1577923200");
@@ -341,7 +340,7 @@ fn a_stream_of_pods_goes_on_whatever_happens() {
     holding.await_certificate("reloads_total{outcome=\"taken\"} 1");
     holding.unnoticed("with a new certificate", |_| {});
 
-    // The watch breaks, and what the API server brings in anew is known after it.
+    // The watch fails and is restarted; later changes are seen.
     let restart = holding.during("the API server is restarted", |holding| {
         holding.world.cluster.restart_api_server();
         holding.world.namespace("tenants-after", "enabled", "acme", &[]);
@@ -356,7 +355,7 @@ fn a_stream_of_pods_goes_on_whatever_happens() {
     );
     holding.unnoticed("afterwards", |_| {});
 
-    // The control: this is what the stream looks like when the webhook is not there.
+    // The control: the results of the stream without a webhook.
     let control = holding.during("both replicas are stopped", |holding| {
         holding.replicas = [None, None];
         sleep(Duration::from_secs(2));

@@ -1,5 +1,5 @@
-//! The printed policies, in an AWS that is strict about them: they let the right session in,
-//! and each wrong one out.
+//! Tests the policies that `iam` prints in the strict AWS: they admit the right session and deny
+//! each wrong one.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 
@@ -10,7 +10,7 @@ mod account;
 #[allow(dead_code, reason = "tests/sidecar.rs uses the rest")]
 mod pod;
 #[path = "cluster/process.rs"]
-#[allow(dead_code, reason = "others use the rest")]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod process;
 
 use std::{
@@ -24,19 +24,30 @@ use process::wait_until;
 use serde_json::{Value, json};
 
 #[test]
-fn the_right_session_gets_in_and_each_wrong_one_stays_out() {
+fn only_the_right_session_can_assume_the_role() {
     let right = ["--tenant=acme", "--namespace=tenants-acme", "--base-role", BASE];
-    let held_to = |what| [&right[..], &[what]].concat();
+    let restricted = |to| [&right[..], &[to]].concat();
     let cases: [(&str, Vec<&str>, &str, bool); 9] = [
         ("any of the tenant", right.to_vec(), "creator-or-uid", true),
-        ("its own uid", held_to("--held-to=pod-uid"), "pod-uid", true),
-        ("its own name", held_to("--held-to=pod-name"), "pod-name", true),
-        ("a name beside the uid", held_to("--held-to=pod-uid"), "pod-name", false),
-        ("a uid beside the name", held_to("--held-to=pod-name"), "pod-uid", false),
-        ("a session that its creator named", held_to("--held-to=pod-uid"), "creator-or-uid", false),
+        ("its own uid", restricted("--restrict-to=pod-uid"), "pod-uid", true),
+        ("its own name", restricted("--restrict-to=pod-name"), "pod-name", true),
+        ("a name beside the uid", restricted("--restrict-to=pod-uid"), "pod-name", false),
+        ("a uid beside the name", restricted("--restrict-to=pod-name"), "pod-uid", false),
+        (
+            "a session that its creator named",
+            restricted("--restrict-to=pod-uid"),
+            "creator-or-uid",
+            false,
+        ),
         (
             "a uid of another namespace",
-            vec!["--tenant=acme", "--namespace=other", "--base-role", BASE, "--held-to=pod-uid"],
+            vec![
+                "--tenant=acme",
+                "--namespace=other",
+                "--base-role",
+                BASE,
+                "--restrict-to=pod-uid",
+            ],
             "pod-uid",
             false,
         ),
@@ -51,9 +62,9 @@ fn the_right_session_gets_in_and_each_wrong_one_stays_out() {
     }
 }
 
-/// Without its statement a boundary shuts everybody out, which is what the platform's does.
+/// A boundary without the statement denies every session, as the platform's boundary does.
 #[test]
-fn the_boundarys_statement_is_what_a_boundary_needs() {
+fn the_boundary_statement_is_what_a_boundary_needs() {
     let arguments = ["--tenant=acme", "--base-role", BASE];
     let models = allow(&["bedrock:InvokeModel"], json!({"Resource": "*"}));
     let statement = only("boundary-statement", &arguments);
@@ -71,9 +82,9 @@ fn the_boundarys_statement_is_what_a_boundary_needs() {
     }
 }
 
-/// The deny leaves the base role what sessions need.
+/// The deny policy does not deny the calls that a session needs.
 #[test]
-fn base_credentials_still_assume_beside_the_deny() {
+fn base_credentials_can_assume_the_role_with_the_deny() {
     let arguments = ["--tenant=acme", "--base-role", BASE];
     let mut base = only("base-role-policy", &arguments);
     let with_deny = [&arguments[..], &["--deny-without-source-identity"]].concat();
@@ -86,7 +97,7 @@ fn base_credentials_still_assume_beside_the_deny() {
 }
 
 #[test]
-fn the_parameter_is_where_the_webhook_looks() {
+fn the_parameter_is_the_one_that_the_webhook_reads() {
     let arguments = ["--tenant=acme", "--base-role", BASE];
     let name = "/eks-agent-platform/prod/tenant-substrate/acme/session_role_arn";
     assert_eq!(
@@ -101,9 +112,9 @@ fn the_parameter_is_where_the_webhook_looks() {
     );
 }
 
-/// Where the config says another region for the parameters than for agents.
+/// The config can set a region for the parameters and another for agents.
 #[test]
-fn the_config_says_where_the_parameters_are() {
+fn the_config_sets_the_region_of_the_parameters() {
     let output = iam_by(
         "cluster: prod\nregion: eu-west-1\nroles: {ssm: {region: us-east-1}, allow: {accounts: ['111122223333']}}\n",
         &["--tenant=acme", "--base-role", BASE, "--only=webhook-policy"],
@@ -115,22 +126,22 @@ fn the_config_says_where_the_parameters_are() {
     let cases = [
         (
             "cluster: prod\nroles: {ssm: {}, allow: {accounts: ['999999999999']}}\n",
-            "--held-to=tenant",
+            "--restrict-to=tenant",
             "roles.allow.accounts",
         ),
-        ("cluster: prod\nroles: {ssm: {}}\n", "--held-to=pod-uid", "session: pod-uid"),
-        ("roles: {file: roles.yaml}\n", "--held-to=tenant", "roles.ssm"),
+        ("cluster: prod\nroles: {ssm: {}}\n", "--restrict-to=pod-uid", "session: pod-uid"),
+        ("roles: {file: roles.yaml}\n", "--restrict-to=tenant", "roles.ssm"),
     ];
-    for (config, held_to, want) in cases {
-        let output = iam_by(config, &["--tenant=acme", "--base-role", BASE, held_to]);
+    for (config, restrict_to, want) in cases {
+        let output = iam_by(config, &["--tenant=acme", "--base-role", BASE, restrict_to]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(want), "{said}");
     }
 }
 
-/// The same documents, in Terraform's spelling: each base role has both of its policies, and
-/// what IAM is to fill in is not taken for Terraform's.
+/// The Terraform file has the same documents. Each base role has both of its policies, and policy
+/// variables of IAM are escaped for Terraform.
 #[test]
 fn terraform_has_the_same_documents() {
     let arguments = [
@@ -139,7 +150,7 @@ fn terraform_has_the_same_documents() {
         BASE,
         "--base-role",
         BROKER,
-        "--held-to=pod-uid",
+        "--restrict-to=pod-uid",
         "--deny-without-source-identity",
         "--terraform",
     ];
@@ -162,7 +173,7 @@ fn terraform_has_the_same_documents() {
         "\"aws_iam_policy\" \"session_injector_acme\"",
     ];
     assert_eq!(resources, want);
-    // As Terraform's own parser reads it, each is what IAM gets in JSON.
+    // As read by Terraform's own parser, each is equal to the JSON document.
     let read = as_terraform(&file);
     let documents: Vec<Value> = serde_json::from_slice(&iam(&arguments[..7]).stdout).unwrap();
     for (resource, attribute, name) in [
@@ -193,7 +204,7 @@ fn terraform_has_the_same_documents() {
     );
 }
 
-/// Each block by its address, with its attributes evaluated.
+/// Returns each block by its address, with evaluated attributes.
 fn as_terraform(file: &str) -> Value {
     let mut reader = Command::new(process::program("terraform-read"))
         .stdin(Stdio::piped())
@@ -206,9 +217,9 @@ fn as_terraform(file: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// What is applied from a default output stops no pod that runs today.
+/// The default output stops no running pod.
 #[test]
-fn the_deny_is_printed_only_where_its_flag_is_given() {
+fn the_deny_is_printed_only_with_its_flag() {
     let arguments = ["--tenant=acme", "--base-role", BASE];
     let flag = "--deny-without-source-identity";
     for output in [vec![], vec!["--terraform"]] {
@@ -239,7 +250,7 @@ fn the_deny_is_printed_only_where_its_flag_is_given() {
     let policy: Value = serde_json::from_slice(&asked.stdout).unwrap();
     assert_eq!(policy["Statement"][0]["Sid"], "NothingWithoutSession");
     says_what_it_stops(&asked.stderr);
-    // Another document alone stops nothing.
+    // Another document alone stops no pod.
     let other = iam(&[&arguments[..], &["--only", "parameter", flag]].concat());
     assert_eq!((other.status.success(), &*other.stderr), (true, &b""[..]));
 }
@@ -257,11 +268,14 @@ fn says_what_it_stops(said: &[u8]) {
 }
 
 #[test]
-fn wrong_input_names_the_flag_and_the_rule() {
+fn invalid_input_names_the_flag_and_the_rule() {
     let cases: [(&[&str], &str); 4] = [
         (&["--tenant=Acme", "--base-role", BASE], "--tenant"),
         (&["--tenant=acme", "--base-role=acme"], "--base-role"),
-        (&["--tenant=acme", "--base-role", BASE, "--held-to=pod"], "tenant, pod-uid and pod-name"),
+        (
+            &["--tenant=acme", "--base-role", BASE, "--restrict-to=pod"],
+            "tenant, pod-uid or pod-name",
+        ),
         (&["--tenant=acme", "--base-role", BASE, "--only=trust"], "session-role-trust, "),
     ];
     for (arguments, want) in cases {
@@ -272,7 +286,7 @@ fn wrong_input_names_the_flag_and_the_rule() {
     }
 }
 
-/// Whether a pod of such a session gets credentials, or is denied them.
+/// Reports whether a pod with this session gets credentials; false if STS denies them.
 fn is_let_in(account: &Account, session: &'static str) -> bool {
     let mut template = account.template();
     template.session = session;
@@ -302,7 +316,7 @@ fn iam(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// With a config in the place of the cluster's name.
+/// Runs `iam` with a config instead of the cluster's name.
 fn iam_by(config: &str, arguments: &[&str]) -> Output {
     let directory = process::own_directory();
     let file = directory.path().join("config.yaml");

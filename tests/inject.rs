@@ -1,4 +1,4 @@
-//! `inject` on whatever manifests come in: the same decision, without a cluster.
+//! Tests `inject` for many kinds of manifests, without a cluster.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -18,7 +18,7 @@ static ROLES: LazyLock<PathBuf> = LazyLock::new(|| {
     path
 });
 
-/// Runs `inject` on standard input.
+/// Runs `inject` with the manifest on standard input.
 fn inject(manifest: &str, arguments: &[&str]) -> Output {
     let mut child = command().args(arguments).spawn().unwrap();
     let _ = child.stdin.take().unwrap().write_all(manifest.as_bytes());
@@ -80,7 +80,7 @@ fn templates_of_all_workloads_are_injected() {
         let injected: Value = serde_saphyr::from_str(text(&output.stdout)).unwrap();
         let sidecar = &injected.pointer(spec).unwrap()["initContainers"][0];
         assert_eq!(sidecar["name"], "fab-session-credentials", "{object}");
-        // The workload's own metadata is not the pod's.
+        // The metadata of the workload is left unchanged.
         if *spec != "/spec" {
             assert_eq!(injected["metadata"], object["metadata"]);
         }
@@ -118,7 +118,7 @@ fn a_patch_applies_to_the_whole_object() {
 }
 
 #[test]
-fn a_difference_is_plain_where_nobody_looks() {
+fn a_diff_has_no_colours_without_a_terminal() {
     let object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o"}, "spec": template()["spec"]});
     let output = inject(&object.to_string(), &["--namespace=tenants-acme", "--diff"]);
     let diff = text(&output.stdout);
@@ -142,7 +142,7 @@ fn labels_of_a_namespace_in_the_input_decide() {
     assert!(!text(&output.stderr).contains("assumed"), "{}", text(&output.stderr));
     let output = run(json!({"fab.nanohype.dev/tenant": "acme"}), &[]);
     assert!(!text(&output.stdout).contains("fab-session-credentials"), "not opted in");
-    assert!(text(&output.stderr).contains("namespace ns did not opt in"));
+    assert!(text(&output.stderr).contains("namespace ns has not opted in"));
     let output = run(
         json!({"fab.nanohype.dev/session-injection": "enabled", "fab.nanohype.dev/tenant": "acme"}),
         &[],
@@ -157,17 +157,17 @@ fn labels_of_a_namespace_in_the_input_decide() {
 }
 
 #[test]
-fn the_old_client_mode_is_told_apart_from_a_component_of_variables_only() {
+fn the_old_client_mode_differs_from_an_env_component() {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenants-acme", "labels": {"fab.nanohype.dev/session-injection": "audit", "fab.nanohype.dev/operator": "keep", "pod-security.kubernetes.io/enforce": "restricted"}}});
     let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o", "namespace": "tenants-acme"}, "spec": template()["spec"]});
     pod["spec"]["containers"][0]["env"] = json!([{"name": "FAB_OPERATOR", "value": "jane"}]);
     let output = inject(&format!("{namespace}\n---\n{pod}\n"), &[]);
     let said = text(&output.stderr);
-    assert!(said.contains("enabled, it would be: keep"), "{said}");
+    assert!(said.contains("if enabled: keep"), "{said}");
 }
 
 #[test]
-fn an_input_without_pods_is_said_to_have_none() {
+fn an_input_without_pods_is_reported() {
     let text_of =
         |kind: &str| format!("apiVersion: example.com/v1\nkind: {kind}\nmetadata:\n  name: o\n");
     let output = inject(&text_of("Widget"), &[]);
@@ -175,13 +175,13 @@ fn an_input_without_pods_is_said_to_have_none() {
     assert_eq!(text(&output.stdout), text_of("Widget"));
     assert_eq!(
         text(&output.stderr),
-        "standard input holds no pod and no pod template; its objects pass as they are\n"
+        "standard input contains no pod and no pod template; its objects are left unchanged\n"
     );
 }
 
-/// As in `inject | head -1`, once head has its line.
+/// Closes the pipe as `inject | head -1` does.
 #[test]
-fn a_reader_that_has_gone_is_told_nothing() {
+fn a_closed_stdout_prints_no_error() {
     let mut child =
         command().args(["--namespace=tenants-acme", "--region=eu-west-1"]).spawn().unwrap();
     drop(child.stdout.take());
@@ -194,27 +194,32 @@ fn a_reader_that_has_gone_is_told_nothing() {
 }
 
 #[test]
-fn wrong_input_is_told_from_a_refusal() {
+fn invalid_input_differs_from_a_refusal() {
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o"}, "spec": template()["spec"]}).to_string();
     let elsewhere = pod.replace(r#"{"name":"o"}"#, r#"{"name":"o","namespace":"Else.where"}"#);
     let cases: [(&str, &[&str], i32, &str); 11] = [
-        (&pod, &["--namespace=A_B"], 2, "'--namespace <NAME>': not the name of a namespace"),
+        (&pod, &["--namespace=A_B"], 2, "'--namespace <NAME>': not a valid namespace name"),
         (
             &elsewhere,
             &[],
             2,
-            "Pod/o: metadata.namespace \"Else.where\": not the name of a namespace",
+            "Pod/o: metadata.namespace \"Else.where\": not a valid namespace name",
         ),
-        ("a: 1\n---\nkind: [", &[], 2, "standard input: not YAML: unclosed bracket '[' at line 3"),
+        (
+            "a: 1\n---\nkind: [",
+            &[],
+            2,
+            "standard input: invalid YAML: unclosed bracket '[' at line 3",
+        ),
         (
             "a: 1\n---\nb: 18446744073709551616",
             &[],
             2,
-            "standard input: document 2: /b is a whole number",
+            "standard input: document 2: /b is an integer",
         ),
-        (&pod, &[], 2, "Pod/o names no namespace; give one by --namespace"),
-        ("kind: [", &["--namespace=tenants-acme"], 2, "not YAML"),
-        ("", &["--namespace=tenants-acme"], 2, "standard input holds no object"),
+        (&pod, &[], 2, "Pod/o has no metadata.namespace; set --namespace"),
+        ("kind: [", &["--namespace=tenants-acme"], 2, "invalid YAML"),
+        ("", &["--namespace=tenants-acme"], 2, "standard input contains no object"),
         (&pod, &["--namespace=tenants-acme", "--tenant=A.B"], 2, "a tenant is a DNS label"),
         (&pod, &["--namespace=tenants-acme", "--config=/nowhere"], 2, "cannot read /nowhere"),
         (&pod, &["--namespace=tenants-acme", "--diff", "--patch"], 2, "cannot be used with"),
@@ -229,25 +234,29 @@ fn wrong_input_is_told_from_a_refusal() {
 }
 
 #[test]
-fn what_would_not_start_or_is_not_clear_is_said() {
+fn missing_and_ambiguous_settings_are_reported() {
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "tenants-acme"}, "spec": template()["spec"]});
     let said = |output: &Output| text(&output.stderr).to_owned();
-    let no_region = "no region is given, by the config or by --region";
+    let no_region = "no region is set, so the sidecar in this output cannot start";
     assert!(said(&inject(&pod.to_string(), &[])).contains(no_region));
     assert!(!said(&inject(&pod.to_string(), &["--region=eu-west-1"])).contains(no_region));
-    let mut nobody = pod.clone();
-    nobody["spec"]["serviceAccountName"] = "default".into();
-    assert!(!said(&inject(&nobody.to_string(), &[])).contains(no_region));
+    let mut other = pod.clone();
+    other["spec"]["serviceAccountName"] = "default".into();
+    assert!(!said(&inject(&other.to_string(), &[])).contains(no_region));
 
     let namespace = |mode: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenants-acme", "labels": {"fab.nanohype.dev/session-injection": mode}}});
     let twice = format!("{}\n---\n{}\n---\n{pod}", namespace("off"), namespace("enabled"));
     let output = inject(&twice, &[]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(said(&output).contains("Namespace \"tenants-acme\" stands twice"), "{}", said(&output));
+    assert!(
+        said(&output).contains("Namespace \"tenants-acme\" appears twice"),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]
-fn pods_in_lists_of_all_kinds_are_judged() {
+fn pods_in_lists_of_all_kinds_are_evaluated() {
     let bare = json!({"metadata": {"name": "a"}, "spec": {"serviceAccountName": "tenant-runtime", "hostNetwork": true, "containers": []}});
     let mut pod = bare.clone();
     pod["apiVersion"] = "v1".into();

@@ -1,4 +1,4 @@
-//! What holds of every pod.
+//! Properties of every pod, as property-based tests.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -53,7 +53,7 @@ impl World {
         (decision, operations)
     }
 
-    /// The pod as it is stored, or nothing where it is refused.
+    /// Returns the injected pod, or None if it is refused.
     fn inject(&self, pod: &Value, creator: &str) -> Option<Value> {
         match self.decide(pod, creator) {
             (Decision::Refuse(_), _) => None,
@@ -66,7 +66,7 @@ impl World {
     }
 }
 
-/// Text that means something to us, or to nobody.
+/// Generates text, with and without a meaning for the injector.
 fn value() -> impl Strategy<Value = String> {
     prop_oneof![
         select(vec![
@@ -181,7 +181,7 @@ fn metadata() -> impl Strategy<Value = Value> {
     (map(), map()).prop_map(|(labels, annotations)| json!({"name": "a", "labels": labels, "annotations": annotations, "futureField": "kept"}))
 }
 
-/// A pod of the fenced service account.
+/// Generates pods of the fenced service account.
 fn pod() -> impl Strategy<Value = Value> {
     let init = option::of(vec(
         container(&["first", "second", "linkerd-proxy", "fab-session-credentials"]),
@@ -216,7 +216,7 @@ fn pod() -> impl Strategy<Value = Value> {
 fn creator() -> impl Strategy<Value = &'static str> {
     select(vec![
         OPERATOR,
-        // The config lists one of its name in every namespace but the pod's own.
+        // The config lists this name in every namespace except the pod's.
         "system:serviceaccount:tenants-acme:operator",
         "system:serviceaccount:kube-system:replicaset-controller",
         "somebody",
@@ -224,7 +224,7 @@ fn creator() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-/// What we own in a pod, and what we may add; without it nothing may differ.
+/// Removes everything that the injector owns or may add. The rest must not differ.
 fn without_ours(pod: &Value) -> Value {
     const ANNOTATIONS: [&str; 9] = [
         "fab.nanohype.dev/session-id",
@@ -292,7 +292,7 @@ fn runner(cases: u32) -> Runner {
 }
 
 #[test]
-fn as_many_containers_as_there_may_be_are_injected_twice() {
+fn the_maximum_of_containers_is_injected_twice() {
     let world = world();
     let pod = |many: usize| {
         let containers: Vec<Value> = (0..many)
@@ -305,7 +305,7 @@ fn as_many_containers_as_there_may_be_are_injected_twice() {
     assert!(world.inject(&pod(257), OPERATOR).is_none());
 }
 
-/// As another webhook or a tenant could write them: names that are taken out, many times.
+/// Generates pods with many repetitions of names that the webhook removes.
 fn repeated() -> impl Strategy<Value = Value> {
     let container = (0_usize..140, 0_usize..40, option::weighted(0.05, 0_usize..1200));
     (vec(container, 1..150), 0_usize..60).prop_map(|(containers, volumes)| {
@@ -335,9 +335,9 @@ fn repeated() -> impl Strategy<Value = Value> {
 proptest! {
     #![proptest_config(runner(60))]
 
-    /// A patch is applied outside of all time limits, and each operation may move a whole list.
+    /// The API server applies a patch without a time limit, and an operation may move a whole list.
     #[test]
-    fn a_patch_costs_its_reader_a_bounded_amount(pod in repeated()) {
+    fn a_patch_has_a_bounded_cost(pod in repeated()) {
         let (decision, operations) = world().decide(&pod, "jane");
         let longest = containers(&pod).map(|container| container["env"].as_array().unwrap().len()).max().unwrap();
         if matches!(decision, Decision::Inject(_)) {
@@ -351,7 +351,7 @@ proptest! {
     #![proptest_config(runner(600))]
 
     #[test]
-    fn injecting_twice_is_injecting_once(pod in pod(), creator in creator()) {
+    fn a_second_injection_changes_nothing(pod in pod(), creator in creator()) {
         let world = world();
         if let Some(once) = world.inject(&pod, creator) {
             let (_, operations) = world.decide(&once, creator);
@@ -360,7 +360,7 @@ proptest! {
     }
 
     #[test]
-    fn what_others_change_in_between_is_put_right(pod in pod(), late in container(&["late"]), creator in creator()) {
+    fn changes_between_two_calls_are_corrected(pod in pod(), late in container(&["late"]), creator in creator()) {
         let world = world();
         let Some(once) = world.inject(&pod, creator) else { return Ok(()) };
         let has_sidecar = |pod: &Value| containers(pod).any(|container| container["name"] == "fab-session-credentials");
@@ -370,7 +370,7 @@ proptest! {
             container.as_object_mut().unwrap().shift_remove("restartPolicy");
         }
         between["metadata"]["annotations"].as_object_mut().unwrap().shift_remove("eks.amazonaws.com/skip-containers");
-        // A container that came between may ask for what it may not have.
+        // The added container may have a forbidden field.
         let (decision, _) = world.decide(&between, creator);
         let Some(again) = world.inject(&between, creator) else {
             prop_assert!(matches!(decision, Decision::Refuse(_)), "{decision:?}");
@@ -384,11 +384,11 @@ proptest! {
     }
 
     #[test]
-    fn what_we_do_not_own_survives(pod in pod(), creator in creator()) {
+    fn all_other_fields_survive_the_injection(pod in pod(), creator in creator()) {
         if let Some(injected) = world().inject(&pod, creator) {
             let mut before = without_ours(&pod);
             let after = without_ours(&injected);
-            // Lists that were not there, and are empty without ours.
+            // New lists, which are empty without the injector's items.
             for key in ["initContainers", "volumes"] {
                 if before["spec"][key].is_null() {
                     before["spec"][key] = json!([]);
@@ -440,7 +440,7 @@ proptest! {
     }
 
     #[test]
-    fn meshes_are_kept_off_the_base_token(pod in pod(), creator in creator()) {
+    fn meshes_do_not_redirect_the_base_token(pod in pod(), creator in creator()) {
         let world = world();
         let (decision, _) = world.decide(&pod, creator);
         let Decision::Inject(injection) = decision else { return Ok(()) };
@@ -504,13 +504,13 @@ proptest! {
     }
 
     #[test]
-    fn every_byte_soup_is_told_from_a_review(body in vec(any::<u8>(), 0..200)) {
+    fn random_bytes_are_an_invalid_request(body in vec(any::<u8>(), 0..200)) {
         prop_assert!(Review::parse(&body).is_err());
     }
 
-    /// A review in which one thing is something else keeps its uid, or is none.
+    /// A review with one changed value keeps its uid, or is an invalid request.
     #[test]
-    fn every_review_is_answered_with_its_uid(at in any::<prop::sample::Index>(), with in json_value()) {
+    fn every_response_has_the_uid_of_its_review(at in any::<prop::sample::Index>(), with in json_value()) {
         let mut review: Value = serde_json::from_slice(include_bytes!("reviews/runtime.json")).unwrap();
         let paths = paths(&review, String::new());
         *review.pointer_mut(&paths[at.index(paths.len())]).unwrap() = with;

@@ -137,7 +137,7 @@ fn an_endless_response_of_ssm_is_given_up() {
     let ssm =
         json!({"cluster": "prod", "roles": {"ssm": {"endpoint": endpoint, "region": "eu-west-1"}}});
     std::fs::write(&config, ssm.to_string()).unwrap();
-    let arguments = ["--linger=0", "--config", config.to_str().unwrap()];
+    let arguments = ["--shutdown-delay=0", "--config", config.to_str().unwrap()];
     let server = Server::start_with(directory, &tls, &arguments);
     let taken = endless.taken();
     assert!(taken < MOST, "{taken} bytes");

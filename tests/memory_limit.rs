@@ -1,7 +1,7 @@
-//! All that a stranger can do to the webhook's port, at once, against the released program inside
-//! the chart's limit of memory.
+//! All abuse of the webhook's port at once, against the released program within the chart's memory
+//! limit.
 //!
-//! It takes root, for a memory cgroup, and the program of `make image`: `make e2e`.
+//! Needs root for a memory cgroup, and the program of `make image`: run `make e2e`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -41,7 +41,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-/// A memory cgroup of our own, of version 1 or 2.
+/// A memory cgroup for the test, of version 1 or 2.
 struct Cgroup {
     directory: PathBuf,
     limit: &'static str,
@@ -62,7 +62,7 @@ impl Cgroup {
         Self { directory, limit }
     }
 
-    /// The same command, in this cgroup.
+    /// Returns the same command, in this cgroup.
     fn with(&self, program: &Path, command: &Command) -> Command {
         let mut shell = Command::new("sh");
         shell.args(["-c", "echo $$ >\"$CGROUP/cgroup.procs\" && exec \"$0\" \"$@\""]);
@@ -74,7 +74,7 @@ impl Cgroup {
         shell
     }
 
-    /// The most that it had at once, in bytes.
+    /// Returns the peak memory, in bytes.
     fn peak(&self) -> usize {
         let peak =
             if self.limit == "memory.max" { "memory.peak" } else { "memory.max_usage_in_bytes" };
@@ -88,9 +88,9 @@ impl Drop for Cgroup {
     }
 }
 
-/// The program of the image, which is what runs in a cluster.
+/// Returns the path of the program of the image, which runs in clusters.
 fn released() -> PathBuf {
-    // Beside the directory of the program that cargo made for this test.
+    // Next to the directory of the program that cargo built for this test.
     let target = Path::new(env!("CARGO_BIN_EXE_fab-session-injector")).ancestors().nth(2).unwrap();
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let program = target.join(triple).join("release/fab-session-injector");
@@ -98,8 +98,8 @@ fn released() -> PathBuf {
     program
 }
 
-/// A webhook in a cgroup, and an SSM that takes calls and says nothing, so that forged reviews
-/// wait as long as they can.
+/// Starts a webhook in a cgroup, and an SSM that accepts calls and never responds, so that forged
+/// reviews wait as long as possible.
 fn start(name: &str, bytes: usize) -> (Server, Cgroup, TcpListener) {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let directory = own_directory();
@@ -112,7 +112,7 @@ fn start(name: &str, bytes: usize) -> (Server, Cgroup, TcpListener) {
     fs::write(&config, ssm.to_string()).unwrap();
     let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let (address, health) = (local(free_port()), local(free_port()));
-    let arguments = ["--linger=0", "--config", config.to_str().unwrap()];
+    let arguments = ["--shutdown-delay=0", "--config", config.to_str().unwrap()];
     let inner = command(directory.path(), &tls, address, health, &arguments);
     let cgroup = Cgroup::new(name, bytes);
     let mut process =
@@ -123,7 +123,7 @@ fn start(name: &str, bytes: usize) -> (Server, Cgroup, TcpListener) {
     (Server { process, address, health, directory }, cgroup, silent)
 }
 
-/// What a load needs to know of the server.
+/// The server's data for a load.
 #[derive(Clone)]
 struct Target {
     address: SocketAddr,
@@ -160,7 +160,7 @@ async fn idle(target: Target) -> usize {
     held.len()
 }
 
-/// Connections that begin a TLS handshake and do not go on.
+/// Opens connections that start a TLS handshake and do not finish it.
 async fn half_handshakes(target: Target) -> usize {
     // The head of a record with a ClientHello of 512 bytes, and its first bytes.
     const BEGUN: [u8; 11] = [22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3];
@@ -179,7 +179,7 @@ async fn half_handshakes(target: Target) -> usize {
     begun
 }
 
-/// Streams of HTTP/2 that begin a request and send no body, or only its first byte.
+/// Opens HTTP/2 streams with a request, without its body or with only the first byte of it.
 async fn streams_without_a_body(target: Target) -> usize {
     let mut held = Vec::new();
     let mut opened = 0;
@@ -218,7 +218,7 @@ fn held_request(
     tokio::spawn(async move { drop(timeout(SECOND * 10, asked).await) });
 }
 
-/// Bodies of which a part comes, and the rest does not.
+/// Sends only a part of each body.
 async fn slow_bodies(target: Target) -> usize {
     let promise = format!(
         "POST /enabled HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: {LARGEST}\r\n\r\n"
@@ -251,7 +251,7 @@ async fn heads_without_an_end(target: Target) -> usize {
     held.len()
 }
 
-/// The same body again and again, whole.
+/// Sends the same complete body repeatedly.
 async fn posts(target: Target, body: Bytes) -> usize {
     let mut sent = 0;
     while target.goes_on() {
@@ -284,7 +284,7 @@ async fn chunks_of_one_byte(target: Target) -> usize {
     sent
 }
 
-/// Large answers that are not read.
+/// Requests large responses and does not read them.
 async fn unread_answers(target: Target) -> usize {
     let body = with("/spec/containers/0/env", &proxies(LARGE / 3).to_string());
     let head = format!(
@@ -302,7 +302,7 @@ async fn unread_answers(target: Target) -> usize {
     held.len()
 }
 
-/// What is asked about the pod of `runtime`, with other text at `path`.
+/// Returns the review of the pod of `runtime`, with other text at `path`.
 fn with(path: &str, text: &str) -> Vec<u8> {
     let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
     let (parent, key) = path.rsplit_once('/').unwrap();
@@ -317,7 +317,7 @@ fn proxies(bytes: usize) -> Value {
     ])
 }
 
-/// The bodies of which a tree would take a hundred times their length.
+/// Returns bodies whose parsed tree would need a hundred times their length.
 fn forged() -> Vec<(&'static str, Vec<u8>)> {
     let list = |piece: &str, bytes: usize| {
         format!("[{}]", vec![piece; bytes / (piece.len() + 1)].join(","))
@@ -344,8 +344,8 @@ fn forged() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// A review of a pod that needs no role, as API servers ask it: by a connection that is there,
-/// which is made again where it ended. Returns how long it took, and how often it was asked in vain.
+/// Sends a review of a pod that needs no role, as API servers do: on an existing connection, and
+/// on a new one if that is closed. Returns the duration and the number of failed attempts.
 async fn good(client: &mut Option<Client>, target: &Target) -> (Duration, usize) {
     let mut in_vain = 0;
     let begun = Instant::now();
@@ -433,7 +433,7 @@ async fn all_loads_at_once_stay_inside_the_charts_limit() {
     }
 }
 
-/// The control: the cgroup kills what takes more.
+/// The control: the cgroup kills a process that uses more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_that_is_too_small_kills_the_webhook() {
     let (mut server, _cgroup, _silent) = start("too-small", 24 << 20);
@@ -455,7 +455,7 @@ async fn a_limit_that_is_too_small_kills_the_webhook() {
 
 const JSON: &str = "application/json";
 const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
-/// `resources.limits.memory` of the chart's values.
+/// `resources.limits.memory` in the chart's values.
 const CHART_LIMIT: usize = 256 << 20;
 const LARGE: usize = 1900 * 1024;
 const LARGEST: usize = 8 << 20;

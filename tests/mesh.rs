@@ -1,6 +1,6 @@
-//! Who gets the base token where a mesh's plugin, or another, shapes the pod's network: the real
-//! sidecar in a network namespace with the plugins' own rules, which come from what the webhook
-//! really writes on a pod. Takes root, iptables and iproute2.
+//! Tests which listener gets the base token if a network plugin, for example of a mesh, configures
+//! the pod's network. The real sidecar runs in a network namespace with the plugins' own rules for
+//! the injected pod. Needs root, iptables and iproute2.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -27,13 +27,13 @@ use process::{Process, own_directory};
 use rules::Rules;
 
 #[test]
-fn without_a_mesh_the_nodes_agent_is_asked() {
+fn without_a_mesh_the_node_agent_gets_the_base_token() {
     let reached = reach(&inject(&pod(json!({}), &[])).unwrap(), None, 15001);
     assert_eq!(reached, Reached::Agent);
 }
 
 #[test]
-fn istios_plugin_leads_no_base_token_to_the_tenant() {
+fn istios_plugin_sends_no_base_token_to_the_tenant() {
     let status = ("sidecar.istio.io/status", "own");
     let traffic = |key: &str| format!("traffic.sidecar.istio.io/{key}");
     let (ports, ranges) = (traffic("includeOutboundPorts"), traffic("includeOutboundIPRanges"));
@@ -62,7 +62,7 @@ fn istios_plugin_leads_no_base_token_to_the_tenant() {
             Reached::Agent,
             "{annotations:?}"
         );
-        // By what the tenant alone wrote.
+        // The control: the rules of the pod without the injection.
         assert_eq!(
             reach(&injected, rules::istio(&written), 15001),
             Reached::Tenant,
@@ -72,13 +72,13 @@ fn istios_plugin_leads_no_base_token_to_the_tenant() {
 }
 
 #[test]
-fn linkerds_plugin_leads_no_base_token_to_the_tenant() {
+fn linkerds_plugin_sends_no_base_token_to_the_tenant() {
     let config = |key: &str| format!("config.linkerd.io/{key}");
     let (user, group, subnets) = (config("proxy-uid"), config("proxy-gid"), config("skip-subnets"));
     let attempts: [&[(&str, &str)]; 3] = [
         &[],
         &[(&user, "1337"), (&group, "1337")],
-        // It is about connections to the pod, whatever its name says.
+        // Despite its name, it is about connections to the pod.
         &[(&subnets, "169.254.170.23/32")],
     ];
     for annotations in attempts {
@@ -91,9 +91,9 @@ fn linkerds_plugin_leads_no_base_token_to_the_tenant() {
     }
 }
 
-/// While ztunnel is away, a port of the pod's loopback is anybody's of the pod.
+/// While ztunnel is down, any container of the pod can listen on its port of the pod's loopback.
 #[test]
-fn the_ambient_mode_would_lead_the_base_token_to_the_tenant() {
+fn ambient_mode_would_send_the_base_token_to_the_tenant() {
     let plain = inject(&pod(json!({}), &[])).unwrap();
     assert_eq!(reach(&plain, Some(rules::ambient()), 15001), Reached::Tenant);
 
@@ -103,7 +103,7 @@ fn the_ambient_mode_would_lead_the_base_token_to_the_tenant() {
 }
 
 #[test]
-fn an_address_of_the_pods_own_would_take_the_base_token() {
+fn a_pod_with_the_agent_address_would_get_the_base_token() {
     let plain = inject(&pod(json!({}), &[])).unwrap();
     let network = Network::new();
     network.add_address("169.254.170.23/32");
@@ -120,7 +120,7 @@ enum Reached {
     Tenant,
 }
 
-/// Who is asked for base credentials in a network with these rules.
+/// Returns the listener that gets the request for base credentials, with these rules.
 fn reach(injected: &Value, rules: Option<Rules>, port: u16) -> Reached {
     let network = Network::new();
     if let Some(rules) = rules {
@@ -129,7 +129,7 @@ fn reach(injected: &Value, rules: Option<Rules>, port: u16) -> Reached {
     reach_in(&network, injected, port)
 }
 
-/// Who is asked, the node's agent or the tenant on this port, and with the base token.
+/// Returns the listener that gets the base token: the node's agent, or the tenant on this port.
 fn reach_in(network: &Network, injected: &Value, port: u16) -> Reached {
     let (agent, tenant) = (network.agent(), network.tenant(port));
     let directory = own_directory();
@@ -150,7 +150,7 @@ fn reach_in(network: &Network, injected: &Value, port: u16) -> Reached {
     who
 }
 
-/// The program as the kubelet starts the injected container.
+/// Starts the program as the kubelet starts the injected container.
 fn start(network: &Network, directory: &std::path::Path, injected: &Value) -> Process {
     let sidecar = &injected["spec"]["initContainers"][0];
     let sidecar = match sidecar["name"].as_str() {
@@ -172,7 +172,7 @@ fn start(network: &Network, directory: &std::path::Path, injected: &Value) -> Pr
     Process::start("sidecar", directory, &command)
 }
 
-/// An agent of the tenant's with a container beside it, and these annotations.
+/// Returns an agent pod of the tenant with another container and these annotations.
 fn pod(beside: Value, annotations: &[(&str, &str)]) -> Value {
     let annotations: HashMap<_, _> = annotations.iter().copied().collect();
     let mut pod = json!({
@@ -190,9 +190,9 @@ fn pod(beside: Value, annotations: &[(&str, &str)]) -> Value {
     pod
 }
 
-/// The pod as the webhook leaves it.
+/// Returns the injected pod.
 fn inject(pod: &Value) -> Result<Value, Refusal> {
-    // Nothing of STS is to be met in the pod's network.
+    // STS must not be reachable in the pod's network.
     let config =
         "{region: eu-west-1, sidecar: {env: {AWS_ENDPOINT_URL_STS: 'http://127.0.0.1:9'}}}";
     let config = Config::parse(config).unwrap();

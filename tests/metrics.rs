@@ -1,31 +1,31 @@
-//! What webhook and `certs` count, and what monitoring makes of it: a real Prometheus reads the
-//! real programs while things go wrong.
+//! Metrics, alerts and dashboard: a real Prometheus scrapes the webhook and `certs` while faults
+//! are injected.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "webhook/client.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
+#[allow(dead_code, reason = "this test uses a part of it")]
 mod client;
 #[path = "cluster/control_plane.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
+#[allow(dead_code, reason = "this test uses a part of it")]
 mod control_plane;
 #[path = "metrics/expression.rs"]
 mod expression;
 #[path = "cluster/helm.rs"]
-#[allow(dead_code, reason = "of it, only rendering is needed")]
+#[allow(dead_code, reason = "this test only renders")]
 mod helm;
 #[path = "cluster/moto.rs"]
-#[allow(dead_code, reason = "another stands in its place here")]
+#[allow(dead_code, reason = "this test has another stand-in")]
 mod moto;
 #[path = "cluster/parameter_store.rs"]
-#[allow(dead_code, reason = "its calls are counted elsewhere")]
+#[allow(dead_code, reason = "other tests count its calls")]
 mod parameter_store;
 #[path = "cluster/process.rs"]
 mod process;
 #[path = "metrics/prometheus.rs"]
 mod prometheus;
 #[path = "cluster/world.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
+#[allow(dead_code, reason = "this test uses a part of it")]
 mod world;
 
 use std::{
@@ -50,34 +50,34 @@ use process::{Process, free_port, get, own_directory, wait_until};
 use prometheus::{Administrator, Prometheus, promtool};
 use world::{World, chart, parameter, role};
 
-/// Those that [`what_goes_wrong_is_counted_scraped_and_alerted_on`] sees fire; what
-/// docs/metrics.md says, too.
+/// Alerts that [`each_fault_is_counted_scraped_and_alerted_on`] makes fire. docs/metrics.md
+/// lists the same.
 const SEEN: [&str; 20] = [
-    "CallsFail",
-    "CertificateEnds",
-    "CertificateUnusable",
+    "CertificateExpiring",
+    "CertificateReloadFailing",
     "CertsDown",
     "CertsFailing",
     "Down",
-    "GuardRefuses",
-    "NamespacesUnseen",
-    "NamespacesUnworkable",
+    "GuardRefusals",
+    "InvalidRequests",
+    "NamespaceWatchFailing",
+    "NamespacesMisconfigured",
     "Refusals",
-    "Rejects",
     "ReplicaNotReady",
-    "RolesOld",
+    "RolesStale",
     "RolesUnknown",
     "Slow",
     "SsmDenied",
     "SsmThrottled",
     "SsmUnreachable",
-    "Unable",
+    "TransientRefusals",
     "Unattributed",
+    "WebhookCallsFailing",
 ];
 
-/// One after the other, and each is seen before the next.
+/// The faults are injected one after the other. Each is visible before the next.
 #[test]
-fn what_goes_wrong_is_counted_scraped_and_alerted_on() {
+fn each_fault_is_counted_scraped_and_alerted_on() {
     let mut scene = Scene::start();
     scene.callers_go_wrong();
     scene.ssm_goes_wrong();
@@ -86,7 +86,7 @@ fn what_goes_wrong_is_counted_scraped_and_alerted_on() {
         (scene.world.health("/metrics"), get(scene.certs_health, "/metrics"));
     scene.all_go_away();
 
-    for (heading, text) in [("Of the webhook", of_webhook), ("Of `certs`", of_certs)] {
+    for (heading, text) in [(WEBHOOK_METRICS, of_webhook), (CERTS_METRICS, of_certs)] {
         assert_eq!(exposed(&text), listed(heading), "{heading}");
     }
     let seen: BTreeSet<String> = SEEN.iter().map(|name| alert_name(name)).collect();
@@ -102,7 +102,7 @@ fn what_goes_wrong_is_counted_scraped_and_alerted_on() {
     for expression in &asked {
         assert_eq!(unanswered(&scene.prometheus, expression), None, "{expression}");
     }
-    // The control: what is misspelt is noticed, be it a metric, a label or a value.
+    // Negative control: a misspelt metric, label, value or function is detected.
     let sound =
         r#"sum(increase(fab_session_injector_role_calls_total{outcome="denied"}[10m])) > 0"#;
     assert!(asked.contains(&sound.to_owned()));
@@ -117,7 +117,7 @@ fn what_goes_wrong_is_counted_scraped_and_alerted_on() {
     }
 }
 
-/// What Prometheus has against the expression, or a series of it that there never was.
+/// Returns the error of Prometheus, or a selector of the expression without any series.
 fn unanswered(prometheus: &Prometheus, expression: &str) -> Option<String> {
     let expression = expression.replace("$__rate_interval", "5m");
     if let Err(said) = prometheus.query(&expression) {
@@ -129,7 +129,7 @@ fn unanswered(prometheus: &Prometheus, expression: &str) -> Option<String> {
 }
 
 #[test]
-fn promtool_takes_the_rules_and_their_cases_hold() {
+fn promtool_accepts_the_rules_and_their_tests() {
     let directory = own_directory();
     let write = |rules: &Value| {
         fs::write(directory.path().join("rules.yaml"), rules.to_string()).unwrap();
@@ -149,7 +149,7 @@ fn promtool_takes_the_rules_and_their_cases_hold() {
         assert!(text.contains(&firing), "{} has no case in which it fires", rule["alert"]);
     }
 
-    // The control: of rules that never fire, each is noticed.
+    // Negative control: each rule that never fires is detected.
     let mut broken = sound.clone();
     for rule in broken["groups"][0]["rules"].as_array_mut().unwrap() {
         rule["expr"] = "vector(1) == 2".into();
@@ -163,7 +163,7 @@ fn promtool_takes_the_rules_and_their_cases_hold() {
 }
 
 #[test]
-fn each_alert_says_what_to_do_and_where_that_is_told() {
+fn each_alert_has_a_summary_and_a_runbook() {
     let page = fs::read_to_string(repository("docs/metrics.md")).unwrap();
     let (_, told) = page.split_once("\n## Alerts\n").unwrap();
     let told = told.split("\n## ").next().unwrap();
@@ -199,9 +199,9 @@ fn each_alert_says_what_to_do_and_where_that_is_told() {
     assert_eq!(listed.lines().map(str::to_owned).collect::<BTreeSet<_>>(), seen);
 }
 
-/// Where nothing is asked, nothing is alerted on.
+/// A part that is not configured has no alerts.
 #[test]
-fn the_rules_go_by_what_is_configured() {
+fn the_rules_match_the_configured_features() {
     let names = |values: &[(&str, &str)]| -> BTreeSet<String> {
         let manifest = rendered("PrometheusRule", values);
         let rules = rules(&manifest["spec"]);
@@ -212,13 +212,13 @@ fn the_rules_go_by_what_is_configured() {
         all.difference(&names(values)).cloned().collect()
     };
     let alerts = |names: &[&str]| names.iter().map(|name| alert_name(name)).collect::<Vec<_>>();
-    let of_ssm = ["RolesOld", "SsmDenied", "SsmThrottled", "SsmUnreachable"];
+    let of_ssm = ["RolesStale", "SsmDenied", "SsmThrottled", "SsmUnreachable"];
     assert_eq!(missing(&[]), alerts(&of_ssm));
-    let of_certs = ["AuthorityOld", "CertsDown", "CertsFailing"];
+    let of_certs = ["CAExpiring", "CertsDown", "CertsFailing"];
     let cert_manager = [("config.cluster", "prod"), ("certificates.mode", "certManager")];
     assert_eq!(missing(&cert_manager), alerts(&of_certs));
     let unguarded = [("config.cluster", "prod"), ("guard.enabled", "false")];
-    assert_eq!(missing(&unguarded), alerts(&["GuardRefuses"]));
+    assert_eq!(missing(&unguarded), alerts(&["GuardRefusals"]));
 
     let values = [
         ("config.cluster", "prod"),
@@ -228,20 +228,25 @@ fn the_rules_go_by_what_is_configured() {
     let text = rendered("PrometheusRule", &values).to_string();
     assert!(text.contains("oldest_role_age_seconds) > 5400\""), "{text}");
     assert!(text.contains("time() < 3 * 86400\""), "{text}");
-    // The refusals that may heal are those with 503.
-    let readme = fs::read_to_string(repository("README.md")).unwrap();
-    let code = |line: &str| Some(line.strip_prefix("| `")?.split_once("` | 503 |")?.0.to_owned());
-    let listed: BTreeSet<String> = readme.lines().filter_map(code).collect();
+    // The transient refusals are those with 503. The first section has those of the webhook.
+    let page = fs::read_to_string(repository("docs/refusals.md")).unwrap();
+    let of_webhook = page.split("\n## ").nth(1).unwrap();
+    let transient = |section: &str| {
+        let (code, text) = section.split_once("`\n\n")?;
+        text.lines().next()?.contains("503").then(|| code.to_owned())
+    };
+    let listed: BTreeSet<String> =
+        of_webhook.split("\n### `").skip(1).filter_map(transient).collect();
     let codes = listed.into_iter().collect::<Vec<_>>().join("|");
     assert_eq!(text.matches(&codes).count(), 2, "{codes}");
 }
 
 #[test]
-fn the_dashboard_shows_every_metric_and_no_panel_covers_another() {
+fn the_dashboard_shows_every_metric_without_overlaps() {
     let shown: BTreeSet<String> =
         panels().iter().flat_map(|expression| selectors(expression)).collect();
     let is_shown = |metric: &str| shown.iter().any(|selector| selector.starts_with(metric));
-    for metric in listed("Of the webhook").keys().chain(listed("Of `certs`").keys()) {
+    for metric in listed(WEBHOOK_METRICS).keys().chain(listed(CERTS_METRICS).keys()) {
         assert!(is_shown(metric), "{metric}");
     }
     let dashboard = dashboard();
@@ -260,7 +265,7 @@ fn the_dashboard_shows_every_metric_and_no_panel_covers_another() {
 }
 
 #[test]
-fn the_pages_links_lead_somewhere() {
+fn the_links_of_the_pages_have_targets() {
     for page in ["docs/metrics.md", "docs/cloudtrail.md"] {
         let text = fs::read_to_string(repository(page)).unwrap();
         let mut found = 0;
@@ -286,7 +291,7 @@ fn the_pages_links_lead_somewhere() {
     }
 }
 
-/// What there is to be seen.
+/// The running programs.
 struct Scene {
     world: World,
     store: ParameterStore,
@@ -295,7 +300,7 @@ struct Scene {
     /// A second replica of the webhook.
     other: (u16, u16),
     prometheus: Prometheus,
-    /// Without the waits.
+    /// The alert rules without their `for`.
     rules: Value,
     runtime: Runtime,
 }
@@ -305,7 +310,7 @@ impl Scene {
         let store = ParameterStore::start(1000.0);
         store.put(&parameter("acme"), &role("acme"));
         let endpoint = store.endpoint();
-        // Three quarters of it are nine seconds.
+        // RolesStale fires after three quarters of it: 9 s.
         let stale = ("config.roles.ssm.staleSeconds", "12");
         let rule = ("metrics.prometheusRule.enabled", "true");
         let values = [("config.roles.ssm.endpoint", &*endpoint), stale, rule];
@@ -369,9 +374,9 @@ impl Scene {
             self.post("/enabled", "[]");
         }
         self.fires(&[
-            "NamespacesUnworkable",
+            "InvalidRequests",
+            "NamespacesMisconfigured",
             "Refusals",
-            "Rejects",
             "RolesUnknown",
             "Unattributed",
         ]);
@@ -380,19 +385,19 @@ impl Scene {
         let refused = self.world.cluster.kubectl(&token).run();
         assert!(refused.stderr.contains("fab-session-injector-tokens"), "{}", refused.stderr);
         let lost = start_without_api_server(&self.world, self.other);
-        self.fires(&["NamespacesUnseen", "ReplicaNotReady"]);
+        self.fires(&["NamespaceWatchFailing", "ReplicaNotReady"]);
         drop(lost);
     }
 
     fn ssm_goes_wrong(&mut self) {
         for (fault, alerts) in [
-            (Fault::Hang, &["RolesOld", "Slow", "SsmUnreachable", "Unable"][..]),
+            (Fault::Hang, &["RolesStale", "Slow", "SsmUnreachable", "TransientRefusals"][..]),
             (Fault::Throttled, &["SsmThrottled"]),
             (Fault::Denied, &["SsmDenied"]),
         ] {
             self.store.fail(Some(fault));
             wait_until(&format!("{alerts:?} fire"), Duration::from_secs(60), || {
-                // Of a tenant whose role is not remembered, so that SSM is asked.
+                // The tenant's role is not cached, so the webhook calls SSM.
                 self.review("/enabled", "tenants-lost", |_| {});
                 sleep(SCRAPED);
                 self.have_fired(alerts).then_some(())
@@ -403,9 +408,9 @@ impl Scene {
 
     fn certificates_go_wrong(&mut self) {
         self.world.make_certificate(&["--wrong-pair"]);
-        self.fires(&["CertificateUnusable"]);
+        self.fires(&["CertificateReloadFailing"]);
         self.world.make_certificate(&["--expired"]);
-        self.fires(&["CertificateEnds"]);
+        self.fires(&["CertificateExpiring"]);
         self.world.make_certificate(&[]);
         let delete = ["delete", "secret", KEPT, "--namespace", KEPT];
         assert!(self.world.cluster.kubectl(&delete).run().ok);
@@ -416,14 +421,14 @@ impl Scene {
         self.world.kill_webhook();
         self.certs = None;
         self.fires(&["CertsDown", "Down"]);
-        self.world.create(&agent("tenants-trial"), None).expect("an audit blocks nothing");
-        let unseen = "apiserver_admission_webhook_fail_open_count";
-        wait_until("the API server says so", Duration::from_secs(60), || {
+        self.world.create(&agent("tenants-trial"), None).expect("audit refuses no pod");
+        let fail_open = "apiserver_admission_webhook_fail_open_count";
+        wait_until("the API server counts it", Duration::from_secs(60), || {
             let said = self.world.create(&agent("tenants-acme"), None).unwrap_err();
             assert!(said.contains("failed calling webhook"), "{said}");
             sleep(SCRAPED);
-            let is_told = !self.prometheus.series(unseen).is_empty();
-            (is_told && self.have_fired(&["CallsFail"])).then_some(())
+            let is_counted = !self.prometheus.series(fail_open).is_empty();
+            (is_counted && self.have_fired(&["WebhookCallsFailing"])).then_some(())
         });
     }
 
@@ -438,7 +443,7 @@ impl Scene {
         alerts.iter().all(|alert| fired.contains(&alert_name(alert)))
     }
 
-    /// Of the recorded pod in another namespace, changed.
+    /// Sends the review of the recorded pod, changed and in another namespace.
     fn review(&self, path: &str, namespace: &str, change: impl FnOnce(&mut Value)) {
         let recorded = fs::read(repository("tests/reviews/runtime.json")).unwrap();
         let mut review: Value = serde_json::from_slice(&recorded).unwrap();
@@ -462,13 +467,13 @@ impl Scene {
     }
 }
 
-/// As `restricted` wants it.
+/// Returns an agent pod that satisfies `restricted`.
 fn agent(namespace: &str) -> Value {
     let security = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
     let narrow = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
     json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"generateName": "unseen-", "namespace": namespace},
+        "metadata": {"generateName": "agent-", "namespace": namespace},
         "spec": {
             "serviceAccountName": "tenant-runtime", "securityContext": security,
             "containers": [{"name": "c", "image": "i", "securityContext": narrow}],
@@ -476,7 +481,8 @@ fn agent(namespace: &str) -> Value {
     })
 }
 
-/// For a Secret and a configuration of its own: those of the chart are the world's business.
+/// Starts `certs` with its own Secret and webhook configuration, because the world manages those of
+/// the chart.
 fn start_certs(world: &World, health: SocketAddr) -> Process {
     world.cluster.create_namespace(KEPT, &[]);
     world.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": KEPT, "namespace": KEPT}}));
@@ -498,15 +504,15 @@ fn start_certs(world: &World, health: SocketAddr) -> Process {
     Process::start("certs", kubeconfig.parent().unwrap(), &command)
 }
 
-/// A replica that is never ready.
+/// Starts a replica that never becomes ready.
 fn start_without_api_server(world: &World, (port, health_port): (u16, u16)) -> Process {
     let directory = world.tls();
-    let kubeconfig = directory.join("nobody.kubeconfig");
-    let cluster = json!({"name": "nobody", "cluster": {"server": format!("http://127.0.0.1:{}", free_port())}});
-    let context = json!({"name": "nobody", "context": {"cluster": "nobody", "user": "nobody"}});
+    let kubeconfig = directory.join("unreachable.kubeconfig");
+    let cluster = json!({"name": "unreachable", "cluster": {"server": format!("http://127.0.0.1:{}", free_port())}});
+    let context = json!({"name": "unreachable", "context": {"cluster": "unreachable", "user": "unreachable"}});
     let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "nobody", "contexts": [context],
-        "clusters": [cluster], "users": [{"name": "nobody", "user": {}}],
+        "apiVersion": "v1", "kind": "Config", "current-context": "unreachable", "contexts": [context],
+        "clusters": [cluster], "users": [{"name": "unreachable", "user": {}}],
     });
     fs::write(&kubeconfig, config.to_string()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
@@ -537,7 +543,7 @@ fn administrator(world: &World) -> Administrator {
     }
 }
 
-/// Each metric of the text, as Prometheus names it, and its labels.
+/// Returns each metric of the text by its name in Prometheus, with its labels.
 fn exposed(text: &str) -> BTreeMap<String, BTreeSet<String>> {
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     types
@@ -563,7 +569,7 @@ fn exposed(text: &str) -> BTreeMap<String, BTreeSet<String>> {
         .collect()
 }
 
-/// The same of the table below the heading.
+/// Returns the metrics and labels of the table below the heading in docs/metrics.md.
 fn listed(heading: &str) -> BTreeMap<String, BTreeSet<String>> {
     let page = fs::read_to_string(repository("docs/metrics.md")).unwrap();
     let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap();
@@ -581,7 +587,7 @@ fn listed(heading: &str) -> BTreeMap<String, BTreeSet<String>> {
     .collect()
 }
 
-/// What the chart makes of this kind with monitoring on.
+/// Returns the object of this kind that the chart renders with monitoring enabled.
 fn rendered(kind: &str, values: &[(&str, &str)]) -> Value {
     let on = [("metrics.prometheusRule.enabled", "true"), ("metrics.dashboard.enabled", "true")];
     let text = helm::render(&chart(), "injector", "system", &[&on, values].concat(), None).unwrap();
@@ -602,7 +608,7 @@ fn dashboard() -> Value {
     serde_json::from_str(manifest["data"]["fab-session-injector.json"].as_str().unwrap()).unwrap()
 }
 
-/// What it asks.
+/// Returns the expressions of the dashboard.
 fn panels() -> Vec<String> {
     let dashboard = dashboard();
     let panels = dashboard["panels"].as_array().unwrap().iter();
@@ -620,8 +626,11 @@ fn repository(path: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// What `certs` keeps here, and where.
+/// Name of the Secret, the webhook configuration and the namespace of `certs`.
 const KEPT: &str = "kept";
+/// Headings of the tables in docs/metrics.md.
+const WEBHOOK_METRICS: &str = "Webhook metrics";
+const CERTS_METRICS: &str = "`certs` metrics";
 const PAGE: &str = "https://github.com/nanohype/fab-session-injector/blob/main/docs/metrics.md";
-/// Each target but the API server has been read meanwhile.
+/// After this time each target but the API server was scraped.
 const SCRAPED: Duration = Duration::from_millis(1500);

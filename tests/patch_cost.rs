@@ -1,5 +1,5 @@
-//! What a tenant's dry run costs a real API server, in CPU: with the webhook's patch and the guard
-//! at most three times what the same pod costs where its namespace did not opt in.
+//! CPU time of a real API server for a tenant's dry run. With the webhook's patch and the guard it
+//! is at most three times the cost of the same pod in a namespace that did not opt in.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -25,21 +25,20 @@ use control_plane::Outcome;
 use process::wait_until;
 use world::{World, role};
 
-/// How often the same pod is created. The API server collects garbage when it likes, so that the
-/// times of one are too few.
+/// Number of creations per pod. One is not enough, since garbage collection adds random CPU time.
 const TRIES: u32 = 3;
 const MOST: f64 = 3.0;
-/// What costs less is no attack: a hundred plain pods cost it.
+/// Cost of a hundred plain pods. A lower cost is not an attack.
 const SMALL: Duration = Duration::from_millis(100);
 
 #[test]
-fn a_dry_run_costs_the_api_server_a_bounded_amount() {
+fn a_dry_run_has_a_bounded_cost_for_the_api_server() {
     let world = World::start(&[], None);
     world.publish("acme", &role("acme"));
     world.namespace("tenants-acme", "enabled", "acme", &[]);
     world.namespace("plain-acme", "", "acme", &[]);
     let shapes = [
-        // What took half a minute once, since each of them was taken out of the list by itself.
+        // This once took half a minute, because each item was removed separately.
         ("27,000 to take out of 87,000", Some("[too-many-items]"), repeated(1, 27_000, 60_000)),
         ("60,000 variables", Some("[too-many-items]"), repeated(1, 0, 60_000)),
         ("5,000 containers", Some("[too-many-containers]"), repeated(5_000, 0, 0)),
@@ -53,7 +52,7 @@ fn a_dry_run_costs_the_api_server_a_bounded_amount() {
         compare(&world, what, refused, &containers);
     }
 
-    // The guard alone refuses what the webhook would have.
+    // The guard alone refuses what the webhook would refuse.
     let delete = ["delete", "mutatingwebhookconfiguration", "fab-session-injector"];
     assert!(world.cluster.kubectl(&delete).run().ok);
     wait_until("the webhook is not called any more", Duration::from_secs(20), || {
@@ -68,7 +67,7 @@ fn a_dry_run_costs_the_api_server_a_bounded_amount() {
     by_the_guard("128,000 sources, by the guard", &repeated(1, 0, 1), &projected(1_000, 128));
 }
 
-/// The same pod in a namespace that opted in, and in one that did not.
+/// Compares the same pod in a namespace that opted in and in one that did not.
 fn compare(world: &World, what: &str, refused: Option<&str>, containers: &[Value]) {
     compare_pods(world, what, refused, containers, &[]);
 }
@@ -84,7 +83,7 @@ fn compare_pods(
     let pods = namespaces.map(|namespace| pod(namespace, containers, volumes));
     assert!(pods[0].len() < 3_000_000, "{what}: {} bytes", pods[0].len());
     let mut took = [Duration::ZERO; 2];
-    // In turns, so that what the API server does besides falls on both.
+    // Alternating, so that other work of the API server affects both.
     for _ in 0..TRIES {
         for (index, pod) in pods.iter().enumerate() {
             let before = cpu();
@@ -108,7 +107,7 @@ fn dry_run(world: &World, pod: &str) -> Outcome {
     world.cluster.kubectl(&["create", "--dry-run=server", "--filename=-"]).stdin(pod).run()
 }
 
-/// Containers with so many variables of which the webhook takes one out, and so many others.
+/// Returns containers with variables of a name that the webhook removes, and with others.
 fn repeated(containers: usize, taken_out: usize, others: usize) -> Vec<Value> {
     let container = |n: usize| {
         let taken_out = (0..taken_out).map(|_| json!({"name": "AWS_ROLE_ARN"}));
@@ -122,7 +121,7 @@ fn repeated(containers: usize, taken_out: usize, others: usize) -> Vec<Value> {
     (0..containers).map(container).collect()
 }
 
-/// So many volumes of so many sources.
+/// Returns projected volumes, each with a number of sources.
 fn projected(volumes: usize, sources: usize) -> Vec<Value> {
     let sources = vec![json!({"downwardAPI": {}}); sources];
     let volume = |n| json!({"name": format!("v{n}"), "projected": {"sources": &sources}});
@@ -143,7 +142,7 @@ fn pod(namespace: &str, containers: &[Value], volumes: &[Value]) -> String {
     .to_string()
 }
 
-/// The CPU that this test's API server has taken so far.
+/// Returns the CPU time of this test's API server.
 fn cpu() -> Duration {
     let own = std::process::id();
     let of_api_server = |pid: u32| {
@@ -157,7 +156,7 @@ fn cpu() -> Duration {
         std::iter::successors(Some(pid), |pid| parent(*pid)).take(8).any(|pid| pid == own)
     };
     let server = pids.filter(|pid| of_api_server(*pid)).filter(|pid| ours(*pid));
-    // The leash around it has the same words, and takes no time.
+    // Its leash has the same command line, and uses no CPU time.
     let ticks: u64 = server
         .map(|pid| [14, 15].map(|n| field(pid, n).map_or(0, |ticks| ticks.parse().unwrap_or(0))))
         .map(|[user, system]: [u64; 2]| user + system)
@@ -166,12 +165,12 @@ fn cpu() -> Duration {
     TICK * u32::try_from(ticks).unwrap()
 }
 
-/// A field of a process's status, by its number in proc_pid_stat(5).
+/// Returns a field of a process's status, by its number in proc_pid_stat(5).
 fn field(pid: u32, number: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, behind_the_name) = stat.rsplit_once(") ")?;
     behind_the_name.split(' ').nth(number - 3).map(str::to_owned)
 }
 
-/// USER_HZ, which Linux has the same on all of our architectures.
+/// USER_HZ, which is the same on all supported architectures of Linux.
 const TICK: Duration = Duration::from_millis(10);

@@ -1,7 +1,7 @@
-//! The commands of docs/pilot.md, as they stand there and in their order, on a node of their own;
-//! between them, what the page says of the pods.
+//! Runs the commands of docs/pilot.md unchanged and in order, on a separate node. Between them it
+//! checks the page's statements about pods.
 //!
-//! It takes root and `make e2e`; `cargo test --workspace` leaves it out.
+//! Needs root and `make e2e`; `cargo test --workspace` skips it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -41,7 +41,7 @@ use process::{program, wait_until};
 const OPT_IN: &str = "fab.nanohype.dev/session-injection";
 
 #[test]
-fn a_tenant_goes_from_audit_to_enabled_and_back_by_the_commands_of_the_page() {
+fn the_pilot_page_enables_a_tenant_and_reverts_it() {
     let platform = Platform::start();
     let node = &platform.node;
     let taken_back = ["label", "namespace", TENANT, &format!("{OPT_IN}-")];
@@ -71,8 +71,8 @@ fn a_tenant_goes_from_audit_to_enabled_and_back_by_the_commands_of_the_page() {
     // 2. audit.
     page.run(audit);
     let said = page.run(holds);
-    assert!(said.contains("\n0 broken, "), "{said}");
-    assert_eq!(page.run(complaints).trim(), "no complaint about any namespace");
+    assert!(said.contains("\n0 errors, "), "{said}");
+    assert_eq!(page.run(complaints).trim(), "no namespace is misconfigured");
     // The label is in effect a moment later.
     let judged = wait_until("a pod is judged in a dry run", SOON, || {
         assert_eq!(page.run(dry_run).trim(), "pod/try");
@@ -104,9 +104,9 @@ fn a_tenant_goes_from_audit_to_enabled_and_back_by_the_commands_of_the_page() {
     assert!(columns.contains(&vec![&injected, identity, BROKER]), "{printed}");
     assert!(columns.contains(&vec![&audited, "<none>", "<none>"]), "{printed}");
     let said = page.run(tried);
-    assert_eq!(broken(&said), BTreeSet::from(["pod-without-sidecar"]), "{said}");
+    assert_eq!(errors(&said), BTreeSet::from(["pod-without-sidecar"]), "{said}");
     let mut ok = said.lines().filter(|line| line.starts_with("ok ")).map(second_word);
-    assert!(ok.any(|link| link == "assume-role"), "{said}");
+    assert!(ok.any(|check| check == "assume-role"), "{said}");
     let said = page.run(why);
     assert!(said.contains("\"message\":"), "the sidecar's log: {said}");
     let first = call(&platform, &injected);
@@ -133,7 +133,7 @@ fn a_tenant_goes_from_audit_to_enabled_and_back_by_the_commands_of_the_page() {
     });
     let plain = node.await_ready(TENANT, &plain);
     assert_eq!(shape(&plain), shape(&before));
-    // The injected one goes on, and a sidecar that starts afresh gets new credentials.
+    // The injected pod continues, and its restarted sidecar gets new credentials.
     assert_eq!(call(&platform, &injected), first);
     let restarted = restart_sidecar(&platform, &injected);
     assert_eq!(restarted["restartCount"], 1, "{restarted}");
@@ -142,16 +142,16 @@ fn a_tenant_goes_from_audit_to_enabled_and_back_by_the_commands_of_the_page() {
     assert_eq!(calls_under(&platform, identity), [first.clone(), first, second]);
 }
 
-/// The links that `check` found broken.
-fn broken(said: &str) -> BTreeSet<&str> {
-    said.lines().filter(|line| line.starts_with("broken ")).map(second_word).collect()
+/// Returns the checks that `check` reports as errors.
+fn errors(said: &str) -> BTreeSet<&str> {
+    said.lines().filter(|line| line.starts_with("error ")).map(second_word).collect()
 }
 
 fn second_word(line: &str) -> &str {
     line.split_whitespace().nth(1).unwrap()
 }
 
-/// What the page tells its reader to run.
+/// The commands of the page.
 struct Page {
     blocks: Vec<String>,
     variables: String,
@@ -167,7 +167,7 @@ impl Page {
             .skip(1)
             .map(|rest| rest.split("```").next().unwrap().to_owned())
             .collect();
-        // The first block names the reader's own namespaces.
+        // The first block sets the reader's namespaces.
         let variables: String = blocks
             .remove(0)
             .lines()
@@ -185,7 +185,7 @@ impl Page {
         blocks.try_into().unwrap()
     }
 
-    /// What it prints, on both of its ends, as a terminal shows it.
+    /// Runs a block; returns its standard output and standard error, interleaved.
     #[allow(clippy::disallowed_methods, reason = "where the other programs of the page are")]
     fn run(&self, block: &str) -> String {
         let programs = program("kubectl").parent().unwrap().display().to_string();
@@ -204,7 +204,7 @@ impl Page {
     }
 }
 
-/// Reviews of the log, oldest first.
+/// Returns the reviews of the log, oldest first.
 fn lines(printed: &str) -> Vec<Value> {
     printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -213,7 +213,7 @@ fn is_injected(pod: &Value) -> bool {
     pod["spec"]["initContainers"][0]["name"] == "fab-session-credentials"
 }
 
-/// All that the webhook changes of a pod.
+/// Returns the parts of a pod that the webhook changes.
 fn shape(pod: &Value) -> [&Value; 4] {
     let spec = &pod["spec"];
     [
@@ -224,7 +224,7 @@ fn shape(pod: &Value) -> [&Value; 4] {
     ]
 }
 
-/// Calls AWS as the agent, and says by which key.
+/// Calls AWS as the agent; returns the access key ID.
 fn call(platform: &Platform, pod: &str) -> String {
     let called = platform.node.exec(TENANT, pod, "session", &["/client-go"]).stdin("call\n").run();
     assert!(called.ok, "{}", called.stderr);
@@ -234,7 +234,7 @@ fn call(platform: &Platform, pod: &str) -> String {
     said["accessKeyId"].as_str().unwrap().to_owned()
 }
 
-/// The keys of an agent's calls, in their order.
+/// Returns the access key IDs of an agent's calls, in order.
 fn calls_under(platform: &Platform, identity: &str) -> Vec<String> {
     let calls = platform.cloud.events("GetCallerIdentity");
     calls
@@ -245,7 +245,7 @@ fn calls_under(platform: &Platform, identity: &str) -> Vec<String> {
         .collect()
 }
 
-/// As the kubelet finds it after a crash.
+/// Restarts the sidecar as after a crash.
 fn restart_sidecar(platform: &Platform, pod: &str) -> Value {
     let node = &platform.node;
     let status = || {
@@ -261,5 +261,5 @@ fn restart_sidecar(platform: &Platform, pod: &str) -> Value {
     })
 }
 
-/// Ten times what a label takes to its effect, on a busy machine.
+/// Ten times the delay until a label takes effect on a busy machine.
 const SOON: Duration = Duration::from_secs(60);

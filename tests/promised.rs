@@ -1,9 +1,9 @@
-//! What docs/threat-model.md promises, tried on a real node: pods are created with the webhook
-//! and the guard, with either of them, and with neither, so that what stops an attempt is known;
-//! what is done to a pod that runs is tried with and without the guard. Where AWS is to stop an
-//! attempt, it is made without and with the policies that the program prints.
+//! Tests the promises of docs/threat-model.md on a real node. Pods are created with webhook and
+//! guard, with one of them, and with neither, which shows what stops an attempt. Attempts on a
+//! running pod are made with and without the guard. Where AWS must stop an attempt, it is made
+//! with and without the policies that the program prints.
 //!
-//! It takes root and `make e2e`; `cargo test --workspace` leaves it out.
+//! Needs root and `make e2e`; `cargo test --workspace` skips it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -49,13 +49,13 @@ use platform::{OPERATOR, Platform};
 use process::wait_until;
 
 static BOTH: LazyLock<Platform> = LazyLock::new(|| start(true, true));
-/// The guard's bindings are deleted.
+/// A platform without the guard's bindings.
 static WEBHOOK: LazyLock<Platform> = LazyLock::new(|| start(true, false));
-/// The webhook's configuration is deleted.
+/// A platform without the webhook configuration.
 static GUARD: LazyLock<Platform> = LazyLock::new(|| start(false, true));
 static NEITHER: LazyLock<Platform> = LazyLock::new(|| start(false, false));
 
-/// In AWS only what makes sessions work at all: the control of the policies.
+/// A tenant with minimal AWS policies: the control.
 const PLAIN: Tenant = Tenant {
     name: "plain",
     namespace: "tenants-plain",
@@ -63,7 +63,7 @@ const PLAIN: Tenant = Tenant {
     broker: "arn:aws:iam::111122223333:role/prod-plain-broker",
 };
 
-/// In AWS what `iam --held-to pod-uid` prints.
+/// A tenant with the AWS policies of `iam --restrict-to pod-uid`.
 const HELD: Tenant = Tenant {
     name: "held",
     namespace: "tenants-held",
@@ -80,7 +80,7 @@ struct Tenant {
 
 #[test]
 fn an_agent_without_labels_gets_a_session_or_does_not_start() {
-    // As EKS's own webhook leaves a pod of this service account.
+    // As the EKS webhook changes a pod of this service account.
     let pod = given_by_eks(agent("bare"));
     for platform in [&*BOTH, &*WEBHOOK] {
         let started = platform.run(&PLAIN, &pod);
@@ -132,10 +132,10 @@ fn a_label_of_another_component_gains_nothing() {
 }
 
 #[test]
-fn a_pod_does_not_name_another_session() {
+fn a_pod_cannot_name_another_session() {
     let mut pod = labelled(agent("claims"), "agents.nanohype.dev/agentsandbox", "victim");
     pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/session-id": "victim"});
-    // A tenant's copy of what the webhook makes for a listed creator.
+    // A tenant's copy of the pod that the webhook injects for a trusted creator.
     let copy = injected(&PLAIN, &pod, OPERATOR);
     for platform in [&*BOTH, &*WEBHOOK] {
         let started = platform.run(&PLAIN, &pod);
@@ -143,7 +143,7 @@ fn a_pod_does_not_name_another_session() {
         assert_eq!(platform.identity_of(&caller), format!("agent.plain.{}", uid(&started)));
         assert_eq!(platform.asked_for("agent.plain.victim"), NOTHING);
 
-        // Whom the platform lists may.
+        // The control: a trusted creator is allowed to name the session.
         let mut named = pod.clone();
         named["metadata"]["name"] = "named".into();
         named["metadata"]["annotations"]["fab.nanohype.dev/session-id"] = "named".into();
@@ -159,7 +159,7 @@ fn a_pod_does_not_name_another_session() {
 }
 
 #[test]
-fn a_pod_does_not_get_into_another_tenant() {
+fn a_pod_cannot_act_as_another_tenant() {
     let mut pod = labelled(agent("strays"), "agents.nanohype.dev/platform", "held");
     pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/session-role-arn": HELD.broker});
     set(&mut pod, "FAB_SESSION_TENANT", "held");
@@ -174,7 +174,7 @@ fn a_pod_does_not_get_into_another_tenant() {
     copy["metadata"]["namespace"] = PLAIN.namespace.into();
     GUARD.assert_refused(&PLAIN, &copy, "[guard-sidecar-env]");
 
-    // Then it is up to the other tenant's role, which trusts other base roles.
+    // Then the trust policy of the other tenant's role decides, which names other base roles.
     NEITHER.try_as(ADMIN, &PLAIN, &copy).unwrap();
     let errors = wait_until("STS was asked", MOMENT, || {
         let errors = NEITHER.outcomes_of("strays", |asked| asked["roleArn"] == HELD.broker);
@@ -184,8 +184,8 @@ fn a_pod_does_not_get_into_another_tenant() {
 }
 
 #[test]
-fn a_pod_does_not_use_our_names() {
-    // A container of its own under our name.
+fn a_pod_cannot_use_reserved_names() {
+    // A tenant's container with the sidecar's name.
     let mut named = agent("named-as-ours");
     let mut own = named["spec"]["containers"][0].clone();
     own["name"] = SIDECAR.into();
@@ -212,7 +212,7 @@ fn a_pod_does_not_use_our_names() {
 }
 
 #[test]
-fn a_container_called_as_a_meshs_proxy_has_no_credentials() {
+fn a_container_named_like_a_mesh_proxy_has_no_credentials() {
     let mut pod = given_by_eks(agent("meshed"));
     let mut proxy = pod["spec"]["containers"][0].clone();
     proxy["name"] = "istio-proxy".into();
@@ -230,7 +230,7 @@ fn a_container_called_as_a_meshs_proxy_has_no_credentials() {
 }
 
 #[test]
-fn a_pod_does_not_share_processes_with_the_sidecar() {
+fn a_pod_cannot_share_processes_with_the_sidecar() {
     let sharing = |mut pod: Value| {
         pod["spec"]["shareProcessNamespace"] = true.into();
         pod
@@ -243,7 +243,7 @@ fn a_pod_does_not_share_processes_with_the_sidecar() {
     }
     GUARD.assert_refused(&PLAIN, &copy, "[guard-host-namespace]");
 
-    // Its own, the sandbox's and the sidecar's; without the field only its own.
+    // Its own process, the pause container's and the sidecar's; without the field only its own.
     for (pod, name, want) in [(&copy, "shares", true), (&alone, "alone", false)] {
         NEITHER.run(&PLAIN, pod);
         let listed = NEITHER.node.exec(PLAIN.namespace, name, "agent", &["/box", "list", "/proc"]);
@@ -259,7 +259,7 @@ fn a_pod_does_not_share_processes_with_the_sidecar() {
 }
 
 #[test]
-fn aws_holds_a_name_to_its_pod() {
+fn aws_restricts_a_name_to_its_pod() {
     let own = injected(&HELD, &agent("own"), ADMIN);
     let started = NEITHER.run(&HELD, &own);
     let caller = NEITHER.call(&HELD, "own");
@@ -267,7 +267,7 @@ fn aws_holds_a_name_to_its_pod() {
     let identity = format!("agent.held.{}", uid(&started));
     assert_eq!(NEITHER.identity_of(&caller), identity);
 
-    // Neither the webhook nor the guard hinders these two from wearing that name.
+    // Neither webhook nor guard prevents these two from using that name.
     for (tenant, want) in [(&PLAIN, Value::Null), (&HELD, "AccessDenied".into())] {
         let mut pod = agent("wears-another-name");
         pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/session-id": uid(&started)});
@@ -283,8 +283,8 @@ fn aws_holds_a_name_to_its_pod() {
 }
 
 #[test]
-fn a_pod_does_not_bring_base_credentials_of_its_own() {
-    // The thief takes them where nothing holds, and a pod with a session carries them in.
+fn a_pod_cannot_bring_its_own_base_credentials() {
+    // A pod without webhook and guard gets them, and a pod with a session brings them along.
     let mut thief = agent("thief");
     project_token(&mut thief);
     NEITHER.run(&PLAIN, &thief);
@@ -309,7 +309,7 @@ fn a_pod_does_not_bring_base_credentials_of_its_own() {
         for platform in [&*BOTH, &*WEBHOOK] {
             platform.assert_refused(&PLAIN, pod, by_webhook);
         }
-        // It has a sidecar, so it is for its own credentials that the guard refuses it.
+        // The pod has a sidecar, so the guard refuses it only for its own credentials.
         let name = pod["metadata"]["name"].as_str().unwrap();
         let mut with_sidecar = injected(&PLAIN, &agent(name), ADMIN);
         bring(&mut with_sidecar, pod);
@@ -320,12 +320,12 @@ fn a_pod_does_not_bring_base_credentials_of_its_own() {
     let caller = NEITHER.call(&PLAIN, "keys");
     assert!(is_session_of(PLAIN.base, &caller), "{caller}");
     assert_eq!(NEITHER.identity_of(&caller), Value::Null);
-    // The strict AWS has no Bedrock that would take it.
+    // The strict AWS has no Bedrock that accepts the token.
     NEITHER.run(&PLAIN, &bearer);
 }
 
 #[test]
-fn a_base_role_can_do_nothing_but_assume() {
+fn a_base_role_can_only_assume_the_session_role() {
     let base_credentials = |tenant: &Tenant| {
         let mut thief = agent("direct");
         project_token(&mut thief);
@@ -333,7 +333,7 @@ fn a_base_role_can_do_nothing_but_assume() {
         let token = NEITHER.read(tenant, "direct", "agent", "/loot/token").unwrap();
         (NEITHER.base_credentials(&token).unwrap(), uid(&started).to_owned())
     };
-    // The base role may invoke models in both accounts, as agents do that have no session.
+    // The base role is allowed to invoke models for both tenants, as for agents without a session.
     let (plain, _) = base_credentials(&PLAIN);
     let invoked = NEITHER.invoke_model(&plain);
     assert!(invoked.starts_with("HTTP/1.1 200 "), "{invoked}");
@@ -352,7 +352,7 @@ fn a_base_role_can_do_nothing_but_assume() {
 }
 
 #[test]
-fn nobody_changes_the_image_of_a_sidecar_that_runs() {
+fn the_image_of_a_running_sidecar_cannot_be_changed() {
     let change = |platform: &Platform| {
         let image = format!("{SIDECAR}=node.test/agent:1");
         platform.in_tenant(&["set", "image", "pod/changed", &image])
@@ -365,7 +365,7 @@ fn nobody_changes_the_image_of_a_sidecar_that_runs() {
 
     let changed = change(&WEBHOOK);
     assert!(changed.ok, "{}", changed.stderr);
-    // The other image's program, with the sidecar's own mounts and user.
+    // The program of the other image runs with the sidecar's mounts and user.
     wait_until("another program ran as the sidecar", Duration::from_secs(60), || {
         let log = WEBHOOK.in_tenant(&["logs", "changed", "--container", SIDECAR]);
         log.stdout.contains("box:").then_some(())
@@ -373,13 +373,13 @@ fn nobody_changes_the_image_of_a_sidecar_that_runs() {
 }
 
 #[test]
-fn nobody_gets_into_the_sidecar() {
+fn exec_attach_and_debug_of_the_sidecar_are_refused() {
     let version = |platform: &Platform| {
         let words = ["/fab-session-injector", "--version"];
         platform.node.exec(PLAIN.namespace, "entered", SIDECAR, &words).run()
     };
     let attach = |platform: &Platform| {
-        // Standard input is empty, so it ends where it is let in.
+        // Standard input is empty, so the command ends if it is admitted.
         let path = format!(
             "/api/v1/namespaces/{}/pods/entered/attach?container={SIDECAR}&stdout=true",
             PLAIN.namespace
@@ -423,7 +423,7 @@ fn nobody_gets_into_the_sidecar() {
         assert!(made.ok, "{name}: {}", made.stderr);
         WEBHOOK.await_debugger("entered", name);
     }
-    // It sees the sidecar's process beside its own.
+    // The container sees the sidecar's process.
     let seen = WEBHOOK.read(&PLAIN, "entered", "targets", "/proc/1/cmdline").unwrap();
     assert!(seen.contains("sidecar"), "{seen:?}");
     let token = WEBHOOK.read(&PLAIN, "entered", "mounts", "/base/token").unwrap();
@@ -432,7 +432,7 @@ fn nobody_gets_into_the_sidecar() {
 }
 
 #[test]
-fn nobody_asks_the_api_for_an_agents_base_token() {
+fn tenants_cannot_request_an_agents_base_token() {
     let ask = |platform: &Platform| {
         let audience = "--audience=pods.eks.amazonaws.com";
         let bound = ["--bound-object-kind=Pod", "--bound-object-name=asked"];
@@ -450,7 +450,7 @@ fn nobody_asks_the_api_for_an_agents_base_token() {
 }
 
 impl Platform {
-    /// Runs a pod of the tenant, created by nobody whom the platform lists.
+    /// Runs a pod of the tenant; the requesting user is not a trusted creator.
     fn run(&self, tenant: &Tenant, pod: &Value) -> Value {
         self.run_as(ADMIN, tenant, pod)
     }
@@ -479,12 +479,12 @@ impl Platform {
         self.node.kubectl(&words).stdin(&pod.to_string()).run()
     }
 
-    /// Of the plain tenant.
+    /// Runs kubectl in the namespace of the plain tenant.
     fn in_tenant(&self, words: &[&str]) -> Outcome {
         self.node.kubectl(&[&["--namespace", PLAIN.namespace], words].concat()).run()
     }
 
-    /// The AWS SDK for Go in the agent's container, with what is there and nothing else.
+    /// Calls AWS with the AWS SDK for Go in the agent's container, unchanged.
     fn call(&self, tenant: &Tenant, pod: &str) -> Value {
         self.call_in(tenant, pod, "agent")
     }
@@ -508,7 +508,7 @@ impl Platform {
         if read.ok { Ok(read.stdout) } else { Err(read.stderr) }
     }
 
-    /// What the agent of the node gives for a token: base credentials, or a refusal.
+    /// Returns the response of the node's Pod Identity agent for a token.
     fn base_credentials(&self, token: &str) -> Result<Value, String> {
         let head = "GET /v1/credentials HTTP/1.1\r\nHost: 169.254.170.23";
         let answer = self.ask_aws(&format!("{head}\r\nAuthorization: {token}\r\n"), "");
@@ -524,7 +524,7 @@ impl Platform {
         self.call_aws(credentials, "bedrock", "bedrock-runtime", path, "{}")
     }
 
-    /// Credentials of the tenant's session role under a name, from whoever may take it on.
+    /// Assumes the tenant's session-broker role with a SourceIdentity; returns the credentials.
     fn assume(&self, credentials: &Value, tenant: &Tenant, name: &str) -> Value {
         let body = format!(
             "Action=AssumeRole&Version=2011-06-15&RoleArn={}&RoleSessionName=direct&SourceIdentity={name}",
@@ -542,8 +542,8 @@ impl Platform {
         })
     }
 
-    /// A signed call with stolen credentials, as a program of the thief's own makes it.
-    #[allow(clippy::disallowed_methods, reason = "AWS goes by the same clock")]
+    /// Makes a signed call with stolen credentials, as a program of the attacker does.
+    #[allow(clippy::disallowed_methods, reason = "AWS uses the same clock")]
     fn call_aws(
         &self,
         credentials: &Value,
@@ -587,7 +587,7 @@ impl Platform {
         answer
     }
 
-    /// What an auditor asks CloudTrail: whose call was it?
+    /// Returns the SourceIdentity of the call in CloudTrail.
     fn identity_of(&self, caller: &Value) -> Value {
         self.identity_of_call("GetCallerIdentity", &caller["accessKeyId"])
     }
@@ -605,13 +605,13 @@ impl Platform {
         call["userIdentity"]["sessionContext"]["sourceIdentity"].clone()
     }
 
-    /// What became of each attempt to take on this name.
+    /// Returns the result of each AssumeRole call with this SourceIdentity.
     fn asked_for(&self, identity: &str) -> Vec<Value> {
         self.assumptions(|event| event["requestParameters"]["sourceIdentity"] == identity)
     }
 
-    /// The same of one pod, by the name that EKS gives the session of its base credentials,
-    /// which has room for so much of the pod's.
+    /// Returns the results of one pod's AssumeRole calls, by the name of its base session in EKS,
+    /// which contains a part of the pod's name.
     fn outcomes_of(&self, pod: &str, is_meant: impl Fn(&Value) -> bool) -> Vec<Value> {
         let caller = format!("/eks-prod-{}", pod.get(..15).unwrap_or(pod));
         self.assumptions(|event| {
@@ -625,7 +625,7 @@ impl Platform {
         events.filter(is_meant).map(|event| event["errorCode"].clone()).collect()
     }
 
-    /// A new ephemeral container on a pod of the plain tenant as it is.
+    /// Adds an ephemeral container to a running pod of the plain tenant.
     fn debug(&self, pod: &str, name: &str, own: &Value) -> Outcome {
         let get = ["get", "pod", pod, "--namespace", PLAIN.namespace];
         let path = format!("/api/v1/namespaces/{}/pods/{pod}/ephemeralcontainers", PLAIN.namespace);
@@ -658,7 +658,7 @@ impl Platform {
     }
 }
 
-/// A node with two more tenants; then what shall not be there is taken away.
+/// Starts a node with two more tenants, and removes the webhook configuration or the guard.
 fn start(webhook: bool, guard: bool) -> Platform {
     let roles = [PLAIN, HELD].map(|tenant| (tenant.name, tenant.broker));
     let platform = Platform::start_with(two_tenants, &roles);
@@ -683,7 +683,7 @@ fn start(webhook: bool, guard: bool) -> Platform {
         let audience = "--audience=pods.eks.amazonaws.com";
         platform.in_tenant(&["create", "token", "tenant-runtime", audience])
     };
-    // The API server learns of its policies, as of their end, within a moment.
+    // Created and deleted policies take effect after a short delay.
     let mut reserved = agent("reserved");
     reserved["spec"]["serviceAccountName"] = "default".into();
     reserved["spec"]["containers"][0]["name"] = SIDECAR.into();
@@ -724,7 +724,7 @@ fn two_tenants(mut world: World) -> World {
                 let deny = "deny-without-source-identity";
                 let flag = "--deny-without-source-identity";
                 base = base.policy(tenant.printed(&[flag, "--only", deny]));
-                tenant.printed(&["--only=session-role-trust", "--held-to=pod-uid"])
+                tenant.printed(&["--only=session-role-trust", "--restrict-to=pod-uid"])
             }
         };
         world = world
@@ -740,7 +740,7 @@ impl Tenant {
         self.printed(&["--only", name])
     }
 
-    /// By the program of the image.
+    /// Returns the output of the image's program.
     fn printed(&self, arguments: &[&str]) -> Value {
         static IMAGE: LazyLock<Image> = LazyLock::new(Image::unpack);
         let output = Command::new(IMAGE.at("/fab-session-injector"))
@@ -755,7 +755,7 @@ impl Tenant {
     }
 }
 
-/// What becomes of a pod under the webhook, ready to be created where there is none.
+/// Returns the injected pod, ready to be created without the webhook.
 fn injected(tenant: &Tenant, pod: &Value, creator: &str) -> Value {
     let made = BOTH.post(creator, tenant, pod, &["--dry-run=server", "--output=json"]);
     assert!(made.ok, "{}", made.stderr);
@@ -768,7 +768,7 @@ fn injected(tenant: &Tenant, pod: &Value, creator: &str) -> Value {
     made
 }
 
-/// An agent's pod by its service account, and by nothing else.
+/// Returns a pod that is an agent only by its service account.
 fn agent(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -791,7 +791,7 @@ fn agent(name: &str) -> Value {
     })
 }
 
-/// As the webhook of EKS Pod Identity changes a pod.
+/// Returns the pod as the EKS Pod Identity webhook changes it.
 fn given_by_eks(mut pod: Value) -> Value {
     let directory = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount";
     set(&mut pod, "AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials");
@@ -858,7 +858,7 @@ fn is_session_of(role: &str, caller: &Value) -> bool {
     arn.starts_with(&format!("arn:aws:sts::111122223333:assumed-role/{name}/"))
 }
 
-/// A user like any other to webhook and guard; kubectl's own.
+/// The user of kubectl, which webhook and guard treat like any user.
 const ADMIN: &str = "admin";
 
 const AGENT_IMAGE: &str = "node.test/agent:1";

@@ -1,5 +1,5 @@
-//! What the program prints of strangers' text: in no output, log line or answer does a character
-//! stand raw that a terminal would take for a command, and each JSON keeps its value.
+//! Foreign text in outputs: no output, log line or response contains a character that a terminal
+//! executes, and each JSON keeps its value.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fab-session-injector");
 
-/// A name with DEL, controls of C1, marks that turn the direction of writing, and ESC.
+/// A name with DEL, C1 controls, bidirectional marks and ESC.
 const NAME: &str =
     "n\u{7f}\u{80}\u{9b}31m\u{9f}\u{61c}\u{200e}\u{200f}\u{202a}\u{202e}\u{2066}\u{2069}\u{1b}[2Jn";
 
 #[test]
-fn no_output_has_a_command_to_a_terminal() {
+fn no_output_has_a_terminal_command() {
     let directory = tempfile::tempdir().unwrap();
-    // YAML has no DEL and no C1 but as escapes.
+    // YAML allows DEL and C1 only as escapes.
     let file = |name: &str, text: &str| {
         fs::write(directory.path().join(name), in_ascii(text)).unwrap();
     };
@@ -49,7 +49,7 @@ fn no_output_has_a_command_to_a_terminal() {
         arguments.extend(more);
         arguments
     };
-    // What is printed to which end has the name in it, in one of its escapes.
+    // The commands, and how and where each prints the name.
     let cases: Vec<(Vec<&str>, i32, How)> = vec![
         (inject("fine.json"), 0, How::Yaml),
         (inject("keyed.json"), 0, How::Yaml),
@@ -67,7 +67,7 @@ fn no_output_has_a_command_to_a_terminal() {
         (explain("label.json"), 1, How::Text),
         (with(explain("fine.json"), &["-o", "json", "--as", NAME]), 0, How::Json),
         (with(explain("fine.json"), &["--as", NAME]), 0, How::Text),
-        // The parameter's name is SSM's, which knows no such character.
+        // The name of an SSM parameter cannot have such characters.
         (iam(), 2, How::Said),
     ];
     for (arguments, code, how) in cases {
@@ -92,10 +92,10 @@ fn no_output_has_a_command_to_a_terminal() {
 }
 
 enum How {
-    /// JSON with the name as its value.
+    /// JSON with the name as a value.
     Json,
     Nothing,
-    /// On standard error, escaped.
+    /// Escaped, on standard error.
     Said,
     Text,
     Yaml,
@@ -119,7 +119,7 @@ fn pod(name: &str, containers: Value) -> Value {
     })
 }
 
-/// Whether a text in it, or a key, has the whole name.
+/// Returns whether a string or a key contains the whole name.
 fn has_name(value: &Value) -> bool {
     match value {
         Value::Array(items) => items.iter().any(has_name),
@@ -131,7 +131,8 @@ fn has_name(value: &Value) -> bool {
     }
 }
 
-/// As the bidirectional algorithm and ECMA-48 have them; a line's end is none.
+/// Returns whether a terminal executes the character (bidirectional algorithm, ECMA-48). The end of
+/// a line is excluded.
 fn is_command(c: char) -> bool {
     let is_mark = matches!(c as u32, 0x61c | 0x200e | 0x200f | 0x202a..=0x202e | 0x2066..=0x2069);
     is_mark || (c.is_control() && c != '\n')

@@ -1,9 +1,8 @@
-//! A steady stream of agent pods on a real node, while to the installation happens what does
-//! happen to one: rollouts, crashes, rotations, upgrades, an outage of STS. Nothing is let in
-//! without its sidecar, and in each phase a session comes up, calls AWS under its name, and
-//! one from before still does.
+//! A steady stream of agent pods on a real node during rollouts, crashes, rotations, upgrades and
+//! an outage of STS. No pod is admitted without its sidecar. In each phase a new session starts
+//! and calls AWS with its name, and an earlier session still does.
 //!
-//! It takes root and `make e2e`; `cargo test --workspace` leaves it out.
+//! Needs root and `make e2e`; `cargo test --workspace` skips it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -58,11 +57,11 @@ use platform::{Platform, SYSTEM, TENANT};
 use process::wait_until;
 use stream::{Stream, Tally};
 
-/// A release under a stream of pods.
+/// A release and a stream of pods.
 struct Rollout {
     stream: Stream,
     sessions: usize,
-    /// There from the beginning to the end.
+    /// A session that runs from the beginning to the end.
     steady: String,
     platform: Platform,
 }
@@ -81,7 +80,7 @@ impl Rollout {
         &self.platform.node
     }
 
-    /// What becomes of the stream while `happens` does, and for a while after.
+    /// Returns the results of the stream during `happens` and for a while after it.
     fn during(&mut self, name: &str, happens: impl FnOnce(&mut Self)) -> Tally {
         sleep(Duration::from_millis(500));
         self.stream.take();
@@ -100,7 +99,7 @@ impl Rollout {
         tally
     }
 
-    /// Nobody is let in bare, whoever is refused, and sessions work.
+    /// Checks that no pod was admitted without its sidecar, and that sessions work.
     fn held(&mut self, name: &str, happens: impl FnOnce(&mut Self)) -> Tally {
         let tally = self.during(name, |rollout| {
             happens(rollout);
@@ -111,13 +110,13 @@ impl Rollout {
         tally
     }
 
-    /// Nothing is refused either.
+    /// Checks in addition that no pod was refused.
     fn unnoticed(&mut self, name: &str, happens: impl FnOnce(&mut Self)) {
         let tally = self.held(name, happens);
         assert!(tally.refused.is_empty(), "{name}: {tally:?}");
     }
 
-    /// A new session comes up and has credentials, and so has the one from the beginning.
+    /// Checks that a new session and the first session have credentials.
     fn session_works(&mut self) {
         self.sessions += 1;
         let sandbox = format!("fab-phase-{}", self.sessions);
@@ -153,7 +152,7 @@ impl Rollout {
         listed.json()["items"].as_array().unwrap().clone()
     }
 
-    /// Until those who go have gone: what they do last is what is looked at.
+    /// Waits until the other webhook pods have exited, so that their shutdown is tested too.
     fn await_webhooks(&self, count: usize) {
         wait_until(&format!("there are {count} replicas, all ready"), ROLLOUT, || {
             let webhooks = self.webhooks();
@@ -183,7 +182,7 @@ impl Rollout {
         self.kubectl(&["rollout", "status", deployment, "--namespace", SYSTEM, "--timeout=120s"]);
     }
 
-    /// With these values instead of, or beside, those of the beginning.
+    /// Upgrades with these values in addition to the initial ones.
     fn upgrade(&self, values: &[(&str, &str)]) {
         let file = self.node().state().join("values.json");
         let flags = ["--wait", "--timeout=120s", "--values", file.to_str().unwrap()];
@@ -197,7 +196,7 @@ impl Rollout {
         self.kubectl(&[&["patch"][..], &secret, &["--type=json", "--patch", &removal]].concat());
     }
 
-    /// Whom the API server believes, newest first.
+    /// Returns the CA certificates that the API server trusts, newest first.
     fn authorities(&self) -> Vec<String> {
         let configuration = ["get", "mutatingwebhookconfigurations", "fab-session-injector"];
         let configuration = self.node().kubectl(&configuration).json();
@@ -210,7 +209,7 @@ impl Rollout {
             .collect()
     }
 
-    /// What replicas show to whoever believes these authorities.
+    /// Returns the certificates of the replicas, verified with these CA certificates.
     fn leaves(&self, authorities: &[String]) -> Result<BTreeSet<Vec<u8>>, String> {
         let bundle = authorities.concat();
         let shown = self.webhooks().into_iter().map(|pod| {
@@ -228,7 +227,7 @@ impl Rollout {
         shown.collect()
     }
 
-    /// Until all replicas show one that is not among these.
+    /// Waits until all replicas serve a new certificate.
     fn await_other_leaf(&self, before: &BTreeSet<Vec<u8>>) {
         wait_until("another certificate is served by all", KUBELET_BRINGS_A_SECRET, || {
             let leaves = self.leaves(&self.authorities()).ok()?;
@@ -237,8 +236,8 @@ impl Rollout {
     }
 }
 
-/// Whoever runs as the fenced account is an agent. With its own resources, so that no quota
-/// counts: thousands are asked for.
+/// Returns an agent pod: its service account is fenced. It has small resources, since the stream
+/// creates thousands under a quota.
 fn agent() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -264,14 +263,13 @@ fn chart() -> std::path::PathBuf {
 }
 
 #[test]
-fn a_stream_of_pods_goes_on_whatever_happens_to_the_installation() {
+fn a_stream_of_pods_survives_changes_of_the_installation() {
     let mut rollout = Rollout::start();
     rollout.unnoticed("nothing happens", |_| {});
 
     rollout.unnoticed("the webhook is restarted", |rollout| rollout.restart_webhooks(2));
 
-    // One of the two is whom the API server has its connection to. Nothing is lost but what it
-    // may have had in hand.
+    // The API server is connected to one of the two. Only its requests in progress may be lost.
     let killed = rollout.held("one replica after the other is killed", |rollout| {
         for replica in rollout.webhooks() {
             let name = replica["metadata"]["name"].as_str().unwrap();
@@ -314,11 +312,11 @@ fn a_stream_of_pods_goes_on_whatever_happens_to_the_installation() {
             let now = rollout.authorities();
             (now.first() != before.first()).then_some(now)
         });
-        // It signs only when everybody believes it, ten minutes later. Meanwhile:
+        // The new CA signs only when all API servers trust it, ten minutes later. Meanwhile:
         assert_eq!(now[1..], before, "the former one is believed as well");
         assert_eq!(rollout.leaves(&now).as_ref(), Ok(&leaves), "and what it signed is served");
         rollout.leaves(&now[..1]).expect_err("which the new one did not sign");
-        // Unless what is served is gone as well.
+        // Except if the served certificate is lost too.
         rollout.remove_from_secret("tls.crt");
         rollout.await_other_leaf(&leaves);
         rollout.leaves(&now[..1]).expect("the new one signed it");
@@ -346,7 +344,7 @@ fn a_stream_of_pods_goes_on_whatever_happens_to_the_installation() {
         assert_eq!(rollout.sidecar_image(), "node.test/sidecar:2");
     });
 
-    // The control: what that list is for.
+    // The control: the effect of the list.
     let unnamed = rollout.held("the image is changed back without it", |rollout| {
         rollout.upgrade(&[("config.sidecar.image", "node.test/sidecar:1")]);
         rollout.await_webhooks(2);
@@ -368,8 +366,8 @@ fn a_stream_of_pods_goes_on_whatever_happens_to_the_installation() {
     });
     rollout.delete(&waits);
 
-    // The controls: what the stream looks like without the webhook, without its configuration,
-    // and without the guard.
+    // The controls: the results of the stream without the webhook, without its configuration, and
+    // without the guard.
     let stopped = rollout.during("the webhook is scaled to nothing", |rollout| {
         rollout.scale(WEBHOOK, 0);
         rollout.await_webhooks(0);
@@ -407,7 +405,7 @@ fn a_stream_of_pods_goes_on_whatever_happens_to_the_installation() {
     });
     rollout.unnoticed("all of it is brought back", |_| {});
 
-    // Whoever is asked for is there, until nobody is asked for. The guard is what goes last.
+    // The webhook runs until its configuration is removed. The guard is removed last.
     let uninstalled = rollout.during("the release is uninstalled", |rollout| {
         helm::uninstall(RELEASE, SYSTEM, &rollout.node().kubeconfig()).unwrap();
         wait_until("its pods are gone", ROLLOUT, || rollout.webhooks().is_empty().then_some(()));
@@ -417,7 +415,7 @@ fn a_stream_of_pods_goes_on_whatever_happens_to_the_installation() {
 }
 
 impl Rollout {
-    /// The same program under another name.
+    /// Makes an image of the same program with another name.
     fn make_sidecar_image(&self, name: &str) {
         let program = Image::unpack();
         let program = program.at("/fab-session-injector");
@@ -428,7 +426,7 @@ impl Rollout {
         self.node().make_image(name, "/fab-session-injector", &files);
     }
 
-    /// What a pod gets that is created now.
+    /// Returns the sidecar image of a new pod.
     fn sidecar_image(&self) -> String {
         let create = ["create", "--filename=-", "--dry-run=server"];
         let pod = self.node().kubectl(&create).stdin(&agent().to_string()).json();
@@ -440,8 +438,8 @@ const RELEASE: &str = "fab-session-injector";
 const WEBHOOK: &str = "deployment/fab-session-injector";
 const CERTS: &str = "deployment/fab-session-injector-certs";
 
-/// Ten times what one takes on two idle cores.
+/// Ten times the time of a rollout on two idle cores.
 const ROLLOUT: Duration = Duration::from_secs(120);
 
-/// It looks once in ten seconds, and a while after the change.
+/// The webhook checks the files every ten seconds, and the kubelet updates them with a delay.
 const KUBELET_BRINGS_A_SECRET: Duration = Duration::from_secs(120);

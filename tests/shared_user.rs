@@ -1,9 +1,9 @@
-//! Two pods of one user on a node: the kernel counts watches of epoll by user
-//! (`fs.epoll.max_user_watches`), so that one pod can take all of them. The attack, and what keeps
-//! it away from sidecar and webhook: another user, or a user namespace.
+//! Two pods with one uid on a node. The kernel limits epoll watches per user
+//! (`fs.epoll.max_user_watches`), so one pod can use up all of them. The test shows the attack, and
+//! what protects sidecar and webhook from it: another uid, or a user namespace.
 //!
-//! Needs root: it starts programs as other users, and lowers the kernel's limit while it runs, so
-//! that the attack takes a second and 10 MiB, and not a minute and 1 GiB.
+//! Needs root: it starts programs as other users, and lowers the kernel's limit meanwhile. The
+//! attack then needs a second and 10 MiB, instead of a minute and 1 GiB.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -35,22 +35,22 @@ use process::{Process, free_port, get, own_directory, wait_until};
 use rustls::version::TLS13;
 use tokio::time::timeout;
 
-/// A user of a pod.
+/// The user of a pod.
 #[derive(Clone, Copy, Debug)]
 enum User {
-    /// The node's, as pods have it by default.
+    /// A user of the node, the default for pods.
     Shared(u32),
-    /// One of the pod's own user namespace, which is another one to the kernel.
+    /// A user in the pod's user namespace, which is a different one for the kernel.
     Own(u32),
 }
 
 #[test]
-fn a_pod_of_the_sidecars_user_takes_its_connections() {
+fn a_pod_with_the_sidecars_uid_can_exhaust_its_connections() {
     use User::{Own, Shared};
     let cases = [
         (Shared(SIDECAR), Shared(64018), true),
         (Shared(SIDECAR), Shared(SIDECAR), false),
-        // Where either has `hostUsers: false`.
+        // One of the two has `hostUsers: false`.
         (Shared(SIDECAR), Own(SIDECAR), true),
         (Own(SIDECAR), Shared(SIDECAR), true),
     ];
@@ -66,7 +66,7 @@ fn a_pod_of_the_sidecars_user_takes_its_connections() {
         let is_answered = || {
             let is_answered = pod.get("/v1/credentials").0 == 200;
             if !is_answered && sidecar.log().contains(NONE_LEFT) {
-                // Nor does that of a new pod start.
+                // The sidecar of a new pod does not start either.
                 let mut next = container(user, pod.directory.path(), PROGRAM.as_ref(), &words);
                 let next = next.output().unwrap();
                 let said = [next.stdout, next.stderr].concat();
@@ -80,10 +80,10 @@ fn a_pod_of_the_sidecars_user_takes_its_connections() {
 }
 
 #[test]
-fn a_pod_of_the_webhooks_user_takes_its_connections() {
+fn a_pod_with_the_webhooks_uid_can_exhaust_its_connections() {
     use User::{Own, Shared};
     let cases = [
-        // The user of most images that have none of their own.
+        // A common user of images.
         (Shared(WEBHOOK), Shared(65532), true),
         (Shared(WEBHOOK), Shared(WEBHOOK), false),
         (Own(WEBHOOK), Shared(WEBHOOK), true),
@@ -134,8 +134,8 @@ fn a_pod_of_the_webhooks_user_takes_its_connections() {
     }
 }
 
-/// Whether new connections are answered while a pod of the user `hog` has all watches, and that
-/// they are before and afterwards.
+/// Checks whether new connections get a response while a pod of the user `hog` has all watches, and
+/// that they get one before and after it.
 fn attack(what: &str, attacked: &Process, hog: User, is_answered: impl Fn() -> bool, want: bool) {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,7 +151,7 @@ fn attack(what: &str, attacked: &Process, hog: User, is_answered: impl Fn() -> b
     let said = process.wait_until("the hog has all watches of its user", PATIENCE, || {
         Some(fs::read_to_string(&log).unwrap()).filter(|said| said.contains("has no watch left"))
     });
-    // What it sees itself as, in a user namespace too.
+    // Its uid inside its user namespace.
     let (User::Shared(uid) | User::Own(uid)) = hog;
     assert!(said.contains(&format!("user {uid} has")), "{said}");
     for _ in 0..3 {
@@ -162,7 +162,7 @@ fn attack(what: &str, attacked: &Process, hog: User, is_answered: impl Fn() -> b
     wait_until(&format!("{what} is answered again"), PATIENCE, served);
 }
 
-/// The kernel's limit for each user, until it is dropped.
+/// The lowered kernel limit per user, until it is dropped.
 struct Lowered(String);
 
 impl Lowered {
@@ -193,7 +193,7 @@ fn hog_program(directory: &Path) -> PathBuf {
 fn container(user: User, directory: &Path, program: &Path, words: &[String]) -> Command {
     let (host, uid) = match user {
         User::Shared(uid) => (uid, uid),
-        // As the kubelet gives each pod 65536 users, from 65536 on.
+        // The kubelet gives each pod 65536 users, from 65536 on.
         User::Own(uid) => (2 * 65536 + uid, uid),
     };
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shared_user/container");
@@ -203,11 +203,11 @@ fn container(user: User, directory: &Path, program: &Path, words: &[String]) -> 
 }
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fab-session-injector");
-/// The config's default.
+/// Default of the config.
 const SIDECAR: u32 = 64017;
-/// The chart's.
+/// Default of the chart.
 const WEBHOOK: u32 = 61017;
 const LIMIT: &str = "/proc/sys/fs/epoll/max_user_watches";
-/// What ENOSPC means.
+/// The message of ENOSPC.
 const NONE_LEFT: &str = "No space left on device";
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,5 +1,5 @@
-//! The sidecar as injected pods run it: the real program with the arguments and variables of
-//! its container, against an AWS that refuses what the real one refuses.
+//! Tests the sidecar as injected pods run it: the real program with the arguments and variables
+//! of its container. The strict AWS rejects the calls that the real one rejects.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 
@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 use strict_aws::{Fault, Target, Times};
 
 #[test]
-fn an_injected_pod_gets_credentials_that_carry_its_session() {
+fn an_injected_pod_gets_credentials_of_its_session() {
     let known = "agent.acme.fab-coder-x7k2p";
     let cases = [
         ("podIdentity", "creator-or-uid", Some("fab-coder-x7k2p"), known.to_owned()),
@@ -62,7 +62,7 @@ fn an_injected_pod_gets_credentials_that_carry_its_session() {
 }
 
 #[test]
-fn static_base_credentials_are_used_where_the_config_says_so() {
+fn static_base_credentials_are_used_only_if_configured() {
     let account = Account::open(Policies::default());
     let keys = account.base_session();
     let mut template = account.template();
@@ -75,7 +75,7 @@ fn static_base_credentials_are_used_where_the_config_says_so() {
     let pod = account.pod_of(&template);
     let _sidecar = pod.start_ready();
     assert_eq!(pod.get("/v1/credentials").0, 200);
-    // Elsewhere they stay unused, though they are there.
+    // With another source the sidecar does not use them, although they are set.
     template.source = "podIdentity";
     let pod = account.pod_of(&template);
     pod.project("no token");
@@ -84,9 +84,9 @@ fn static_base_credentials_are_used_where_the_config_says_so() {
     assert_eq!(pod.status()["lastError"]["code"], "base-credentials-unavailable");
 }
 
-/// Names that AWS itself holds to the pod: the tags of Pod Identity are the pod's own.
+/// AWS itself can restrict the name to the pod, since Pod Identity tags each session with it.
 #[test]
-fn a_trust_policy_can_hold_the_name_to_the_pod() {
+fn a_trust_policy_can_restrict_the_name_to_the_pod() {
     for (session, tag, others) in [
         ("pod-uid", "kubernetes-pod-uid", "pod-name"),
         ("pod-name", "kubernetes-pod-name", "pod-uid"),
@@ -99,7 +99,7 @@ fn a_trust_policy_can_hold_the_name_to_the_pod() {
         let pod = account.pod_of(&template);
         let _sidecar = pod.start_ready();
         assert_eq!(pod.get("/v1/credentials").0, 200, "{session}");
-        // Any other name is refused, here that of the other kind.
+        // The control: AWS denies any other name, here one of the other kind.
         template.session = others;
         let pod = account.pod_of(&template);
         let _sidecar = pod.start();
@@ -112,7 +112,7 @@ fn a_trust_policy_can_hold_the_name_to_the_pod() {
 }
 
 #[test]
-fn a_denial_names_its_cause_wherever_somebody_looks() {
+fn a_denial_names_its_cause_in_every_output() {
     let condition = || json!({"StringLike": {"sts:SourceIdentity": "agent.acme.*"}});
     let all = ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"];
     let works = Policies::default;
@@ -189,7 +189,7 @@ fn a_denial_names_its_cause_wherever_somebody_looks() {
             let code = wait_until("it is refused", PATIENCE, || {
                 pod.status()["lastError"]["code"].as_str().map(str::to_owned)
             });
-            // Without a reason only the action is known; all that may deny it are listed then.
+            // Without a reason only the action is known. The remedy then lists all policies.
             let want = match want {
                 "base-role-denied" if terse => "set-source-identity-denied",
                 "boundary-denied" if terse => "assume-role-denied",
@@ -205,14 +205,14 @@ fn a_denial_names_its_cause_wherever_somebody_looks() {
                 assert!(said.contains(part), "{name}: {said}");
                 assert!(sidecar.log().contains(part), "{name}: {}", sidecar.log());
             }
-            assert_eq!(account.assumed(), 1, "{name}: a denial is tried again slowly");
-            assert!(sidecar.ended().is_none(), "it stays up, and tries again");
+            assert_eq!(account.assumed(), 1, "{name}: the sidecar retries a denial slowly");
+            assert!(sidecar.ended().is_none(), "the sidecar keeps running and retries");
         }
     }
 }
 
 #[test]
-fn the_dispatcher_starts_before_its_credentials_are_there() {
+fn the_dispatcher_starts_without_credentials() {
     let account = Account::open(Policies {
         trust: trust(&json!({"StringLike": {"sts:SourceIdentity": "agent.other.*"}})),
         ..Policies::default()
@@ -226,12 +226,12 @@ fn the_dispatcher_starts_before_its_credentials_are_there() {
     };
     template.labels = json!({"fab.nanohype.dev/component": "dispatcher"});
     let pod = account.pod_of(&template);
-    assert_eq!(pod.probe().status.code(), Some(3), "nobody listens");
+    assert_eq!(pod.probe().status.code(), Some(3), "nothing listens");
     let _sidecar = pod.start_ready();
 }
 
 #[test]
-fn who_can_only_fetch_urls_gets_nothing() {
+fn a_client_that_only_fetches_urls_gets_nothing() {
     let account = Account::open(Policies::default());
     let pod = account.pod();
     let _sidecar = pod.start_ready();
@@ -242,7 +242,7 @@ fn who_can_only_fetch_urls_gets_nothing() {
         pod.exchange(&format!("{line} HTTP/1.1\r\n{}\r\n\r\n", headers.join("\r\n")))
     };
     let path = "/v1/credentials";
-    // The control: with all of it there is an answer.
+    // The control: a complete request gets a response.
     let good = request(&format!("GET {path}"), &[&host, &right]);
     assert!(good.starts_with("HTTP/1.1 200 OK\r\n") && good.contains("SecretAccessKey"), "{good}");
     assert!(good.contains("\r\ncontent-type: application/json\r\n"), "{good}");
@@ -276,13 +276,14 @@ fn who_can_only_fetch_urls_gets_nothing() {
             assert!(!answer.to_lowercase().contains(&never.to_lowercase()), "{name}: {answer}");
         }
     }
-    // Two at once: the connection ends with the first answer.
+    // Two requests at once: the connection closes after the first response.
     let both = format!("GET {path} HTTP/1.1\r\n{host}\r\n{right}\r\n\r\n").repeat(2);
     assert_eq!(pod.exchange(&both).matches("HTTP/1.1 ").count(), 1);
     assert_eq!(pod.status()["refused"]["token-wrong"], 6);
 }
 
-/// A container that takes the port first keeps its own pod from credentials, and gets no request later.
+/// A container that listens on the port first only prevents credentials in its own pod. It gets
+/// no request later.
 #[test]
 fn no_container_shares_the_sidecars_port() {
     let account = Account::open(Policies::default());
@@ -310,7 +311,7 @@ fn no_container_shares_the_sidecars_port() {
 }
 
 #[test]
-fn a_thousand_clients_at_the_start_are_one_call() {
+fn a_thousand_clients_at_the_start_cause_one_call() {
     let account = Account::open(Policies::default());
     account.aws.inject(
         Target::AssumeRole,
@@ -337,7 +338,7 @@ fn a_thousand_clients_at_the_start_are_one_call() {
     for connection in &mut connections {
         let mut answer = String::new();
         connection.read_to_string(&mut answer).unwrap();
-        // Or 503 where its patience ended before the start did.
+        // Or 503, where the first credentials arrive after the time limit of the request.
         assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 503"));
         served += u32::from(answer.starts_with("HTTP/1.1 200"));
     }
@@ -347,7 +348,7 @@ fn a_thousand_clients_at_the_start_are_one_call() {
 }
 
 #[test]
-fn idle_and_slow_connections_hold_up_nobody() {
+fn idle_and_slow_connections_delay_no_client() {
     let account = Account::open(Policies::default());
     let pod = account.pod();
     let _sidecar = pod.start_ready();
@@ -360,7 +361,7 @@ fn idle_and_slow_connections_hold_up_nobody() {
     let _slow: Vec<TcpStream> = (0..100)
         .map(|_| {
             let mut connection = TcpStream::connect(pod.address()).unwrap();
-            // Asks, and never reads.
+            // Sends a request and never reads the response.
             connection.write_all(request.as_bytes()).unwrap();
             connection
         })
@@ -379,7 +380,7 @@ fn idle_and_slow_connections_hold_up_nobody() {
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    // Who says nothing, or not enough, is sent away, so that nobody holds a place for good.
+    // The sidecar closes connections that send no request or an incomplete one.
     let ended = |connection: &mut TcpStream| {
         connection.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut rest = Vec::new();
@@ -390,7 +391,7 @@ fn idle_and_slow_connections_hold_up_nobody() {
     };
     ended(&mut idle[0]);
     ended(&mut half[0]);
-    // With more of them than there are places one waits, until one of them is sent away.
+    // With more connections than the limit, a new one waits until the sidecar closes another.
     let mut flood: Vec<TcpStream> =
         (0..1100).map(|_| TcpStream::connect(pod.address()).unwrap()).collect();
     let mut late = TcpStream::connect(pod.address()).unwrap();
@@ -405,12 +406,12 @@ fn idle_and_slow_connections_hold_up_nobody() {
         read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     };
     let open = flood.iter_mut().filter_map(|it| is_open(it).then_some(())).count();
-    assert!(open <= 1024, "{open} have a place, and the late one had another");
+    assert!(open <= 1024, "{open} connections are open, and the late one had another");
 }
 
-/// While what is there is good it is served; then nothing is, but a reason.
+/// The sidecar serves the cached credentials while they are valid, and then only the reason.
 #[test]
-fn whatever_sts_does_the_last_good_is_served_and_never_longer() {
+fn cached_credentials_are_served_until_they_expire() {
     let faults = [
         (Fault::Throttle, "sts-throttled"),
         (Fault::InternalError, "sts-unavailable"),
@@ -429,7 +430,7 @@ fn whatever_sts_does_the_last_good_is_served_and_never_longer() {
 }
 
 fn last_good(fault: Fault, code: &str) {
-    // A call that gets no answer is given up after 15 seconds.
+    // A call without a response times out after 15 seconds.
     let seconds = if fault == Fault::Hang { 60 } else { 20 };
     let account = Account::open(Policies { seconds: Some(seconds), ..Policies::default() });
     let pod = account.pod();
@@ -443,7 +444,7 @@ fn last_good(fault: Fault, code: &str) {
         (pod.status()["lastError"]["code"] == code).then_some(())
     });
     assert!(struck.fired() > 0, "{fault:?}");
-    wait_until("the credentials have ended", Duration::from_secs(60), || {
+    wait_until("the credentials expire", Duration::from_secs(60), || {
         let (status, body) = pod.get("/v1/credentials");
         if status == 200 {
             let expiration = body["Expiration"].as_str().unwrap();
@@ -461,12 +462,12 @@ fn last_good(fault: Fault, code: &str) {
         });
         assert_eq!(pod.status()["lastError"], Value::Null);
     }
-    // Each change is told once, not each try.
+    // The sidecar logs each change once, not each attempt.
     let told = |part: &str| sidecar.log().matches(part).count();
     let recovered = usize::from(fault != Fault::Denied);
     for (part, times) in [
         (format!("\"code\":\"{code}\""), 1),
-        ("session credentials have ended; serving none".to_owned(), 1),
+        ("session credentials expired; serving none".to_owned(), 1),
         ("\"after_failures\":true".to_owned(), recovered),
     ] {
         assert_eq!(told(&part), times, "{part}: {}", sidecar.log());
@@ -474,14 +475,14 @@ fn last_good(fault: Fault, code: &str) {
 }
 
 #[test]
-fn what_is_wrong_with_an_answer_or_on_the_way_to_it_is_named() {
+fn faulty_responses_are_reported_by_code() {
     let cases = [
         (Target::AssumeRole, Fault::Nameless, "source-identity-missing", 403),
         (Target::AssumeRole, Fault::Malformed, "sts-unavailable", 503),
         (Target::PodIdentity, Fault::Hang, "base-credentials-unavailable", 503),
         (Target::PodIdentity, Fault::Denied, "base-credentials-unavailable", 503),
     ];
-    // That lets everybody in, so that only the sidecar is left to notice.
+    // A trust policy without a condition, so that only the sidecar can notice the fault.
     let all = ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"];
     let trust = statements(&[allow(&all, json!({"Principal": {"AWS": BASE}}))]);
     for (target, fault, code, status) in cases {
@@ -489,7 +490,7 @@ fn what_is_wrong_with_an_answer_or_on_the_way_to_it_is_named() {
         account.aws.inject(target, fault, Times::UntilCleared);
         let pod = account.pod();
         let _sidecar = pod.start();
-        wait_until("it says what is wrong", PATIENCE, || {
+        wait_until("the status has the code", PATIENCE, || {
             (pod.status()["lastError"]["code"] == code).then_some(())
         });
         let (found, body) = pod.get("/v1/credentials");
@@ -497,9 +498,9 @@ fn what_is_wrong_with_an_answer_or_on_the_way_to_it_is_named() {
     }
 }
 
-/// The kubelet gives the probe five seconds; what it says is in the pod's events.
+/// The kubelet stops a probe after five seconds, and writes its output into the pod's events.
 #[test]
-fn the_probe_waits_for_the_sidecar_but_not_for_long() {
+fn the_probe_waits_a_limited_time_for_the_sidecar() {
     let account = Account::open(Policies::default());
     let (pod, started) = (account.pod(), std::time::Instant::now());
     let sidecar = thread::scope(|threads| {
@@ -507,7 +508,7 @@ fn the_probe_waits_for_the_sidecar_but_not_for_long() {
             thread::sleep(Duration::from_secs(1));
             pod.start()
         });
-        assert_eq!(pod.probe().status.code(), Some(0), "it comes within the probe's time");
+        assert_eq!(pod.probe().status.code(), Some(0), "the sidecar starts in time");
         late.join().unwrap()
     });
     assert!(started.elapsed() >= Duration::from_secs(1));
@@ -517,12 +518,12 @@ fn the_probe_waits_for_the_sidecar_but_not_for_long() {
     assert_eq!(probed.status.code(), Some(3));
     let said = String::from_utf8(probed.stderr).unwrap();
     assert!(said.contains("the sidecar does not listen on port"), "{said}");
-    // It has been given up by itself, and not by the kubelet without a word.
+    // The probe stopped by itself, not by the kubelet and without output.
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
 #[test]
-fn a_projected_token_is_read_as_it_rotates() {
+fn a_rotated_projected_token_is_read_again() {
     for (source, audience, other, code) in [
         ("podIdentity", EKS, STS, "base-credentials-unavailable"),
         ("irsa", STS, EKS, "base-credentials-refused"),
@@ -540,13 +541,13 @@ fn rotation(source: &'static str, audience: &str, other: &str, code: &str) {
     pod.project(&account.mint(&template.name, audience, brief));
     let _sidecar = pod.start_ready();
     let key = pod.get("/v1/credentials").1["AccessKeyId"].clone();
-    // The first token has ended when the next credentials are due.
+    // The first token is expired when the next credentials are due.
     pod.project(&account.mint(&template.name, audience, Duration::from_secs(600)));
     wait_until("there are new ones", PATIENCE, || {
         let (status, body) = pod.get("/v1/credentials");
         (status == 200 && body["AccessKeyId"] != key).then_some(())
     });
-    // And without a good one there are none.
+    // Without a valid token there are no new credentials.
     pod.project(&account.mint(&template.name, other, Duration::from_secs(600)));
     wait_until("it is refused", PATIENCE, || {
         (pod.status()["lastError"]["code"] == code).then_some(())
@@ -554,7 +555,7 @@ fn rotation(source: &'static str, audience: &str, other: &str, code: &str) {
 }
 
 #[test]
-fn a_sidecar_that_is_told_to_end_ends_and_the_next_one_goes_on() {
+fn a_sidecar_exits_on_sigterm_and_the_next_reuses_its_token() {
     let account = Account::open(Policies::default());
     let pod = account.pod();
     let mut sidecar = pod.start_ready();
@@ -565,12 +566,12 @@ fn a_sidecar_that_is_told_to_end_ends_and_the_next_one_goes_on() {
     assert_eq!(status.code(), Some(0));
     assert!(sidecar.log().contains("\"message\":\"stopped\",\"finished\":true"));
     let _sidecar = pod.start_ready();
-    // Agents that have read it go on.
+    // Agents that have read the token can continue to use it.
     assert_eq!(pod.token(), token);
 }
 
 #[test]
-fn an_environment_that_the_webhook_did_not_write_is_named() {
+fn an_invalid_environment_is_reported() {
     let run = |environment: &[(&str, &str)]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
         let output = command.arg("sidecar").env_clear().envs(environment.iter().copied()).output();
@@ -597,11 +598,11 @@ fn an_environment_that_the_webhook_did_not_write_is_named() {
     let cases: [(&[Variables<'_>], i32, &str); 8] = [
         (&[], 2, "FAB_SESSION_ROLE_ARN is not set"),
         (&[&session], 2, "FAB_SESSION_PORT is not set"),
-        (&[&session, &serving], 2, "no way to base credentials is set"),
+        (&[&session, &serving], 2, "no source of base credentials is set"),
         (&[&session, &serving, &base[..1]], 2, "AWS_REGION is not set"),
-        (&[&session, &serving, &bundles[0]], 2, "SSL_CERT_FILE, /nowhere.pem: want certificates"),
-        (&[&session, &serving, &bundles[1]], 2, "as PEM: it holds none"),
-        (&[&session, &serving, &base], 3, "cannot write the file /nowhere/token"),
+        (&[&session, &serving, &bundles[0]], 2, "(PEM) from SSL_CERT_FILE /nowhere.pem: "),
+        (&[&session, &serving, &bundles[1]], 2, "/dev/null: no certificate found"),
+        (&[&session, &serving, &base], 3, "cannot write the token file /nowhere/token"),
         (&[&session, &[("FAB_SESSION_ID", "t")]], 2, "FAB_SESSION_IDENTITY is agent.acme.s, but"),
     ];
     for (environment, code, said) in cases {
@@ -611,9 +612,9 @@ fn an_environment_that_the_webhook_did_not_write_is_named() {
     }
 }
 
-/// Asked by way of a proxy, which hears the name that is called.
+/// The call goes through a proxy, which sees the host name.
 #[test]
-fn sts_is_asked_at_the_endpoint_of_the_region() {
+fn the_sidecar_calls_the_sts_endpoint_of_its_region() {
     let cases = [
         ("eu-west-1", None, "sts.eu-west-1.amazonaws.com:443"),
         (
@@ -650,7 +651,7 @@ fn sts_is_asked_at_the_endpoint_of_the_region() {
             .envs(more);
         let _sidecar = process::Process::start("sidecar", directory.path(), &command);
         proxy.set_nonblocking(true).unwrap();
-        let (mut asked, _) = wait_until("it asks", PATIENCE, || proxy.accept().ok());
+        let (mut asked, _) = wait_until("the sidecar connects", PATIENCE, || proxy.accept().ok());
         asked.set_nonblocking(false).unwrap();
         let mut head = [0; 256];
         let read = asked.read(&mut head).unwrap();
@@ -659,16 +660,16 @@ fn sts_is_asked_at_the_endpoint_of_the_region() {
     }
 }
 
-/// As test clusters and private endpoints have it: a certificate that no public authority signed.
+/// Test clusters and private endpoints have a certificate that no public CA signed.
 #[test]
-fn sts_is_believed_by_the_bundle_that_the_config_names() {
+fn sts_is_trusted_by_the_configured_ca_bundle() {
     let account = Account::open(Policies::default());
     let tls = tls::Tls::before(account.address());
     let mut template = account.template();
     template.env = vec![("AWS_ENDPOINT_URL_STS", tls.endpoint())];
     let pod = account.pod_of(&template);
     let sidecar = pod.start();
-    wait_until("it does not believe it", PATIENCE, || {
+    wait_until("the certificate is rejected", PATIENCE, || {
         (pod.status()["lastError"]["code"] == "sts-unavailable").then_some(())
     });
     assert_eq!(account.assumed(), 0);
@@ -680,14 +681,13 @@ fn sts_is_believed_by_the_bundle_that_the_config_names() {
     assert_eq!(account.assumed(), 1);
 }
 
-/// Another process of the same user, as an agent would be that runs as our uid and shares our
-/// processes.
+/// The other process stands for an agent that runs as the sidecar's uid in its PID namespace.
 #[test]
-fn nobody_of_the_same_user_looks_into_its_memory() {
+fn processes_of_the_same_user_cannot_read_its_memory() {
     let account = Account::open(Policies::default());
     let pod = account.pod();
     let directory = pod.directory.path();
-    // Root looks everywhere, unless it has no capabilities.
+    // Root can read all memory, unless it has no capabilities.
     let user: &[&str] = match fs::metadata("/proc/self").unwrap().uid() {
         0 => &["setpriv", "--inh-caps=-all", "--bounding-set=-all"],
         _ => &[],
@@ -703,7 +703,7 @@ fn nobody_of_the_same_user_looks_into_its_memory() {
         let path = format!("/proc/{pid}/{file}");
         run(&["head", "--bytes=1", &path], &[]).status().unwrap().success()
     };
-    // Where no mounts of a container are.
+    // A path outside of the container's mounts.
     let token = directory.join("token/token");
     let mut environment = pod.sidecar_environment();
     environment.retain(|(name, _)| name != "FAB_SESSION_TOKEN_FILE");
@@ -711,7 +711,7 @@ fn nobody_of_the_same_user_looks_into_its_memory() {
     let binary = env!("CARGO_BIN_EXE_fab-session-injector");
     let mut sidecar = run(&[binary, "sidecar"], &environment).spawn().unwrap();
     let mut control = run(&["sleep", "60"], &[]).spawn().unwrap();
-    wait_until("it has written the token", PATIENCE, || token.exists().then_some(()));
+    wait_until("the token file exists", PATIENCE, || token.exists().then_some(()));
     wait_until("the control can be read", PATIENCE, || {
         reads(control.id(), "environ").then_some(())
     });
@@ -729,7 +729,7 @@ fn nobody_of_the_same_user_looks_into_its_memory() {
 }
 
 #[test]
-fn no_secret_is_in_what_it_says() {
+fn no_output_of_the_sidecar_has_a_secret() {
     let account = Account::open(Policies::default());
     let keys = account.base_session();
     let mut static_keys = account.template();
@@ -746,7 +746,7 @@ fn no_secret_is_in_what_it_says() {
     for (template, target) in [
         (account.template(), Target::AssumeRole),
         (static_keys, Target::AssumeRole),
-        // Its first call to STS brings base credentials.
+        // The first call to STS requests base credentials.
         (web_identity, Target::Sts),
     ] {
         let faults =
@@ -757,11 +757,11 @@ fn no_secret_is_in_what_it_says() {
         for (failures, struck) in (1..).zip(&faults) {
             wait_until("the fault strikes", Duration::from_secs(60), || {
                 let reached = pod.status()["failures"].as_u64() >= Some(failures);
-                // The SDK itself tries again to get a web identity's credentials.
+                // The SDK itself retries the call for web identity credentials.
                 (struck.fired() > 0 && (reached || target == Target::Sts)).then_some(())
             });
             said += &pod.status().to_string();
-            // The one place for secrets is an answer that is one.
+            // Only a response with status 200 may contain secrets.
             let (status, body) = pod.get("/v1/credentials");
             said += &if status == 200 { String::new() } else { body.to_string() };
             said += &String::from_utf8(pod.probe().stdout).unwrap();
@@ -787,10 +787,10 @@ fn no_secret_is_in_what_it_says() {
     }
 }
 
-/// Every SDK that is run here, each a process of its own with the environment and the files of
-/// its container and nothing else; all of them in one pod, over all that happens to it.
+/// Each SDK runs in its own process, with only the environment and the files of its container.
+/// All of them share one pod, through a refresh, a restart and outages.
 #[test]
-fn real_sdks_carry_the_session_over_refresh_restart_and_outage() {
+fn real_sdks_work_through_refresh_restart_and_outage() {
     let account = Account::open(Policies { seconds: Some(30), ..Policies::default() });
     let pod = account.pod();
     let mut sidecar = pod.start_ready();
@@ -819,22 +819,20 @@ fn real_sdks_carry_the_session_over_refresh_restart_and_outage() {
     let _sidecar = pod.start_ready();
     all(&mut clients, "after a restart");
 
-    // An outage that is shorter than what is left.
+    // An outage that is shorter than the remaining lifetime.
     let old = Some(renewed(&key()));
     let throttled = account.aws.inject(Target::AssumeRole, Fault::Throttle, Times::UntilCleared);
-    wait_until("the outage is felt", PATIENCE, || (throttled.fired() > 0).then_some(()));
+    wait_until("a call is throttled", PATIENCE, || (throttled.fired() > 0).then_some(()));
     all(&mut clients, "in a short outage");
     account.aws.clear_faults();
     renewed(&old);
     all(&mut clients, "after a short outage");
 
-    // One that is longer: nothing is served, and nothing old is used.
+    // A longer outage: the sidecar serves nothing, and no SDK uses expired credentials.
     let down = account.aws.inject(Target::AssumeRole, Fault::InternalError, Times::UntilCleared);
-    wait_until("the credentials have ended", Duration::from_secs(60), || {
-        key().is_none().then_some(())
-    });
+    wait_until("the credentials expire", Duration::from_secs(60), || key().is_none().then_some(()));
     assert!(down.fired() > 0);
-    // The sidecar stops two seconds early; what agents still hold ends then.
+    // The sidecar stops two seconds before the expiry of the credentials that agents have.
     thread::sleep(Duration::from_secs(3));
     clients.iter_mut().for_each(Client::ask);
     for client in &clients {
@@ -844,7 +842,7 @@ fn real_sdks_carry_the_session_over_refresh_restart_and_outage() {
     renewed(&None);
     all(&mut clients, "after a long outage");
 
-    // What CloudTrail shows: one name, over several keys, of each SDK.
+    // CloudTrail shows, for each SDK, one name with several access keys.
     for name in CLIENTS {
         let calls: Vec<Value> = account
             .events("GetCallerIdentity")
@@ -863,10 +861,10 @@ fn real_sdks_carry_the_session_over_refresh_restart_and_outage() {
     }
 }
 
-/// Without what was injected there is no session; and with somebody else's credentials the
-/// call shows theirs.
+/// Without the injected variables there are no session credentials. With other credentials the
+/// call shows the owner of those.
 #[test]
-fn without_the_injected_environment_no_call_carries_the_session() {
+fn no_call_has_the_session_without_the_injected_variables() {
     let account = Account::open(Policies::default());
     let pod = account.pod();
     let _sidecar = pod.start_ready();
@@ -902,7 +900,7 @@ fn without_the_injected_environment_no_call_carries_the_session() {
     assert!(pod.status()["refused"]["token-wrong"].as_u64() >= Some(CLIENTS.len() as u64));
 }
 
-/// What an SDK calls itself.
+/// Returns the start of the SDK's user agent.
 fn agent(client: &str) -> &str {
     match client {
         "boto3" => "Boto3/",
@@ -923,6 +921,6 @@ fn now() -> String {
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The audiences of projected tokens, for EKS Pod Identity and for web identities.
+/// Audiences of projected tokens, for EKS Pod Identity and for web identities.
 const EKS: &str = "pods.eks.amazonaws.com";
 const STS: &str = "sts.amazonaws.com";

@@ -1,6 +1,6 @@
-//! Thirty days in a few seconds: the real cache and the real SDK client, over a transport in
-//! memory into the strict AWS, by a simulated clock, while everything happens to them that
-//! does happen. `FAB_SOAK_SEED` repeats a run.
+//! Runs the real cache and the real SDK client for 30 simulated days, in a few seconds. Their
+//! transport is in memory, to the strict AWS. Faults of AWS and of the clocks follow each
+//! other all the time. `FAB_SOAK_SEED` repeats a run.
 
 #![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
@@ -35,13 +35,13 @@ const BROKER: &str = "arn:aws:iam::111122223333:role/broker";
 const IDENTITY: &str = "agent.acme.fab-coder-x7k2p";
 const DAYS: u64 = 30;
 
-/// What happens, one at a time.
+/// One fault.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Trouble {
     Fault(Target, Fault),
-    /// The wall clock is wrong by so many seconds, for a while.
+    /// The wall clock is wrong by this number of seconds, for a while.
     Skew(i64),
-    /// The machine stands still: wall clocks go on, timers do not.
+    /// The machine is suspended: the wall clocks advance, the timers do not.
     Suspend,
 }
 
@@ -69,7 +69,7 @@ const TROUBLES: [Trouble; 20] = [
 ];
 
 #[tokio::test(start_paused = true)]
-async fn thirty_days_of_trouble_never_serve_a_wrong_credential() {
+async fn thirty_days_of_faults_serve_no_wrong_credentials() {
     #[allow(clippy::disallowed_methods, reason = "a test has no command line")]
     let seed = match std::env::var("FAB_SOAK_SEED") {
         Ok(seed) => seed.parse().unwrap(),
@@ -107,14 +107,14 @@ async fn thirty_days_of_trouble_never_serve_a_wrong_credential() {
     let ends = clock.truth() + Duration::from_secs(DAYS * 86_400);
     let mut ahead = Vec::new();
     while clock.truth() < ends {
-        // Each of them in turn, in another order each time.
+        // All faults, in a random order, again and again.
         let trouble = ahead.pop().unwrap_or_else(|| {
             ahead.extend(TROUBLES);
             random.shuffle(&mut ahead);
             ahead.remove(0)
         });
-        // Long enough to be felt, and often longer than credentials live; but for the one that
-        // takes time of its own, which comes when a call is due.
+        // A fault lasts long enough for a call, and often longer than the credentials are valid.
+        // The huge response is slow, so that fault is short and starts when a call is due.
         let huge = matches!(trouble, Trouble::Fault(_, Fault::Huge));
         let due = cache.state().issued.and_then(|it| it.due.duration_since(clock.shown()).ok());
         if huge && let Some(due) = due {
@@ -123,7 +123,7 @@ async fn thirty_days_of_trouble_never_serve_a_wrong_credential() {
         let lasts = Duration::from_secs(random.u64(60..if huge { 90 } else { 10_800 }));
         let calls = cache.state().assumed;
         let struck = match trouble {
-            // One is enough of what takes time of its own.
+            // One huge response is enough, since it is slow.
             Trouble::Fault(target, fault) => {
                 let times = if huge { Times::Next(1) } else { Times::UntilCleared };
                 Some(aws.inject(target, fault, times))
@@ -159,12 +159,12 @@ async fn thirty_days_of_trouble_never_serve_a_wrong_credential() {
                     Err(_) => {
                         refused += 1;
                         let state = cache.state();
-                        assert!(state.failed.is_some(), "{trouble:?}: refused for nothing");
+                        assert!(state.failed.is_some(), "{trouble:?}: refused without a failure");
                     }
                 }
             }
         }
-        // A clock's trouble has been felt when there was a call in it, or because of it.
+        // A clock fault counts if a call was made during it.
         let times = match struck {
             Some(struck) => struck.fired(),
             None => cache.state().assumed - calls,
@@ -172,14 +172,14 @@ async fn thirty_days_of_trouble_never_serve_a_wrong_credential() {
         *fired.entry(format!("{trouble:?}")).or_default() += times;
         troubles += 1;
     }
-    // After the last trouble there has been a quiet time.
+    // The run ends with a time without a fault.
     let last = cache.credentials(Duration::from_secs(1)).await;
     assert!(last.is_ok(), "{last:?} {:?}", cache.state());
     assert!(!keeper.is_finished());
 
     let calls = cache.state().assumed;
-    // One call for each 60 % of an hour; one more whenever a trouble or its end makes one due; in
-    // trouble a pause of 1 to 60 s, half of that on the average, after some that are shorter.
+    // One call per 60 % of an hour. Up to 12 more per fault, when it starts or ends. And during
+    // a fault one per pause of 1 to 60 s, which is half of the bound on average.
     let days = Duration::from_secs(DAYS * 86_400);
     let refreshes = days.as_secs() / (3600 * 6 / 10);
     let most = refreshes + u64::from(troubles) * 12 + trouble_time.as_secs() / 15;
@@ -193,7 +193,7 @@ async fn thirty_days_of_trouble_never_serve_a_wrong_credential() {
     }
 }
 
-/// A later call, as AWS sees it. The caller is an agent whose clock is right.
+/// Makes a call with the credentials and checks its event. The agent's clock is right.
 async fn prove(
     config: &SdkConfig,
     clock: &Clock,

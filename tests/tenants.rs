@@ -1,4 +1,4 @@
-//! Ten thousand tenants, two replicas, and an SSM that throttles at what AWS gives an account.
+//! Ten thousand tenants and two replicas, with an SSM that throttles at the default quota of AWS.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use server::{Server, make_certificate, review};
 use tokio::time::{sleep, timeout};
 
-/// What all replicas share.
+/// The files and the parameter store of all replicas.
 struct World {
     store: ParameterStore,
     namespaces: String,
@@ -36,7 +36,7 @@ struct World {
 
 impl World {
     fn of(tenants: usize, mode: &str, options: &Value) -> Self {
-        // All programs of an account share 40 calls a second.
+        // All programs of an account share 40 calls per second.
         let store = ParameterStore::start(40.0);
         let mut namespaces = String::new();
         for n in 0..tenants {
@@ -60,7 +60,7 @@ impl World {
         make_certificate(tls.as_ref(), &[]);
         fs::write(&namespaces, &self.namespaces).unwrap();
         fs::write(&config, &self.config).unwrap();
-        let arguments = ["--linger=0", "--namespaces", &namespaces, "--config", &config];
+        let arguments = ["--shutdown-delay=0", "--namespaces", &namespaces, "--config", &config];
         Server::start_with(directory, tls.as_ref(), &arguments)
     }
 }
@@ -82,14 +82,14 @@ fn role(n: usize) -> String {
     format!("arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-t{n}-broker")
 }
 
-/// A runtime pod of the tenant.
+/// Returns a runtime pod of the tenant.
 fn pod_of(n: usize) -> String {
     let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
     review["request"]["namespace"] = format!("tenants-t{n}").into();
     review.to_string()
 }
 
-/// The role that the pod got, within the review's time.
+/// Returns the pod's role, within the time limit of a review.
 async fn role_got(client: &mut Client, n: usize) -> String {
     let asked = client.post("/enabled?timeout=5s", "application/json", pod_of(n));
     let answer = timeout(Duration::from_secs(4), asked).await.expect("in time").unwrap();
@@ -100,7 +100,7 @@ async fn role_got(client: &mut Client, n: usize) -> String {
 }
 
 #[tokio::test]
-async fn ten_thousand_tenants_are_known_by_a_tenth_as_many_calls_and_no_pod_waits_behind_them() {
+async fn ten_thousand_tenants_are_cached_and_no_pod_waits_for_it() {
     const MOST: usize = 10_000;
     for tenants in [10, 100, 1000, MOST] {
         let replicas_count = if tenants == MOST { 2 } else { 1 };
@@ -111,7 +111,7 @@ async fn ten_thousand_tenants_are_known_by_a_tenth_as_many_calls_and_no_pod_wait
         for replica in &replicas {
             clients.push(connect(replica).await);
         }
-        // Pods come while the sweep is under way, of tenants that it has not reached.
+        // During the sweep, pods of tenants that it has not reached are created.
         let mut pods = 0;
         while replicas.iter().any(|replica| known(replica) < tenants) {
             assert!(begun.elapsed() < Duration::from_secs(300), "the sweep ends");
@@ -132,11 +132,11 @@ async fn ten_thousand_tenants_are_known_by_a_tenth_as_many_calls_and_no_pod_wait
             calls.len(),
             begun.elapsed().as_secs_f64()
         );
-        // Each of the two asks for itself, and pods that came first have calls of their own.
+        // Each replica makes its own calls, and the first pods cause additional ones.
         let most = replicas_count * (tenants * 11).div_ceil(100) + pods + replicas_count;
         assert!(calls.len() <= most, "{} calls, {most} at most", calls.len());
-        // 2 KiB more per tenant than as many namespaces that did not opt in, whose manifests are
-        // read all the same.
+        // At most 2 KiB more per tenant than the same namespaces without the opt-in, whose
+        // manifests are read too.
         let without = World::of(tenants, "off", &json!({}));
         let least = without.replica().memory("RssAnon:");
         assert!(memory <= least + 2 * tenants + 1024, "{least} KiB without any tenant");
@@ -147,7 +147,7 @@ async fn ten_thousand_tenants_are_known_by_a_tenth_as_many_calls_and_no_pod_wait
     }
 }
 
-/// A pod of a known tenant costs no call, whatever SSM does.
+/// A pod of a cached tenant causes no call, in any state of SSM.
 async fn outage_at_full_size(world: &World, replicas: &[Server], clients: &mut [Client]) {
     world.store.fail(Some(Fault::Throttled));
     let before = world.store.calls().len();
@@ -157,7 +157,7 @@ async fn outage_at_full_size(world: &World, replicas: &[Server], clients: &mut [
         }
     }
     let calls = world.store.calls().len() - before;
-    // The refresh may have begun; none of these is a pod's.
+    // The refresh may have started; none of these calls is for a pod.
     assert!(calls < 20, "{calls} calls for forty pods");
     assert!(replicas.iter().all(|replica| known(replica) == 10_000));
 }
@@ -178,14 +178,14 @@ async fn refreshes_are_steady_and_spread() {
         .iter()
         .filter_map(|(at, ..)| at.checked_duration_since(begun))
         .collect();
-    // Two refreshes of a hundred full calls, each a fifth of its time early at most.
+    // Two refreshes of a hundred full calls, each at most a fifth of the interval early.
     assert!((160..=300).contains(&calls.len()), "{} calls", calls.len());
     let mut seconds = vec![0; 41];
     for call in &calls {
         seconds[usize::try_from(call.as_secs()).unwrap().min(40)] += 1;
     }
-    // Half of the pace, and one that falls into another second.
+    // Half of the rate limit, and some that fall into another second.
     assert!(seconds.iter().all(|count| *count <= 12), "{seconds:?}");
-    // Not all at once, though all of them became known within seconds.
+    // Spread over time, although all roles were read within seconds.
     assert!(seconds.iter().filter(|count| **count > 0).count() > 15, "{seconds:?}");
 }

@@ -1,4 +1,4 @@
-//! The server, as a client on the network finds it.
+//! Tests of the webhook server with clients on its port.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -49,7 +49,7 @@ fn patched(review: &[u8], response: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn speaks_what_api_servers_speak() {
+async fn the_webhook_supports_the_protocols_of_api_servers() {
     let server = Server::start();
     for protocol in [Protocol::Http1, Protocol::Http2] {
         for version in [&TLS12, &TLS13] {
@@ -64,7 +64,7 @@ async fn speaks_what_api_servers_speak() {
 }
 
 #[tokio::test]
-async fn recorded_reviews_are_answered_alike_and_once() {
+async fn recorded_reviews_get_the_same_response_each_time() {
     let server = Server::start();
     let cases = [
         ("runtime", "inject"),
@@ -98,7 +98,7 @@ async fn recorded_reviews_are_answered_alike_and_once() {
 }
 
 #[tokio::test]
-async fn a_refusal_says_why_and_whether_to_come_again() {
+async fn a_refusal_has_its_reason_and_a_retry_status() {
     let server = Server::start();
     let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
     review["request"]["object"]["spec"]["hostPID"] = true.into();
@@ -116,10 +116,10 @@ async fn a_refusal_says_why_and_whether_to_come_again() {
     assert_eq!(refused["status"]["details"]["retryAfterSeconds"], 1);
 }
 
-/// Names come before anybody looked at them: the API server judges them after webhooks, and a forged
-/// review has what its sender likes.
+/// Names in a review are not validated: the API server validates them after webhooks, and a forged
+/// review can contain any text.
 #[tokio::test]
-async fn no_answer_and_no_line_is_a_command_to_a_terminal() {
+async fn responses_and_log_lines_have_no_terminal_commands() {
     let server = Server::start();
     let is_command = |c: char| {
         let mark =
@@ -133,7 +133,7 @@ async fn no_answer_and_no_line_is_a_command_to_a_terminal() {
         json!({"spec": {"containers": [container]}})
     };
     let audience = json!([{"name": name, "projected": {"sources": [{"serviceAccountToken": {"audience": "sts.amazonaws.com", "path": name}}]}}]);
-    // What of the pod is another, and what the answer says.
+    // Changes of the pod, and the expected message.
     let cases = [
         (
             json!({"metadata": {"labels": {"fab.nanohype.dev/component": name}}}),
@@ -171,7 +171,7 @@ async fn no_answer_and_no_line_is_a_command_to_a_terminal() {
 }
 
 #[tokio::test]
-async fn a_pod_of_thousands_of_containers_holds_up_nobody() {
+async fn a_pod_with_thousands_of_containers_delays_no_review() {
     let server = Server::start();
     for name in ["fab-session-credentials", "agent"] {
         let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
@@ -190,9 +190,9 @@ async fn a_pod_of_thousands_of_containers_holds_up_nobody() {
     }
 }
 
-/// The API server waits for two seconds, and SSM takes the call and says nothing.
+/// The API server waits two seconds; SSM accepts the call and never responds.
 #[tokio::test]
-async fn a_review_is_answered_in_time_while_ssm_hangs() {
+async fn a_review_gets_its_response_in_time_while_ssm_hangs() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let directory = own_directory();
     let tls = directory.path().join("tls");
@@ -205,8 +205,8 @@ async fn a_review_is_answered_in_time_while_ssm_hangs() {
             .to_string(),
     )
     .unwrap();
-    let server =
-        Server::start_with(directory, &tls, &["--linger=0", "--config", config.to_str().unwrap()]);
+    let arguments = ["--shutdown-delay=0", "--config", config.to_str().unwrap()];
+    let server = Server::start_with(directory, &tls, &arguments);
     let answer = tokio::time::timeout(
         Duration::from_secs(10),
         ask(&server, "/enabled?timeout=2s", review("runtime")),
@@ -221,7 +221,7 @@ async fn a_review_is_answered_in_time_while_ssm_hangs() {
 }
 
 #[tokio::test]
-async fn what_is_no_review_gets_a_status_of_http() {
+async fn an_invalid_request_gets_an_http_status() {
     let server = Server::start();
     let good = review("runtime");
     let mut old: Value = serde_json::from_slice(&good).unwrap();
@@ -252,7 +252,7 @@ async fn what_is_no_review_gets_a_status_of_http() {
     let answer = ask(&server, "/enabled", "[]").await;
     let want = "the body is not an AdmissionReview: invalid type: sequence, expected a JSON object at line 1 column 2\n";
     assert_eq!(answer.body, want);
-    // Padded with white space, which JSON allows, to the last byte and one more.
+    // Padded with white space, which JSON allows, to the limit and one byte more.
     for (bytes, want) in [(8 * 1024 * 1024, 200), (8 * 1024 * 1024 + 1, 413)] {
         let mut body = good.clone();
         body.resize(bytes, b' ');
@@ -267,7 +267,7 @@ async fn what_is_no_review_gets_a_status_of_http() {
 }
 
 #[tokio::test]
-async fn a_pod_that_cannot_be_read_is_denied_with_its_uid() {
+async fn an_unreadable_pod_is_refused_with_its_uid() {
     let server = Server::start();
     let cases = [
         json!(null),
@@ -302,7 +302,7 @@ async fn a_pod_that_cannot_be_read_is_denied_with_its_uid() {
 }
 
 #[tokio::test]
-async fn a_review_with_an_odd_field_is_answered_with_its_uid() {
+async fn a_review_with_an_invalid_field_keeps_its_uid() {
     let server = Server::start();
     let cases = [
         ("userInfo", json!(null), None),
@@ -327,7 +327,7 @@ async fn a_review_with_an_odd_field_is_answered_with_its_uid() {
     }
 }
 
-/// As the kubelet swaps a Secret: a new directory, and a symlink renamed over the old one.
+/// Replaces a Secret as the kubelet does: a new directory, and a symlink renamed over the old one.
 fn mount(directory: &Path, generation: &str, arguments: &[&str]) {
     let fresh = directory.join(format!("..{generation}"));
     let authority = directory.parent().unwrap().join("tls");
@@ -351,11 +351,11 @@ fn mount(directory: &Path, generation: &str, arguments: &[&str]) {
 }
 
 #[tokio::test]
-async fn certificates_that_the_kubelet_swaps_are_served() {
+async fn a_certificate_that_the_kubelet_replaces_is_served() {
     let directory = own_directory();
     let secret = directory.path().join("secret");
     mount(&secret, "1", &[]);
-    let server = Server::start_with(directory, &secret, &["--linger=0"]);
+    let server = Server::start_with(directory, &secret, &["--shutdown-delay=0"]);
     let metric = |outcome: &str| {
         let metrics = get(server.health, "/metrics");
         let name =
@@ -368,29 +368,29 @@ async fn certificates_that_the_kubelet_swaps_are_served() {
     for (round, generation) in ["2", "3"].into_iter().enumerate() {
         mount(&secret, generation, &[]);
         wait_until("the new certificate is taken", Duration::from_secs(20), || {
-            (metric("taken") > round as u64).then_some(())
+            (metric("loaded") > round as u64).then_some(())
         });
         let client = connect(&server).await;
         assert!(!seen.contains(&client.certificate), "generation {generation} is not served");
         seen.push(client.certificate);
     }
-    // A pair that does not belong together, and then no files at all: the last good stays.
+    // A key that does not match, and then no files: the last valid certificate is kept.
     mount(&secret, "4", &["--wrong-pair"]);
     wait_until("the wrong pair is noticed", Duration::from_secs(20), || {
-        (metric("unusable") > 0).then_some(())
+        (metric("failed") > 0).then_some(())
     });
     assert_eq!(connect(&server).await.certificate, *seen.last().unwrap());
     mount(&secret, "5", &[]);
     wait_until("a sound pair is taken again", Duration::from_secs(20), || {
-        (metric("taken") > 2).then_some(())
+        (metric("loaded") > 2).then_some(())
     });
     let last = connect(&server).await.certificate;
     fs::remove_file(secret.join("..data")).unwrap();
     wait_until("the absence is noticed", Duration::from_secs(20), || {
-        (metric("unusable") > 1).then_some(())
+        (metric("failed") > 1).then_some(())
     });
     assert_eq!(connect(&server).await.certificate, last);
-    // Connections from before go on.
+    // Existing connections continue.
     assert_eq!(
         held.post("/enabled", JSON, review("runtime")).await.unwrap().status,
         StatusCode::OK
@@ -398,22 +398,22 @@ async fn certificates_that_the_kubelet_swaps_are_served() {
 }
 
 #[tokio::test]
-async fn an_expired_certificate_is_said_and_replaced() {
+async fn an_expired_certificate_is_logged_and_replaced() {
     let directory = own_directory();
     let secret = directory.path().join("secret");
     mount(&secret, "1", &["--expired"]);
-    let server = Server::start_with(directory, &secret, &["--linger=0"]);
+    let server = Server::start_with(directory, &secret, &["--shutdown-delay=0"]);
     let said = wait_until("the log says so", Duration::from_secs(5), || {
         let log = server.process.log();
-        log.lines().find(|line| line.contains("has ended")).map(str::to_owned)
+        log.lines().find(|line| line.contains("certificate is expired")).map(str::to_owned)
     });
     let said: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(said["level"], "ERROR");
-    assert_eq!(said["ended"], "2020-01-02T00:00:00Z");
+    assert_eq!(said["expired"], "2020-01-02T00:00:00Z");
     assert!(said["file"].as_str().unwrap().ends_with("secret/tls.crt"), "{said}");
     let metric = "fab_session_injector_certificate_expiry_timestamp_seconds 1577923200";
     assert!(get(server.health, "/metrics").contains(metric));
-    // As an API server does.
+    // The check of an API server.
     let refused =
         Client::connect(server.address, &server.authority(), Protocol::Http2, &[&TLS13]).await;
     let refused = refused.err().expect("nobody takes it").to_string();
@@ -424,7 +424,8 @@ async fn an_expired_certificate_is_said_and_replaced() {
         (!get(server.health, "/metrics").contains(metric)).then_some(())
     });
     assert_eq!(response(&ask(&server, "/enabled", review("runtime")).await)["allowed"], true);
-    let told = server.process.log().lines().filter(|line| line.contains("has ended")).count();
+    let told =
+        server.process.log().lines().filter(|line| line.contains("certificate is expired")).count();
     assert_eq!(told, 1, "once for each certificate");
 }
 
@@ -436,7 +437,7 @@ async fn without_ssm_all_roles_come_from_the_static_file() {
 }
 
 #[tokio::test]
-async fn stopping_finishes_what_is_in_flight() {
+async fn a_shutdown_finishes_requests_in_progress() {
     let mut server = Server::start();
     let mut stream =
         shake_hands(server.address, &server.authority(), Protocol::Http1, &[&TLS13]).await.unwrap();
@@ -464,11 +465,11 @@ async fn stopping_finishes_what_is_in_flight() {
 }
 
 #[tokio::test]
-async fn while_it_lingers_it_is_not_ready_and_still_serves() {
+async fn the_webhook_serves_unready_during_the_shutdown_delay() {
     let directory = own_directory();
     let tls = directory.path().join("tls");
     make_certificate(&tls, &[]);
-    let mut server = Server::start_with(directory, &tls, &["--linger=3"]);
+    let mut server = Server::start_with(directory, &tls, &["--shutdown-delay=3"]);
     server.process.terminate();
     wait_until("the webhook is not ready any more", Duration::from_secs(10), || {
         get(server.health, "/readyz").contains("not ready: stopping").then_some(())
@@ -480,7 +481,7 @@ async fn while_it_lingers_it_is_not_ready_and_still_serves() {
 }
 
 #[test]
-fn what_is_wrong_at_the_start_is_said() {
+fn startup_errors_are_reported() {
     let directory = own_directory();
     let tls = directory.path().join("tls");
     make_certificate(&tls, &[]);

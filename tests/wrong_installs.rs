@@ -1,8 +1,8 @@
-//! Wrong installs on a real node: what is said, in the place where one looks first (Helm's
-//! output, the refusal that kubectl shows, the pod's events, a log), names the thing, the rule
-//! and the remedy. On the healthy install nothing of it is said.
+//! Faulty installations on a real node. The first message that an engineer sees (Helm's output,
+//! the refusal in kubectl, the pod's events, a log) names the object, the rule and the remedy. A
+//! correct installation shows none of these messages.
 //!
-//! It takes root and `make e2e`; `cargo test --workspace` leaves it out.
+//! Needs root and `make e2e`; `cargo test --workspace` skips it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -47,7 +47,7 @@ use parameter_store::ParameterStore;
 use platform::{AGENT_IMAGE, Platform, SIDECAR_IMAGE, SYSTEM, TENANT};
 use process::wait_until;
 
-/// Installed well, with tenants that are wrong. Never dropped: the node's leash takes it down.
+/// A correct installation with faulty tenants. Never dropped: the node's leash stops it.
 static SOUND: LazyLock<Installed> = LazyLock::new(|| {
     let installed = Installed::bring_up();
     installed.parameters.put(&parameter("acme"), BROKER);
@@ -60,7 +60,7 @@ static SOUND: LazyLock<Installed> = LazyLock::new(|| {
     installed
 });
 
-/// Installed wrongly, each time in another way, by one test after the other.
+/// An installation that one test after the other makes faulty, each in another way.
 static UNSOUND: LazyLock<Mutex<Installed>> = LazyLock::new(|| {
     let installed = Installed::bring_up();
     installed.parameters.put(&parameter("acme"), BROKER);
@@ -70,11 +70,11 @@ static UNSOUND: LazyLock<Mutex<Installed>> = LazyLock::new(|| {
     Mutex::new(installed)
 });
 
-/// In which AWS does not let the sidecar have the tenant's role.
+/// Tenants whose role AWS denies to the sidecar.
 const BROKEN_ROLES: [&str; 5] = ["homeless", "nameless", "powerless", "tagless", "untrusted"];
 
 #[test]
-fn a_sound_install_says_nothing_of_all_this() {
+fn a_correct_installation_logs_none_of_these_errors() {
     let Installed { platform, .. } = &*SOUND;
     let pod = platform.create_session("fab-sound-a1b2c");
     platform.node.await_ready(TENANT, &pod);
@@ -99,7 +99,7 @@ fn a_sound_install_says_nothing_of_all_this() {
 }
 
 #[test]
-fn a_role_that_is_not_to_be_had_is_named_with_its_path() {
+fn an_unavailable_role_is_named_with_its_path() {
     let installed = &*SOUND;
     installed.parameters.deny(&parameter("unreadable"));
     installed.parameters.put(&parameter("misspelt"), "arn:aws:iam::111122223333:user/acme");
@@ -112,9 +112,9 @@ fn a_role_that_is_not_to_be_had_is_named_with_its_path() {
         ),
         (
             "unreadable",
-            "the webhook may not read",
+            "the webhook's IAM role is not authorized to read",
             "role-denied",
-            "allow ssm:GetParameters on it to the webhook's role",
+            "grant ssm:GetParameters on this parameter to the webhook's IAM role",
         ),
         (
             "misspelt",
@@ -134,7 +134,7 @@ fn a_role_that_is_not_to_be_had_is_named_with_its_path() {
 }
 
 #[test]
-fn a_namespace_that_cannot_work_is_told_as_soon_as_it_opts_in() {
+fn a_misconfigured_namespace_is_reported_at_opt_in() {
     let installed = &*SOUND;
     let label = "kubectl label namespace";
     let cases = [
@@ -145,7 +145,7 @@ fn a_namespace_that_cannot_work_is_told_as_soon_as_it_opts_in() {
                 "tenant with-much-too-long-a-name has 25 characters",
                 "at most 21",
                 "[tenant-too-long]: ",
-                "shorter tenant by the label fab.nanohype.dev/tenant",
+                "shorter tenant in the namespace label fab.nanohype.dev/tenant",
             ],
         ),
         (
@@ -163,7 +163,7 @@ fn a_namespace_that_cannot_work_is_told_as_soon_as_it_opts_in() {
             "nobodys",
             json!({}),
             vec![
-                "nothing says which tenant namespace \"nobodys\" belongs to",
+                "namespace \"nobodys\" has no tenant label",
                 "[tenant-missing]: ",
                 label,
                 "fab.nanohype.dev/tenant=",
@@ -192,7 +192,7 @@ fn a_namespace_that_cannot_work_is_told_as_soon_as_it_opts_in() {
 }
 
 #[test]
-fn a_role_that_aws_denies_is_told_in_the_pods_events_and_in_the_sidecars_log() {
+fn a_denied_role_is_in_the_pods_events_and_the_sidecar_log() {
     let Installed { platform, .. } = &*SOUND;
     let cases = [
         (
@@ -205,7 +205,7 @@ fn a_role_that_aws_denies_is_told_in_the_pods_events_and_in_the_sidecars_log() {
             "set-source-identity-denied",
             "allow sts:SetSourceIdentity in the trust policy of",
         ),
-        // STS does not say whose policy lacks it, so that all are named that can.
+        // STS does not name the policy type, so the remedy lists all policies.
         (
             "powerless",
             "set-source-identity-denied",
@@ -215,7 +215,7 @@ fn a_role_that_aws_denies_is_told_in_the_pods_events_and_in_the_sidecars_log() {
         (
             "untrusted",
             "assume-role-denied",
-            "name the base role and allow sts:AssumeRole, sts:SetSourceIdentity and (with Pod Identity) sts:TagSession",
+            "allow the base role sts:AssumeRole, sts:SetSourceIdentity and (with Pod Identity) sts:TagSession",
         ),
     ];
     for (tenant, _, _) in cases {
@@ -245,7 +245,7 @@ fn a_role_that_aws_denies_is_told_in_the_pods_events_and_in_the_sidecars_log() {
 }
 
 #[test]
-fn values_that_contradict_each_other_fail_the_upgrade_with_a_sentence() {
+fn contradictory_values_fail_the_upgrade_with_a_message() {
     let Installed { platform, .. } = &*SOUND;
     let generation = || {
         let deployment = ["get", "deployment", "fab-session-injector", "--namespace", SYSTEM];
@@ -261,8 +261,8 @@ fn values_that_contradict_each_other_fail_the_upgrade_with_a_sentence() {
             json!({"serviceAccount": {"create": false}}),
             [
                 "serviceAccount.name is empty",
-                "must not go to an account that other pods share",
-                "name the service account",
+                "must not share the webhook's permissions",
+                "to the service account that you created",
             ],
         ),
         (
@@ -277,7 +277,7 @@ fn values_that_contradict_each_other_fail_the_upgrade_with_a_sentence() {
             json!({"certificates": {"existingSecret": {"secretName": "own"}}}),
             [
                 "certificates.existingSecret is set",
-                "makes its own Secret",
+                "creates its own Secret",
                 "set certificates.mode to existingSecret",
             ],
         ),
@@ -287,7 +287,7 @@ fn values_that_contradict_each_other_fail_the_upgrade_with_a_sentence() {
         ),
         (
             json!({"config": {"region": "eu-west-1"}, "extraEnv": {"AWS_REGION": "eu-west-1"}}),
-            ["extraEnv.AWS_REGION", "the first becomes the second", "keep one of them"],
+            ["extraEnv.AWS_REGION", "sets AWS_REGION to config.region", "remove one of them"],
         ),
         (
             json!({"config": {"baseCredentials": {"source": "irsa"}}}),
@@ -299,18 +299,18 @@ fn values_that_contradict_each_other_fail_the_upgrade_with_a_sentence() {
         ),
         (
             json!({"config": {"baseCredentials": {"source": "irsa", "roleArn": "arn:aws:iam::111122223333:role/{cluster}-{tenant}"}}}),
-            ["holds {cluster}", "config.cluster is empty", "name the cluster"],
+            ["contains {cluster}", "config.cluster is empty", "set config.cluster"],
         ),
         (
             json!({"guard": {"tokenCreators": ["*"]}}),
-            ["guard.tokenCreators lists", "everybody may make tokens", "name the users"],
+            ["guard.tokenCreators lists", "every user request tokens", "list only the users"],
         ),
         (
             json!({"staticRoles": {"acme": BROKER}, "config": {"roles": {"allow": {"accounts": ["999999999999"]}}}}),
             [
                 "staticRoles.acme is",
-                "config.roles.allow.accounts does not have it",
-                "add to the list",
+                "config.roles.allow.accounts does not accept it",
+                "extend the list",
             ],
         ),
         (
@@ -325,8 +325,8 @@ fn values_that_contradict_each_other_fail_the_upgrade_with_a_sentence() {
             json!({"config": {"components": [{"name": "runtime", "selectors": ["a=b"]}]}}),
             [
                 "no component with fenced: true",
-                "every pod of a service account that carries base credentials",
-                "set it on the last one",
+                "every pod of a fenced service account",
+                "set fenced: true on the last component",
             ],
         ),
     ];
@@ -341,7 +341,7 @@ fn values_that_contradict_each_other_fail_the_upgrade_with_a_sentence() {
 }
 
 #[test]
-fn the_least_values_say_what_they_lack() {
+fn the_notes_name_missing_values() {
     let installed = unsound();
     let values = json!({
         "config": {"cluster": "prod", "sidecar": {"image": SIDECAR_IMAGE}},
@@ -352,17 +352,18 @@ fn the_least_values_say_what_they_lack() {
     let platform = &installed.platform;
     platform.await_log(|line| {
         let message = line["message"].as_str().unwrap_or("");
-        message == "no sidecar can start without a region; set the key region of the config, or AWS_REGION"
+        message
+            == "no region is set, so no sidecar can start; set the config key region or AWS_REGION"
     });
 
-    // Its own calls have no credentials either.
+    // The webhook's own calls have no credentials either.
     let said = installed.refusal("tenants-roleless");
     let path = parameter("roleless");
-    says(&said, &[&path, "[role-unavailable]: ", "see the webhook's log on SSM"]);
+    says(&said, &[&path, "[role-unavailable]: ", "see the webhook's log for SSM errors"]);
     let told = platform.await_log(|line| line["detail"].is_string());
     says(told["detail"].as_str().unwrap(), &["no credentials found"]);
 
-    // What the sidecar says once it has ended is in the pod's status.
+    // The termination message of the sidecar is in the pod's status.
     platform.node.create(&[agent("tenants-acme")]);
     let said = wait_until("the sidecar has ended", POD, || {
         let pod = ["get", "pod", "agent", "--namespace", "tenants-acme"];
@@ -377,7 +378,7 @@ fn the_least_values_say_what_they_lack() {
 }
 
 #[test]
-fn a_wrong_name_of_the_cluster_shows_in_the_path_that_was_asked_for() {
+fn a_wrong_cluster_name_shows_in_the_parameter_path() {
     let installed = unsound();
     let mut values = installed.values();
     assert_eq!(installed.judged_with(&values, "tenants-acme"), None);
@@ -389,9 +390,9 @@ fn a_wrong_name_of_the_cluster_shows_in_the_path_that_was_asked_for() {
     says(&said, &["there is no SSM parameter", path, "[role-missing]: ", "publish"]);
 }
 
-/// As where a security group, a missing route or VPC endpoint swallows what is sent.
+/// The effect of a security group, a missing route or a missing VPC endpoint: packets are lost.
 #[test]
-fn an_ssm_that_is_not_reached_is_no_answer() {
+fn an_unreachable_ssm_counts_as_no_answer() {
     let installed = unsound();
     let values = installed.values();
     assert_eq!(installed.judged_with(&values, "tenants-acme"), None);
@@ -406,14 +407,9 @@ fn an_ssm_that_is_not_reached_is_no_answer() {
     let path = format!("SSM parameter {}", parameter("late"));
     says(
         &said,
-        &[
-            &path,
-            "cannot be read now: no answer",
-            "[role-unavailable]: ",
-            "see the webhook's log on SSM",
-        ],
+        &[&path, ": no answer", "[role-unavailable]: ", "see the webhook's log for SSM errors"],
     );
-    assert_eq!(told["message"], "roles cannot be read from SSM; serving what is known");
+    assert_eq!(told["message"], "cannot read roles from SSM; serving cached roles");
     says(told["detail"].as_str().unwrap(), &["no answer in time"]);
     is_documented("no answer in time");
     wait_until("SSM is reached again", POD, || {
@@ -422,7 +418,7 @@ fn an_ssm_that_is_not_reached_is_no_answer() {
 }
 
 #[test]
-fn a_sidecar_image_that_does_not_exist_is_named_in_the_pods_events() {
+fn a_missing_sidecar_image_is_named_in_the_pods_events() {
     let installed = unsound();
     let mut values = installed.values();
     values["config"]["sidecar"]["image"] = "node.test/nowhere:7".into();
@@ -442,7 +438,7 @@ fn a_sidecar_image_that_does_not_exist_is_named_in_the_pods_events() {
 }
 
 #[test]
-fn a_certificate_that_the_api_server_does_not_take_is_told_in_its_words() {
+fn an_untrusted_certificate_shows_the_api_servers_error() {
     let installed = unsound();
     let directory = process::own_directory();
     let made = |name: &str, host: &str, flags: &[&str]| {
@@ -483,15 +479,15 @@ fn a_certificate_that_the_api_server_does_not_take_is_told_in_its_words() {
     says(&said, &[webhook, ended]);
     is_documented(ended);
     let told = installed.platform.await_log(|line| line["level"] == "ERROR");
-    assert_eq!(told["message"], "the serving certificate has ended; API servers do not take it");
-    assert_eq!(told["ended"], "2020-01-02T00:00:00Z", "{told}");
+    assert_eq!(told["message"], "the serving certificate is expired; API servers reject it");
+    assert_eq!(told["expired"], "2020-01-02T00:00:00Z", "{told}");
 
     let said = installed.judged_with(&with("misnamed", &misnamed), "tenants-acme").unwrap();
     let other = "x509: certificate is valid for ";
     says(&said, &[webhook, other, &format!(", not {host}")]);
     is_documented(other);
 
-    // The webhook of before goes on serving where the new one has nothing to start with.
+    // The old webhook continues to serve, since the new one cannot start.
     let mistyped = with("sonud", &sound);
     let said =
         installed.platform.helm("upgrade", &mistyped, &["--force-conflicts", "--timeout=5s"]);
@@ -508,14 +504,14 @@ fn a_certificate_that_the_api_server_does_not_take_is_told_in_its_words() {
     is_documented("secret \"...\" not found");
 
     assert_eq!(installed.judged_with(&with("sound", &sound), "tenants-acme"), None);
-    // As it was, for the others.
+    // Restores the installation for the other tests.
     installed.upgrade(&installed.values(), &["--force-conflicts"]);
 }
 
-/// As where the control plane's security group does not let it out to port 8443. No network
-/// policy can do it here, where the API server is on the node.
+/// The effect of a security group that denies the control plane the port 8443. A network policy
+/// cannot have this effect here, because the API server is on the node.
 #[test]
-fn a_webhook_that_the_api_server_does_not_reach_is_told_in_its_words() {
+fn an_unreachable_webhook_shows_the_api_servers_error() {
     let installed = unsound();
     assert_eq!(installed.judged_with(&installed.values(), "tenants-acme"), None);
     let node = &installed.platform.node;
@@ -533,7 +529,7 @@ fn a_webhook_that_the_api_server_does_not_reach_is_told_in_its_words() {
         assert!(node.kubectl(&[&deployment[..], &[replicas]].concat()).run().ok);
     };
     scale("--replicas=0");
-    // The second is what an API server says that asks for the endpoints itself, as EKS's does.
+    // An API server that resolves endpoints itself, as in EKS, reports the second one.
     let words = ["connect: connection refused", "no endpoints available for service"];
     let said = wait_until("there is no webhook", POD, || {
         let said = installed.judged("tenants-acme")?;
@@ -547,7 +543,7 @@ fn a_webhook_that_the_api_server_does_not_reach_is_told_in_its_words() {
     });
 }
 
-/// The chart on a node, beside an SSM that pods reach.
+/// The chart on a node, with an SSM stand-in that pods can reach.
 struct Installed {
     parameters: ParameterStore,
     platform: Platform,
@@ -560,12 +556,12 @@ impl Installed {
         Self { parameters, platform }
     }
 
-    /// Those of a sound install.
+    /// Returns the values of a correct installation.
     fn values(&self) -> Value {
         let address = self.parameters.address;
         json!({
             "replicaCount": 1,
-            // Of the webhook's own calls; the double looks at nothing but their time.
+            // For the webhook's own calls. The stand-in checks only their time.
             "extraEnv": {"AWS_ACCESS_KEY_ID": "webhook", "AWS_SECRET_ACCESS_KEY": "unchecked"},
             "networkPolicy": {"extraEgress": [{
                 "to": [{"ipBlock": {"cidr": format!("{}/32", address.ip())}}],
@@ -580,7 +576,7 @@ impl Installed {
         })
     }
 
-    /// Returns once all that answers has these values, and says the notes.
+    /// Upgrades; returns the notes when all webhook pods have these values.
     fn upgrade(&self, values: &Value, flags: &[&str]) -> String {
         let notes = self.platform.helm("upgrade", values, flags).unwrap();
         let webhooks = ["get", "pods", "--namespace", SYSTEM, OF_THE_WEBHOOK];
@@ -598,7 +594,7 @@ impl Installed {
         notes
     }
 
-    /// Opted in, and as restricted as it has to be unless `labels` say otherwise.
+    /// Creates a namespace that opted in and enforces `restricted`, except for `labels`.
     fn create_namespace(&self, name: &str, labels: Value) {
         let mut all = Map::new();
         all.insert("fab.nanohype.dev/session-injection".to_owned(), "enabled".into());
@@ -613,8 +609,8 @@ impl Installed {
         self.platform.node.await_service_account(name, "tenant-runtime");
     }
 
-    /// What is said against an agent pod there, if anything; none is created. `--raw`, since
-    /// kubectl tries again for half a minute where it is told that this may help.
+    /// Returns the error for an agent pod there, if any; no pod is created. Uses `--raw`, since
+    /// kubectl otherwise retries transient errors for half a minute.
     fn judged(&self, namespace: &str) -> Option<String> {
         let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
         let create = self.platform.node.kubectl(&["create", "--raw", &path, "--filename=-"]);
@@ -640,7 +636,7 @@ impl Installed {
 }
 
 impl Node {
-    /// Meanwhile the packets of this kind, which the machine sends or forwards, are lost.
+    /// Runs `act` while packets of this kind, which the machine sends or forwards, are lost.
     fn without<T>(&self, hook: &str, kind: &str, act: impl FnOnce() -> T) -> T {
         let file = self.state().join("lost.nft");
         let rules = format!(
@@ -685,12 +681,12 @@ impl Platform {
     }
 }
 
-/// A test that failed leaves values that the next one replaces.
+/// A failed test leaves values, which the next test replaces.
 fn unsound() -> MutexGuard<'static, Installed> {
     UNSOUND.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `--nocapture` shows what is said.
+/// Checks the parts of a message. `--nocapture` shows it.
 fn says(text: &str, parts: &[&str]) {
     eprintln!("{text}");
     for part in parts {
@@ -698,7 +694,7 @@ fn says(text: &str, parts: &[&str]) {
     }
 }
 
-/// Where the words are another's, ours are found by them.
+/// Checks that docs/operations.md lists a message of another component.
 fn is_documented(words: &str) {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let has = |entry: fs::DirEntry| fs::read_to_string(entry.path()).unwrap().contains(words);
@@ -717,7 +713,7 @@ fn broker(tenant: &str) -> String {
     format!("arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-{tenant}-broker")
 }
 
-/// Each tenant lacks one thing. STS says no more than the action, as it mostly does.
+/// Adds tenants with one fault each. STS reports only the action, as it mostly does.
 fn with_broken_roles(world: World) -> World {
     let mut world = world.terse();
     for tenant in BROKEN_ROLES {
@@ -768,5 +764,5 @@ const CLUSTER: &str = "prod";
 
 const OF_THE_WEBHOOK: &str = "--selector=app.kubernetes.io/component=webhook";
 
-/// Ten times what a pod takes on two idle cores.
+/// Ten times the start time of a pod on two idle cores.
 const POD: Duration = Duration::from_secs(60);

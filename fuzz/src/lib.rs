@@ -1,5 +1,5 @@
-//! The world that the targets share: one tenant's namespace and its role, the default config,
-//! and an API server that applies what it is told.
+//! The world of all targets: one tenant's namespace and role, the default config, and an API server
+//! that applies patches.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 pub use self::mutation::mutate_pod;
 
-/// Counts what a review takes.
+/// Measures the memory of a review.
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
@@ -34,7 +34,7 @@ pub static WORLD: LazyLock<World> = LazyLock::new(|| {
     let namespaces = [
         ("tenants-acme", "enabled"),
         ("tenants-audited", "audit"),
-        // A name that leaves no room for a uid.
+        // A tenant name too long for a pod uid.
         ("tenants-of-a-name-that-is-long", "enabled"),
     ]
     .map(|(name, mode)| {
@@ -55,15 +55,15 @@ pub static WORLD: LazyLock<World> = LazyLock::new(|| {
     }
 });
 
-/// What the webhook said, and what of it is law whatever it was asked.
+/// A response of the webhook, with checks that apply to every response.
 pub struct Answer {
-    /// As the API server reads it.
+    /// The response as the API server parses it.
     pub response: Value,
     pub patch: Option<json_patch::Patch>,
 }
 
 impl World {
-    /// None: this is no review.
+    /// Returns the response; None for an invalid request.
     pub fn answer(&self, mode: Mode, body: &[u8]) -> Option<Answer> {
         let Self { config, namespaces, directory } = self;
         let answer = || {
@@ -86,7 +86,7 @@ impl World {
         let decision = response["auditAnnotations"]["decision"].as_str().expect("a decision");
         if let Some(code) = decision.strip_prefix("refuse/") {
             let status = if allowed { None } else { response["status"]["code"].as_u64() };
-            assert!(is_documented(code, status), "{code} {status:?} is not in the README");
+            assert!(is_documented(code, status), "{code} {status:?} is not in docs/refusals.md");
         }
         let refuses = mode == Mode::Enabled && decision.starts_with("refuse/");
         assert_eq!(allowed, !refuses, "{decision}");
@@ -98,19 +98,19 @@ impl World {
         Some(Answer { response, patch })
     }
 
-    /// The pod as `creator` creates it in the tenant's namespace.
+    /// Returns the response for a pod that `creator` creates in the tenant's namespace.
     pub fn create(&self, creator: &str, pod: &Value) -> Answer {
         let body = envelope(creator, pod);
         self.answer(Mode::Enabled, body.as_bytes()).expect("the envelope is sound")
     }
 }
 
-/// The memory that a review may take beside its body, in bytes, as in tests/bounds.rs.
+/// Returns the maximum memory of a review beside its body, in bytes, as in tests/bounds.rs.
 fn memory(body: usize, answer: usize) -> usize {
     2 * body + 4 * answer + 256 * 1024
 }
 
-/// As the API server wraps a pod.
+/// Returns the review that the API server sends for a pod.
 pub fn envelope(creator: &str, pod: &Value) -> String {
     json!({
         "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
@@ -123,21 +123,25 @@ pub fn envelope(creator: &str, pod: &Value) -> String {
     .to_string()
 }
 
-/// The uid that whoever sent this expects back. None: what it sent is no review, or has a uid as
-/// no API server makes them.
+/// Returns the uid that the response must have. None: the body is an invalid request, or its uid is
+/// not one of an API server.
 pub fn uid(body: &Value) -> Option<&str> {
     let is_review =
         body["kind"] == "AdmissionReview" && body["apiVersion"] == "admission.k8s.io/v1";
     body["request"]["uid"].as_str().filter(|uid| is_review && (1..=253).contains(&uid.len()))
 }
 
-/// Whether the README's table of refusals has this code, with this status.
+/// Returns whether docs/refusals.md has this code with this status.
 fn is_documented(code: &str, status: Option<u64>) -> bool {
-    let status = status.map(|status| format!(" {status} |")).unwrap_or_default();
-    include_str!("../../README.md").contains(&format!("| `{code}` |{status}"))
+    let page = include_str!("../../docs/refusals.md");
+    let Some((_, section)) = page.split_once(&format!("\n### `{code}`\n\n")) else {
+        return false;
+    };
+    let first = section.lines().next().unwrap_or_default();
+    status.is_none_or(|status| first.contains(&status.to_string()))
 }
 
-/// What is read is written as it was, and read again.
+/// Checks that a parsed value is written as it was, and can be parsed again.
 pub fn round_trip<T: Display + FromStr + PartialEq>(text: &str) {
     if let Ok(noun) = text.parse::<T>() {
         let written = noun.to_string();
@@ -145,7 +149,7 @@ pub fn round_trip<T: Display + FromStr + PartialEq>(text: &str) {
     }
 }
 
-/// What a glob means, by trying all.
+/// Matches a glob by trying all possibilities.
 pub fn matches(glob: &str, name: &str) -> bool {
     let (glob, name): (Vec<char>, Vec<char>) = (glob.chars().collect(), name.chars().collect());
     // Whether the glob so far matches the first n characters of the name.

@@ -1,5 +1,5 @@
-//! Changes of a pod that leave it JSON, and mostly a pod: parts of the goldens go where a field
-//! of the same name stands.
+//! Mutations of a pod that keep it JSON, and mostly a pod: they insert parts of the goldens at
+//! fields of the same name.
 
 use std::{collections::BTreeSet, fs, path::Path, sync::LazyLock};
 
@@ -7,7 +7,7 @@ use fab_session_injector::manifest::{self, PodIn};
 use libfuzzer_sys::fuzzer_mutate;
 use serde_json::Value;
 
-/// For `fuzz_mutator!`.
+/// The mutator for `fuzz_mutator!`.
 pub fn mutate_pod(data: &mut [u8], size: usize, most: usize, seed: u32) -> usize {
     let Ok(mut pod) = serde_json::from_slice::<Value>(&data[..size]) else {
         return fuzzer_mutate(data, size, most);
@@ -32,7 +32,7 @@ fn change(pod: &mut Value, random: &mut Random) {
     let other = pod.pointer(&elsewhere).cloned().unwrap_or_default();
     let Some(value) = pod.pointer_mut(&place) else { return };
     match (random.below(5), value) {
-        // A part that some golden has under this name.
+        // A part of a golden with this name.
         (0 | 1, value) => {
             let named = parts_of(field(&place));
             *value = if named.is_empty() { other } else { random.of(&named).1.clone() };
@@ -45,7 +45,7 @@ fn change(pod: &mut Value, random: &mut Random) {
             let at = random.below(items.len() + 1);
             let named = parts_of(field(&place));
             let part = if named.is_empty() { other } else { random.of(&named).1.clone() };
-            // The part is such a list, or an item of one.
+            // The part is a list with this name, or an item of one.
             match part {
                 Value::Array(parts) => items.extend(parts),
                 part => items.insert(at, part),
@@ -76,7 +76,7 @@ fn change(pod: &mut Value, random: &mut Random) {
     }
 }
 
-/// Where everything in `value` is.
+/// Collects the paths of all parts of `value`.
 fn collect(value: &Value, at: &str, places: &mut Vec<String>) {
     places.push(at.to_owned());
     match value {
@@ -95,7 +95,7 @@ fn collect(value: &Value, at: &str, places: &mut Vec<String>) {
     }
 }
 
-/// The field that a place is in: an item of a list is in the list's.
+/// Returns the field of a path; for an item of a list, the field of the list.
 fn field(place: &str) -> &str {
     let is_name = |part: &&str| part.parse::<usize>().is_err();
     place.rsplit('/').find(is_name).unwrap_or_default()
@@ -105,7 +105,7 @@ fn parts_of(field: &str) -> Vec<&'static (String, Value)> {
     PARTS.iter().filter(|(name, _)| name == field).collect()
 }
 
-/// Every part of every golden, with the field that it is in.
+/// Every part of every golden, with its field.
 static PARTS: LazyLock<Vec<(String, Value)>> = LazyLock::new(|| {
     let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden");
     let mut parts = BTreeSet::new();
@@ -126,7 +126,7 @@ static PARTS: LazyLock<Vec<(String, Value)>> = LazyLock::new(|| {
     parts.into_iter().map(read).collect()
 });
 
-/// What libFuzzer's seed makes, so that a run can be repeated (splitmix64).
+/// Random numbers from libFuzzer's seed, so that a run can be repeated (splitmix64).
 struct Random(u64);
 
 impl Random {

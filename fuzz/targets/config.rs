@@ -1,4 +1,4 @@
-//! Any text as config and as role file: what is read is read in the same way again.
+//! Any text as config and as role file: parsing it again gives the same result.
 #![no_main]
 
 use fab_session_injector::{config::Config, directory::file};

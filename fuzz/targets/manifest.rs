@@ -1,4 +1,4 @@
-//! Any text as manifest: `inject` reads it, finds the pods in it, and writes what it read.
+//! Any text as manifest: `inject` parses it, finds its pods, and writes the same manifest.
 #![no_main]
 
 use fab_session_injector::manifest::{self, PodIn};

@@ -1,4 +1,4 @@
-//! Any text as a noun, which the first byte picks: what is read is written as it was.
+//! Any text as a value of a type, which the first byte selects: it is written as it was parsed.
 #![no_main]
 
 use fab_session_injector::{

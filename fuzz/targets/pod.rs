@@ -1,4 +1,4 @@
-//! Any pod: injecting twice is injecting once, and the name is the tenant's.
+//! Any pod: a second injection changes nothing, and the SourceIdentity has the tenant's name.
 #![no_main]
 
 use fab_session_injector_fuzz::{OPERATOR, TENANT, WORLD, mutate_pod};

@@ -1,4 +1,4 @@
-//! What a review says of its pod: which kind of agent it is, if any, and which session.
+//! Determines the component of a pod and the name of its session.
 
 use super::{
     pod::Pod,
@@ -11,27 +11,28 @@ use crate::{
     session::{SessionId, SessionName},
 };
 
-/// What a pod is to us.
+/// The component of a pod.
 pub(super) enum Claim<'c> {
     Agent(Matched<'c>),
     Exempt(Matched<'c>),
-    /// Not one of ours.
+    /// No component matches.
     Stranger,
 }
 
-/// Whose word the session's name is.
+/// The source of a session's name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NamedBy {
-    /// The config's: so is every session of the component.
+    /// The config: it sets the pod's name or UID for every session of the component.
     Component,
-    /// A listed creator's, in an annotation or a label of the pod.
+    /// A trusted creator, in an annotation or a label of the pod.
     Creator { what: &'static str, key: &'static str },
-    /// Nobody's, though a listed creator might have named one.
+    /// The pod's UID: the trusted creator named no session.
     Nobody,
-    /// Nobody's that counts: the creator is not a listed one.
+    /// The pod's UID: the requesting user is no trusted creator.
     Unlisted,
 }
 
+/// Returns the component of the pod. It refuses a pod with an unknown component label.
 pub(super) fn claim<'c>(pod: &Pod<'_>, config: &'c Config) -> Result<Claim<'c>, Refusal> {
     let matched = config.component_of(pod);
     if let Some(matched) =
@@ -39,8 +40,8 @@ pub(super) fn claim<'c>(pod: &Pod<'_>, config: &'c Config) -> Result<Claim<'c>, 
     {
         return Ok(Claim::Exempt(matched));
     }
-    // A value that no component has may be a typing error, and then the pod is an agent; as is
-    // one that says so of itself, and matches none for want of something else.
+    // A value that no component has may be a typing error of an agent. A pod whose value is known,
+    // but which matches no component, is an agent as well: another part of the selector is missing.
     if let Some(value) = pod.label(COMPONENT_LABEL) {
         let mut components = config.components.iter();
         let is_named = components.any(|other| other.names_value(COMPONENT_LABEL, value));
@@ -51,8 +52,8 @@ pub(super) fn claim<'c>(pod: &Pod<'_>, config: &'c Config) -> Result<Claim<'c>, 
     Ok(matched.map_or(Claim::Stranger, Claim::Agent))
 }
 
-/// Which session the pod is, and who says so. Only a listed creator's word counts; the tenant's own pods are
-/// told apart by what the API server gives them.
+/// Returns the pod's session and the source of its name. Only a trusted creator names a session.
+/// The session of any other pod is the UID or the name that the API server assigns.
 pub(super) fn session(
     pod: &Pod<'_>,
     creator: Creator<'_>,
@@ -63,7 +64,8 @@ pub(super) fn session(
         SessionSource::PodName => Ok((SessionId::PodName, NamedBy::Component)),
         SessionSource::PodUid => Ok((SessionId::PodUid, NamedBy::Component)),
         SessionSource::CreatorOrUid if config.may_name_sessions(creator) => {
-            // In a second round our own placeholder stands there, which is nobody's word.
+            // At a reinvocation the annotation may hold the webhook's own placeholder, which names
+            // no session.
             let annotation = pod.annotation(SESSION_ID_ANNOTATION);
             let annotation = annotation.filter(|text| *text != SessionId::PodUid.to_string());
             if let Some(text) = annotation {

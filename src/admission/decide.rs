@@ -1,4 +1,6 @@
-//! Claim x namespace x directory -> decision. There is no fourth case for "unsure".
+//! Decides on a pod from its component, its namespace and the tenant's role.
+//!
+//! A decision is one of three: inject, pass or refuse. A pod that cannot be evaluated is refused.
 
 use std::borrow::Cow;
 
@@ -18,21 +20,22 @@ use crate::{
     session::{RoleArn, Session, SessionId, TenantName},
 };
 
-/// What becomes of a pod.
+/// The decision on a pod.
 #[derive(Debug)]
 pub enum Decision {
-    /// An agent that we know.
+    /// The pod is an agent and is changed.
     Inject(Box<Injection>),
-    /// None of our business.
+    /// The pod is left unchanged.
     Pass(Passed),
-    /// An agent that we do not know, or one that asks for more than it may have.
+    /// The pod is an agent of an unknown component, asks for something that agents may not have, or
+    /// cannot get a session.
     Refuse(Refusal),
 }
 
-/// Why a pod is none of our business.
+/// Why a pod is left unchanged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Passed {
-    /// Its component is left alone, whatever the namespace says.
+    /// Its component is exempt, in every namespace.
     Exempt,
     /// No component matches.
     NotAnAgent,
@@ -40,29 +43,31 @@ pub enum Passed {
     NotOptedIn,
 }
 
+/// The component and the session of an agent pod.
 #[derive(Debug)]
 pub struct Injection {
     pub component: String,
     pub gives: Gives,
-    /// None: the pod gets no session.
+    /// `None` if the pod gets no session.
     pub named_by: Option<NamedBy>,
 }
 
-/// What the pod is given.
+/// The credentials that the pod gets.
 #[derive(Debug)]
 pub enum Gives {
-    /// Role and identity as variables; base credentials stay.
+    /// Variables with role and SourceIdentity. The pod keeps its base credentials.
     Env(Session),
-    /// The same as `Env`, for a pod that would have a sidecar: the platform team keeps the old
-    /// client mode for its namespace, so that its calls are not ours to attribute.
+    /// The same as `Env`, for a pod whose component has a sidecar: the namespace keeps the old
+    /// client mode. The pod's calls are not attributed to a session.
     Keep(Session),
-    /// Nothing, and base credentials are withheld.
+    /// No credentials: base credentials are removed.
     Nothing,
-    /// Session credentials by the sidecar; base credentials are withheld from the others.
+    /// Session credentials from the sidecar. Base credentials are removed from all other
+    /// containers.
     Sidecar(Session),
 }
 
-/// A decision and what it does to the pod.
+/// A decision and its patch.
 #[derive(Debug)]
 pub(super) struct Outcome<'c> {
     decision: Decision,
@@ -70,20 +75,20 @@ pub(super) struct Outcome<'c> {
     patch: patch::Patch,
 }
 
-/// A decision, and what it came from.
+/// A decision, with the rule and the data that it results from.
 #[derive(Debug)]
 pub struct Explained<'c> {
     pub decision: Decision,
-    /// The component that decided, as far as one did.
+    /// The component that matched, if any.
     pub matched: Option<Matched<'c>>,
-    /// What is done to the pod.
+    /// The changes of the pod.
     pub operations: Vec<PatchOperation>,
-    /// What its creator is told.
+    /// The warnings to the requesting user.
     pub warnings: Vec<String>,
     pub missing: Option<Missing>,
 }
 
-/// What the snapshots lacked: the shell may look it up once and ask again.
+/// The namespace or role that the snapshots lack. The caller may look it up once and decide again.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Missing {
     Namespace(String),
@@ -116,9 +121,9 @@ fn pass_or_inject<'c>(
     creation_of_a_pod(request)?;
     let creator = Creator::new(&request.user_info.0.username, &request.namespace);
     let object =
-        request.object.ok_or_else(|| Refusal::UnreadablePod { place: "the whole".to_owned() })?;
+        request.object.ok_or_else(|| Refusal::UnreadablePod { place: "the pod".to_owned() })?;
     let pod = Pod::read(object, creator)?;
-    // Nothing is looked up for a pod that is none of our business.
+    // A pod that is no agent needs no lookup.
     let claimed = match claim::claim(&pod, config) {
         Ok(Claim::Agent(found)) => {
             *matched = Some(found);
@@ -165,8 +170,8 @@ fn pass_or_inject<'c>(
     Ok((Decision::Inject(Box::new(injection)), patch))
 }
 
-/// Why agent pods of this namespace are refused, as far as its labels alone tell: all of
-/// them, or those whose session nobody names.
+/// Returns the refusal that the labels of a namespace cause: for all of its agent pods, or for
+/// those whose session is their UID.
 pub fn unworkable(namespace: &Namespace, config: &Config) -> Option<Refusal> {
     let tenant = match tenant_of(namespace) {
         Ok(tenant) => tenant,
@@ -184,12 +189,12 @@ pub fn unworkable(namespace: &Namespace, config: &Config) -> Option<Refusal> {
         .err()
 }
 
-/// Why agent pods of this namespace are refused for what it enforces, whoever its tenant is.
+/// Returns the refusal that the Pod Security labels of a namespace cause, for any tenant.
 pub fn insecure(namespace: &Namespace, config: &Config) -> Option<Refusal> {
     demands::enforces(namespace, config).err()
 }
 
-/// Why no pod of the tenant gets a session, as far as its role alone tells.
+/// Returns the refusal that the tenant's role causes for every pod that needs a session.
 pub fn unpublished(tenant: &TenantName, directory: &Directory) -> Option<Refusal> {
     role_of(tenant, directory, &mut None).err()
 }
@@ -244,14 +249,14 @@ fn fits(id: &SessionId, tenant: &TenantName) -> Result<(), Refusal> {
     }
     let longest = (tenant.as_str().len() + tenant.room()).saturating_sub(id.least_room());
     let session = match id {
-        SessionId::Known(_) => "a cut session name".to_owned(),
+        SessionId::Known(_) => "a shortened session name".to_owned(),
         SessionId::PodName | SessionId::PodUid => id.to_string(),
     };
     Err(Refusal::TenantTooLong { tenant: tenant.clone(), session, longest })
 }
 
-/// How long the pod's name is or will be: the API server cuts a generateName to 58
-/// characters and adds 5 of its own.
+/// Returns the length of the pod's name. For a `generateName` it is the maximum: the API server
+/// cuts the prefix to 58 characters and appends 5.
 /// <https://kubernetes.io/docs/reference/using-api/api-concepts/#generated-values>
 fn name_length(pod: &Pod<'_>) -> usize {
     let Metadata { name, generate_name, .. } = &pod.metadata;
@@ -282,7 +287,7 @@ fn role_of<'d>(
 }
 
 impl<'c> Outcome<'c> {
-    /// The pod tripped a bug of ours.
+    /// Returns the refusal of a pod on which the webhook fails by a bug.
     pub(super) fn failure() -> Self {
         Self {
             decision: Decision::Refuse(Refusal::Internal),
@@ -291,7 +296,7 @@ impl<'c> Outcome<'c> {
         }
     }
 
-    /// The operations as the library for them knows them.
+    /// Returns the outcome with its operations in the types of the JSON Patch library.
     pub(super) fn explained(self, missing: Option<Missing>) -> Explained<'c> {
         let Self { decision, matched, patch } = self;
         match serde_json::from_slice::<json_patch::Patch>(&patch.json()) {
@@ -317,7 +322,7 @@ impl<'c> Outcome<'c> {
         }
     }
 
-    /// The JSON patch, if there is anything to do.
+    /// Returns the JSON Patch, or `None` if the pod stays unchanged.
     pub(super) fn patch(&self) -> Option<Vec<u8>> {
         (matches!(self.decision, Decision::Inject(_)) && !self.patch.is_empty())
             .then(|| self.patch.json())
@@ -327,8 +332,8 @@ impl<'c> Outcome<'c> {
         &self.patch.warnings
     }
 
-    /// The same in both rounds, since they are derived from the decision and not from the
-    /// patch, which is empty in the second.
+    /// Returns the audit annotations. They derive from the decision and not from the patch, so a
+    /// reinvocation, whose patch is empty, gets the same ones.
     pub(super) fn audit_annotations(&self) -> AuditAnnotations<'_> {
         let component = self.component();
         match &self.decision {
@@ -364,7 +369,7 @@ impl Gives {
         }
     }
 
-    /// Whether the pod keeps the base credentials that it came with.
+    /// Returns whether the pod keeps its base credentials.
     pub(super) fn leaves_base_credentials(&self) -> bool {
         matches!(self, Self::Env(_) | Self::Keep(_))
     }

@@ -1,4 +1,4 @@
-//! What an agent pod asks for that it may not have.
+//! Refuses agent pods that ask for something that agents may not have.
 
 use super::{
     eks, mesh,
@@ -15,8 +15,8 @@ use crate::{
     namespaces::Namespace,
 };
 
-/// What the pod gets: its component's, or the old client mode where the platform team keeps
-/// it for the namespace and the pod asks for it.
+/// Returns the credentials of the pod: those of its component, or the old client mode if the
+/// namespace keeps it and the pod sets `FAB_OPERATOR`.
 pub(super) fn credentials(
     pod: &Pod<'_>,
     component: &Component,
@@ -30,6 +30,8 @@ pub(super) fn credentials(
     }
 }
 
+/// Refuses a pod that exceeds a limit, or asks for something that its kind of credentials rules
+/// out.
 pub(super) fn refuse_excess(
     pod: &Pod<'_>,
     component: &Component,
@@ -37,7 +39,7 @@ pub(super) fn refuse_excess(
     namespace: &Namespace,
     config: &Config,
 ) -> Result<(), Refusal> {
-    // In a second round ours is there, once, beside as many as were let in.
+    // At a reinvocation the sidecar is in the pod, in addition to the admitted containers.
     let has_ours = pod.containers().any(|placed| *placed.container.name == *CONTAINER_NAME);
     let found = pod.count_containers() - usize::from(has_ours);
     if found > MOST_CONTAINERS {
@@ -80,8 +82,10 @@ pub(super) fn refuse_excess(
     Ok(())
 }
 
-/// In a pod that shares its network and volumes with the sidecar, NET_RAW, NET_ADMIN,
-/// privileged and hostPath read everything; the standard `restricted` has none of them.
+/// Refuses a namespace that enforces less than the config's `podSecurity`.
+///
+/// Agents share network and volumes with the sidecar. With NET_RAW, NET_ADMIN, privileged or
+/// hostPath an agent reads all of its data. The level `restricted` allows none of them.
 pub(super) fn enforces(namespace: &Namespace, config: &Config) -> Result<(), Refusal> {
     let (enforced, wanted) = (namespace.pod_security, config.pod_security);
     let name = || namespace.name.clone();
@@ -97,7 +101,7 @@ pub(super) fn enforces(namespace: &Namespace, config: &Config) -> Result<(), Ref
     Ok(())
 }
 
-/// All containers but the one under our name, which is replaced whole.
+/// Returns all containers except the one with the sidecar's name, which the patch replaces.
 fn agents<'p, 'a>(pod: &'p Pod<'a>) -> impl Iterator<Item = &'p Container<'a>> {
     pod.containers()
         .map(|placed| placed.container)
@@ -141,8 +145,9 @@ fn shares_nothing(pod: &Pod<'_>) -> Result<(), Refusal> {
     }
 }
 
-/// A token with an audience of AWS's is as good as the role of the service account. The
-/// volumes of the EKS webhook are left out here, since they are taken off the pod, and ours.
+/// Refuses a volume that projects a token for an audience of AWS, which AWS exchanges for the role
+/// of the service account. It ignores the sidecar's volume, and those of the EKS webhook: the patch
+/// removes them.
 fn no_aws_token(pod: &Pod<'_>, audiences: &[String]) -> Result<(), Refusal> {
     let ours_or_removed = |name: &str| name == BASE_VOLUME || eks::VOLUMES.contains(&name);
     let volumes = pod.spec.volumes.iter().flat_map(Picked::iter).map(|(_, volume)| volume);
@@ -192,10 +197,12 @@ fn mounts_are_ours(container: &Container<'_>, config: &Config) -> Result<(), Ref
 }
 
 pub(super) const FAB_OPERATOR: &str = "FAB_OPERATOR";
-/// Variables that AWS SDKs ask before a container credential endpoint. The Java SDK knows the
-/// keys and the profile file by second names, boto the session token, and the SDKs for Ruby and
-/// for JavaScript (version 2) all three keys; botocore reads keys from the files of its
-/// predecessor and of EC2's old tools. The chart's guard has the same list.
+/// Variables that AWS SDKs read before a container credential endpoint.
+///
+/// Some are aliases: of the keys and the profile file in the Java SDK, of the session token in
+/// boto, and of all three keys in the SDKs for Ruby and for JavaScript (version 2). botocore also
+/// reads keys from the files of its predecessor and of EC2's old tools. The chart's guard has the
+/// same list.
 pub const STATIC_CREDENTIALS: [&str; 17] = [
     "AMAZON_ACCESS_KEY_ID",
     "AMAZON_SECRET_ACCESS_KEY",

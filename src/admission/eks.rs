@@ -1,14 +1,17 @@
-//! How EKS's own webhook gives pods base credentials, and what keeps it and its gifts away.
+//! Names by which EKS's pod identity webhook gives pods base credentials, and by which it skips
+//! them.
 //! <https://github.com/aws/amazon-eks-pod-identity-webhook>
 
 use crate::session::base;
 
-/// The volumes that it adds, for Pod Identity and for IAM roles for service accounts.
+/// Volumes that EKS's webhook adds, for Pod Identity and for IAM roles for service accounts.
 pub(super) const VOLUMES: [&str; 2] = ["aws-iam-token", "eks-pod-identity-token"];
 
-/// The variables by which SDKs find base credentials. They are taken away and not blanked:
-/// an empty AWS_WEB_IDENTITY_TOKEN_FILE breaks an SDK. The chart's guard has the same list, and
-/// beside them the two that lead to our endpoint.
+/// Variables by which SDKs find base credentials.
+///
+/// The patch removes them and does not blank them: an empty AWS_WEB_IDENTITY_TOKEN_FILE breaks an
+/// SDK. The chart's guard has the same list, and in addition the two variables of the sidecar's
+/// endpoint.
 pub const VARIABLES: [&str; 5] = [
     "AWS_CONTAINER_AUTHORIZATION_TOKEN",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
@@ -17,20 +20,20 @@ pub const VARIABLES: [&str; 5] = [
     base::WEB_IDENTITY_FILE,
 ];
 
-/// With this label, of any value, the API server does not call it for the pod.
+/// Label with which the API server does not call EKS's webhook for a pod. Any value counts.
 pub(super) const SKIP_LABEL: &str = "eks.amazonaws.com/skip-pod-identity-webhook";
 
-/// The containers that it leaves alone: names joined by ',', without spaces, which it does
-/// not trim. One malformed character makes it leave none alone, so the value is always
-/// written anew.
+/// Annotation with the containers that EKS's webhook skips: names joined by ',', without spaces,
+/// which it does not trim. With one malformed character it skips none, so the patch always
+/// overwrites the value.
 pub(super) const SKIP_ANNOTATION: &str = "eks.amazonaws.com/skip-containers";
 
-/// Where the node's Pod Identity agent listens, and which audience it takes.
+/// Address of the node's Pod Identity agent, and the audience that it accepts.
 /// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html>
 pub(super) const POD_IDENTITY_URI: &str = "http://169.254.170.23/v1/credentials";
 pub(super) const POD_IDENTITY_HOST: &str = "169.254.170.23";
 pub(super) const POD_IDENTITY_AUDIENCE: &str = "pods.eks.amazonaws.com";
 
-/// The audience of tokens for AssumeRoleWithWebIdentity.
+/// Audience of tokens for AssumeRoleWithWebIdentity.
 /// <https://docs.aws.amazon.com/eks/latest/userguide/iam-roles-for-service-accounts.html>
 pub(super) const WEB_IDENTITY_AUDIENCE: &str = "sts.amazonaws.com";

@@ -1,4 +1,4 @@
-//! The variables of an agent's container: base credentials out, the session in.
+//! Edits the variables of a container: removes base credentials and adds the session.
 
 use k8s_openapi::api::core::v1::EnvVar;
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,7 @@ pub(super) fn edit(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patc
         }
         if container.env_from.length > 0 {
             variables.warnings.push(format!(
-                "container {:?} takes variables from envFrom, which are not seen here; AWS credentials in them go before the session's",
+                "container {:?} uses envFrom, whose variables the webhook cannot read; AWS credentials in them take precedence over the session credentials",
                 shown(&container.name)
             ));
         }
@@ -58,17 +58,17 @@ pub(super) fn edit(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patc
     }
 }
 
-/// The list as it came, and what becomes of it.
+/// A container's list of variables, and its edit.
 struct Variables<'p, 'a> {
     container: &'p str,
     present: Option<&'p Picked<Variable<'a>>>,
     edit: ListEdit<Entry<'a>>,
-    /// A value that was to be copied is longer than a patch may be.
+    /// Whether a value to be copied is longer than a patch may be.
     too_long: bool,
     warnings: Vec<String>,
 }
 
-/// An item of the list that is ours, or one that came, under another name.
+/// An item of the list: a variable of the webhook's, or a copy of the pod's under another name.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Entry<'a> {
@@ -80,7 +80,7 @@ enum Entry<'a> {
     Ours(Box<EnvVar>),
 }
 
-/// Where a variable has its value from, as the text that came.
+/// The value of a variable or its reference, as the JSON of the review.
 #[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Source<'a> {
@@ -90,7 +90,7 @@ struct Source<'a> {
     value_from: Option<&'a RawValue>,
 }
 
-/// Where a variable of ours stands after the edit.
+/// The position of one of the webhook's variables after the edit.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 enum Position {
     InPlace(usize),
@@ -119,8 +119,8 @@ impl<'p, 'a> Variables<'p, 'a> {
         self.remove(base::TOKEN_FILE);
     }
 
-    /// The kubelet expands `$(NAME)` from variables that stand before, so one that refers to
-    /// another of ours must stand behind it.
+    /// Adds the session's variables. One that refers to another by `$(NAME)` is put behind it: the
+    /// kubelet expands references only to earlier variables.
     fn put_session(&mut self, session: &Session) {
         let variables = env::variables(session);
         let mut positions: Vec<(&str, Position)> = Vec::with_capacity(variables.len());
@@ -144,12 +144,13 @@ impl<'p, 'a> Variables<'p, 'a> {
         self.put_text(base::TOKEN_FILE, &sidecar::token_file());
     }
 
-    /// What SDKs need beside credentials, where the pod does not say it.
+    /// Adds region and SDK settings that the container does not set.
     fn put_defaults(&mut self, region: Option<&str>) {
         let [own, default] = REGIONS;
         match (self.last(own), self.last(default), region) {
             (Some(_), Some(_), _) | (None, None, None) => {}
-            // boto3 and version 1 of the CLI read only the one, the other SDKs the other.
+            // boto3 and version 1 of the CLI read only AWS_DEFAULT_REGION, the other SDKs only
+            // AWS_REGION.
             (Some((_, found)), None, _) => self.copy(found, default),
             (None, Some((_, found)), _) => self.copy(found, own),
             (None, None, Some(region)) => {
@@ -164,8 +165,10 @@ impl<'p, 'a> Variables<'p, 'a> {
         }
     }
 
+    /// Adds loopback to `NO_PROXY` and `no_proxy` if the container sets a proxy.
+    ///
     /// The Rust SDK sends even loopback requests through a proxy. It reads `no_proxy` or
-    /// `NO_PROXY`, and others read only one of them.
+    /// `NO_PROXY`. Other clients read only one of them.
     fn keep_loopback_off_proxies(&mut self) {
         if !sidecar::PROXIES.iter().any(|name| self.last(name).is_some()) {
             return;
@@ -175,7 +178,7 @@ impl<'p, 'a> Variables<'p, 'a> {
             match (self.last(name), self.last(other)) {
                 (Some((index, found)), _) => match self.value(found) {
                     None => self.warnings.push(format!(
-                        "container {:?} takes {name} from elsewhere; see that it has {LOOPBACK}, or its credential requests may go to the proxy",
+                        "container {:?} sets {name} by valueFrom, which the webhook cannot extend; add {LOOPBACK} to its value, or credential requests may go to the proxy",
                         shown(self.container)
                     )),
                     Some(value) => {
@@ -194,7 +197,7 @@ impl<'p, 'a> Variables<'p, 'a> {
         }
     }
 
-    /// A variable's value where it has one of its own, and None where it is from elsewhere.
+    /// Returns the variable's literal value, or `None` if it has a `valueFrom`.
     fn value(&mut self, found: &Variable<'a>) -> Option<Text<'a>> {
         #[derive(Default, Deserialize)]
         struct Read<'a> {
@@ -213,7 +216,7 @@ impl<'p, 'a> Variables<'p, 'a> {
         self.append(Entry::Copy { name, source });
     }
 
-    /// None where it is too long to be copied into a patch.
+    /// Returns the variable's value or reference, or `None` if it is too long for a patch.
     fn source(&mut self, found: &Variable<'a>) -> Option<Source<'a>> {
         self.too_long |= found.raw.get().len() > MOST_BYTES;
         let source = serde_json::from_str(found.raw.get()).unwrap_or_default();
@@ -224,15 +227,15 @@ impl<'p, 'a> Variables<'p, 'a> {
         self.put(name, text(name, value), None);
     }
 
-    /// Puts one variable where its name stands first, and drops its duplicates; at the end,
-    /// where it is absent or does not stand behind what it refers to.
+    /// Puts the variable at the first position of its name and removes its duplicates. A variable
+    /// that is absent, or that would precede one that it refers to, goes to the end.
     fn put(&mut self, name: &str, wanted: Entry<'a>, behind: Option<Position>) -> Position {
         let mut named = self.named(name).map(|(index, entry)| (index, entry.raw));
         let first = named.next();
         let duplicates: Vec<(usize, &RawValue)> = named.collect();
         if first.iter().chain(&duplicates).any(|(_, raw)| !is(raw, &wanted)) {
             self.warnings.push(format!(
-                "container {:?} sets {name} itself; the webhook's value stands instead",
+                "container {:?} sets {name}; the webhook replaces its value",
                 shown(self.container)
             ));
         }
@@ -259,7 +262,7 @@ impl<'p, 'a> Variables<'p, 'a> {
         self.edit.removed.extend(found);
     }
 
-    /// The last of a name is the one that counts.
+    /// Returns the last variable of the name, which is the effective one.
     fn last(&self, name: &str) -> Option<(usize, &'p Variable<'a>)> {
         self.named(name).next_back()
     }
@@ -268,7 +271,7 @@ impl<'p, 'a> Variables<'p, 'a> {
         &self,
         name: &'n str,
     ) -> impl DoubleEndedIterator<Item = (usize, &'p Variable<'a>)> + use<'n, 'p, 'a> {
-        debug_assert!(names::of_variable(name).is_some(), "{name} is passed over");
+        debug_assert!(names::of_variable(name).is_some(), "{name} is not read");
         self.present.into_iter().flat_map(Picked::iter).filter(move |(_, entry)| entry.name == name)
     }
 }

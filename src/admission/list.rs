@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use super::{patch::Patch, same::is};
 
-/// What becomes of a JSON list, in terms of the indexes that it came with.
+/// The edit of a JSON list, by the indexes of the original list.
 pub(super) struct ListEdit<T> {
     pub(super) replaced: Vec<(usize, T)>,
     pub(super) removed: Vec<usize>,
@@ -13,17 +13,17 @@ pub(super) struct ListEdit<T> {
 }
 
 impl<T: Serialize> ListEdit<T> {
-    /// Replaces an item that is not as wanted.
+    /// Replaces an item that differs from the wanted one.
     pub(super) fn put(&mut self, index: usize, found: &RawValue, wanted: T) {
         if !is(found, &wanted) {
             self.replaced.push((index, wanted));
         }
     }
 
-    /// Writes the operations on a list, or the whole list where there is none.
+    /// Writes the operations on the list, or the complete list if it does not exist.
     ///
-    /// Replacements come first and removals from the end, so that each index still means
-    /// what it meant in the list that came.
+    /// Replacements come first, and removals start at the end, so that each index still refers to
+    /// the item of the original list.
     pub(super) fn write(self, at: PointerBuf, exists: bool, patch: &mut Patch) {
         let Self { replaced, mut removed, appended, prepended } = self;
         if !exists {

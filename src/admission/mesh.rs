@@ -1,15 +1,16 @@
-//! What keeps a service mesh, or another network plugin, away from the base token.
+//! Keeps service meshes and other network plugins away from the base token.
 //!
-//! With EKS Pod Identity the sidecar sends the base token without TLS. Plugins redirect a pod's
-//! connections by what is written on the pod, and the tenant writes it: to a container of the
-//! tenant (istio, linkerd), or wherever the tenant says (the others). The first kind is kept off
-//! by an annotation. The second kind has none, so the pod is refused.
+//! With EKS Pod Identity the sidecar sends the base token without TLS. Network plugins redirect a
+//! pod's connections by its annotations and labels, which the tenant writes. istio and linkerd
+//! redirect them to a container of the tenant, and an annotation excludes the connection to the
+//! node's agent. The other plugins redirect them to any address and have no such annotation, so the
+//! webhook refuses the pod.
 
 use super::{eks, pod::Pod, refusal::Refusal};
 use crate::config::{BaseCredentials, Config};
 
 /// Returns the annotations that keep the plugins of istio and linkerd off the connection to the
-/// node's Pod Identity agent, each with the value that the pod is to have.
+/// node's Pod Identity agent, each with its value.
 pub(super) fn annotations<'p>(
     pod: &'p Pod<'_>,
     config: &Config,
@@ -23,7 +24,7 @@ pub(super) fn annotations<'p>(
     [Some(istio), linkerd].into_iter().flatten().filter(move |_| sent_in_clear)
 }
 
-/// Refuses a pod that asks a network plugin for addresses, routes or redirections of its own.
+/// Refuses a pod that sets its own addresses, routes or redirections in a network plugin.
 pub(super) fn refuse_own_network(pod: &Pod<'_>, config: &Config) -> Result<(), Refusal> {
     if !matches!(config.base_credentials, BaseCredentials::PodIdentity) {
         return Ok(());
@@ -37,46 +38,53 @@ pub(super) fn refuse_own_network(pod: &Pod<'_>, config: &Config) -> Result<(), R
     }
 }
 
-/// Adds the agent's address to a list of ranges that is there. The plugin takes the list whole or
-/// fails the pod, so what else stands in it stays as it is: a pod with a malformed list gets no
-/// network, with or without the address.
+/// Returns the list of ranges with the address of the node's Pod Identity agent in front.
+///
+/// All other ranges stay as they are, also malformed ones: the plugin gives a pod with a malformed
+/// list no network, with or without the address.
 fn with_agent(listed: Option<&str>) -> String {
     let agent = format!("{}/32", eks::POD_IDENTITY_HOST);
     match listed {
         None | Some("") => agent,
-        // Longer than all annotations of a pod may be together: the API server refuses the pod.
+        // Exceeds the limit for all annotations of a pod together: the API server denies the pod.
         Some(listed) if listed.len() > LONGEST => listed.chars().take(LONGEST + 1).collect(),
         Some(listed) if listed.split(',').any(|range| range == agent) => listed.to_owned(),
         Some(listed) => format!("{agent},{listed}"),
     }
 }
 
-/// Ranges that istio's plugin leaves alone: prefixes joined by ',', which it does not trim. It
-/// fails the pod where one of them is malformed (`validateCIDRList` in istio 1.14 to 1.30,
-/// `cni/pkg/plugin`), and its rules for them stand before all that redirect
-/// (`tools/istio-iptables/pkg/capture/run.go`, and `tools/istio-nftables` likewise).
-const ISTIO_EXCLUDES: &str = "traffic.sidecar.istio.io/excludeOutboundIPRanges";
-/// `TotalAnnotationSizeLimitB` in Kubernetes' `pkg/apis/core/validation`.
-const LONGEST: usize = 256 * 1024;
-/// The container by which linkerd's plugin tells a pod that it redirects (`cni-plugin/main.go` of
-/// linkerd2-proxy-init).
-const LINKERD_PROXY: &str = "linkerd-proxy";
-/// The group whose connections linkerd's plugin leaves alone, since 1.5.0; those of the proxy it
-/// knows by their user. (`config.linkerd.io/skip-subnets` is about connections *to* the pod, and
-/// `skip-outbound-ports` would take all of port 80 out of the mesh.)
-const LINKERD_GROUP: &str = "config.linkerd.io/proxy-gid";
-/// In istio's ambient mode all connections of the pod go to a port of its own loopback, and no
-/// annotation excludes an address (`cni/pkg/iptables` of istio 1.30).
-pub const AMBIENT_LABEL: &str = "istio.io/dataplane-mode";
-/// Its value that keeps a pod out.
-pub const NOT_AMBIENT: &str = "none";
-/// Annotations by which a pod gets what it wants of its network. The chart's guard has the same.
+/// Annotation with the ranges that istio's plugin does not redirect: prefixes joined by ',', which
+/// it does not trim.
 ///
-/// - Calico gives it any address (`cni-plugin/pkg/k8s/k8s.go`, where `ip_addrs_no_ipam` is on).
-/// - Consul's plugin takes the whole redirection from it (`control-plane/cni/main.go`).
-/// - Multus gives it addresses and a default route, or another network (`pkg/k8sclient`).
-/// - Kuma's plugin redirects by it, to ports and from users that further annotations name
-///   (`app/cni/pkg/cni`).
+/// One malformed range makes the plugin fail the pod (`validateCIDRList` in istio 1.14 to 1.30,
+/// `cni/pkg/plugin`). Its rules for these ranges precede all that redirect
+/// (`tools/istio-iptables/pkg/capture/run.go`, likewise `tools/istio-nftables`).
+const ISTIO_EXCLUDES: &str = "traffic.sidecar.istio.io/excludeOutboundIPRanges";
+/// Maximum size of all annotations of an object, in bytes: `TotalAnnotationSizeLimitB` in
+/// Kubernetes' `pkg/apis/core/validation`.
+const LONGEST: usize = 256 * 1024;
+/// Name of the container by which linkerd's plugin recognizes a pod to redirect
+/// (`cni-plugin/main.go` of linkerd2-proxy-init).
+const LINKERD_PROXY: &str = "linkerd-proxy";
+/// Annotation with the group whose connections linkerd's plugin does not redirect, since 1.5.0.
+///
+/// The plugin recognizes the proxy's own connections by their user. The other annotations do not
+/// fit: `config.linkerd.io/skip-subnets` is about connections *to* the pod, and
+/// `skip-outbound-ports` would take all of port 80 out of the mesh.
+const LINKERD_GROUP: &str = "config.linkerd.io/proxy-gid";
+/// Label that adds a pod to istio's ambient mode.
+///
+/// All of the pod's connections then go to a port of its own loopback, and no annotation excludes
+/// an address (`cni/pkg/iptables` of istio 1.30).
+pub const AMBIENT_LABEL: &str = "istio.io/dataplane-mode";
+/// Value of [`AMBIENT_LABEL`] that excludes a pod.
+pub const NOT_AMBIENT: &str = "none";
+/// Annotations by which a pod sets its own network. The chart's guard has the same list.
+///
+/// - Calico: any address (`cni-plugin/pkg/k8s/k8s.go`, if `ip_addrs_no_ipam` is on).
+/// - Consul: the complete redirection (`control-plane/cni/main.go`).
+/// - Multus: addresses and a default route, or another network (`pkg/k8sclient`).
+/// - Kuma: a redirection, with ports and users that further annotations name (`app/cni/pkg/cni`).
 pub const OWN_NETWORK: [&str; 5] = [
     "cni.projectcalico.org/ipAddrsNoIpam",
     "consul.hashicorp.com/redirect-traffic-config",
@@ -93,7 +101,7 @@ mod tests {
     use crate::config::Creator;
 
     #[test]
-    fn the_agents_address_joins_the_tenants_ranges() {
+    fn istio_excludes_the_agent_address_and_the_pods_ranges() {
         let agent = "169.254.170.23/32";
         let added = |listed: &str| format!("{agent},{listed}");
         let cases = [
@@ -102,7 +110,7 @@ mod tests {
             (Some(agent), agent.to_owned()),
             (Some("10.0.0.0/8,169.254.170.23/32"), "10.0.0.0/8,169.254.170.23/32".to_owned()),
             (Some("10.0.0.0/8"), added("10.0.0.0/8")),
-            // Wider ranges cover it, which is for the plugin to know.
+            // A wider range covers the address, which only the plugin evaluates.
             (Some("169.254.0.0/16"), added("169.254.0.0/16")),
             // Near misses.
             (Some("169.254.170.23"), added("169.254.170.23")),
@@ -113,7 +121,7 @@ mod tests {
             (Some(" 169.254.170.23/32"), added(" 169.254.170.23/32")),
             (Some("169.254.170.23/32\n"), added("169.254.170.23/32\n")),
             (Some("::ffff:169.254.170.23/128"), added("::ffff:169.254.170.23/128")),
-            // What the plugin takes for no list stays none.
+            // Values that the plugin rejects stay as they are.
             (Some("*"), added("*")),
             (Some(","), added(",")),
             (Some("10.0.0.0/8, 192.168.0.0/16"), added("10.0.0.0/8, 192.168.0.0/16")),
@@ -126,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn linkerd_is_told_a_group_where_its_proxy_is() {
+    fn linkerd_gets_a_group_only_with_its_proxy_container() {
         let pod = |lists: Value| json!({"metadata": {}, "spec": lists});
         let agent = json!({"name": "agent"});
         let proxy = json!({"name": "linkerd-proxy"});
@@ -147,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_does_not_choose_its_network() {
+    fn a_pod_that_selects_its_network_is_refused() {
         let mut cases = vec![
             (json!({}), None),
             (json!({"annotations": {"k8s.v1.cni.cncf.io/network-status": "[]"}}), None),
@@ -169,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_goes_over_tls_asks_for_none_of_it() {
+    fn a_base_token_over_tls_needs_no_mesh_settings() {
         for source in [
             "{source: environment}",
             "{source: irsa, roleArn: 'arn:aws:iam::111122223333:role/base'}",

@@ -1,5 +1,4 @@
-//! Which variables, volumes and mounts of a pod the webhook acts on. It passes over all others
-//! unread.
+//! Names of the variables and volumes that the webhook acts on. It skips all others unread.
 
 use super::{
     demands::{FAB_OPERATOR, STATIC_CREDENTIALS},
@@ -7,24 +6,25 @@ use super::{
 };
 use crate::session::{base, env};
 
-/// Returns the variable's name where the webhook acts on it.
+/// Returns the variable's name if the webhook acts on it.
 pub(super) fn of_variable(name: &str) -> Option<&'static str> {
     VARIABLES.iter().copied().flatten().copied().find(|known| *known == name)
 }
 
-/// Returns the volume's name where the webhook acts on it: ours and those of EKS.
+/// Returns the volume's name if the webhook acts on it: those of the sidecar and of EKS.
 pub(super) fn of_volume(name: &str) -> Option<&'static str> {
     of_our_volume(name).or_else(|| eks::VOLUMES.into_iter().find(|known| *known == name))
 }
 
+/// Returns the volume's name if it is one of the sidecar's.
 pub(super) fn of_our_volume(name: &str) -> Option<&'static str> {
     sidecar::VOLUMES.into_iter().find(|known| *known == name)
 }
 
-/// Returns whether a volume that is mounted at `path` lies over the session's token. The kubelet
-/// takes a relative path from the root, and in most images `/var/run` is a link to `/run`.
+/// Returns whether a volume mounted at `path` hides the session token. The kubelet resolves a
+/// relative path from the root, and in most images `/var/run` is a link to `/run`.
 pub(super) fn covers_token(path: &str) -> bool {
-    // No path of the token's has more parts than these, so deeper ones only count.
+    // The token's directory has fewer parts, so deeper parts are only counted.
     let mut parts = [""; 4];
     let mut depth = 0_usize;
     for part in path.split('/') {
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_the_tokens_however_it_is_written() {
+    fn each_spelling_of_the_token_path_is_recognized() {
         let cases = [
             ("/var/run/fab-session", true),
             ("/var/run/fab-session/", true),
@@ -80,7 +80,7 @@ mod tests {
             ("/run/fab-session", true),
             ("/var/run/fab-session/token", true),
             ("/run/fab-session/token/x", true),
-            // Ours is mounted into what is mounted above it.
+            // The token is mounted inside these, so they do not hide it.
             ("/", false),
             ("/var/run", false),
             ("/run", false),

@@ -1,5 +1,6 @@
-//! A decision -> operations on the JSON that came. No list is written anew, so whatever we
-//! do not know survives.
+//! Writes the JSON Patch of a decision.
+//!
+//! It edits lists item by item and rewrites none, so fields that the webhook does not know survive.
 
 use std::collections::BTreeMap;
 
@@ -22,18 +23,18 @@ use crate::{
     session::Session,
 };
 
-/// What is done to the pod, and what its creator is told.
+/// The changes of the pod, and the warnings to the requesting user.
 #[derive(Debug, Default)]
 pub(super) struct Patch {
-    /// The operations of a JSON Patch (RFC 6902) as they go over the wire, without the
-    /// brackets around them.
+    /// The operations of a JSON Patch (RFC 6902) as JSON, without the enclosing brackets.
     json: Vec<u8>,
     pub(super) warnings: Vec<String>,
-    /// Something could not be written as JSON; then nothing is to be applied.
+    /// Whether a value could not be written as JSON. Such a patch must not be applied.
     failed: bool,
-    /// Likewise, where it is more than [`MOST_BYTES`], or would copy a value of more.
+    /// Whether the patch, or a value to be copied, is larger than [`MOST_BYTES`]. Such a patch must
+    /// not be applied.
     pub(super) too_large: bool,
-    /// How many operations it has.
+    /// Number of operations.
     operations: usize,
 }
 
@@ -113,8 +114,8 @@ fn volumes(pod: &Pod<'_>, gives: &Gives, config: &Config, patch: &mut Patch) {
     edit.write(PointerBuf::from_tokens(["spec", "volumes"]), present.is_some(), patch);
 }
 
-/// The sidecar's place: before every init container that is not a mesh's, so that it serves
-/// when the first of the agent's starts.
+/// Puts the sidecar before all init containers except those in `proxyContainers`, so that it serves
+/// when the first container of the agent starts.
 fn slot(
     pod: &Pod<'_>,
     session: &Session,
@@ -179,7 +180,7 @@ fn annotations(
             wanted.push((ROLE_ARN_ANNOTATION, Some(session.role.to_string())));
             wanted.push((COMPONENT_LABEL, Some(component.name.clone())));
         }
-        // Nobody but us says these; a pod without a session has none of them.
+        // Only the webhook sets these. A pod without a session has none of them.
         None => wanted.extend(
             [
                 SESSION_ID_ANNOTATION,
@@ -208,8 +209,9 @@ fn all_containers(pod: &Pod<'_>, gives: &Gives) -> String {
     ours.into_iter().chain(others).collect::<Vec<_>>().join(",")
 }
 
-/// Our volumes in memory hold nothing that an eviction would lose, so they should not keep
-/// the cluster autoscaler from removing the node.
+/// Returns the pod's list of volumes that are safe to evict, with the sidecar's volumes in memory.
+/// They hold no data to preserve, so they must not keep the cluster autoscaler from removing the
+/// node.
 fn safe_to_evict(pod: &Pod<'_>, patch: &mut Patch) -> String {
     let listed = pod.annotation(SAFE_TO_EVICT_ANNOTATION).unwrap_or_default();
     patch.too_large |= listed.len() > MOST_BYTES;
@@ -270,7 +272,7 @@ impl Patch {
         self.json.is_empty()
     }
 
-    /// The whole patch.
+    /// Returns the complete patch.
     pub(super) fn json(&self) -> Vec<u8> {
         [b"[", self.json.as_slice(), b"]"].concat()
     }
@@ -287,10 +289,10 @@ impl Patch {
         self.write(&Operation { op: "replace", path, value: Some(value) });
     }
 
-    /// Tells the pod's creator something, as far as the API server passes it on.
+    /// Adds a warning to the requesting user, unless the API server would drop it for its length.
     pub(super) fn warn(&mut self, warning: &str) {
-        let told: usize = self.warnings.iter().map(String::len).sum();
-        if told < MOST_WARNED {
+        let length: usize = self.warnings.iter().map(String::len).sum();
+        if length < MOST_WARNED {
             self.warnings.push(clipped(warning));
         }
     }
@@ -321,18 +323,20 @@ struct Operation<'a, T> {
     value: Option<&'a T>,
 }
 
-/// etcd takes no larger object, unless it is told to (its `--max-request-bytes`).
+/// Maximum size of a patch, in bytes: etcd's default for `--max-request-bytes`. It stores no larger
+/// object.
 pub(super) const MOST_BYTES: usize = 1536 * 1024;
-/// As many as the API server takes from a client (`maxJSONPatchOperations` in its
-/// `pkg/endpoints/handlers/patch.go`). It counts none of a webhook's. Each may move a whole list,
-/// whose length has a bound as well ([`MOST_ITEMS`](super::pod::MOST_ITEMS)).
+/// Maximum number of operations: the number that the API server accepts from a client
+/// (`maxJSONPatchOperations` in its `pkg/endpoints/handlers/patch.go`). For a webhook it has no
+/// limit. Each operation may move a complete list, whose length has a limit as well
+/// ([`MOST_ITEMS`](super::pod::MOST_ITEMS)).
 const MOST_OPERATIONS: usize = 10_000;
-/// What the API server passes on of all warnings together, in characters (`truncateAtTotalRunes`
-/// in its `pkg/endpoints/filters/warning.go`).
+/// Maximum length of all warnings together that the API server passes on, in characters
+/// (`truncateAtTotalRunes` in its `pkg/endpoints/filters/warning.go`).
 const MOST_WARNED: usize = 4096;
-/// A pod with one container takes 6 KiB.
+/// Initial capacity of a patch, in bytes. A pod with one container takes 6 KiB.
 const USUAL_BYTES: usize = 8 * 1024;
-/// On a pod: the role that its sidecar assumes.
+/// Annotation of a pod with the role that its sidecar assumes.
 pub const ROLE_ARN_ANNOTATION: &str = "fab.nanohype.dev/session-role-arn";
 const SAFE_TO_EVICT_ANNOTATION: &str =
     "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";

@@ -1,8 +1,9 @@
-//! A pod for reading, over the JSON that came: what we do not look at is skipped, nothing is
-//! copied, nothing is lost.
+//! Reads a pod from the JSON of the review. It skips fields that the webhook does not use, and
+//! copies none.
 //!
-//! A stranger wrote it, so what is read of it has a bound that does not depend on its length: of
-//! each list only the items that the webhook acts on are taken, [`MOST_PICKED`] at most.
+//! The JSON is untrusted input, so the memory for it has a limit that does not depend on its
+//! length: from each list it takes only the items that the webhook acts on, at most
+//! [`MOST_PICKED`].
 
 use std::{borrow::Cow, fmt, marker::PhantomData, ops::Deref};
 
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::config::{self, Creator};
 
-/// A pod whose parts that we look at have the shapes that Kubernetes gives them.
+/// A pod whose used fields match the Pod API schema.
 pub(super) struct Pod<'a> {
     pub(super) metadata: Metadata<'a>,
     pub(super) spec: Spec<'a>,
@@ -46,14 +47,14 @@ pub(super) struct Metadata<'a> {
 pub(super) struct Spec<'a> {
     #[serde(borrow, default, deserialize_with = "or_default")]
     service_account_name: Text<'a>,
-    /// Its deprecated second name, which the API server copies to the first.
+    /// Deprecated alias of `serviceAccountName`, to which the API server copies it.
     #[serde(borrow, default, deserialize_with = "or_default")]
     service_account: Text<'a>,
     #[serde(borrow, default, deserialize_with = "or_default")]
     containers: Containers<'a>,
     #[serde(borrow)]
     init_containers: Option<Containers<'a>>,
-    /// None where the pod has no such list.
+    /// `None` if the pod has no such list.
     #[serde(borrow)]
     pub(super) volumes: Option<Picked<Volume<'a>>>,
     #[serde(borrow)]
@@ -75,7 +76,7 @@ pub(super) struct Spec<'a> {
 pub(super) struct Container<'a> {
     #[serde(borrow)]
     pub(super) name: Text<'a>,
-    /// None where the container has no such list.
+    /// `None` if the container has no such list.
     #[serde(borrow)]
     pub(super) env: Option<Picked<Variable<'a>>>,
     #[serde(borrow, rename = "volumeMounts")]
@@ -103,13 +104,13 @@ struct Port {
     host_port: Option<Scalar<i64>>,
 }
 
-/// A list of which only the length matters.
+/// A list whose length alone is read.
 #[derive(Default)]
 pub(super) struct AnyList {
     pub(super) length: usize,
 }
 
-/// A container's list of ports, each of which has the shape of one.
+/// A container's list of ports. Each item matches the schema of a port.
 pub(super) struct Ports<'a>(&'a RawValue);
 
 #[derive(Deserialize)]
@@ -118,39 +119,40 @@ pub(super) struct Name<'a> {
     pub(super) name: Text<'a>,
 }
 
-/// Which of the pod's two lists a container stands in.
+/// One of a pod's two lists of containers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum List {
     Containers,
     InitContainers,
 }
 
-/// A container and where it stands.
+/// A container and its position.
 pub(super) struct Placed<'p, 'a> {
     pub(super) list: List,
     pub(super) index: usize,
     pub(super) container: &'p Container<'a>,
 }
 
-/// A list of containers: the first of them, and how many there are.
+/// A list of containers: its first items, and its length.
 #[derive(Default)]
 struct Containers<'a> {
     first: Vec<Container<'a>>,
     found: usize,
 }
 
-/// What the webhook acts on in a list that Kubernetes keys by `name`.
+/// The items that the webhook acts on in a list that Kubernetes keys by `name`.
 pub(super) struct Picked<T> {
-    /// Where each stands, and what it is.
+    /// Index and item.
     items: Vec<(usize, T)>,
-    /// How many items the list has.
+    /// Length of the complete list.
     length: usize,
-    /// There are more to act on than are read.
+    /// Whether the list has more such items than are read.
     too_many: bool,
 }
 
-/// An item that may be acted on.
+/// An item of a list that [`Picked`] reads.
 pub(super) trait Pick<'a>: Sized {
+    /// Returns the item, or `None` if the webhook does not act on it.
     fn pick(raw: &'a RawValue) -> serde_json::Result<Option<Self>>;
 }
 
@@ -160,7 +162,7 @@ pub(super) struct Variable<'a> {
     pub(super) raw: &'a RawValue,
 }
 
-/// A mount of a volume that the webhook acts on, or one that lies over the session's token.
+/// A mount of a volume that the webhook acts on, or one that hides the session token.
 pub(super) struct Mount<'a> {
     pub(super) volume: Option<&'static str>,
     pub(super) path: Text<'a>,
@@ -170,32 +172,32 @@ pub(super) struct Mount<'a> {
 /// A volume that the webhook acts on, or one that projects a service account's token.
 pub(super) struct Volume<'a> {
     pub(super) name: Text<'a>,
-    /// Of the tokens that it projects.
+    /// Audiences of the tokens that the volume projects.
     pub(super) audiences: Vec<Text<'a>>,
-    /// There are more than [`MOST_PICKED`] of them.
+    /// Whether it has more than [`MOST_PICKED`] audiences.
     too_many: bool,
     pub(super) raw: &'a RawValue,
 }
 
-/// The audiences in a list of what a volume projects.
+/// The token audiences in the sources of a projected volume.
 #[derive(Default)]
 struct Audiences<'a> {
     first: Vec<Text<'a>>,
     too_many: bool,
 }
 
-/// A block device under a name of our volumes.
+/// A block device with the name of one of the sidecar's volumes.
 pub(super) struct Device {
     volume: &'static str,
 }
 
-/// A mapping of text to text, in the order in which it came.
+/// A map of strings, in the order of the JSON.
 pub(super) struct Pairs<'a> {
     first: Vec<(Text<'a>, Text<'a>)>,
     found: usize,
 }
 
-/// Text of the JSON, borrowed where it has no escapes.
+/// A JSON string, borrowed if it has no escapes.
 #[derive(Default)]
 pub(super) struct Text<'a>(Cow<'a, str>);
 
@@ -212,7 +214,7 @@ impl<'a> Pod<'a> {
             serde_json::from_str(object.get())
                 .map_err(|_| Refusal::UnreadablePod { place: place(object) })?;
         let pod = Self { metadata, spec, object, creator };
-        // Whether it is an agent might be in those that are not read.
+        // The labels that are not read might make the pod an agent.
         match pod.metadata.labels.as_ref().and_then(Pairs::excess) {
             Some((most, _)) => {
                 Err(Refusal::TooManyItems { what: format!("the pod has more than {most} labels") })
@@ -221,7 +223,7 @@ impl<'a> Pod<'a> {
         }
     }
 
-    /// Which list is longer than an agent's lists may be, as a sentence.
+    /// Returns the first list that exceeds the limits for agent pods, as a sentence.
     pub(super) fn excess(&self) -> Option<String> {
         let Metadata { annotations, .. } = &self.metadata;
         let Spec { volumes, node_selector, .. } = &self.spec;
@@ -234,13 +236,13 @@ impl<'a> Pod<'a> {
             (volumes.as_ref().and_then(|volumes| volumes.excess(acted_on)), "volumes"),
             (audiences.then_some((MOST_PICKED, "")), "audiences in one volume"),
         ];
-        let told = |of: String, ((most, which), what): ((usize, &str), &str)| {
+        let sentence = |of: String, ((most, which), what): ((usize, &str), &str)| {
             format!("{of} has more than {most} {what}{which}")
         };
         let found =
             |(excess, what): (Option<(usize, &'static str)>, &'static str)| Some((excess?, what));
         if let Some(excess) = of_pod.into_iter().find_map(found) {
-            return Some(told("the pod".to_owned(), excess));
+            return Some(sentence("the pod".to_owned(), excess));
         }
         self.containers().map(|placed| placed.container).find_map(|container| {
             let Container { name, env, mounts, volume_devices, .. } = container;
@@ -250,12 +252,12 @@ impl<'a> Pod<'a> {
                 (volume_devices.excess(acted_on), "block devices"),
             ];
             let excess = of_container.into_iter().find_map(found)?;
-            Some(told(format!("container {:?}", shown(name)), excess))
+            Some(sentence(format!("container {:?}", shown(name)), excess))
         })
     }
 
-    /// The containers that are read, regular ones before init containers, each in the order of its
-    /// list: of each list the first [`MOST_CONTAINERS`] and one more.
+    /// Returns the containers that are read: the first [`MOST_CONTAINERS`] and one more of each
+    /// list, regular containers before init containers, in the order of their list.
     pub(super) fn containers(&self) -> impl Iterator<Item = Placed<'_, 'a>> {
         let placed = |list| move |(index, container)| Placed { list, index, container };
         let regular = self.spec.containers.first.iter().enumerate().map(placed(List::Containers));
@@ -263,7 +265,7 @@ impl<'a> Pod<'a> {
         regular.chain(init.map(placed(List::InitContainers)))
     }
 
-    /// How many containers the pod has, of both lists.
+    /// Returns the number of containers of both lists together.
     pub(super) fn count_containers(&self) -> usize {
         let Spec { containers, init_containers, .. } = &self.spec;
         containers.found + init_containers.as_ref().map_or(0, |init| init.found)
@@ -273,14 +275,15 @@ impl<'a> Pod<'a> {
         self.spec.init_containers.is_some()
     }
 
-    /// A container's own text. The pod is read again for it, which is seldom needed.
+    /// Returns the JSON of a container. This parses the pod again; only a pod that already has the
+    /// sidecar needs it.
     pub(super) fn text(&self, placed: &Placed<'_, '_>) -> Option<&'a RawValue> {
         #[derive(Deserialize)]
         struct Read<'a> {
             #[serde(borrow)]
             spec: Lists<'a>,
         }
-        // It was read before.
+        // The pod was parsed before, so this cannot fail.
         let Read { spec } = serde_json::from_str(self.object.get()).ok()?;
         let mut found = None;
         each(spec.of(placed.list)?, |index, container: &RawValue| {
@@ -301,8 +304,8 @@ impl<'a> Pod<'a> {
         self.metadata.labels.as_ref()?.find(key)
     }
 
-    /// The API server's own default stands for none, since it is not there yet in a manifest
-    /// on disk.
+    /// Returns the pod's service account. Without one it is `default`, which the API server sets
+    /// before the webhook, but which a manifest on disk lacks.
     fn service_account(&self) -> &str {
         let Spec { service_account_name, service_account, .. } = &self.spec;
         [&**service_account_name, &**service_account, "default"]
@@ -336,7 +339,7 @@ impl List {
 }
 
 impl<T> Picked<T> {
-    /// How many items the list may have, and of which, where it has more.
+    /// Returns the limit that the list exceeds, and the words for the items that it counts.
     fn excess(&self, acted_on: usize) -> Option<(usize, &'static str)> {
         if self.length - self.items.len() > MOST_ITEMS {
             Some((MOST_ITEMS, ""))
@@ -346,7 +349,7 @@ impl<T> Picked<T> {
         }
     }
 
-    /// The items to act on, and where each stands.
+    /// Returns the items to act on, with their indexes.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (usize, &T)> {
         self.items.iter().map(|(index, item)| (*index, item))
     }
@@ -363,18 +366,18 @@ impl Container<'_> {
         self.env.iter().flat_map(Picked::iter).any(|(_, entry)| entry.name == variable)
     }
 
-    /// The first of our volumes that it takes as a block device.
+    /// Returns the first volume of the sidecar that the container uses as a block device.
     pub(super) fn device(&self) -> Option<&'static str> {
         self.volume_devices.iter().map(|(_, device)| device.volume).next()
     }
 }
 
 impl Ports<'_> {
-    /// Whether one of them is `port`, in the container or on the host.
+    /// Returns whether one of the ports is `port`, as container port or host port.
     pub(super) fn declare(&self, port: u16) -> bool {
         let port = Some(Scalar(i64::from(port)));
         let mut declared = false;
-        // Each was read before.
+        // The list was parsed before, so this cannot fail.
         let _ = each(self.0, |_, Object(Port { container_port, host_port })| {
             declared |= [container_port, host_port].contains(&port);
             Ok(())
@@ -437,7 +440,7 @@ impl<'a> Pick<'a> for Device {
 }
 
 impl Pairs<'_> {
-    /// How many there may be, where there are more.
+    /// Returns the limit that the map exceeds.
     fn excess(&self) -> Option<(usize, &'static str)> {
         (self.found > MOST_ITEMS).then_some((MOST_ITEMS, ""))
     }
@@ -517,7 +520,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Containers<'a> {
         let mut containers = Containers::default();
         let push = |index, Object(container): Object<Container<'de>>| {
             containers.found = index + 1;
-            // One more is ours, in a second round.
+            // At a reinvocation the sidecar is one more.
             if index <= MOST_CONTAINERS {
                 containers.first.push(container);
             }
@@ -547,7 +550,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
             type Value = Pairs<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a mapping of text to text")
+                f.write_str("a map of strings")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -576,7 +579,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
             type Value = Text<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("text")
+                f.write_str("a string")
             }
 
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
@@ -591,7 +594,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// The two lists of containers, each as its text.
+/// The two lists of containers, as JSON.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Lists<'a> {
@@ -610,7 +613,7 @@ impl<'a> Lists<'a> {
     }
 }
 
-/// Calls a function for each item of a list, of which none is kept.
+/// Calls a function for each item of a list, and keeps no item.
 struct Each<F, T>(F, PhantomData<T>);
 
 impl<'de, T, F> Visitor<'de> for Each<F, T>
@@ -645,14 +648,14 @@ fn each<'a, T: Deserialize<'a>>(
     serde_json::Deserializer::from_str(list.get()).deserialize_any(Each(f, PhantomData))
 }
 
-/// Kubernetes takes null for absent.
+/// Reads null as absent, as Kubernetes does.
 fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// Which part of a pod that cannot be read is at fault, for people.
+/// Returns the part of the pod that does not match the schema, as text for a refusal.
 fn place(object: &RawValue) -> String {
     #[derive(Deserialize)]
     struct Read<'a> {
@@ -662,7 +665,7 @@ fn place(object: &RawValue) -> String {
         spec: Option<&'a RawValue>,
     }
     let Ok(Object(Read { metadata, spec })) = serde_json::from_str(object.get()) else {
-        return "the whole".to_owned();
+        return "the pod".to_owned();
     };
     if metadata.is_none_or(|metadata| {
         serde_json::from_str::<Object<Metadata<'_>>>(metadata.get()).is_err()
@@ -689,19 +692,20 @@ fn place(object: &RawValue) -> String {
     "spec".to_owned()
 }
 
-/// Each agent container gets a kilobyte of variables, and the answer must be written in time: a pod
-/// of thousands would hold up the pods of all tenants.
+/// Maximum number of containers of an agent pod. Each gets a kilobyte of variables, and the
+/// response must be written in time: a pod of thousands would delay the pods of all tenants.
 pub(super) const MOST_CONTAINERS: usize = 256;
-/// Maximum number of items in one list that the webhook acts on. There are some 50 names to act on,
-/// of which an ordinary list repeats none.
+/// Maximum number of items in one list that the webhook acts on. It acts on some 50 names, and an
+/// ordinary list repeats none of them.
 const MOST_PICKED: usize = 128;
-/// Upper limit of what the webhook itself adds to a list, which is there in a second round.
+/// Maximum number of items that the webhook itself adds to a list. They are present at a
+/// reinvocation.
 const ADDED: usize = 32;
-/// Maximum length of the lists of labels, annotations, node selector entries and volumes, and of the
-/// variables and mounts of a container, beside what the webhook acts on.
+/// Maximum length of the lists of labels, annotations, node selector entries and volumes, and of
+/// the variables and mounts of a container, not counting the items that the webhook acts on.
 ///
-/// Kubernetes has no such limits. But an API server takes time by the square of a list's length for
-/// each expression of the guard that iterates it, since it searches all of a stack at each step
-/// (`refValStack.drop` in cel-go's `interpreter/runtimecost.go`, 0.29). The guard has the sum of
-/// these three numbers.
+/// Kubernetes has no such limits. But the API server's time for an expression of the guard that
+/// iterates a list grows with the square of its length, since it searches a complete stack at each
+/// step (`refValStack.drop` in cel-go's `interpreter/runtimecost.go`, 0.29). The guard's limit is
+/// the sum of [`MOST_PICKED`], [`ADDED`] and this number.
 pub(super) const MOST_ITEMS: usize = 1024;

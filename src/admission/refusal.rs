@@ -1,4 +1,4 @@
-//! Why we said no: a code that is forever, a sentence, a remedy.
+//! Refusals: a code that never changes its meaning, a sentence and a remedy.
 
 use std::{borrow::Cow, fmt};
 
@@ -12,8 +12,8 @@ use crate::{
     terminal::harmless,
 };
 
-/// A refused pod. Its text is for the person whose `kubectl apply` failed; its code is for
-/// metrics and alerts.
+/// The reason why a pod is refused. The text is for the requesting user, the code for metrics and
+/// alerts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Refusal {
     AwsTokenVolume { volume: String, audience: String },
@@ -86,7 +86,7 @@ impl Refusal {
         }
     }
 
-    /// Whether the same pod may be let in a second later, with nobody changing anything.
+    /// Returns whether the same request may succeed a second later without any change (HTTP 503).
     pub fn may_heal(&self) -> bool {
         matches!(
             self,
@@ -97,72 +97,74 @@ impl Refusal {
         )
     }
 
-    /// What is wrong, alone.
+    /// Returns the cause, without code and remedy.
     pub fn sentence(&self) -> String {
         clipped(&fmt::from_fn(|f| self.tell(f)).to_string())
     }
 
+    /// Returns what to do about it, as an imperative or a command.
     pub fn remedy(&self) -> String {
         match self {
             Self::AwsTokenVolume { .. } => {
-                "remove the volume; the credential sidecar brings the pod's AWS credentials".to_owned()
+                "remove the volume; agent pods get their AWS credentials from the credential sidecar".to_owned()
             }
             Self::FabOperator { .. } => {
-                format!("remove the variable from the pod template; or let the platform team label the namespace {OPERATOR_LABEL}=keep, with which pods that set it keep base credentials and their calls carry no session")
+                format!("remove the variable from the pod template; or ask the platform team to set the namespace label {OPERATOR_LABEL}=keep: such pods keep their base credentials, and their calls are not attributed to a session")
             }
-            Self::HostNamespace { .. } => "remove the field; credentials on loopback must stay in the pod".to_owned(),
-            Self::Internal => "see the webhook's log, and report the pod that did this".to_owned(),
-            Self::NamespaceUnknown { .. } => "try again; if it stays so, see the webhook's log on its watch of namespaces".to_owned(),
-            Self::NotAPodCreation { .. } => "restore the webhook configuration of the chart".to_owned(),
+            Self::HostNamespace { .. } => "remove the field; it exposes credentials to other containers or to the node".to_owned(),
+            Self::Internal => "see the webhook's log, and report the bug together with the pod's manifest".to_owned(),
+            Self::NamespaceUnknown { .. } => "retry; if the error persists, see the webhook's log for failures of the namespace watch".to_owned(),
+            Self::NotAPodCreation { .. } => "restore the chart's webhook configuration".to_owned(),
             Self::OldPodSecurity { namespace, wanted, .. } => {
                 format!("kubectl label namespace {namespace} {POD_SECURITY_LABEL}={wanted} {POD_SECURITY_VERSION_LABEL}=latest --overwrite")
             }
-            Self::PatchTooCostly { .. } => "remove repeated variables, mounts and volumes from the pod template, or spread the work over more pods".to_owned(),
-            Self::PatchTooLarge { .. } => "shorten the names of its containers, and its variables for regions and proxies".to_owned(),
+            Self::PatchTooCostly { .. } => "remove duplicate variables, mounts and volumes from the pod template, or split the work over more pods".to_owned(),
+            Self::PatchTooLarge { .. } => "shorten the container names of the pod, and its variables for regions and proxies".to_owned(),
             Self::PodNetwork { what, .. } => {
-                format!("remove the {what} from the pod template; or ask the platform team to set baseCredentials.source to irsa, whose token is sent over TLS")
+                format!("remove the {what} from the pod template; or ask the platform team to set baseCredentials.source: irsa, with which the sidecar sends its token over TLS")
             }
             Self::PodSecurity { namespace, wanted, .. } => {
                 format!("kubectl label namespace {namespace} {POD_SECURITY_LABEL}={wanted} --overwrite")
             }
-            Self::PortTaken { .. } => "choose another port for the container, or another sidecar.port in the config".to_owned(),
+            Self::PortTaken { .. } => "use another port in the container, or set another sidecar.port in the config".to_owned(),
             Self::ReservedName { .. } => "choose another name".to_owned(),
-            Self::ReservedVolume { .. } => "remove the mount; the webhook mounts what the container needs".to_owned(),
-            Self::RoleDenied { .. } => "allow ssm:GetParameters on it to the webhook's role".to_owned(),
-            Self::RoleMissing { .. } => "publish the ARN of the tenant's session-broker role there (the chart's value staticRoles is the static role file), or take the namespace's opt-in label away".to_owned(),
-            Self::RoleUnavailable { .. } => "try again; if it stays so, see the webhook's log on SSM".to_owned(),
+            Self::ReservedVolume { .. } => "remove the mount; the webhook adds the mounts that the container needs".to_owned(),
+            Self::RoleDenied { .. } => "grant ssm:GetParameters on this parameter to the webhook's IAM role".to_owned(),
+            Self::RoleMissing { .. } => "publish the ARN of the tenant's session-broker role there (the chart's value staticRoles is the static role file), or remove the opt-in label of the namespace".to_owned(),
+            Self::RoleUnavailable { .. } => "retry; if the error persists, see the webhook's log for SSM errors".to_owned(),
             Self::RoleUnusable { unusable, .. } => match unusable {
                 Unusable::Malformed(_) => "publish the ARN of an IAM role".to_owned(),
-                Unusable::NotAllowed { list } => format!("publish another role, or add to roles.allow.{list} of the config"),
-                Unusable::SecureString | Unusable::WrongType => "publish it as type String; an ARN is no secret".to_owned(),
+                Unusable::NotAllowed { list } => format!("publish another role, or extend roles.allow.{list} in the config"),
+                Unusable::SecureString | Unusable::WrongType => "publish it as type String; an ARN is not a secret".to_owned(),
             },
-            Self::SessionIllegal { .. } => "let the pod's creator name the session with legal characters".to_owned(),
-            Self::SessionTooLong { .. } => "choose a shorter pod name, or session: pod-uid in the config".to_owned(),
+            Self::SessionIllegal { .. } => "correct the session name in the controller that creates the pod".to_owned(),
+            Self::SessionTooLong { .. } => "choose a shorter pod name, or set session: pod-uid for the component in the config".to_owned(),
             Self::SidecarUser { .. } => "set runAsUser to a different UID".to_owned(),
             Self::StaticCredentials { .. } => "remove the variable from the pod template".to_owned(),
             Self::TenantMissing { namespace, .. } => {
                 format!("kubectl label namespace {namespace} {TENANT_LABEL}=<platform> --overwrite")
             }
-            Self::TenantTooLong { .. } => format!("give the namespace a shorter tenant by the label {TENANT_LABEL}"),
-            Self::TokenPathTaken { .. } => "mount the volume elsewhere".to_owned(),
-            Self::TooManyContainers { .. } => "spread the work over more pods".to_owned(),
+            Self::TenantTooLong { .. } => format!("set a shorter tenant in the namespace label {TENANT_LABEL}"),
+            Self::TokenPathTaken { .. } => "mount the volume at another path".to_owned(),
+            Self::TooManyContainers { .. } => "split the work over more pods".to_owned(),
             Self::TooManyItems { .. } => "remove duplicate or unused entries from this list".to_owned(),
             Self::UnknownComponent { .. } => "correct the label's value, or remove the label".to_owned(),
-            Self::UnreadablePod { .. } => "correct the pod; kubectl create --dry-run=client --validate=strict names the field, such as a number where text is wanted".to_owned(),
-            Self::Windows => "run the agent on Linux; the credential sidecar is a Linux program".to_owned(),
+            Self::UnreadablePod { .. } => "correct the pod; kubectl create --dry-run=client --validate=strict names the invalid field, such as a number in place of a string".to_owned(),
+            Self::Windows => "run the agent on Linux; the credential sidecar is available for Linux only".to_owned(),
         }
     }
 }
 
-/// A sentence, the code, a remedy.
+/// Writes `sentence [code]: remedy`.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} [{}]: {}", self.sentence(), self.code(), harmless(&self.remedy()))
     }
 }
 
-/// The start of what may hold a name of any length and any characters, in one line: the API server
-/// judges names after us.
+/// Returns the first [`LONGEST_SENTENCE`] characters of the text as one line, with control
+/// characters escaped. The API server validates names only after the webhook, so the text may
+/// contain any name.
 pub(super) fn clipped(text: &str) -> String {
     let start: String = text.chars().take(LONGEST_SENTENCE).collect();
     let escaped = match harmless(&start) {
@@ -172,7 +174,7 @@ pub(super) fn clipped(text: &str) -> String {
     escaped.unwrap_or(start)
 }
 
-/// The start of a name, for a sentence. Whatever it is escaped to then has a bound, too.
+/// Returns the first [`LONGEST_NAME`] characters of a name. This also bounds its escaped form.
 pub(super) fn shown(name: &str) -> String {
     name.chars().take(LONGEST_NAME).collect()
 }
@@ -183,82 +185,84 @@ impl Refusal {
             Self::AwsTokenVolume { volume, audience } => {
                 write!(
                     f,
-                    "volume {volume:?} projects a token for {audience}, which is the service account's own AWS credentials"
+                    "volume {volume:?} projects a service account token for the audience {audience}, which AWS exchanges for base credentials"
                 )
             }
             Self::FabOperator { container } => {
                 write!(f, "container {container:?} sets FAB_OPERATOR")
             }
             Self::HostNamespace { field } => write!(f, "the pod sets {field}"),
-            Self::Internal => write!(f, "the webhook failed on this pod"),
+            Self::Internal => write!(f, "the webhook cannot evaluate this pod: internal error"),
             Self::NamespaceUnknown { namespace } => {
-                write!(f, "namespace {namespace:?} is not known here yet")
+                write!(f, "namespace {namespace:?} is not in the webhook's cache yet")
             }
             Self::NotAPodCreation { found } => {
-                write!(f, "want the creation of a pod, not {found}")
+                write!(f, "expected CREATE of pods, got {found}")
             }
             Self::OldPodSecurity { namespace, pinned, wanted } => write!(
                 f,
-                "namespace {namespace:?} pins Pod Security Standard {pinned}, whose level {wanted} allows NET_RAW; agent pods need v1.22 or later"
+                "namespace {namespace:?} pins version {pinned} of the Pod Security Standards, whose level {wanted} allows NET_RAW; agent pods need v1.22 or later"
             ),
             Self::PatchTooCostly { operations, most } => {
                 write!(f, "the pod needs a patch of {operations} operations; the limit is {most}")
             }
             Self::PatchTooLarge { most } => write!(
                 f,
-                "the patch for the pod takes more than {most} bytes, and Kubernetes stores no object of that size"
+                "the patch for the pod is larger than {most} bytes, the default limit of etcd for one object"
             ),
             Self::PodNetwork { what, key } => write!(
                 f,
-                "the pod's {what} {key} lets a network plugin redirect its connections, and the credential sidecar sends the base token without TLS"
+                "the pod's {what} {key} lets a network plugin redirect the pod's connections; the credential sidecar sends the base token without TLS"
             ),
             Self::PodSecurity { namespace, enforced, wanted } => write!(
                 f,
-                "namespace {namespace:?} enforces the Pod Security Standard {enforced}, and agent pods need {wanted}"
+                "namespace {namespace:?} enforces the Pod Security Standard {enforced}; agent pods need {wanted}"
             ),
             Self::PortTaken { container, port } => {
                 write!(
                     f,
-                    "container {container:?} declares port {port}, which is the credential sidecar's"
+                    "container {container:?} declares port {port}, which is reserved for the credential sidecar"
                 )
             }
             Self::ReservedName { what, name, component } => {
                 write!(
                     f,
-                    "the {what} name {name} is the credential sidecar's, and a pod of component {component} has none"
+                    "the {what} name {name} is reserved for the credential sidecar; this pod of component {component} gets no sidecar"
                 )
             }
             Self::ReservedVolume { container, volume } => {
                 write!(
                     f,
-                    "container {container:?} mounts {volume}, which is the credential sidecar's"
+                    "container {container:?} mounts {volume}, which is reserved for the credential sidecar"
                 )
             }
-            Self::RoleDenied { place } => write!(f, "the webhook may not read {place}"),
+            Self::RoleDenied { place } => {
+                write!(f, "the webhook's IAM role is not authorized to read {place}")
+            }
             Self::RoleMissing { place } => write!(f, "there is no {place}"),
             Self::RoleUnavailable { place, cause: Some(cause) } => {
-                write!(f, "{place} cannot be read now: {cause}")
+                write!(f, "cannot read {place}: {cause}")
             }
             Self::RoleUnavailable { place, cause: None } => {
-                write!(f, "{place} was not read in time")
+                write!(f, "cannot read {place}: timed out")
             }
             Self::RoleUnusable { place, unusable } => match unusable {
                 Unusable::Malformed(rule) => write!(f, "{place} is not the ARN of a role: {rule}"),
                 Unusable::NotAllowed { list } => {
                     write!(
                         f,
-                        "{place} holds a role that roles.allow.{list} of the config does not have"
+                        "{place} names a role that roles.allow.{list} in the config does not allow"
                     )
                 }
-                Unusable::SecureString => write!(f, "{place} has type SecureString"),
-                Unusable::WrongType => write!(f, "{place} has another type than String"),
+                Unusable::SecureString => write!(f, "{place} has type SecureString, not String"),
+                Unusable::WrongType => write!(f, "{place} does not have type String"),
             },
             Self::SessionIllegal { what, key, rule } => {
-                write!(f, "the session's name in {what} {key} {rule}")
+                write!(f, "the session name in {what} {key} {rule}")
             }
             Self::SessionTooLong { tenant, needed } => write!(
                 f,
-                "the pod's name takes {needed} characters, and a SourceIdentity has {} for a session of tenant {tenant}",
+                "the pod name takes {needed} characters; a SourceIdentity of tenant {tenant} has {} characters for the session",
                 tenant.room()
             ),
             Self::SidecarUser { container, field, uid } => write!(
@@ -268,42 +272,43 @@ impl Refusal {
             Self::StaticCredentials { container, variable } => {
                 write!(
                     f,
-                    "container {container:?} sets {variable}, which goes before the session's credentials"
+                    "container {container:?} sets {variable}, which takes precedence over the session credentials"
                 )
             }
             Self::TenantMissing { namespace, reason: NoTenant::Absent } => {
-                write!(f, "nothing says which tenant namespace {namespace:?} belongs to")
+                write!(f, "namespace {namespace:?} has no tenant label")
             }
             Self::TenantMissing { namespace, reason: NoTenant::Malformed { value, rule } } => {
                 write!(f, "the tenant {value:?} of namespace {namespace:?} {rule}")
             }
             Self::TenantTooLong { tenant, session, longest } => write!(
                 f,
-                "tenant {tenant} has {} characters, and at most {longest} leave room for {session} in a SourceIdentity of 64",
+                "tenant {tenant} has {} characters; at most {longest} fit beside {session} in a SourceIdentity of 64 characters",
                 tenant.as_str().len()
             ),
             Self::TokenPathTaken { container, path } => {
                 write!(
                     f,
-                    "container {container:?} mounts a volume of its own at {path:?}, where the session's token belongs"
+                    "container {container:?} mounts a volume at {path:?}, which is reserved for the session token"
                 )
             }
             Self::TooManyContainers { found, most } => {
-                write!(f, "the pod has {found} containers, and an agent pod has at most {most}")
+                write!(f, "the pod has {found} containers; the limit for agent pods is {most}")
             }
             Self::TooManyItems { what } => f.write_str(what),
             Self::UnknownComponent { value } => {
                 write!(f, "no component matches the pod's label {COMPONENT_LABEL}={value:?}")
             }
             Self::UnreadablePod { place } => {
-                write!(f, "{place} of the pod has not the shape that Kubernetes gives it")
+                write!(f, "cannot decode {place}: it does not match the Pod API schema")
             }
-            Self::Windows => write!(f, "the pod runs on Windows"),
+            Self::Windows => write!(f, "the pod requests a Windows node"),
         }
     }
 }
 
-/// In characters: the longest name of a Kubernetes object.
+/// Maximum length of a name in a sentence, in characters: that of the name of a Kubernetes object.
 const LONGEST_NAME: usize = 253;
-/// In characters: several times the longest of ours with names as Kubernetes has them.
+/// Maximum length of a sentence, in characters: several times that of the longest one with valid
+/// names.
 const LONGEST_SENTENCE: usize = 1024;

@@ -1,4 +1,4 @@
-//! The envelope: what the API server asks, and how it is answered.
+//! The AdmissionReview: reads the request and writes the response.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
@@ -12,9 +12,10 @@ use serde_json::value::RawValue;
 
 use super::{decide::Outcome, pod::Text, refusal::Refusal};
 
-/// A review, as far as it is read. What is in here came from the API server, or from
-/// anybody who reaches the port: a field of another type than its own counts as absent, so
-/// that the uid beside it still gets its answer.
+/// The fields of a review that the webhook reads.
+///
+/// It is untrusted input: any client that reaches the port may have sent it. A field of the wrong
+/// type counts as absent, so that the response can still carry the uid.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Request<'a> {
@@ -52,12 +53,12 @@ pub(super) struct UserInfo<'a> {
     pub(super) username: Text<'a>,
 }
 
-/// A struct that is read from a JSON object only. What serde derives reads a list as well,
+/// A struct that is read only from a JSON object. serde's derived code also reads it from a list,
 /// by the order of the fields.
 #[derive(Default)]
 pub(super) struct Object<T>(pub(super) T);
 
-/// Why a body is no review that could be answered.
+/// Why a body is not a valid AdmissionReview.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAReview {
     #[error("the body is not an AdmissionReview: {0}")]
@@ -66,7 +67,7 @@ pub enum NotAReview {
     LongUid,
     #[error("the AdmissionReview has no request with a uid")]
     NoRequest,
-    #[error("want kind {KIND} of {API_VERSION}")]
+    #[error("expected kind {KIND} of {API_VERSION}")]
     Version,
 }
 
@@ -123,8 +124,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// A truth value or a number. What serde reads of these puts text that it finds in their place into
-/// its error, all of it.
+/// A boolean or an integer. serde's own implementations copy a string that they find instead into
+/// their error, at any length.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Scalar<T>(pub(super) T);
 
@@ -135,7 +136,7 @@ impl<'de> Deserialize<'de> for Scalar<bool> {
             type Value = Scalar<bool>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("true or false")
+                f.write_str("a boolean")
             }
 
             fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
@@ -157,7 +158,7 @@ impl<'de> Deserialize<'de> for Scalar<i64> {
             type Value = Scalar<i64>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a whole number")
+                f.write_str("an integer")
             }
 
             fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
@@ -176,11 +177,12 @@ impl<'de> Deserialize<'de> for Scalar<i64> {
     }
 }
 
-/// Instead of the messages of serde and of serde_json, which hold all of the text. The latter writes
-/// its own unless it is asked for any value.
-pub(super) const TEXT: &str = "there is text, where something else belongs";
+/// Error for a string in place of another type. The messages of serde and serde_json contain the
+/// complete string. serde_json writes its own error for all calls except `deserialize_any`.
+pub(super) const TEXT: &str = "found a string, expected another type";
 
-/// The answer's bytes. `apply` is false for an audit: nothing is changed and nothing blocked.
+/// Returns the bytes of the response. In `audit`, `apply` is false: the response neither changes
+/// nor refuses the pod.
 pub(super) fn respond(uid: &str, outcome: &Outcome, apply: bool) -> Vec<u8> {
     let refusal = outcome.refusal().filter(|_| apply);
     let answer = Review {
@@ -197,8 +199,8 @@ pub(super) fn respond(uid: &str, outcome: &Outcome, apply: bool) -> Vec<u8> {
             },
         },
     };
-    // Text, numbers and maps of text: there is nothing in it that JSON cannot say. And an empty
-    // answer is none, after which the API server lets nothing in.
+    // The response has only strings, numbers and maps of strings, so this cannot fail. If it did,
+    // the API server would find no response in the empty body, and deny the pod.
     let mut body = Vec::with_capacity(USUAL_BYTES);
     if serde_json::to_writer(&mut body, &answer).is_err() {
         return Vec::new();
@@ -209,8 +211,8 @@ pub(super) fn respond(uid: &str, outcome: &Outcome, apply: bool) -> Vec<u8> {
     body
 }
 
-/// Puts the patch behind the last field of `response`. It is most of the answer, and Base64
-/// has no character that JSON would escape, so it is not looked through for one.
+/// Appends the patch as the last field of `response`. The patch is most of the response, and Base64
+/// has no character that JSON escapes, so this bypasses the JSON writer's search for one.
 fn append_patch(body: &mut Vec<u8>, patch: &[u8]) {
     const END: &[u8] = b"}}";
     const START: &[u8] = br#","patchType":"JSONPatch","patch":""#;
@@ -220,7 +222,7 @@ fn append_patch(body: &mut Vec<u8>, patch: &[u8]) {
     body.extend_from_slice(START);
     let start = body.len();
     body.resize(start + encoded, 0);
-    // The room is just what Base64 with padding takes.
+    // The slice has exactly the length of Base64 with padding.
     let _ = STANDARD.encode_slice(patch, &mut body[start..]);
     body.push(b'"');
     body.extend_from_slice(END);
@@ -254,8 +256,8 @@ struct Noted<'a> {
     review: OfReview<'a>,
 }
 
-/// Which review it was, by the uid that our log has. It stands in the key, since the API server
-/// gives each round a uid of its own and keeps one value for a key.
+/// The uid of the review, which the webhook's log has as well. It is part of the key, since the API
+/// server uses another uid for each invocation and keeps one value per key.
 struct OfReview<'a>(&'a str);
 
 impl Serialize for OfReview<'_> {
@@ -266,8 +268,8 @@ impl Serialize for OfReview<'_> {
     }
 }
 
-/// Bare keys: the API server puts the webhook's name and a '/' before each, and drops a key
-/// that has a '/' of its own.
+/// The audit annotations, with keys without prefix. The API server puts the webhook's name and a
+/// '/' in front of each, and drops a key that already has a '/'.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct AuditAnnotations<'a> {
@@ -298,7 +300,8 @@ struct Details {
 }
 
 impl Status {
-    /// client-go repeats a call by itself where the status is 5xx and says after how long.
+    /// Returns the status of a refusal. A transient one gets 503 with `retryAfterSeconds`, which
+    /// makes client-go retry the call.
     fn of(refusal: &Refusal) -> Self {
         let message = refusal.to_string();
         if refusal.may_heal() {
@@ -310,11 +313,13 @@ impl Status {
     }
 }
 
-/// A UUID has 36; whoever sends more is no API server.
+/// Maximum length of a uid, in bytes. The API server sends UUIDs of 36 characters.
 const LONGEST_UID: usize = 253;
-/// The patch of a pod with one container has 6 KiB, in Base64 8.
+/// Initial capacity of a response, in bytes. The patch of a pod with one container has 6 KiB, in
+/// Base64 8 KiB.
 const USUAL_BYTES: usize = 10 * 1024;
-/// The name in an annotation's key has at most 63 characters; the API server's uids have 36.
+/// Maximum length of a uid in an annotation's key: the key's name has at most 63 characters. The
+/// API server's uids have 36.
 /// <https://kubernetes.io/docs/concepts/overview/working-with-objects/annotations/#syntax-and-character-set>
 const LONGEST_IN_KEY: usize = 63 - "review-".len();
 const API_VERSION: &str = "admission.k8s.io/v1";

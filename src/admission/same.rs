@@ -1,5 +1,5 @@
-//! Compares JSON text with a value, without building a tree of the text: a stranger wrote the
-//! text, and a tree may take a hundred times its length.
+//! Compares JSON text with a value, without building a tree of the text: the text is untrusted
+//! input, and a tree may take a hundred times its length.
 
 use std::fmt;
 
@@ -11,15 +11,15 @@ use serde_json::{Value, value::RawValue};
 
 use super::pod::Text;
 
-/// Returns whether `text` is what `wanted` is as JSON. The order of an object's keys does not
-/// count, and a repeated key makes it another object.
+/// Returns whether `text` is equal to `wanted` as JSON. The order of an object's keys does not
+/// matter. An object with a repeated key is never equal.
 pub(super) fn is(text: &RawValue, wanted: &impl Serialize) -> bool {
     let Ok(wanted) = serde_json::to_value(wanted) else { return false };
     let mut text = serde_json::Deserializer::from_str(text.get());
     Same(&wanted).deserialize(&mut text).is_ok()
 }
 
-/// Reads one value and fails at the first difference, before it reads on.
+/// Reads one value and fails at the first difference.
 struct Same<'v>(&'v Value);
 
 impl Same<'_> {
@@ -72,7 +72,7 @@ impl<'de> Visitor<'de> for Same<'_> {
         for value in wanted {
             items.next_element_seed(Same(value))?.ok_or_else(differs)?;
         }
-        // One more would be another list.
+        // A longer list differs.
         match items.next_element_seed(Nothing)? {
             Some(()) => Err(differs()),
             None => Ok(()),
@@ -94,7 +94,7 @@ impl<'de> Visitor<'de> for Same<'_> {
     }
 }
 
-/// Fails on any value, unread.
+/// Fails on any value without reading it.
 struct Nothing;
 
 impl<'de> DeserializeSeed<'de> for Nothing {
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_compared_as_a_tree_of_it_would_be() {
+    fn text_is_compared_like_parsed_json() {
         let texts = [
             "null",
             "true",
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_key_makes_another_object() {
+    fn an_object_with_a_repeated_key_differs() {
         let wanted = json!({"a": 1, "b": 2});
         for text in [r#"{"a":1,"a":1}"#, r#"{"a":1,"b":2,"a":1}"#, r#"{"a":1,"b":2,"c":3}"#] {
             assert!(!is(serde_json::from_str(text).unwrap(), &wanted), "{text}");

@@ -1,7 +1,7 @@
-//! The container that we add and its volumes.
+//! The sidecar's container and volumes.
 //!
-//! Every field that the API server would default is written out, so that what it stored
-//! compares equal to what we would write again.
+//! They set every field that the API server would default, so that a stored pod compares equal at a
+//! reinvocation.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
@@ -26,8 +26,8 @@ use crate::{
     session::{Session, base::Base, env},
 };
 
-/// The container as it must be. `existing` is what stands under its name now: what a
-/// LimitRange added to its resources stays.
+/// Returns the sidecar's container. `existing` is the pod's container of that name: the ephemeral
+/// storage that a LimitRange may have added to its resources stays.
 pub(super) fn container(
     session: &Session,
     component: &Component,
@@ -44,8 +44,8 @@ pub(super) fn container(
         resources: Some(resources_beside(resources, existing)),
         volume_mounts: Some(mounts(config)),
         restart_policy: Some("Always".to_owned()),
-        // For as long as an agent may wait for its credentials: each probe waits for 3 s itself,
-        // so that the kubelet gives up on this container after a quarter of an hour or more.
+        // The time that an agent may wait for its credentials. Each probe waits for up to 3 s
+        // itself, so the kubelet restarts the container after 15 minutes or more.
         startup_probe: Some(Probe {
             exec: Some(ExecAction {
                 command: Some(vec!["/fab-session-injector".to_owned(), "probe".to_owned()]),
@@ -76,7 +76,8 @@ pub(super) fn container(
     }
 }
 
-/// The volumes under our names. None: the name stays unused, whoever put something there.
+/// Returns the sidecar's volumes by name. `None`: the name stays unused, and a volume of that name
+/// is removed.
 pub(super) fn volumes(config: &Config) -> [(&'static str, Option<&'static Volume>); 3] {
     static TOKEN: LazyLock<Volume> = LazyLock::new(|| in_memory(TOKEN_VOLUME));
     static EMPTY: LazyLock<Volume> = LazyLock::new(|| in_memory(EMPTY_VOLUME));
@@ -119,13 +120,13 @@ fn base(audience: &str) -> Volume {
     }
 }
 
-/// The mount by which an agent reads the token that opens its credential endpoint.
+/// Returns the mount by which an agent reads the token of its credential endpoint.
 pub(super) fn agent_token_mount() -> VolumeMount {
     mount(TOKEN_VOLUME, TOKEN_DIRECTORY, true)
 }
 
-/// The endpoint that the sidecar serves: a literal loopback address is the one form that
-/// every AWS SDK takes, also the old ones.
+/// Returns the URI of the sidecar's credential endpoint. A literal loopback address is the only form
+/// that every AWS SDK accepts, also an old one.
 pub(super) fn credentials_uri(port: u16) -> String {
     format!("http://127.0.0.1:{port}{}", env::CREDENTIALS_PATH)
 }
@@ -134,7 +135,7 @@ pub(super) fn token_file() -> String {
     format!("{TOKEN_DIRECTORY}/token")
 }
 
-/// One entry of a container's `env`, as the API server stores it.
+/// Returns an entry of a container's `env`, as the API server stores it.
 pub(super) fn entry(variable: &env::Variable) -> EnvVar {
     let env::Variable { name, value } = variable;
     match value {
@@ -151,7 +152,8 @@ pub(super) fn entry(variable: &env::Variable) -> EnvVar {
     }
 }
 
-/// The API server stores no empty value.
+/// Returns an entry of a container's `env` with a literal value. The API server stores no empty
+/// value.
 pub(super) fn text(name: &str, value: &str) -> EnvVar {
     let value = Some(value).filter(|value| !value.is_empty());
     EnvVar { name: name.to_owned(), value: value.map(str::to_owned), value_from: None }
@@ -186,7 +188,7 @@ fn variables(session: &Session, component: &Component, config: &Config) -> Vec<E
     }
     variables.push(text(STS_ENDPOINTS, "regional"));
     variables.push(text(METADATA_DISABLED, "true"));
-    // The platform team's own values win: they are for clusters with other endpoints.
+    // The values of `sidecar.env` take precedence: they are for clusters with other endpoints.
     for (name, value) in &config.sidecar.env {
         variables.retain(|variable| variable.name != *name);
         variables.push(text(name, value));
@@ -197,8 +199,8 @@ fn variables(session: &Session, component: &Component, config: &Config) -> Vec<E
     variables
 }
 
-/// A proxy is for STS. The node's agent is not behind it, and what it is asked with is the base
-/// token in clear.
+/// Adds the node's Pod Identity agent to `NO_PROXY` and `no_proxy`. The proxy is for STS. The agent
+/// is not behind it, and its requests carry the base token without TLS.
 fn keep_agent_off_proxies(variables: &mut Vec<EnvVar>) {
     if !variables.iter().any(|variable| PROXIES.contains(&&*variable.name)) {
         return;
@@ -208,7 +210,7 @@ fn keep_agent_off_proxies(variables: &mut Vec<EnvVar>) {
         found.and_then(|index| variables.remove(index).value)
     };
     let [upper, lower] = NO_PROXIES.map(&mut take);
-    // Where only one of them is set it is meant for whoever reads the other, too.
+    // If only one of the two is set, its value is used for both.
     for (name, listed) in [
         (NO_PROXIES[0], upper.as_ref().or(lower.as_ref())),
         (NO_PROXIES[1], lower.as_ref().or(upper.as_ref())),
@@ -220,8 +222,8 @@ fn keep_agent_off_proxies(variables: &mut Vec<EnvVar>) {
 
 fn mounts(config: &Config) -> Vec<VolumeMount> {
     let token = mount(TOKEN_VOLUME, TOKEN_DIRECTORY, false);
-    // What is mounted here already is left alone by the service account admission plugin,
-    // which otherwise mounts a token for the Kubernetes API.
+    // The ServiceAccount admission plugin mounts a token for the Kubernetes API here, unless the
+    // container already has a mount at this path.
     let empty = mount(EMPTY_VOLUME, SERVICE_ACCOUNT_DIRECTORY, true);
     match config.base_credentials {
         BaseCredentials::Environment => vec![token, empty],
@@ -241,9 +243,11 @@ fn mount(volume: &str, directory: &str, read_only: bool) -> VolumeMount {
     }
 }
 
-/// Our cpu and memory, and the storage that a LimitRange may have added. Nothing else that
-/// stands there stays: an extended resource lets a device plugin put variables, mounts and
-/// devices into the container that holds the base token.
+/// Returns the configured CPU and memory, and the ephemeral storage that a LimitRange may have
+/// added.
+///
+/// All other existing resources are dropped: with an extended resource a device plugin can add
+/// variables, mounts and devices to the container that holds the base token.
 fn resources_beside(resources: &Resources, existing: Option<&RawValue>) -> ResourceRequirements {
     let Resources { cpu_request, memory_request, cpu_limit, memory_limit } = resources;
     let quantity = |quantity: &Quantity| KubernetesQuantity(quantity.as_str().to_owned());
@@ -264,7 +268,7 @@ fn resources_beside(resources: &Resources, existing: Option<&RawValue>) -> Resou
     }
 }
 
-/// The ephemeral storage of a container.
+/// The ephemeral storage of a container: limit and request.
 #[derive(Default)]
 struct Storage {
     limits: Option<String>,
@@ -298,15 +302,15 @@ fn storage(container: &RawValue) -> Storage {
     Storage { limits: text(limits), requests: text(requests) }
 }
 
-/// The variables by which SDKs find a proxy.
+/// Variables by which SDKs find a proxy.
 pub(super) const PROXIES: [&str; 6] =
     ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
 const STORAGE: &str = "ephemeral-storage";
-/// In bytes: many times what the largest quantity takes.
+/// Maximum length of a quantity, in bytes: many times that of the largest one.
 const LONGEST_QUANTITY: usize = 64;
 pub const CONTAINER_NAME: &str = "fab-session-credentials";
-/// On a pod: what the API server makes the container's AppArmor profile, once the webhooks are
-/// through (`applyAppArmorVersionSkew` in its `pkg/registry/core/pod/strategy.go`).
+/// Annotation of a pod that the API server makes the AppArmor profile of the sidecar, after the
+/// webhooks (`applyAppArmorVersionSkew` in its `pkg/registry/core/pod/strategy.go`).
 pub(super) const APPARMOR_ANNOTATION: &str =
     "container.apparmor.security.beta.kubernetes.io/fab-session-credentials";
 pub(super) const TOKEN_VOLUME: &str = "fab-session-token";

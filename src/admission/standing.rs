@@ -1,4 +1,4 @@
-//! How a pod that is there compares with what a new one would become.
+//! Compares an existing pod with the pod that the webhook would make now.
 
 use std::collections::HashMap;
 
@@ -13,41 +13,49 @@ use crate::{
     session::RoleArn,
 };
 
-/// What one finds who decides on a pod once more.
+/// The drift of an existing pod.
 #[derive(Clone, Debug)]
 pub struct Standing {
     pub compared: Compared,
-    /// The rule of the config for whose creator the pod is nearest to as made, since who created it
-    /// is recorded nowhere on it. None: it is so for nobody in particular.
+    /// The user rule of the config under which the pod differs least. A pod does not record the
+    /// user that requested it, so all rules are tried. `None`: no rule gives a smaller difference.
     pub likely: Option<Glob>,
-    /// Whose pods are left alone, and who may have created it, if it is not as made.
+    /// A user rule whose pods stay unchanged, if the pod differs: such a user may have requested
+    /// it.
     pub excused: Option<Glob>,
 }
 
-/// `explain` prints it as it stands here, so that the names are API.
+/// The result of the comparison. `explain` prints these names, so they are API.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case", tag = "is", content = "at")]
+#[serde(rename_all = "kebab-case", tag = "status", content = "paths")]
 pub enum Compared {
-    /// Deciding on it again changes nothing.
+    /// The webhook would change nothing.
+    #[serde(rename = "up-to-date")]
     AsMade,
-    /// These places would be changed.
+    /// The webhook would change these paths.
+    #[serde(rename = "changed")]
     Differs(Vec<String>),
-    /// It runs no more, or for minutes at most.
+    /// The pod has terminated, or terminates within minutes.
     Ended,
-    /// It has a sidecar that a new one would not get.
+    /// The pod has a sidecar that a new pod would not get.
+    #[serde(rename = "orphaned")]
     LeftOver,
-    /// It has no sidecar, and a new one would get one.
+    /// The pod has no sidecar, and a new pod would get one.
+    #[serde(rename = "not-injected")]
     NoSidecar,
-    /// A new one would not be let in.
+    /// A new pod would be refused.
+    #[serde(rename = "would-be-refused")]
     Refused(#[serde(skip_serializing)] Refusal),
 }
 
-/// Judges a pod for what it is, and not for what is wrong around it: as if its namespace enforced
-/// what the config asks for, and under the role that is published, or as long as none is known,
-/// under the one that it has.
+/// Compares a pod with the pod that the webhook would make now.
 ///
-/// Where `creator` is not given, the pod is in order if it is so for one of those who may have
-/// created it.
+/// Faults outside the pod do not count. The comparison assumes that the namespace enforces the
+/// config's `podSecurity`. It uses the published role, or without a usable one the role in the
+/// pod's annotation.
+///
+/// Without `creator`, the pod counts as unchanged if it is unchanged for one of the users that may
+/// have requested it.
 pub fn standing(
     pod: &Value,
     creator: Option<&str>,
@@ -90,14 +98,14 @@ pub fn standing(
     Standing { excused: creators().find(excuses).cloned(), ..nearest }
 }
 
-/// The credential sidecar of a pod.
+/// Returns the credential sidecar of a pod.
 pub fn sidecar(pod: &Value) -> Option<&Value> {
     let containers = pod["spec"]["initContainers"].as_array()?;
     containers.iter().find(|container| container["name"] == CONTAINER_NAME)
 }
 
 impl Compared {
-    /// From as made, and only to be compared.
+    /// Returns the number of differences, to order results.
     fn distance(&self) -> usize {
         match self {
             Self::AsMade => 0,
@@ -106,7 +114,7 @@ impl Compared {
         }
     }
 
-    /// Whether nothing has to be done about it.
+    /// Returns whether the pod needs no action.
     pub fn is_in_order(&self) -> bool {
         matches!(self, Self::AsMade | Self::Ended | Self::LeftOver)
     }
@@ -121,7 +129,7 @@ struct Again<'p> {
 }
 
 impl Again<'_> {
-    /// And whether its creator is why the pod is left alone.
+    /// Returns the result, and whether the pod stays unchanged because of `creator`.
     fn compare(&self, creator: &str) -> (Compared, bool) {
         let Self { pod, namespace, namespaces, directory, config } = self;
         let Explained { decision, matched, operations, .. } =
@@ -150,14 +158,16 @@ impl Again<'_> {
     }
 }
 
-/// A pod that is deleted runs on as long as it was given to end, which may be years.
+/// Returns whether the pod has terminated or terminates soon. A deleted pod runs until the end of
+/// its grace period, which may take years.
 fn has_ended(pod: &Value) -> bool {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     let grace = pod["metadata"]["deletionGracePeriodSeconds"].as_u64();
     matches!(phase, "Failed" | "Succeeded") || grace.is_some_and(|seconds| seconds <= SOON)
 }
 
-/// Where the config says no region, pods were given the webhook's own, which they still have.
+/// Returns the config with the region of the pod's sidecar if it sets none: the webhook then uses
+/// its own region, which the caller does not know.
 fn as_deployed(pod: &Value, config: &Config) -> Config {
     let given = || {
         let variables = sidecar(pod)?["env"].as_array()?;
@@ -167,12 +177,14 @@ fn as_deployed(pod: &Value, config: &Config) -> Config {
     Config { region: config.region.clone().or_else(given), ..config.clone() }
 }
 
+/// Returns the role of the namespace's tenant: the published one, else that of the pod's
+/// annotation, else a placeholder.
 fn roles(pod: &Value, namespace: &Namespace, directory: &Directory) -> Directory {
     let own = || pod["metadata"]["annotations"][ROLE_ARN_ANNOTATION].as_str()?.parse().ok();
     let role = |tenant| match directory.role(tenant) {
         Some(Role::Known(role)) => Some(role.clone()),
         Some(Role::NotFound | Role::Unreachable(_) | Role::Unusable(_)) | None => {
-            own().or_else(|| NOBODY.parse::<RoleArn>().ok())
+            own().or_else(|| UNKNOWN_ROLE.parse::<RoleArn>().ok())
         }
     };
     let known = namespace.tenant.as_ref().ok().and_then(|tenant| {
@@ -182,11 +194,11 @@ fn roles(pod: &Value, namespace: &Namespace, directory: &Directory) -> Directory
     Directory::new(Source::Nowhere, known.into_iter().collect::<HashMap<_, _>>())
 }
 
-/// In seconds; ten times what a pod has by default.
+/// Maximum grace period of a pod that counts as terminated, in seconds: ten times the default.
 const SOON: u64 = 300;
-/// Of a pod without a role, whose tenant's role nobody knows; only whether there is a sidecar
-/// matters then.
-const NOBODY: &str = "arn:aws:iam::000000000000:role/unknown";
+/// Role of a pod that has none, if the tenant's role is unknown. The comparison then only depends
+/// on whether the pod has a sidecar.
+const UNKNOWN_ROLE: &str = "arn:aws:iam::000000000000:role/unknown";
 
 #[cfg(test)]
 mod tests {
@@ -227,7 +239,7 @@ mod tests {
         })
     }
 
-    /// As the webhook makes it of what this creator creates.
+    /// Returns the agent's pod as the webhook makes it for this user.
     fn injected(creator: &str, config: &Config) -> Value {
         let mut pod = agent();
         let namespaces = Namespaces::default().with(namespace());
@@ -237,7 +249,7 @@ mod tests {
         pod
     }
 
-    /// And for whose creator it is as made.
+    /// Returns the result, and the user rule that it assumes.
     fn stands(pod: &Value, config: &Config) -> (Compared, String) {
         let Standing { compared, likely, excused } =
             standing(pod, None, &namespace(), &known(ROLE), config);
@@ -246,14 +258,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_in_order_for_whoever_may_have_created_it() {
+    fn a_pod_is_up_to_date_for_a_possible_requesting_user() {
         let config = config("region: eu-west-1\n");
-        let nobody = (Compared::AsMade, String::new());
-        assert_eq!(stands(&injected("", &config), &config), nobody);
+        let no_rule = (Compared::AsMade, String::new());
+        assert_eq!(stands(&injected("", &config), &config), no_rule);
         let listed = (Compared::AsMade, OPERATOR.to_owned());
         assert_eq!(stands(&injected(OPERATOR, &config), &config), listed);
         let pod = injected(OPERATOR, &config);
-        // What changed since does not make it somebody else's.
+        // A later change does not change the assumed user.
         let next = known(&format!("{ROLE}-next"));
         let Standing { compared, likely, excused: _ } =
             standing(&pod, None, &namespace(), &next, &config);
@@ -265,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_has_long_to_end_runs() {
+    fn a_pod_with_a_long_grace_period_counts_as_running() {
         let config = config("region: eu-west-1\n");
         let deleted = |seconds: u64| {
             json!({"metadata": {
@@ -286,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_component_by_its_creator_is_tried_too() {
+    fn the_creators_of_a_component_are_tried_too() {
         let mine = "system:serviceaccount:mine:job";
         let config = config(
             "region: eu-west-1\nfencedServiceAccounts: [other]\ncomponents: [{name: mine, creators: ['system:serviceaccount:mine:job']}, {name: rest, fenced: true}]\n",
@@ -295,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_of_its_namespace_made_no_pod_as_a_listed_one() {
+    fn an_account_of_the_namespace_is_not_assumed() {
         let of = |glob: &str, creator: &str| {
             let config = config(&format!("region: eu-west-1\nsessionCreators: ['{glob}']\n"));
             stands(&injected(creator, &config), &config)
@@ -310,9 +322,10 @@ mod tests {
         }
     }
 
-    /// It would have left a pod of its own namespace alone, too, if it were on a list there.
+    /// A service account of the pod's own namespace matches no user rule, so such a rule excuses no
+    /// pod.
     #[test]
-    fn an_account_of_its_namespace_excuses_nothing() {
+    fn an_account_of_the_namespace_gives_no_exemption() {
         for (glob, excused) in [
             ("system:serviceaccount:tenants-acme:*", false),
             ("system:serviceaccount:tenants-acme*:jobs", true),
@@ -327,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_around_it_is_not_its_fault_and_no_excuse() {
+    fn faults_outside_the_pod_do_not_change_its_status() {
         let config = config("region: eu-west-1\n");
         let (pod, bare) = (injected("", &config), agent());
         let lax = Namespace { pod_security: PodSecurity::Privileged, ..namespace() };
@@ -344,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_that_only_the_webhook_knows_is_the_pods_own() {
+    fn a_pod_keeps_its_region_if_the_config_has_none() {
         let pod = injected("", &config("region: eu-west-1\n"));
         assert_eq!(stands(&pod, &config("{}")).0, Compared::AsMade);
         let other = stands(&pod, &config("region: eu-central-1\n")).0;
@@ -352,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_pods_are_left_alone_excuses_it() {
+    fn an_exempt_creator_is_a_possible_exemption() {
         let config = config(
             "region: eu-west-1\ncomponents: [{name: jobs, creators: ['system:serviceaccount:jobs:*'], credentials: exempt}, {name: rest, fenced: true}]\n",
         );
@@ -360,16 +373,17 @@ mod tests {
         let Standing { compared, likely, excused } = of(&agent());
         assert_eq!((compared, likely.is_none()), (Compared::NoSidecar, true));
         assert_eq!(excused.unwrap().to_string(), "system:serviceaccount:jobs:*");
-        // They would have left it without a sidecar.
+        // A pod of such a user has no sidecar, and this one has.
         let mut old = injected("", &config);
         old["spec"]["initContainers"][0]["image"] = json!("sidecar:old");
         let Standing { compared, likely: _, excused } = of(&old);
         assert!(matches!(compared, Compared::Differs(_)) && excused.is_none(), "{excused:?}");
     }
 
-    /// Whoever may name sessions, or creates another component's pods, may be left alone as well.
+    /// The pods of a user that may name sessions, or that creates another component's pods, may
+    /// stay unchanged as well.
     #[test]
-    fn who_is_left_alone_is_an_excuse_and_no_proof() {
+    fn a_creator_of_other_pods_is_still_a_possible_exemption() {
         for text in [
             "components: [{name: ci, creators: ['system:serviceaccount:ci:*'], credentials: exempt}, {name: job, creators: ['system:serviceaccount:ci:job']}, {name: rest, fenced: true}]\n",
             "sessionCreators: ['ci']\ncomponents: [{name: ci, creators: [ci], credentials: exempt}, {name: rest, fenced: true}]\n",

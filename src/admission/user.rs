@@ -1,4 +1,4 @@
-//! The user that a container runs as, as far as its pod says so.
+//! The user that a container runs as, by its pod.
 
 use super::{
     pod::{Container, Pod},
@@ -6,13 +6,13 @@ use super::{
     review::Scalar,
 };
 
-/// Refuses a container of the sidecar's user.
+/// Refuses a container that runs as the sidecar's user.
 ///
-/// The kernel counts watches of epoll, pending signals and more by user and not by pod: a pod of
-/// the sidecar's user keeps every sidecar of its node from accepting connections
-/// (`fs.epoll.max_user_watches`). A group has no such limits, and opens no file of the sidecar: the
-/// token is for all to read, and no agent mounts the other volumes. So groups are not compared. The
-/// user that an image brings does not appear in a pod.
+/// The kernel counts epoll watches, pending signals and more per user and not per pod. A pod of the
+/// sidecar's user can keep every sidecar of its node from accepting connections
+/// (`fs.epoll.max_user_watches`). Groups are not compared: they have no such limits and give no
+/// access to files of the sidecar, since its token is readable by all and no agent mounts its other
+/// volumes. The user of an image does not appear in a pod.
 pub(super) fn is_another(
     container: &Container<'_>,
     pod: &Pod<'_>,

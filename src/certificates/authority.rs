@@ -1,4 +1,4 @@
-//! An authority that signs for one host, and what it signs.
+//! A CA for one host, and the certificates that it signs.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -21,15 +21,17 @@ use super::{
     validity::{self, Validity, ends, pem_blocks},
 };
 
+/// A CA with its key.
 pub(super) struct Authority {
-    /// As PEM.
+    /// The CA certificate, as PEM.
     pub(super) certificate: String,
     validity: Validity,
     issuer: Issuer<'static, KeyPair>,
 }
 
+/// A CA or a certificate could not be created.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot make a certificate for {host}")]
+#[error("cannot create a certificate for {host}")]
 pub struct CannotSign {
     host: String,
     #[source]
@@ -37,6 +39,7 @@ pub struct CannotSign {
 }
 
 impl Authority {
+    /// Creates a CA for the host.
     pub(super) fn new(host: &str, now: SystemTime) -> Result<Self, CannotSign> {
         let cannot = |error| CannotSign { host: host.to_owned(), error };
         let key = KeyPair::generate().map_err(cannot)?;
@@ -44,7 +47,7 @@ impl Authority {
         parameters.distinguished_name = distinguished_name();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        // Whoever got at the key could still speak for nobody else.
+        // Limits a stolen key to certificates for this host.
         parameters.name_constraints = Some(NameConstraints {
             permitted_subtrees: vec![GeneralSubtree::DnsName(host.to_owned())],
             excluded_subtrees: Vec::new(),
@@ -59,11 +62,12 @@ impl Authority {
         })
     }
 
-    /// The first of the stored ones, if what it signs for the host now holds.
+    /// Returns the first stored CA, if the CA and a certificate that it signs for the host are
+    /// valid now.
     pub(super) fn read(stored: &Stored, host: &str, now: SystemTime) -> Option<Self> {
         let certificate = pem_blocks(&stored.authorities).next()?;
         let key = KeyPair::from_pem(&stored.authority_key).ok()?;
-        // Of the issuer, only the name and the key go into what it signs.
+        // A signature uses only the name and the key of the issuer.
         let mut parameters = CertificateParams::default();
         parameters.distinguished_name = distinguished_name();
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -77,16 +81,18 @@ impl Authority {
             .then_some(authority)
     }
 
-    /// The last third is left for repairs.
+    /// Returns when to replace the CA: after two thirds of its lifetime. The last third is time for
+    /// repairs.
     pub(super) fn old_at(&self) -> SystemTime {
         self.validity.ends - AUTHORITY_LIFE / 3
     }
 
+    /// Returns the CA's key as PEM.
     pub(super) fn key_pem(&self) -> Zeroizing<String> {
         Zeroizing::new(self.issuer.key().serialize_pem())
     }
 
-    /// A new certificate for the host, and its key.
+    /// Creates a certificate for the host. Returns it and its key, both PEM.
     pub(super) fn sign(
         &self,
         host: &str,
@@ -95,7 +101,7 @@ impl Authority {
         let cannot = |error| CannotSign { host: host.to_owned(), error };
         let key = KeyPair::generate().map_err(cannot)?;
         let mut parameters = CertificateParams::new(vec![host.to_owned()]).map_err(cannot)?;
-        // The name is in the alternative names, which is where it is looked for.
+        // Clients check only the subject alternative names.
         parameters.distinguished_name = DistinguishedName::new();
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -106,8 +112,7 @@ impl Authority {
         Ok((certificate.pem(), Zeroizing::new(key.serialize_pem())))
     }
 
-    /// Until when a certificate holds that this authority signed for the host. None: it does
-    /// not.
+    /// Returns the expiry of a certificate, if this CA signed it for the host and it is valid.
     pub(super) fn judge(
         &self,
         certificate: &str,
@@ -119,8 +124,8 @@ impl Authority {
     }
 }
 
-/// Until when a certificate holds for those who trust the authority. None: it does not, or it is
-/// not the key's.
+/// Returns the expiry of a certificate, if it is valid for the host and for clients that trust the
+/// CA, and if the key matches. None: otherwise.
 pub(super) fn judge(
     authority: &str,
     certificate: &str,
@@ -147,7 +152,8 @@ pub(super) fn judge(
     ends(&certificate)
 }
 
-/// Equal for all: which of them signed is told by the key's identifier.
+/// Returns the subject of each CA. It is the same for all: clients find the issuer of a certificate
+/// by its key identifier extension.
 fn distinguished_name() -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, "fab-session-injector");

@@ -1,4 +1,4 @@
-//! What API servers make of the certificate that the webhook serves.
+//! Verification of the serving certificate as API servers do it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,42 +15,43 @@ use super::{
     validity::{self, Validity, is_authority},
 };
 
-/// Why a certificate is not believed, whether or not it holds at the time.
+/// Why API servers do not trust a certificate, apart from its own validity period.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Distrust {
-    #[error("the authority that signed the certificate has not begun yet")]
+    #[error("the CA that signed the certificate is not yet valid")]
     AuthorityAhead,
-    #[error("the authority that signed the certificate has ended")]
+    #[error("the CA that signed the certificate is expired")]
     AuthorityEnded,
-    /// Go believes it as any other, but our library refuses to judge it.
-    #[error(
-        "the certificate is that of an authority (CA:TRUE), and who signed it is not judged here"
-    )]
+    /// Go verifies it like any other certificate; the library used here does not.
+    #[error("the certificate is a CA certificate (CA:TRUE), whose issuer cannot be verified here")]
     AuthorityServed,
-    #[error("the caBundle holds no authority")]
+    #[error("the caBundle contains no CA certificate")]
     NoAuthority,
-    #[error("there is no certificate")]
+    #[error("there is no certificate, or it cannot be parsed")]
     NoCertificate,
-    #[error("no authority of the caBundle has signed the certificate")]
+    #[error("no CA of the caBundle signed the certificate")]
     OtherAuthority,
-    #[error("the certificate is for another host")]
+    #[error("the certificate's SAN does not match")]
     OtherHost,
-    #[error("the certificate is not one of a server, by its extended key usage")]
+    #[error("the certificate's extended key usage does not allow server authentication")]
     OtherPurpose,
 }
 
-/// When the certificate ends, for those who trust the bundle and call the host. Both are PEM, and
-/// the certificate may bring the ones between it and its authority.
+/// Returns the expiry of a certificate that clients of `host` trust if they trust `bundle`. Both
+/// are PEM. The certificate may be followed by intermediate certificates.
 ///
-/// As Go does it, by which API servers are built: each authority must hold as well, and what is in
-/// the bundle itself needs none. <https://pkg.go.dev/crypto/x509#Certificate.Verify>
+/// The rules are those of Go, in which API servers are written: each CA of the chain must be valid,
+/// and a certificate that is itself in the bundle needs no CA.
+/// <https://pkg.go.dev/crypto/x509#Certificate.Verify>
+///
+/// An expired or not yet valid certificate is no error here: the caller compares the expiry.
 pub fn trust(
     bundle: &str,
     certificate: &str,
     host: &str,
     now: SystemTime,
 ) -> Result<SystemTime, Distrust> {
-    // One that is none vouches for nobody.
+    // What cannot be parsed is no CA.
     let authorities: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(bundle.as_bytes())
         .flatten()
         .filter(|authority| RootCertStore::empty().add(authority.clone()).is_ok())
@@ -63,7 +64,7 @@ pub fn trust(
     let between: Vec<CertificateDer<'_>> = chain.collect();
     let parsed = ParsedCertificate::try_from(&leaf).map_err(|_| Distrust::NoCertificate)?;
     let validity = validity::of_pem(certificate).ok_or(Distrust::NoCertificate)?;
-    // While it held: that it has ended is another matter.
+    // At a time when the certificate itself is valid: its expiry is not checked here.
     let at = now.clamp(validity.begins, validity.ends.max(validity.begins));
     let at = UnixTime::since_unix_epoch(at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO));
     let signed_by = |is_meant: &dyn Fn(Validity) -> bool| {
@@ -98,8 +99,8 @@ pub fn trust(
     ends(&leaf).ok_or(Distrust::NoCertificate)
 }
 
-/// What is wrong other than that nobody signed it, as far as it is of the certificate or of those
-/// between it and its authority. The certificate itself holds at the time.
+/// Returns the reason for a verification error, if it is the certificate's purpose or the validity
+/// of an intermediate certificate. The certificate itself is valid at the time of verification.
 fn reason(error: Error) -> Option<Distrust> {
     use CertificateError::{
         Expired, ExpiredContext, InvalidPurpose, InvalidPurposeContext, NotValidYet,
@@ -150,13 +151,14 @@ mod tests {
         }
     }
 
-    /// A certificate, and whom it makes for others.
+    /// A certificate, and the issuer that signs with its key.
     struct Made {
         pem: String,
         issuer: Issuer<'static, KeyPair>,
     }
 
-    /// For these days from now, for these purposes, signed by the one or by itself.
+    /// Creates a certificate that is valid between two days from now, for these purposes, signed by
+    /// `by` or by itself.
     fn made(
         is_ca: IsCa,
         (from, until): (i32, i32),
@@ -179,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_believed_for_its_host_by_its_authority() {
+    fn a_certificate_is_trusted_for_its_host_by_its_ca() {
         let (ours, other) = (stored(HOST), stored(HOST));
         let both = format!("{}{}", other.authorities, ours.authorities);
         let ends = ours.certificate_ends().unwrap();
@@ -189,7 +191,7 @@ mod tests {
         let (authorities, certificate) = (&*ours.authorities, &*ours.certificate);
         assert_eq!(judge(authorities, certificate, HOST, now()), Ok(true));
         assert_eq!(judge(&both, certificate, HOST, now()), Ok(true));
-        assert_eq!(judge(authorities, certificate, HOST, days_on(40)), Ok(true), "it has ended");
+        assert_eq!(judge(authorities, certificate, HOST, days_on(40)), Ok(true), "expired");
         let cases = [
             (&*other.authorities, certificate, HOST, Distrust::OtherAuthority),
             ("", certificate, HOST, Distrust::NoAuthority),
@@ -202,9 +204,9 @@ mod tests {
         }
     }
 
-    /// What Go's crypto/x509 said of chains like these.
+    /// The expected results are those of Go's crypto/x509 for such chains.
     #[test]
-    fn each_authority_must_hold_and_a_certificate_may_vouch_for_itself() {
+    fn each_ca_in_a_chain_is_checked_and_self_signed_is_allowed() {
         use Distrust::{
             AuthorityAhead, AuthorityEnded, AuthorityServed, OtherAuthority, OtherPurpose,
         };
@@ -223,38 +225,50 @@ mod tests {
         let renewed = format!("{}{}", ended.pem, holds.pem);
         let (strange, no_authority) = (leaf((-3, 9), &holds), made(IsCa::NoCa, (-9, 9), &[], None));
         let cases = [
-            ("authority ended", (ended.pem.clone(), leaf((-3, 9), &ended)), Err(AuthorityEnded)),
-            ("both ended", (ended.pem.clone(), leaf((-3, -2), &ended)), Err(AuthorityEnded)),
-            ("authority ahead", (ahead.pem.clone(), leaf((-3, 9), &ahead)), Err(AuthorityAhead)),
-            ("both ahead", (ahead.pem.clone(), leaf((1, 9), &ahead)), Err(AuthorityAhead)),
-            ("another has ended", (renewed, leaf((-3, 9), &holds)), Ok(())),
-            ("certificate ahead", (holds.pem.clone(), leaf((1, 9), &holds)), Ok(())),
-            ("between", (holds.pem.clone(), chained((-5, 9), &holds)), Ok(())),
-            ("between ended", (holds.pem.clone(), chained((-5, -1), &holds)), Err(AuthorityEnded)),
-            ("between ahead", (holds.pem.clone(), chained((1, 5), &holds)), Err(AuthorityAhead)),
-            ("root ended", (ended.pem.clone(), chained((-5, 9), &ended)), Err(AuthorityEnded)),
-            ("its own", own(IsCa::NoCa, (-3, 9), &[]), Ok(())),
-            ("its own, CA:FALSE", own(IsCa::ExplicitNoCa, (-3, 9), &[]), Ok(())),
-            ("its own, CA:TRUE", own(AUTHORITY, (-3, 9), &[]), Ok(())),
-            ("its own, CA:TRUE, ended", own(AUTHORITY, (-3, -2), &[]), Ok(())),
-            ("its own, ended", own(IsCa::NoCa, (-3, -2), &[]), Ok(())),
-            ("pinned, its authority is not", (strange.clone(), strange), Ok(())),
+            ("CA expired", (ended.pem.clone(), leaf((-3, 9), &ended)), Err(AuthorityEnded)),
+            ("both expired", (ended.pem.clone(), leaf((-3, -2), &ended)), Err(AuthorityEnded)),
+            ("CA in the future", (ahead.pem.clone(), leaf((-3, 9), &ahead)), Err(AuthorityAhead)),
+            ("both in the future", (ahead.pem.clone(), leaf((1, 9), &ahead)), Err(AuthorityAhead)),
+            ("another CA expired", (renewed, leaf((-3, 9), &holds)), Ok(())),
+            ("certificate in the future", (holds.pem.clone(), leaf((1, 9), &holds)), Ok(())),
+            ("intermediate", (holds.pem.clone(), chained((-5, 9), &holds)), Ok(())),
             (
-                "another's own",
+                "intermediate expired",
+                (holds.pem.clone(), chained((-5, -1), &holds)),
+                Err(AuthorityEnded),
+            ),
+            (
+                "intermediate in the future",
+                (holds.pem.clone(), chained((1, 5), &holds)),
+                Err(AuthorityAhead),
+            ),
+            ("root expired", (ended.pem.clone(), chained((-5, 9), &ended)), Err(AuthorityEnded)),
+            ("self-signed", own(IsCa::NoCa, (-3, 9), &[]), Ok(())),
+            ("self-signed, CA:FALSE", own(IsCa::ExplicitNoCa, (-3, 9), &[]), Ok(())),
+            ("self-signed, CA:TRUE", own(AUTHORITY, (-3, 9), &[]), Ok(())),
+            ("self-signed, CA:TRUE, expired", own(AUTHORITY, (-3, -2), &[]), Ok(())),
+            ("self-signed, expired", own(IsCa::NoCa, (-3, -2), &[]), Ok(())),
+            ("in the bundle without its CA", (strange.clone(), strange), Ok(())),
+            (
+                "self-signed, not in the bundle",
                 (holds.pem.clone(), own(IsCa::NoCa, (-3, 9), &[]).0),
                 Err(OtherAuthority),
             ),
             (
-                "no authority",
+                "signed by a certificate that is no CA",
                 (no_authority.pem.clone(), leaf((-3, 9), &no_authority)),
                 Err(OtherAuthority),
             ),
             (
-                "an authority's",
+                "CA certificate served",
                 (holds.pem.clone(), under(AUTHORITY, (-3, 9), &holds).pem),
                 Err(AuthorityServed),
             ),
-            ("a client's", own(IsCa::NoCa, (-3, 9), &[Purpose::ClientAuth]), Err(OtherPurpose)),
+            (
+                "client certificate",
+                own(IsCa::NoCa, (-3, 9), &[Purpose::ClientAuth]),
+                Err(OtherPurpose),
+            ),
         ];
         for (name, (bundle, certificate), want) in cases {
             assert_eq!(trust(&bundle, &certificate, HOST, now()).map(drop), want, "{name}");

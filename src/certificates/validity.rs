@@ -1,4 +1,4 @@
-//! When a certificate begins and ends.
+//! Validity periods of certificates.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use rustls::{
     server::ParsedCertificate,
 };
 
-/// The time in which a certificate holds. One that cannot be read never does.
+/// The validity period of a certificate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Validity {
     pub(super) begins: SystemTime,
@@ -18,22 +18,24 @@ pub(super) struct Validity {
 }
 
 impl Validity {
+    /// Returns the validity period. None: the certificate cannot be parsed.
     pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         Some(Self { begins: begins(certificate)?, ends: ends(certificate)? })
     }
 
+    /// Reports whether the certificate is valid at this time.
     pub(super) fn holds(self, now: SystemTime) -> bool {
         self.begins <= now && now < self.ends
     }
 }
 
-/// Of the first certificate in the text.
+/// Returns the validity period of the first certificate in a PEM text.
 pub(super) fn of_pem(text: &str) -> Option<Validity> {
     Validity::of(&CertificateDer::from_pem_slice(text.as_bytes()).ok()?)
 }
 
-/// When a certificate ends: the library has no accessor, but asked whether it holds at the end
-/// of time, it says since when not.
+/// Returns the expiry of a certificate. The library has no accessor for it, so this verifies the
+/// certificate at the latest possible time: the error contains the expiry.
 pub fn ends(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     match judge(certificate, u64::MAX)? {
         CertificateError::ExpiredContext { not_after, .. } => instant(not_after),
@@ -41,6 +43,7 @@ pub fn ends(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     }
 }
 
+/// Returns when a certificate becomes valid, from the error of a verification at time 0.
 fn begins(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     match judge(certificate, 0)? {
         CertificateError::NotValidYetContext { not_before, .. } => instant(not_before),
@@ -48,9 +51,9 @@ fn begins(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     }
 }
 
-/// Whether it may sign others: the library has no accessor, but refuses an authority as a server's
-/// certificate before it looks for who signed it. Of one without extensions (X.509 v1) anything is
-/// believed.
+/// Reports whether a certificate may sign others. The library has no accessor for it, but rejects a
+/// CA certificate as a server certificate before it searches the issuer. A certificate without
+/// extensions (X.509 v1) counts as a CA.
 pub(super) fn is_authority(certificate: &CertificateDer<'_>) -> bool {
     let begins = begins(certificate).and_then(|begins| begins.duration_since(UNIX_EPOCH).ok());
     begins.is_none_or(|begins| {
@@ -58,15 +61,17 @@ pub(super) fn is_authority(certificate: &CertificateDer<'_>) -> bool {
     })
 }
 
+/// Verifies the certificate at a time, in seconds since 1970, without any trusted CA. Returns the
+/// error.
 fn judge(certificate: &CertificateDer<'_>, at: u64) -> Option<CertificateError> {
-    let judged = verify_server_cert_signed_by_trust_anchor(
+    let verified = verify_server_cert_signed_by_trust_anchor(
         &ParsedCertificate::try_from(certificate).ok()?,
         &RootCertStore::empty(),
         &[],
         UnixTime::since_unix_epoch(Duration::from_secs(at)),
         aws_lc_rs::default_provider().signature_verification_algorithms.all,
     );
-    match judged {
+    match verified {
         Err(Error::InvalidCertificate(error)) => Some(error),
         _ => None,
     }
@@ -76,7 +81,7 @@ fn instant(time: UnixTime) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()))
 }
 
-/// The blocks of a PEM text, each as it stands there.
+/// Returns the certificates of a PEM text, each unchanged.
 pub(super) fn pem_blocks(text: &str) -> impl Iterator<Item = String> {
     text.split_inclusive("-----END CERTIFICATE-----\n")
         .filter(|block| block.ends_with("-----END CERTIFICATE-----\n"))

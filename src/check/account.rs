@@ -1,4 +1,4 @@
-//! Whether AWS has what the tenants' sessions need.
+//! Checks the tenants' session roles: whether they are published and can be assumed.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +34,7 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
     }
     let Some(assumed) = assumed else {
         if !tenants.is_empty() && trials.count() == 0 {
-            found.unseen(Link::AssumeRole, "AWS", NOT_TRIED);
+            found.unknown(Link::AssumeRole, "AWS", NOT_TRIED);
         }
         return;
     };
@@ -43,8 +43,12 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
     {
         let subject = format!("tenant {tenant}");
         match assumed {
-            Ok(()) => found.ok(Link::AssumeRole, subject, "STS gives credentials with its name"),
-            // Whoever has to change something first is told so; else nobody answered.
+            Ok(()) => found.ok(
+                Link::AssumeRole,
+                subject,
+                "STS issues credentials with its SourceIdentity",
+            ),
+            // A permanent failure is an error; a transient one means that a service did not answer.
             Err(failure) if failure.reason.stays() => {
                 found.failed(Link::AssumeRole, subject, failure);
             }
@@ -53,15 +57,15 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
     }
 }
 
-/// Those of the namespaces that opted in, but for those that no session fits.
+/// Returns the tenants of the opted-in namespaces, without those whose name is invalid or too long.
 pub fn tenants(namespaces: &Seen<Vec<Value>>, config: &Config) -> BTreeSet<TenantName> {
     let workable = tenancy::opted_in(namespaces, config)
         .filter(|namespace| tenancy::without_tenant(namespace, config).is_none());
     workable.filter_map(|namespace| namespace.tenant.ok()).collect()
 }
 
-/// The service account of the namespace with which a pod that `creator` creates is an agent that
-/// waits for its credentials, whatever its labels.
+/// Returns a service account of the namespace for the test pod: one that makes a pod without
+/// labels, created by `creator`, an agent pod that waits for its credentials.
 pub fn account_to_try<'v>(
     tenancy: &'v Tenancy,
     creator: Creator<'_>,
@@ -83,27 +87,28 @@ fn gets_credentials(namespace: &str, trial: &Trial, found: &mut Findings) {
     let subject = format!("namespace {namespace}");
     match trial {
         Trial::Bare => {
-            let says = "a pod was created there without its sidecar, so nobody asked the webhook";
-            found.broken(Link::WebhookMissing, subject, says);
+            let message =
+                "a test pod was created without a sidecar: the API server did not call the webhook";
+            found.error(Link::WebhookMissing, subject, message);
         }
-        Trial::Ended => found.ok(Link::AssumeRole, subject, "a pod there got its credentials"),
-        // Whoever may change events of the namespace may have changed this one.
-        Trial::Held(says) => {
-            let says = format!(
-                "a pod's sidecar runs there and has no credentials; its event says {says:?}"
-            );
-            found.broken(Link::AssumeRole, subject, says);
+        Trial::Ended => found.ok(Link::AssumeRole, subject, "a test pod got its credentials"),
+        // Users with RBAC for events of the namespace may have changed this event.
+        Trial::Held(event) => {
+            let message = format!("the sidecar of a test pod has no credentials; event: {event:?}");
+            found.error(Link::AssumeRole, subject, message);
         }
-        Trial::Refused(says) => {
-            found.broken(Link::AssumeRole, subject, format!("a pod there was not taken: {says}"));
+        Trial::Refused(why) => {
+            let message = format!("the API server denied a test pod: {why}");
+            found.error(Link::AssumeRole, subject, message);
         }
-        Trial::Unanswered(says) => {
-            let says = format!("whether a pod is taken there was not said: {says}");
-            found.unreachable(Link::AssumeRole, subject, says);
+        Trial::Unanswered(why) => {
+            let message =
+                format!("the API server did not process the creation of a test pod: {why}");
+            found.unreachable(Link::AssumeRole, subject, message);
         }
-        Trial::Untried(says) => found.unseen(Link::AssumeRole, subject, says),
-        Trial::Waiting(says) => {
-            found.unseen(Link::AssumeRole, subject, format!("a pod there did not start: {says}"));
+        Trial::Untried(why) => found.unknown(Link::AssumeRole, subject, why),
+        Trial::Waiting(why) => {
+            found.unknown(Link::AssumeRole, subject, format!("a test pod did not start: {why}"));
         }
     }
 }
@@ -115,20 +120,22 @@ fn is_published(tenant: &TenantName, directory: &Directory, found: &mut Findings
             found.ok(
                 Link::RoleParameter,
                 subject,
-                format!("{role}, by {}", directory.place(tenant)),
+                format!("{role}, from {}", directory.place(tenant)),
             );
         }
-        // Of ours, which need not be the webhook's.
+        // The credentials of this shell failed, which need not be the webhook's.
         (Some(Role::Unreachable(cause)), _) => {
             let place = directory.place(tenant);
             match cause {
                 Cause::Denied | Cause::NoCredentials => {
-                    let says = format!("the AWS credentials of this shell do not read {place}");
-                    found.unseen(Link::RoleParameter, subject, says);
+                    let message = format!(
+                        "the AWS credentials of this shell are missing or not authorized to read {place}"
+                    );
+                    found.unknown(Link::RoleParameter, subject, message);
                 }
                 Cause::Failed | Cause::NoAnswer | Cause::Throttled => {
-                    let says = format!("{place} cannot be read from here: {cause}{OWN}");
-                    found.unreachable(Link::RoleParameter, subject, says);
+                    let message = format!("cannot read {place}: {cause}{OWN}");
+                    found.unreachable(Link::RoleParameter, subject, message);
                 }
             }
         }
@@ -136,15 +143,15 @@ fn is_published(tenant: &TenantName, directory: &Directory, found: &mut Findings
             found.refused(Link::RoleParameter, subject, &refusal);
         }
         (_, _) => {
-            let says = format!("{} was not read in time", directory.place(tenant));
-            found.unreachable(Link::RoleParameter, subject, says);
+            let message = format!("{} was not read in time", directory.place(tenant));
+            found.unreachable(Link::RoleParameter, subject, message);
         }
     }
 }
 
-/// The keeper tells no more of it.
-const OWN: &str = " (in the region of this shell; --skip-aws does without)";
-const NOT_TRIED: &str = "whether roles can be assumed was not tried; --as-pod does, or --assume-role with the credentials of this shell";
+/// Appended to a cause, which has no more detail.
+const OWN: &str = " (in the region of this shell; --skip-aws skips this check)";
+const NOT_TRIED: &str = "not checked whether roles can be assumed; use --as-pod, or --assume-role with the AWS credentials of this shell";
 
 #[cfg(test)]
 mod tests {
@@ -156,7 +163,7 @@ mod tests {
         directory::{Source, Unusable},
     };
 
-    /// What is found of a tenant of which this is known.
+    /// Returns level, code and `unreachable` of the finding for a tenant with this role.
     fn found(role: Option<Role>) -> (Level, Option<&'static str>, bool) {
         let tenant: TenantName = "acme".parse().unwrap();
         let entries: HashMap<_, _> =
@@ -166,25 +173,25 @@ mod tests {
         is_published(&tenant, &Directory::new(Source::Ssm(template), entries), &mut found);
         let finding = found.iter().next().unwrap();
         assert_eq!(found.iter().count(), 1);
-        assert!(finding.says.contains("/roles/acme"), "{finding}");
+        assert!(finding.message.contains("/roles/acme"), "{finding}");
         (finding.level, finding.code, finding.unreachable)
     }
 
     #[test]
-    fn what_aws_does_not_say_is_unseen_and_what_it_says_is_judged() {
+    fn aws_failures_are_unknown_and_invalid_roles_are_errors() {
         let known = Role::Known("arn:aws:iam::111122223333:role/r".parse().unwrap());
         let cases = [
             (Some(known), (Level::Ok, None, false)),
-            (Some(Role::NotFound), (Level::Broken, Some("role-missing"), false)),
+            (Some(Role::NotFound), (Level::Error, Some("role-missing"), false)),
             (
                 Some(Role::Unusable(Unusable::SecureString)),
-                (Level::Broken, Some("role-secure-string"), false),
+                (Level::Error, Some("role-secure-string"), false),
             ),
-            (Some(Role::Unreachable(Cause::Denied)), (Level::Unseen, None, false)),
-            (Some(Role::Unreachable(Cause::NoCredentials)), (Level::Unseen, None, false)),
-            (Some(Role::Unreachable(Cause::NoAnswer)), (Level::Unseen, None, true)),
-            (Some(Role::Unreachable(Cause::Throttled)), (Level::Unseen, None, true)),
-            (None, (Level::Unseen, None, true)),
+            (Some(Role::Unreachable(Cause::Denied)), (Level::Unknown, None, false)),
+            (Some(Role::Unreachable(Cause::NoCredentials)), (Level::Unknown, None, false)),
+            (Some(Role::Unreachable(Cause::NoAnswer)), (Level::Unknown, None, true)),
+            (Some(Role::Unreachable(Cause::Throttled)), (Level::Unknown, None, true)),
+            (None, (Level::Unknown, None, true)),
         ];
         for (role, want) in cases {
             assert_eq!(found(role.clone()), want, "{role:?}");

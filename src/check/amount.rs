@@ -1,6 +1,7 @@
-//! Amounts of cpu and memory, in every form that Kubernetes takes.
+//! Quantities of CPU and memory, in every form that Kubernetes accepts.
 
-/// In thousandths of a core or of a byte, rounded up. None: it is no quantity.
+/// Returns the quantity in thousandths of a core or of a byte, rounded up. None if `text` is not a
+/// quantity.
 /// <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>
 pub(super) fn thousandths(text: &str) -> Option<u128> {
     let (number, unit) =
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_every_form() {
+    fn every_form_of_a_quantity_is_parsed() {
         let cases = [
             ("0", Some(0)),
             ("10m", Some(10)),

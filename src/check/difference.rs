@@ -1,9 +1,9 @@
-//! What somebody changed in an object since it was installed.
+//! Compares an object in the cluster with the one rendered by the release.
 
 use serde_json::Value;
 
-/// Each place in which `live` is not what was installed. What an API server fills in by itself
-/// is no difference.
+/// Returns each field of `live` that differs from `installed`. Defaults that the API server sets
+/// are ignored.
 pub(super) fn differences(installed: &Value, live: &Value) -> Vec<String> {
     let mut found = Vec::new();
     walk("", installed, live, &mut found);
@@ -19,7 +19,7 @@ fn walk(place: &str, installed: &Value, live: &Value, found: &mut Vec<String>) {
             }
             for (key, value) in present.iter().filter(|(key, _)| !wanted.contains_key(*key)) {
                 if !is_filled_in(key, value) {
-                    found.push(format!("{} was not there", below(place, key)));
+                    found.push(format!("{} was added", below(place, key)));
                 }
             }
         }
@@ -30,8 +30,8 @@ fn walk(place: &str, installed: &Value, live: &Value, found: &mut Vec<String>) {
         }
         _ if installed == live || is_empty(installed) && is_empty(live) => {}
         _ => found.push(match (short(installed), short(live)) {
-            (Some(was), Some(is)) => format!("{place} is {is}, and was {was}"),
-            _ => format!("{place} was changed"),
+            (Some(was), Some(is)) => format!("{place} is {is} instead of {was}"),
+            _ => format!("{place} differs"),
         }),
     }
 }
@@ -53,15 +53,17 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// An expression is nothing for one line.
+/// Returns the value as JSON. None if it is too long for one line, such as a CEL expression.
 fn short(value: &Value) -> Option<String> {
     let text = value.to_string();
     (text.len() <= LONGEST_SHOWN).then_some(text)
 }
 
+/// Defaults that the API server sets in webhooks and policies.
 /// <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>
 /// <https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/>
 const DEFAULTS: [(&str, &str); 2] = [("matchPolicy", "Equivalent"), ("scope", "*")];
+/// In bytes of JSON.
 const LONGEST_SHOWN: usize = 60;
 
 #[cfg(test)]
@@ -70,23 +72,23 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_an_api_server_fills_in_is_no_difference() {
+    fn defaults_of_the_api_server_are_not_differences() {
         let installed = json!({"a": [{"b": 1}], "c": []});
         let live = json!({"a": [{"b": 1, "objectSelector": {}}], "matchPolicy": "Equivalent"});
         assert_eq!(differences(&installed, &live), Vec::<String>::new());
     }
 
     #[test]
-    fn each_change_has_its_place() {
+    fn each_difference_has_its_path() {
         let installed = json!({"a": [{"b": 1}], "c": "x", "d": {"e": true}, "f": [1]});
         let live =
             json!({"a": [{"b": 2}], "c": "y".repeat(80), "d": {}, "f": [1, 2], "g": {"h": 1}});
         let want = [
-            "a[0].b is 2, and was 1",
-            "c was changed",
-            "d.e is null, and was true",
-            "f is [1,2], and was [1]",
-            "g was not there",
+            "a[0].b is 2 instead of 1",
+            "c differs",
+            "d.e is null instead of true",
+            "f is [1,2] instead of [1]",
+            "g was added",
         ];
         assert_eq!(differences(&installed, &live), want);
     }

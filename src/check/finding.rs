@@ -1,4 +1,4 @@
-//! What was found, and how it is told.
+//! The findings of `check`, and how they are printed.
 
 use std::fmt::{self, Write as _};
 
@@ -9,30 +9,30 @@ use crate::{admission::Refusal, credentials, terminal::harmless};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Level {
-    /// It does not hold, and sessions suffer from it.
-    Broken,
-    /// Worth knowing.
-    Note,
+    /// The check failed, and sessions are affected.
+    Error,
     Ok,
-    /// It could not be looked at.
-    Unseen,
+    /// The check could not be made.
+    Unknown,
+    /// A deviation that may be intended or may go away by itself.
+    Warning,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Finding {
     pub link: Link,
     pub level: Level,
-    /// Of what in the cluster or in AWS it is.
+    /// The object in the cluster or in AWS.
     pub subject: String,
-    /// The code under which webhook or sidecar say the same.
+    /// The code that the webhook or the sidecar uses for the same problem.
     pub code: Option<&'static str>,
-    /// Holds its own remedy where there is a code.
-    pub says: String,
-    /// It could not be looked at since nobody answered.
+    /// Contains the remedy if there is a code.
+    pub message: String,
+    /// The check could not be made because a service did not answer.
     pub unreachable: bool,
 }
 
-/// What one walk found, in the order of the links.
+/// The findings of one run, in the order of [`Link::ALL`].
 #[derive(Clone, Debug, Default)]
 pub struct Findings(Vec<Finding>);
 
@@ -41,30 +41,30 @@ impl Findings {
         self.0.iter()
     }
 
-    pub fn is_broken(&self) -> bool {
-        self.iter().any(|finding| finding.level == Level::Broken)
+    pub fn has_errors(&self) -> bool {
+        self.count(Level::Error) > 0
     }
 
-    /// Whether something was not looked at since nobody answered.
+    /// Returns whether a check could not be made because a service did not answer.
     pub fn is_unreachable(&self) -> bool {
         self.iter().any(|finding| finding.unreachable)
     }
 
-    /// For people: one line for each, and what it comes to. `paint` colours a level.
+    /// Returns one line for each finding, and a summary line. `paint` colours a level.
     pub fn text(&self, paint: impl Fn(Level, &str) -> String) -> Result<String, fmt::Error> {
         let mut text = String::new();
         for finding in self.iter() {
-            let level = paint(finding.level, &format!("{:<6}", finding.level));
-            let says = finding.to_string();
-            writeln!(text, "{level}  {:<20}  {}", finding.link, harmless(&says))?;
+            let level = paint(finding.level, &format!("{:<7}", finding.level));
+            let rest = finding.to_string();
+            writeln!(text, "{level}  {:<22}  {}", finding.link, harmless(&rest))?;
         }
-        let count = |level| self.iter().filter(|finding| finding.level == level).count();
+        let (errors, warnings) = (self.count(Level::Error), self.count(Level::Warning));
         writeln!(
             text,
-            "{} broken, {} unseen, {} to know",
-            count(Level::Broken),
-            count(Level::Unseen),
-            count(Level::Note)
+            "{errors} error{}, {} unknown, {warnings} warning{}",
+            plural(errors),
+            self.count(Level::Unknown),
+            plural(warnings)
         )?;
         Ok(text)
     }
@@ -74,17 +74,17 @@ impl Findings {
             .iter()
             .map(|finding| {
                 json!({
-                    "link": finding.link.as_str(),
+                    "check": finding.link.as_str(),
                     "level": finding.level.as_str(),
                     "subject": finding.subject,
-                    "code": finding.code,
-                    "says": finding.says,
+                    "message": finding.message,
                     "remedy": finding.remedy(),
+                    "code": finding.code,
                     "unreachable": finding.unreachable,
                 })
             })
             .collect();
-        json!({"findings": findings, "broken": self.is_broken()})
+        json!({"errors": self.count(Level::Error), "findings": findings})
     }
 
     pub(super) fn in_order(mut self) -> Self {
@@ -93,78 +93,93 @@ impl Findings {
         self
     }
 
-    pub(super) fn ok(&mut self, link: Link, subject: impl Into<String>, says: impl Into<String>) {
-        self.add(link, Level::Ok, subject.into(), says.into());
-    }
-
-    pub(super) fn note(&mut self, link: Link, subject: impl Into<String>, says: impl Into<String>) {
-        self.add(link, Level::Note, subject.into(), says.into());
-    }
-
-    pub(super) fn broken(
+    pub(super) fn ok(
         &mut self,
         link: Link,
         subject: impl Into<String>,
-        says: impl Into<String>,
+        message: impl Into<String>,
     ) {
-        self.add(link, Level::Broken, subject.into(), says.into());
+        self.add(link, Level::Ok, subject.into(), message.into());
     }
 
-    pub(super) fn unseen(
+    pub(super) fn warning(
         &mut self,
         link: Link,
         subject: impl Into<String>,
-        says: impl Into<String>,
+        message: impl Into<String>,
     ) {
-        self.add(link, Level::Unseen, subject.into(), says.into());
+        self.add(link, Level::Warning, subject.into(), message.into());
     }
 
-    /// Nobody answered.
+    pub(super) fn error(
+        &mut self,
+        link: Link,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+    ) {
+        self.add(link, Level::Error, subject.into(), message.into());
+    }
+
+    pub(super) fn unknown(
+        &mut self,
+        link: Link,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+    ) {
+        self.add(link, Level::Unknown, subject.into(), message.into());
+    }
+
+    /// Adds a check that could not be made because a service did not answer.
     pub(super) fn unreachable(
         &mut self,
         link: Link,
         subject: impl Into<String>,
-        says: impl Into<String>,
+        message: impl Into<String>,
     ) {
-        self.add(link, Level::Unseen, subject.into(), says.into()).unreachable = true;
+        self.add(link, Level::Unknown, subject.into(), message.into()).unreachable = true;
     }
 
-    /// What the webhook says of it.
+    /// Adds a refusal of the webhook.
     pub(super) fn refused(&mut self, link: Link, subject: impl Into<String>, refusal: &Refusal) {
-        self.add(link, Level::Broken, subject.into(), refusal.to_string()).code =
+        self.add(link, Level::Error, subject.into(), refusal.to_string()).code =
             Some(refusal.code());
     }
 
-    /// What the sidecar says of it.
+    /// Adds a failure of the sidecar to get session credentials.
     pub(super) fn failed(
         &mut self,
         link: Link,
         subject: impl Into<String>,
         failure: &credentials::Failure,
     ) {
-        self.add(link, Level::Broken, subject.into(), failure.to_string()).code =
+        self.add(link, Level::Error, subject.into(), failure.to_string()).code =
             Some(failure.reason.code());
     }
 
-    fn add(&mut self, link: Link, level: Level, subject: String, says: String) -> &mut Finding {
-        self.0.push_mut(Finding { link, level, subject, code: None, says, unreachable: false })
+    fn add(&mut self, link: Link, level: Level, subject: String, message: String) -> &mut Finding {
+        self.0.push_mut(Finding { link, level, subject, code: None, message, unreachable: false })
+    }
+
+    fn count(&self, level: Level) -> usize {
+        self.iter().filter(|finding| finding.level == level).count()
     }
 }
 
 impl Finding {
-    /// Of what is broken; a code brings its own, in what is said.
+    /// Returns the remedy of an error. None if there is a code: the message then contains the
+    /// remedy.
     pub fn remedy(&self) -> Option<&'static str> {
-        (self.level == Level::Broken && self.code.is_none()).then(|| self.link.about().remedy)
+        (self.level == Level::Error && self.code.is_none()).then(|| self.link.about().remedy)
     }
 }
 
 impl Level {
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Broken => "broken",
-            Self::Note => "note",
+            Self::Error => "error",
             Self::Ok => "ok",
-            Self::Unseen => "unseen",
+            Self::Unknown => "unknown",
+            Self::Warning => "warning",
         }
     }
 }
@@ -175,10 +190,10 @@ impl fmt::Display for Level {
     }
 }
 
-/// A sentence and, of what is broken, a remedy.
+/// The subject, the message and, for an error, the remedy.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.subject, self.says)?;
+        write!(f, "{}: {}", self.subject, self.message)?;
         match self.remedy() {
             Some(remedy) => write!(f, ": {remedy}"),
             None => Ok(()),
@@ -186,19 +201,40 @@ impl fmt::Display for Finding {
     }
 }
 
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn programs_are_told_what_is_unseen_since_nobody_answered() {
+    fn the_json_marks_unreachable_findings() {
         let mut found = Findings::default();
-        found.unseen(Link::RoleTrust, "a role", "may not be read");
+        found.unknown(Link::RoleTrust, "a role", "access denied");
         found.unreachable(Link::AssumeRole, "a tenant", "STS did not answer");
         let json = found.json();
-        let told = |index: usize, key: &str| json["findings"][index][key].clone();
-        assert_eq!([0, 1].map(|index| told(index, "unreachable")), [json!(false), json!(true)]);
-        assert_eq!([0, 1].map(|index| told(index, "level")), [json!("unseen"), json!("unseen")]);
-        assert!(found.is_unreachable() && !found.is_broken());
+        let value = |index: usize, key: &str| json["findings"][index][key].clone();
+        assert_eq!([0, 1].map(|index| value(index, "unreachable")), [json!(false), json!(true)]);
+        assert_eq!([0, 1].map(|index| value(index, "level")), [json!("unknown"), json!("unknown")]);
+        assert_eq!(json["errors"], 0);
+        assert!(found.is_unreachable() && !found.has_errors());
+    }
+
+    #[test]
+    fn a_summary_counts_the_levels() {
+        let mut found = Findings::default();
+        let text = |found: &Findings| found.text(|_, level| level.to_owned()).unwrap();
+        assert_eq!(text(&found), "0 errors, 0 unknown, 0 warnings\n");
+        found.error(Link::PodOutdated, "pod a/b", "differs");
+        found.warning(Link::Quota, "namespace a", "is full");
+        assert_eq!(
+            text(&found),
+            "error    pod-outdated            pod a/b: differs: re-create the pod\n\
+             warning  quota                   namespace a: is full\n\
+             1 error, 0 unknown, 1 warning\n"
+        );
+        assert_eq!(found.json()["errors"], 1);
     }
 }

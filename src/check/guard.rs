@@ -1,4 +1,4 @@
-//! Whether the API server holds what the release brought, by itself.
+//! Checks whether the policies and bindings of the guard are as rendered by the release.
 
 use serde_json::Value;
 
@@ -9,11 +9,15 @@ pub(super) fn judge(guard: &Guard, found: &mut Findings) {
         return;
     };
     let Some(installed) = installed else {
-        found.unseen(Link::GuardMissing, SUBJECT, NOT_SAID);
+        found.unknown(Link::GuardMissing, SUBJECT, NOT_SAID);
         return;
     };
     if installed.is_empty() {
-        found.note(Link::GuardOff, SUBJECT, "the release has none (guard.enabled: false)");
+        found.warning(
+            Link::GuardDisabled,
+            SUBJECT,
+            "disabled in the release (guard.enabled: false)",
+        );
         return;
     }
     let Some(live) = guard.objects.or_tell(Link::GuardMissing, SUBJECT, found) else { return };
@@ -23,7 +27,7 @@ pub(super) fn judge(guard: &Guard, found: &mut Findings) {
         let subject = format!("{kind} {}", name(wanted));
         let is_it = |other: &&Value| other["kind"] == kind && name(other) == name(wanted);
         let Some(live) = live.iter().find(is_it) else {
-            found.broken(Link::GuardMissing, subject, "is not there");
+            found.error(Link::GuardMissing, subject, "does not exist");
             continue;
         };
         present += 1;
@@ -31,14 +35,18 @@ pub(super) fn judge(guard: &Guard, found: &mut Findings) {
         if changed.is_empty() {
             same += 1;
         } else {
-            found.broken(Link::GuardEdited, subject, changed.join("; "));
+            found.error(Link::GuardEdited, subject, changed.join("; "));
         }
     }
     if present == installed.len() {
-        found.ok(Link::GuardMissing, SUBJECT, "all policies and bindings are there");
+        found.ok(Link::GuardMissing, SUBJECT, "all policies and bindings exist");
     }
     if same == present {
-        found.ok(Link::GuardEdited, SUBJECT, "what is there is as the release brought it");
+        found.ok(
+            Link::GuardEdited,
+            SUBJECT,
+            "existing policies and bindings are as rendered by the release",
+        );
     }
 }
 

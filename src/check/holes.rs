@@ -1,19 +1,25 @@
-//! Whether the config is the release's, and what it leaves open on purpose.
+//! Checks whether the config is as rendered by the release, and which exceptions it configures.
 
 use super::{Findings, Link, Text, webhook::NOT_SAID};
 use crate::config::{Component, Config, Credentials, PodSecurity};
 
-/// Matchers and guard were rendered from the text that was installed.
+/// The match conditions and the guard are rendered from the same values as the installed text.
 pub(super) fn is_as_installed(text: &Text, found: &mut Findings) {
     let Some(live) = &text.live else { return };
     let place = &*text.place;
     let Some(installed) = text.installed.or_tell(Link::ConfigEdited, place, found) else { return };
     match installed {
         Some(installed) if installed == live => {
-            found.ok(Link::ConfigEdited, place, "as the release brought it");
+            found.ok(Link::ConfigEdited, place, "as rendered by the release");
         }
-        Some(_) => found.broken(Link::ConfigEdited, place, "is not as the release brought it"),
-        None => found.unseen(Link::ConfigEdited, place, NOT_SAID),
+        Some(_) => {
+            found.error(
+                Link::ConfigEdited,
+                place,
+                "differs from the config rendered by the release",
+            );
+        }
+        None => found.unknown(Link::ConfigEdited, place, NOT_SAID),
     }
 }
 
@@ -23,23 +29,28 @@ pub(super) fn judge(config: &Config, found: &mut Findings) {
     for (component, kind) in open {
         closed = false;
         let pods = pods_of(component);
-        found.note(
-            Link::ComponentHole,
+        found.warning(
+            Link::ComponentUnattributed,
             CONFIG,
-            format!("component {} is {kind}: pods of {pods} keep base credentials", component.name),
+            format!(
+                "component {} is {kind}: pods of {pods} keep their base credentials",
+                component.name
+            ),
         );
     }
     if closed {
-        found.ok(Link::ComponentHole, CONFIG, "no component is env or exempt");
+        found.ok(Link::ComponentUnattributed, CONFIG, "no component is env or exempt");
     }
     match config.pod_security {
         PodSecurity::Restricted => {
             found.ok(Link::PodSecurityLowered, CONFIG, "podSecurity is restricted");
         }
-        lowered => found.note(
+        lowered => found.warning(
             Link::PodSecurityLowered,
             CONFIG,
-            format!("podSecurity is {lowered}, so pods may look into their sidecar"),
+            format!(
+                "podSecurity is {lowered}, so a pod's containers may be able to read the traffic, files or memory of its sidecar"
+            ),
         ),
     }
     let allowed = &config.roles.allowed;
@@ -51,12 +62,19 @@ pub(super) fn judge(config: &Config, found: &mut Findings) {
     let empty: Vec<&str> =
         lists.into_iter().filter(|(_, list)| list.is_empty()).map(|(name, _)| name).collect();
     if empty.is_empty() {
-        found.ok(Link::RoleLists, CONFIG, "roles.allow names partitions, accounts and paths");
-    } else {
-        found.note(
-            Link::RoleLists,
+        found.ok(
+            Link::RoleAllowList,
             CONFIG,
-            format!("roles.allow takes any role by {}, whoever published it", empty.join(", ")),
+            "roles.allow restricts partitions, accounts and path prefixes",
+        );
+    } else {
+        found.warning(
+            Link::RoleAllowList,
+            CONFIG,
+            format!(
+                "roles.allow does not restrict {} of published role ARNs: an empty list accepts all",
+                empty.join(", ")
+            ),
         );
     }
 }
@@ -71,7 +89,7 @@ fn kind(component: &Component) -> Option<&'static str> {
 
 fn pods_of(component: &Component) -> String {
     let accounts = component.service_accounts.iter().map(|glob| format!("service account {glob}"));
-    let creators = component.creators.iter().map(|glob| format!("creator {glob}"));
+    let creators = component.creators.iter().map(|glob| format!("requesting user {glob}"));
     accounts.chain(creators).collect::<Vec<_>>().join(", ")
 }
 

@@ -1,7 +1,8 @@
-//! What IAM's documents say of a role that sessions assume, as far as they may be read.
+//! Checks the IAM policies of the session role and of its base roles.
 //!
-//! This is no IAM: whether a call is allowed is for STS to say. It looks for what is documented to
-//! be needed, quotes what stands in its place, and leaves other conditions alone.
+//! This is not a policy simulator: only STS decides whether a call is allowed. The checks look for
+//! the statements that the AWS documentation requires, quote statements that block a call, and
+//! ignore conditions on other keys.
 
 use std::collections::BTreeSet;
 
@@ -14,23 +15,23 @@ use crate::{
     session::{RoleArn, SourceIdentity, TenantName},
 };
 
-/// What IAM holds of one role. Documents are as IAM stores them.
+/// The policies of one role, as IAM stores them.
 #[derive(Clone, Debug)]
 pub struct Held {
     pub boundary: Option<Value>,
-    /// Inline and attached.
+    /// Inline and attached policies.
     pub policies: Vec<Value>,
     pub trust: Value,
 }
 
-/// The tenant's role, and those that its trust policy names.
+/// The session role of a tenant, and the base roles that its trust policy names.
 #[derive(Debug)]
 pub struct Chain {
     pub base_roles: Vec<(RoleArn, Seen<Held>)>,
     pub session_role: Seen<Held>,
 }
 
-/// The roles that the trust policy lets in by their names.
+/// Returns the roles that the trust policy allows by ARN.
 pub fn principals(trust: &Value) -> Vec<RoleArn> {
     let mut roles: Vec<RoleArn> = Vec::new();
     for role in let_in(trust).filter_map(|arn| arn.parse().ok()) {
@@ -58,8 +59,8 @@ pub(super) fn judge(
     if chain.base_roles.is_empty() && !others.is_empty() {
         let others: Vec<&str> = others.into_iter().collect();
         let others = others.join(", ");
-        let says = format!("which role assumes it is not known: its trust policy lets in {others}");
-        found.unseen(Link::BaseRole, &*subject, says);
+        let message = format!("cannot determine the base role: its trust policy allows {others}");
+        found.unknown(Link::BaseRole, &*subject, message);
     }
     for (base, held) in &chain.base_roles {
         let subject = format!("tenant {tenant}, {base}");
@@ -69,14 +70,15 @@ pub(super) fn judge(
     }
 }
 
-/// EKS Pod Identity alone gives tags, which are passed on to each role that is assumed.
+/// Returns the actions that the policies must allow. Only credentials of EKS Pod Identity have
+/// session tags; these are transitive, so each `AssumeRole` with them requires `sts:TagSession`.
 /// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-abac.html>
 fn needed(credentials: &BaseCredentials) -> Vec<&'static str> {
     let with_tags = matches!(credentials, BaseCredentials::PodIdentity);
     ASSUME.into_iter().filter(|action| with_tags || *action != TAG_SESSION).collect()
 }
 
-/// With a SourceIdentity, and with tags where there are any.
+/// Checks whether the trust policy allows each needed action for sessions of the tenant.
 fn is_trusted(
     tenant: &TenantName,
     subject: &str,
@@ -99,7 +101,7 @@ fn is_trusted(
             }
             Some(_) if allowing.iter().any(|statement| takes(statement, action, tenant)) => {}
             Some(first) => wrong.push(format!(
-                "its trust policy allows {action} not for {}: {first}",
+                "its trust policy does not allow {action} for {}: {first}",
                 names(tenant)
             )),
         }
@@ -107,35 +109,36 @@ fn is_trusted(
         wrong.extend(denials.map(|it| format!("its trust policy denies {action}: {it}")));
     }
     let gone: BTreeSet<&str> = let_in(trust).filter(|name| is_gone(name)).collect();
-    wrong.extend(gone.iter().map(|id| format!("its trust policy names {id}, a role that is gone")));
+    wrong.extend(gone.iter().map(|id| format!("its trust policy names {id}, a deleted role")));
     if wrong.is_empty() {
-        found.ok(Link::RoleTrust, subject, format!("its trust policy lets {} in", names(tenant)));
+        found.ok(Link::RoleTrust, subject, format!("its trust policy allows {}", names(tenant)));
     }
-    for says in wrong {
-        found.broken(Link::RoleTrust, subject, says);
+    for message in wrong {
+        found.error(Link::RoleTrust, subject, message);
     }
 }
 
-/// Whom the trust policy lets in: roles, accounts, or `*`.
+/// Returns the principals that the trust policy allows: roles, accounts, or `*`.
 fn let_in(trust: &Value) -> impl Iterator<Item = &str> {
     statements(trust).filter(|it| it["Effect"] == "Allow").flat_map(principals_of)
 }
 
-/// IAM shows the id of a role that was deleted, also if there is one of its name again.
+/// Returns whether the principal is the ID of a deleted role. IAM shows the ID even if a new role
+/// has the same name.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html>
 fn is_gone(principal: &str) -> bool {
     principal.starts_with("AROA")
 }
 
-/// But for services and identity providers.
+/// Returns the principals of a statement, without services and identity providers.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html>
 fn principals_of(statement: &Value) -> impl Iterator<Item = &str> {
     let principal = &statement["Principal"];
     principal.as_str().into_iter().chain(strings(&principal["AWS"]))
 }
 
-/// Whether it names somebody whom the trust policy lets in, or all of the account. What it says with
-/// NotPrincipal is not judged.
+/// Returns whether the statement names a principal that the trust policy allows, or its whole
+/// account. `NotPrincipal` is not evaluated.
 fn is_about(statement: &Value, trust: &Value) -> bool {
     let whole_account = |principal: &str, other: &str| {
         let account = other.parse().ok().map(|role: RoleArn| role.account().to_owned());
@@ -149,8 +152,9 @@ fn is_about(statement: &Value, trust: &Value) -> bool {
     })
 }
 
-/// Whether its conditions on the SourceIdentity take the tenant's sessions. There is none of a
-/// TagSession: <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html>
+/// Returns whether the statement's conditions on `sts:SourceIdentity` match sessions of the tenant.
+/// `sts:TagSession` has no such key in its context:
+/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html>
 fn takes(statement: &Value, action: &str, tenant: &TenantName) -> bool {
     let session = SourceIdentity::text(tenant, EXAMPLE);
     let brought = Some(&*session).filter(|_| action != TAG_SESSION);
@@ -163,7 +167,8 @@ fn takes(statement: &Value, action: &str, tenant: &TenantName) -> bool {
     wanted.all(|(operator, (_, patterns))| holds(operator, patterns, brought))
 }
 
-/// Whether the condition holds for whoever brings this value of its key, or none.
+/// Returns whether the condition matches this value of its key. None: the key is not in the
+/// context.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html>
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html>
 fn holds(operator: &str, patterns: &Value, brought: Option<&str>) -> bool {
@@ -190,7 +195,7 @@ fn holds(operator: &str, patterns: &Value, brought: Option<&str>) -> bool {
         };
     };
     let is_named = strings(patterns).any(|pattern| {
-        // What a variable stands for is not known here.
+        // The value of a policy variable is not known here.
         if pattern.contains("${") { !is_negated } else { equals(pattern, value) }
     });
     is_named != is_negated
@@ -210,33 +215,34 @@ fn may_assume(
     let mut wrong = Vec::new();
     for &action in needed {
         let denied = held.policies.iter().flat_map(|policy| denials(policy, action, Some(role)));
-        wrong.extend(denied.map(|it| format!("a policy of it denies {action}: {it}")));
+        wrong.extend(denied.map(|it| format!("one of its policies denies {action}: {it}")));
         let Some(boundary) = &held.boundary else { continue };
         let denied = denials(boundary, action, Some(role));
         wrong.extend(denied.map(|it| format!("its permissions boundary denies {action}: {it}")));
         if !allows(boundary, action) {
-            wrong.push(format!("its permissions boundary allows {action} on {role} nowhere"));
+            wrong.push(format!("its permissions boundary does not allow {action} on {role}"));
         }
     }
-    // Of AssumeRole and TagSession the trust policy's word may be enough in one account.
+    // In the same account, the trust policy alone may allow AssumeRole and TagSession.
     // https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html
     // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic-cross-account.html
     let elsewhere = base.account() != role.account();
     for action in needed.iter().filter(|action| elsewhere || **action == SET_SOURCE_IDENTITY) {
         if !held.policies.iter().any(|policy| allows(policy, action)) {
             let other = if elsewhere { ", a role of another account" } else { "" };
-            wrong.push(format!("no policy of it allows {action} on {role}{other}"));
+            wrong.push(format!("none of its policies allows {action} on {role}{other}"));
         }
     }
     if wrong.is_empty() {
         found.ok(Link::BaseRole, subject, format!("may assume {role}"));
     }
-    for says in wrong {
-        found.broken(Link::BaseRole, subject, says);
+    for message in wrong {
+        found.error(Link::BaseRole, subject, message);
     }
 }
 
-/// Agents act as the session role, and what only the base role may do is gone.
+/// Checks which actions agents lose. They act as the session role, and actions that only the base
+/// role allows are lost.
 fn loses(subject: &str, base: &Held, session: &Held, found: &mut Findings) {
     let allowed = |held: &Held| -> Vec<String> {
         let all = held.policies.iter().flat_map(statements).filter(|it| it["Effect"] == "Allow");
@@ -253,14 +259,14 @@ fn loses(subject: &str, base: &Held, session: &Held, found: &mut Findings) {
         found.ok(
             Link::PermissionsLost,
             subject,
-            "agents may do whatever it may, by the actions' names",
+            "the session role allows all of its actions, by their names",
         );
     } else {
-        found.note(Link::PermissionsLost, subject, format!("agents lose {}", lost.join(", ")));
+        found.warning(Link::PermissionsLost, subject, format!("agents lose {}", lost.join(", ")));
     }
 }
 
-/// Those that hold without a condition.
+/// Returns the statements that deny the action without a condition.
 fn denials<'v>(
     document: &'v Value,
     action: &'static str,
@@ -290,16 +296,17 @@ fn is_named(these: &Value, not_these: &Value, is_it: impl Fn(&str) -> bool) -> b
     if not_these.is_null() { strings(these).any(is_it) } else { !strings(not_these).any(is_it) }
 }
 
-/// Names of actions alone are of any case.
+/// Returns whether the pattern matches the action. Only names of actions ignore case.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_action.html>
 fn is_action(pattern: &str, action: &str) -> bool {
     matches(&pattern.to_ascii_lowercase(), &action.to_ascii_lowercase())
 }
 
-/// `*` stands for any characters, also none, and `?` for exactly one.
+/// Returns whether the pattern matches the text: `*` matches any number of characters, also none,
+/// and `?` exactly one.
 fn matches(pattern: &str, text: &str) -> bool {
     let (mut pattern, mut text) = (pattern.as_bytes(), text.as_bytes());
-    // What follows the last `*`, and what that may take more of.
+    // The pattern after the last `*`, and the text that this `*` may still match.
     let mut retry: Option<(&[u8], &[u8])> = None;
     loop {
         (pattern, text) = match (pattern, text, retry) {
@@ -320,7 +327,7 @@ fn matches(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// One stands without a list.
+/// Returns the statements of a policy. A single statement may be an object instead of a list.
 fn statements(document: &Value) -> impl Iterator<Item = &Value> {
     let one = Some(&document["Statement"]).filter(|statement| statement.is_object());
     items(document, "Statement").chain(one)
@@ -385,11 +392,11 @@ mod tests {
         let mut found = Findings::default();
         judge(&tenant, &ROLE.parse().unwrap(), &chain, credentials, &mut found);
         let wrong = found.iter().filter(|finding| finding.level != Level::Ok);
-        wrong.map(|finding| format!("{}: {}", finding.link, finding.says)).collect()
+        wrong.map(|finding| format!("{}: {}", finding.link, finding.message)).collect()
     }
 
     #[test]
-    fn what_is_missing_or_in_the_way_is_quoted() {
+    fn missing_and_blocking_statements_are_quoted() {
         let ours = || json!({"StringLike": {"sts:SourceIdentity": "agent.acme.*"}});
         let assume = || json!(["sts:AssumeRole", "sts:SetSourceIdentity"]);
         let tags =
@@ -417,7 +424,7 @@ mod tests {
                 may(),
                 None,
                 &[
-                    "role-trust: its trust policy allows sts:TagSession not for agent.acme.*: {\"Effect\"",
+                    "role-trust: its trust policy does not allow sts:TagSession for agent.acme.*: {\"Effect\"",
                 ],
             ),
             (
@@ -425,8 +432,8 @@ mod tests {
                 may(),
                 None,
                 &[
-                    "role-trust: its trust policy allows sts:AssumeRole not for agent.acme.*: {\"Effect\"",
-                    "role-trust: its trust policy allows sts:SetSourceIdentity not for",
+                    "role-trust: its trust policy does not allow sts:AssumeRole for agent.acme.*: {\"Effect\"",
+                    "role-trust: its trust policy does not allow sts:SetSourceIdentity for",
                 ],
             ),
             (
@@ -439,7 +446,7 @@ mod tests {
                 right(),
                 json!({"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "*"}),
                 None,
-                &["base-role: no policy of it allows sts:SetSourceIdentity on"],
+                &["base-role: none of its policies allows sts:SetSourceIdentity on"],
             ),
             (
                 right(),
@@ -454,16 +461,16 @@ mod tests {
                 may(),
                 Some(json!({"Effect": "Allow", "Action": "bedrock:*", "Resource": "*"})),
                 &[
-                    "base-role: its permissions boundary allows sts:AssumeRole on",
-                    "base-role: its permissions boundary allows sts:SetSourceIdentity on",
-                    "base-role: its permissions boundary allows sts:TagSession on",
+                    "base-role: its permissions boundary does not allow sts:AssumeRole on",
+                    "base-role: its permissions boundary does not allow sts:SetSourceIdentity on",
+                    "base-role: its permissions boundary does not allow sts:TagSession on",
                 ],
             ),
             (
                 right(),
                 json!([may(), escalation()]),
                 None,
-                &["base-role: a policy of it denies sts:AssumeRole"],
+                &["base-role: one of its policies denies sts:AssumeRole"],
             ),
             (
                 right(),
@@ -480,13 +487,13 @@ mod tests {
 
     fn begin_with(found: &[String], want: &[&str], of: &Value) {
         assert_eq!(found.len(), want.len(), "{of}: {found:#?}");
-        for (says, begins) in found.iter().zip(want) {
-            assert!(says.starts_with(begins), "{says}\nwant {begins}");
+        for (message, begins) in found.iter().zip(want) {
+            assert!(message.starts_with(begins), "{message}\nwant {begins}");
         }
     }
 
     #[test]
-    fn those_whom_the_trust_policy_names_are_judged_and_others_are_not() {
+    fn only_principals_of_the_trust_policy_are_evaluated() {
         let statement = |effect: &str, actions: &str, principal: Value| json!({"Effect": effect, "Action": actions, "Principal": principal});
         let all = |principal: Value| statement("Allow", "sts:*", principal);
         let deny = |principal: Value| statement("Deny", "sts:AssumeRole", principal);
@@ -495,12 +502,12 @@ mod tests {
         let not_principal =
             json!({"Effect": "Deny", "Action": "sts:*", "NotPrincipal": role(BASE)});
         let denied = "role-trust: its trust policy denies sts:AssumeRole: {\"Effect\":\"Deny\"";
-        let unknown = "base-role: which role assumes it is not known: its trust policy lets in";
+        let unknown = "base-role: cannot determine the base role: its trust policy allows";
         let elsewhere = BASE.replace("111122223333", "444455556666");
         let of_root = format!("{unknown} arn:aws:iam::111122223333:root");
         let root = "arn:aws:iam::111122223333:root";
         let other_root = "arn:aws:iam::444455556666:root";
-        let gone = "role-trust: its trust policy names AROAEXAMPLE, a role that is gone";
+        let gone = "role-trust: its trust policy names AROAEXAMPLE, a deleted role";
         let cases: [(Value, Value, &[&str]); 21] = [
             (json!([all(role(BASE)), deny(role(root))]), policy("sts:*"), &[denied]),
             (json!([all(role(BASE)), deny(role("111122223333"))]), policy("sts:*"), &[denied]),
@@ -543,9 +550,9 @@ mod tests {
                 policy("sts:SetSourceIdentity"),
                 &[
                     &format!(
-                        "base-role: no policy of it allows sts:AssumeRole on {ROLE}, a role of another"
+                        "base-role: none of its policies allows sts:AssumeRole on {ROLE}, a role of another"
                     ),
-                    "base-role: no policy of it allows sts:TagSession on",
+                    "base-role: none of its policies allows sts:TagSession on",
                 ],
             ),
         ];
@@ -555,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_asked_for_where_there_are_any() {
+    fn tag_session_is_required_only_with_session_tags() {
         let action = json!(["sts:AssumeRole", "sts:SetSourceIdentity"]);
         let trust = trust(action.clone(), json!({}));
         let allow = json!({"Effect": "Allow", "Action": action, "Resource": "*"});
@@ -566,7 +573,7 @@ mod tests {
                 BaseCredentials::PodIdentity,
                 &[
                     "role-trust: no statement of its trust policy allows sts:TagSession",
-                    "base-role: its permissions boundary allows sts:TagSession",
+                    "base-role: its permissions boundary does not allow sts:TagSession",
                 ],
             ),
         ];
@@ -577,10 +584,11 @@ mod tests {
     }
 
     #[test]
-    fn conditions_on_the_name_hold_as_iam_compares_strings() {
+    fn conditions_on_the_name_match_as_in_iam() {
         let ours = format!("agent.acme.{EXAMPLE}");
         let cases = [
-            // Of a session of the tenant, and of tags, which have no such key.
+            // Whether it matches a session of the tenant, and sts:TagSession, which has no such
+            // key.
             ("StringLike", json!("agent.acme.*"), (true, false)),
             ("StringLike", json!("agent.acme.????????-*"), (true, false)),
             ("StringLike", json!("agent.acme.?-*"), (false, false)),
@@ -620,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_of_one_case_but_for_actions() {
+    fn only_action_patterns_ignore_case() {
         let cases = [
             ("", "", true),
             ("", "a", false),
@@ -657,7 +665,7 @@ mod tests {
     }
 
     #[test]
-    fn principals_that_are_no_roles_are_left_out() {
+    fn principals_that_are_not_roles_are_ignored() {
         let principal = json!({"AWS": [BASE, "AROAEXAMPLE", "111122223333", BASE], "Service": "ec2.amazonaws.com"});
         let trust = document(json!([
             {"Effect": "Allow", "Principal": principal},

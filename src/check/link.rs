@@ -1,34 +1,34 @@
-//! The links of the chain, each with its name, what breaks it, and what to do then.
+//! The checks of `check`: the id, the cause and the remedy of each.
 
 use std::fmt;
 
-/// One thing that must hold for an agent's calls to carry its session's name, or that whoever
-/// relies on them should know.
+/// A check: a condition without which calls of agents are not attributed to their session, or a
+/// deviation that the platform team should know.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Link {
     AssumeRole,
     BaseRole,
     CaBundle,
     Certificate,
-    ComponentHole,
+    ComponentUnattributed,
     ConfigEdited,
     Endpoints,
+    GuardDisabled,
     GuardEdited,
     GuardMissing,
-    GuardOff,
     LimitRange,
     NamespaceLabel,
     NetworkPlugin,
-    OperatorKept,
+    OperatorLabel,
     PermissionsLost,
     PodOutdated,
     PodRefused,
+    PodSecurity,
     PodSecurityLowered,
     PodWithoutSidecar,
-    Pss,
     Quota,
-    Rights,
-    RoleLists,
+    Rbac,
+    RoleAllowList,
     RoleParameter,
     RoleTrust,
     Rollout,
@@ -39,7 +39,7 @@ pub enum Link {
     WebhookOrder,
 }
 
-/// What the docs' table says of a link.
+/// The row of a check in the table of docs/check.md.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct About {
     pub id: &'static str,
@@ -48,12 +48,12 @@ pub struct About {
 }
 
 impl Link {
-    /// In the order in which the chain is walked: from the API server to the pod, then AWS.
+    /// The order of the report: from the API server to the pod, then AWS.
     pub const ALL: [Self; 31] = [
         Self::ConfigEdited,
-        Self::ComponentHole,
+        Self::ComponentUnattributed,
         Self::PodSecurityLowered,
-        Self::RoleLists,
+        Self::RoleAllowList,
         Self::WebhookMissing,
         Self::WebhookOrder,
         Self::WebhookEdited,
@@ -61,21 +61,21 @@ impl Link {
         Self::Certificate,
         Self::Endpoints,
         Self::Rollout,
-        Self::GuardOff,
+        Self::GuardDisabled,
         Self::GuardMissing,
         Self::GuardEdited,
         Self::NetworkPlugin,
         Self::NamespaceLabel,
         Self::Tenant,
-        Self::Pss,
-        Self::OperatorKept,
+        Self::PodSecurity,
+        Self::OperatorLabel,
         Self::ServiceAccount,
         Self::Quota,
         Self::LimitRange,
         Self::PodWithoutSidecar,
         Self::PodOutdated,
         Self::PodRefused,
-        Self::Rights,
+        Self::Rbac,
         Self::RoleParameter,
         Self::RoleTrust,
         Self::BaseRole,
@@ -91,158 +91,158 @@ impl Link {
         let (id, cause, remedy) = match self {
             Self::AssumeRole => (
                 "assume-role",
-                "The tenant's role cannot be assumed with a SourceIdentity of the tenant.",
-                "do what is said; where it is about AWS, `iam` prints the policies that it takes",
+                "The session role cannot be assumed with a SourceIdentity of the tenant. A `warning` if a running sidecar has no credentials yet.",
+                "follow the remedy in the message; `iam` prints the required policies",
             ),
             Self::BaseRole => (
                 "base-role",
-                "A role that the session role trusts is not let assume it with a SourceIdentity, by a policy of its own or by its permissions boundary; the statement is quoted. Unseen where the trust policy names no role, but an account or anybody.",
-                "give it what `iam` prints as base-role-policy and boundary-statement",
+                "A base role is not allowed to assume the session role with a SourceIdentity, by its identity policies or its permissions boundary. The blocking statement is shown. `unknown` if the trust policy names no role, but an account or `*`.",
+                "give the base role the policy base-role-policy, and its permissions boundary the statement boundary-statement; `iam` prints both",
             ),
             Self::CaBundle => (
                 "ca-bundle",
-                "API servers do not trust the certificate that the webhook serves: there is no `caBundle`, it has another authority, or one that has ended or not begun, or the certificate is for another host.",
-                "see the log of the certs deployment, or put the authority of the served certificate into the webhook configuration",
+                "API servers do not trust the webhook's serving certificate: there is no `caBundle`, the bundle holds a different, expired or not yet valid CA, or the certificate's SAN does not match.",
+                "check the log of the certs Deployment, or put the CA of the serving certificate into the webhook configuration",
             ),
             Self::Certificate => (
                 "certificate",
-                "The serving certificate has ended or not begun, or ends in less than nine days (or three tenths of a short life), by when each mode has renewed it.",
-                "see the log of the certs deployment, or of cert-manager; renew a certificate of your own",
+                "The serving certificate is missing, expired, not yet valid, or within nine days of expiry (for a short lifetime: in its last three tenths). Each certificate mode renews earlier, so renewal failed.",
+                "check the log of the certs Deployment or of cert-manager; renew a certificate that you manage yourself",
             ),
-            Self::ComponentHole => (
-                "component-hole",
-                "A component of the config is `env` or `exempt`: its pods keep their base credentials.",
-                "nothing, if it is meant so; else give the component credentials: sidecar",
+            Self::ComponentUnattributed => (
+                "component-unattributed",
+                "A component of the config is `env` or `exempt`: its pods keep their base credentials and are not attributed to a session.",
+                "if this is not intended, set `credentials: sidecar` for the component",
             ),
             Self::ConfigEdited => (
                 "config-edited",
-                "The ConfigMap with the config is not as the release brought it, so that the webhook, once it starts anew, does not agree with the guard and with what API servers send it.",
-                "change the chart's values instead, and bring the release again (helm upgrade --force-conflicts; Helm 3 takes no such flag)",
+                "The ConfigMap with the config differs from the one rendered by the release. After its next restart, the webhook disagrees with the guard and with the match conditions of the webhook configuration.",
+                "change the chart values and run `helm upgrade --force-conflicts` (with Helm 3: without the flag)",
             ),
             Self::Endpoints => (
                 "endpoints",
-                "No replica of the webhook is ready, so API servers reach nobody.",
-                "kubectl get pods in the release's namespace, and see why none is ready",
+                "No replica of the webhook is ready, so API servers cannot reach the webhook.",
+                "run `kubectl get pods` in the release's namespace, and find out why no replica is ready",
+            ),
+            Self::GuardDisabled => (
+                "guard-disabled",
+                "The release has no guard: only the webhook checks pods, and only when they are created.",
+                "set `guard.enabled=true` in the chart values",
             ),
             Self::GuardEdited => (
                 "guard-edited",
-                "A policy or binding of the guard is not as the release brought it, so webhook and guard may not agree on what an agent is.",
-                "delete that object, and bring the release again (helm upgrade)",
+                "A policy or binding of the guard differs from the one rendered by the release, so the webhook and the guard may disagree on which pods are agents.",
+                "delete this object and re-run `helm upgrade`",
             ),
             Self::GuardMissing => (
                 "guard-missing",
-                "A policy or binding of the guard is not there, so what it refuses is let in.",
-                "bring the release again (helm upgrade)",
-            ),
-            Self::GuardOff => (
-                "guard-off",
-                "The release has no guard: pods are judged only when they are created, and only by the webhook.",
-                "set guard.enabled=true in the chart's values",
+                "A policy or binding of the guard is missing, so requests that it refuses are admitted.",
+                "re-run `helm upgrade`",
             ),
             Self::LimitRange => (
                 "limit-range",
-                "A LimitRange of the namespace does not take the sidecar's requests and limits.",
-                "let the LimitRange take them, or change sidecar.resources of the config",
+                "A LimitRange of the namespace does not allow the sidecar's requests and limits.",
+                "change the LimitRange, or `sidecar.resources` in the config",
             ),
             Self::NamespaceLabel => (
                 "namespace-label",
-                "A namespace has the opt-in label with a value that opts in to nothing, such as `true`. A note where none opted in.",
-                "let the label say enabled or audit, or take it away",
+                "The opt-in label of a namespace has a value that does not opt the namespace in, such as `true`. A `warning` if no namespace is opted in.",
+                "set the label to `enabled` or `audit`, or remove it",
             ),
             Self::NetworkPlugin => (
                 "network-plugin",
-                "With `baseCredentials.source: podIdentity`: a DaemonSet of a plugin that redirects connections by what is written on a pod (istio, linkerd, Kuma, Consul, Multus, ztunnel), or an opted-in namespace in istio's ambient mode.",
-                "see whether the threat model covers the plugin; else set baseCredentials.source to irsa",
+                "Only with `baseCredentials.source: podIdentity`: a DaemonSet belongs to a plugin that redirects connections as labels or annotations of a pod request (Istio, Linkerd, Kuma, Consul, Multus, ztunnel), or an opted-in namespace is in Istio's ambient mode.",
+                "check whether the threat model covers the plugin; otherwise set `baseCredentials.source` to `irsa`",
             ),
-            Self::OperatorKept => (
-                "operator-kept",
-                "The namespace keeps `FAB_OPERATOR`: pods that set it keep base credentials, and their calls carry no session. Broken where the label says anything but `keep`, which keeps nothing.",
-                "let the operator label say keep as long as a pod sets FAB_OPERATOR, and take it away then",
+            Self::OperatorLabel => (
+                "operator-label",
+                "The operator label of the namespace is `keep`: pods that set `FAB_OPERATOR` keep their base credentials and are not attributed to a session. An `error` if the label has another value, because only `keep` has an effect.",
+                "set the operator label to `keep` while a pod sets `FAB_OPERATOR`, and remove the label afterwards",
             ),
             Self::PermissionsLost => (
                 "permissions-lost",
-                "What a base role may do and the session role may not, by the names of actions: agents cannot do it any more.",
-                "add to the session role's policies what agents need",
+                "The base role allows actions that the session role does not allow, by the names of the actions. Agents can no longer use them.",
+                "add the actions that agents need to the policies of the session role",
             ),
             Self::PodOutdated => (
                 "pod-outdated",
-                "A running pod's sidecar, or what the webhook gives besides, is not what it would give today.",
-                "create the pod anew",
+                "The running pod differs from what the webhook would inject now.",
+                "re-create the pod",
             ),
             Self::PodRefused => (
                 "pod-refused",
-                "A running pod of an agent would be refused if it were created today.",
-                "do what the code's remedy says, and create the pod anew",
+                "A running agent pod would be refused if it were created now.",
+                "follow the remedy in the message, and re-create the pod",
+            ),
+            Self::PodSecurity => (
+                "pod-security",
+                "The namespace does not enforce the Pod Security Standard that the config requires, pins a version of it before v1.22, or its label has an invalid value.",
+                "set the label `pod-security.kubernetes.io/enforce` to the standard in `podSecurity` of the config",
             ),
             Self::PodSecurityLowered => (
                 "pod-security-lowered",
-                "The config asks less of namespaces than the Pod Security Standard `restricted`, so that pods may look into their sidecar.",
-                "set podSecurity: restricted in the config",
+                "The config requires less of namespaces than the Pod Security Standard `restricted`, so a pod's containers may be able to read the traffic, files or memory of its sidecar.",
+                "set `podSecurity: restricted` in the config",
             ),
             Self::PodWithoutSidecar => (
                 "pod-without-sidecar",
-                "A running agent pod has no sidecar, most often since it was created before the namespace opted in.",
-                "create the pod anew",
-            ),
-            Self::Pss => (
-                "pss",
-                "The namespace does not enforce the Pod Security Standard that the config asks for, pins a version of it before v1.22, or its label is mistyped.",
-                "let the namespace enforce the standard that podSecurity of the config names",
+                "A running agent pod has no sidecar, usually because it was created before its namespace opted in.",
+                "re-create the pod",
             ),
             Self::Quota => (
                 "quota",
-                "A ResourceQuota of the namespace is smaller than what one sidecar takes. A note where only less is left of it now: it empties as pods end.",
-                "raise the quota by the sidecars' requests and limits",
+                "A ResourceQuota of the namespace is smaller than what one sidecar requires. A `warning` if only the unused part is too small now: pods that end free it.",
+                "raise the quota by the requests and limits of the sidecars",
             ),
-            Self::Rights => (
-                "rights",
-                "Users that may make tokens of service accounts there, impersonate them, or patch, exec, resize or bind pods; broken where it is everybody. Unseen in a namespace where ClusterRoles may not be read.",
-                "take the right from whoever does not need it; the guard refuses what would reach the sidecar",
+            Self::Rbac => (
+                "rbac",
+                "Users may create tokens of service accounts, impersonate service accounts or users, or change, exec into, attach to, resize or bind pods. An `error` if every user, every service account or an anonymous user may. `unknown` in a namespace whose RoleBindings refer to ClusterRoles that cannot be read.",
+                "revoke the permission from users that do not need it; the guard refuses requests that would reach the sidecar",
             ),
-            Self::RoleLists => (
-                "role-lists",
-                "A list of `roles.allow` is empty, so that any role is taken which somebody publishes.",
-                "list the account and the path of the session-broker roles in roles.allow",
+            Self::RoleAllowList => (
+                "role-allow-list",
+                "A list of `roles.allow` is empty, so it does not restrict which published role ARNs the webhook accepts.",
+                "add the partition, the account and the path of the session-broker roles to `roles.allow`",
             ),
             Self::RoleParameter => (
                 "role-parameter",
-                "The tenant's role is not published, or not as the webhook takes it.",
-                "do what the code's remedy says",
+                "The tenant's session role is not published, or the webhook does not accept the published value.",
+                "follow the remedy in the message",
             ),
             Self::RoleTrust => (
                 "role-trust",
-                "The trust policy of the session role lets no role assume it under the tenant's names, or not with the tags of EKS Pod Identity; the statement is quoted.",
-                "give the session role what `iam` prints as session-role-trust",
+                "The trust policy of the session role allows no role to assume it with a SourceIdentity of the tenant, or not with the session tags of EKS Pod Identity. The blocking statement is shown.",
+                "replace the trust policy with session-role-trust; `iam` prints it",
             ),
             Self::Rollout => (
                 "rollout",
-                "A Deployment of the release is not there, or not all its replicas are as it says and ready, such as where an image cannot be pulled: what serves is what was before, and the guard asks for what is new already.",
-                "kubectl get pods in the release's namespace, and see why the new ones are not ready",
+                "A Deployment of the release is missing, or not all of its replicas are up to date and available, for example because an image cannot be pulled. The previous replicas serve, but the guard already enforces the new release.",
+                "run `kubectl get pods` in the release's namespace, and find out why the new replicas are not ready",
             ),
             Self::ServiceAccount => (
                 "service-account",
-                "No service account of the namespace is a fenced one or one that a component names.",
-                "create it, or list the account that carries base credentials in fencedServiceAccounts of the config",
+                "The namespace has no fenced service account and none that a component names.",
+                "create the service account, or add the one that has base credentials to `fencedServiceAccounts` in the config",
             ),
             Self::Tenant => (
                 "tenant",
-                "Nothing says which tenant the namespace belongs to, or its name leaves no room for the session.",
-                "do what the code's remedy says",
+                "The namespace has no valid tenant, or the tenant's name is too long to fit into a SourceIdentity with the session.",
+                "follow the remedy in the message",
             ),
             Self::WebhookEdited => (
                 "webhook-edited",
-                "The webhook configuration is not as the release brought it, in more than `caBundle`.",
-                "bring the release again (helm upgrade --force-conflicts; Helm 3 takes no such flag)",
+                "The webhook configuration differs from the one rendered by the release, in fields other than `caBundle`.",
+                "re-run `helm upgrade --force-conflicts` (with Helm 3: without the flag)",
             ),
             Self::WebhookMissing => (
                 "webhook-missing",
-                "The webhook configuration, or one of its two webhooks, is not there, or a pod that was tried came without its sidecar: nobody asks the webhook.",
-                "bring the release again (helm upgrade)",
+                "The webhook configuration or one of its two webhooks is missing, or a test pod was created without a sidecar: API servers do not call the webhook.",
+                "re-run `helm upgrade`",
             ),
             Self::WebhookOrder => (
                 "webhook-order",
-                "API servers call webhooks in the order of their configurations' names, and ours must come before `pod-identity-webhook`.",
-                "bring the release again (helm upgrade), and delete the configuration with the other name",
+                "API servers call webhooks in the order of the names of their configurations. The injector's configuration must come before `pod-identity-webhook`.",
+                "re-run `helm upgrade`, and delete the configuration with the other name",
             ),
         };
         About { id, cause, remedy }
@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_link_has_a_name_of_its_own_and_is_walked_once() {
+    fn each_check_is_listed_once_with_a_unique_id() {
         let links: HashSet<Link> = Link::ALL.into_iter().collect();
         let names: HashSet<&str> = Link::ALL.into_iter().map(Link::as_str).collect();
         assert_eq!((links.len(), names.len()), (Link::ALL.len(), Link::ALL.len()));

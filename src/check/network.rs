@@ -1,5 +1,5 @@
-//! Which components of the cluster redirect connections by what is written on a pod, while the
-//! base token is sent without TLS.
+//! Finds network plugins that redirect connections as labels or annotations of a pod request. With
+//! EKS Pod Identity, the sidecar sends the base token without TLS.
 
 use super::{Facts, Findings, Link, Seen, name, opted_in};
 use crate::{
@@ -19,18 +19,22 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
     };
     for daemon_set in daemon_sets {
         let known = KNOWN.iter().find(|(part, _)| name(daemon_set).contains(part));
-        if let Some((_, says)) = known {
+        if let Some((_, message)) = known {
             let namespace = daemon_set["metadata"]["namespace"].as_str().unwrap_or_default();
             let subject = format!("DaemonSet {namespace}/{}", name(daemon_set));
-            found.note(Link::NetworkPlugin, subject, *says);
+            found.warning(Link::NetworkPlugin, subject, *message);
         }
     }
     if found.iter().count() == before {
-        found.ok(Link::NetworkPlugin, SUBJECT, "no DaemonSet of a plugin known to redirect");
+        found.ok(
+            Link::NetworkPlugin,
+            SUBJECT,
+            "no DaemonSet of a plugin known to redirect connections",
+        );
     }
 }
 
-/// Finds the namespaces that istio's ambient mode captures.
+/// Adds the opted-in namespaces in Istio's ambient mode.
 fn captured(facts: &Facts, found: &mut Findings) {
     let objects = match &facts.namespaces {
         Seen::Known(objects) => &objects[..],
@@ -40,40 +44,40 @@ fn captured(facts: &Facts, found: &mut Findings) {
         let object = objects.iter().find(|object| name(object) == namespace.name);
         let mode = object.and_then(|object| object["metadata"]["labels"][AMBIENT_LABEL].as_str());
         if let Some(mode) = mode.filter(|mode| *mode != NOT_AMBIENT) {
-            let says = format!(
-                "{AMBIENT_LABEL}={mode}: ztunnel captures its agents' connections, so the guard refuses them; label the pods {AMBIENT_LABEL}={NOT_AMBIENT}, or set baseCredentials.source to irsa"
+            let message = format!(
+                "{AMBIENT_LABEL}={mode}: ztunnel captures the connections of agent pods, so the guard refuses these pods; label the pods {AMBIENT_LABEL}={NOT_AMBIENT}, or set baseCredentials.source to irsa"
             );
-            found.note(Link::NetworkPlugin, format!("namespace {}", namespace.name), says);
+            found.warning(Link::NetworkPlugin, format!("namespace {}", namespace.name), message);
         }
     }
 }
 
 const SUBJECT: &str = "network plugins";
-/// Parts of the names that their charts give the DaemonSets, and what the plugin means for the
-/// base token. The threat model says where each is from.
+/// For each plugin, a part of the name that its chart gives the DaemonSet, and the effect on the
+/// base token. Sources: docs/threat-model.md, "Connections that carry a token".
 const KNOWN: [(&str, &str); 6] = [
     (
         "consul-cni",
-        "redirects connections as the pod says; agents that ask for it are refused, or set baseCredentials.source to irsa",
+        "redirects connections as annotations of the pod request; agent pods with these annotations are refused; to admit them, set baseCredentials.source to irsa",
     ),
     (
         "istio-cni",
-        "redirects connections of pods; the webhook excludes the one with the base token, but in ambient mode nothing does",
+        "redirects connections of pods; the webhook excludes the connection that carries the base token, except in ambient mode",
     ),
     (
         "kuma-cni",
-        "redirects connections as the pod says; agents that ask for it are refused, or set baseCredentials.source to irsa",
+        "redirects connections as annotations of the pod request; agent pods with these annotations are refused; to admit them, set baseCredentials.source to irsa",
     ),
     (
         "linkerd-cni",
-        "redirects connections of pods; the webhook excludes the one with the base token from version 1.5.0 of the plugin; for an older one set baseCredentials.source to irsa",
+        "redirects connections of pods; from plugin version 1.5.0 on, the webhook excludes the connection that carries the base token; with an older version, set baseCredentials.source to irsa",
     ),
     (
         "multus",
-        "gives a pod the addresses and routes that it asks for; agents that ask are refused, or set baseCredentials.source to irsa",
+        "gives a pod the addresses and routes that its annotations request; agent pods with these annotations are refused; to admit them, set baseCredentials.source to irsa",
     ),
     (
         "ztunnel",
-        "captures pods in istio's ambient mode, which excludes no connection; the guard refuses such agents, or set baseCredentials.source to irsa",
+        "captures pods in Istio's ambient mode, which cannot exclude a connection; agent pods in this mode are refused; to admit them, set baseCredentials.source to irsa",
     ),
 ];

@@ -1,4 +1,4 @@
-//! Whether the pods that run are what the webhook would make of them today.
+//! Compares running pods with what the webhook would inject now.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ pub(super) fn judge(namespace: &Namespace, tenancy: &Tenancy, facts: &Facts, fou
     let Some(pods) = tenancy.pods.or_tell(Link::PodWithoutSidecar, &subject, found) else {
         return;
     };
-    // An audit gives nobody a sidecar, and without a tenant nobody gets one.
+    // The webhook injects no sidecar in mode audit, and none without a tenant.
     if namespace.mode != Some(Mode::Enabled)
         || tenancy::without_tenant(namespace, &facts.config).is_some()
     {
@@ -36,31 +36,32 @@ pub(super) fn judge(namespace: &Namespace, tenancy: &Tenancy, facts: &Facts, fou
         running += usize::from(compared != Compared::Ended);
         if compared != Compared::Ended && waits(&pod["status"]) {
             let subject = format!("pod {}/{}", namespace.name, name(pod));
-            let says = "its sidecar runs and has no credentials yet; if that stays, kubectl describe pod says why";
-            found.note(Link::AssumeRole, subject, says);
+            let message = "its sidecar has no credentials yet; if this persists, run kubectl describe pod for the reason";
+            found.warning(Link::AssumeRole, subject, message);
         }
         let Some((link, says)) = told(&compared, pod, &facts.config) else { continue };
         wrong += 1;
         let subject = format!("pod {}/{}", namespace.name, name(pod));
         match (says, excused) {
             (Says::Refusal(refusal), None) => found.refused(link, subject, refusal),
-            (Says::Text(text), None) => found.broken(link, subject, text),
+            (Says::Text(text), None) => found.error(link, subject, text),
             (_, Some(creators)) => {
-                let says = format!(
-                    "nobody knows whether {creators} created it, whose pods are left alone"
+                let message = format!(
+                    "cannot decide: {creators} may have created the pod, and the webhook leaves pods of this user unchanged"
                 );
-                found.unseen(link, subject, says);
+                found.unknown(link, subject, message);
             }
         }
     }
     if wrong == 0 {
-        let says = format!("{running} running pods are what they would be today");
-        found.ok(Link::PodWithoutSidecar, subject, says);
+        let message = format!("{running} running pods are up to date");
+        found.ok(Link::PodWithoutSidecar, subject, message);
     }
 }
 
-/// Whether the sidecar runs and its probe says that the agent may not start, by a pod's status: only
-/// the kubelet writes this, and anybody an event.
+/// Returns whether the sidecar runs and its startup probe has not succeeded yet. The source is the
+/// status of the pod, which only the kubelet writes; any user with RBAC for events can write
+/// events.
 pub fn waits(status: &Value) -> bool {
     let mut sidecar =
         items(status, "initContainerStatuses").filter(|it| it["name"] == CONTAINER_NAME);
@@ -72,7 +73,7 @@ enum Says<'c> {
     Text(String),
 }
 
-/// What is wrong with it, if anything is.
+/// Returns the check that the pod fails, and the message. None if the pod is up to date.
 fn told<'c>(compared: &'c Compared, pod: &Value, config: &Config) -> Option<(Link, Says<'c>)> {
     match compared {
         Compared::AsMade | Compared::Ended | Compared::LeftOver => None,
@@ -90,8 +91,8 @@ fn outdated(places: &[String], pod: &Value, config: &Config) -> String {
     let wanted = &config.sidecar.image;
     match admission::sidecar(pod).and_then(|sidecar| sidecar["image"].as_str()) {
         Some(image) if image != wanted => {
-            format!("its sidecar runs {image}, and would run {wanted} today")
+            format!("its sidecar runs {image} instead of {wanted}")
         }
-        _ => format!("would be changed today at {}", places.join(", ")),
+        _ => format!("differs from current injection at {}", places.join(", ")),
     }
 }

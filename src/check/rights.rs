@@ -1,4 +1,5 @@
-//! Who may do to agents' pods and service accounts what the guard alone refuses.
+//! Lists users with RBAC permissions on agent pods and their service accounts. Only the guard
+//! restricts how they use these permissions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,9 +8,9 @@ use serde_json::Value;
 use super::{Findings, Link, Seen, Tenancy, items, name, tenancy::subject};
 use crate::namespaces::Namespace;
 
-/// Everywhere, and so in each namespace.
+/// Checks ClusterRoleBindings, which apply in every namespace.
 pub(super) fn of_cluster(cluster: &Seen<Vec<Value>>, found: &mut Findings) {
-    let Some(objects) = cluster.or_tell(Link::Rights, CLUSTER, found) else { return };
+    let Some(objects) = cluster.or_tell(Link::Rbac, CLUSTER, found) else { return };
     let rights = RIGHTS.iter().chain(&EVERYWHERE);
     judge(CLUSTER, of_kind(objects, "ClusterRoleBinding"), &[objects], rights, None, found);
 }
@@ -21,7 +22,7 @@ pub(super) fn of_namespace(
     found: &mut Findings,
 ) {
     let subject = subject(namespace);
-    let Some(objects) = tenancy.rights.or_tell(Link::Rights, &subject, found) else { return };
+    let Some(objects) = tenancy.rights.or_tell(Link::Rbac, &subject, found) else { return };
     let (cluster_roles, hidden) = match cluster {
         Seen::Known(objects) => (&objects[..], None),
         Seen::Hidden(why) => (&[][..], Some(&**why)),
@@ -32,7 +33,7 @@ pub(super) fn of_namespace(
     judge(&subject, bindings(), &[objects, cluster_roles], RIGHTS.iter(), hidden, found);
 }
 
-/// `hidden` says why other roles are not known.
+/// `hidden` is the reason why ClusterRoles could not be read.
 fn judge<'v>(
     subject: &str,
     bindings: impl Iterator<Item = &'v Value>,
@@ -42,31 +43,36 @@ fn judge<'v>(
     found: &mut Findings,
 ) {
     let mut holders: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    let mut everybody = BTreeSet::new();
+    let mut all_users = BTreeSet::new();
     for binding in bindings {
         let mut all = roles.iter().copied().flatten();
         let Some(role) = all.find(|object| is_role_of(binding, object)) else { continue };
         for Right { name: right, .. } in rights.clone().filter(|right| gives(role, right)) {
             for holder in items(binding, "subjects").filter_map(holder) {
-                if EVERYBODY.contains(&&*holder) {
-                    everybody.insert(format!("{holder} may {right}, by {}", title(binding)));
+                if ALL_USERS.contains(&&*holder) {
+                    all_users
+                        .insert(format!("{holder} may {right}, granted by {}", title(binding)));
                 } else if !is_built_in(binding) {
                     holders.entry(right).or_default().insert(holder);
                 }
             }
         }
     }
-    for says in &everybody {
-        found.broken(Link::Rights, subject, says);
+    for message in &all_users {
+        found.error(Link::Rbac, subject, message);
     }
     for (right, holders) in &holders {
         let holders: Vec<&str> = holders.iter().map(String::as_str).collect();
-        found.note(Link::Rights, subject, format!("{} may {right}", holders.join(", ")));
+        found.warning(Link::Rbac, subject, format!("{} may {right}", holders.join(", ")));
     }
     if let Some(why) = hidden {
-        found.unseen(Link::Rights, subject, format!("what ClusterRoles give is not known: {why}"));
-    } else if everybody.is_empty() && holders.is_empty() {
-        found.ok(Link::Rights, subject, "nobody but who has it from the start");
+        found.unknown(Link::Rbac, subject, format!("cannot read ClusterRoles: {why}"));
+    } else if all_users.is_empty() && holders.is_empty() {
+        found.ok(
+            Link::Rbac,
+            subject,
+            "only default bindings of Kubernetes grant these permissions",
+        );
     }
 }
 
@@ -79,6 +85,7 @@ fn is_role_of(binding: &Value, object: &Value) -> bool {
     object["kind"] == role["kind"] && role["name"] == name(object)
 }
 
+/// Returns whether the role grants the permission.
 /// <https://kubernetes.io/docs/reference/access-authn-authz/rbac/>
 fn gives(role: &Value, right: &Right) -> bool {
     let Right { name: _, group, resources, verbs } = right;
@@ -100,7 +107,8 @@ fn holder(subject: &Value) -> Option<String> {
     })
 }
 
-/// What each API server has from the start. In a namespace whoever rules there writes labels.
+/// Returns whether the binding is a default of Kubernetes. A RoleBinding never counts: an admin of
+/// the namespace can set its labels.
 fn is_built_in(binding: &Value) -> bool {
     binding["kind"] == "ClusterRoleBinding"
         && binding["metadata"]["labels"][BOOTSTRAPPING] == "rbac-defaults"
@@ -110,8 +118,8 @@ fn title(binding: &Value) -> String {
     format!("{} {}", binding["kind"].as_str().unwrap_or_default(), name(binding))
 }
 
-/// A right by the name that people know. RBAC knows a subresource of all resources, and not all
-/// subresources of one.
+/// A permission, with its name in messages. RBAC has a wildcard for a subresource of all resources
+/// (`*/exec`), but none for all subresources of one resource.
 struct Right {
     name: &'static str,
     group: &'static str,
@@ -142,7 +150,7 @@ const RIGHTS: [Right; 10] = [
     right("write the status of pods", &["pods/status", "*/status"], &["patch", "update"]),
     right("bind pods", &["bindings", "pods/binding", "*/binding"], &["create"]),
 ];
-/// Those to what is in no namespace.
+/// Permissions on resources without a namespace.
 const EVERYWHERE: [Right; 2] = [
     right("impersonate users or groups", &["groups", "users"], &["impersonate"]),
     Right {
@@ -159,11 +167,12 @@ const fn right(
     Right { name, group: "", resources, verbs }
 }
 
-/// Of constrained impersonation.
+/// The API group of constrained impersonation.
 /// <https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/>
 const AUTHENTICATION: &str = "authentication.k8s.io";
+/// The anonymous user, and the groups of all users and of all service accounts.
 /// <https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings>
-const EVERYBODY: [&str; 4] = [
+const ALL_USERS: [&str; 4] = [
     "system:anonymous",
     "system:authenticated",
     "system:serviceaccounts",
@@ -177,7 +186,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// What a binding to this subject of a role with this rule is found to be.
+    /// Returns the findings for a ClusterRoleBinding of `subject` to a role with this rule.
     fn found(rule: Value, subject: Value, labels: Value) -> Vec<(crate::check::Level, String)> {
         let objects = vec![
             json!({"kind": "ClusterRole", "metadata": {"name": "r"}, "rules": [rule]}),
@@ -188,12 +197,12 @@ mod tests {
         ];
         let mut found = Findings::default();
         of_cluster(&Seen::Known(objects), &mut found);
-        found.iter().map(|finding| (finding.level, finding.says.clone())).collect()
+        found.iter().map(|finding| (finding.level, finding.message.clone())).collect()
     }
 
     #[test]
-    fn everybody_is_too_many_and_anybody_else_is_named() {
-        use crate::check::Level::{Broken, Note, Ok};
+    fn rights_of_all_users_are_errors_and_of_others_warnings() {
+        use crate::check::Level::{Error, Ok, Warning};
         let exec = || json!({"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]});
         let all = || json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]});
         let read = || json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]});
@@ -201,18 +210,18 @@ mod tests {
         let built_in = || json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
         let of = |resource: &str| json!({"apiGroups": [""], "resources": [resource], "verbs": ["create"]});
         let as_other = |group: &str, resource: &str, verb: &str| json!({"apiGroups": [group], "resources": [resource], "verbs": [verb]});
-        let accounts = || vec![(Note, "eve may impersonate service accounts")];
+        let accounts = || vec![(Warning, "eve may impersonate service accounts")];
         let cases = [
-            (exec(), user("eve"), json!({}), vec![(Note, "eve may exec into pods")]),
-            (of("*/exec"), user("eve"), json!({}), vec![(Note, "eve may exec into pods")]),
+            (exec(), user("eve"), json!({}), vec![(Warning, "eve may exec into pods")]),
+            (of("*/exec"), user("eve"), json!({}), vec![(Warning, "eve may exec into pods")]),
             (
                 of("*/token"),
                 user("eve"),
                 json!({}),
-                vec![(Note, "eve may create serviceaccounts/token")],
+                vec![(Warning, "eve may create serviceaccounts/token")],
             ),
-            (of("pods/attach"), user("eve"), json!({}), vec![(Note, "eve may attach to pods")]),
-            (of("pods/*"), user("eve"), json!({}), vec![(Ok, "nobody but")]),
+            (of("pods/attach"), user("eve"), json!({}), vec![(Warning, "eve may attach to pods")]),
+            (of("pods/*"), user("eve"), json!({}), vec![(Ok, "only default bindings")]),
             (as_other("", "serviceaccounts", "impersonate"), user("eve"), json!({}), accounts()),
             (
                 as_other("authentication.k8s.io", "serviceaccounts", "impersonate:serviceaccount"),
@@ -224,42 +233,50 @@ mod tests {
                 as_other("", "groups", "impersonate"),
                 user("eve"),
                 json!({}),
-                vec![(Note, "eve may impersonate users or groups")],
+                vec![(Warning, "eve may impersonate users or groups")],
             ),
-            (as_other("", "pods", "impersonate"), user("eve"), json!({}), vec![(Ok, "nobody but")]),
+            (
+                as_other("", "pods", "impersonate"),
+                user("eve"),
+                json!({}),
+                vec![(Ok, "only default bindings")],
+            ),
             (
                 as_other("authentication.k8s.io", "tokenreviews", "*"),
                 user("eve"),
                 json!({}),
-                vec![(Ok, "nobody but")],
+                vec![(Ok, "only default bindings")],
             ),
-            (of("bindings"), user("eve"), json!({}), vec![(Note, "eve may bind pods")]),
-            (read(), user("eve"), json!({}), vec![(Ok, "nobody but")]),
-            (all(), user("system:masters"), built_in(), vec![(Ok, "nobody but")]),
+            (of("bindings"), user("eve"), json!({}), vec![(Warning, "eve may bind pods")]),
+            (read(), user("eve"), json!({}), vec![(Ok, "only default bindings")]),
+            (all(), user("system:masters"), built_in(), vec![(Ok, "only default bindings")]),
             (
                 exec(),
                 json!({"kind": "ServiceAccount", "name": "a", "namespace": "n"}),
                 json!({}),
-                vec![(Note, "service account n/a may exec into pods")],
+                vec![(Warning, "service account n/a may exec into pods")],
             ),
             (
                 exec(),
                 json!({"kind": "Group", "name": "system:authenticated"}),
                 built_in(),
-                vec![(Broken, "system:authenticated may exec into pods, by ClusterRoleBinding b")],
+                vec![(
+                    Error,
+                    "system:authenticated may exec into pods, granted by ClusterRoleBinding b",
+                )],
             ),
         ];
         for (rule, subject, labels, want) in cases {
             let found = found(rule, subject, labels);
             assert_eq!(found.len(), want.len(), "{found:?}");
-            for ((level, says), (wanted, begins)) in found.iter().zip(want) {
-                assert!(*level == wanted && says.starts_with(begins), "{found:?}");
+            for ((level, message), (wanted, begins)) in found.iter().zip(want) {
+                assert!(*level == wanted && message.starts_with(begins), "{found:?}");
             }
         }
     }
 
     #[test]
-    fn what_hidden_cluster_roles_give_in_a_namespace_is_not_known() {
+    fn a_binding_to_an_unreadable_cluster_role_is_unknown() {
         let binding = |kind: &str| {
             json!({
                 "kind": "RoleBinding", "metadata": {"name": "b"},
@@ -268,21 +285,24 @@ mod tests {
         };
         let rule = json!({"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]});
         let role = json!({"kind": "Role", "metadata": {"name": "r"}, "rules": [rule]});
-        let unseen = "unseen namespace a: what ClusterRoles give is not known: is forbidden";
+        let unknown = "unknown namespace a: cannot read ClusterRoles: is forbidden";
         let mut labelled = binding("Role");
         labelled["metadata"]["labels"] = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
-        let eve = "note namespace a: eve may exec into pods";
+        let eve = "warning namespace a: eve may exec into pods";
         let rule = json!({"apiGroups": [""], "resources": ["users"], "verbs": ["impersonate"]});
         let users = json!({"kind": "Role", "metadata": {"name": "r"}, "rules": [rule]});
         let cases: [(Vec<Value>, &[&str]); 5] = [
-            (vec![], &["ok namespace a: nobody but who has it from the start"]),
+            (
+                vec![],
+                &["ok namespace a: only default bindings of Kubernetes grant these permissions"],
+            ),
             (vec![labelled, role.clone()], &[eve]),
-            (vec![binding("ClusterRole")], &[unseen]),
-            (vec![binding("Role"), binding("ClusterRole"), role], &[eve, unseen]),
-            // The name of a user is in no namespace, so that a Role gives no right to it.
+            (vec![binding("ClusterRole")], &[unknown]),
+            (vec![binding("Role"), binding("ClusterRole"), role], &[eve, unknown]),
+            // Users have no namespace, so a Role cannot grant permissions on them.
             (
                 vec![binding("Role"), users],
-                &["ok namespace a: nobody but who has it from the start"],
+                &["ok namespace a: only default bindings of Kubernetes grant these permissions"],
             ),
         ];
         let config = crate::config::Config::default();

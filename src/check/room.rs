@@ -1,4 +1,4 @@
-//! Whether the namespace has room for one sidecar more.
+//! Checks whether quotas and limit ranges of the namespace allow one more sidecar.
 
 use serde_json::Value;
 
@@ -25,10 +25,12 @@ pub(super) fn judge(
     }
 }
 
-/// Why an object has no room for a sidecar.
+/// The reasons why a quota or limit range does not allow one more sidecar.
 #[derive(Default)]
 struct Lack {
+    /// The hard limit is too small.
     never: Vec<String>,
+    /// Only the unused part is too small.
     now: Vec<String>,
 }
 
@@ -45,22 +47,23 @@ fn tell(
         fits &= never.is_empty() && now.is_empty();
         let subject = format!("{subject}, {}", name(object));
         if !never.is_empty() {
-            found.broken(link, &*subject, never.join("; "));
+            found.error(link, &*subject, never.join("; "));
         }
         if !now.is_empty() {
-            found.note(link, &*subject, now.join("; "));
+            found.warning(link, &*subject, now.join("; "));
         }
     }
     if fits {
-        let says = match objects.len() {
-            0 => "has none".to_owned(),
-            count => format!("has {count} with room for a sidecar"),
+        let message = match objects.len() {
+            0 => "none in the namespace".to_owned(),
+            count => format!("{count} in the namespace, which allow one more sidecar"),
         };
-        found.ok(link, subject, says);
+        found.ok(link, subject, message);
     }
 }
 
-/// One that is for some pods only is left out: which those are is not known before they come.
+/// Checks a ResourceQuota. One with scopes is skipped: it applies only to some pods, and which ones
+/// is not known before they are created.
 /// <https://kubernetes.io/docs/concepts/policy/resource-quotas/>
 fn lacks_room(quota: &Value, resources: &Resources) -> Lack {
     let mut lack = Lack::default();
@@ -87,16 +90,17 @@ fn lacks_room(quota: &Value, resources: &Resources) -> Lack {
             continue;
         };
         if most < wants {
-            lack.never.push(format!("{key} is {hard}, and a sidecar takes {needs}"));
+            lack.never.push(format!("{key} is {hard}; one sidecar requires {needs}"));
         } else if most.saturating_sub(taken) < wants {
             lack.now.push(format!(
-                "{key} is {hard}, of which {used} are used now, and a sidecar takes {needs}"
+                "{key} is {hard}, of which {used} is used now; one sidecar requires {needs}"
             ));
         }
     }
     lack
 }
 
+/// Returns why the LimitRange does not allow the sidecar.
 /// <https://kubernetes.io/docs/concepts/policy/limit-range/>
 fn refuses(range: &Value, resources: &Resources) -> Vec<String> {
     let Resources { cpu_request, memory_request, cpu_limit, memory_limit } = resources;
@@ -114,23 +118,24 @@ fn refuses(range: &Value, resources: &Resources) -> Vec<String> {
                 && thousandths(most) < thousandths(limit)
             {
                 wrong.push(format!(
-                    "max {resource} of a {of} is {most}, and a sidecar's limit {limit}"
+                    "max {resource} of a {of} is {most}; the sidecar's limit is {limit}"
                 ));
             }
-            // Of a pod the agent's containers count as well.
+            // The sum over a pod includes the agent's containers, which are not known here.
             if of == "Pod" {
                 continue;
             }
             if let Some(least) = bound("min")
                 && thousandths(least) > thousandths(request)
             {
-                wrong.push(format!("min {resource} is {least}, and a sidecar's request {request}"));
+                wrong
+                    .push(format!("min {resource} is {least}; the sidecar's request is {request}"));
             }
             if let Some(ratio) = bound("maxLimitRequestRatio")
                 && exceeds(ratio, request, limit) == Some(true)
             {
                 wrong.push(format!(
-                    "the ratio of limit to request of {resource} is at most {ratio}, and a sidecar has {limit} to {request}"
+                    "maxLimitRequestRatio of {resource} is {ratio}; the sidecar has limit {limit} and request {request}"
                 ));
             }
         }
@@ -139,7 +144,7 @@ fn refuses(range: &Value, resources: &Resources) -> Vec<String> {
 }
 
 fn exceeds(ratio: &str, request: &str, limit: &str) -> Option<bool> {
-    // Both in thousandths, of which one is left over.
+    // Both factors are in thousandths, so the product is in millionths.
     let most = thousandths(ratio)?.checked_mul(thousandths(request)?)?;
     Some(thousandths(limit)?.checked_mul(1000)? > most)
 }
@@ -150,7 +155,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_quota_is_too_small_or_only_full_for_now() {
+    fn a_quota_is_too_small_or_currently_full() {
         let resources = &Config::default().sidecar.resources;
         let cases: [(Value, Value, &[&str], &[&str]); 8] = [
             (json!({"requests.cpu": "1"}), json!({"requests.cpu": "990m"}), &[], &[]),
@@ -158,32 +163,32 @@ mod tests {
                 json!({"requests.cpu": "1"}),
                 json!({"requests.cpu": "991m"}),
                 &[],
-                &["requests.cpu is 1, of which 991m are used now, and a sidecar takes 10m"],
+                &["requests.cpu is 1, of which 991m is used now; one sidecar requires 10m"],
             ),
             (
                 json!({"cpu": "9m"}),
                 json!({"cpu": "9m"}),
-                &["cpu is 9m, and a sidecar takes 10m"],
+                &["cpu is 9m; one sidecar requires 10m"],
                 &[],
             ),
             (
                 json!({"memory": "32Mi", "limits.memory": "63Mi"}),
                 json!({}),
-                &["limits.memory is 63Mi, and a sidecar takes 64Mi"],
+                &["limits.memory is 63Mi; one sidecar requires 64Mi"],
                 &[],
             ),
-            // It was lowered since.
+            // The quota was lowered after pods were created.
             (
                 json!({"limits.cpu": "1"}),
                 json!({"limits.cpu": "2"}),
                 &[],
-                &["limits.cpu is 1, of which 2 are used now, and a sidecar takes 100m"],
+                &["limits.cpu is 1, of which 2 is used now; one sidecar requires 100m"],
             ),
             (
                 json!({"cpu": "0", "memory": "1Gi"}),
                 json!({"memory": "1Gi"}),
-                &["cpu is 0, and a sidecar takes 10m"],
-                &["memory is 1Gi, of which 1Gi are used now, and a sidecar takes 32Mi"],
+                &["cpu is 0; one sidecar requires 10m"],
+                &["memory is 1Gi, of which 1Gi is used now; one sidecar requires 32Mi"],
             ),
             (json!({"pods": "0"}), json!({}), &[], &[]),
             (json!({"cpu": "lots"}), json!({}), &[], &[]),
@@ -203,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_full_for_now_is_to_know_and_what_is_too_small_is_broken() {
+    fn a_full_quota_is_a_warning_and_a_small_one_an_error() {
         let quota = |name: &str, hard: &str, used: &str| {
             json!({
                 "metadata": {"name": name}, "spec": {"hard": {"cpu": hard}},
@@ -215,11 +220,11 @@ mod tests {
         let mut found = Findings::default();
         tell(Link::Quota, "namespace a", &quotas, &mut found, |it| lacks_room(it, resources));
         let levels: Vec<_> = found.iter().map(|it| (&*it.subject, it.level.as_str())).collect();
-        assert_eq!(levels, [("namespace a, full", "note"), ("namespace a, small", "broken")]);
+        assert_eq!(levels, [("namespace a, full", "warning"), ("namespace a, small", "error")]);
     }
 
     #[test]
-    fn a_limit_range_takes_the_sidecar_or_says_what_it_does_not() {
+    fn each_limit_that_excludes_the_sidecar_is_listed() {
         let resources = &Config::default().sidecar.resources;
         let cases = [
             (json!({"type": "Container", "max": {"cpu": "100m", "memory": "64Mi"}}), 0),

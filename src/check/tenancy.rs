@@ -1,4 +1,4 @@
-//! Whether agents can run in the namespaces that opted in.
+//! Checks the labels and service accounts of the opted-in namespaces.
 
 use serde_json::Value;
 
@@ -21,12 +21,13 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
     if found.iter().count() == before && matches!(facts.namespaces, Seen::Known(_)) {
         match (opted_in.clone().count(), all.len()) {
             (0, all) => {
-                let says = format!("none of {all} opted in, so the webhook sees no pod");
-                found.note(Link::NamespaceLabel, "namespaces", says);
+                let message = format!("0 of {all} are opted in, so the webhook receives no pods");
+                found.warning(Link::NamespaceLabel, "namespaces", message);
             }
             (count, all) => {
-                let says = format!("{count} of {all} opted in, and no label is mistyped");
-                found.ok(Link::NamespaceLabel, "namespaces", says);
+                let message =
+                    format!("{count} of {all} are opted in, and no label has an invalid value");
+                found.ok(Link::NamespaceLabel, "namespaces", message);
             }
         }
     }
@@ -42,7 +43,7 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
     }
 }
 
-/// Those whose pods the webhook sees.
+/// Returns the namespaces whose pods API servers send to the webhook.
 pub fn opted_in<'v>(
     namespaces: &'v Seen<Vec<Value>>,
     config: &'v Config,
@@ -66,21 +67,24 @@ fn is_spelled(object: &Value, namespace: &Namespace, found: &mut Findings) {
     let subject = subject(namespace);
     if namespace.mode.is_none() {
         if let Some(value) = mistyped(OPT_IN_LABEL) {
-            let says = format!("{OPT_IN_LABEL}={value} opts in to nothing");
-            found.broken(Link::NamespaceLabel, subject, says);
+            let message =
+                format!("{OPT_IN_LABEL}={value} is invalid, so the namespace is not opted in");
+            found.error(Link::NamespaceLabel, subject, message);
         }
         return;
     }
     if let (Some(value), false) = (mistyped(OPERATOR_LABEL), namespace.operator_kept) {
-        let says = format!("{OPERATOR_LABEL}={value} means nothing, and only keep does");
-        found.broken(Link::OperatorKept, &*subject, says);
+        let message =
+            format!("{OPERATOR_LABEL}={value} has no effect; the only valid value is keep");
+        found.error(Link::OperatorLabel, &*subject, message);
     }
     if let Some(value) = label(POD_SECURITY_LABEL)
         && value.parse::<PodSecurity>().is_err()
     {
-        let says =
-            format!("{POD_SECURITY_LABEL}={value} is none of privileged, baseline and restricted");
-        found.broken(Link::Pss, subject, says);
+        let message = format!(
+            "{POD_SECURITY_LABEL}={value} is invalid; valid values are privileged, baseline and restricted"
+        );
+        found.error(Link::PodSecurity, subject, message);
     }
 }
 
@@ -90,23 +94,26 @@ fn labels_work(namespace: &Namespace, config: &Config, found: &mut Findings) {
         (Some(refusal), _) => found.refused(Link::Tenant, &*subject, &refusal),
         (None, Ok(tenant)) => {
             let mode = namespace.mode.map_or("", Mode::as_str);
-            let says = format!("{mode}, tenant {tenant}, room for {} characters", tenant.room());
-            found.ok(Link::Tenant, &*subject, says);
+            let message = format!(
+                "{mode}, tenant {tenant}, session names of up to {} characters",
+                tenant.room()
+            );
+            found.ok(Link::Tenant, &*subject, message);
         }
         (None, Err(_)) => {}
     }
     match admission::insecure(namespace, config) {
-        Some(refusal) => found.refused(Link::Pss, &*subject, &refusal),
+        Some(refusal) => found.refused(Link::PodSecurity, &*subject, &refusal),
         None => {
-            let says = format!("enforces {}", namespace.pod_security);
-            found.ok(Link::Pss, &*subject, says);
+            let message = format!("enforces {}", namespace.pod_security);
+            found.ok(Link::PodSecurity, &*subject, message);
         }
     }
     if namespace.operator_kept {
-        found.note(
-            Link::OperatorKept,
+        found.warning(
+            Link::OperatorLabel,
             &*subject,
-            "pods that set FAB_OPERATOR keep base credentials, and their calls carry no session",
+            "pods that set FAB_OPERATOR keep their base credentials and are not attributed to a session",
         );
     }
 }
@@ -121,24 +128,28 @@ fn has_an_account(namespace: &Namespace, tenancy: &Tenancy, config: &Config, fou
     };
     let ours: Vec<&str> = accounts.iter().map(name).filter(is_ours).collect();
     if ours.is_empty() {
-        found.note(
+        found.warning(
             Link::ServiceAccount,
             subject,
             "has no fenced service account and none that a component names",
         );
     } else {
-        found.ok(Link::ServiceAccount, subject, format!("has {}", ours.join(", ")));
+        found.ok(
+            Link::ServiceAccount,
+            subject,
+            format!("service accounts of agents: {}", ours.join(", ")),
+        );
     }
 }
 
-/// Why no agent of the namespace can be named, whatever it enforces: the webhook names only the
-/// first of what is wrong.
+/// Returns the refusal of every agent pod because of the namespace's tenant. The Pod Security
+/// Standard is ignored: it has a check of its own, and the webhook reports only the first problem.
 pub(super) fn without_tenant(namespace: &Namespace, config: &Config) -> Option<Refusal> {
     let secured = Namespace { pod_security: config.pod_security, ..namespace.clone() };
     admission::unworkable(&secured, config)
 }
 
-/// A pod that is told by its service account and who creates it alone.
+/// A pod of which only the service account and the requesting user are known.
 pub(super) struct Bare<'v> {
     pub(super) account: &'v str,
     pub(super) creator: Creator<'v>,
@@ -162,7 +173,7 @@ pub(super) fn subject(namespace: &Namespace) -> String {
     format!("namespace {}", namespace.name)
 }
 
-/// Whoever writes one of these wants nothing of the label.
+/// Values that mean that the label is off on purpose.
 const MEANT_OFF: [&str; 6] = ["", "disabled", "false", "no", "none", "off"];
 
 #[cfg(test)]
@@ -174,28 +185,28 @@ mod tests {
     #[test]
     fn an_old_version_of_the_standard_is_named_with_its_label() {
         let labels = |version: &str| json!({OPT_IN_LABEL: "enabled", POD_SECURITY_LABEL: "restricted", POD_SECURITY_VERSION_LABEL: version});
-        let pss = |version: &str| {
+        let pod_security = |version: &str| {
             let object = json!({"metadata": {"name": "tenants-a", "labels": labels(version)}});
             let config = Config::default();
             let mut found = Findings::default();
             labels_work(&read(&object, &config), &config, &mut found);
-            let it = found.iter().find(|finding| finding.link == Link::Pss).unwrap();
-            it.says.clone()
+            let it = found.iter().find(|finding| finding.link == Link::PodSecurity).unwrap();
+            it.message.clone()
         };
-        let said = pss("v1.21");
+        let message = pod_security("v1.21");
         assert!(
-            said.contains("Standard v1.21") && said.contains("enforce-version=latest"),
-            "{said}"
+            message.contains("v1.21") && message.contains("enforce-version=latest"),
+            "{message}"
         );
-        assert_eq!(pss("v1.22"), "enforces restricted");
+        assert_eq!(pod_security("v1.22"), "enforces restricted");
     }
 
     #[test]
-    fn labels_that_mean_nothing_are_named() {
+    fn labels_without_effect_are_reported() {
         let cases: [(Value, &[&str]); 12] = [
             (
                 json!({OPT_IN_LABEL: "enable"}),
-                &["namespace-label: fab.nanohype.dev/session-injection=enable opts in to nothing"],
+                &["namespace-label: fab.nanohype.dev/session-injection=enable is invalid, so"],
             ),
             (json!({OPT_IN_LABEL: "off"}), &[]),
             (json!({OPT_IN_LABEL: "enabled"}), &[]),
@@ -205,18 +216,18 @@ mod tests {
             (
                 json!({OPT_IN_LABEL: "enabled", OPERATOR_LABEL: "kept"}),
                 &[
-                    "operator-kept: fab.nanohype.dev/operator=kept means nothing, and only keep does",
+                    "operator-label: fab.nanohype.dev/operator=kept has no effect; the only valid value is keep",
                 ],
             ),
             (
                 json!({OPT_IN_LABEL: "audit", OPERATOR_LABEL: "Keep"}),
-                &["operator-kept: fab.nanohype.dev/operator=Keep means"],
+                &["operator-label: fab.nanohype.dev/operator=Keep has no effect"],
             ),
             (json!({OPERATOR_LABEL: "kept"}), &[]),
             (json!({OPT_IN_LABEL: "enabled", POD_SECURITY_LABEL: "baseline"}), &[]),
             (
                 json!({OPT_IN_LABEL: "enabled", POD_SECURITY_LABEL: "Restricted"}),
-                &["pss: pod-security.kubernetes.io/enforce=Restricted is none of privileged, base"],
+                &["pod-security: pod-security.kubernetes.io/enforce=Restricted is invalid"],
             ),
             (json!({POD_SECURITY_LABEL: "Restricted"}), &[]),
         ];
@@ -225,10 +236,10 @@ mod tests {
             let mut found = Findings::default();
             is_spelled(&object, &read(&object, &Config::default()), &mut found);
             let found: Vec<String> =
-                found.iter().map(|it| format!("{}: {}", it.link, it.says)).collect();
+                found.iter().map(|it| format!("{}: {}", it.link, it.message)).collect();
             assert_eq!(found.len(), want.len(), "{object}: {found:?}");
-            for (says, begins) in found.iter().zip(want) {
-                assert!(says.starts_with(begins), "{says}");
+            for (message, begins) in found.iter().zip(want) {
+                assert!(message.starts_with(begins), "{message}");
             }
         }
     }

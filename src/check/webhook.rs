@@ -1,4 +1,4 @@
-//! Whether API servers ask the webhook, in time and in the right order, and believe it.
+//! Checks whether API servers call the webhook, in the right order, and trust its certificate.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,10 +19,10 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
                 is_as_installed(ours, installed, found);
                 is_believed(ours, secret, facts.now, found);
             }
-            None => found.broken(
+            None => found.error(
                 Link::WebhookMissing,
                 SUBJECT,
-                format!("there is no MutatingWebhookConfiguration {CONFIGURATION}"),
+                format!("MutatingWebhookConfiguration {CONFIGURATION} does not exist"),
             ),
         }
     }
@@ -34,8 +34,8 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
     }
 }
 
-/// Whether each replica is as the Deployment says, and ready. A keeper of the certificate is not in
-/// every release.
+/// Checks whether all replicas of a Deployment are up to date and available. `needed`: the
+/// Deployment must exist; not every release has a Deployment of certs.
 fn is_rolled_out(
     deployment: &Seen<Option<Value>>,
     subject: &str,
@@ -45,7 +45,7 @@ fn is_rolled_out(
     let Some(deployment) = deployment.or_tell(Link::Rollout, subject, found) else { return };
     let Some(deployment) = deployment else {
         if needed {
-            found.broken(Link::Rollout, subject, "is not there");
+            found.error(Link::Rollout, subject, "does not exist");
         }
         return;
     };
@@ -56,23 +56,25 @@ fn is_rolled_out(
     // https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#complete-deployment
     let is_seen =
         status["observedGeneration"].as_u64() >= deployment["metadata"]["generation"].as_u64();
-    let says =
-        format!("of {wanted} replicas {updated} are as it says, {available} ready, {all} there");
+    let message = format!(
+        "{wanted} replicas wanted: {updated} up to date, {available} available, {all} in total"
+    );
     if is_seen && [all, updated, available] == [wanted; 3] {
-        found.ok(Link::Rollout, subject, says);
+        found.ok(Link::Rollout, subject, message);
     } else {
-        found.broken(Link::Rollout, subject, says);
+        found.error(Link::Rollout, subject, message);
     }
 }
 
-/// The namespace and the name of the service that our configuration has API servers call.
+/// Returns the namespace and the name of the service in the injector's webhook configuration.
 pub fn service(configurations: &[Value]) -> Option<(String, String)> {
     let webhook = items(ours(configurations)?, "webhooks").next()?;
     let service = &webhook["clientConfig"]["service"];
     Some((service["namespace"].as_str()?.to_owned(), service["name"].as_str()?.to_owned()))
 }
 
-/// By its name, else by the webhooks in it: somebody may have given it another.
+/// Returns the injector's webhook configuration: by its name, else by its webhooks, in case it was
+/// renamed.
 fn ours(configurations: &[Value]) -> Option<&Value> {
     let named = configurations.iter().find(|configuration| name(configuration) == CONFIGURATION);
     named.or_else(|| {
@@ -86,9 +88,9 @@ fn is_complete(ours: &Value, found: &mut Findings) {
     let lacks = |wanted: &&str| items(ours, "webhooks").all(|webhook| webhook["name"] != **wanted);
     let lacking: Vec<&str> = WEBHOOKS.into_iter().filter(lacks).collect();
     if lacking.is_empty() {
-        found.ok(Link::WebhookMissing, name(ours), "both webhooks are there");
+        found.ok(Link::WebhookMissing, name(ours), "both webhooks exist");
     } else {
-        found.broken(
+        found.error(
             Link::WebhookMissing,
             name(ours),
             format!("has no webhook {}", lacking.join(" and no ")),
@@ -104,15 +106,25 @@ fn comes_first(ours: &Value, all: &[Value], found: &mut Findings) {
     names.sort_unstable();
     let order = names.join(", ");
     if names.contains(&EKS) && own > EKS {
-        found.broken(Link::WebhookOrder, own, format!("comes after {EKS}: {order}"));
-    } else if own != CONFIGURATION {
-        found.broken(
+        found.error(
             Link::WebhookOrder,
             own,
-            format!("holds our webhooks, and certs and the next release look for {CONFIGURATION}"),
+            format!("API servers call it after {EKS}, in this order: {order}"),
+        );
+    } else if own != CONFIGURATION {
+        found.error(
+            Link::WebhookOrder,
+            own,
+            format!(
+                "has the webhooks of the injector, but certs and `helm upgrade` use the name {CONFIGURATION}"
+            ),
         );
     } else {
-        found.ok(Link::WebhookOrder, own, format!("webhooks are called in this order: {order}"));
+        found.ok(
+            Link::WebhookOrder,
+            own,
+            format!("API servers call webhooks in this order: {order}"),
+        );
     }
 }
 
@@ -120,10 +132,10 @@ fn is_as_installed(ours: &Value, installed: &Seen<Option<Value>>, found: &mut Fi
     let subject = name(ours);
     let Some(installed) = installed.or_tell(Link::WebhookEdited, subject, found) else { return };
     let Some(installed) = installed else {
-        found.unseen(Link::WebhookEdited, subject, NOT_SAID);
+        found.unknown(Link::WebhookEdited, subject, NOT_SAID);
         return;
     };
-    // Where one of the two is gone, that is said already.
+    // A missing webhook is reported by `is_complete`.
     let live = |wanted: &Value| items(ours, "webhooks").find(|it| it["name"] == wanted["name"]);
     let mut changed: Vec<String> = Vec::new();
     for wanted in items(installed, "webhooks") {
@@ -133,13 +145,13 @@ fn is_as_installed(ours: &Value, installed: &Seen<Option<Value>>, found: &mut Fi
         changed.extend(places.into_iter().map(|place| format!("{webhook}: {place}")));
     }
     if changed.is_empty() {
-        found.ok(Link::WebhookEdited, subject, "as the release brought it");
+        found.ok(Link::WebhookEdited, subject, "as rendered by the release");
     } else {
-        found.broken(Link::WebhookEdited, subject, changed.join("; "));
+        found.error(Link::WebhookEdited, subject, changed.join("; "));
     }
 }
 
-/// Without the one field that others fill in.
+/// Returns the webhook without `caBundle`, which certs or cert-manager set.
 fn trustless(webhook: &Value) -> Value {
     let mut webhook = webhook.clone();
     if let Some(client) = webhook["clientConfig"].as_object_mut() {
@@ -158,17 +170,17 @@ fn is_believed(ours: &Value, secret: &Seen<Option<Value>>, now: SystemTime, foun
         let (Some(service), Some(namespace)) =
             (service["name"].as_str(), service["namespace"].as_str())
         else {
-            found.unseen(Link::CaBundle, subject, "is not called by a service, but by a URL");
+            found.unknown(Link::CaBundle, subject, "clientConfig has a URL instead of a service");
             continue;
         };
         let host = format!("{service}.{namespace}.svc");
         match certificates::trust(&bundle, &certificate, &host, now) {
-            Ok(_) => found.ok(Link::CaBundle, subject, format!("trusts what {host} serves")),
+            Ok(_) => found.ok(Link::CaBundle, subject, format!("trusts the certificate of {host}")),
             Err(unknown @ Distrust::AuthorityServed) => {
-                found.unseen(Link::CaBundle, subject, format!("{unknown} ({host})"));
+                found.unknown(Link::CaBundle, subject, format!("{unknown} ({host})"));
             }
             Err(distrust) => {
-                found.broken(Link::CaBundle, subject, format!("{distrust} ({host})"));
+                found.error(Link::CaBundle, subject, format!("{distrust} ({host})"));
             }
         }
     }
@@ -178,33 +190,37 @@ fn certificate_lasts(secret: &Seen<Option<Value>>, now: SystemTime, found: &mut 
     let Some(certificate) = served(secret, Link::Certificate, found) else { return };
     let stored = certificates::Stored { certificate, ..certificates::Stored::default() };
     let (Some(ends), Some(life)) = (stored.certificate_ends(), stored.certificate_life()) else {
-        found.broken(Link::Certificate, CERTIFICATE, "there is none, or none that can be read");
+        found.error(Link::Certificate, CERTIFICATE, "is missing or not a certificate");
         return;
     };
     let ahead = ends.checked_sub(life).and_then(|begins| begins.duration_since(now).ok());
     if let Some(ahead) = ahead.filter(|ahead| !ahead.is_zero()) {
-        found.broken(Link::Certificate, CERTIFICATE, format!("begins in {}", span(ahead)));
+        found.error(
+            Link::Certificate,
+            CERTIFICATE,
+            format!("is not yet valid; it becomes valid in {}", span(ahead)),
+        );
         return;
     }
     match ends.duration_since(now) {
         Ok(left) if left >= OVERDUE.min(life * 3 / 10) => {
-            found.ok(Link::Certificate, CERTIFICATE, format!("ends in {}", span(left)));
+            found.ok(Link::Certificate, CERTIFICATE, format!("expires in {}", span(left)));
         }
-        Ok(left) => found.broken(
+        Ok(left) => found.error(
             Link::Certificate,
             CERTIFICATE,
-            format!("ends in {}, and should have been renewed", span(left)),
+            format!("expires in {}; renewal is overdue", span(left)),
         ),
-        Err(ended) => found.broken(
+        Err(expired) => found.error(
             Link::Certificate,
             CERTIFICATE,
-            format!("ended {} ago", span(ended.duration())),
+            format!("expired {} ago", span(expired.duration())),
         ),
     }
 }
 
-/// The certificate that pods show once the kubelet has brought it, as PEM. A Secret that is not
-/// there serves an empty one.
+/// Returns the certificate in the Secret, as PEM: the webhook serves it once the kubelet has
+/// updated the mounted file. An empty text if the Secret does not exist.
 fn served(secret: &Seen<Option<Value>>, link: Link, found: &mut Findings) -> Option<String> {
     let secret = secret.or_tell(link, CERTIFICATE, found)?;
     Some(secret.as_ref().map(|secret| text(&secret["data"][CERTIFICATE_KEY])).unwrap_or_default())
@@ -214,23 +230,27 @@ fn answers(slices: &[Value], found: &mut Findings) {
     let ready = slices
         .iter()
         .flat_map(|slice| items(slice, "endpoints"))
-        // None is to be taken for ready.
+        // A missing condition counts as ready.
         // https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/#ready
         .filter(|endpoint| endpoint["conditions"]["ready"] != false)
         .count();
     match ready {
-        0 => found.broken(Link::Endpoints, "service of the webhook", "no endpoint is ready"),
-        _ => found.ok(Link::Endpoints, "service of the webhook", format!("{ready} are ready")),
+        0 => found.error(Link::Endpoints, "service of the webhook", "no endpoint is ready"),
+        _ => found.ok(
+            Link::Endpoints,
+            "service of the webhook",
+            format!("number of ready endpoints: {ready}"),
+        ),
     }
 }
 
-/// A field that holds bytes.
+/// Returns the text of a field with base64-encoded bytes. Empty if it is not valid base64 or UTF-8.
 fn text(field: &Value) -> String {
     let bytes = field.as_str().and_then(|field| STANDARD.decode(field).ok());
     bytes.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
 }
 
-/// For people.
+/// Returns the time in whole hours, or from 48 hours on in whole days.
 fn span(time: Duration) -> String {
     match time.as_secs() / 3600 {
         hours @ ..48 => format!("{hours} hours"),
@@ -238,19 +258,20 @@ fn span(time: Duration) -> String {
     }
 }
 
-/// Whatever the release is called: the order is one of names.
+/// The name does not depend on the release: it decides the order in which API servers call
+/// webhooks.
 pub const CONFIGURATION: &str = "fab-session-injector";
 const WEBHOOKS: [&str; 2] = ["enabled.session.fab.nanohype.dev", "audit.session.fab.nanohype.dev"];
-/// The configuration of EKS's own webhook, which gives pods base credentials.
+/// The name of EKS's webhook configuration, whose webhook gives pods base credentials.
 /// <https://github.com/aws/amazon-eks-pod-identity-webhook>
 const EKS: &str = "pod-identity-webhook";
 const SUBJECT: &str = "webhook configuration";
 const CERTIFICATE: &str = "serving certificate";
 const CERTIFICATE_KEY: &str = "tls.crt";
-/// Each mode renews earlier: docs/certificates.md. Of a short life it is three tenths.
+/// Remaining lifetime below which renewal is overdue, or three tenths of a shorter lifetime. Each
+/// certificate mode renews earlier: docs/certificates.md.
 const OVERDUE: Duration = Duration::from_secs(9 * 86_400);
-pub(super) const NOT_SAID: &str =
-    "nothing says how the release brought it (the chart's ConfigMap whose name ends in -installed)";
+pub(super) const NOT_SAID: &str = "cannot compare with the release: the chart's ConfigMap <name>-installed is missing or incomplete";
 
 #[cfg(test)]
 mod tests {
@@ -262,7 +283,7 @@ mod tests {
         check::Level,
     };
 
-    /// As the certs deployment makes it at this time.
+    /// Returns the Secret that the Deployment of certs writes at this time.
     fn secret(made_at: SystemTime) -> Value {
         let mut stored = Stored::default();
         let mut published = Published { bundles: vec![String::new()], since: Some(made_at) };
@@ -278,24 +299,24 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_holds_from_its_beginning_to_its_end() {
+    fn a_certificate_is_an_error_outside_its_validity() {
         let made_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let hour = Duration::from_secs(3600);
-        // It is backdated by an hour, and lives for 30 days.
+        // The certificate is backdated by an hour and is valid for 30 days.
         let cases = [
-            (made_at, Level::Ok, "ends in 30 days"),
-            (made_at - hour, Level::Ok, "ends in 30 days"),
-            (made_at - 5 * hour, Level::Broken, "begins in 4 hours"),
-            (made_at - 100 * hour, Level::Broken, "begins in 4 days"),
-            (made_at + 25 * 24 * hour, Level::Broken, "ends in 5 days, and should have been"),
-            (made_at + 31 * 24 * hour, Level::Broken, "ended 24 hours ago"),
+            (made_at, Level::Ok, "expires in 30 days"),
+            (made_at - hour, Level::Ok, "expires in 30 days"),
+            (made_at - 5 * hour, Level::Error, "is not yet valid; it becomes valid in 4 hours"),
+            (made_at - 100 * hour, Level::Error, "is not yet valid; it becomes valid in 4 days"),
+            (made_at + 25 * 24 * hour, Level::Error, "expires in 5 days; renewal is overdue"),
+            (made_at + 31 * 24 * hour, Level::Error, "expired 24 hours ago"),
         ];
         let secret = Seen::Known(Some(secret(made_at)));
         for (now, level, begins) in cases {
             let mut found = Findings::default();
             certificate_lasts(&secret, now, &mut found);
             let [finding] = found.iter().collect::<Vec<_>>()[..] else { panic!("{found:?}") };
-            assert!(finding.level == level && finding.says.starts_with(begins), "{finding}");
+            assert!(finding.level == level && finding.message.starts_with(begins), "{finding}");
         }
     }
 }

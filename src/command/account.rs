@@ -1,5 +1,5 @@
-//! What `check` looks at in AWS, with the credentials of the shell. It reads, and where it is asked
-//! to it assumes roles.
+//! Collects the facts of AWS for `check`, with the AWS credentials of the shell. Only reads, except
+//! that `--assume-role` assumes roles.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -33,7 +33,8 @@ use crate::{
     session::{KnownSession, RoleArn, TenantName},
 };
 
-/// By environment and profile; the region, where they have none, is that of the agents.
+/// Returns the AWS configuration of the environment and profile. If it has no region, that of the
+/// agents is used.
 pub(super) async fn shell(config: &Config) -> SdkConfig {
     let shell =
         aws_config::defaults(BehaviorVersion::latest()).http_client(aws_client()).load().await;
@@ -42,8 +43,8 @@ pub(super) async fn shell(config: &Config) -> SdkConfig {
     shell.into_builder().region(region).build()
 }
 
-/// What is learnt of the tenants' roles. `release` is where the config came from, if not from a
-/// file. Roles that are static take no shell.
+/// Reads the tenants' roles. `release`: None if the config is from a file. Static roles need no
+/// `shell`.
 pub(super) async fn directory(
     shell: Option<&SdkConfig>,
     config: &Config,
@@ -59,39 +60,39 @@ pub(super) async fn directory(
     let mut tasks = JoinSet::new();
     let (_wanted, wanted) = watch::channel(tenants.iter().cloned().collect());
     let keeper = installed::roles(&config, release, wanted, &mut tasks).await?;
-    let asked = join_all(tenants.iter().map(|tenant| keeper.look_up(tenant.clone())));
-    // Who was not answered for is missing in the snapshot, which is then told.
-    let _ = timeout(PATIENCE, asked).await;
+    let look_ups = join_all(tenants.iter().map(|tenant| keeper.look_up(tenant.clone())));
+    // A tenant without a response is missing in the snapshot, and becomes an unknown finding.
+    let _ = timeout(PATIENCE, look_ups).await;
     Ok(keeper.snapshot().as_ref().clone())
 }
 
-/// What IAM holds, and where somebody asks for it, whether STS gives credentials. `looking` is told
-/// who is next.
+/// Reads the IAM policies of the tenants' roles and, with `assume_role`, assumes the roles.
+/// `progress` is called before each step.
 pub(super) async fn look(
     shell: &SdkConfig,
     directory: &Directory,
     tenants: &BTreeSet<TenantName>,
     config: &Config,
     assume_role: bool,
-    looking: impl Fn(&str),
+    progress: impl Fn(&str),
 ) -> Result<Account, Failure> {
     let lacking = lacks_credentials(shell).await;
     let assumed = match (assume_role, lacking) {
         (true, Some(why)) => return Err(Failure::Input(anyhow!("--assume-role: {why}"))),
-        (true, None) => Some(assume(shell, directory, tenants, config, &looking).await),
+        (true, None) => Some(assume(shell, directory, tenants, config, &progress).await),
         (false, _) => None,
     };
-    let chains = chains(shell, directory, tenants, lacking, &looking).await;
+    let chains = chains(shell, directory, tenants, lacking, &progress).await;
     Ok(Account { assumed, chains })
 }
 
-/// As a sidecar does, for a session that is called as this command.
+/// Assumes the role of each tenant as a sidecar does, for the session [`SESSION`].
 async fn assume(
     shell: &SdkConfig,
     directory: &Directory,
     tenants: &BTreeSet<TenantName>,
     config: &Config,
-    looking: &impl Fn(&str),
+    progress: &impl Fn(&str),
 ) -> HashMap<TenantName, Result<(), credentials::Failure>> {
     let assumed = known(directory, tenants).filter_map(|(tenant, role)| {
         let session = KnownSession {
@@ -102,13 +103,14 @@ async fn assume(
         };
         let sts = sts(shell, session)?;
         Some(async move {
-            looking(&format!("the role of tenant {tenant}"));
+            progress(&format!("the role of tenant {tenant}"));
             (tenant.clone(), sts.assume().await.map(drop))
         })
     });
     stream::iter(assumed).buffer_unordered(AT_ONCE).collect().await
 }
 
+/// Returns the reason why AWS cannot be called. None: the shell has AWS credentials.
 async fn lacks_credentials(shell: &SdkConfig) -> Option<&'static str> {
     let got = match shell.credentials_provider() {
         Some(provider) => timeout(PATIENCE, provider.provide_credentials()).await.ok(),
@@ -117,7 +119,7 @@ async fn lacks_credentials(shell: &SdkConfig) -> Option<&'static str> {
     if matches!(got, Some(Ok(_))) { None } else { Some(NO_CREDENTIALS) }
 }
 
-/// The tenants whose roles are known.
+/// Returns the tenants whose roles are known, and the roles.
 fn known<'d>(
     directory: &'d Directory,
     tenants: &'d BTreeSet<TenantName>,
@@ -132,20 +134,20 @@ fn sts(shell: &SdkConfig, session: KnownSession) -> Option<Sts> {
     Some(Sts::new(shell, shell.credentials_provider()?, session))
 }
 
-/// What IAM holds of each role that is known, and of those that it trusts. `lacking` is why it
-/// cannot be asked.
+/// Reads the policies of each known role and of the roles that it trusts. `lacking`: the reason why
+/// IAM cannot be called.
 async fn chains(
     shell: &SdkConfig,
     directory: &Directory,
     tenants: &BTreeSet<TenantName>,
     lacking: Option<&str>,
-    looking: &impl Fn(&str),
+    progress: &impl Fn(&str),
 ) -> HashMap<TenantName, Chain> {
     let iam = Client::new(shell);
     let chains = known(directory, tenants).map(|(tenant, role)| {
         let iam = &iam;
         async move {
-            looking(&format!("the policies of tenant {tenant}"));
+            progress(&format!("the policies of tenant {tenant}"));
             let chain = match lacking {
                 Some(why) => {
                     Chain { base_roles: Vec::new(), session_role: Seen::Hidden(why.to_owned()) }
@@ -178,13 +180,13 @@ async fn held(iam: &Client, role: &RoleArn) -> Seen<Held> {
     }
 }
 
-/// The role, and every policy of it. An error is what IAM says.
+/// Reads the role and all of its policies. The error is the message for the finding.
 async fn read(iam: &Client, role: &RoleArn) -> Result<Held, String> {
     let name = role.path_and_name().rsplit('/').next().unwrap_or_default();
-    let answer = iam.get_role().role_name(name).send().await.map_err(|error| said(&error))?;
-    let found = answer.role.ok_or("IAM's answer has no role")?;
+    let response = iam.get_role().role_name(name).send().await.map_err(|error| said(&error))?;
+    let found = response.role.ok_or("the response of IAM has no role")?;
     if found.arn != role.as_str() {
-        return Err(format!("IAM has the role of this name as {}", found.arn));
+        return Err(format!("the role of this name in IAM has another ARN: {}", found.arn));
     }
     let mut policies = Vec::new();
     let mut inline = iam.list_role_policies().role_name(name).into_paginator().items().send();
@@ -208,7 +210,7 @@ async fn read(iam: &Client, role: &RoleArn) -> Result<Held, String> {
     Ok(Held { boundary, policies, trust })
 }
 
-/// In its default version, which is what counts.
+/// Reads the default version of a managed policy, which is the one in effect.
 async fn managed(iam: &Client, arn: &str) -> Result<Value, String> {
     let policy = iam.get_policy().policy_arn(arn).send().await.map_err(|error| said(&error))?;
     let version = policy.policy.and_then(|policy| policy.default_version_id).unwrap_or_default();
@@ -217,7 +219,7 @@ async fn managed(iam: &Client, arn: &str) -> Result<Value, String> {
     Ok(document(&version.and_then(|version| version.document).unwrap_or_default()))
 }
 
-/// IAM gives documents with the escapes of a URL.
+/// Parses a policy document. IAM returns it URL-encoded. Null if it is not JSON.
 /// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetRole.html>
 fn document(text: &str) -> Value {
     let mut bytes = Vec::with_capacity(text.len());
@@ -234,20 +236,21 @@ fn document(text: &str) -> Value {
 
 fn said<E: ProvideErrorMetadata>(error: &SdkError<E>) -> String {
     match error {
-        SdkError::ServiceError(answer) => {
-            let code = answer.err().code().unwrap_or("no code");
-            format!("IAM says {code}: {}", answer.err().message().unwrap_or_default())
+        SdkError::ServiceError(response) => {
+            let code = response.err().code().unwrap_or("no code");
+            format!("IAM returned {code}: {}", response.err().message().unwrap_or_default())
         }
         _ => "IAM did not answer".to_owned(),
     }
 }
 
-/// In CloudTrail the SourceIdentity then reads `agent.<tenant>.check`.
+/// Name of the session. In CloudTrail, the SourceIdentity is `agent.<tenant>.check`.
 const SESSION: &str = "check";
 const NO_CREDENTIALS: &str = "this shell has no AWS credentials; set AWS_PROFILE, or log in";
-/// IAM answers a few calls a second, and the SDK tries again what it throttles.
+/// Maximum number of concurrent calls. IAM answers a few calls per second; the SDK retries
+/// throttled ones.
 const AT_ONCE: usize = 4;
-/// Three tries of the keeper's, with its pauses.
+/// Time limit of one read: three attempts to read roles, with their pauses.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
@@ -256,7 +259,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn documents_have_the_escapes_of_a_url() {
+    fn iam_documents_are_url_decoded() {
         let text = "%7B%22Action%22%3A%20%22sts%3A%2A%22%2C%20%22Sid%22%3A%22a%25%22%7D";
         assert_eq!(document(text), json!({"Action": "sts:*", "Sid": "a%"}));
         assert_eq!(document("{\"a\": 1}"), json!({"a": 1}));

@@ -1,5 +1,5 @@
-//! `certs`: keeps the serving certificate and the trust in it. It is the only command that
-//! writes to the cluster: one Secret, and one field of one webhook configuration.
+//! `certs`: issues and rotates the serving certificate, and publishes its CA bundle. It writes one
+//! Secret, and the `caBundle` fields of one webhook configuration.
 
 use std::{
     process::ExitCode,
@@ -47,7 +47,7 @@ async fn run_async(arguments: Certs) -> Result<ExitCode, Failure> {
     let namespace = namespace.as_str().to_owned();
     let client = Client::try_default()
         .await
-        .context("no API server to keep certificates in")
+        .context("cannot find an API server: set KUBECONFIG or run in a pod")
         .map_err(Failure::Ours)?;
     let metrics = CertificateMetrics::default();
     let (readiness, [in_order]) = Readiness::new(["certificate"]);
@@ -66,7 +66,7 @@ async fn run_async(arguments: Certs) -> Result<ExitCode, Failure> {
         Duration::ZERO,
     ));
     let host = format!("{service}.{namespace}.svc");
-    tracing::info!(%host, %secret, %webhook_configuration, "keeping the certificate");
+    tracing::info!(%host, %secret, %webhook_configuration, "managing the certificate");
     let mut keeper = Keeper {
         secrets: Api::namespaced(client.clone(), &namespace),
         configurations: Api::all(client.clone()),
@@ -93,9 +93,10 @@ async fn run_async(arguments: Certs) -> Result<ExitCode, Failure> {
 struct Keeper<C> {
     secrets: Api<Secret>,
     configurations: Api<MutatingWebhookConfiguration>,
+    /// Yields an item when the Secret or the webhook configuration changes.
     changes: C,
     names: Names,
-    /// The bundle that all webhooks were seen with, and since when.
+    /// The bundle that all webhooks of the configuration have, and since when.
     published: Option<(String, SystemTime)>,
     metrics: CertificateMetrics,
 }
@@ -108,31 +109,31 @@ struct Names {
 }
 
 impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
-    /// Until the process ends. `ordered` is called when all is in order.
+    /// Manages the certificate until the process ends. Calls `ordered` when nothing is left to do.
     async fn keep(&mut self, mut ordered: impl FnMut()) {
         let mut failing: Option<String> = None;
-        // Steps and failures in a row: somebody may undo what is done here at once.
+        // Steps and failures in a row. Another client may undo each step, so the pauses grow.
         let mut unrest = 0_u32;
         loop {
             let step = timeout(STEP, self.take_step()).await;
             let step = step
-                .unwrap_or_else(|_| Err(anyhow!("the API server does not answer within {STEP:?}")));
+                .unwrap_or_else(|_| Err(anyhow!("no response from the API server in {STEP:?}")));
             let rest = match step {
                 Ok(Some(rest)) => {
                     if failing.take().is_some() {
-                        tracing::info!("the certificate is in order again");
+                        tracing::info!("certificate management recovered");
                     }
                     ordered();
                     Some(rest.min(LOOK_AGAIN))
                 }
                 Ok(None) => None,
-                // Somebody else wrote in between: it is looked at anew.
+                // Another client wrote in between: read again.
                 Err(error) if is_conflict(&error) => continue,
                 Err(error) => {
                     self.metrics.failure();
                     let text = format!("{error:#}");
                     if failing.as_ref() != Some(&text) {
-                        tracing::error!(error = %text, "cannot keep the certificate");
+                        tracing::error!(error = %text, "cannot manage the certificate");
                         failing = Some(text);
                     }
                     None
@@ -143,7 +144,7 @@ impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
                 sleep(FIRST_PAUSE * 2_u32.pow(unrest)).await;
                 continue;
             };
-            // Looked at again now and then, whatever the watches say.
+            // Waits for a change, or until the next check is due.
             let started = Instant::now();
             let _ = timeout(rest, self.changes.next()).await;
             if started.elapsed() >= QUIET {
@@ -152,7 +153,7 @@ impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
         }
     }
 
-    /// Does what is to be done next. Some: nothing is, for so long.
+    /// Does the next step. Some: there is none for this long.
     async fn take_step(&mut self) -> anyhow::Result<Option<Duration>> {
         let Names { host, namespace, secret: name, webhook_configuration } = &self.names;
         let secret = self
@@ -162,8 +163,8 @@ impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
             .with_context(|| format!("cannot read Secret {namespace}/{name}"))?
             .ok_or_else(|| {
                 anyhow!(
-                    "there is no Secret {namespace}/{name}, and this program may not create it: \
-                     `helm upgrade` makes it again"
+                    "Secret {namespace}/{name} does not exist, and certs may not create it: \
+                     re-run `helm upgrade`"
                 )
             })?;
         let configuration =
@@ -185,8 +186,8 @@ impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
         let step = certificates::plan(&stored, &published, host, now)?;
         match (step, configuration) {
             (Step::WaitUntil(_) | Step::Publish(_), None) => bail!(
-                "there is no MutatingWebhookConfiguration {webhook_configuration}, so that no API \
-                 server calls the webhook: `helm upgrade` makes it again"
+                "MutatingWebhookConfiguration {webhook_configuration} does not exist, so API \
+                 servers do not call the webhook: re-run `helm upgrade`"
             ),
             (Step::WaitUntil(then), Some(_)) => {
                 Ok(Some(then.duration_since(now).unwrap_or_default()))
@@ -202,8 +203,8 @@ impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
                     .with_context(|| {
                         format!("cannot write MutatingWebhookConfiguration {webhook_configuration}")
                     })?;
-                self.metrics.published();
-                tracing::info!("API servers are told whom to trust");
+                self.metrics.webhook_configuration_updated();
+                tracing::info!("caBundle updated");
                 Ok(None)
             }
             (Step::Store(stored, reason), _) => {
@@ -211,8 +212,8 @@ impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
                     .patch(name, &PatchParams::default(), &Patch::Merge(store(&secret, &stored)))
                     .await
                     .with_context(|| format!("cannot write Secret {namespace}/{name}"))?;
-                self.metrics.stored();
-                tracing::info!(%reason, "the Secret is changed");
+                self.metrics.secret_updated();
+                tracing::info!(%reason, "Secret updated");
                 Ok(None)
             }
         }
@@ -223,7 +224,7 @@ fn is_conflict(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 409)
 }
 
-/// Something was changed, in the Secret or in the webhook configuration.
+/// Returns a stream that yields an item when the Secret or the webhook configuration changes.
 fn changes(
     client: Client,
     namespace: &str,
@@ -257,7 +258,8 @@ fn stored(secret: &Secret) -> Stored {
     }
 }
 
-/// With the version that was read, so that of two writers one starts over.
+/// Returns the patch of the Secret. It contains the `resourceVersion` that was read, so that a
+/// concurrent write causes a conflict.
 fn store(secret: &Secret, stored: &Stored) -> Value {
     let Stored { authorities, authority_key, certificate, key } = stored;
     let mut data = Map::new();
@@ -274,6 +276,7 @@ fn store(secret: &Secret, stored: &Stored) -> Value {
     json!({"metadata": {"resourceVersion": secret.metadata.resource_version}, "data": data})
 }
 
+/// Returns the `caBundle` of each webhook.
 fn bundles(configuration: &MutatingWebhookConfiguration) -> Vec<String> {
     let webhooks = configuration.webhooks.iter().flatten();
     let bundle = |bundle: &Option<ByteString>| {
@@ -283,7 +286,8 @@ fn bundles(configuration: &MutatingWebhookConfiguration) -> Vec<String> {
     webhooks.map(|webhook| bundle(&webhook.client_config.ca_bundle)).collect()
 }
 
-/// The list is merged by name, so that everything else in it stays whose it is.
+/// Returns the strategic merge patch that sets each `caBundle`. The API server merges the list of
+/// webhooks by name, so all other fields keep their owners and values.
 fn publish(configuration: &MutatingWebhookConfiguration, bundle: &str) -> Value {
     let bundle = json!(ByteString(bundle.as_bytes().to_vec()));
     let webhooks: Vec<Value> = configuration
@@ -298,18 +302,20 @@ fn publish(configuration: &MutatingWebhookConfiguration, bundle: &str) -> Value 
     })
 }
 
-/// Keys of the Secret. The webhook mounts the last two: names that Kubernetes gives them,
+/// Keys of the Secret. The webhook mounts the last two, whose names are those of a TLS Secret:
 /// <https://kubernetes.io/docs/concepts/configuration/secret/#tls-secrets>.
 const AUTHORITIES: &str = "ca.crt";
 const AUTHORITY_KEY: &str = "ca.key";
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
-/// For what no watch says: the time, and a watch that is broken.
+/// Maximum interval between two checks. It covers what the watches do not report: expiry, and their
+/// own failures.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// For what one look and one change take, which are three calls.
+/// Time limit of one step, which takes up to three API calls.
 const STEP: Duration = Duration::from_secs(30);
-/// Nobody undoes what is done here.
+/// Time without changes after which the pauses start at their minimum again.
 const QUIET: Duration = Duration::from_secs(5);
-/// Doubled with each step and each failure, up to eight seconds, until all was quiet.
+/// First pause after a step or a failure. Each further one doubles it, up to 8 s.
 const FIRST_PAUSE: Duration = Duration::from_millis(30);
+/// Maximum number of doublings.
 const MOST_UNREST: u32 = 8;

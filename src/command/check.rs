@@ -1,5 +1,4 @@
-//! `check`: what must hold for sessions to have their names. It collects what cluster and AWS
-//! hold, has it judged, and prints what was found.
+//! `check`: collects the facts of the cluster and AWS, makes the checks, and prints the findings.
 
 use std::{
     io::{IsTerminal, Write, stderr, stdout},
@@ -34,16 +33,18 @@ pub(super) fn run(arguments: Check) -> Result<ExitCode, Failure> {
             }
         }
     });
-    done_looking();
+    clear_progress();
     let found = check::findings(&facts?);
     let output = match format {
         Format::Json => format!("{:#}\n", found.json()),
-        Format::Text => found.text(paint()).context("findings").map_err(Failure::Ours)?,
+        Format::Text => {
+            found.text(paint()).context("cannot format the findings").map_err(Failure::Ours)?
+        }
     };
     let printed = print(&output)?;
     Ok(if printed != ExitCode::SUCCESS {
         printed
-    } else if found.is_broken() {
+    } else if found.has_errors() {
         ExitCode::from(1)
     } else if found.is_unreachable() {
         ExitCode::from(3)
@@ -56,29 +57,29 @@ async fn collect(arguments: Check, running: &trial::Running) -> Result<Facts, Fa
     let Check { installation, config: file, namespace, assume_role, as_pod, skip_aws, output: _ } =
         arguments;
     let cluster = Cluster::connect(installation.context.as_deref()).await?;
-    looking_at("the release");
+    show_progress("the release");
     let Installed { config, configurations, release } =
         installed::find(&cluster, &installation, file.as_deref()).await?;
     let (webhook, guard, text) = cluster.installation(configurations, &release).await?;
     let namespaces = cluster.namespaces(namespace.as_ref().map(NamespaceName::as_str)).await?;
     let names: Vec<String> =
         check::opted_in(&namespaces, &config).map(|namespace| namespace.name).collect();
-    let looking = |index, name: &str| {
-        looking_at(&format!("namespace {} of {}: {name}", index + 1, names.len()));
+    let progress = |index, name: &str| {
+        show_progress(&format!("namespace {} of {}: {name}", index + 1, names.len()));
     };
-    let mut tenancies = cluster::tenancies(&cluster, &names, looking).await?;
+    let mut tenancies = cluster::tenancies(&cluster, &names, progress).await?;
     if as_pod {
-        trial::run(&cluster, &namespaces, &mut tenancies, &config, running, looking_at).await?;
+        trial::run(&cluster, &namespaces, &mut tenancies, &config, running, show_progress).await?;
     }
     let (rights, daemon_sets) = (cluster.rights().await?, cluster.daemon_sets().await?);
     let tenants = check::tenants(&namespaces, &config);
     let shell = if skip_aws {
         None
     } else {
-        looking_at("AWS");
+        show_progress("AWS");
         Some(account::shell(&config).await)
     };
-    // A static file is not AWS's.
+    // A static role file needs no AWS.
     let directory = if shell.is_some() || config.roles.ssm.is_none() {
         let from = Some(&release).filter(|_| file.is_none());
         Some(account::directory(shell.as_ref(), &config, from, &tenants).await?)
@@ -87,7 +88,8 @@ async fn collect(arguments: Check, running: &trial::Running) -> Result<Facts, Fa
     };
     let account = match (&shell, &directory) {
         (Some(shell), Some(directory)) => {
-            let look = account::look(shell, directory, &tenants, &config, assume_role, looking_at);
+            let look =
+                account::look(shell, directory, &tenants, &config, assume_role, show_progress);
             Some(look.await?)
         }
         _ => None,
@@ -108,32 +110,32 @@ async fn collect(arguments: Check, running: &trial::Running) -> Result<Facts, Fa
     })
 }
 
-/// <https://no-color.org>
+/// Colours levels if stdout is a terminal and `NO_COLOR` is not set: <https://no-color.org>.
 fn paint() -> impl Fn(Level, &str) -> String {
     let colour = stdout().is_terminal() && environment("NO_COLOR").is_none();
     move |level, text| {
         let code = match level {
-            Level::Broken => "31",
-            Level::Note => "36",
+            Level::Error => "31",
             Level::Ok => "32",
-            Level::Unseen => "33",
+            Level::Unknown => "33",
+            Level::Warning => "36",
         };
         if colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 }
 
-/// Says what is looked at now, in one line of a terminal that the next one replaces.
-fn looking_at(what: &str) {
+/// Shows the current step in a line of the terminal, which the next step replaces.
+fn show_progress(what: &str) {
     if stderr().is_terminal() {
-        let _ = write!(stderr(), "{CLEAR}looking at {}", harmless(what));
+        let _ = write!(stderr(), "{CLEAR}checking {}", harmless(what));
     }
 }
 
-fn done_looking() {
+fn clear_progress() {
     if stderr().is_terminal() {
         let _ = write!(stderr(), "{CLEAR}");
     }
 }
 
-/// Back to the start of the line, and the line away.
+/// Moves the cursor to the start of the line, and clears the line.
 const CLEAR: &str = "\r\u{1b}[K";

@@ -1,4 +1,4 @@
-//! What `check` and `explain` look at in a cluster.
+//! Reads the objects of a cluster for `check` and `explain`.
 
 use std::{collections::HashMap, fmt, pin::pin, time::Duration};
 
@@ -26,14 +26,15 @@ use crate::{
 pub(super) struct Cluster(Client);
 
 impl fmt::Debug for Cluster {
-    /// The client has credentials.
+    /// Omits the client, which contains credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Cluster")
     }
 }
 
 impl Cluster {
-    /// As kubectl finds it; in a pod, by its service account.
+    /// Connects to the cluster of the kubeconfig context, as kubectl does; in a pod without a
+    /// kubeconfig, with its service account.
     pub(super) async fn connect(context: Option<&str>) -> Result<Self, Failure> {
         let mut config = match context {
             Some(context) => {
@@ -48,16 +49,18 @@ impl Cluster {
             }
             None => kube::Config::infer()
                 .await
-                .context("no cluster to look at; set KUBECONFIG, or give --context")
+                .context("cannot find a cluster; set KUBECONFIG or --context")
                 .map_err(Failure::Input)?,
         };
         config.connect_timeout = Some(CONNECT);
         config.read_timeout = Some(ANSWER);
-        let client = Client::try_from(config).context("cluster").map_err(Failure::Ours)?;
+        let client = Client::try_from(config)
+            .context("cannot create the Kubernetes client")
+            .map_err(Failure::Ours)?;
         Ok(Self(client))
     }
 
-    /// Of the kubeconfig's context.
+    /// Returns the namespace of the kubeconfig context.
     pub(super) fn default_namespace(&self) -> &str {
         self.0.default_namespace()
     }
@@ -66,7 +69,7 @@ impl Cluster {
         self.list(&format!("{ADMISSION}/mutatingwebhookconfigurations"), "").await
     }
 
-    /// Of the webhook, the guard and the config: what is there, and what the release brought.
+    /// Reads webhook, guard and config: as they are in the cluster, and as rendered by the release.
     pub(super) async fn installation(
         &self,
         configurations: Seen<Vec<Value>>,
@@ -78,7 +81,7 @@ impl Cluster {
             self.get(&format!("{within}/configmaps"), &format!("{name}-installed")).await?;
         let documents = |key: &str| {
             installed.clone().map(|map| {
-                // Of what the release has not, it says nothing.
+                // A key is missing if the release does not have the object.
                 manifest::read(map?["data"][key].as_str().unwrap_or_default()).ok()
             })
         };
@@ -110,7 +113,7 @@ impl Cluster {
         Ok((webhook, guard, text))
     }
 
-    /// The region that the Deployment gives the webhook.
+    /// Returns the region that the Deployment sets for the webhook.
     pub(super) async fn region(&self, release: &Release) -> Result<Option<String>, Failure> {
         let Release { namespace, name, data: _ } = release;
         let Seen::Known(Some(deployment)) = self.deployment(namespace, name).await? else {
@@ -131,7 +134,7 @@ impl Cluster {
         match self.get(&namespaces, name).await? {
             Seen::Known(Some(namespace)) => Ok(Seen::Known(vec![namespace])),
             Seen::Known(None) => {
-                Err(Failure::Input(anyhow!("--namespace {name}: there is no such namespace")))
+                Err(Failure::Input(anyhow!("--namespace {name}: no such namespace")))
             }
             Seen::Hidden(why) => Ok(Seen::Hidden(why)),
         }
@@ -157,14 +160,14 @@ impl Cluster {
         self.list("/apis/apps/v1/daemonsets", "").await
     }
 
-    /// What holds in every namespace.
+    /// Reads ClusterRoles and ClusterRoleBindings.
     pub(super) async fn rights(&self) -> Result<Seen<Vec<Value>>, Failure> {
         let all = async |kind: &str| self.list(&format!("{RBAC}/{kind}"), "").await;
         let (roles, bindings) = tokio::try_join!(all("clusterroles"), all("clusterrolebindings"))?;
         Ok(roles.beside(bindings))
     }
 
-    /// The one that the Deployment mounts.
+    /// Reads the Secret that the Deployment mounts, without the private key.
     async fn serving_secret(
         &self,
         release: &Release,
@@ -174,8 +177,10 @@ impl Cluster {
         let deployment = match deployment {
             Seen::Known(Some(deployment)) => deployment,
             Seen::Known(None) => {
-                let says = format!("no Deployment {namespace}/{name} says which Secret it is in");
-                return Ok(Seen::Hidden(says));
+                let why = format!(
+                    "the Deployment {namespace}/{name}, which names the Secret, does not exist"
+                );
+                return Ok(Seen::Hidden(why));
             }
             Seen::Hidden(why) => return Ok(Seen::Hidden(why.clone())),
         };
@@ -187,7 +192,7 @@ impl Cluster {
         let Some(name) = names.next() else { return Ok(Seen::Known(None)) };
         let path = format!("{CORE}/namespaces/{namespace}/secrets");
         let secret = self.get(&path, name).await?;
-        // Keys are for those who need them.
+        // Drops the private key, which no check needs.
         Ok(secret.map(|secret| {
             let mut secret = secret?;
             if let Some(data) = secret["data"].as_object_mut() {
@@ -205,7 +210,7 @@ impl Cluster {
         self.get(&format!("/apis/apps/v1/namespaces/{namespace}/deployments"), name).await
     }
 
-    /// Every object, each with its kind, which a list leaves out.
+    /// Lists all objects, and adds their kind, which items of a list do not have.
     pub(super) async fn list(
         &self,
         path: &str,
@@ -215,8 +220,7 @@ impl Cluster {
         let mut length = 0;
         let mut page = ListParams::default().labels(selector).limit(PAGE);
         loop {
-            let request =
-                Request::new(path).list(&page).context("request").map_err(Failure::Ours)?;
+            let request = Request::new(path).list(&page).context(BUILD).map_err(Failure::Ours)?;
             let answer = self.fetch(request).await;
             if let (Err(error), Some(limit @ 2..)) = (&answer, page.limit)
                 && is_too_long(error)
@@ -227,13 +231,13 @@ impl Cluster {
             let answer = answer.inspect(|(_, bytes)| length += bytes).map(|(answer, _)| answer);
             if length > LONGEST_LIST {
                 return Ok(Seen::Hidden(format!(
-                    "{path} has more than {} MiB of objects, the most that is read of a list: kubectl get shows them",
+                    "{path} has more than {} MiB of objects, the limit for one list; use kubectl get to see them",
                     LONGEST_LIST >> 20
                 )));
             }
             let mut list: Value = match seen(answer, path)? {
                 Seen::Known(Some(list)) => list,
-                // An API server that has no such kind has none of them.
+                // An API server without this kind has no objects of it.
                 Seen::Known(None) => return Ok(Seen::Known(found)),
                 Seen::Hidden(why) => return Ok(Seen::Hidden(why)),
             };
@@ -254,14 +258,15 @@ impl Cluster {
 
     pub(super) async fn get(&self, path: &str, name: &str) -> Result<Seen<Option<Value>>, Failure> {
         let request = Request::new(path).get(name, &GetParams::default());
-        self.ask(request.context("request").map_err(Failure::Ours)?, path).await
+        self.ask(request.context(BUILD).map_err(Failure::Ours)?, path).await
     }
 
     pub(super) async fn send(&self, request: http::Request<Vec<u8>>) -> kube::Result<Value> {
         self.fetch(request).await.map(|(answer, _)| answer)
     }
 
-    /// The answer and its length in bytes, which [`LONGEST_ANSWER`] bounds: tenants fill the objects.
+    /// Returns the response and its length in bytes, which is at most [`LONGEST_ANSWER`]: tenants
+    /// control the size of objects.
     async fn fetch(&self, request: http::Request<Vec<u8>>) -> kube::Result<(Value, usize)> {
         let answer = pin!(self.0.request_stream(request).await?);
         let mut most = answer.take(LONGEST_ANSWER + 1);
@@ -275,7 +280,8 @@ impl Cluster {
         Ok((answer, text.len()))
     }
 
-    /// What the API server made of it, or why it did not take it.
+    /// Creates the object. Returns the created object, or the status with which the API server
+    /// denied it.
     pub(super) async fn create(
         &self,
         path: &str,
@@ -283,14 +289,15 @@ impl Cluster {
     ) -> Result<Result<Value, Status>, Failure> {
         let object = object.to_string().into_bytes();
         let request = Request::new(path).create(&PostParams::default(), object);
-        match self.send(request.context("request").map_err(Failure::Ours)?).await {
+        match self.send(request.context(BUILD).map_err(Failure::Ours)?).await {
             Ok(created) => Ok(Ok(created)),
             Err(kube::Error::Api(status)) => Ok(Err(*status)),
             Err(error) => Err(unanswered(error, path)),
         }
     }
 
-    /// None: there is no such thing.
+    /// Sends the request. Known(None): the object does not exist (404). Hidden: access is denied
+    /// (403).
     pub(super) async fn ask(
         &self,
         request: http::Request<Vec<u8>>,
@@ -301,7 +308,7 @@ impl Cluster {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the answer has more than {} MiB, the most that is read at once", LONGEST_ANSWER >> 20)]
+#[error("the response has more than {} MiB, the limit for one response", LONGEST_ANSWER >> 20)]
 struct AnswerTooLong;
 
 fn is_too_long(error: &kube::Error) -> bool {
@@ -314,42 +321,45 @@ fn seen(answer: kube::Result<Value>, path: &str) -> Result<Seen<Option<Value>>, 
         Err(kube::Error::Api(status)) if status.code == 403 => Ok(Seen::Hidden(status.message)),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Seen::Known(None)),
         Err(error) if is_too_long(&error) => {
-            Ok(Seen::Hidden(format!("{path} cannot be read: {AnswerTooLong}")))
+            Ok(Seen::Hidden(format!("cannot read {path}: {AnswerTooLong}")))
         }
         Err(error) => Err(unanswered(error, path)),
     }
 }
 
 fn unanswered(error: kube::Error, path: &str) -> Failure {
-    Failure::Ours(anyhow!(error).context(format!("the API server was asked for {path}")))
+    Failure::Ours(anyhow!(error).context(format!("request to the API server failed: {path}")))
 }
 
-/// Of each that opted in, what is in it. `looking` is told which is next.
+/// Reads the contents of the opted-in namespaces. `progress` is called before each.
 pub(super) async fn tenancies(
     cluster: &Cluster,
     names: &[String],
-    mut looking: impl FnMut(usize, &str),
+    mut progress: impl FnMut(usize, &str),
 ) -> Result<HashMap<String, Tenancy>, Failure> {
     let mut tenancies = HashMap::new();
     for (index, name) in names.iter().enumerate() {
-        looking(index, name);
+        progress(index, name);
         tenancies.insert(name.clone(), cluster.tenancy(name).await?);
     }
     Ok(tenancies)
 }
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// Of the Secret.
+/// Key of the Secret.
 const CERTIFICATE: &str = "tls.crt";
 const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
 pub(super) const CORE: &str = "/api/v1";
 pub(super) const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
-/// Objects in one answer, less where they are too long for one.
+/// Number of objects in one response. It is reduced if the response is too long.
 const PAGE: u32 = 500;
-/// In bytes. etcd takes an object of 1.5 MiB at most, and 500 pods as they usually are have 8 MiB.
+/// Maximum length of one response in bytes. etcd stores objects of at most 1.5 MiB, and 500 typical
+/// pods have 8 MiB.
 const LONGEST_ANSWER: u64 = 16 << 20;
-/// All answers of one list, in bytes: eight thousand pods as they usually are.
+/// Maximum length of all responses of one list in bytes: eight thousand typical pods.
 const LONGEST_LIST: usize = 128 << 20;
+/// Context of an error that a request cannot be built.
+const BUILD: &str = "cannot build the request";
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -362,7 +372,7 @@ mod tests {
 
     use super::*;
 
-    /// An API server with so many pods of 1 MiB; it gives as many at once as it is asked for.
+    /// An API server with `count` pods of 1 MiB, which returns as many per page as requested.
     fn with_pods(count: usize) -> Cluster {
         let pods = move |request: http::Request<Body>| async move {
             let number = |key: &str| {
@@ -384,16 +394,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn long_objects_come_in_smaller_pages() {
+    async fn long_objects_are_read_in_smaller_pages() {
         let Seen::Known(pods) = with_pods(20).list("/pods", "").await.unwrap() else {
-            panic!("20 MiB are less than a list may have")
+            panic!("20 MiB are below the limit of a list")
         };
         assert_eq!(pods.len(), 20);
         assert!(pods.iter().all(|pod| pod["kind"] == "Pod"));
     }
 
     #[tokio::test]
-    async fn more_than_a_list_may_have_is_said_and_not_read() {
+    async fn a_list_above_the_limit_is_reported_and_not_read() {
         let Seen::Hidden(why) = with_pods(140).list("/pods", "").await.unwrap() else {
             panic!("140 MiB were read")
         };

@@ -1,4 +1,4 @@
-//! `completions`: what a shell is to know of our command line.
+//! `completions`: generates shell completions.
 
 use std::process::ExitCode;
 
@@ -19,7 +19,8 @@ pub(super) fn run(arguments: &Completions) -> Result<ExitCode, Failure> {
     print(&String::from_utf8_lossy(&script).replace(MISSPELT, SPELT))
 }
 
-/// For bash, a program's name with a '-' is spelt in two ways, and no subcommand is found.
+/// For bash, clap_complete spells a program's name with a '-' in two ways, so that bash completes
+/// no subcommand.
 /// <https://github.com/clap-rs/clap/issues/6421>
 const MISSPELT: &str = "fab__subcmd__session__subcmd__injector";
 const SPELT: &str = "fab__session__injector";

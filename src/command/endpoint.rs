@@ -1,4 +1,4 @@
-//! The sidecar's handler: HTTP on one side, the cache and the protocol on the other.
+//! HTTP handler of the sidecar. It serves credentials from the cache.
 
 use std::{
     sync::{
@@ -25,12 +25,12 @@ use crate::{
     session::KnownSession,
 };
 
-/// Every path and method comes to the one handler, which judges them itself.
+/// Returns the router. One handler receives all paths and methods, and checks them.
 pub(super) fn router(world: Arc<World>) -> Router {
     Router::new().fallback(answer).with_state(world)
 }
 
-/// What the handler goes by.
+/// State of the handler.
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) cache: Handle,
@@ -40,10 +40,13 @@ pub(super) struct World {
     pub(super) token: Token,
 }
 
+/// Numbers of requests, which the status response shows.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     served: AtomicU64,
+    /// Requests that were answered without credentials.
     unavailable: AtomicU64,
+    /// Refused requests by reason, in the order of [`Refused::ALL`].
     refused: [AtomicU64; Refused::ALL.len()],
 }
 
@@ -89,11 +92,11 @@ async fn credentials(world: &World) -> Response {
                 return error(
                     503,
                     "starting",
-                    "the session's first credentials are on their way; ask again",
+                    "the sidecar is requesting the first session credentials; try again",
                 );
             };
             let reason = &failed.failure.reason;
-            // 4xx is what SDKs do not try again at once; they come back with the next call.
+            // SDKs do not retry a 4xx at once. They send the next request with their next call.
             let status = if reason.stays() { 403 } else { 503 };
             error(status, reason.code(), &failed.failure.to_string())
         }
@@ -138,7 +141,7 @@ impl Counts {
     fn refuse(&self, refused: Refused) {
         let counts = Refused::ALL.iter().zip(&self.refused);
         for (_, count) in counts.filter(|(other, _)| **other == refused) {
-            // The first of a kind is news; the rest is a number.
+            // Only the first refusal of each kind is logged. The status response has the number.
             if count.fetch_add(1, Ordering::Relaxed) == 0 {
                 let (code, reason) = (refused.code(), refused.message());
                 tracing::warn!(code, reason, "refused a request to the credential endpoint");
@@ -152,11 +155,11 @@ fn error(status: u16, code: &str, message: &str) -> Response {
     json(status, wire::error_body(code, message))
 }
 
-/// Exactly this type: one SDK takes no other for an error.
+/// Returns a JSON response. One SDK parses an error only with exactly this content type.
 fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     (status, headers, body.into()).into_response()
 }
 
-/// How long a request may wait for credentials: two SDKs give up after one second.
+/// Maximum time that a request waits for credentials. Two SDKs time out after 1 s.
 const PATIENCE: Duration = Duration::from_millis(900);

@@ -1,4 +1,4 @@
-//! `explain`: what becomes of a pod, and why, by the webhook's own decision.
+//! `explain`: the webhook's decision for a pod, and the reasons.
 
 use std::{collections::HashSet, path::Path, process::ExitCode, time::Duration};
 
@@ -31,9 +31,10 @@ pub(super) fn run(arguments: &Explain) -> Result<ExitCode, Failure> {
 }
 
 async fn run_async(arguments: &Explain) -> Result<ExitCode, Failure> {
-    // Roles are learnt as long as it lives; nobody's are wanted before they are asked for.
-    let (_wanted, nobody) = watch::channel(HashSet::new());
-    let mut learner = Learner { tasks: JoinSet::new(), wanted: nobody };
+    // Tasks in `learner` update roles until it is dropped. No tenant is wanted: each role is looked
+    // up when a pod needs it.
+    let (_sender, wanted) = watch::channel(HashSet::new());
+    let mut learner = Learner { tasks: JoinSet::new(), wanted };
     let explanations = match &arguments.pod {
         Some(pod) => vec![standing(pod, arguments, &mut learner).await?],
         None => {
@@ -55,7 +56,7 @@ async fn run_async(arguments: &Explain) -> Result<ExitCode, Failure> {
     })
 }
 
-/// A pod of the cluster, as it stands there.
+/// Explains a pod of the cluster, and compares it with current injection.
 async fn standing(
     pod: &PodName,
     arguments: &Explain,
@@ -78,7 +79,7 @@ async fn standing(
     let label = object["metadata"]["labels"][OPT_IN_LABEL].as_str();
     if let (None, Some(label)) = (namespace.mode, label) {
         say(&format!(
-            "namespace {name} has {OPT_IN_LABEL}={label}, which opts in to nothing; enabled and audit do"
+            "namespace {name} has {OPT_IN_LABEL}={label}, which has no effect; valid values are enabled and audit"
         ));
     }
     let pod = get(&cluster, &format!("{CORE}/namespaces/{name}/pods"), pod.as_str()).await?;
@@ -90,7 +91,7 @@ async fn get(cluster: &Cluster, path: &str, name: &str) -> Result<Value, Failure
         Seen::Known(Some(object)) => Ok(object),
         Seen::Known(None) => {
             let what = path.trim_start_matches(CORE).trim_start_matches('/');
-            Err(Failure::Input(anyhow!("there is no {name} among the {what} of the cluster")))
+            Err(Failure::Input(anyhow!("{what}/{name} does not exist in the cluster")))
         }
         Seen::Hidden(why) => Err(Failure::Ours(anyhow!("cannot read {path}/{name}: {why}"))),
     }
@@ -101,20 +102,20 @@ fn from_file(path: &Path, config: &Config) -> anyhow::Result<Handle> {
     Ok(installed::fixed(Directory::new(Source::File(path.to_owned()), roles)))
 }
 
-/// What learns roles.
+/// The tasks that update roles, and the tenants whose roles are wanted.
 struct Learner {
     tasks: JoinSet<()>,
     wanted: watch::Receiver<HashSet<TenantName>>,
 }
 
-/// What decisions go by.
+/// The inputs of a decision that are the same for all pods.
 struct Judge {
     config: Config,
     roles: Handle,
 }
 
 impl Judge {
-    /// `release` is where the config came from, if not from a file.
+    /// `release` is the release that the config is from. None: it is from a file, or the default.
     async fn new(
         mut config: Config,
         release: Option<&Release>,
@@ -143,7 +144,7 @@ impl Judge {
         namespace: &Namespace,
         given: Option<&str>,
     ) -> Explanation {
-        // Whoever created it, it was its role that counted.
+        // The comparison needs the role of the tenant for every requesting user.
         if let (Some(_), Ok(tenant)) = (namespace.mode, &namespace.tenant) {
             let _ = timeout(LOOKUP, self.roles.look_up(tenant.clone())).await;
         }
@@ -151,14 +152,14 @@ impl Judge {
         let standing = admission::standing(pod, given, namespace, &roles, &self.config);
         let (creator, name) = match (given, &standing.likely) {
             (Some(name), _) => (Creator::Given(name.to_owned()), name.to_owned()),
-            (None, Some(glob)) => (Creator::Likely(glob.to_string()), glob.example().to_owned()),
+            (None, Some(glob)) => (Creator::Assumed(glob.to_string()), glob.example().to_owned()),
             (None, None) => (Creator::Unknown, String::new()),
         };
         let explained = self.explain(pod, &name, namespace).await;
         Explanation::new(Subject::Standing { pod, standing }, namespace, creator, explained, &roles)
     }
 
-    /// The pods and pod templates of a manifest, if somebody created them.
+    /// Explains the pods and pod templates of the manifests, as if they were created now.
     async fn proposed(&self, arguments: &Explain) -> Result<Vec<Explanation>, Failure> {
         let mut explanations = Vec::new();
         for path in &arguments.filename {
@@ -173,7 +174,7 @@ impl Judge {
                 explanations.push(self.one(object, &found, &name, &assumed, arguments).await);
             }
             if explanations.len() == before {
-                say(&format!("{source} holds no pod and no pod template"));
+                say(&format!("{source} contains no pod and no pod template"));
             }
             assumed.say_what_was_assumed();
         }
@@ -195,7 +196,7 @@ impl Judge {
         Explanation::new(object, &namespace, creator, explained, &roles)
     }
 
-    /// As a review is answered: a role that is missing is looked up once.
+    /// Decides as for a review: a missing role is looked up once.
     async fn explain(&self, pod: &Value, creator: &str, namespace: &Namespace) -> Explained<'_> {
         let (name, namespaces) = (&namespace.name, Namespaces::default().with(namespace.clone()));
         let once = || {
@@ -204,12 +205,13 @@ impl Judge {
         };
         let explained = once();
         let Some(Missing::Role(tenant)) = explained.missing else { return explained };
-        // What it did not bring in time is refused as unknown.
+        // A role that is not read in time counts as unknown, and the pod is refused.
         let _ = timeout(LOOKUP, self.roles.look_up(tenant)).await;
         once()
     }
 }
 
-/// As long as a review's.
+/// Time limit of one lookup, the same as for a review.
 const LOOKUP: Duration = Duration::from_secs(3);
-const NO_ROLES: &str = "nothing says where roles are published: give --roles, or by --config the webhook's config file";
+const NO_ROLES: &str =
+    "no source of roles is configured: set --roles, or set --config to the webhook's config file";

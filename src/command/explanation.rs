@@ -1,4 +1,4 @@
-//! What is said of one pod: in text and in JSON, from the same fields.
+//! The report on one pod, printed as text and as JSON from the same fields.
 
 use std::fmt;
 
@@ -17,46 +17,48 @@ use crate::{
     terminal::harmless,
 };
 
-/// What becomes of a pod, and what that came from.
+/// The decision for one pod, and its inputs. The serialized field names are API.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Explanation {
     object: String,
     namespace: String,
-    /// None: not opted in.
+    /// None: the namespace has not opted in.
     #[serde(serialize_with = "mode")]
     mode: Option<Mode>,
     tenant: Option<String>,
-    creator: Creator,
-    /// As in log and metrics.
+    requesting_user: Creator,
+    /// The value in log and metrics.
     decision: &'static str,
     #[serde(skip)]
     becomes: String,
-    passed: Option<&'static str>,
+    /// Why the pod is left unchanged.
+    unchanged: Option<&'static str>,
     refusal: Option<Said>,
     component: Option<Component>,
     session: Option<Identity>,
     warnings: Vec<String>,
-    standing: Option<Stands>,
+    drift: Option<Stands>,
 }
 
-/// The pod in question.
+/// The explained pod.
 #[derive(Debug)]
 pub(super) enum Subject<'p> {
-    /// Nobody has created it: it is an object that is one, or has its template.
+    /// Not created yet: the object is a pod, or has a pod template.
     Proposed(&'p Value),
-    /// It is in the cluster.
+    /// A pod of the cluster.
     Standing { pod: &'p Value, standing: Standing },
 }
 
-/// Who creates the pod.
+/// The requesting user: who creates the pod.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "known", content = "username")]
 pub(super) enum Creator {
-    /// As the command line says.
+    /// Given on the command line.
     Given(String),
-    /// One of those whom this rule of the config names, as what stands on the pod shows.
-    Likely(String),
+    /// A user that matches this glob of the config: the pod matches what is injected for such a
+    /// user.
+    Assumed(String),
     Unknown,
 }
 
@@ -64,17 +66,18 @@ pub(super) enum Creator {
 #[serde(rename_all = "camelCase")]
 struct Said {
     code: &'static str,
-    sentence: String,
+    message: String,
     remedy: String,
-    may_heal: bool,
+    /// Whether a retry without any change may be admitted (HTTP 503).
+    transient: bool,
 }
 
 #[derive(Debug, Serialize)]
 struct Component {
     name: String,
     matcher: &'static str,
-    /// What of the config held.
-    holds: String,
+    /// The selector or glob of the config that matched.
+    matched: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -82,11 +85,12 @@ struct Component {
 struct Identity {
     id: String,
     named_by: &'static str,
-    /// Where on the pod a creator named it.
+    /// Where the trusted creator named it, on the pod.
     named_in: Option<NamedIn>,
     source_identity: String,
     role_arn: String,
-    place: String,
+    /// Where the role was read from.
+    source: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -96,24 +100,24 @@ struct NamedIn {
     key: &'static str,
 }
 
-/// How a pod that is there compares with what a new one would become.
+/// The difference between a pod of the cluster and current injection.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Stands {
     #[serde(flatten)]
     compared: Compared,
-    /// Who may have created it, whose pods are left alone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unless_by: Option<String>,
+    /// Globs of exempt users, one of which may have created the pod.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    possible_exemptions: Vec<String>,
 }
 
-/// Of an explanation, the worst last.
+/// The result of an explanation, for the exit code; the most severe last.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Verdict {
     Fine,
-    /// What it takes to decide was not to be had.
+    /// An input of the decision was not available.
     Undecided,
-    /// Refused, or not what it should be.
+    /// The pod is refused, or differs from current injection.
     Wrong,
 }
 
@@ -126,18 +130,18 @@ impl Explanation {
         roles: &Directory,
     ) -> Self {
         let Explained { decision, matched, operations: _, warnings, missing: _ } = explained;
-        let (passed, refusal, session) = match &decision {
+        let (unchanged, refusal, session) = match &decision {
             Decision::Inject(injection) => (None, None, Identity::of(&subject, injection, roles)),
             Decision::Pass(passed) => (Some(name_of(*passed)), None, None),
             Decision::Refuse(refusal) => (None, Some(Said::of(refusal)), None),
         };
-        let (object, standing) = match subject {
+        let (object, drift) = match subject {
             Subject::Proposed(object) => (object, None),
-            // In audit pods are as they come.
+            // In audit, pods are never changed.
             Subject::Standing { pod, .. } if namespace.mode == Some(Mode::Audit) => (pod, None),
             Subject::Standing { pod, standing: Standing { compared, likely: _, excused } } => {
-                let unless_by = excused.map(|glob| glob.to_string());
-                (pod, Some(Stands { compared, unless_by }))
+                let possible_exemptions = excused.iter().map(ToString::to_string).collect();
+                (pod, Some(Stands { compared, possible_exemptions }))
             }
         };
         Self {
@@ -145,39 +149,43 @@ impl Explanation {
             namespace: namespace.name.clone(),
             mode: namespace.mode,
             tenant: namespace.tenant.as_ref().ok().map(ToString::to_string),
-            creator,
+            requesting_user: creator,
             decision: match &decision {
                 Decision::Inject(injection) => injection.gives.as_str(),
                 Decision::Pass(_) => "pass",
                 Decision::Refuse(_) => "refuse",
             },
             becomes: becomes(&decision, namespace.mode),
-            passed,
+            unchanged,
             refusal,
             component: matched.map(Component::of),
             session,
             warnings,
-            standing,
+            drift,
         }
     }
 
-    /// In audit nothing is refused, and nothing is missing on a pod. One that ended is past both.
+    /// In audit no pod is refused and no pod is compared. A pod that has completed has no error.
     pub(super) fn verdict(&self) -> Verdict {
-        let may_heal = self.refusal.as_ref().is_some_and(|said| said.may_heal);
-        match &self.standing {
+        let transient = self.refusal.as_ref().is_some_and(|said| said.transient);
+        match &self.drift {
             Some(Stands { compared: Compared::Ended, .. }) => Verdict::Fine,
             Some(stands) if self.mode.is_some() && !stands.compared.is_in_order() => {
-                if stands.unless_by.is_some() { Verdict::Undecided } else { Verdict::Wrong }
+                if stands.possible_exemptions.is_empty() {
+                    Verdict::Wrong
+                } else {
+                    Verdict::Undecided
+                }
             }
-            _ if may_heal => Verdict::Undecided,
+            _ if transient => Verdict::Undecided,
             _ if self.refusal.is_some() && self.mode == Some(Mode::Enabled) => Verdict::Wrong,
             _ => Verdict::Fine,
         }
     }
 
-    /// One JSON object and a line's end.
+    /// Returns one JSON object and a line break.
     pub(super) fn json(&self) -> String {
-        // Text, truth values and lists of them: there is nothing in it that JSON cannot say.
+        // Serialization cannot fail: the fields are strings, booleans, maps and lists of them.
         let text = serde_json::to_string_pretty(self).unwrap_or_default();
         format!("{text}\n")
     }
@@ -186,7 +194,7 @@ impl Explanation {
 impl Creator {
     pub(super) fn as_str(&self) -> &str {
         match self {
-            Self::Given(name) | Self::Likely(name) => name,
+            Self::Given(name) | Self::Assumed(name) => name,
             Self::Unknown => "",
         }
     }
@@ -196,9 +204,9 @@ impl Said {
     fn of(refusal: &Refusal) -> Self {
         Self {
             code: refusal.code(),
-            sentence: refusal.sentence(),
+            message: refusal.sentence(),
             remedy: refusal.remedy(),
-            may_heal: refusal.may_heal(),
+            transient: refusal.may_heal(),
         }
     }
 }
@@ -206,13 +214,13 @@ impl Said {
 impl Component {
     fn of(matched: Matched<'_>) -> Self {
         let Matched { component, matcher } = matched;
-        let (matcher, holds) = match matcher {
+        let (matcher, matched) = match matcher {
             Matcher::Creator(glob) => ("creator", glob.to_string()),
             Matcher::FencedServiceAccount(glob) => ("fenced-service-account", glob.to_string()),
             Matcher::Selector(selector) => ("label-selector", selector.to_string()),
             Matcher::ServiceAccount(glob) => ("service-account", glob.to_string()),
         };
-        Self { name: component.name.clone(), matcher, holds }
+        Self { name: component.name.clone(), matcher, matched }
     }
 }
 
@@ -222,9 +230,11 @@ impl Identity {
         let (session, named_by) = (gives.session()?, (*named_by)?);
         let (named_by, named_in) = match named_by {
             NamedBy::Component => ("config", None),
-            NamedBy::Creator { what, key } => ("creator", Some(NamedIn { kind: what, key })),
-            NamedBy::Nobody => ("nobody", None),
-            NamedBy::Unlisted => ("nobody-listed", None),
+            NamedBy::Creator { what, key } => {
+                ("trusted-creator", Some(NamedIn { kind: what, key }))
+            }
+            NamedBy::Nobody => ("none", None),
+            NamedBy::Unlisted => ("not-trusted", None),
         };
         let (id, source_identity) = known(session, subject);
         Some(Self {
@@ -233,12 +243,13 @@ impl Identity {
             named_in,
             source_identity,
             role_arn: session.role.to_string(),
-            place: roles.place(&session.tenant),
+            source: roles.place(&session.tenant),
         })
     }
 }
 
-/// Session and SourceIdentity; of a pod that is there, what the kubelet makes of them.
+/// Returns session and SourceIdentity. For a pod of the cluster, a pod name or UID that the kubelet
+/// sets is filled in.
 fn known(session: &Session, subject: &Subject<'_>) -> (String, String) {
     let of_kubelet = match (subject, &session.id) {
         (Subject::Proposed(_), _) | (_, SessionId::Known(_)) => None,
@@ -254,35 +265,39 @@ fn known(session: &Session, subject: &Subject<'_>) -> (String, String) {
     }
 }
 
-/// What follows "stands".
+/// The text after "drift".
 impl fmt::Display for Stands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { compared, unless_by } = self;
-        let (how, then) = match compared {
-            Compared::AsMade => ("as the webhook leaves it", ""),
-            Compared::Differs(_) => ("other than the webhook makes it, at ", "; replace the pod"),
-            Compared::Ended => ("no more: it has ended", ""),
-            Compared::LeftOver => {
-                ("with a sidecar that a new pod would not get", "; replace the pod to be rid of it")
-            }
+        let Self { compared, possible_exemptions } = self;
+        let (what, remedy) = match compared {
+            Compared::AsMade => ("none: the pod matches current injection", ""),
+            Compared::Differs(_) => ("differs from current injection at ", "; replace the pod"),
+            Compared::Ended => ("not compared: the pod has completed or is being deleted", ""),
+            Compared::LeftOver => (
+                "orphaned: the pod has a sidecar that a new pod would not get",
+                "; replace the pod to remove the sidecar",
+            ),
             Compared::NoSidecar => (
-                "without a sidecar: it was created before the namespace opted in, or unseen by the webhook",
+                "not injected: the pod was created before the namespace opted in, or without a call to the webhook",
                 "; replace the pod",
             ),
-            Compared::Refused(_) => {
-                ("where a new one would not be let in", "; do what the remedy says, and replace it")
-            }
+            Compared::Refused(_) => (
+                "would be refused if created now",
+                "; follow the remedy in the refusal, then replace the pod",
+            ),
         };
-        f.write_str(how)?;
-        if let Compared::Differs(places) = compared {
-            f.write_str(&places.join(", "))?;
+        f.write_str(what)?;
+        if let Compared::Differs(paths) = compared {
+            f.write_str(&paths.join(", "))?;
         }
-        match unless_by {
-            Some(creator) => {
-                write!(f, ", unless one of {creator} created it, whose pods are left alone")
-            }
-            None => f.write_str(then),
+        if possible_exemptions.is_empty() {
+            return f.write_str(remedy);
         }
+        write!(
+            f,
+            "; unknown whether this is an error: the pod may have been created by {}, which is exempt (set --as)",
+            possible_exemptions.join(", ")
+        )
     }
 }
 
@@ -290,24 +305,24 @@ fn mode<S: Serializer>(mode: &Option<Mode>, serializer: S) -> Result<S::Ok, S::E
     mode.map(Mode::as_str).serialize(serializer)
 }
 
-/// A decision in words.
+/// Describes a decision in words.
 fn becomes(decision: &Decision, mode: Option<Mode>) -> String {
     let words = match decision {
         Decision::Inject(injection) => match injection.gives {
-            Gives::Env(_) => "env: role and identity as variables, and base credentials stay",
-            Gives::Keep(_) => "keep: the old client mode, and base credentials stay",
-            Gives::Nothing => "withhold: base credentials are taken, and there are no others",
-            Gives::Sidecar(_) => "inject: session credentials, by the sidecar",
+            Gives::Env(_) => "env: role and identity as variables; base credentials stay",
+            Gives::Keep(_) => "keep: variables only, for FAB_OPERATOR; base credentials stay",
+            Gives::Nothing => "withhold: base credentials are removed, no others are given",
+            Gives::Sidecar(_) => "inject: session credentials from the sidecar",
         },
         Decision::Pass(Passed::Exempt) => return "pass: its component is exempt".to_owned(),
         Decision::Pass(Passed::NotAnAgent) => return "pass: no component matches it".to_owned(),
         Decision::Pass(Passed::NotOptedIn) => {
-            return "pass: its namespace did not opt in".to_owned();
+            return "pass: its namespace has not opted in".to_owned();
         }
         Decision::Refuse(_) => "refuse",
     };
     match mode {
-        Some(Mode::Audit) => format!("stays as it is (audit); enabled, {words}"),
+        Some(Mode::Audit) => format!("left unchanged (audit); if enabled: {words}"),
         Some(Mode::Enabled) | None => words.to_owned(),
     }
 }
@@ -327,15 +342,15 @@ impl fmt::Display for Explanation {
             namespace,
             mode,
             tenant,
-            creator,
+            requesting_user,
             decision: _,
             becomes,
-            passed: _,
+            unchanged: _,
             refusal,
             component,
             session,
             warnings,
-            standing,
+            drift,
         } = self;
         writeln!(f, "{} in {}: {becomes}", harmless(object), harmless(namespace))?;
         let mut say = |what: &str, text: &str| writeln!(f, "  {what:<10} {}", harmless(text));
@@ -343,49 +358,56 @@ impl fmt::Display for Explanation {
         let tenant =
             tenant.as_ref().map_or("no tenant".to_owned(), |name| format!("tenant {name}"));
         say("namespace", &format!("{mode}, {tenant}"))?;
-        match creator {
-            Creator::Given(name) => say("creator", name)?,
-            Creator::Likely(name) => say(
-                "creator",
+        match requesting_user {
+            Creator::Given(name) => say("user", name)?,
+            Creator::Assumed(name) => say(
+                "user",
                 &format!(
-                    "not recorded on a pod; judged as one of {name}, since it stands as made for them"
+                    "not recorded on pods; assuming {name}, because the pod matches what is injected for it"
                 ),
             )?,
-            Creator::Unknown => say("creator", "not known, so judged as nobody's (--as says who)")?,
+            Creator::Unknown => {
+                say("user", "unknown; assumed not to be a trusted creator (set --as)")?;
+            }
         }
-        if let Some(Component { name, matcher, holds }) = component {
-            say("component", &format!("{name}, by {} {holds}", matcher.replace('-', " ")))?;
+        if let Some(Component { name, matcher, matched }) = component {
+            say("component", &format!("{name}, by {} {matched}", matcher.replace('-', " ")))?;
         }
         if let Some(session) = session {
-            let Identity { id, named_by, named_in, source_identity, role_arn, place } = session;
+            let Identity { id, named_by, named_in, source_identity, role_arn, source } = session;
             let origin = match (*named_by, named_in) {
-                // On a pod that is there, it may have been a label, and the annotation our copy.
-                (_, Some(NamedIn { kind: "annotation", key })) if standing.is_some() => {
-                    format!("named by the creator, and kept in the annotation {key}")
+                // On a pod of the cluster it may have been a label: the webhook copies the name
+                // into the annotation.
+                (_, Some(NamedIn { kind: "annotation", key })) if drift.is_some() => {
+                    format!("named by the trusted creator, stored in the annotation {key}")
                 }
                 (_, Some(NamedIn { kind, key })) => {
-                    format!("named by the creator in the {kind} {key}")
+                    format!("named by the trusted creator in the {kind} {key}")
                 }
-                ("config", None) => "as the config says".to_owned(),
-                ("nobody", None) => "since the creator names none".to_owned(),
-                (_, None) => "since no creator of sessionCreators names one".to_owned(),
+                ("config", None) => "set by the config".to_owned(),
+                ("none", None) => "because the trusted creator names none".to_owned(),
+                (_, None) => "because the requesting user is not a trusted creator".to_owned(),
             };
             say("session", &format!("{id}, {origin}"))?;
             say("identity", source_identity)?;
             say("role", role_arn)?;
-            say("published", place)?;
+            say("source", source)?;
         }
-        if let Some(Said { code, sentence, remedy, may_heal }) = refusal {
-            let lasts = if *may_heal { "may heal by itself" } else { "stays until it is mended" };
-            say("code", &format!("{code}, {lasts}"))?;
-            say("sentence", sentence)?;
+        if let Some(Said { code, message, remedy, transient }) = refusal {
+            let lasts = if *transient {
+                "HTTP 503, transient: clients retry"
+            } else {
+                "HTTP 403, permanent until fixed"
+            };
+            say("code", &format!("{code} ({lasts})"))?;
+            say("message", message)?;
             say("remedy", remedy)?;
         }
         for warning in warnings {
             say("warning", warning)?;
         }
-        match standing {
-            Some(stands) => say("stands", &stands.to_string()),
+        match drift {
+            Some(stands) => say("drift", &stands.to_string()),
             None => Ok(()),
         }
     }

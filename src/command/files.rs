@@ -1,4 +1,4 @@
-//! What the commands read from files.
+//! Reads the files of the commands.
 
 use std::{collections::HashMap, fs::File, io::Read, path::Path};
 
@@ -13,7 +13,7 @@ use crate::{
     session::TenantName,
 };
 
-/// The config file, or the defaults.
+/// Returns the config of the file, or the default config.
 pub(super) fn config(path: Option<&Path>) -> anyhow::Result<Config> {
     match path {
         None => Ok(Config::default()),
@@ -28,12 +28,12 @@ pub(super) fn roles(path: &Path, config: &Config) -> anyhow::Result<HashMap<Tena
         .with_context(|| format!("role file {}", path.display()))
 }
 
-/// The objects of a manifest. `text` is what came from `source`, which is for people.
+/// Returns the objects of a manifest. `source` is the display name of the origin of `text`.
 pub(super) fn objects(source: &str, text: &str) -> anyhow::Result<Vec<Value>> {
     manifest::read(text).with_context(|| source.to_owned())
 }
 
-/// The Namespaces among `objects`.
+/// Returns the Namespaces among `objects`.
 pub(super) fn namespaces(objects: &[Value], config: &Config) -> anyhow::Result<Vec<Namespace>> {
     let is_namespace =
         |object: &&Value| object["kind"] == "Namespace" && object["apiVersion"] == "v1";
@@ -41,7 +41,7 @@ pub(super) fn namespaces(objects: &[Value], config: &Config) -> anyhow::Result<V
     for object in objects.iter().filter(is_namespace) {
         let namespace = namespace(object, config)?;
         if found.iter().any(|other| other.name == namespace.name) {
-            bail!("Namespace {:?} stands twice in the input; keep one of them", namespace.name);
+            bail!("Namespace {:?} appears twice in the input; remove one of them", namespace.name);
         }
         found.push(namespace);
     }
@@ -54,15 +54,15 @@ pub(super) fn text(path: &Path) -> anyhow::Result<String> {
     text_of(file, &name)
 }
 
-/// Returns what comes from `source`, which is called `name`, if it is no more than
-/// [`LARGEST_FILE`].
+/// Returns the text of `source`, an error if it is larger than [`LARGEST_FILE`]. `name` is for
+/// errors.
 pub(super) fn text_of(source: impl Read, name: &str) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     let mut most = source.take(LARGEST_FILE + 1);
     most.read_to_end(&mut bytes).with_context(|| format!("cannot read {name}"))?;
     if most.limit() == 0 {
         bail!(
-            "{name} has more than {} MiB, the most that is read at once: split it into smaller files",
+            "{name} has more than {} MiB, the limit for one file: split it into smaller files",
             LARGEST_FILE >> 20
         );
     }
@@ -71,12 +71,12 @@ pub(super) fn text_of(source: impl Read, name: &str) -> anyhow::Result<String> {
 
 pub(super) fn namespace(object: &Value, config: &Config) -> anyhow::Result<Namespace> {
     let Some(name) = object.pointer("/metadata/name").and_then(Value::as_str) else {
-        bail!("a Namespace in the input has no metadata.name");
+        bail!("a Namespace in the input has no metadata.name; add it");
     };
     let labels = object.pointer("/metadata/labels");
     Ok(Namespace::read(name, |key| labels?.get(key)?.as_str(), &config.tenant))
 }
 
-/// In bytes: manifests of ten thousand pods as kubectl prints them. The memory that a file takes is
-/// bounded by its length and by what `manifest::read` takes of it.
+/// Maximum length of a file in bytes: enough for ten thousand pods as kubectl prints them. This
+/// length and the limit in `manifest::read` bound the memory that a file takes.
 const LARGEST_FILE: u64 = 64 << 20;

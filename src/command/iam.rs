@@ -1,4 +1,4 @@
-//! `iam`: what AWS is to hold for one tenant.
+//! `iam`: prints the IAM policies and the SSM parameter of one tenant.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use super::{Failure, files, offline::say, print};
 use crate::{
     cli::Iam,
     config::{Component, Config, Credentials, SessionSource},
-    policies::{self, Account, HeldTo, Name},
+    policies::{self, Account, Name, RestrictTo},
 };
 
 pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
@@ -20,7 +20,7 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
         cluster,
         namespace,
         region,
-        held_to,
+        restrict_to,
         config,
         only,
         terraform,
@@ -41,17 +41,19 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
     };
     let config = config.map_err(Failure::Input)?;
     let ssm = config.roles.ssm.as_ref().ok_or_else(|| {
-        Failure::Input(anyhow!("the config has no roles.ssm, so there is no parameter to publish"))
+        Failure::Input(anyhow!(
+            "the config has no roles.ssm, so the webhook reads no parameter; add roles.ssm"
+        ))
     })?;
     if let Some(list) = config.roles.allowed.refuses(&session_role) {
         return Err(Failure::Input(anyhow!(
-            "the webhook would not take --session-role: the config's roles.allow.{list} does not have it"
+            "the webhook would not accept --session-role: the config's roles.allow.{list} does not allow it"
         )));
     }
-    if cluster.is_none() && contradict(held_to, &config) {
+    if cluster.is_none() && contradict(restrict_to, &config) {
         return Err(Failure::Input(anyhow!(
-            "--held-to {held_to} lets in no pod of a component with another session, and the config has \
-             one: set session: {held_to} for each component with credentials: sidecar"
+            "--restrict-to {restrict_to} makes STS deny all pods of a component with another session, and \
+             the config has one: set session: {restrict_to} for each component with credentials: sidecar"
         )));
     }
     let account = Account {
@@ -69,7 +71,7 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
         tenant,
         base_roles,
         session_role,
-        held_to,
+        restrict_to,
         deny_without_source_identity,
     };
     let documents = policies::documents(&account);
@@ -99,12 +101,14 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
     print(&output)
 }
 
-/// Only where the config says which components there are: its defaults hold no name to a pod.
-fn contradict(held_to: HeldTo, config: &Config) -> bool {
-    let session = match held_to {
-        HeldTo::Tenant => return false,
-        HeldTo::PodName => SessionSource::PodName,
-        HeldTo::PodUid => SessionSource::PodUid,
+/// Reports whether a component's `session` contradicts `restrict_to`.
+///
+/// Meant for a config file that is given: no default component has `pod-name` or `pod-uid`.
+fn contradict(restrict_to: RestrictTo, config: &Config) -> bool {
+    let session = match restrict_to {
+        RestrictTo::Tenant => return false,
+        RestrictTo::PodName => SessionSource::PodName,
+        RestrictTo::PodUid => SessionSource::PodUid,
     };
     let with_sidecar = |component: &&Component| component.credentials == Credentials::Sidecar;
     config.components.iter().filter(with_sidecar).any(|component| component.session != session)

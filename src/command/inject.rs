@@ -1,4 +1,4 @@
-//! `inject`: what the webhook would do to manifests, by the same decision, without a cluster.
+//! `inject`: shows how the webhook changes manifests, without a cluster, by the same decision.
 
 use std::{
     fmt::Write as _,
@@ -58,11 +58,13 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, Failure> {
     let has_region = config.sidecar.env.iter().any(|(name, _)| name == "AWS_REGION");
     if injected_pods > 0 && config.region.is_none() && !has_region {
         say(
-            "no region is given, by the config or by --region: the sidecar as it stands here would not start",
+            "no region is set, so the sidecar in this output cannot start; set --region or the config key region",
         );
     }
     if pods == 0 {
-        say(&format!("{source} holds no pod and no pod template; its objects pass as they are"));
+        say(&format!(
+            "{source} contains no pod and no pod template; its objects are left unchanged"
+        ));
     }
     namespaces.say_what_they_decided();
     if refused {
@@ -71,7 +73,7 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, Failure> {
     print(&output)
 }
 
-/// The operations on one object, and why it is refused, if it is.
+/// Returns the operations on one object, and the refusal, if it is refused.
 fn injected(
     object: &Value,
     found: &PodIn,
@@ -96,10 +98,7 @@ fn injected(
             Decision::Pass(_) => "pass".to_owned(),
             Decision::Refuse(refusal) => format!("refuse: {refusal}"),
         };
-        say(&format!(
-            "audit: {} stays as it is; enabled, it would be: {would}",
-            manifest::title(object)
-        ));
+        say(&format!("audit: {} is left unchanged; if enabled: {would}", manifest::title(object)));
         return Ok((Vec::new(), None));
     }
     Ok(match decision {
@@ -125,7 +124,7 @@ fn render(
     let before = manifest::write(object)?;
     let mut changed = object.clone();
     json_patch::patch(&mut changed, &operations)
-        .context("the patch does not apply to its own object")?;
+        .context("cannot apply the patch to its own object")?;
     let after = manifest::write(&changed)?;
     if arguments.diff {
         if before != after {
@@ -168,7 +167,7 @@ fn difference(
     Ok(())
 }
 
-/// <https://no-color.org>
+/// Reports whether output may be coloured: <https://no-color.org>
 fn in_colour() -> bool {
     stdout().is_terminal() && environment("NO_COLOR").is_none()
 }
@@ -178,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_difference_has_colours_for_a_terminal() {
+    fn a_diff_has_colours_on_a_terminal() {
         let mut output = String::new();
         difference("Pod/a", "a: 1\nb: 2\n", "a: 1\nb: 3\n", true, &mut output).unwrap();
         assert!(

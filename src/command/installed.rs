@@ -1,4 +1,4 @@
-//! Which release of the chart a cluster has, and what its webhook goes by.
+//! Finds the release of the chart in a cluster, its config and its roles.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -25,23 +25,23 @@ use crate::{
 };
 
 pub(super) struct Installed {
-    /// With the region that the Deployment gives the webhook, where the text says none.
+    /// The config. If it has no region, it gets the one that the Deployment sets for the webhook.
     pub(super) config: Config,
     /// All MutatingWebhookConfigurations.
     pub(super) configurations: Seen<Vec<Value>>,
     pub(super) release: Release,
 }
 
-/// What the chart brought as the release.
+/// A release of the chart.
 pub(super) struct Release {
     pub(super) namespace: String,
-    /// Of the release's own objects.
+    /// The name of the release's objects.
     pub(super) name: String,
-    /// The ConfigMap with config and static roles. None: it was not found, but the service was.
+    /// The data of the ConfigMap with config and static roles. None: only the service was found.
     pub(super) data: Option<Value>,
 }
 
-/// `file` takes the place of the release's config.
+/// Finds the release. If `file` is set, the config is read from it instead of the release.
 pub(super) async fn find(
     cluster: &Cluster,
     which: &Installation,
@@ -61,9 +61,9 @@ pub(super) async fn find(
     Ok(Installed { config, configurations, release })
 }
 
-/// The one that the command line names, or whose service API servers call, or whose account the
-/// chart gave rights in the whole cluster. Other namespaces are not searched: anybody may have a
-/// ConfigMap that looks like a release's.
+/// Returns the release that the command line names. Else the release whose service API servers
+/// call. Else the release whose service account the chart's ClusterRoleBindings name. Other
+/// namespaces are not searched: a tenant may create a ConfigMap that looks like a release's.
 async fn release(
     cluster: &Cluster,
     which: &Installation,
@@ -94,11 +94,11 @@ async fn release(
     let mut maps = match cluster.list(&maps, &selector).await? {
         Seen::Known(maps) => maps,
         Seen::Hidden(why) => {
-            let why = anyhow!("ConfigMaps of namespace {namespace} may not be read: {why}");
+            let why = anyhow!("cannot read ConfigMaps of namespace {namespace}: {why}");
             return Err(Failure::Input(why));
         }
     };
-    // The chart's test has one of its own.
+    // Skips the ConfigMap of the chart's test, which is a Helm hook.
     maps.retain(|map| {
         map["data"][ROLES].is_string() && map["metadata"]["annotations"][HOOK].is_null()
     });
@@ -110,14 +110,14 @@ async fn release(
         }
         [map] => Ok(Release { namespace, name: title(map), data: Some(map["data"].clone()) }),
         [first, second, ..] => Err(Failure::Input(anyhow!(
-            "there is more than one release in namespace {namespace}, {} and {}; choose by --release",
+            "more than one release in namespace {namespace}: {} and {}; choose one with --release",
             title(first),
             title(second)
         ))),
     }
 }
 
-/// Of the account to which the chart's ClusterRoleBindings give rights.
+/// Returns the namespace of the service account that the chart's ClusterRoleBindings name.
 async fn namespace_by_rights(cluster: &Cluster, selector: &str) -> Result<String, Failure> {
     let bindings = match cluster.list(&format!("{RBAC}/clusterrolebindings"), selector).await? {
         Seen::Known(bindings) => bindings,
@@ -130,24 +130,24 @@ async fn namespace_by_rights(cluster: &Cluster, selector: &str) -> Result<String
         [] => Err(Failure::Input(anyhow!(NO_RELEASE))),
         [namespace] => Ok(namespace.to_owned()),
         [first, second, ..] => Err(Failure::Input(anyhow!(
-            "there is more than one release, in namespaces {first} and {second}; choose by \
+            "more than one release, in namespaces {first} and {second}; choose one with \
              --release or --release-namespace"
         ))),
     }
 }
 
-/// As the webhook of the release reads it.
+/// Parses the config of the release, as the webhook does.
 fn config_of(release: &Release) -> anyhow::Result<Config> {
     let Release { namespace, name, data } = release;
     let data = data.as_ref().ok_or_else(|| {
-        anyhow!("ConfigMap {namespace}/{name} is not there, or may not be read; give --config FILE")
+        anyhow!("ConfigMap {namespace}/{name} does not exist or cannot be read; use --config FILE")
     })?;
     let text = data[CONFIG].as_str().unwrap_or_default();
     Config::parse(text).with_context(|| format!("ConfigMap {namespace}/{name}, {CONFIG}"))
 }
 
-/// The roles of tenants, as the webhook learns them, but with the credentials of this shell.
-/// `release` is where the config came from, if not from a file.
+/// Returns access to the roles of tenants, which are read as the webhook reads them, but with the
+/// AWS credentials of this shell. `release`: None if the config is from a file.
 pub(super) async fn roles(
     config: &Config,
     release: Option<&Release>,
@@ -155,7 +155,7 @@ pub(super) async fn roles(
     tasks: &mut JoinSet<()>,
 ) -> Result<Handle, Failure> {
     let mut config = config.clone();
-    // Beside SSM it is a backup, under a path of the webhook's own.
+    // With SSM, the file is a backup, and its path is one in the webhook's pod.
     let file = config.roles.file.take_if(|_| config.roles.ssm.is_some() || release.is_some());
     let (Some(_), Some(release), None) = (file, release, &config.roles.ssm) else {
         return snapshots::follow_roles(&config, wanted, tasks).await;
@@ -177,13 +177,13 @@ pub(super) fn fixed(directory: Directory) -> Handle {
     Handle::fixed(Arc::new(ArcSwap::from_pointee(directory)))
 }
 
-/// All objects of the chart have it, whatever the release and its names are.
+/// Label of all objects of the chart, independent of the release and its names.
 const PART_OF: &str = "app.kubernetes.io/part-of=fab-session-injector";
 const INSTANCE: &str = "app.kubernetes.io/instance";
-/// Of the ConfigMap.
+/// Key of the ConfigMap.
 pub(super) const CONFIG: &str = "config.yaml";
 const ROLES: &str = "roles.yaml";
 /// <https://helm.sh/docs/topics/charts_hooks/>
 const HOOK: &str = "helm.sh/hook";
-const NO_RELEASE: &str = "no release of the chart was found, by a webhook configuration or by a ClusterRoleBinding; install it, \
-                          or say where it is by --release-namespace";
+const NO_RELEASE: &str = "no release of the chart was found by a webhook configuration or a ClusterRoleBinding; install the chart, \
+                          or set --release-namespace";

@@ -1,4 +1,4 @@
-//! What `inject` and `explain` know without a cluster.
+//! The objects and namespaces of `inject` and `explain` without a cluster.
 
 use std::{
     cell::RefCell,
@@ -19,15 +19,15 @@ use crate::{
     terminal::harmless,
 };
 
-/// What offline runs know of namespaces: what the input says, else that the one in question
-/// is opted in and enforces what agent pods need.
+/// The namespaces of an offline run. One without an object in the input is assumed to be `enabled`
+/// and to enforce `restricted`.
 pub(super) struct Assumed {
     from_input: Vec<Namespace>,
     tenant: Option<TenantName>,
     config: Config,
-    /// Namespaces of pods that the input has no object of.
+    /// Namespaces of pods without an object in the input.
     assumed: RefCell<BTreeSet<String>>,
-    /// Namespaces of pods that did not opt in, as the input says.
+    /// Namespaces of pods that have not opted in, by their object in the input.
     not_opted_in: RefCell<BTreeSet<String>>,
 }
 
@@ -46,7 +46,7 @@ impl Assumed {
         })
     }
 
-    /// The namespace of this name, opted in or not.
+    /// Returns the namespace of this name, opted in or not.
     pub(super) fn namespace(&self, name: &str) -> Namespace {
         let said = self.from_input.iter().find(|namespace| namespace.name == name).cloned();
         let mut namespace = said.unwrap_or_else(|| {
@@ -69,7 +69,7 @@ impl Assumed {
     pub(super) fn say_what_they_decided(&self) {
         for namespace in self.not_opted_in.borrow().iter() {
             say(&format!(
-                "passed: namespace {namespace} did not opt in, so its pods pass as they are (the label {OPT_IN_LABEL} would say enabled or audit)"
+                "unchanged: namespace {namespace} has not opted in, so its pods are left unchanged (to opt in, set its label {OPT_IN_LABEL} to enabled or audit)"
             ));
         }
         self.say_what_was_assumed();
@@ -78,13 +78,13 @@ impl Assumed {
     pub(super) fn say_what_was_assumed(&self) {
         for namespace in self.assumed.borrow().iter() {
             say(&format!(
-                "assumed: namespace {namespace} has the label {OPT_IN_LABEL}=enabled and enforces the Pod Security Standard restricted (a Namespace object in the input says otherwise)"
+                "assumed: namespace {namespace} has the label {OPT_IN_LABEL}=enabled and enforces the Pod Security Standard restricted (add its Namespace object to the input to use its own labels)"
             ));
         }
     }
 }
 
-/// The objects of a manifest, and what it is called, for people.
+/// Returns the objects of a manifest, and the display name of the manifest.
 pub(super) fn objects(path: &Path) -> anyhow::Result<(Vec<Value>, String)> {
     let source = if path == Path::new("-") {
         "standard input".to_owned()
@@ -98,12 +98,12 @@ pub(super) fn objects(path: &Path) -> anyhow::Result<(Vec<Value>, String)> {
     };
     let objects = files::objects(&source, &text)?;
     if objects.is_empty() {
-        bail!("{source} holds no object");
+        bail!("{source} contains no object");
     }
     Ok((objects, source))
 }
 
-/// The namespace of a pod in `object`: what the command line says, else its own.
+/// Returns the namespace of a pod in `object`: that of the command line, else the object's own.
 pub(super) fn namespace_of(
     object: &Value,
     found: &PodIn,
@@ -115,12 +115,12 @@ pub(super) fn namespace_of(
             .parse()
             .with_context(|| format!("{}: metadata.namespace {text:?}", manifest::title(object))),
         (None, None) => {
-            bail!("{} names no namespace; give one by --namespace", manifest::title(object))
+            bail!("{} has no metadata.namespace; set --namespace", manifest::title(object))
         }
     }
 }
 
-/// Beside the output, for people. A closed standard error is theirs to close.
+/// Writes a line for the user to standard error. A closed standard error is no failure.
 pub(super) fn say(line: &str) {
     let _ = writeln!(stderr(), "{}", harmless(line));
 }

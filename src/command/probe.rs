@@ -1,5 +1,5 @@
-//! `probe`: waits for a while until the agent may start, and says what it is waiting for. The
-//! kubelet puts the last word into the pod's events.
+//! `probe`: the sidecar's startup probe. It waits up to [`PATIENCE`] for the startup gate. If the
+//! gate is still closed, it prints the reason, which the kubelet adds to the pod's events.
 
 use std::{
     fs,
@@ -30,25 +30,25 @@ use crate::{
 
 pub(super) fn run() -> Result<ExitCode, Failure> {
     let serving = env::read_serving(environment)
-        .context("how the sidecar serves, in the environment")
+        .context("cannot read the sidecar's settings from the environment")
         .map_err(Failure::Input)?;
     match runtime()?.block_on(wait(&serving))? {
         None => Ok(ExitCode::SUCCESS),
         Some(reason) => {
-            // Nobody is left to tell where standard output is closed.
+            // If standard output is closed, the reason cannot be printed.
             let _ = writeln!(stdout(), "{}", harmless(&reason));
             Ok(ExitCode::from(1))
         }
     }
 }
 
-/// None: the gate is open. Else what keeps it shut.
+/// Waits for the startup gate. None: it is open. Some: why it is closed.
 async fn wait(serving: &Serving) -> Result<Option<String>, Failure> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let status = match timeout(ANSWER, ask(serving)).await {
             Ok(status) => status,
-            Err(late) => Err(late).context("the sidecar does not answer"),
+            Err(late) => Err(late).context("the sidecar does not respond"),
         };
         let shut = status.map(|status| what_lacks(serving.start_gate, &status));
         match shut {
@@ -60,6 +60,7 @@ async fn wait(serving: &Serving) -> Result<Option<String>, Failure> {
     }
 }
 
+/// Returns why the startup gate is closed. None: it is open.
 fn what_lacks(gate: StartGate, status: &Status) -> Option<String> {
     if gate == StartGate::Listening || status.remaining_seconds > 0 {
         return None;
@@ -70,6 +71,7 @@ fn what_lacks(gate: StartGate, status: &Status) -> Option<String> {
     })
 }
 
+/// Requests the sidecar's status.
 async fn ask(serving: &Serving) -> anyhow::Result<Status> {
     let Serving { port, start_gate: _, token_file } = serving;
     let token = fs::read(token_file)
@@ -83,17 +85,19 @@ async fn ask(serving: &Serving) -> anyhow::Result<Status> {
         .header(header::HOST, format!("{}:{port}", Ipv4Addr::LOCALHOST))
         .header(header::AUTHORIZATION, token)
         .body(Empty::<Bytes>::new())?;
-    let answer = sender.send_request(request).await.context("the sidecar does not answer")?;
+    let answer = sender.send_request(request).await.context("the sidecar does not respond")?;
     let status = answer.status();
     let body = answer.into_body().collect().await?.to_bytes();
     if status != StatusCode::OK {
-        bail!("the sidecar answers {status}: {}", String::from_utf8_lossy(&body));
+        bail!("the sidecar responded with {status}: {}", String::from_utf8_lossy(&body));
     }
-    serde_json::from_slice(&body).context("the sidecar's answer cannot be read")
+    serde_json::from_slice(&body).context("cannot parse the sidecar's response")
 }
 
-/// Inside the five seconds of the startup probe, with the start of this process and one more
-/// answer.
+/// Maximum wait. With the start of this process and one more response it stays below the timeout
+/// of the startup probe, which is 5 s.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Time limit of one response.
 const ANSWER: Duration = Duration::from_secs(1);
+/// Pause between two requests.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -1,4 +1,5 @@
-//! The handlers of the webhook's port: HTTP on one side, the pure decision on the other.
+//! HTTP handlers of the webhook port. They read a review, look up what its decision lacks, and
+//! return the response.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +25,7 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// The two webhooks of the configuration, each on its own path.
+/// Returns the router with one path for each webhook of the configuration.
 pub(super) fn router(world: Arc<World>) -> Router {
     let handler = |mode| {
         move |State(world): State<Arc<World>>, request: Request| async move {
@@ -37,7 +38,7 @@ pub(super) fn router(world: Arc<World>) -> Router {
         .with_state(world)
 }
 
-/// What the handlers go by.
+/// State that the handlers share.
 #[derive(Debug)]
 pub(super) struct World {
     config: Arc<Config>,
@@ -86,7 +87,8 @@ async fn review(world: &World, mode: Mode, mut request: Request) -> Response {
             );
             let body = world.unread.hold(body, connection);
             let mut response = ([(header::CONTENT_TYPE, JSON)], body).into_response();
-            // Whoever is to go elsewhere should not find out by a review that is lost.
+            // The client opens its next connection to another replica, so that it sends no review
+            // on a connection that is about to close.
             if world.readiness.is_stopping() {
                 response
                     .headers_mut()
@@ -96,7 +98,7 @@ async fn review(world: &World, mode: Mode, mut request: Request) -> Response {
         }
         Err((status, text)) => {
             world.metrics.rejected(status.as_u16());
-            tracing::warn!(status = status.as_u16(), reason = text, "not a review");
+            tracing::warn!(status = status.as_u16(), reason = text, "invalid request");
             let text = format!("{text}\n").into_bytes();
             let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
             (status, headers, world.unread.hold(text, connection)).into_response()
@@ -104,7 +106,7 @@ async fn review(world: &World, mode: Mode, mut request: Request) -> Response {
     }
 }
 
-/// What the log says of a review.
+/// Fields of a review's log line.
 struct Record {
     uid: String,
     namespace: String,
@@ -123,8 +125,8 @@ async fn answer(
         .map_err(|error| (StatusCode::BAD_REQUEST, clipped(&error.to_string())))?;
     let mut namespaces = lookup.snapshot();
     let mut answer = review.answer(mode, &namespaces, &roles.snapshot(), config);
-    // Two things can be missing, each is looked up once, and what a lookup did not bring in
-    // time is refused as unknown.
+    // The namespace and the role can be missing. Each is looked up once. If a lookup does not
+    // finish in time, the pod is refused with 503.
     let complete = async {
         for _ in 0..2 {
             match answer.missing.take() {
@@ -154,7 +156,7 @@ async fn answer(
     Ok((answer, record))
 }
 
-/// Whoever reaches the port writes these; a log line takes only so much of it.
+/// Returns the start of a client's text, so that log lines stay short.
 fn clipped(text: &str) -> String {
     text.chars().take(LONGEST_NAME).collect()
 }
@@ -171,23 +173,31 @@ async fn read_body(
         .and_then(|value| value.split(';').next())
         .is_some_and(|media| media.trim().eq_ignore_ascii_case(JSON));
     if !is_json {
-        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("want Content-Type: {JSON}")));
+        return Err((
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!("unsupported Content-Type: expected {JSON}"),
+        ));
     }
     room.read(request.into_body(), MOST_BYTES, deadline).await.map_err(|not_read| match not_read {
-        NotRead::BrokeOff => (StatusCode::BAD_REQUEST, "the body broke off".to_owned()),
+        NotRead::BrokeOff => {
+            (StatusCode::BAD_REQUEST, "the client ended the body early".to_owned())
+        }
         NotRead::Crowded => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "too many reviews at once, and this one slow".to_owned(),
+            "too many reviews at once: this one was the oldest with an incomplete body".to_owned(),
         ),
-        NotRead::Late => (StatusCode::REQUEST_TIMEOUT, "the body did not come in time".to_owned()),
-        NotRead::TooLong => {
-            (StatusCode::PAYLOAD_TOO_LARGE, format!("a review has at most {MOST_BYTES} bytes"))
+        NotRead::Late => {
+            (StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time".to_owned())
         }
+        NotRead::TooLong => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is too long: the limit is {MOST_BYTES} bytes"),
+        ),
     })
 }
 
-/// How long a review may take. The API server says in `?timeout=` how long it waits, rounded
-/// up to whole seconds, so the last second is not ours.
+/// Returns the time limit of a review. `?timeout=` is how long the API server waits, rounded up to
+/// whole seconds; so the webhook must answer one second earlier.
 fn budget(uri: &Uri) -> Duration {
     let pairs = uri.query().unwrap_or_default().split('&');
     let seconds = pairs
@@ -201,19 +211,22 @@ fn budget(uri: &Uri) -> Duration {
 }
 
 const JSON: &str = "application/json";
-/// For a body, however short the time is that the API server says.
+/// Minimum time for a body, even if `?timeout=` is shorter.
 const LEAST: Duration = Duration::from_secs(1);
+/// Maximum time for a review.
 const LONGEST: Duration = Duration::from_secs(3);
-/// The longest name of a Kubernetes object.
+/// Maximum length of the name of a Kubernetes object.
 const LONGEST_NAME: usize = 253;
-/// The memory of all reviews under way, in bytes: two of the largest, or thousands of usual ones.
+/// Memory limit of all reviews in progress, in bytes: two of the largest, or thousands of usual
+/// ones.
 const ROOM: usize = 2 * MOST_BYTES * FACTOR;
-/// How many reviews may be under way. Each takes some 8 KiB before its body comes, of which most is
-/// its stream's in the HTTP library.
+/// Maximum number of reviews in progress. Each takes about 8 KiB before its body arrives, most of
+/// it for its stream in the HTTP library.
 const PLACES: usize = 2048;
-/// That answers take together until they are read, in bytes: eight of the largest.
+/// Memory limit of all responses that clients have not read yet, in bytes: eight of the largest.
 const UNREAD: usize = 16 * 1024 * 1024;
-/// A request to the API server itself has at most 3 MiB, and a review holds it twice.
+/// Maximum length of a body, in bytes. The API server accepts requests of 3 MiB, and a review can
+/// contain the object twice.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! The memory that reviews under way take together.
+//! The memory budget of all reviews in progress.
 //!
-//! Each takes a place when it begins, and then [`FACTOR`] bytes for each byte of its body that has
-//! arrived, not for what is promised. When all places are taken, the oldest review gives way to a
-//! new one at once. When all bytes are taken, the oldest gives way once it has had [`FAIR`] time. A
-//! usual review arrives and is answered within milliseconds, so a client that sends many which do
-//! not end, or which wait for something, loses its own.
+//! A review takes one place when it begins. Each byte of its body takes [`FACTOR`] bytes of the
+//! budget when it arrives; `Content-Length` takes nothing. If all places are taken, a new review
+//! ends the oldest one at once. If all bytes are taken, the oldest review ends once it has had
+//! [`FAIR`] time. A usual review is received and answered within milliseconds. So a client that
+//! sends many slow or incomplete reviews loses its own reviews first.
 
 use std::{
     collections::BTreeMap,
@@ -20,51 +20,58 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
+/// The budget.
 #[derive(Debug)]
 pub(super) struct Room {
     state: Mutex<State>,
-    /// Notifies waiting bodies when a place is free.
+    /// Notifies waiting bodies when a review ends.
     left: Notify,
 }
 
-/// A body that has arrived. Its place is free again when it goes.
+/// A complete body. Dropping it frees its place and its bytes.
 #[derive(Debug)]
 pub(super) struct Whole<'r> {
     pub(super) bytes: Bytes,
     place: Place<'r>,
 }
 
+/// Why a body was not read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum NotRead {
-    /// The client ended it in the middle.
+    /// The client ended the body early.
     BrokeOff,
-    /// It had to give way to others.
+    /// The budget was full, and this review was the oldest.
     Crowded,
+    /// The deadline passed.
     Late,
+    /// The body is longer than the limit.
     TooLong,
 }
 
 #[derive(Debug)]
 struct State {
+    /// Bytes of the budget that are free.
     free: usize,
-    /// By the order in which they came.
+    /// Reviews in progress, in the order of their arrival.
     bodies: BTreeMap<u64, Taken>,
     next: u64,
-    /// How many there may be.
+    /// Maximum number of reviews in progress.
     places: usize,
-    /// Those that were told to give way, and have not yet.
+    /// Number of reviews that were ordered to end and have not ended yet.
     leaving: usize,
 }
 
-/// What one body takes.
+/// The share of one review.
 #[derive(Debug)]
 struct Taken {
     bytes: usize,
     since: Instant,
+    /// Whether it was ordered to end.
     gives_way: bool,
     told: Arc<Notify>,
 }
 
+/// The place of one review. Dropping it frees the place.
 struct Place<'r> {
     room: &'r Room,
     number: u64,
@@ -72,13 +79,13 @@ struct Place<'r> {
 }
 
 impl Room {
-    /// Room for so many bytes of memory, and so many reviews.
+    /// Returns a budget of `bytes` bytes and `places` reviews.
     pub(super) fn new(bytes: usize, places: usize) -> Self {
         let state = State { free: bytes, bodies: BTreeMap::new(), next: 0, places, leaving: 0 };
         Self { state: Mutex::new(state), left: Notify::new() }
     }
 
-    /// All of `body`, of `most` bytes, by the deadline.
+    /// Reads a body of at most `most` bytes until the deadline.
     pub(super) async fn read(
         &self,
         mut body: Body,
@@ -90,7 +97,7 @@ impl Room {
         }
         let place = self.enter();
         let all = async {
-            // Copied, since a piece of one byte would keep the whole buffer that it came in.
+            // Copied: a frame of one byte keeps the whole receive buffer alive.
             let mut bytes: Vec<u8> = Vec::new();
             while let Some(frame) = body.frame().await {
                 let Ok(frame) = frame.map_err(|_| NotRead::BrokeOff)?.into_data() else {
@@ -106,7 +113,7 @@ impl Room {
             Ok(Bytes::from(bytes))
         };
         let bytes = tokio::select! {
-            // What is whole at the moment when it has to give way is whole.
+            // A body that is complete when its review is ordered to end is still evaluated.
             biased;
             read = timeout_at(deadline, all) => read.unwrap_or(Err(NotRead::Late))?,
             () = place.told.notified() => return Err(NotRead::Crowded),
@@ -114,6 +121,7 @@ impl Room {
         Ok(Whole { bytes, place })
     }
 
+    /// Takes a place. If none is free, orders the oldest review to end.
     fn enter(&self) -> Place<'_> {
         let mut state = self.state();
         if state.bodies.len() - state.leaving >= state.places {
@@ -128,21 +136,22 @@ impl Room {
         Place { room: self, number, told }
     }
 
-    /// Each change is whole before the lock is left, so a panic elsewhere spoils nothing.
+    /// Locks the state. Every change is complete before the lock is released, so a poisoned lock
+    /// can be used.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Whole<'_> {
-    /// Returns when it has to give way.
+    /// Returns when the review must end.
     pub(super) async fn gives_way(&self) {
         self.place.told.notified().await;
     }
 }
 
 impl State {
-    /// Takes `bytes` for the body `number`, or says when to ask again.
+    /// Takes `bytes` for the body `number`. Err: when to try again.
     fn take(&mut self, number: u64, bytes: usize, now: Instant) -> Result<(), Instant> {
         if bytes <= self.free
             && let Some(own) = self.bodies.get_mut(&number)
@@ -151,7 +160,7 @@ impl State {
             own.bytes += bytes;
             return Ok(());
         }
-        // One at a time; and one that takes nothing would leave nothing.
+        // One review at a time. A review without bytes would free none.
         let mut oldest = self.bodies.values_mut().filter(|body| body.bytes > 0);
         match oldest.next() {
             Some(body) if body.gives_way => {}
@@ -165,6 +174,7 @@ impl State {
         Err(now + FAIR)
     }
 
+    /// Orders the oldest review to end that was not ordered to yet.
     fn send_away_the_oldest(&mut self) {
         if let Some(oldest) = self.bodies.values_mut().find(|body| !body.gives_way) {
             oldest.tell_to_leave();
@@ -174,7 +184,7 @@ impl State {
 }
 
 impl Taken {
-    /// Tells the review to give way.
+    /// Orders the review to end.
     fn tell_to_leave(&mut self) {
         self.gives_way = true;
         self.told.notify_one();
@@ -182,6 +192,7 @@ impl Taken {
 }
 
 impl Place<'_> {
+    /// Takes `bytes` more, and waits for them if necessary.
     async fn grow(&self, bytes: usize) {
         loop {
             let left = self.room.left.notified();
@@ -213,11 +224,11 @@ impl fmt::Debug for Place<'_> {
     }
 }
 
-/// The memory that a body takes, in its own lengths: itself, twice that while it grows, and what
-/// reading it takes (`tests/bounds.rs`).
+/// Memory of a body, as a multiple of its length: the body itself, twice its length while its
+/// buffer grows, and the parsed review (measured by `tests/bounds.rs`).
 pub(super) const FACTOR: usize = 4;
-/// How long a body may stay before it gives way to others. The largest takes a tenth of a second
-/// to arrive in a network of a gigabit.
+/// Minimum time of a review before a full budget ends it. The largest body takes 0.1 s to arrive
+/// on a network of 1 Gbit/s.
 const FAIR: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
@@ -228,7 +239,7 @@ mod tests {
 
     const MOST: usize = 1000;
 
-    /// Sends so many bytes and then nothing more.
+    /// Returns a body that sends `bytes` bytes and then never ends.
     fn stalled(bytes: usize) -> Body {
         let sent = stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b' '; bytes]))]);
         Body::from_stream(sent.chain(stream::pending()))
@@ -239,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_is_read_whole_and_leaves_its_place() {
+    async fn a_body_is_read_completely_and_frees_its_budget() {
         let room = Room::new(MOST * FACTOR, 10);
         for _ in 0..3 {
             let body = Body::from(vec![b'x'; MOST]);
@@ -251,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_too_long_or_too_late_or_breaks_off_is_not_read() {
+    async fn a_body_too_long_too_late_or_cut_off_is_not_read() {
         let broken = stream::iter([Ok(Bytes::from_static(b"x")), Err(std::io::Error::other("x"))]);
         let chunks = stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(b"12345")));
         let cases = [
@@ -268,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_oldest_gives_way_when_the_room_is_full_and_nobody_else() {
+    async fn only_the_oldest_body_yields_when_the_budget_is_full() {
         let room = Room::new(MOST * FACTOR, 10);
         let long = within(Duration::from_secs(60));
         let waits = room.read(Body::from(vec![b'x'; 300]), MOST, long).await.unwrap();
@@ -281,7 +292,7 @@ mod tests {
             let second = room.read(Body::from(vec![b'x'; 600]), MOST, long).await.unwrap();
             (took, (begun.elapsed(), second.bytes.len()))
         };
-        // It is answered by what is known, and leaves.
+        // It is answered from the current snapshots, and ends.
         let answered = async {
             waits.gives_way().await;
             drop(waits);
@@ -296,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_oldest_gives_its_place_to_a_new_one_at_once() {
+    async fn the_oldest_body_yields_its_slot_to_a_new_one_at_once() {
         const PLACES: usize = 3;
         let room = Room::new(MOST * FACTOR, PLACES);
         let long = within(Duration::from_secs(60));
@@ -304,7 +315,7 @@ mod tests {
         let flood =
             futures_util::future::join_all((0..20).map(|_| room.read(stalled(1), MOST, long)));
         let good = async {
-            // Behind the flood, and before what it has not sent yet.
+            // After the start of the flood, and before its end.
             sleep_until(begun + Duration::from_millis(1)).await;
             assert_eq!(room.state().bodies.len(), PLACES);
             let whole = room.read(Body::from(vec![b'x'; 300]), MOST, long).await.unwrap();

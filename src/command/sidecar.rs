@@ -1,4 +1,4 @@
-//! `sidecar`: serves the session's credentials on the pod's loopback, and keeps them fresh.
+//! `sidecar`: serves session credentials on the pod's loopback interface, and refreshes them.
 
 use std::{
     fs::OpenOptions, io::Write, net::Ipv4Addr, path::Path, process::ExitCode, sync::Arc,
@@ -40,24 +40,23 @@ pub(super) fn run() -> Result<ExitCode, Failure> {
 }
 
 fn start() -> Result<ExitCode, Failure> {
-    keep_memory_private().context("cannot keep the memory private").map_err(Failure::Ours)?;
-    let session =
-        env::read(environment).context("the session in the environment").map_err(Failure::Input)?;
+    keep_memory_private().context("cannot protect the process memory").map_err(Failure::Ours)?;
+    let session = env::read(environment)
+        .context("invalid session in the environment")
+        .map_err(Failure::Input)?;
     let serving = env::read_serving(environment)
-        .context("how to serve, in the environment")
+        .context("invalid endpoint settings in the environment")
         .map_err(Failure::Input)?;
     let base = Base::read(environment)
-        .context("base credentials in the environment")
+        .context("invalid base credentials in the environment")
         .map_err(Failure::Input)?;
     let region = environment("AWS_REGION")
-        .context("AWS_REGION is not set; set the key region of the webhook's config")
+        .context("AWS_REGION is not set; set the config key region of the webhook")
         .map_err(Failure::Input)?;
-    // The SDK ends the process where it finds no certificate in it.
+    // The SDK exits the process if the file has no certificate.
     if let Some(path) = environment("SSL_CERT_FILE") {
         bundle(Path::new(&path))
-            .with_context(|| {
-                format!("SSL_CERT_FILE, {path}: want certificates of authorities, as PEM")
-            })
+            .with_context(|| format!("cannot read CA certificates (PEM) from SSL_CERT_FILE {path}"))
             .map_err(Failure::Input)?;
     }
     // Everything here waits for the network or a clock.
@@ -68,14 +67,14 @@ fn start() -> Result<ExitCode, Failure> {
         .context("cannot start the runtime")
         .map_err(Failure::Ours)?;
     let ended = runtime.block_on(run_async(session, serving, base, Region::new(region)));
-    // A name that is being resolved cannot be stopped, and is not waited for.
+    // A DNS lookup in progress cannot be cancelled, so the shutdown does not wait for it.
     runtime.shutdown_background();
     ended
 }
 
 fn bundle(path: &Path) -> anyhow::Result<()> {
     let mut certificates = CertificateDer::pem_file_iter(path)?;
-    certificates.next().context("it holds none")??;
+    certificates.next().context("no certificate found")??;
     Ok(())
 }
 
@@ -85,7 +84,7 @@ async fn run_async(
     base: Base,
     region: Region,
 ) -> Result<ExitCode, Failure> {
-    // The gate is the probe's.
+    // Only the probe uses the startup gate.
     let Serving { port, start_gate: _, token_file } = serving;
     let token = random()
         .and_then(|random| Token::keep(&token_file, &random).context("token"))
@@ -105,14 +104,14 @@ async fn run_async(
     let keeper = tokio::spawn(keeper);
 
     let (role, source_identity) = (session.role.to_string(), session.source_identity().to_string());
-    tracing::info!(port, role, source_identity, "serving credentials of the session");
+    tracing::info!(port, role, source_identity, "serving session credentials");
     let world =
         Arc::new(World { cache: cache.clone(), counts: Default::default(), port, session, token });
     let mut ended = Ok(());
     let stop = async {
         ended = tokio::select! {
             signalled = terminated() => signalled,
-            _ = keeper => Err(Failure::Ours(anyhow!("the credentials are not kept any more"))),
+            _ = keeper => Err(Failure::Ours(anyhow!("the task that refreshes credentials exited unexpectedly"))),
         };
     };
     let router = endpoint::router(world);
@@ -124,8 +123,8 @@ async fn run_async(
     ended.map(|()| ExitCode::SUCCESS)
 }
 
-/// Of the environment and nothing else: with region, credentials and (no) files given, the
-/// SDK looks for no profile and no instance metadata.
+/// Returns an SDK configuration from the environment only. Region, credentials and profile files
+/// (none) are given, so the SDK reads no profile and no instance metadata.
 async fn sdk_config(region: Region, client: SharedHttpClient) -> SdkConfig {
     #[allow(deprecated, reason = "the parameter's type has no other public name")]
     let no_files = aws_config::profile::profile_file::ProfileFiles::builder()
@@ -140,7 +139,7 @@ async fn sdk_config(region: Region, client: SharedHttpClient) -> SdkConfig {
         .await
 }
 
-/// Neither a core dump nor another process of the same user shows what is in memory.
+/// Prevents core dumps, and access to the memory by other processes of the same user.
 fn keep_memory_private() -> rustix::io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -153,8 +152,8 @@ fn random() -> anyhow::Result<Zeroizing<[u8; 32]>> {
     Ok(bytes)
 }
 
-/// For `kubectl describe pod`, once this container has ended. Outside of Kubernetes there is
-/// no such file, and none is made.
+/// Writes the termination message, which `kubectl describe pod` shows after the container exits.
+/// Outside of Kubernetes the file does not exist, and none is created.
 fn leave_word(text: &str) {
     if let Ok(mut file) = OpenOptions::new().write(true).truncate(true).open(TERMINATION_LOG) {
         let _ = file.write_all(text.as_bytes());
@@ -163,10 +162,10 @@ fn leave_word(text: &str) {
 
 /// <https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/>
 const TERMINATION_LOG: &str = "/dev/termination-log";
-/// For answers on their way: the agent's containers have ended before this one is told to.
+/// Time to finish responses. The kubelet stops this container after the agent's containers.
 const GRACE: Duration = Duration::from_secs(1);
 const LIMITS: Limits = Limits {
-    // A thousand clients that start at once; some 20 KiB each, of a container that has 64 MiB.
+    // A thousand clients that start together. Each takes about 20 KiB; the container has 64 MiB.
     connections: 1024,
     idle: Duration::from_secs(5),
     first_request: Duration::from_secs(5),

@@ -1,4 +1,4 @@
-//! Fills the snapshots that reviews are decided by, and keeps them fresh.
+//! Fills the snapshots of namespaces and roles that decisions use, and keeps them up to date.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -33,7 +33,8 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Fills the snapshot of namespaces, from now on, and says whose roles are wanted.
+/// Starts the task that keeps the snapshot of namespaces up to date. Returns access to it, and the
+/// tenants of all opted-in namespaces.
 pub(super) async fn follow_namespaces(
     manifests: Option<&Path>,
     config: &Arc<Config>,
@@ -47,14 +48,17 @@ pub(super) async fn follow_namespaces(
             let read = read_namespaces(path, config).map_err(Failure::Input)?;
             snapshot.send_replace(Arc::new(read));
             synced.release();
-            // The sender lives on, so that the snapshot stays as it is.
+            // Keeps the sender alive, so that the snapshot stays valid.
             tasks.spawn(async move { snapshot.closed().await });
             None
         }
         None => {
             let client = kube::Client::try_default()
                 .await
-                .context("no API server to watch namespaces of; --namespaces FILE goes without")
+                .context(
+                    "cannot find an API server to watch namespaces: set KUBECONFIG, run in a pod, \
+                     or use --namespaces FILE",
+                )
                 .map_err(Failure::Ours)?;
             let (first, mut complete) = watch::channel(false);
             let failed = {
@@ -76,36 +80,37 @@ pub(super) async fn follow_namespaces(
     Ok((Lookup::new(client, config.tenant.clone(), namespaces), wanted))
 }
 
-/// Says of each namespace, as soon as it opted in, whether agents can run in it.
+/// Checks the labels of each namespace as soon as it opts in. Logs and counts misconfigured
+/// namespaces, and publishes the tenants of all opted-in ones.
 async fn judge_namespaces(
     mut namespaces: watch::Receiver<Arc<Namespaces>>,
     config: Arc<Config>,
     metrics: Metrics,
     tenants: watch::Sender<HashSet<TenantName>>,
 ) {
-    let mut told: HashMap<String, String> = HashMap::new();
+    let mut logged: HashMap<String, String> = HashMap::new();
     loop {
         let snapshot = Arc::clone(&namespaces.borrow_and_update());
-        let mut unworkable: BTreeMap<&'static str, usize> = BTreeMap::new();
+        let mut misconfigured: BTreeMap<&'static str, usize> = BTreeMap::new();
         let mut reasons = HashMap::new();
         for namespace in snapshot.iter() {
             if let Some(refusal) = admission::unworkable(namespace, &config) {
-                *unworkable.entry(refusal.code()).or_default() += 1;
+                *misconfigured.entry(refusal.code()).or_default() += 1;
                 let reason = refusal.to_string();
-                if told.get(&namespace.name) != Some(&reason) {
+                if logged.get(&namespace.name) != Some(&reason) {
                     tracing::warn!(
                         namespace = namespace.name,
                         reason,
-                        "not every agent pod of this namespace can be let in"
+                        "namespace is misconfigured"
                     );
                 }
                 reasons.insert(namespace.name.clone(), reason);
             }
         }
-        told = reasons;
+        logged = reasons;
         let count = |mode| snapshot.iter().filter(|namespace| namespace.mode == Some(mode)).count();
         let modes = [Mode::Audit, Mode::Enabled].map(|mode| (mode.as_str(), count(mode)));
-        metrics.namespaces(&modes, &unworkable.into_iter().collect::<Vec<_>>());
+        metrics.namespaces(&modes, &misconfigured.into_iter().collect::<Vec<_>>());
         tenants.send_replace(
             snapshot.iter().filter_map(|namespace| namespace.tenant.clone().ok()).collect(),
         );
@@ -119,12 +124,12 @@ fn read_namespaces(path: &Path, config: &Config) -> anyhow::Result<Namespaces> {
     let objects = files::objects(&path.display().to_string(), &files::text(path)?)?;
     let namespaces = files::namespaces(&objects, config)?;
     if namespaces.is_empty() {
-        bail!("{} holds no Namespace", path.display());
+        bail!("{} contains no Namespace", path.display());
     }
     Ok(namespaces.into_iter().collect())
 }
 
-/// Fills the directory, from now on.
+/// Starts the tasks that keep the snapshot of roles up to date. Returns access to it.
 pub(super) async fn follow_roles(
     config: &Config,
     wanted: watch::Receiver<HashSet<TenantName>>,
@@ -157,8 +162,8 @@ pub(super) async fn follow_roles(
     Ok(handle)
 }
 
-/// Publishes what the role file says, now and again and again; one that became wrong changes
-/// nothing.
+/// Publishes the roles of the role file now, and again each [`FILE_TICK`]. If the file becomes
+/// invalid, the previous roles stay.
 fn follow_file(
     path: &Path,
     config: &Config,
@@ -170,22 +175,19 @@ fn follow_file(
     tasks.spawn(async move {
         let mut ticks = interval(FILE_TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = String::new();
+        let mut logged = String::new();
         loop {
             ticks.tick().await;
             match files::roles(&path, &config) {
                 Ok(roles) => {
-                    told.clear();
+                    logged.clear();
                     publish(roles);
                 }
                 Err(error) => {
                     let error = format!("{error:#}");
-                    if told != error {
-                        tracing::warn!(
-                            error,
-                            "the role file is wrong; going by what it said before"
-                        );
-                        told = error;
+                    if logged != error {
+                        tracing::warn!(error, "invalid role file; keeping the previous roles");
+                        logged = error;
                     }
                 }
             }
@@ -194,5 +196,6 @@ fn follow_file(
     Ok(())
 }
 
-/// How soon a role file that changed is taken; the kubelet itself needs a minute.
+/// Interval between two reads of the role file. The kubelet takes about a minute to update a
+/// mounted ConfigMap.
 const FILE_TICK: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! An agent's pod that `check` starts in a namespace, to see whether it gets credentials.
+//! `check --as-pod`: starts a test pod in a namespace, and reports whether it gets credentials.
 
 use std::{cell::RefCell, collections::HashMap, time::Duration};
 
@@ -21,20 +21,20 @@ use crate::{
     namespaces::Mode,
 };
 
-/// The pod that runs now, for whoever stops before its end.
+/// The test pod that runs now, so that a signal can delete it.
 #[derive(Debug, Default)]
 pub(super) struct Running(RefCell<Option<Pod>>);
 
 #[derive(Debug)]
 struct Pod {
     cluster: Cluster,
-    /// Of the pods of its namespace.
+    /// The API path of pods in its namespace.
     path: String,
     name: String,
 }
 
 impl Running {
-    /// Takes it away. It ends by itself, so that what comes of this does not matter.
+    /// Deletes the pod. Ignores errors, because the pod ends by itself.
     pub(super) async fn delete(&self) {
         let Some(Pod { cluster, path, name }) = self.0.take() else { return };
         if let Ok(request) = Request::new(&path).delete(&name, &DeleteParams::default()) {
@@ -43,33 +43,34 @@ impl Running {
     }
 }
 
-/// One after the other, where a pod would be injected. `looking` is told which is next.
+/// Starts a test pod in each `enabled` namespace, one after the other. `progress` is called before
+/// each.
 pub(super) async fn run(
     cluster: &Cluster,
     namespaces: &Seen<Vec<Value>>,
     tenancies: &mut HashMap<String, Tenancy>,
     config: &Config,
     running: &Running,
-    looking: impl Fn(&str),
+    progress: impl Fn(&str),
 ) -> Result<(), Failure> {
     let username = whoami(cluster).await?;
     for namespace in check::opted_in(namespaces, config) {
         let Some(tenancy) = tenancies.get_mut(&namespace.name) else { continue };
         if namespace.mode != Some(Mode::Enabled) {
-            let says = "no pod was tried there, since audit gives none a sidecar";
-            tenancy.trial = Some(Trial::Untried(says.to_owned()));
+            let why = "no test pod started: in mode audit, the webhook injects no sidecar";
+            tenancy.trial = Some(Trial::Untried(why.to_owned()));
             continue;
         }
         let namespace = namespace.name;
         let creator = Creator::new(&username, &namespace);
         let Some(account) = check::account_to_try(tenancy, creator, config) else { continue };
-        looking(&format!("a pod in namespace {namespace}"));
+        progress(&format!("a pod in namespace {namespace}"));
         tenancy.trial = Some(try_pod(cluster, &namespace, account, config, running).await?);
     }
     Ok(())
 }
 
-/// Starts a pod that ends once its sidecar lets it start, and deletes it.
+/// Starts a pod that ends once its startup gate opens, and deletes it.
 async fn try_pod(
     cluster: &Cluster,
     namespace: &str,
@@ -78,7 +79,9 @@ async fn try_pod(
     running: &Running,
 ) -> Result<Trial, Failure> {
     if !may_create(cluster, namespace).await? {
-        return Ok(Trial::Untried(format!("you may not create pods in {namespace}")));
+        return Ok(Trial::Untried(format!(
+            "no test pod started: the current user may not create pods in {namespace}"
+        )));
     }
     let path = format!("{CORE}/namespaces/{namespace}/pods");
     let pod = match cluster.create(&path, &pod_to_try(account, config)).await? {
@@ -96,21 +99,22 @@ async fn try_pod(
     trial
 }
 
-/// As whom the API server knows us, since a component may be of our pods.
+/// Returns the username of the current user: a component may match the pods that this user creates.
 /// <https://kubernetes.io/docs/reference/access-authn-authz/authentication/#self-subject-review>
 async fn whoami(cluster: &Cluster) -> Result<String, Failure> {
-    let asked = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
     let answer =
-        cluster.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", &asked).await?;
-    // Who may not ask is judged as nobody in particular.
+        cluster.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", &review).await?;
+    // A user without permission for this review counts as an unknown user.
     let answer = answer.unwrap_or_default();
     Ok(answer["status"]["userInfo"]["username"].as_str().unwrap_or_default().to_owned())
 }
 
-/// RBAC says no as a webhook or a quota does, so it is asked before.
+/// Returns whether the current user may create pods. A denial by RBAC has the same status code as
+/// one by a webhook or a quota, so this is checked first.
 /// <https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access>
 async fn may_create(cluster: &Cluster, namespace: &str) -> Result<bool, Failure> {
-    let asked = json!({
+    let review = json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
         "spec": {"resourceAttributes": {
@@ -118,17 +122,19 @@ async fn may_create(cluster: &Cluster, namespace: &str) -> Result<bool, Failure>
         }},
     });
     let answer =
-        cluster.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &asked).await?;
-    // Who may not ask finds out by trying.
+        cluster.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review).await?;
+    // Without permission for this review, the creation itself shows whether it is allowed.
     Ok(answer.map_or(true, |answer| answer["status"]["allowed"] != false))
 }
 
-/// Whether the API server itself had no time. That a webhook has none, or is not reached, is what
-/// agents meet.
+/// Returns whether the API server itself was too busy (429) or too slow (504). A webhook that is
+/// too slow or unreachable is an error, because it also denies agent pods.
 fn is_passing(status: &Status) -> bool {
     matches!(status.code, 429 | 504)
 }
 
+/// Waits until the pod ends, until its sidecar has had no credentials for [`CREDENTIALS`], or until
+/// [`START`] is over.
 async fn follow(cluster: &Cluster, namespace: &str, metadata: &Value) -> Result<Trial, Failure> {
     let within = format!("{CORE}/namespaces/{namespace}");
     let name = metadata["name"].as_str().unwrap_or_default();
@@ -146,20 +152,21 @@ async fn follow(cluster: &Cluster, namespace: &str, metadata: &Value) -> Result<
         if !check::waits(status) {
             waiting_since = None;
         } else if waiting_since.get_or_insert_with(Instant::now).elapsed() >= CREDENTIALS {
-            let said = last_word(cluster, &within, metadata, Some("Unhealthy")).await?;
-            return Ok(Trial::Held(said.unwrap_or_else(|| "no event says why".to_owned())));
+            let event = last_word(cluster, &within, metadata, Some("Unhealthy")).await?;
+            return Ok(Trial::Held(event.unwrap_or_else(|| "none".to_owned())));
         }
         if Instant::now() >= deadline {
-            let said = last_word(cluster, &within, metadata, None).await?;
-            let phase = status["phase"].as_str().unwrap_or("gone");
-            let said = said.as_deref().unwrap_or("no event");
-            return Ok(Trial::Waiting(format!("{phase}; {said}")));
+            let event = last_word(cluster, &within, metadata, None).await?;
+            let phase = status["phase"].as_str().unwrap_or("deleted");
+            let event = event.as_deref().unwrap_or("none");
+            return Ok(Trial::Waiting(format!("phase {phase}; last event: {event}")));
         }
         sleep(PAUSE).await;
     }
 }
 
-/// Of the kubelet's events about the pod, the last, or the last with this reason.
+/// Returns the message of the kubelet's last event about the pod, or of its last event with this
+/// reason.
 async fn last_word(
     cluster: &Cluster,
     within: &str,
@@ -169,21 +176,25 @@ async fn last_word(
     let uid = metadata["uid"].as_str().unwrap_or_default();
     let of_pod = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
     let path = format!("{within}/events");
-    let request = Request::new(&path).list(&of_pod).context("request").map_err(Failure::Ours)?;
-    // Where events may not be read, only how the pod ends is known.
+    let request = Request::new(&path)
+        .list(&of_pod)
+        .context("cannot build the request")
+        .map_err(Failure::Ours)?;
+    // Without permission for events, only the status of the pod is known.
     let Seen::Known(Some(list)) = cluster.ask(request, &path).await? else { return Ok(None) };
     let events = list["items"].as_array().into_iter().flatten();
-    let mut said = events.filter(|event| {
+    let mut matching = events.filter(|event| {
         event["source"]["component"] == "kubelet"
             && reason.is_none_or(|reason| event["reason"] == reason)
     });
-    Ok(said
+    Ok(matching
         .next_back()
         .and_then(|event| event["message"].as_str())
-        .map(|said| said.trim().to_owned()))
+        .map(|message| message.trim().to_owned()))
 }
 
-/// As `restricted` wants it. It does nothing, and ends by itself, whatever becomes of us.
+/// Returns the test pod. It meets the Pod Security Standard `restricted`, and ends by itself even
+/// if `check` is killed.
 fn pod_to_try(account: &str, config: &Config) -> Value {
     let Resources { cpu_request, memory_request, cpu_limit, memory_limit } =
         &config.sidecar.resources;
@@ -220,9 +231,9 @@ fn pod_to_try(account: &str, config: &Config) -> Value {
     })
 }
 
-/// For a pod to be scheduled, its image pulled and its sidecar's first credentials.
+/// Time limit for scheduling the pod, pulling its image, and the sidecar's first credentials.
 const START: Duration = Duration::from_secs(60);
-/// A sidecar that is given credentials has them a second after its start, and the kubelet asks it
-/// once a second; the rest is for an association of EKS Pod Identity that is new.
+/// Time limit for the credentials of a running sidecar. It usually gets them within a second, and
+/// the kubelet probes it each second; the rest is for a new association of EKS Pod Identity.
 const CREDENTIALS: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(500);

@@ -1,8 +1,8 @@
-//! The answers that clients have not read yet.
+//! The memory budget of responses that clients have not read yet.
 //!
-//! Who reads has its answer out of here within microseconds, since the kernel takes what is of
-//! a usual size. Who does not read would have it stay. So there is so much room for all of
-//! them, and whoever comes pushes out the oldest, by an end of its connection.
+//! The kernel takes a response of usual size within microseconds, and the response leaves the
+//! budget. The response to a client that does not read stays. If the budget is full, a new
+//! response drops the oldest one: the connection of the oldest is closed.
 
 use std::{
     collections::BTreeMap,
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::{serve::Connection, telemetry::Metrics};
 
+/// The budget.
 #[derive(Clone, Debug)]
 pub(super) struct Unread {
     metrics: Metrics,
@@ -23,12 +24,14 @@ pub(super) struct Unread {
 
 #[derive(Debug)]
 struct State {
+    /// Bytes of the budget that are free.
     free: usize,
-    /// By the order in which they came.
+    /// Unread responses, in the order of their creation.
     answers: BTreeMap<u64, Answer>,
     next: u64,
 }
 
+/// An unread response.
 #[derive(Debug)]
 struct Answer {
     bytes: usize,
@@ -36,7 +39,7 @@ struct Answer {
     connection: Connection,
 }
 
-/// The bytes of one answer. They are counted until the last piece of them is gone.
+/// The bytes of one response. They count until the last slice of them is dropped.
 struct Counted {
     bytes: Vec<u8>,
     number: u64,
@@ -49,12 +52,13 @@ impl Unread {
         Self { metrics, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// The same bytes, which leave when they are written or `connection` ends.
+    /// Counts `bytes` until they are written or `connection` ends, and returns them. Closes the
+    /// connections of older responses if the budget is full.
     pub(super) fn hold(&self, bytes: Vec<u8>, connection: Connection) -> Bytes {
         let size = bytes.len() + BESIDE;
         let mut state = self.state();
         for pushed_out in state.make_room(size, Instant::now()) {
-            self.metrics.unread_answer();
+            self.metrics.unread_response();
             pushed_out.connection.cut();
         }
         let number = state.enter(size, Instant::now(), connection);
@@ -62,14 +66,15 @@ impl Unread {
         Bytes::from_owner(Counted { bytes, number, unread: self.clone() })
     }
 
-    /// Each change is whole before the lock is left, so a panic elsewhere spoils nothing.
+    /// Locks the state. Every change is complete before the lock is released, so a poisoned lock
+    /// can be used.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Those that go for it.
+    /// Drops responses that are too old, and as many more as `bytes` needs. Returns them.
     fn make_room(&mut self, bytes: usize, now: Instant) -> Vec<Answer> {
         let mut pushed_out = Vec::new();
         while let Some(oldest) = self.answers.first_entry()
@@ -82,7 +87,7 @@ impl State {
     }
 
     fn enter(&mut self, bytes: usize, since: Instant, connection: Connection) -> u64 {
-        // One that is larger than all of the room takes all of it.
+        // A response that is larger than the whole budget takes the whole budget.
         let bytes = bytes.min(self.free);
         self.free -= bytes;
         let number = self.next;
@@ -110,10 +115,10 @@ impl Drop for Counted {
     }
 }
 
-/// How long an answer may stay, though there is room. An API server waits for no review longer
-/// than 30 s, and for ours 5 s.
+/// Maximum age of an unread response, even if the budget is not full. An API server waits 30 s at
+/// most for a webhook, and 5 s for this one (`timeoutSeconds` in the chart).
 const LONGEST: Duration = Duration::from_secs(10);
-/// What an answer takes beside its bytes, in bytes: a stream of HTTP/2 and its head.
+/// Memory of a response in addition to its body, in bytes: its HTTP/2 stream and headers.
 const BESIDE: usize = 4 * 1024;
 
 #[cfg(test)]
@@ -127,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_read_has_left() {
+    async fn a_response_that_was_read_frees_its_budget() {
         let unread = Unread::new(ROOM, Metrics::default());
         let connection = Connection::default();
         for _ in 0..100 {
@@ -142,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_newest_pushes_out_as_many_of_the_oldest_as_it_needs() {
+    async fn a_new_response_evicts_as_many_old_ones_as_it_needs() {
         let unread = Unread::new(ROOM, Metrics::default());
         let connections: Vec<Connection> = (0..11).map(|_| Connection::default()).collect();
         let mut held = Vec::new();
@@ -155,13 +160,13 @@ mod tests {
             assert_eq!(is_cut(connection).await, n < 4, "{n}");
         }
         assert!(!is_cut(&large).await);
-        // Those that were pushed out are counted no more, and so not twice.
+        // Dropped responses left the budget already; they must not free their bytes twice.
         drop(held);
         assert_eq!(unread.state().free, ROOM);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_nobody_reads_goes_though_there_is_room() {
+    async fn a_response_that_is_not_read_is_evicted_after_a_time() {
         let unread = Unread::new(ROOM, Metrics::default());
         let (old, new) = (Connection::default(), Connection::default());
         let _held = unread.hold(vec![b'x'; 100], old.clone());

@@ -1,4 +1,4 @@
-//! `webhook`: the server. It owns the snapshots, and lends them to the pure decision.
+//! `webhook`: starts the admission server, and keeps namespaces, roles and certificate up to date.
 
 use std::{
     num::NonZero,
@@ -47,7 +47,7 @@ fn start(arguments: Webhook, log: &Apart) -> Result<ExitCode, Failure> {
     }
     if config.region.is_none() && !config.sidecar.env.iter().any(|(name, _)| name == "AWS_REGION") {
         tracing::warn!(
-            "no sidecar can start without a region; set the key region of the config, or AWS_REGION"
+            "no region is set, so no sidecar can start; set the config key region or AWS_REGION"
         );
     }
     if let Some(roles) = &arguments.roles {
@@ -73,7 +73,7 @@ async fn run_async(arguments: Webhook, config: Config, log: &Apart) -> Result<Ex
         tls_key,
         roles: _,
         namespaces,
-        linger,
+        shutdown_delay,
     } = arguments;
     let files = Files { certificate: tls_certificate, key: tls_key };
     let certificate =
@@ -128,14 +128,15 @@ async fn run_async(arguments: Webhook, config: Config, log: &Apart) -> Result<Ex
 
     tokio::select! {
         signalled = terminated() => signalled?,
-        // Without one of them the answers would slowly grow old; a new process starts afresh.
+        // Each task keeps one snapshot up to date. Decisions from an old snapshot would be wrong,
+        // so the process exits and the kubelet restarts it.
         _ = tasks.join_next() => {
-            return Err(Failure::Ours(anyhow!("a background task ended, which none should")));
+            return Err(Failure::Ours(anyhow!("a background task exited unexpectedly")));
         }
     }
-    tracing::info!("not ready any more; stopping");
+    tracing::info!("shutting down");
     readiness.stop();
-    sleep(Duration::from_secs(linger)).await;
+    sleep(Duration::from_secs(shutdown_delay)).await;
     stop.send_replace(true);
     let finished = reviews.await.unwrap_or(false);
     health.abort();
@@ -143,6 +144,7 @@ async fn run_async(arguments: Webhook, config: Config, log: &Apart) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
+/// Returns the values that the metrics read at a scrape.
 fn observed(
     certificate: &Certificate,
     readiness: &Readiness,
@@ -160,13 +162,13 @@ fn observed(
         };
         states[index].1 += 1;
     }
-    let (taken, unusable) = certificate.reloads();
+    let (loaded, failed) = certificate.reloads();
     let served = || snapshot.iter().filter(|(_, entry)| matches!(*entry.role, Role::Known(_)));
     let since_1970 = |at: SystemTime| at.duration_since(UNIX_EPOCH).ok();
     Observed {
         certificate_expiry: certificate.ends().and_then(since_1970).map(|since| since.as_secs()),
-        certificate_reloads: [("taken", taken), ("unusable", unusable)],
-        log_lines_lost: log.lost(),
+        certificate_reloads: [("loaded", loaded), ("failed", failed)],
+        log_lines_dropped: log.lost(),
         oldest_role: served().filter_map(|(_, entry)| entry.learnt).min().map(|at| at.elapsed()),
         ready: readiness.lacks().is_empty(),
         role_calls: roles.calls().collect(),
@@ -175,9 +177,11 @@ fn observed(
     }
 }
 
-/// Of those that decide, each of which takes memory for the pod that it decides on. One answers
-/// thousands of reviews a second.
+/// Maximum number of worker threads. Each needs memory for the pod that it evaluates. One thread
+/// answers thousands of reviews per second.
 const MOST_THREADS: usize = 4;
-/// For what is in flight: a review ends within 3 s of its body, and bodies are small.
+/// Time limit at shutdown for requests in flight. A review ends within 3 s after its body arrived,
+/// and bodies are small.
 const GRACE: Duration = Duration::from_secs(10);
+/// The same for the health port.
 const HEALTH_GRACE: Duration = Duration::from_secs(1);

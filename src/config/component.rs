@@ -1,18 +1,18 @@
-//! Which pods are agents, and what each kind is given.
+//! The components: which pods are agents, and what each kind of agent gets.
 
 use super::{COMPONENT_LABEL, Creator, Glob, SANDBOX_LABEL, Selector, reader::Section};
 use crate::session::StartGate;
 
-/// A kind of agent pod: how it is recognised and what it gets.
+/// A kind of agent pod: how it is matched and what it gets.
 #[derive(Clone, Debug)]
 pub struct Component {
     pub name: String,
-    /// Alternatives, together with the three below: one that holds is enough.
+    /// An alternative to the next three fields: one match is enough.
     pub selectors: Vec<Selector>,
     pub service_accounts: Vec<Glob>,
-    /// The pod's creator, as the API server knows it (`userInfo.username`).
+    /// Globs of the requesting user (`userInfo.username`).
     pub creators: Vec<Glob>,
-    /// Any pod of a fenced service account.
+    /// Whether every pod of a fenced service account matches.
     pub fenced: bool,
     pub credentials: Credentials,
     pub session: SessionSource,
@@ -23,30 +23,30 @@ pub struct Component {
 pub enum Credentials {
     /// Role and identity as variables only; base credentials stay.
     Env,
-    /// Not touched at all.
+    /// The pod is left unchanged.
     Exempt,
-    /// Base credentials are withheld, nothing else.
+    /// Base credentials are withheld, and nothing is added.
     Nothing,
-    /// Session credentials by the sidecar.
+    /// Session credentials from the sidecar.
     Sidecar,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SessionSource {
-    /// What a listed creator says, else the pod's uid.
+    /// The name that a trusted creator gives, else the pod's UID.
     CreatorOrUid,
     PodName,
     PodUid,
 }
 
-/// A component that a pod is of, and what of it held.
+/// The component of a pod, and why it matches.
 #[derive(Clone, Copy, Debug)]
 pub struct Matched<'c> {
     pub component: &'c Component,
     pub matcher: Matcher<'c>,
 }
 
-/// What of a component held for a pod.
+/// Why a component matches a pod.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Matcher<'c> {
     Creator(&'c Glob),
@@ -56,7 +56,7 @@ pub enum Matcher<'c> {
     ServiceAccount(&'c Glob),
 }
 
-/// What a component looks at.
+/// The properties of a pod that components match.
 pub trait Pod {
     fn creator(&self) -> Creator<'_>;
     fn label(&self, key: &str) -> Option<&str>;
@@ -64,8 +64,8 @@ pub trait Pod {
 }
 
 impl Component {
-    /// The first of the alternatives that holds. `fence` finds the pattern that fences a service
-    /// account.
+    /// Returns the first alternative that matches. `fence` finds the glob of
+    /// `fencedServiceAccounts` that matches a service account.
     pub(super) fn matcher<'c>(
         &'c self,
         pod: &impl Pod,
@@ -83,7 +83,7 @@ impl Component {
             .or_else(|| fence(account).filter(|_| *fenced).map(Matcher::FencedServiceAccount))
     }
 
-    /// Whether one of the selectors knows this value of the label.
+    /// Reports whether one of the selectors names this value of the label.
     pub fn names_value(&self, label: &str, value: &str) -> bool {
         self.selectors.iter().any(|selector| selector.names(label, value))
     }
@@ -112,7 +112,7 @@ pub(super) fn read(root: &mut Section<'_>) -> Vec<Component> {
     if !components.iter().any(|component| component.fenced) {
         root.problem(
             "components",
-            "no component has fenced: true, so a pod of a fenced service account could go unseen; set it on the last one",
+            "no component has fenced: true, so a pod of a fenced service account may match no component; set it on the last component",
         );
     }
     components
@@ -122,7 +122,7 @@ fn judge(component: &Component, earlier: &[Component], section: &Section<'_>) {
     let Component { name, selectors, service_accounts, creators, fenced, credentials, .. } =
         component;
     if !is_plain(name) {
-        section.problem("name", "want 1 to 63 characters of a-z, 0-9 and '-'");
+        section.problem("name", "expected 1 to 63 characters of a-z, 0-9 and '-'");
     }
     if earlier.iter().any(|other| other.name == *name) {
         section.problem(
@@ -133,21 +133,21 @@ fn judge(component: &Component, earlier: &[Component], section: &Section<'_>) {
     if selectors.is_empty() && service_accounts.is_empty() && creators.is_empty() && !fenced {
         section.problem(
             "",
-            "matches no pod; give it selectors, serviceAccounts, creators or fenced: true",
+            "matches no pod; set selectors, serviceAccounts, creators or fenced: true",
         );
     }
     if *fenced && matches!(credentials, Credentials::Env | Credentials::Exempt) {
-        section.problem("fenced", "credentials: env or exempt would take the fence away; list the service accounts that it is for");
+        section.problem("fenced", "credentials: env or exempt would end the protection of all fenced service accounts; list those that need it in serviceAccounts instead");
     }
     if matches!(credentials, Credentials::Env | Credentials::Exempt) && !selectors.is_empty() {
         section.problem(
             "selectors",
-            "a tenant writes labels, so they cannot choose credentials: env or exempt; use serviceAccounts or creators",
+            "tenants write labels, so a selector cannot be used with credentials: env or exempt; use serviceAccounts or creators",
         );
     }
 }
 
-/// The name becomes a value of an annotation and of a metric's label.
+/// Reports whether the name can be a value of an annotation and of a metric's label.
 fn is_plain(name: &str) -> bool {
     (1..=63).contains(&name.len()) && name.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'))
 }

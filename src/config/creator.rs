@@ -1,14 +1,14 @@
 use super::Glob;
 
-/// The user that creates a pod, as far as a list of the config may name it.
+/// The requesting user of a pod, to be matched with the lists of users in the config.
 ///
-/// A service account of the pod's own namespace is on no list: a tenant may impersonate it, and
-/// run pods as it (the ClusterRole `edit` gives both).
+/// A service account of the pod's own namespace matches no list: a tenant may impersonate it, and
+/// run pods as it (the ClusterRole `edit` allows both).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Creator<'a>(Option<&'a str>);
 
 impl<'a> Creator<'a> {
-    /// `namespace` is that of the request.
+    /// `namespace` is the namespace of the request.
     pub fn new(username: &'a str, namespace: &str) -> Self {
         let of_namespace = |account: &str| {
             account
@@ -19,7 +19,7 @@ impl<'a> Creator<'a> {
         Self((!own).then_some(username))
     }
 
-    /// The first of the globs that names it.
+    /// Returns the first glob that matches the user.
     pub fn listed_in(self, globs: &[Glob]) -> Option<&Glob> {
         let Self(username) = self;
         username.and_then(|username| globs.iter().find(|glob| glob.matches(username)))
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_of_the_pods_namespace_is_on_no_list() {
+    fn an_account_of_the_pods_namespace_matches_no_glob() {
         let all = [Glob::new("*")];
         let syncers = [Glob::new("system:serviceaccount:*:syncer")];
         let own = [Glob::new("system:serviceaccount:tenants-acme:syncer")];
@@ -53,7 +53,7 @@ mod tests {
         }
         let elsewhere = Creator::new("system:serviceaccount:tenants-acme:syncer", "tenants-beta");
         assert_eq!(elsewhere.listed_in(&own), Some(&own[0]));
-        // Only an account's user has the prefix; who is called like it otherwise has another name.
+        // Only the user of a service account has the prefix; these names only look similar.
         for username in ["", "jane", "tenants-acme:syncer", "system:serviceaccounts:tenants-acme"] {
             assert!(Creator::new(username, "tenants-acme").listed_in(&all).is_some(), "{username}");
         }

@@ -1,6 +1,6 @@
 use std::{convert::Infallible, fmt, str::FromStr};
 
-/// A pattern for a whole name, in which `*` stands for any characters, also none.
+/// A pattern for a whole name, in which `*` matches any number of characters, also none.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Glob(String);
 
@@ -9,8 +9,8 @@ impl Glob {
         Self(pattern.to_owned())
     }
 
-    /// A name that matches, and matches no glob that means fewer names: its own text, since no
-    /// user's name and no namespace has a `*`.
+    /// Returns a name that matches this glob, and no glob that matches fewer names: its own text,
+    /// because no user's name and no namespace has a `*`.
     pub fn example(&self) -> &str {
         &self.0
     }
@@ -23,7 +23,7 @@ impl Glob {
         let Some(end) = parts.next_back() else {
             return rest.is_empty();
         };
-        // Between the ends the leftmost place of each part leaves the most for the others.
+        // Between the ends, the leftmost match of each part leaves the longest rest for the others.
         for part in parts {
             match rest.find(part) {
                 Some(at) => rest = &rest[at + part.len()..],

@@ -1,17 +1,17 @@
-//! Reads a YAML tree key by key and remembers every problem instead of stopping at the first.
+//! Reads a YAML tree key by key and collects every problem instead of stopping at the first.
 
 use std::{cell::RefCell, fmt, str::FromStr};
 
 use serde_json::{Map, Value};
 
-/// One thing that is wrong, and where: `components[1].credentials: ...`.
+/// One error in a file, and its path: `components[1].credentials: ...`.
 #[derive(Debug)]
 struct Problem {
     place: String,
     rule: String,
 }
 
-/// Everything that is wrong with a file.
+/// All errors in a file.
 #[derive(Debug)]
 pub struct Problems(Vec<Problem>);
 
@@ -20,20 +20,20 @@ pub(super) struct Reader {
     problems: RefCell<Vec<Problem>>,
 }
 
-/// A mapping that is being read. What nobody took when it is closed is an unknown key.
+/// A mapping while it is read. A key that is still there when it is closed is unknown.
 pub(crate) struct Section<'r> {
     reader: &'r Reader,
     place: String,
     entries: Map<String, Value>,
 }
 
-/// What `read` makes of a file's text, if it finds no problem.
+/// Parses a file's text with `read`, and returns the result, or all problems.
 pub(crate) fn parse<T>(text: &str, read: impl FnOnce(Section<'_>) -> T) -> Result<T, Problems> {
     let value = if text.trim().is_empty() {
         Value::Null
     } else {
         serde_saphyr::from_str(text).map_err(|error| {
-            let rule = format!("is not YAML: {error}");
+            let rule = format!("invalid YAML: {error}");
             Problems(vec![Problem { place: "the file".to_owned(), rule }])
         })?
     };
@@ -47,7 +47,7 @@ pub(crate) fn parse<T>(text: &str, read: impl FnOnce(Section<'_>) -> T) -> Resul
 
 impl std::error::Error for Problems {}
 
-/// One problem a line.
+/// Writes one problem per line.
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.0.iter().enumerate() {
@@ -75,7 +75,7 @@ impl Reader {
             Value::Null => Map::new(),
             _ => {
                 let named = if place.is_empty() { "the file" } else { &place };
-                self.problem(named.to_owned(), "want a mapping of keys to values");
+                self.problem(named.to_owned(), "expected a mapping of keys to values");
                 Map::new()
             }
         };
@@ -88,24 +88,24 @@ impl Reader {
 }
 
 impl<'r> Section<'r> {
-    /// Says that `key` breaks `rule`; an empty key means the section itself.
+    /// Records that `key` breaks `rule`; an empty key means the section itself.
     pub(crate) fn problem(&self, key: &str, rule: impl fmt::Display) {
         self.reader.problem(self.at(key), rule);
     }
 
-    /// Each key that was not taken is unknown.
+    /// Records each key that was not read as unknown.
     pub(crate) fn close(self) {
         for key in self.entries.keys() {
             self.reader.problem(self.at(key), "unknown key; remove it or correct its spelling");
         }
     }
 
-    /// Whether the key is there, also with an empty value.
+    /// Reports whether the key is set, also if its value is empty.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.entries.contains_key(key)
     }
 
-    /// A value by the `FromStr` of its noun; a number counts as its digits.
+    /// Returns a value, parsed by its type; a number is read as text.
     pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(&mut self, key: &str, default: T) -> T {
         match self.scalar(key) {
             Some(text) => text.parse().unwrap_or_else(|error| {
@@ -116,7 +116,7 @@ impl<'r> Section<'r> {
         }
     }
 
-    /// As [`Self::parsed`], where an absent or empty value is nothing.
+    /// Returns a value as [`Self::parsed`] does, and None for an absent or empty one.
     pub(super) fn optional<T: FromStr<Err: fmt::Display>>(&mut self, key: &str) -> Option<T> {
         let text = self.scalar(key).filter(|text| !text.is_empty())?;
         text.parse().map_err(|error| self.problem(key, error)).ok()
@@ -131,13 +131,13 @@ impl<'r> Section<'r> {
             None => false,
             Some(Value::Bool(truth)) => truth,
             Some(_) => {
-                self.problem(key, "want true or false");
+                self.problem(key, "expected true or false");
                 false
             }
         }
     }
 
-    /// A number within `range`.
+    /// Returns a number within `range`.
     pub(super) fn number(
         &mut self,
         key: &str,
@@ -151,13 +151,13 @@ impl<'r> Section<'r> {
         number.filter(|number| range.contains(number)).unwrap_or_else(|| {
             self.problem(
                 key,
-                format!("want a whole number from {} to {}", range.start(), range.end()),
+                format!("expected an integer from {} to {}", range.start(), range.end()),
             );
             default
         })
     }
 
-    /// One of the named values.
+    /// Returns one of the named values.
     pub(super) fn choice<T: Copy>(&mut self, key: &str, default: T, choices: &[(&str, T)]) -> T {
         let Some(found) = self.take(key) else {
             return default;
@@ -167,7 +167,7 @@ impl<'r> Section<'r> {
             Some(&(_, chosen)) => chosen,
             None => {
                 let names: Vec<&str> = choices.iter().map(|&(name, _)| name).collect();
-                self.problem(key, format!("want one of {}", names.join(", ")));
+                self.problem(key, format!("expected one of {}", names.join(", ")));
                 default
             }
         }
@@ -185,7 +185,7 @@ impl<'r> Section<'r> {
             match text_of(&item).map(|text| text.parse()) {
                 Some(Ok(item)) => parsed.push(item),
                 Some(Err(error)) => self.reader.problem(format!("{place}[{index}]"), error),
-                None => self.reader.problem(format!("{place}[{index}]"), "want text"),
+                None => self.reader.problem(format!("{place}[{index}]"), "expected a string"),
             }
         }
         Some(parsed)
@@ -196,7 +196,7 @@ impl<'r> Section<'r> {
         self.reader.open(self.at(key), value)
     }
 
-    /// As [`Self::section`], where an absent or null value is nothing.
+    /// Returns a section as [`Self::section`] does, and None for an absent or null one.
     pub(super) fn optional_section(&mut self, key: &str) -> Option<Self> {
         let value = self.take(key)?;
         Some(self.reader.open(self.at(key), value))
@@ -213,14 +213,14 @@ impl<'r> Section<'r> {
         )
     }
 
-    /// A mapping whose keys are the user's own.
+    /// Returns a mapping with arbitrary keys.
     pub(crate) fn pairs(&mut self, key: &str) -> Vec<(String, String)> {
         let section = self.section(key);
         let mut pairs = Vec::with_capacity(section.entries.len());
         for (name, value) in &section.entries {
             match text_of(value) {
                 Some(text) => pairs.push((name.clone(), text)),
-                None => section.problem(name, "want text"),
+                None => section.problem(name, "expected a string"),
             }
         }
         pairs
@@ -230,7 +230,7 @@ impl<'r> Section<'r> {
         match self.take(key)? {
             Value::Array(items) => Some(items),
             _ => {
-                self.problem(key, "want a list");
+                self.problem(key, "expected a list");
                 None
             }
         }
@@ -240,7 +240,7 @@ impl<'r> Section<'r> {
         let value = self.take(key)?;
         let text = text_of(&value);
         if text.is_none() {
-            self.problem(key, "want text");
+            self.problem(key, "expected a string");
         }
         text
     }

@@ -1,4 +1,4 @@
-//! Where the tenants' session-broker roles are looked up, and which are believed.
+//! The sources of the tenants' session-broker roles, and which roles are allowed.
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
@@ -8,32 +8,32 @@ use crate::session::{RoleArn, TenantName};
 #[derive(Clone, Debug)]
 pub struct Roles {
     pub ssm: Option<Ssm>,
-    /// A static role file: the authority where SSM is not asked, else its backup.
+    /// A static role file: the only source without `ssm`, else used while SSM is unavailable.
     pub file: Option<PathBuf>,
     pub allowed: Allowed,
 }
 
-/// How SSM Parameter Store is asked.
+/// How SSM Parameter Store is called.
 #[derive(Clone, Debug)]
 pub struct Ssm {
     pub parameter: ParameterTemplate,
-    /// None: the SDK's own.
+    /// None: the default of the AWS SDK.
     pub region: Option<Region>,
-    /// None: AWS's.
+    /// None: the endpoint of AWS.
     pub endpoint: Option<String>,
-    /// How many calls a second this process may make, half of them for look-ups of waiting
-    /// reviews. An account has 40 a second for all GetParameter calls of all its programs.
+    /// Maximum number of calls per second of this process, half of them for lookups of waiting
+    /// reviews. An account has 40 per second for the GetParameter calls of all its programs.
     /// <https://docs.aws.amazon.com/general/latest/gr/ssm.html>
     pub calls_per_second: u32,
-    /// How old an ARN may get before it is asked for again.
+    /// Age at which an ARN is read again.
     pub refresh: Duration,
-    /// How old an ARN may get while SSM cannot be asked.
+    /// Maximum age of an ARN while SSM is unavailable.
     pub stale: Duration,
-    /// How long "there is none" is believed.
+    /// How long an absent or invalid parameter is cached.
     pub negative: Duration,
 }
 
-/// A parameter's name in which `{tenant}` stands for the tenant.
+/// The name of a parameter, with `{tenant}` in place of the tenant.
 #[derive(Clone, Debug)]
 pub struct ParameterTemplate(String);
 
@@ -47,7 +47,7 @@ pub enum NotAParameterTemplate {
     Tenantless,
 }
 
-/// Role ARNs that are believed, whoever published them. An empty list allows all.
+/// The role ARNs that are accepted from any source. An empty list allows all.
 #[derive(Clone, Debug, Default)]
 pub struct Allowed {
     pub partitions: Vec<String>,
@@ -65,14 +65,14 @@ impl Roles {
         };
         for (index, account) in allowed.accounts.iter().enumerate() {
             if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
-                allow.problem(&format!("accounts[{index}]"), "want 12 digits, in quotes");
+                allow.problem(&format!("accounts[{index}]"), "expected 12 digits, in quotes");
             }
         }
         for (index, prefix) in allowed.path_prefixes.iter().enumerate() {
             if !prefix.starts_with('/') || !prefix.ends_with('/') {
                 allow.problem(
                     &format!("pathPrefixes[{index}]"),
-                    "want a path that starts and ends with '/'",
+                    "expected a path that starts and ends with '/'",
                 );
             }
         }
@@ -118,12 +118,12 @@ impl Ssm {
 }
 
 impl ParameterTemplate {
-    /// The name of the tenant's parameter.
+    /// Returns the name of the tenant's parameter.
     pub fn of(&self, tenant: &TenantName) -> String {
         self.0.replace("{tenant}", tenant.as_str())
     }
 
-    /// The names of all tenants' parameters, for IAM.
+    /// Returns a pattern for the parameters of all tenants, for IAM.
     pub fn of_all(&self) -> String {
         self.0.replace("{tenant}", "*")
     }
@@ -154,7 +154,7 @@ impl FromStr for ParameterTemplate {
 }
 
 impl Allowed {
-    /// Which list, if any, does not have this role.
+    /// Returns the list that does not allow this role, if any.
     pub fn refuses(&self, role: &RoleArn) -> Option<&'static str> {
         let Self { partitions, accounts, path_prefixes } = self;
         let lacks = |list: &[String], holds: &dyn Fn(&str) -> bool| {
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn allows_what_every_list_has() {
+    fn a_role_must_match_every_list() {
         let allowed = Allowed {
             partitions: vec!["aws".to_owned()],
             accounts: vec!["111122223333".to_owned()],

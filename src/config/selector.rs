@@ -1,7 +1,7 @@
 use std::{fmt, str::FromStr};
 
-/// A label selector in kubectl's syntax, as far as a component needs it: `key` (the label is
-/// there) and `key=value`, joined by ',' where all must hold.
+/// A label selector in a subset of kubectl's syntax: `key` (the label is set) and `key=value`,
+/// joined by ',' if all must match.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Selector(Vec<Requirement>);
 
@@ -13,11 +13,9 @@ struct Requirement {
 
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
 pub enum NotASelector {
-    #[error("a requirement is empty; want key or key=value, joined by ','")]
+    #[error("a requirement is empty; expected key or key=value, joined by ','")]
     Empty,
-    #[error(
-        "{0:?} is more than key or key=value; write other operators as components of their own"
-    )]
+    #[error("{0:?} is not key or key=value; use separate components instead of other operators")]
     Operator(String),
 }
 
@@ -30,7 +28,7 @@ impl Selector {
         })
     }
 
-    /// Whether this selector knows `value` as one of the label `key`.
+    /// Reports whether this selector names `value` as a value of the label `key`.
     pub(super) fn names(&self, key: &str, value: &str) -> bool {
         let mut requirements = self.0.iter().filter(|requirement| requirement.key == key);
         requirements
@@ -83,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn holds_when_all_requirements_do() {
+    fn a_selector_matches_if_all_requirements_match() {
         let labels = [("app", "agent"), ("tier", "")];
         let label =
             |key: &str| labels.iter().find(|(name, _)| *name == key).map(|&(_, value)| value);
@@ -104,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_it_would_not_honour() {
+    fn a_selector_with_unsupported_syntax_is_rejected() {
         for text in ["", "a,", "=b", "!a", "a!=b", "a==b", "a in (b)", "a notin (b,c)"] {
             assert!(text.parse::<Selector>().is_err(), "{text:?}");
         }

@@ -1,4 +1,4 @@
-//! The container that agents get, as far as the platform team shapes it.
+//! Settings of the sidecar container.
 
 use std::{convert::Infallible, fmt, str::FromStr};
 
@@ -9,13 +9,13 @@ use crate::session::{RoleArn, SessionDuration, TenantName};
 pub struct Sidecar {
     pub image: String,
     pub image_pull_policy: PullPolicy,
-    /// Where the sidecar serves credentials on the pod's loopback.
+    /// The port on the pod's loopback on which the sidecar serves credentials.
     pub port: u16,
-    /// Its user and group, which no agent's container should share.
+    /// User and group of the sidecar; no agent container should have the same.
     pub uid: u32,
     pub duration: SessionDuration,
     pub resources: Resources,
-    /// Extra variables of the sidecar: endpoints and a CA bundle in test clusters.
+    /// Additional variables of the sidecar, such as endpoints and a CA bundle in test clusters.
     pub env: Vec<(String, String)>,
 }
 
@@ -27,8 +27,8 @@ pub struct Resources {
     pub memory_limit: Quantity,
 }
 
-/// A Kubernetes quantity in the one form in which the API server stores it, so that what it
-/// stored compares equal to what we would write again.
+/// A Kubernetes quantity in the form in which the API server stores it, so that a stored pod
+/// compares equal to current injection.
 /// <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Quantity {
@@ -38,7 +38,9 @@ pub struct Quantity {
 }
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("not a quantity in its shortest form, such as 100m or 2 of cpu, 64Mi or 1Gi of memory")]
+#[error(
+    "expected a quantity in its shortest form, such as 100m or 2 for cpu, 64Mi or 1Gi for memory"
+)]
 pub struct NotAQuantity;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -48,18 +50,18 @@ pub enum PullPolicy {
     Never,
 }
 
-/// How the sidecar itself, and nobody else in the pod, gets the service account's role.
+/// How the sidecar, and no other container of the pod, gets base credentials.
 #[derive(Clone, Debug)]
 pub enum BaseCredentials {
-    /// By the sidecar's extra variables (test clusters).
+    /// From the additional variables of the sidecar (test clusters).
     Environment,
     /// IAM roles for service accounts: a web identity token and the base role's ARN.
     Irsa(RoleArnTemplate),
-    /// EKS Pod Identity: a token for the node's agent.
+    /// EKS Pod Identity: a token for the agent on the node.
     PodIdentity,
 }
 
-/// A role ARN in which `{tenant}` stands for the tenant.
+/// A role ARN, with `{tenant}` in place of the tenant.
 #[derive(Clone, Debug)]
 pub struct RoleArnTemplate(String);
 
@@ -90,19 +92,19 @@ impl Sidecar {
             if name.is_empty() || !name.chars().all(|c| c.is_ascii_graphic() && c != '=') {
                 section.problem(
                     &format!("env.{name}"),
-                    "not the name of a variable: want printable characters but '='",
+                    "not a valid variable name: expected printable ASCII characters except '='",
                 );
             }
             if name.starts_with("FAB_SESSION_") {
                 section.problem(
                     &format!("env.{name}"),
-                    "FAB_SESSION_ variables are the webhook's own; remove it",
+                    "the prefix FAB_SESSION_ is reserved for the webhook; remove the variable",
                 );
             }
             if value.contains("$(") {
                 section.problem(
                     &format!("env.{name}"),
-                    "the kubelet would expand $(; write the value itself",
+                    "the kubelet would expand $(; set the resulting value instead",
                 );
             }
         }
@@ -111,8 +113,10 @@ impl Sidecar {
             [("cpu", cpu_request, cpu_limit), ("memory", memory_request, memory_limit)]
         {
             if request.thousandths > limit.thousandths {
-                requests
-                    .problem(key, "is more than its limit; the API server would refuse every pod");
+                requests.problem(
+                    key,
+                    "is more than its limit, so the API server would deny every pod; lower it",
+                );
             }
         }
         limits.close();
@@ -146,7 +150,7 @@ impl FromStr for Quantity {
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let digits = s.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let number: u64 = digits.parse().map_err(|_| NotAQuantity)?;
-        // The next unit, in this one: so many of this one are written in the next.
+        // `next`: this many of one unit make one of the next unit.
         let (unit, next) = match &s[digits.len()..] {
             "m" => (1, 1000),
             "" => (1000, 1000),
@@ -188,17 +192,17 @@ impl BaseCredentials {
                 if let Err(error) = template.0.replace("{tenant}", "t").parse::<RoleArn>() {
                     section.problem(
                         "roleArn",
-                        format!("{error}, once {{cluster}} and {{tenant}} are filled in"),
+                        format!("with {{cluster}} and {{tenant}} filled in, {error}"),
                     );
                 }
                 Self::Irsa(template)
             }
             (Source::Irsa, None) => {
-                section.problem("roleArn", "source: irsa needs the base role's ARN; {cluster} and {tenant} may stand in it");
+                section.problem("roleArn", "source: irsa needs the base role's ARN; set it (it may contain {cluster} and {tenant})");
                 Self::PodIdentity
             }
             (_, Some(_)) => {
-                section.problem("roleArn", "only source: irsa takes it; remove it");
+                section.problem("roleArn", "is allowed only with source: irsa; remove it");
                 Self::PodIdentity
             }
             (Source::PodIdentity, None) => Self::PodIdentity,

@@ -1,7 +1,7 @@
-//! The credentials of the pod's service account, which the session's role is assumed with.
+//! Base credentials: credentials of the pod's service account. With them the sidecar assumes the
+//! session-broker role.
 //!
-//! Nothing is tried but the one way that the environment names: no profile and no instance
-//! metadata.
+//! Only the source that the environment names is used: no profile and no instance metadata.
 
 use aws_config::{
     ecs::EcsCredentialsProvider,
@@ -13,8 +13,8 @@ use aws_sdk_sts::config::SharedCredentialsProvider;
 
 use crate::session::{RoleSessionName, base::Base};
 
-/// Files are read anew at each use. For the first two the SDK takes the rest from the
-/// environment itself, by the names that [`Base::read`] has found there.
+/// Returns the provider of the base credentials. It reads token files again at each use. For
+/// `Environment` and `PodIdentity` the SDK itself reads the variables that [`Base::read`] found.
 pub fn provider(
     base: Base,
     config: &ProviderConfig,

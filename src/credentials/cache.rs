@@ -1,10 +1,10 @@
-//! One set of credentials, kept ahead of its expiry.
+//! A cache of one set of session credentials, refreshed before they expire.
 //!
-//! One task makes all calls, so that one is under way at most, whatever the number of clients.
-//! Whether credentials are good is decided by the wall clock, as AWS and the agent's SDK decide
-//! it, and by the time since they were issued: a clock that was set back makes nothing live
-//! longer. Timers stand still while a machine is suspended, so the task looks at the wall clock
-//! every [`LOOK`], and a client that finds credentials due wakes it.
+//! One task makes all calls, so at most one call is in progress, whatever the number of clients.
+//! Credentials are valid only by both clocks: the wall clock, which AWS and the agent's SDK use,
+//! and the time since they were issued. A wall clock that is set back extends no lifetime. Timers
+//! stop while a machine is suspended, so the task checks the wall clock every [`LOOK`], and a
+//! client that finds credentials due wakes it.
 
 use std::{
     fmt,
@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{Assume, Credentials, Failure, Reason};
 
-/// What the endpoint sees.
+/// Read access to the cache, for the endpoint.
 #[derive(Clone)]
 pub struct Handle {
     state: watch::Receiver<State>,
@@ -27,23 +27,23 @@ pub struct Handle {
     now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
 }
 
-/// What is known at one instant.
+/// A snapshot of the cache.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     pub issued: Option<Arc<Issued>>,
-    /// The last try, if it failed.
+    /// The last attempt, if it failed.
     pub failed: Option<Arc<Failed>>,
-    /// How many tries there were.
+    /// Number of attempts.
     pub assumed: u64,
     pub failures: u64,
-    /// When the next try begins; none while one is under way.
+    /// Start of the next attempt; none while one is in progress.
     next: Option<Instant>,
 }
 
 #[derive(Debug)]
 pub struct Issued {
     pub credentials: Credentials,
-    /// When they are to be replaced, by the wall clock.
+    /// Wall-clock time of their replacement.
     pub due: SystemTime,
     due_since_start: Instant,
     dead_since_start: Instant,
@@ -55,8 +55,8 @@ pub struct Failed {
     pub at: SystemTime,
 }
 
-/// The task, which is the caller's to run, and what is seen of it. `now` is the wall clock, and
-/// `random` gives the jitter.
+/// Returns a handle to the cache and the task that fills it; the caller runs the task. `now`
+/// reads the wall clock, and `random` gives the jitter.
 pub fn start<A: Assume>(
     assume: A,
     now: impl Fn() -> SystemTime + Send + Sync + 'static,
@@ -76,9 +76,9 @@ pub fn start<A: Assume>(
 }
 
 impl Handle {
-    /// Credentials that are good now. Without any it waits for the try that is under way or
-    /// due, for `patience` at most; then it says what the last one failed of (nothing: none
-    /// has ended yet).
+    /// Returns credentials that are valid now. Without any, it waits up to `patience` for the
+    /// attempt that is in progress or due; it does not wait for a later one. Then it returns the
+    /// last failure (none: no attempt has finished yet).
     pub async fn credentials(
         &self,
         patience: Duration,
@@ -103,12 +103,12 @@ impl Handle {
         }
     }
 
-    /// What is known now. Credentials in it may have expired.
+    /// Returns the current snapshot. Its credentials may have expired.
     pub fn state(&self) -> State {
         self.state.borrow().clone()
     }
 
-    /// How long the credentials that are there are good for.
+    /// Returns how long the cached credentials are valid; zero without any.
     pub fn remaining(&self) -> Duration {
         let state = self.state();
         state.issued.map_or(Duration::ZERO, |issued| issued.remaining((self.now)(), Instant::now()))
@@ -122,8 +122,8 @@ impl fmt::Debug for Handle {
 }
 
 impl Issued {
-    /// `wall` and `since_start` say when the call for them began: they are no younger, however
-    /// long its answer was on its way.
+    /// `wall` and `since_start` are the start of the STS call. The lifetime counts from there,
+    /// however late the response arrives.
     fn new(credentials: Credentials, wall: SystemTime, since_start: Instant, share: f64) -> Self {
         let life = credentials.remaining(wall).min(credentials.asked);
         let used = life.mul_f64(share);
@@ -154,7 +154,7 @@ struct Keeper<A> {
     wake: Arc<Notify>,
     now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
     random: fastrand::Rng,
-    /// Whether there are credentials whose end has not been told.
+    /// Whether there are credentials whose expiry has not been logged.
     lives: bool,
 }
 
@@ -196,7 +196,7 @@ impl<A: Assume> Keeper<A> {
         }
     }
 
-    /// What has no life left is no credential.
+    /// Rejects credentials that are expired or expire within [`LEAST`].
     fn judge(&self, credentials: Credentials) -> Result<Credentials, Failure> {
         if credentials.remaining((self.now)()) > LEAST {
             return Ok(credentials);
@@ -219,7 +219,7 @@ impl<A: Assume> Keeper<A> {
         }
     }
 
-    /// Between a failure and the next try. What is there may come to its end meanwhile.
+    /// Waits from a failure until the next attempt. Logs it if the cached credentials expire.
     async fn rest(&mut self, until: SystemTime, until_since_start: Instant) {
         loop {
             let (wall, since_start) = ((self.now)(), Instant::now());
@@ -231,7 +231,7 @@ impl<A: Assume> Keeper<A> {
                 } else {
                     self.lives = false;
                     let access_key_id = &issued.credentials.access_key_id;
-                    tracing::error!(access_key_id, "session credentials have ended; serving none");
+                    tracing::error!(access_key_id, "session credentials expired; serving none");
                 }
             }
             if wall >= until || since_start >= until_since_start {
@@ -250,7 +250,7 @@ impl<A: Assume> Keeper<A> {
         tracing::info!(access_key_id, life, millis, after_failures, "session credentials issued");
     }
 
-    /// Once for each kind of failure, not for each try.
+    /// Logs successive failures with one code once, not each attempt.
     fn tell_failure(&self, failure: &Failure, pause: Duration) {
         let state = self.state.borrow();
         let code = failure.reason.code();
@@ -265,25 +265,26 @@ fn share(random: &mut fastrand::Rng) -> f64 {
     SHARE.0 + random.f64() * (SHARE.1 - SHARE.0)
 }
 
-/// Full jitter over a bound that doubles, on top of a floor, so that the number of calls
-/// has one: <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>
+/// Returns the pause before the next attempt: a floor, which limits the number of calls, plus
+/// full jitter below a bound that doubles.
+/// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>
 fn pause(in_a_row: u32, stays: bool, random: &mut fastrand::Rng) -> Duration {
     let (floor, most) = if stays { SLOW } else { QUICK };
     let bound = floor.saturating_mul(1 << in_a_row.min(16)).min(most - floor);
     floor + bound.mul_f64(random.f64())
 }
 
-/// The share of their life after which credentials are replaced. SDKs come for new ones when
-/// 15 to 20 minutes are left, which of an hour is the last third.
+/// Minimum and maximum share of their lifetime after which credentials are replaced. Two thirds of
+/// an hour leave 20 minutes; SDKs request new credentials when 5 to 15 minutes are left.
 const SHARE: (f64, f64) = (0.6, 2.0 / 3.0);
-/// A request that is signed with less left may reach AWS too late.
+/// Minimum remaining lifetime. A request that is signed with less may reach AWS too late.
 const LEAST: Duration = Duration::from_secs(2);
-/// The longest wait without a look at the wall clock.
+/// Maximum time between two checks of the wall clock.
 const LOOK: Duration = Duration::from_secs(30);
-/// Floor and most of the pause after a failure that may be over soon.
+/// Floor and maximum of the pause after a transient failure.
 const QUICK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// After one that waits for somebody. A denial may also be a policy that is still on its way:
-/// IAM is eventually consistent.
+/// Floor and maximum of the pause after a permanent failure. A denial may be temporary: a new
+/// policy takes time to reach all of IAM, which is eventually consistent.
 const SLOW: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
 
 #[cfg(test)]
@@ -303,7 +304,7 @@ mod tests {
         }
     }
 
-    /// Issues an hour from its own clock's now, and takes as long as it is told to.
+    /// Issues credentials for an hour of its own clock, after a delay of `takes`.
     struct Issuer {
         clock: SystemTime,
         since: Instant,
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_due_after_three_fifths_to_two_thirds_of_their_life() {
+    fn credentials_are_due_after_60_to_67_percent_of_their_life() {
         let (wall, since_start) = (SystemTime::UNIX_EPOCH, Instant::now());
         let mut random = fastrand::Rng::with_seed(1);
         let mut all = Vec::new();
@@ -340,7 +341,7 @@ mod tests {
             assert!(HOUR.mul_f64(0.6) <= due && due <= HOUR.mul_f64(2.0 / 3.0), "{due:?}");
             all.push(due);
         }
-        // Spread over all of it.
+        // The values cover the whole range.
         all.sort_unstable();
         assert!(all[0] < of(2165.0) && all[999] > of(2395.0), "{:?} {:?}", all[0], all[999]);
     }
@@ -348,7 +349,7 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_bound_and_are_random() {
         let mut random = fastrand::Rng::with_seed(2);
-        // Failures before, whether it stays so; the bounds of the pause.
+        // Failures before, whether the failure is permanent, floor and maximum of the pause.
         for (in_a_row, stays, floor, most) in [
             (0, false, 1.0, 2.0),
             (1, false, 1.0, 3.0),
@@ -368,7 +369,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_has_ended_by_the_nodes_clock_is_not_served() {
+    async fn credentials_expired_by_the_nodes_clock_are_not_served() {
         let (clock, since) = (SystemTime::UNIX_EPOCH + HOUR * 1000, Instant::now());
         let issuer = Issuer { clock, since, takes: Duration::ZERO };
         let shown = move || clock + since.elapsed() + HOUR - LEAST;
@@ -379,10 +380,10 @@ mod tests {
         assert_eq!(handle.remaining(), Duration::ZERO);
     }
 
-    /// STS answers ten seconds late, and the node's clock is five minutes slow: neither makes
-    /// credentials live longer than the hour that began with the call.
+    /// STS responds ten seconds late, and the node's clock is five minutes slow. The credentials
+    /// are still valid for no longer than an hour from the start of the call.
     #[tokio::test(start_paused = true)]
-    async fn a_late_answer_and_a_slow_clock_make_nothing_live_longer() {
+    async fn a_late_response_or_a_slow_clock_extends_no_lifetime() {
         let (clock, since) = (SystemTime::UNIX_EPOCH + HOUR * 1000, Instant::now());
         let issuer = Issuer { clock, since, takes: of(10.0) };
         let shown = move || clock + since.elapsed() - of(300.0);

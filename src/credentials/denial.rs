@@ -1,16 +1,16 @@
-//! What AWS says when it denies: only the sentence of an AccessDenied error names the action
-//! that was denied and why. This is the one place that reads such sentences.
+//! Parser for AccessDenied messages. Only the message of the error names the denied action and
+//! the reason. No other module parses such messages.
 
 use std::fmt;
 
-/// What was denied, as far as the sentence says it.
+/// The denied action and the type of the policy that denied it, if the message names them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Denial {
     pub action: Option<Action>,
     pub policy: Option<Policy>,
 }
 
-/// The actions that one AssumeRole call with a SourceIdentity may need.
+/// Actions that an AssumeRole call with a SourceIdentity may require.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html>
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html>
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -20,7 +20,7 @@ pub enum Action {
     TagSession,
 }
 
-/// The kind of policy that decided.
+/// The type of the policy that denied the action.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html>
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Policy {
@@ -38,9 +38,9 @@ pub enum Policy {
     VpcEndpoint,
 }
 
-/// Reads an AccessDenied sentence, such as `User: ARN is not authorized to perform:
+/// Parses an AccessDenied message, such as `User: ARN is not authorized to perform:
 /// sts:SetSourceIdentity on resource: ARN because no resource-based policy allows the
-/// sts:SetSourceIdentity action`. Text that is not in the tables says nothing.
+/// sts:SetSourceIdentity action`. Text that is not in the tables is ignored.
 pub fn denial(sentence: &str) -> Denial {
     let named = sentence.split_once("is not authorized to perform: ").map_or("", |(_, rest)| rest);
     let named = named.split_whitespace().next().unwrap_or_default();
@@ -59,7 +59,7 @@ const ACTIONS: [(&str, Action); 3] = [
     ("sts:TagSession", Action::TagSession),
 ];
 
-/// Each stands in a sentence as "because no ... allows" (an implicit denial) or as "with an
+/// Names of policy types in messages: "because no ... allows" (an implicit denial) or "with an
 /// explicit deny in a ...".
 const POLICIES: [(&str, Policy); 8] = [
     ("identity-based policy", Policy::Identity),
@@ -91,7 +91,7 @@ mod tests {
     const ROLE: &str = "on resource: arn:aws:iam::111122223333:role/broker";
 
     #[test]
-    fn reads_the_documented_sentences() {
+    fn the_documented_messages_are_parsed() {
         use {Action::*, Policy::*};
         let cases = [
             (format!("{USER} sts:AssumeRole {ROLE}"), Some(AssumeRole), None),

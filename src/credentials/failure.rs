@@ -1,11 +1,11 @@
-//! Why there are no new credentials: a code that is forever, a sentence, a remedy.
+//! Reasons for missing session credentials: a stable code, a message and a remedy.
 
 use std::fmt;
 
 use super::denial::{Action, Denial, Policy};
 use crate::session::{RoleArn, SourceIdentity};
 
-/// One try that failed. Its text is for the person whose agent has no credentials.
+/// A failed request for session credentials. Its text is for the owner of the agent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Failure {
     pub role: RoleArn,
@@ -15,29 +15,29 @@ pub struct Failure {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Reason {
-    /// The base credentials that we were given have expired.
+    /// The base credentials have expired.
     BaseExpired,
-    /// The pod's service account has no role, or may not have it.
+    /// The pod's service account has no role, or may not assume it.
     BaseRefused { detail: String },
-    /// Whoever hands base credentials out did not, for now.
+    /// The source of base credentials returned none; this may be temporary.
     BaseUnavailable { detail: String },
-    /// What STS gave has expired already by the node's clock, or never expires.
+    /// The issued credentials are expired by the node's clock.
     ClockSkewed,
     /// STS denied the call.
     Denied { denial: Denial, sentence: String },
-    /// What was issued does not carry the session's SourceIdentity.
+    /// The issued credentials do not carry the session's SourceIdentity.
     IdentityMissing,
-    /// The session tags of the base credentials leave no room for ours.
+    /// The session tags, including those of the base credentials, exceed the limit of STS.
     TagsTooLarge { detail: String },
-    /// STS does not serve this region for the account.
+    /// STS is not active in this region for the account.
     RegionDisabled,
-    /// STS found the call wrong, as it is.
+    /// STS rejected the call as invalid.
     Rejected { code: String, detail: String },
-    /// STS does not accept the signature: the node's clock, or what is between.
+    /// STS rejected the signature: the node's clock is wrong, or a proxy changes requests.
     SignatureRefused { code: String },
-    /// No answer, or not one that can be read.
+    /// STS sent no response, or one that cannot be parsed.
     StsUnavailable { detail: String },
-    /// STS asks for fewer calls.
+    /// STS throttled the call.
     Throttled,
 }
 
@@ -67,7 +67,7 @@ impl Reason {
         }
     }
 
-    /// Whether somebody has to change something first. What is so is tried again slowly.
+    /// Returns whether the failure is permanent until a change is made. Retries are then slow.
     pub fn stays(&self) -> bool {
         match self {
             Self::BaseRefused { .. }
@@ -90,35 +90,35 @@ impl Failure {
     fn remedy(&self) -> String {
         let Self { role, identity, reason } = self;
         match reason {
-            Reason::BaseExpired => "trying again with new ones; if it stays, compare the node's clock with AWS".to_owned(),
+            Reason::BaseExpired => "the sidecar retries with new base credentials; if the error persists, compare the node's clock with AWS".to_owned(),
             Reason::BaseRefused { .. } => {
-                "give the pod's service account its base role (EKS Pod Identity association, or the role's web identity trust)".to_owned()
+                "set up the base role of the pod's service account (EKS Pod Identity association, or web identity in the role's trust policy)".to_owned()
             }
             Reason::BaseUnavailable { .. } => {
-                "trying again; if it stays, create the EKS Pod Identity association of the pod's service account, and look at the agent on the node and at network policies to it and to STS".to_owned()
+                "the sidecar retries; if the error persists, create the EKS Pod Identity association of the pod's service account, and check the Pod Identity agent on the node and the network policies to it and to STS".to_owned()
             }
-            Reason::ClockSkewed => "set the node's clock".to_owned(),
+            Reason::ClockSkewed => "correct the node's clock".to_owned(),
             Reason::Denied { denial, .. } => remedy_of(*denial, role, identity),
-            Reason::IdentityMissing => "look at AWS_ENDPOINT_URL_STS: what answers there is not STS, which sets the name or denies the call".to_owned(),
-            Reason::RegionDisabled => "activate STS for the region in the account's settings of IAM, or choose another region".to_owned(),
+            Reason::IdentityMissing => "check AWS_ENDPOINT_URL_STS: its endpoint is not STS, because STS sets the SourceIdentity or denies the call".to_owned(),
+            Reason::RegionDisabled => "activate STS for the region in the IAM account settings, or choose another region".to_owned(),
             Reason::Rejected { .. } => "compare the role's maximum session duration and the webhook's config with the error".to_owned(),
-            Reason::SignatureRefused { .. } => "compare the node's clock with AWS, and look for a proxy that changes requests".to_owned(),
-            Reason::StsUnavailable { .. } => "trying again; if it stays, allow the pod TCP 443 to STS in its region, and look at what may answer in its place (a proxy, AWS_ENDPOINT_URL_STS)".to_owned(),
+            Reason::SignatureRefused { .. } => "compare the node's clock with AWS, and check for a proxy that changes requests".to_owned(),
+            Reason::StsUnavailable { .. } => "the sidecar retries; if the error persists, allow the pod TCP 443 to STS in its region, and check what may respond in its place (a proxy, AWS_ENDPOINT_URL_STS)".to_owned(),
             Reason::TagsTooLarge { .. } => {
                 "create the Pod Identity association with session tags disabled, or shorten the names that become tags".to_owned()
             }
-            Reason::Throttled => "trying again; if it stays, raise the account's quota for AssumeRole".to_owned(),
+            Reason::Throttled => "the sidecar retries; if the error persists, raise the account's quota for AssumeRole".to_owned(),
         }
     }
 }
 
-/// A sentence without a reason is the rule: STS names one only sometimes. Then all that can
-/// deny the action are listed.
+/// Returns the remedy for a denial. STS often does not name the policy type; the remedy then
+/// lists every policy that can deny the action.
 fn remedy_of(denial: Denial, role: &RoleArn, identity: &SourceIdentity) -> String {
     let action = denial.action.unwrap_or(Action::AssumeRole);
     let trust = match action {
         Action::AssumeRole => format!(
-            "let the trust policy of {role} name the base role and allow sts:AssumeRole, sts:SetSourceIdentity and (with Pod Identity) sts:TagSession, with conditions that {identity} meets"
+            "in the trust policy of {role}, allow the base role sts:AssumeRole, sts:SetSourceIdentity and (with Pod Identity) sts:TagSession, with conditions that {identity} meets"
         ),
         Action::SetSourceIdentity => format!(
             "allow sts:SetSourceIdentity in the trust policy of {role}, with a condition on sts:SourceIdentity that {identity} meets"
@@ -129,56 +129,54 @@ fn remedy_of(denial: Denial, role: &RoleArn, identity: &SourceIdentity) -> Strin
     };
     let identity_based = format!("allow {action} on {role} in a policy of the base role");
     let boundary = format!(
-        "let the permissions boundary of the base role allow {action} on {role}, and deny it nowhere"
+        "allow {action} on {role} in the permissions boundary of the base role, and remove any deny of it there"
     );
     match denial.policy {
         Some(Policy::Boundary) => boundary,
         Some(Policy::Identity) => identity_based,
         Some(Policy::Organization) => {
-            format!("let the organization's control policies allow {action} on {role}")
+            format!("allow {action} on {role} in the control policies of the organization")
         }
         Some(Policy::Session) => {
-            format!("let the session policy of the base credentials allow {action} on {role}")
+            format!("allow {action} on {role} in the session policy of the base credentials")
         }
         Some(Policy::Trust) => trust,
         Some(Policy::VpcEndpoint) => {
-            format!("let the policy of the VPC endpoint for STS allow {action} on {role}")
+            format!("allow {action} on {role} in the policy of the VPC endpoint for STS")
         }
-        None => format!(
-            "see that there is a role {role}; {trust}; and {identity_based}; and {boundary}"
-        ),
+        None => format!("check that the role {role} exists; {trust}; {identity_based}; {boundary}"),
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { role, identity, reason } = self;
-        write!(f, "no credentials of {role} for SourceIdentity {identity}: ")?;
+        write!(f, "cannot get credentials of {role} for SourceIdentity {identity}: ")?;
         match reason {
-            Reason::BaseExpired => f.write_str("STS says that the base credentials have expired"),
+            Reason::BaseExpired => f.write_str("STS reports that the base credentials are expired"),
             Reason::BaseRefused { detail } => {
-                write!(f, "the base credentials are refused: {detail}")
+                write!(f, "AWS rejects the pod's token or the base credentials: {detail}")
             }
             Reason::BaseUnavailable { detail } => {
-                write!(f, "there are no base credentials: {detail}")
+                write!(f, "no base credentials are available: {detail}")
             }
             Reason::ClockSkewed => {
-                f.write_str("what STS issued has no life left by the node's clock")
+                f.write_str("the issued credentials are expired by the node's clock")
             }
-            Reason::Denied { sentence, .. } => write!(f, "STS denies it: {sentence}"),
+            Reason::Denied { sentence, .. } => write!(f, "STS denies the call: {sentence}"),
             Reason::IdentityMissing => {
-                f.write_str("what was issued does not carry it, and is not served")
+                f.write_str("the issued credentials do not carry it and are not served")
             }
             Reason::RegionDisabled => {
                 f.write_str("STS is not active in this region for the account")
             }
-            Reason::Rejected { code, detail } => write!(f, "STS answers {code}: {detail}"),
-            Reason::SignatureRefused { code } => write!(f, "STS refuses the signature ({code})"),
-            Reason::StsUnavailable { detail } => write!(f, "STS cannot be asked: {detail}"),
+            Reason::Rejected { code, detail } => write!(f, "STS responds with {code}: {detail}"),
+            Reason::SignatureRefused { code } => write!(f, "STS rejects the signature ({code})"),
+            Reason::StsUnavailable { detail } => write!(f, "the call to STS failed: {detail}"),
             Reason::TagsTooLarge { detail } => {
-                write!(f, "the session tags take too much room: {detail}")
+                write!(f, "the session tags exceed the size limit of STS: {detail}")
             }
-            Reason::Throttled => f.write_str("STS asks for fewer calls"),
+            Reason::Throttled => f.write_str("STS throttles the account's calls"),
         }?;
         write!(f, " [{}]: {}", reason.code(), self.remedy())
     }
@@ -227,9 +225,9 @@ mod tests {
                     "{user} sts:AssumeRole on resource: {role} with an explicit deny in a permissions boundary"
                 ),
                 "boundary-denied",
-                "]: let the permissions boundary",
+                "]: allow sts:AssumeRole on arn:aws:iam::111122223333:role/broker in the permissions boundary",
             ),
-            ("no sentence that we know".to_owned(), "assume-role-denied", "trust policy"),
+            ("an unknown message".to_owned(), "assume-role-denied", "trust policy"),
         ];
         for (sentence, code, remedy) in cases {
             let failure = Failure {

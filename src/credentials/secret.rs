@@ -2,8 +2,8 @@ use std::fmt;
 
 use zeroize::{Zeroize, Zeroizing};
 
-/// Something that no log, error or answer may show unless it is meant to: there is no `Display`
-/// and no serialisation, and the memory is overwritten when the value goes.
+/// A value that no log, error or response shows by accident. It has no `Display` and no
+/// serialisation, and its memory is overwritten when the value is dropped.
 #[derive(Clone)]
 pub struct Secret<T: Zeroize>(Zeroizing<T>);
 
@@ -12,7 +12,7 @@ impl<T: Zeroize> Secret<T> {
         Self(Zeroizing::new(secret))
     }
 
-    /// The only way out.
+    /// Returns the value. There is no other way to read it.
     pub fn expose(&self) -> &T {
         &self.0
     }
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shows_nothing_of_itself() {
+    fn debug_output_hides_the_secret() {
         let secret = Secret::new("wJalrXUtnFEMI".to_owned());
         assert_eq!(format!("{secret:?} {:?}", Some(secret.clone())), "<secret> Some(<secret>)");
         assert_eq!(secret.expose(), "wJalrXUtnFEMI");

@@ -1,4 +1,4 @@
-//! AssumeRole with a SourceIdentity, and what STS answers.
+//! The STS client: AssumeRole with a SourceIdentity, and the reasons of its errors.
 
 use std::{
     error::Error,
@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use super::{Assume, Credentials, Failure, Reason, Secret, denial};
 use crate::session::KnownSession;
 
-/// Makes credentials of one session.
+/// Requests credentials of one session from STS.
 #[derive(Debug)]
 pub struct Sts {
     config: SdkConfig,
@@ -31,13 +31,13 @@ pub struct Sts {
 }
 
 impl Sts {
-    /// `config` says region, endpoint, FIPS and dual-stack; its credentials are not used.
+    /// Takes region, endpoint, FIPS and dual-stack from `config`. Its credentials are not used.
     pub fn new(config: &SdkConfig, base: SharedCredentialsProvider, session: KnownSession) -> Self {
         let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).build();
         let config = config
             .to_builder()
             .credentials_provider(base.clone())
-            // Each call that AWS counts is one that the cache decided on.
+            // The cache decides about each call, so the SDK makes no further ones.
             .retry_config(aws_sdk_sts::config::retry::RetryConfig::disabled())
             .timeout_config(timeouts)
             .build();
@@ -46,10 +46,10 @@ impl Sts {
 
     async fn assume_now(&self) -> Result<Credentials, Reason> {
         let KnownSession { tenant: _, name: _, role, duration } = &self.session;
-        // Asked for by ourselves, so that their failure is told from that of STS; and anew
-        // each time, since they may have ended before those of the session.
+        // Requested here and not by the SDK, so that their failure differs from one of STS. And
+        // requested each time, since they may expire before the session credentials.
         let base = timeout(BASE, self.base.provide_credentials()).await;
-        let late = |_| Reason::BaseUnavailable { detail: format!("no answer within {BASE:?}") };
+        let late = |_| Reason::BaseUnavailable { detail: format!("no response within {BASE:?}") };
         let base = base.map_err(late)?.map_err(|error| base_failure(&error))?;
         let config = aws_sdk_sts::config::Builder::from(&self.config)
             .credentials_provider(SharedCredentialsProvider::new(base));
@@ -73,7 +73,7 @@ impl Sts {
 impl Assume for Sts {
     async fn assume(&self) -> Result<Credentials, Failure> {
         let answer = timeout(WHOLE, self.assume_now()).await;
-        let late = || Reason::StsUnavailable { detail: format!("no answer within {WHOLE:?}") };
+        let late = || Reason::StsUnavailable { detail: format!("no response within {WHOLE:?}") };
         answer.unwrap_or_else(|_| Err(late())).map_err(|reason| self.failure(reason))
     }
 
@@ -84,7 +84,7 @@ impl Assume for Sts {
 }
 
 fn credentials(answer: AssumeRoleOutput, asked: Duration) -> Result<Credentials, Reason> {
-    let lacks = |what| Reason::StsUnavailable { detail: format!("its answer has no {what}") };
+    let lacks = |what| Reason::StsUnavailable { detail: format!("the response has no {what}") };
     let issued = answer.credentials.ok_or_else(|| lacks("credentials"))?;
     let expiration = SystemTime::try_from(issued.expiration).map_err(|_| lacks("expiration"))?;
     if [&issued.access_key_id, &issued.secret_access_key, &issued.session_token]
@@ -107,10 +107,10 @@ fn credentials(answer: AssumeRoleOutput, asked: Duration) -> Result<Credentials,
 fn sts_failure(error: &SdkError<AssumeRoleError>) -> Reason {
     let (status, error) = match error {
         SdkError::ServiceError(answer) => (answer.raw().status().as_u16(), answer.err()),
-        // What was answered may hold credentials, and is never shown.
+        // The body may contain credentials, so no text shows it.
         SdkError::ResponseError(answer) => {
             let status = answer.raw().status().as_u16();
-            let detail = format!("its answer (HTTP {status}) cannot be read");
+            let detail = format!("the response (HTTP {status}) cannot be parsed");
             return Reason::StsUnavailable { detail };
         }
         _ => return Reason::StsUnavailable { detail: chain(error) },
@@ -139,7 +139,7 @@ fn sts_failure(error: &SdkError<AssumeRoleError>) -> Reason {
     }
 }
 
-/// What STS says to any call.
+/// Returns the reason of an error that any STS call can return.
 fn whatever_was_asked(code: &str) -> Option<Reason> {
     match code {
         "ExpiredToken" | "ExpiredTokenException" => Some(Reason::BaseExpired),
@@ -152,8 +152,9 @@ fn whatever_was_asked(code: &str) -> Option<Reason> {
     }
 }
 
-/// The provider of web identities calls STS as well; that it was refused is told from no answer
-/// by the error that it wraps. The one of Pod Identity tells only the status.
+/// Returns the reason why there are no base credentials. The web identity provider calls STS too;
+/// the error that it wraps distinguishes a rejected call from a missing response. The Pod Identity
+/// provider reports only the status.
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html#API_AssumeRoleWithWebIdentity_Errors>
 fn base_failure(error: &CredentialsError) -> Reason {
     let cause = error.source();
@@ -165,19 +166,19 @@ fn base_failure(error: &CredentialsError) -> Reason {
         let message = answer.err().message().unwrap_or_default();
         let detail = format!("{code}: {message}");
         return whatever_was_asked(code).unwrap_or(match code {
-            // STS could not get the keys of the cluster's issuer, this time.
+            // STS could not get the keys of the cluster's issuer; this may be temporary.
             "IDPCommunicationError" => Reason::BaseUnavailable { detail },
             _ => Reason::BaseRefused { detail },
         });
     }
     let detail = match cause.and_then(<dyn Error>::downcast_ref::<io::Error>) {
-        Some(error) => format!("the token file cannot be read: {error}"),
+        Some(error) => format!("cannot read the token file: {error}"),
         None => chain(error),
     };
     Reason::BaseUnavailable { detail }
 }
 
-/// What each layer says, without what `Debug` would add.
+/// Returns the messages of an error and of its causes, without the details of `Debug`.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -192,8 +193,8 @@ fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 const CONNECT: Duration = Duration::from_secs(3);
-/// For base credentials, with what their provider tries again.
+/// Time limit for base credentials, including the retries of their provider.
 const BASE: Duration = Duration::from_secs(7);
-/// For base credentials and AssumeRole together. Both take milliseconds; and a client that
-/// waits at the start has gone after a second or two.
+/// Time limit for base credentials and AssumeRole together. Both take milliseconds, and a client
+/// that waits at the start gives up after a second or two.
 const WHOLE: Duration = Duration::from_secs(15);

@@ -1,4 +1,4 @@
-//! The token that opens the endpoint: a file that the agent's containers mount read-only.
+//! The token of the credential endpoint: a file that the agent's containers mount read-only.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,14 +11,15 @@ use subtle::ConstantTimeEq;
 
 use super::Secret;
 
-/// 32 random bytes, as 64 hex digits: SDKs put the file's content into a header as it is, so
-/// there is no newline behind them.
+/// 32 random bytes, as 64 hex digits without a newline, since SDKs copy the file's content
+/// unchanged into a header.
 #[derive(Clone, Debug)]
 pub struct Token(Secret<String>);
 
-/// The file cannot be written. (Whatever stands there and is not ours is replaced.)
+/// An error: the token file cannot be written. (An existing invalid file is replaced, which is no
+/// error.)
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the file {path} with the token of the credential endpoint")]
+#[error("cannot write the token file {path} of the credential endpoint")]
 pub struct NotWritten {
     path: String,
     #[source]
@@ -26,14 +27,14 @@ pub struct NotWritten {
 }
 
 impl Token {
-    /// The token of a sidecar that ran here before, so that agents which read it already go
-    /// on; else a new one, there at once and whole.
+    /// Returns the token that an earlier sidecar of this pod wrote, so that agents that have read
+    /// it continue to work. Without a valid one, writes a new token atomically.
     pub fn keep(path: &Path, random: &[u8; 32]) -> Result<Self, NotWritten> {
         Self::replace_unless_ours(path, random)
             .map_err(|error| NotWritten { path: path.display().to_string(), error })
     }
 
-    /// In constant time: an answer tells nothing of how much of a wrong token was right.
+    /// Compares in constant time, so that the response time reveals no part of the token.
     pub fn opens(&self, presented: &[u8]) -> bool {
         self.0.expose().as_bytes().ct_eq(presented).into()
     }
@@ -44,7 +45,7 @@ impl Token {
 
     fn replace_unless_ours(path: &Path, random: &[u8; 32]) -> io::Result<Self> {
         let written = path.with_extension("new");
-        // One that a sidecar left behind when it was killed.
+        // A file that a killed sidecar left behind.
         match fs::remove_file(&written) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -62,10 +63,10 @@ impl Token {
     }
 }
 
-/// A token that only we can have written, that nobody else could have changed or still can, and
-/// that agents can read.
+/// Returns the token of a valid file: only the sidecar's user can have written it, no other user
+/// can have changed it or can still change it, and agents can read it.
 fn sound(path: &Path, ours: u32) -> Option<Token> {
-    // A link leads to somebody else's file. A pipe would have us wait.
+    // A link may lead to a file of another user. Opening a pipe would block.
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).ok()?;
     let file: File = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
@@ -74,7 +75,7 @@ fn sound(path: &Path, ours: u32) -> Option<Token> {
         && metadata.uid() == ours
         && metadata.nlink() == 1
         && metadata.mode() & 0o777 == MODE;
-    // With room for more than there can be, so that no copy stays behind when it grows.
+    // Larger than any valid content, so that growing leaves no copy in memory.
     let mut text = String::with_capacity(4 * DIGITS);
     let read = file.take(LENGTH + 1).read_to_string(&mut text);
     let text = Secret::new(text);
@@ -92,7 +93,7 @@ fn hex(bytes: &[u8; 32]) -> String {
 
 const DIGITS: usize = 64;
 const LENGTH: u64 = DIGITS as u64;
-/// Agents run as other users, and their mount is what lets them read it.
+/// Readable by all users, since agents run as other users; only their containers mount the file.
 const MODE: u32 = 0o444;
 
 #[cfg(test)]
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_sound_is_replaced() {
+    fn an_invalid_token_file_is_replaced() {
         let good = "ab".repeat(32);
         type Make<'a> = &'a dyn Fn(&Path);
         let cases: [(&str, Make<'_>); 9] = [
@@ -132,11 +133,11 @@ mod tests {
                 fs::write(path, &good).unwrap();
                 fs::hard_link(path, path.with_file_name("target")).unwrap();
             }),
-            ("read by nobody", &|path| {
+            ("not readable", &|path| {
                 fs::write(path, &good).unwrap();
                 fs::set_permissions(path, fs::Permissions::from_mode(0o400)).unwrap();
             }),
-            ("written by anybody", &|path| {
+            ("writable", &|path| {
                 fs::write(path, &good).unwrap();
                 fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
             }),
@@ -145,7 +146,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("token");
             make(&path);
-            if !["a link", "read by nobody", "written by anybody"].contains(&name) {
+            if !["a link", "not readable", "writable"].contains(&name) {
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
             }
             assert_eq!(Token::keep(&path, &[3; 32]).unwrap().expose(), "03".repeat(32), "{name}");
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_user_is_not_sound() {
+    fn a_token_file_of_another_user_is_invalid() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
         Token::keep(&path, &[1; 32]).unwrap();
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_whole_token_opens() {
+    fn only_the_whole_token_is_accepted() {
         let directory = tempfile::tempdir().unwrap();
         let token = Token::keep(&directory.path().join("token"), &[7; 32]).unwrap();
         let whole = token.expose().to_owned();

@@ -1,4 +1,4 @@
-//! The container credentials protocol, as AWS SDKs speak it: who may ask, and what is answered.
+//! The container credentials protocol of the AWS SDKs: checks of requests, and response bodies.
 //! <https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html>
 
 use std::{net::Ipv4Addr, time::SystemTime};
@@ -10,14 +10,14 @@ use zeroize::Zeroizing;
 use super::{Credentials, token::Token};
 use crate::session::{RoleArn, env::CREDENTIALS_PATH};
 
-/// What of a request decides about it.
+/// The parts of a request that decide about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     /// The values of `Authorization`.
     pub authorizations: &'a [&'a [u8]],
     /// The values of `Host`.
     pub hosts: &'a [&'a [u8]],
-    /// The request's target names a host itself, as a request to a proxy does.
+    /// Whether the request target is an absolute URI, as in a request to a proxy.
     pub is_absolute: bool,
     pub method: &'a str,
     pub path: &'a str,
@@ -29,13 +29,13 @@ pub enum Wanted {
     Status,
 }
 
-/// Why a request gets nothing. The order is that in which a request is judged: who has no
-/// token learns nothing of what there is.
+/// Reasons to refuse a request. The token is checked before the path, so that a client without
+/// the token does not learn which paths exist.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub enum Refused {
-    /// A proxy is asked, which this is not.
+    /// The request is for a proxy; the sidecar is not one.
     Absolute,
-    /// The name by which a page or a prompt reached loopback, after its DNS answer changed.
+    /// The Host header is not loopback. DNS rebinding lets a page or a prompt send such requests.
     Host,
     Method,
     Path,
@@ -65,7 +65,7 @@ impl Asked<'_> {
     }
 }
 
-/// The SDK of the C runtime leaves the port away.
+/// The SDK of the C runtime omits the port.
 fn is_loopback(host: &[u8], port: u16) -> bool {
     let port = format!(":{port}");
     let host = host.strip_suffix(port.as_bytes()).unwrap_or(host);
@@ -78,8 +78,8 @@ fn is_loopback(host: &[u8], port: u16) -> bool {
 impl Refused {
     pub const ALL: [Self; 5] = [Self::Absolute, Self::Host, Self::Method, Self::Path, Self::Token];
 
-    /// None that an SDK tries again: nothing will be different. Not 404, which some take for
-    /// an endpoint of another kind.
+    /// Returns a status that SDKs do not retry, since a retry gets the same result. Never 404,
+    /// from which some SDKs conclude that this is another kind of endpoint.
     pub fn status(self) -> u16 {
         match self {
             Self::Absolute | Self::Path => 400,
@@ -101,10 +101,10 @@ impl Refused {
 
     pub fn message(self) -> &'static str {
         match self {
-            Self::Absolute => "this is no proxy: add 127.0.0.1 to NO_PROXY and no_proxy",
+            Self::Absolute => "the sidecar is not a proxy: add 127.0.0.1 to NO_PROXY and no_proxy",
             Self::Host => "the Host header must be 127.0.0.1, localhost or [::1]",
-            Self::Method => "only GET is answered",
-            Self::Path => "there is nothing at this path",
+            Self::Method => "the method must be GET",
+            Self::Path => "the path does not exist",
             Self::Token => {
                 "the Authorization header must be the content of the file that AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names"
             }
@@ -112,7 +112,7 @@ impl Refused {
     }
 }
 
-/// The 200 answer. `Expiration` is UTC with a `Z`, which all SDKs read.
+/// Returns the body of a 200 response. `Expiration` is UTC with a `Z`, which all SDKs parse.
 pub fn credentials_body(credentials: &Credentials, role: &RoleArn) -> Zeroizing<Vec<u8>> {
     #[derive(Serialize)]
     #[serde(rename_all = "PascalCase")]
@@ -132,36 +132,36 @@ pub fn credentials_body(credentials: &Credentials, role: &RoleArn) -> Zeroizing<
         expiration: utc(*expiration),
         account_id: role.account(),
     };
-    // With room for all of it, so that no shorter copy stays behind when it grows.
+    // Large enough for the whole body, so that growing leaves no copy in memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST));
-    // Text and numbers always become JSON.
+    // Text and numbers always serialise.
     let _ = serde_json::to_writer(&mut *bytes, &body);
     bytes
 }
 
-/// The same twice, since SDKs differ in how they spell the keys.
+/// Returns the body of an error. Each value appears twice, since SDKs expect different keys.
 pub fn error_body(code: &str, message: &str) -> Vec<u8> {
     serde_json::json!({"code": code, "message": message, "Code": code, "Message": message})
         .to_string()
         .into_bytes()
 }
 
-/// What `/v1/status` answers; it holds no secret.
+/// The response body of `/v1/status`. It contains no secret.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     pub source_identity: String,
     pub role_arn: String,
-    /// Of the credentials that are served now; none: there are none.
+    /// The access key ID of the credentials that are served now, if there are any.
     pub access_key_id: Option<String>,
     pub expiration: Option<String>,
     pub remaining_seconds: u64,
     pub last_error: Option<LastError>,
-    /// How often STS was asked, and how often in vain.
+    /// Number of attempts to get credentials, and of those that failed.
     pub assumed: u64,
     pub failures: u64,
-    /// Requests that were answered with credentials, that there were none for, and that were
-    /// refused, by code.
+    /// Number of requests that got credentials, that got none because there were none, and that
+    /// were refused (by code).
     pub served: u64,
     pub unavailable: u64,
     pub refused: std::collections::BTreeMap<String, u64>,
@@ -174,7 +174,7 @@ pub struct LastError {
     pub message: String,
 }
 
-/// RFC 3339 to the second before.
+/// Returns the time as RFC 3339, rounded down to the second.
 pub fn utc(time: SystemTime) -> String {
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
@@ -182,7 +182,7 @@ pub fn utc(time: SystemTime) -> String {
 }
 
 pub const STATUS_PATH: &str = "/v1/status";
-/// The C runtime's SDK reads no longer answer.
+/// Maximum size of a body: the SDK of the C runtime rejects a longer response.
 const LARGEST: usize = 10_000;
 
 #[cfg(test)]
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_local_get_with_the_token_gets_an_answer() {
+    fn only_a_local_get_with_the_token_is_served() {
         let token = token();
         let right = token.expose().as_bytes();
         let hosts: &[&[u8]] = &[b"127.0.0.1:7413"];
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_what_every_sdk_reads() {
+    fn the_body_has_the_format_of_all_sdks() {
         let credentials = Credentials {
             access_key_id: "ASIAEXAMPLE".to_owned(),
             secret_access_key: Secret::new("secret/\"".to_owned()),

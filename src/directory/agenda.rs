@@ -1,10 +1,12 @@
+//! Tenants ordered by time.
+
 use std::collections::{BTreeSet, HashMap};
 
 use tokio::time::Instant;
 
 use crate::session::TenantName;
 
-/// Tenants in the order of a moment of theirs; each stands in it once.
+/// Tenants, each with one time, in the order of their times.
 #[derive(Default)]
 pub(super) struct Agenda {
     order: BTreeSet<(Instant, TenantName)>,
@@ -12,6 +14,7 @@ pub(super) struct Agenda {
 }
 
 impl Agenda {
+    /// Sets the tenant's time.
     pub(super) fn put(&mut self, tenant: TenantName, at: Instant) {
         self.remove(&tenant);
         self.order.insert((at, tenant.clone()));
@@ -24,15 +27,17 @@ impl Agenda {
         }
     }
 
+    /// Iterates over the tenants until the time `last`.
     pub(super) fn until(&self, last: Instant) -> impl Iterator<Item = &(Instant, TenantName)> {
         self.order.iter().take_while(move |(at, _)| *at <= last)
     }
 
+    /// Returns the earliest time.
     pub(super) fn first(&self) -> Option<Instant> {
         self.order.first().map(|&(at, _)| at)
     }
 
-    /// The first, if its time has come.
+    /// Removes and returns the first tenant, if its time is `now` or earlier.
     pub(super) fn pop_until(&mut self, now: Instant) -> Option<TenantName> {
         let tenant = self.order.first().filter(|(at, _)| *at <= now)?.1.clone();
         self.remove(&tenant);

@@ -1,9 +1,9 @@
-//! Keeps the directory's snapshot fresh, at a steady and bounded rate of calls.
+//! Keeps the snapshot of roles fresh, with a steady and limited rate of calls.
 //!
-//! One task owns all state. Tenants of opted-in namespaces are asked for in batches, ahead
-//! of their first pod and again before they grow old. A review that finds its tenant missing
-//! joins the one call for it, which goes before the sweep. While nobody answers, what is
-//! known is served until it is stale.
+//! One task owns all state. It reads the roles of all opted-in namespaces in batches, before their
+//! first pod, and again before they become stale (the sweep). A review whose tenant is not cached
+//! causes a lookup, which takes precedence over the sweep; reviews of one tenant share it. While
+//! the publisher cannot be reached, cached roles are served until they are stale.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -30,37 +30,38 @@ use crate::{
     session::TenantName,
 };
 
-/// Where role ARNs are published. One call, no retries of its own.
+/// A service that publishes role ARNs.
 pub trait Publisher: Send + Sync + 'static {
-    /// Answers for each name, in the order of `names` (at most [`BATCH`]).
+    /// Reads the values of `names` ([`BATCH`] at most) with one call and without retries. Returns
+    /// them in the order of `names`.
     fn ask(
         &self,
         names: Vec<String>,
     ) -> impl Future<Output = Result<Vec<Published>, Failure>> + Send;
 }
 
-/// What stands under one name.
+/// The value of one name.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Published {
+    /// The name does not exist.
     Absent,
-    /// Any type but String and SecureString.
+    /// A type other than String and SecureString.
     OtherType,
     SecureString,
+    /// A String.
     Text(String),
 }
 
-/// Why a call answered for none of its names.
+/// Why a call returned no values.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Failure {
-    /// One of the names is none.
+    /// One of the names is not a valid parameter name.
     Names,
-    Unreachable {
-        cause: Cause,
-        detail: String,
-    },
+    /// The publisher returned an error, or no response.
+    Unreachable { cause: Cause, detail: String },
 }
 
-/// What the webhook's requests see of the keeper.
+/// Access of reviews to the roles.
 #[derive(Clone, Debug)]
 pub struct Handle {
     snapshot: Arc<ArcSwap<Directory>>,
@@ -68,15 +69,15 @@ pub struct Handle {
     calls: Arc<Calls>,
 }
 
-/// How often the publisher was called, by outcome.
+/// Number of calls to the publisher, by outcome.
 #[derive(Debug, Default)]
 pub struct Calls([AtomicU64; OUTCOMES.len()]);
 
-/// Roles that stand in while the publisher cannot be asked.
+/// Roles that are served while the publisher cannot be reached.
 pub type Backup = Arc<ArcSwap<HashMap<TenantName, Entry>>>;
 
-/// The keeper's task, which is the caller's to run, and what is seen of it. It ends when the
-/// last handle is gone, or the sender of `wanted`.
+/// Returns access to the roles, and the task that keeps them fresh, which the caller must run. The
+/// task ends when the last handle or the sender of `wanted` is dropped.
 pub fn start<P: Publisher>(
     publisher: P,
     ssm: Ssm,
@@ -116,26 +117,27 @@ pub fn start<P: Publisher>(
 }
 
 impl Handle {
-    /// A snapshot that never changes, of files or tests.
+    /// Returns access to a snapshot that needs no lookups, for role files and tests.
     pub fn fixed(snapshot: Arc<ArcSwap<Directory>>) -> Self {
         Self { snapshot, lookups: mpsc::channel(1).0, calls: Arc::default() }
     }
 
+    /// Returns the current snapshot.
     pub fn snapshot(&self) -> Arc<Directory> {
         self.snapshot.load_full()
     }
 
-    /// Returns when the tenant was asked for, whatever came of it: the snapshot says what.
+    /// Looks up the tenant's role. Returns after the lookup; the snapshot then has the result.
     pub async fn look_up(&self, tenant: TenantName) {
         let (answered, answer) = oneshot::channel();
         if self.lookups.send((tenant, answered)).await.is_ok() {
-            // The keeper lives as long as its handles; and an answer that is lost shows as
-            // a tenant that is still missing.
+            // The task lives as long as its handles. If a result is lost, the snapshot still lacks
+            // the tenant.
             let _ = answer.await;
         }
     }
 
-    /// Calls so far, by outcome.
+    /// Returns the number of calls by outcome.
     pub fn calls(&self) -> impl Iterator<Item = (&'static str, u64)> {
         OUTCOMES
             .iter()
@@ -144,6 +146,7 @@ impl Handle {
     }
 }
 
+/// State of the task.
 struct Keeper<P> {
     publisher: Arc<P>,
     ssm: Ssm,
@@ -152,36 +155,38 @@ struct Keeper<P> {
     snapshot: Arc<ArcSwap<Directory>>,
     calls: Arc<Calls>,
     known: HashMap<TenantName, Entry>,
-    /// When which tenant is to be asked for.
+    /// When the sweep reads each tenant's role next.
     due: Agenda,
-    /// Until when what was learnt of a tenant is believed, where that is not for long.
+    /// When a result that is cached for a short time expires.
     doubt: Agenda,
-    /// Reviews that wait for a tenant.
+    /// Reviews that wait for a tenant's role.
     waiting: HashMap<TenantName, Waiting>,
-    /// Tenants that reviews wait for and that no call is under way for.
+    /// Tenants that reviews wait for and that are in no running call.
     urgent: VecDeque<TenantName>,
-    /// When to ask again for tenants that reviews wait for, and that SSM had no time for.
+    /// When to retry tenants that reviews wait for and whose last call SSM throttled.
     throttled: Agenda,
-    /// For whom a call is under way, and how long it may take.
+    /// Tenants of the running calls, with the time limit of the call.
     in_flight: HashMap<TenantName, Duration>,
     running: JoinSet<Answered>,
-    /// Tenants whose names once spoiled a batch: they are asked for by themselves.
+    /// Tenants that were in a refused batch: each is read by a call of its own.
     alone: HashSet<TenantName>,
     sweep: Pace,
     lookup: Pace,
-    /// How many calls in a row got no answer.
+    /// Number of failed calls in a row.
     failures: u32,
-    /// Who was denied when asked for by itself, since a call last had an answer.
+    /// Tenants whose own call was denied since the last successful call.
     denied: HashSet<TenantName>,
 }
 
-/// A call that has ended.
+/// A finished call.
 struct Answered {
     tenants: Vec<TenantName>,
+    /// The time limit of the call.
     patience: Duration,
     answer: Result<Vec<Published>, Failure>,
 }
 
+/// The reviews that wait for one tenant.
 #[derive(Default)]
 struct Waiting {
     reviews: Vec<oneshot::Sender<()>>,
@@ -189,6 +194,7 @@ struct Waiting {
 }
 
 impl<P: Publisher> Keeper<P> {
+    /// Runs the task.
     async fn run(
         mut self,
         mut wanted: watch::Receiver<HashSet<TenantName>>,
@@ -220,7 +226,7 @@ impl<P: Publisher> Keeper<P> {
         }
     }
 
-    /// The tenants of the opted-in namespaces, from now on.
+    /// Sets the tenants of the opted-in namespaces. Drops the roles of all others.
     fn want(&mut self, tenants: &HashSet<TenantName>, now: Instant) {
         for tenant in tenants.iter().filter(|tenant| !self.known.contains_key(*tenant)) {
             if !self.due.has(tenant) && !self.in_flight.contains_key(tenant) {
@@ -234,15 +240,16 @@ impl<P: Publisher> Keeper<P> {
         self.publish();
     }
 
+    /// Adds a review that waits for the tenant, and starts a lookup if none is running.
     fn wait(&mut self, tenant: TenantName, review: oneshot::Sender<()>) {
         if self.known.get(&tenant).is_some_and(|known| known.believed) {
-            // A review whose deadline came first no longer listens.
+            // A review whose deadline has passed no longer waits.
             let _ = review.send(());
             return;
         }
         let waiting = self.waiting.entry(tenant.clone()).or_default();
         waiting.reviews.push(review);
-        // A review has not the time of the sweep, so it does not wait for a call of that.
+        // A call of the sweep may take longer than a review, so the review does not wait for it.
         let in_flight = self.in_flight.get(&tenant);
         if in_flight.is_none_or(|patience| *patience > LOOKUP)
             && !self.urgent.contains(&tenant)
@@ -252,7 +259,7 @@ impl<P: Publisher> Keeper<P> {
         }
     }
 
-    /// What was believed for a short time only is believed no longer.
+    /// Expires the results that are cached for a short time.
     fn forget(&mut self, now: Instant) {
         let mut changed = false;
         while let Some(tenant) = self.doubt.pop_until(now) {
@@ -266,7 +273,7 @@ impl<P: Publisher> Keeper<P> {
         }
     }
 
-    /// Starts what may start now, and says when there may be more.
+    /// Starts the calls that may start now. Returns when the next ones may start.
     fn start_calls(&mut self, now: Instant) -> Instant {
         self.forget(now);
         while let Some(tenant) = self.throttled.pop_until(now) {
@@ -293,7 +300,7 @@ impl<P: Publisher> Keeper<P> {
                 wake = wake.min(first);
                 break;
             }
-            // The sweep leaves room for reviews at all times.
+            // The other half of the calls is reserved for lookups.
             if self.running.len() >= MOST_AT_ONCE / 2 {
                 break;
             }
@@ -308,7 +315,7 @@ impl<P: Publisher> Keeper<P> {
         wake
     }
 
-    /// The first that reviews wait for; one that is asked for by itself is a batch of its own.
+    /// Returns the next batch for waiting reviews. A tenant in `alone` is a batch of its own.
     fn urgent_batch(&mut self) -> Vec<TenantName> {
         let alone = self.urgent.front().is_some_and(|first| self.alone.contains(first));
         if alone || self.is_all_denied() {
@@ -319,8 +326,8 @@ impl<P: Publisher> Keeper<P> {
         together.cloned().collect()
     }
 
-    /// Takes along what is due, or soon will be, up to a full batch: a call costs the same for
-    /// one name or ten, and with jitter few are due at the same moment.
+    /// Fills the batch with tenants that are due now or soon. A call costs the same for one name or
+    /// ten, and with jitter few tenants are due at the same moment.
     fn fill(&mut self, batch: &mut Vec<TenantName>, now: Instant) {
         if batch.is_empty() {
             batch.extend(self.due.first_tenant());
@@ -340,6 +347,7 @@ impl<P: Publisher> Keeper<P> {
         batch.extend(along);
     }
 
+    /// Starts a call for the tenants, with a time limit.
     fn call(&mut self, tenants: Vec<TenantName>, patience: Duration) {
         for tenant in &tenants {
             self.due.remove(tenant);
@@ -362,8 +370,9 @@ impl<P: Publisher> Keeper<P> {
         });
     }
 
-    /// Whom the answer of a call is about. A review's own call may have overtaken one of the
-    /// sweep: then it is for that call to say that there is no answer.
+    /// Removes a finished call from the running ones. Returns the tenants that its result concerns.
+    /// If a failed call was one of the sweep, it does not concern tenants that a lookup is reading
+    /// now: the result of the lookup counts.
     fn land(
         &mut self,
         mut tenants: Vec<TenantName>,
@@ -381,7 +390,7 @@ impl<P: Publisher> Keeper<P> {
         tenants
     }
 
-    /// `several`: the call was about more than one name.
+    /// Stores the result of a call. `several`: the call had more than one name.
     fn absorb(
         &mut self,
         tenants: Vec<TenantName>,
@@ -400,16 +409,16 @@ impl<P: Publisher> Keeper<P> {
                     self.learn(tenant, role, now);
                 }
             }
-            // One name may have spoiled it for the others: AWS refuses the call as a whole,
-            // for a name that is none and for one that may not be read.
+            // AWS refuses the whole call if one name is invalid or denied. Each name is read
+            // again by a call of its own.
             Err(Failure::Names | Failure::Unreachable { cause: Cause::Denied, .. }) if several => {
                 self.ask_alone(tenants, now);
             }
-            // About this name there is an answer of a kind; the others are none of its business.
+            // Only this name is invalid, so the other tenants are not affected.
             Err(Failure::Names) => self.unanswered(tenants, Cause::Failed, now),
             Err(Failure::Unreachable { cause: Cause::Denied, detail }) => {
                 for tenant in tenants.iter().filter(|tenant| !self.denied.contains(*tenant)) {
-                    tracing::warn!(%tenant, detail, "SSM keeps a tenant's parameter from us");
+                    tracing::warn!(%tenant, detail, "access denied reading tenant role");
                 }
                 self.denied.extend(tenants.iter().cloned());
                 if self.is_all_denied() {
@@ -429,11 +438,13 @@ impl<P: Publisher> Keeper<P> {
         self.release();
     }
 
-    /// No name may be read, as it seems. Then one by itself finds out when that has changed.
+    /// Reports whether SSM probably denies all names. Then only calls with one name are made, until
+    /// one succeeds.
     fn is_all_denied(&self) -> bool {
         self.denied.len() >= ALL_DENIED
     }
 
+    /// Reads each tenant's role by a call of its own.
     fn ask_alone(&mut self, tenants: Vec<TenantName>, now: Instant) {
         for tenant in tenants {
             self.alone.insert(tenant.clone());
@@ -445,13 +456,15 @@ impl<P: Publisher> Keeper<P> {
         }
     }
 
+    /// Ends an outage.
     fn answered(&mut self) {
         if self.failures > 0 {
-            tracing::info!(failures = self.failures, "roles can be read from SSM again");
+            tracing::info!(failures = self.failures, "reading roles from SSM again");
             self.failures = 0;
         }
     }
 
+    /// Caches a result, logs it if it changed, and schedules the next read.
     fn learn(&mut self, tenant: TenantName, role: Role, now: Instant) {
         let (believed, again) = match &role {
             Role::Known(_) => (None, jittered(self.ssm.refresh)),
@@ -462,13 +475,11 @@ impl<P: Publisher> Keeper<P> {
         };
         if self.known.get(&tenant).is_none_or(|known| *known.role != role) {
             match &role {
-                Role::Known(role) => tracing::info!(%tenant, %role, "role of tenant"),
-                Role::NotFound => tracing::warn!(%tenant, "no role is published for tenant"),
-                Role::Unusable(_) => {
-                    tracing::warn!(%tenant, "the role published for tenant is not usable")
-                }
+                Role::Known(role) => tracing::info!(%tenant, %role, "tenant role updated"),
+                Role::NotFound => tracing::warn!(%tenant, "tenant role missing"),
+                Role::Unusable(_) => tracing::warn!(%tenant, "tenant role invalid"),
                 Role::Unreachable(cause) => {
-                    tracing::warn!(%tenant, %cause, "role of tenant cannot be read")
+                    tracing::warn!(%tenant, %cause, "cannot read tenant role")
                 }
             }
         }
@@ -479,22 +490,23 @@ impl<P: Publisher> Keeper<P> {
         }
     }
 
+    /// Caches an entry until it is replaced.
     fn remember(&mut self, tenant: TenantName, known: Entry) {
         self.doubt.remove(&tenant);
         self.known.insert(tenant, known);
     }
 
-    /// Nobody answered at all, so the sweep pauses, longer each time.
+    /// Pauses the sweep after a failed call, longer each time.
     fn slow_down(&mut self, cause: Cause, detail: &str, now: Instant) {
         if self.failures == 0 {
-            tracing::warn!(%cause, detail, "roles cannot be read from SSM; serving what is known");
+            tracing::warn!(%cause, detail, "cannot read roles from SSM; serving cached roles");
         }
         self.failures = self.failures.saturating_add(1);
         let longest = BACKOFF_MOST.min(BACKOFF_FIRST * 2_u32.saturating_pow(self.failures.min(16)));
         self.sweep.pause(now + longest.mul_f64(fastrand::f64()));
     }
 
-    /// What is known stays until it is stale; then the backup speaks, if it can.
+    /// Keeps the cached roles until they are stale. Then uses the backup, if it has the tenant.
     fn unanswered(&mut self, tenants: Vec<TenantName>, cause: Cause, now: Instant) {
         for tenant in tenants {
             let fresh = |known: &Entry| {
@@ -516,7 +528,8 @@ impl<P: Publisher> Keeper<P> {
         }
     }
 
-    /// While a review still waits, a lost call is tried again; its deadline bounds it.
+    /// Retries a failed lookup while a review still waits for it. The review's deadline limits the
+    /// retries.
     fn retry_or_give_up(&mut self, tenant: TenantName, cause: Cause, now: Instant) {
         if let Some(waiting) = self.waiting.get_mut(&tenant) {
             waiting.attempts += 1;
@@ -525,7 +538,7 @@ impl<P: Publisher> Keeper<P> {
                 && waiting.attempts < THROTTLED_ATTEMPTS
                 && !waiting.reviews.is_empty()
             {
-                // Its turn will come, if it does not ask at the same moment as all the others.
+                // A random pause, so that the retries of many tenants do not coincide.
                 let most = THROTTLED_FIRST * 2_u32.saturating_pow(waiting.attempts.min(3) - 1);
                 self.throttled.put(tenant, now + most.mul_f64(0.5 + fastrand::f64() / 2.0));
                 return;
@@ -539,7 +552,7 @@ impl<P: Publisher> Keeper<P> {
         self.learn(tenant, Role::Unreachable(cause), now);
     }
 
-    /// Wakes the reviews whose tenant has an answer.
+    /// Wakes the reviews whose tenant has a result.
     fn release(&mut self) {
         let known = &self.known;
         self.waiting.retain(|tenant, waiting| {
@@ -547,13 +560,14 @@ impl<P: Publisher> Keeper<P> {
                 return true;
             }
             for review in waiting.reviews.drain(..) {
-                // A review whose deadline came first no longer listens.
+                // A review whose deadline has passed no longer waits.
                 let _ = review.send(());
             }
             false
         });
     }
 
+    /// Replaces the snapshot.
     fn publish(&self) {
         let source = Source::Ssm(self.ssm.parameter.clone());
         self.snapshot.store(Arc::new(Directory::new(source, self.known.clone())));
@@ -575,6 +589,7 @@ impl Calls {
     }
 }
 
+/// Returns the role that a value defines.
 fn judge(published: &Published, allowed: &Allowed) -> Role {
     match published {
         Published::Absent => Role::NotFound,
@@ -584,41 +599,46 @@ fn judge(published: &Published, allowed: &Allowed) -> Role {
     }
 }
 
-/// Between four fifths of the time and all of it, so that what was learnt together is not
-/// asked for together.
+/// Returns a random time from 80 % to 100 % of `time`, so that roles that were read together are
+/// not read together again.
 fn jittered(time: Duration) -> Duration {
     time.mul_f64(1.0 - JITTER * fastrand::f64())
 }
 
-/// How many names GetParameters takes.
+/// Maximum number of names of GetParameters.
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html>
 pub const BATCH: usize = 10;
-/// So many denials in a row are not about single names: those of more than one batch.
+/// Number of denied tenants from which SSM probably denies all names: more than one batch.
 const ALL_DENIED: usize = BATCH + 2;
-/// How often a review's own lookup is tried that gets no answer or an error.
+/// Maximum number of attempts of a lookup that gets no response or an error.
 const ATTEMPTS: u32 = 3;
+/// Base of the sweep's pause after failed calls; it doubles with each one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
+/// Maximum pause of the sweep.
 const BACKOFF_MOST: Duration = Duration::from_secs(30);
-/// Longer than anything in the agenda matters.
+/// Wake-up interval if nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
+/// Random share of an interval.
 const JITTER: f64 = 0.2;
-/// How long a review's own lookup waits for one answer: three of them fit into its time.
+/// Time limit of a call for a lookup. Three calls fit into the time of a review.
 const LOOKUP: Duration = Duration::from_millis(900);
+/// Maximum number of running calls.
 const MOST_AT_ONCE: usize = 8;
-/// With its pauses, even if all are short, about as long as a review has.
+/// Maximum number of attempts of a throttled lookup. Even with the shortest pauses they take about
+/// as long as a review has.
 const THROTTLED_ATTEMPTS: u32 = 15;
-/// The first pause of a lookup that was throttled; it doubles up to four times that, so that
-/// a review learns in time what SSM can say again half a second before its deadline.
+/// First pause of a throttled lookup. It doubles up to four times this value, so that a review
+/// still gets its role if SSM stops throttling 0.5 s before the review's deadline.
 const THROTTLED_FIRST: Duration = Duration::from_millis(100);
-/// How long the sweep waits for one answer; nobody waits for it.
+/// Time limit of a call of the sweep, for which no review waits.
 const SWEEP: Duration = Duration::from_secs(5);
-/// How soon SSM is asked again for a tenant for which it gave no answer.
+/// Maximum time until the sweep reads a tenant's role again after a failed call.
 const UNANSWERED: Duration = Duration::from_secs(5);
-/// How long "cannot be read" is believed: about as long as a client waits before it retries.
+/// How long [`Role::Unreachable`] is cached: about as long as a client waits before it retries.
 const UNREACHABLE: Duration = Duration::from_secs(1);
-/// In the order in which [`Calls::count`] counts them.
+/// Outcomes, in the order of [`Calls::count`].
 const OUTCOMES: [&str; 7] =
-    ["ok", "names", "denied", "failed", "no-answer", "no-credentials", "throttled"];
+    ["ok", "invalid-name", "denied", "failed", "no-answer", "no-credentials", "throttled"];
 
 #[cfg(test)]
 mod tests {
@@ -628,8 +648,8 @@ mod tests {
 
     use super::*;
 
-    /// Parameter Store's side, as far as moto does not play it: answers after a while, or
-    /// with what AWS documents for names that are none, for missing rights and under load.
+    /// A stand-in for Parameter Store, for what moto lacks: delays, and the errors that AWS
+    /// documents for invalid names, missing permissions and throttling.
     #[derive(Clone, Default)]
     struct Store(Arc<Mutex<Shelf>>);
 
@@ -638,7 +658,7 @@ mod tests {
         published: HashMap<String, Published>,
         /// Names for which IAM refuses the whole call.
         denied: HashSet<String>,
-        /// Names that are none.
+        /// Invalid names.
         illegal: HashSet<String>,
         failure: Option<Failure>,
         calls: Vec<(Instant, Vec<String>)>,
@@ -734,7 +754,7 @@ mod tests {
         }
     }
 
-    /// How long ago SSM said which role the tenant has. None: a file says it.
+    /// Returns the time since SSM last returned the role. None: the role comes from a file.
     fn age(kept: &Kept) -> Option<Duration> {
         let snapshot = kept.handle.snapshot();
         let (_, entry) = snapshot.iter().next().unwrap();
@@ -746,7 +766,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn tenants_are_asked_for_ahead_in_batches_at_a_steady_rate() {
+    async fn roles_are_prefetched_in_batches_at_a_steady_rate() {
         let kept = keep(Store::default());
         let names: Vec<String> = (0..205).map(|n| format!("t{n}")).collect();
         for name in &names {
@@ -759,20 +779,20 @@ mod tests {
         for pair in calls.windows(2) {
             assert!(
                 pair[1].0 - pair[0].0 >= Duration::from_millis(190),
-                "faster than half of 10 a second"
+                "more than 5 calls per second"
             );
         }
         for name in &names {
             assert_eq!(kept.role(name), known(name));
         }
-        // Full batches again, although no two are due at the same moment.
+        // The batches are full again, although no two tenants are due at the same moment.
         sleep(Duration::from_secs(1200)).await;
         let refreshes = kept.store.calls().len() - calls.len();
         assert!((21 * 4..=21 * 6).contains(&refreshes), "{refreshes} calls in four refreshes");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn where_all_is_denied_calls_stay_few_and_recovery_is_quick() {
+    async fn calls_are_few_while_all_are_denied_and_recovery_is_quick() {
         let kept = keep(Store::default());
         let names: Vec<String> = (0..500).map(|n| format!("t{n}")).collect();
         for name in &names {
@@ -782,7 +802,7 @@ mod tests {
         kept.want(names.clone());
         sleep(Duration::from_secs(600)).await;
         let denied = kept.store.calls().len();
-        // Sixty until it is noticed; then one after each pause, of 15 s on the average.
+        // About 60 calls until ALL_DENIED is reached, then one after each pause, 15 s on average.
         assert!(denied < 150, "{denied} calls in ten minutes");
         kept.store.fail(None);
         sleep(Duration::from_secs(30 + 500 / 10 / 5 + 10)).await;
@@ -794,7 +814,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_throttled_is_asked_for_again_while_its_review_waits() {
+    async fn a_throttled_lookup_is_retried_while_its_review_waits() {
         let kept = keep(Store::default());
         kept.store.publish("acme", &arn("acme"));
         kept.store.fail(Some(unreachable(Cause::Throttled)));
@@ -811,7 +831,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_review_goes_before_the_sweep() {
+    async fn a_review_takes_precedence_over_the_sweep() {
         let kept = keep(Store::default());
         kept.want((0..1000).map(|n| format!("t{n}")));
         sleep(Duration::from_secs(1)).await;
@@ -823,7 +843,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn reviews_that_miss_at_once_make_one_call() {
+    async fn concurrent_reviews_of_one_tenant_make_one_call() {
         let kept = keep(Store::default());
         kept.store.publish("acme", &arn("acme"));
         let lookups = (0..50).map(|_| kept.handle.look_up(tenant("acme")));
@@ -833,7 +853,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_bad_name_does_not_spoil_the_others() {
+    async fn one_bad_name_does_not_affect_the_others() {
         let kept = keep(Store::default());
         let names: Vec<String> = (0..10).map(|n| format!("t{n}")).collect();
         for name in &names {
@@ -847,7 +867,7 @@ mod tests {
         }
         let singles = kept.store.calls();
         assert!(singles[1..].iter().all(|(_, names)| names.len() == 1));
-        // The bad one stays by itself; the others share a call again.
+        // The denied tenant keeps its own call; the others share a call again.
         kept.store.0.lock().unwrap().calls.clear();
         sleep(Duration::from_secs(300)).await;
         let calls = kept.store.calls();
@@ -860,7 +880,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_bad_name_neither_slows_the_others_nor_loses_its_own_role() {
+    async fn one_bad_name_slows_no_other_and_keeps_its_cached_role() {
         for denied in [true, false] {
             let kept = keep(Store::default());
             let names: Vec<String> = (0..20).map(|n| format!("t{n}")).collect();
@@ -886,7 +906,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_not_believed_long_is_not_believed_longer_in_an_outage() {
+    async fn an_unreachable_result_is_cached_briefly_in_an_outage() {
         let kept = keep(Store::default());
         kept.store.fail(Some(unreachable(Cause::NoAnswer)));
         kept.want((0..100).map(|n| format!("t{n}")));
@@ -909,7 +929,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_review_does_not_wait_for_a_call_of_the_sweep_that_hangs() {
+    async fn a_review_does_not_wait_for_a_hanging_sweep_call() {
         let (wanted, wanting) = watch::channel(HashSet::from([tenant("acme")]));
         let backup = Entry::from(Role::Known(arn("backup").parse().unwrap()));
         let backup = Arc::new(ArcSwap::from_pointee(HashMap::from([(tenant("acme"), backup)])));
@@ -922,7 +942,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_hanging_call_ends() {
+    async fn a_hanging_call_times_out() {
         let (_wanted, wanting) = watch::channel(HashSet::new());
         let (handle, task) = start(Hangs, ssm(), Allowed::default(), Backup::default(), wanting);
         tokio::spawn(task);
@@ -936,7 +956,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_known_is_served_until_it_is_stale() {
+    async fn a_cached_role_is_served_until_it_is_stale() {
         let kept = keep(Store::default());
         kept.store.publish("acme", &arn("acme"));
         kept.want(["acme".to_owned()]);
@@ -944,9 +964,9 @@ mod tests {
         kept.store.fail(Some(unreachable(Cause::Throttled)));
         sleep(Duration::from_secs(86_000)).await;
         assert_eq!(kept.role("acme"), known("acme"));
-        assert!(age(&kept).unwrap() > Duration::from_secs(85_000), "it is as old as its answer");
+        assert!(age(&kept).unwrap() > Duration::from_secs(85_000), "age of the last response");
         let asked = kept.store.calls().len();
-        assert!(asked < 86_000 / 5, "{asked} calls while nobody answers");
+        assert!(asked < 86_000 / 5, "{asked} calls during the outage");
         sleep(Duration::from_secs(1000)).await;
         kept.handle.look_up(tenant("acme")).await;
         assert_eq!(kept.role("acme"), Some(Role::Unreachable(Cause::Throttled)));
@@ -956,7 +976,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn that_there_is_none_is_believed_for_a_while() {
+    async fn a_missing_role_is_cached_for_a_while() {
         let kept = keep(Store::default());
         kept.want(["acme".to_owned()]);
         sleep(Duration::from_secs(1)).await;
@@ -965,14 +985,14 @@ mod tests {
         sleep(Duration::from_secs(8)).await;
         assert_eq!(kept.role("acme"), Some(Role::NotFound));
         sleep(Duration::from_secs(2)).await;
-        assert_eq!(kept.role("acme"), None, "the next review asks");
+        assert_eq!(kept.role("acme"), None, "the next review looks it up");
         assert_eq!(kept.handle.snapshot().iter().count(), 1, "still counted");
         kept.handle.look_up(tenant("acme")).await;
         assert_eq!(kept.role("acme"), known("acme"));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lost_call_is_tried_again_while_a_review_waits() {
+    async fn a_failed_call_is_retried_while_a_review_waits() {
         let kept = keep(Store::default());
         kept.store.publish("acme", &arn("acme"));
         kept.store.fail(Some(unreachable(Cause::NoAnswer)));
@@ -987,7 +1007,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_backup_answers_while_nobody_else_does() {
+    async fn the_role_file_is_used_while_ssm_does_not_respond() {
         let kept = keep(Store::default());
         let role = |name: &str| {
             HashMap::from([(tenant("acme"), Entry::from(Role::Known(arn(name).parse().unwrap())))])
@@ -1009,7 +1029,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_not_wanted_any_more_is_forgotten() {
+    async fn a_tenant_without_a_namespace_is_forgotten() {
         let kept = keep(Store::default());
         kept.want(["acme".to_owned(), "beta".to_owned()]);
         sleep(Duration::from_secs(1)).await;

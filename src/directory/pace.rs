@@ -1,20 +1,22 @@
+//! Rate limit.
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// At most so many calls a second, evenly.
+/// Limits calls per second, evenly spaced.
 pub(super) struct Pace {
     interval: Duration,
     next: Instant,
 }
 
 impl Pace {
-    /// Half of the rate: sweep and lookups each have a pace, and share it.
+    /// Returns a limit of half of `per_second`: sweep and lookups have one limit each.
     pub(super) fn new(per_second: u32, now: Instant) -> Self {
         Self { interval: Duration::from_secs(2) / per_second.max(1), next: now }
     }
 
-    /// Err: when to ask again.
+    /// Takes one call. Err: when to try again.
     pub(super) fn take(&mut self, now: Instant) -> Result<(), Instant> {
         if now < self.next {
             return Err(self.next);
@@ -23,6 +25,7 @@ impl Pace {
         Ok(())
     }
 
+    /// Allows no call before `until`.
     pub(super) fn pause(&mut self, until: Instant) {
         self.next = self.next.max(until);
     }

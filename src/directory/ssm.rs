@@ -1,4 +1,4 @@
-//! SSM Parameter Store as a place where role ARNs are published.
+//! SSM Parameter Store as publisher of role ARNs.
 
 use std::{collections::HashMap, error::Error, time::Duration};
 
@@ -16,13 +16,14 @@ use super::{
 };
 use crate::config::Ssm;
 
-/// Asks one account's Parameter Store. The keeper does the retrying, so that each call that
-/// AWS counts is one that we count.
+/// Reads the Parameter Store of one account. The SDK does not retry: [`super::keeper`] does, so
+/// that the metrics count every call that AWS counts.
 #[derive(Clone, Debug)]
 pub struct ParameterStore(Client);
 
 impl ParameterStore {
-    /// `shared` is the SDK's default chain: credentials, region, endpoint, FIPS, dual-stack.
+    /// Returns a client. `shared` is the SDK's default configuration: credentials, region,
+    /// endpoint, FIPS and dual-stack.
     pub fn new(shared: &aws_config::SdkConfig, ssm: &Ssm) -> Self {
         let timeouts =
             aws_sdk_ssm::config::timeout::TimeoutConfig::builder().connect_timeout(CONNECT).build();
@@ -53,6 +54,7 @@ impl Publisher for ParameterStore {
     }
 }
 
+/// Converts a parameter by its type.
 fn published(parameter: Parameter) -> Published {
     match parameter.r#type {
         Some(ParameterType::String) => Published::Text(parameter.value.unwrap_or_default()),
@@ -61,6 +63,7 @@ fn published(parameter: Parameter) -> Published {
     }
 }
 
+/// Classifies an error by its code:
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/CommonErrors.html>
 fn failure(error: &SdkError<GetParametersError>) -> Failure {
     let cause = match error {
@@ -76,8 +79,8 @@ fn failure(error: &SdkError<GetParametersError>) -> Failure {
     Failure::Unreachable { cause, detail: detail(error) }
 }
 
-/// What AWS said, or each layer that failed. An answer that cannot be read is not shown: it
-/// holds what is published.
+/// Returns code and message of AWS, or the chain of errors. The body of a response that cannot be
+/// parsed is not shown, because it may contain published values.
 fn detail(error: &SdkError<GetParametersError>) -> String {
     let text = match error {
         SdkError::ServiceError(service) => {
@@ -86,22 +89,22 @@ fn detail(error: &SdkError<GetParametersError>) -> String {
             format!("{code} (HTTP {status}): {}", service.err().message().unwrap_or_default())
         }
         SdkError::ResponseError(answer) => {
-            format!("its answer (HTTP {}) cannot be read", answer.raw().status().as_u16())
+            format!("cannot parse the response (HTTP {})", answer.raw().status().as_u16())
         }
         _ => layers(error).map(ToString::to_string).collect::<Vec<String>>().join(": "),
     };
     text.chars().take(LONGEST_DETAIL).collect()
 }
 
-/// An error, what caused it, and so on.
+/// Iterates over an error and its causes.
 fn layers(error: &SdkError<GetParametersError>) -> impl Iterator<Item = &(dyn Error + 'static)> {
     let first: Option<&(dyn Error + 'static)> = Some(error);
     std::iter::successors(first, |layer| (**layer).source())
 }
 
-/// In characters; a log line is one for a person.
+/// Maximum length of a detail in the log, in characters.
 const LONGEST_DETAIL: usize = 500;
-/// The keeper bounds the call as a whole.
+/// Time limit of connecting. The keeper limits the whole call.
 const CONNECT: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
@@ -110,7 +113,8 @@ mod tests {
     use crate::config::Config;
     use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 
-    /// Like the SDK's chain where none of its sources has any.
+    /// A credentials provider without credentials, like the SDK's default chain if no source has
+    /// any.
     #[derive(Debug)]
     struct Nobody;
 
@@ -130,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_no_credentials_is_told_so_and_not_that_nobody_answered() {
+    async fn missing_credentials_differ_from_a_missing_response() {
         let builder = || {
             aws_config::SdkConfig::builder()
                 .behavior_version(aws_config::BehaviorVersion::latest())

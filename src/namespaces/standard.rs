@@ -1,23 +1,25 @@
-//! The version of the Pod Security Standards that a namespace pins by its label.
+//! The version of the Pod Security Standards that a namespace pins with a label.
 
 use std::{fmt, str::FromStr};
 
 use crate::config::PodSecurity;
 
-/// A pinned version whose `restricted` counts as `baseline`, since it leaves containers the
+/// A pinned version whose `restricted` counts as `baseline`, because it leaves containers the
 /// capability NET_RAW.
 ///
-/// `restricted` drops all capabilities as of v1.22. Its other checks that the sidecar relies on are
-/// older: those of `baseline` (host namespaces, hostPath, privileged, added capabilities) as of
-/// v1.0, the volume types as of v1.0, `allowPrivilegeEscalation` as of v1.8, the seccomp profile as of
-/// v1.19. The sidecar does not rely on agents that are not root: as of v1.35 a pod with
-/// `hostUsers: false` may run as root. Such a root has no capability, and is no user of the node.
-/// Source: `MinimumVersion` of each check in k8s.io/pod-security-admission v0.37.2, policy/check_*.go.
+/// `restricted` drops all capabilities since v1.22. The sidecar relies on further checks, which are
+/// older: those of `baseline` (host namespaces, hostPath, privileged, added capabilities) since
+/// v1.0, the volume types since v1.0, `allowPrivilegeEscalation` since v1.8, the seccomp profile
+/// since v1.19. The sidecar does not rely on agents that run as non-root: since v1.35 a pod with
+/// `hostUsers: false` may run as root. That root has no capabilities, and is no user of the node.
+/// Source: `MinimumVersion` of each check in k8s.io/pod-security-admission v0.37.2,
+/// policy/check_*.go.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct OldStandard {
     minor: u32,
 }
 
+/// The label pins no version before v1.22.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("not a version before v1.22")]
 pub struct NotOld;
@@ -73,7 +75,7 @@ mod tests {
             ("v1.100", false),
             ("v1.4294967296", false),
             ("latest", false),
-            // The API server takes these for the latest.
+            // For the API server these mean the latest version.
             ("", false),
             ("v1.", false),
             ("v1.00", false),

@@ -1,5 +1,5 @@
-//! Fills the snapshot of opted-in namespaces from the API server, and looks up the one that
-//! a review names before the watch has brought it.
+//! Fills the snapshot of opted-in namespaces from the API server. Looks up a namespace that a
+//! review names before the watch reports it.
 
 use std::{
     borrow::Cow,
@@ -29,8 +29,7 @@ use tokio::{
 use super::{Namespace, NamespaceName, Namespaces, OPT_IN_LABEL};
 use crate::config::TenantRule;
 
-/// A namespace, as far as it is read: its name and its labels. Whoever may write one could put a
-/// megabyte beside them.
+/// Name and labels of a namespace. Its other metadata, which can be 1 MiB long, is skipped.
 #[derive(Clone, Debug, Deserialize)]
 struct Labelled {
     #[serde(deserialize_with = "name_and_labels")]
@@ -79,8 +78,8 @@ impl Resource for Labelled {
     }
 }
 
-/// Watches until the process ends. The first complete list makes `synced` true; each call that
-/// fails is told to `failed`.
+/// Watches namespaces until the process ends. The first complete list sets `synced`; each call that
+/// fails calls `failed`.
 pub async fn watch(
     client: kube::Client,
     rule: TenantRule,
@@ -121,14 +120,14 @@ pub async fn watch(
             Err(error) => {
                 failed();
                 if !broken {
-                    tracing::warn!(%error, "the watch of namespaces broke; serving what is known");
+                    tracing::warn!(%error, "namespace watch failed; serving cached namespaces");
                     broken = true;
                 }
                 continue;
             }
         };
         if broken {
-            tracing::info!("the watch of namespaces goes on");
+            tracing::info!("namespace watch restored");
             broken = false;
         }
         snapshot.send_replace(Arc::new(known.values().cloned().collect()));
@@ -138,25 +137,28 @@ pub async fn watch(
     }
 }
 
-/// Finds a namespace that the snapshot lacks. Whoever can send reviews can invent names, so
-/// the API server is asked seldom, once at a time, and its answer is remembered.
+/// Looks up namespaces that the snapshot lacks. Any client of the webhook port can invent names, so
+/// calls to the API server are rate-limited and sequential, and their results are cached.
 #[derive(Debug)]
 pub struct Lookup {
-    /// None: there is no API server to ask.
+    /// None: there is no API server.
     api: Option<Api<Labelled>>,
     rule: TenantRule,
     snapshot: watch::Receiver<Arc<Namespaces>>,
     asked: Mutex<Asked>,
 }
 
+/// Cache and rate limit of the calls.
 #[derive(Debug)]
 struct Asked {
+    /// Results by name, with the time of their call. None: the namespace does not exist.
     answers: HashMap<String, (Instant, Option<Namespace>)>,
     tokens: u32,
     filled: Instant,
 }
 
 impl Lookup {
+    /// Returns a lookup in the snapshot, and in the API server of `client` if there is one.
     pub fn new(
         client: Option<kube::Client>,
         rule: TenantRule,
@@ -166,11 +168,13 @@ impl Lookup {
         Self { api: client.map(Api::all), rule, snapshot, asked: Mutex::new(asked) }
     }
 
+    /// Returns the current snapshot.
     pub fn snapshot(&self) -> Arc<Namespaces> {
         Arc::clone(&self.snapshot.borrow())
     }
 
-    /// The namespace, opted in or not. None: it does not exist, or nobody could say so in time.
+    /// Returns the namespace, opted in or not. None: it does not exist, or the lookup did not
+    /// finish in time.
     pub async fn find(&self, name: &str, deadline: Instant) -> Option<Namespace> {
         let asked = Instant::now();
         let api = self.api.as_ref().filter(|_| name.parse::<NamespaceName>().is_ok())?;
@@ -180,7 +184,7 @@ impl Lookup {
         timeout_at(deadline, self.ask(api, name, asked)).await.ok().flatten()
     }
 
-    /// The watch is usually a moment behind the namespace's first pod, and no more.
+    /// Waits for the watch, which is usually only milliseconds behind the namespace's first pod.
     async fn wait(&self, name: &str, until: Instant) -> Option<Namespace> {
         let mut snapshot = self.snapshot.clone();
         let found =
@@ -189,14 +193,16 @@ impl Lookup {
         found.ok()?.ok()?.find(name).cloned()
     }
 
+    /// Returns the namespace from the cache or from the API server. `since` is when the review
+    /// arrived.
     async fn ask(&self, api: &Api<Labelled>, name: &str, since: Instant) -> Option<Namespace> {
-        // Held over the call: a second question for the same name finds the answer.
+        // Locked during the call, so that a second lookup of the same name finds its result.
         let mut asked = self.asked.lock().await;
         let now = Instant::now();
         asked.answers.retain(|_, (at, _)| now < *at + REMEMBERED);
         if let Some((at, answer)) = asked.answers.get(name) {
-            // Only what was answered after the review came may say that a namespace did not
-            // opt in: the API server, which sent it, may know better by now.
+            // A cached "not opted in" is used only if its call started after the review arrived:
+            // the namespace may have opted in since.
             let opted_in = answer.as_ref().is_some_and(|namespace| namespace.mode.is_some());
             return answer.clone().filter(|_| opted_in || *at >= since);
         }
@@ -206,7 +212,7 @@ impl Lookup {
         let answer = match timeout(CALL, api.get_opt(name)).await {
             Ok(Ok(found)) => found.map(|namespace| read(&namespace, &self.rule)),
             Ok(Err(error)) => {
-                tracing::warn!(namespace = name, %error, "namespace cannot be read");
+                tracing::warn!(namespace = name, %error, "cannot read namespace");
                 return None;
             }
             Err(_) => return None,
@@ -217,7 +223,7 @@ impl Lookup {
 }
 
 impl Asked {
-    /// A bucket of [`BURST`] that fills by [`PER_SECOND`].
+    /// Takes a token from the bucket: [`BURST`] tokens at most, [`PER_SECOND`] new ones per second.
     fn may_ask(&mut self, now: Instant) -> bool {
         let seconds = now.duration_since(self.filled).as_secs();
         if seconds > 0 {
@@ -236,12 +242,17 @@ fn read(namespace: &Labelled, rule: &TenantRule) -> Namespace {
     Namespace::read(&namespace.name_any(), |key| labels.get(key).map(String::as_str), rule)
 }
 
+/// Maximum number of calls at once.
 const BURST: u32 = 10;
+/// Maximum number of calls per second, after a burst.
 const PER_SECOND: u32 = 5;
+/// Time limit of one call.
 const CALL: Duration = Duration::from_secs(1);
-/// Namespaces in one answer of a list, of which each may have the 1.5 MiB that etcd stores.
+/// Namespaces per page of a list. etcd stores up to 1.5 MiB for each.
 const PAGE: u32 = 10;
+/// How long a result is cached.
 const REMEMBERED: Duration = Duration::from_secs(5);
+/// Maximum wait for the watch.
 const WAIT: Duration = Duration::from_millis(300);
 
 #[cfg(test)]
@@ -262,7 +273,7 @@ mod tests {
     use super::*;
     use crate::{config::Config, namespaces::Mode};
 
-    /// An API server's side: the namespaces that it has, and who was asked for.
+    /// A stand-in for the API server: its namespaces, and the names that were requested.
     #[derive(Clone, Default)]
     struct Server(Arc<StdMutex<State>>);
 
@@ -317,7 +328,7 @@ mod tests {
             self.0.lock().unwrap().namespaces.insert(name.to_owned(), namespace);
         }
 
-        /// The names that were asked for since the last time.
+        /// Returns the names that were requested since the last call.
         fn asked(&self) -> Vec<String> {
             std::mem::take(&mut self.0.lock().unwrap().asked)
         }
@@ -346,12 +357,12 @@ mod tests {
             Self { server, lookup, snapshot }
         }
 
-        /// As a review does that has three seconds.
+        /// Looks a name up as a review with a time limit of 3 s does.
         async fn find(&self, name: &str) -> Option<Namespace> {
             self.lookup.find(name, Instant::now() + Duration::from_secs(3)).await
         }
 
-        /// How many calls it takes to look all of them up at once.
+        /// Looks up all names at once, and returns the number of calls.
         async fn calls_for(&self, names: impl Iterator<Item = String>) -> usize {
             let names: Vec<String> = names.collect();
             let finds = names.iter().map(|name| self.find(name));
@@ -362,10 +373,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn invented_names_are_asked_for_ten_at_once_and_five_a_second() {
+    async fn lookups_of_unknown_names_are_rate_limited() {
         let asking = Asking::new();
         let names = |round: &'static str| (0..50).map(move |n| format!("{round}-{n}"));
-        // By the end of the wait for the watch the bucket is full anyway.
+        // The bucket is full again after the wait for the watch.
         assert_eq!(asking.calls_for(names("a")).await, 10);
         sleep(Duration::from_secs(1)).await;
         assert_eq!(asking.calls_for(names("b")).await, 5);
@@ -374,21 +385,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_name_that_is_none_is_not_asked_for() {
+    async fn an_invalid_name_is_not_looked_up() {
         let asking = Asking::new();
         let names = ["", "A", "a.b", "../pods", "a/b", "a?watch=true", &"a".repeat(64)];
         assert_eq!(asking.calls_for(names.into_iter().map(str::to_owned)).await, 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_does_not_exist_is_asked_for_once_in_five_seconds() {
+    async fn a_missing_namespace_is_looked_up_once_in_five_seconds() {
         let asking = Asking::new();
         let one = || std::iter::repeat_n("ghost".to_owned(), 20);
         assert_eq!(asking.calls_for(one()).await, 1, "together");
         assert_eq!(asking.calls_for(one()).await, 0, "soon after");
         sleep(REMEMBERED).await;
         assert_eq!(asking.calls_for(one()).await, 1, "later");
-        // A namespace that was created in between is found no later than that.
+        // A namespace that was created meanwhile is found after the cache expires.
         asking.server.create("ghost", &enabled());
         assert_eq!(asking.find("ghost").await, None);
         sleep(REMEMBERED).await;
@@ -396,7 +407,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_opted_in_is_remembered_and_who_did_not_is_not_believed_later() {
+    async fn only_an_opted_in_namespace_is_cached_for_later_reviews() {
         let asking = Asking::new();
         asking.server.create("in", &enabled());
         asking.server.create("out", &json!({}));
@@ -411,7 +422,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_the_watch_brings_in_time_is_not_asked_for() {
+    async fn a_namespace_from_the_watch_is_not_looked_up() {
         let asking = Asking::new();
         let label = |key: &str| (key == OPT_IN_LABEL).then_some("enabled");
         let namespace = Namespace::read("late", label, &Config::default().tenant);
@@ -425,11 +436,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_longer_than_its_deadline() {
+    async fn no_lookup_waits_beyond_its_deadline() {
         let asking = Asking::new();
         asking.server.0.lock().unwrap().hangs = true;
         let before = Instant::now();
-        // The second is behind the first, whose call takes a second.
+        // The second lookup waits for the call of the first, which takes 1 s.
         let deadline = before + Duration::from_millis(900);
         let finds = ["a", "b"].map(|name| asking.lookup.find(name, deadline));
         assert_eq!(futures_util::future::join_all(finds).await, [None, None]);
@@ -437,7 +448,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_broken_watch_is_counted_and_goes_on() {
+    async fn a_failed_watch_is_counted_and_restarted() {
         let server = Server::default();
         server.create("in", &enabled());
         server.0.lock().unwrap().fails = true;

@@ -1,4 +1,4 @@
-//! The same documents as Terraform resources.
+//! The documents as Terraform resources.
 
 use std::fmt::Write;
 
@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::{Account, Document, Name, documents};
 use crate::session::RoleArn;
 
-/// One file for the AWS provider. The boundary's statement is a local value, since the boundary
-/// is one policy for all tenants.
+/// Returns one Terraform file for the AWS provider. The boundary's statement is a local value,
+/// because the boundary is one policy for all tenants.
 pub fn terraform(account: &Account) -> String {
     let mut file = String::new();
     for Document { name, body } in documents(account) {
@@ -47,7 +47,7 @@ pub fn terraform(account: &Account) -> String {
                 expression(&body)
             ),
         };
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(file, "# {}\n{block}", name.remark());
     }
     file.truncate(file.trim_end().len());
@@ -63,7 +63,8 @@ fn role_policy(resource: &str, name: Name, role: &str, body: &Value) -> String {
     )
 }
 
-/// JSON is an expression of Terraform, but for what its templates would take as theirs.
+/// Returns JSON as a Terraform expression: the same text, with Terraform's template sequences
+/// escaped.
 fn expression(value: &Value) -> String {
     escaped(&format!("{value:#}")).replace('\n', "\n  ")
 }
@@ -76,7 +77,8 @@ fn escaped(text: &str) -> String {
     text.replace("${", "$${").replace("%{", "%%{")
 }
 
-/// A tenant is a DNS label, and an identifier begins with a letter, which the prefix is.
+/// Returns the tenant as a part of a Terraform identifier. A tenant is a DNS label and may start
+/// with a digit, an identifier may not: callers put a prefix before it.
 fn label(account: &Account) -> String {
     account.tenant.as_str().replace('-', "_")
 }

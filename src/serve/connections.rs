@@ -1,4 +1,4 @@
-//! Who is connected, and which connection ends for a new one.
+//! The open connections of a port, and the choice of the one that a new connection closes.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,12 +11,12 @@ use std::{
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// The connections of one port, of which there is a limited number.
+/// The connections of one port, up to a maximum number.
 ///
-/// When all are taken, a new one ends another of the address that has most of them: the oldest of
-/// those that had no request answered with success, and where there is none of these the one whose
-/// latest such answer was longest ago. So a client takes places from itself, however many
-/// connections it opens, and an API server keeps its few.
+/// If the maximum is reached, a new connection closes another one. It is a connection of the
+/// address with the most connections: the oldest one without a successful response (2xx), else the
+/// one whose latest successful response is the oldest. So a client that opens many connections
+/// closes its own, and an API server keeps its few.
 #[derive(Clone, Debug)]
 pub(super) struct Connections(Arc<Shared>);
 
@@ -24,18 +24,18 @@ pub(super) struct Connections(Arc<Shared>);
 struct Shared {
     slots: Arc<Semaphore>,
     state: Mutex<State>,
-    /// How many requests were answered with success.
+    /// Number of successful responses on this port.
     answered: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// By the order in which they came. Those that were ended are gone from here.
+    /// Open connections, in the order of their arrival, without those that are being closed.
     open: BTreeMap<u64, (IpAddr, Connection)>,
     next: u64,
 }
 
-/// A place among the connections. It is free again when it goes.
+/// A place among the connections. Dropping it frees the place.
 #[derive(Debug)]
 pub(super) struct Slot {
     connection: Connection,
@@ -44,20 +44,22 @@ pub(super) struct Slot {
     _place: Option<OwnedSemaphorePermit>,
 }
 
-/// The connection that a request came by, among the request's extensions.
+/// The connection of a request. It is one of the request's extensions.
 #[derive(Clone, Debug, Default)]
 pub struct Connection(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     cut: Notify,
+    /// Whether a request arrived on it.
     has_asked: AtomicBool,
-    /// The number of its latest answer with success among all of the port; 0 for none.
+    /// Number of its latest successful response, counted over the port. 0: none.
     latest: AtomicU64,
     answered: Arc<AtomicU64>,
 }
 
 impl Connections {
+    /// Returns a limit of `most` connections.
     pub(super) fn new(most: usize) -> Self {
         Self(Arc::new(Shared {
             slots: Arc::new(Semaphore::new(most)),
@@ -66,7 +68,7 @@ impl Connections {
         }))
     }
 
-    /// Takes a place, for which another connection ends where there is none.
+    /// Takes a place. If none is free, closes another connection first.
     pub(super) async fn enter(&self, peer: IpAddr) -> Slot {
         let Shared { slots, state: _, answered } = &*self.0;
         let free = Arc::clone(slots).try_acquire_owned();
@@ -90,14 +92,15 @@ impl Connections {
         Slot { connection, connections: self.clone(), number, _place: place }
     }
 
-    /// Each change is whole before the lock is left, so a panic elsewhere spoils nothing.
+    /// Locks the state. Every change is complete before the lock is released, so a poisoned lock
+    /// can be used.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// The one that ends for another.
+    /// Removes the connection that is to be closed for a new one.
     fn take_one_out(&mut self) -> Option<Connection> {
         let mut counts: HashMap<IpAddr, usize> = HashMap::new();
         for (peer, _) in self.open.values() {
@@ -126,26 +129,27 @@ impl Drop for Slot {
 }
 
 impl Connection {
-    /// Ends it at once, with whatever is under way on it and not yet written.
+    /// Closes the connection at once, without its unfinished responses.
     pub fn cut(&self) {
         self.0.cut.notify_one();
     }
 
-    /// Returns when it is to end.
+    /// Returns when the connection must be closed.
     pub async fn is_cut(&self) {
         self.0.cut.notified().await;
     }
 
-    /// Whether a request ever came by it.
+    /// Reports whether a request arrived on the connection.
     pub(super) fn has_asked(&self) -> bool {
         self.0.has_asked.load(Ordering::Relaxed)
     }
 
+    /// Records that a request arrived on the connection.
     pub(super) fn asks(&self) {
         self.0.has_asked.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that a request of it was answered with success.
+    /// Records a successful response on the connection.
     pub(super) fn is_answered(&self) {
         let number = self.0.answered.fetch_add(1, Ordering::Relaxed) + 1;
         self.0.latest.store(number, Ordering::Relaxed);
@@ -167,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_connection_ends_the_one_that_matters_least() {
+    async fn a_new_connection_closes_the_least_important_one() {
         let connections = Connections::new(4);
         let mut slots = Vec::new();
         for _ in 0..4 {
@@ -191,7 +195,7 @@ mod tests {
                 for other in &left {
                     assert!(!is_cut(&connection(&slots, *other)).await, "{what}: not {other}");
                 }
-                // Its task ends.
+                // As its task does when it ends.
                 slots[index] = None;
             };
             let (slot, ()) = tokio::join!(connections.enter(PEER), gives_way);
@@ -211,7 +215,7 @@ mod tests {
             slot.connection().is_answered();
             slots.push(slot);
         }
-        // Though it had nothing answered, and they had.
+        // The client with few connections had no successful response, the other one had.
         let new = connections.enter(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)));
         let gives_way = async {
             assert!(is_cut(slots[0].connection()).await);

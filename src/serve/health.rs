@@ -1,4 +1,4 @@
-//! Whether this process is alive, ready, and what it counted: on a plain port of its own.
+//! The health port: liveness, readiness and metrics over plain HTTP.
 
 use std::{
     sync::{
@@ -16,7 +16,8 @@ use axum::{
 
 use super::{Limits, Protocol};
 
-/// For a kubelet and a few who look at the counts, each with one request.
+/// Limits of the health port. Its clients are the kubelet and a few scrapers, which send one
+/// request per connection.
 pub const LIMITS: Limits = Limits {
     connections: 512,
     idle: Duration::from_secs(5),
@@ -25,7 +26,7 @@ pub const LIMITS: Limits = Limits {
     protocol: Protocol::OneRequest,
 };
 
-/// Things that must be there before the process is ready, by name.
+/// Named conditions that must be met before the process is ready.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<State>);
 
@@ -41,7 +42,7 @@ struct Condition {
     holds: AtomicBool,
 }
 
-/// Fulfils one condition, for good.
+/// Marks one condition as met, permanently.
 #[derive(Debug)]
 pub struct Latch {
     state: Arc<State>,
@@ -49,6 +50,7 @@ pub struct Latch {
 }
 
 impl Readiness {
+    /// Returns the conditions of these names, and one latch for each.
     pub fn new<const N: usize>(names: [&'static str; N]) -> (Self, [Latch; N]) {
         let conditions = names
             .into_iter()
@@ -59,16 +61,17 @@ impl Readiness {
         (Self(state), latches)
     }
 
-    /// Not ready from here on.
+    /// Makes the process permanently not ready, for shutdown.
     pub fn stop(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
     }
 
+    /// Reports whether [`Readiness::stop`] was called.
     pub fn is_stopping(&self) -> bool {
         self.0.stopping.load(Ordering::Relaxed)
     }
 
-    /// What is waited for.
+    /// Returns the names of the conditions that are not met, or `stopping`. Empty: ready.
     pub fn lacks(&self) -> Vec<&'static str> {
         if self.is_stopping() {
             return vec!["stopping"];
@@ -80,6 +83,7 @@ impl Readiness {
 }
 
 impl Latch {
+    /// Marks the condition as met.
     pub fn release(self) {
         if let Some(condition) = self.state.conditions.get(self.index) {
             condition.holds.store(true, Ordering::Relaxed);
@@ -87,7 +91,7 @@ impl Latch {
     }
 }
 
-/// `/livez`, `/readyz`, and `/metrics` in the OpenMetrics text format.
+/// Returns the router of `/livez`, `/readyz`, and `/metrics` in the OpenMetrics text format.
 pub fn router(
     readiness: Readiness,
     metrics: impl Fn() -> String + Clone + Send + Sync + 'static,

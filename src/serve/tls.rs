@@ -1,4 +1,4 @@
-//! The serving certificate, from files that the kubelet swaps.
+//! The serving certificate, reloaded when its files change.
 
 use std::{
     fmt, io,
@@ -23,14 +23,14 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::certificates::ends;
 
-/// Where certificate and key are, as PEM.
+/// Paths of certificate and key, both PEM.
 #[derive(Clone, Debug)]
 pub struct Files {
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
 
-/// The pair that is served now. It always belongs together.
+/// The certificate and key that are served now. The key always matches the certificate.
 #[derive(Debug)]
 pub struct Certificate {
     files: Files,
@@ -51,13 +51,14 @@ struct Loaded {
 #[derive(PartialEq)]
 struct Secret(Vec<u8>);
 
+/// Why a certificate and key cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum NotACertificate {
-    #[error("{0} holds no PEM certificate")]
+    #[error("{0} contains no PEM certificate")]
     Certificate(PathBuf),
-    #[error("{0} holds no PEM private key")]
+    #[error("{0} contains no PEM private key")]
     Key(PathBuf),
-    #[error("the key of {key} does not belong to the certificate of {certificate}")]
+    #[error("the key in {key} does not match the certificate in {certificate}")]
     Pair {
         certificate: PathBuf,
         key: PathBuf,
@@ -73,13 +74,14 @@ pub enum NotACertificate {
 }
 
 impl Certificate {
+    /// Loads certificate and key from the files.
     pub fn load(files: Files) -> Result<Arc<Self>, NotACertificate> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let current = ArcSwap::from_pointee(read(&files, &provider)?);
         Ok(Arc::new(Self { files, current, provider, reloads: Default::default() }))
     }
 
-    /// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
+    /// Returns the TLS configuration: TLS 1.2 and 1.3, ALPN for HTTP/2 and HTTP/1.1.
     pub fn server_config(self: &Arc<Self>) -> Result<ServerConfig, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()?
@@ -89,20 +91,25 @@ impl Certificate {
         Ok(config)
     }
 
-    /// Reads the files again and again, and takes a new pair that is sound. The kubelet swaps
-    /// a symlink above them, which no watch of the files themselves sees.
+    /// Reads the files each [`TICK`], and serves a new pair if it is valid. It polls because the
+    /// kubelet replaces a symlink in the path, which a watch of the files does not report.
     pub async fn follow(self: Arc<Self>, now: impl Fn() -> SystemTime) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failing = false;
-        let mut told = None;
+        let mut logged = None;
         loop {
             ticks.tick().await;
-            if let Some(ended) = self.ends().filter(|ends| *ends < now() && told != Some(*ends)) {
-                told = Some(ended);
+            let expiry = self.ends().filter(|ends| *ends < now() && logged != Some(*ends));
+            if let Some(expiry) = expiry {
+                logged = Some(expiry);
                 let file = self.files.certificate.display();
-                let ended = Timestamp::try_from(ended).unwrap_or_default();
-                tracing::error!(%file, %ended, "the serving certificate has ended; API servers do not take it");
+                let expired = Timestamp::try_from(expiry).unwrap_or_default();
+                tracing::error!(
+                    %file,
+                    %expired,
+                    "the serving certificate is expired; API servers reject it"
+                );
             }
             let reader = Arc::clone(&self);
             let Ok(loaded) =
@@ -117,26 +124,30 @@ impl Certificate {
                     if loaded.certificate != current.certificate || loaded.key != current.key {
                         self.current.store(Arc::new(loaded));
                         self.reloads[0].fetch_add(1, Ordering::Relaxed);
-                        tracing::info!("serving a new certificate");
+                        tracing::info!("certificate reloaded");
                     }
                 }
                 Err(error) if !failing => {
                     failing = true;
                     self.reloads[1].fetch_add(1, Ordering::Relaxed);
                     let error = with_causes(&error);
-                    tracing::warn!(%error, "the new certificate is not usable; serving the one before");
+                    tracing::warn!(
+                        %error,
+                        "cannot load the new certificate; serving the previous one"
+                    );
                 }
                 Err(_) => {}
             }
         }
     }
 
-    /// When what is served ends, if it says so.
+    /// Returns the expiry of the serving certificate. None: it cannot be parsed.
     pub fn ends(&self) -> Option<SystemTime> {
         self.current.load().ends
     }
 
-    /// New pairs that were taken, and spells in which the files held none.
+    /// Returns how often a new pair was loaded, and how often the files became unreadable or
+    /// invalid.
     pub fn reloads(&self) -> (u64, u64) {
         (self.reloads[0].load(Ordering::Relaxed), self.reloads[1].load(Ordering::Relaxed))
     }
@@ -179,7 +190,7 @@ fn read(files: &Files, provider: &CryptoProvider) -> Result<Loaded, NotACertific
     })
 }
 
-/// An error and its causes in one line.
+/// Returns an error and its causes in one line.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -190,5 +201,6 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     line
 }
 
-/// The kubelet itself brings a changed Secret only after a minute or so.
+/// Interval between two reads of the files. The kubelet takes about a minute to update a mounted
+/// Secret.
 const TICK: Duration = Duration::from_secs(1);

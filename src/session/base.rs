@@ -1,13 +1,13 @@
-//! How the sidecar gets base credentials: what the webhook writes into its environment, and what
-//! it reads there. The names are those of the AWS SDKs.
+//! The environment variables from which the sidecar gets base credentials: the webhook writes them,
+//! the sidecar reads them. The names are those of the AWS SDKs.
 //! <https://docs.aws.amazon.com/sdkref/latest/guide/environment-variables.html>
 
 use super::env::{Value, Variable};
 
-/// There are exactly three ways, and the environment says which one it is.
+/// The source of base credentials, one of three. The environment variables select it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Base {
-    /// Static keys of the environment, which the platform team writes (test clusters).
+    /// Static keys in the environment, set by the platform team (test clusters).
     Environment,
     /// EKS Pod Identity: the container endpoint with its token file.
     PodIdentity { uri: String, token_file: String },
@@ -18,12 +18,12 @@ pub enum Base {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum NotABase {
     #[error(
-        "no way to base credentials is set: want {URI} with {TOKEN_FILE}, or {WEB_IDENTITY_FILE} with {WEB_IDENTITY_ROLE}, or {ACCESS_KEY}"
+        "no source of base credentials is set: set {URI} with {TOKEN_FILE}, or {WEB_IDENTITY_FILE} with {WEB_IDENTITY_ROLE}, or {ACCESS_KEY}"
     )]
     Absent,
-    #[error("{0} is set, but not {1}")]
+    #[error("{0} is set, but {1} is not; set both")]
     Half(&'static str, &'static str),
-    #[error("{0} and {1} are both set, and only one can be meant")]
+    #[error("{0} and {1} are both set; unset one of them")]
     Two(&'static str, &'static str),
 }
 
@@ -57,7 +57,7 @@ impl Base {
 }
 
 const ACCESS_KEY: &str = "AWS_ACCESS_KEY_ID";
-/// The two that name the agents' endpoint as well.
+/// This variable and the next name the endpoint for agents, too.
 pub const TOKEN_FILE: &str = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE";
 pub const URI: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
 pub const WEB_IDENTITY_FILE: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_webhook_writes_the_sidecar_reads() {
+    fn the_sidecar_reads_what_the_webhook_writes() {
         for base in [pod_identity(), web_identity()] {
             let written = base.variables();
             let written: Vec<(&str, &str)> = written
@@ -104,9 +104,9 @@ mod tests {
     }
 
     #[test]
-    fn one_way_is_meant_and_only_one() {
+    fn exactly_one_credential_source_is_accepted() {
         let endpoint = (URI, "http://169.254.170.23/v1");
-        // Static keys do not get in where the webhook wrote another way.
+        // Static keys are ignored if the webhook wrote another source.
         let keys = [(ACCESS_KEY, "AKIA"), endpoint, (TOKEN_FILE, "/t")];
         assert_eq!(read(&keys), Ok(pod_identity()));
         assert_eq!(read(&[endpoint]), Err(NotABase::Half(URI, TOKEN_FILE)));

@@ -1,16 +1,15 @@
 use std::{fmt, str::FromStr};
 
-/// How long one set of session credentials lives, in whole seconds.
+/// Lifetime of session credentials, in seconds.
 ///
-/// At least 900 s, the least that AssumeRole takes, and at most 3600 s, the most that it
-/// gives to a role that was itself assumed (role chaining).
+/// At least 900 s, the minimum of AssumeRole. At most 3600 s, the maximum for role chaining.
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct SessionDuration(u16);
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
-    "not a session duration: want whole seconds from {MIN} to {MAX}, the most that AWS gives to a chained role"
+    "not a valid session duration: expected an integer from {MIN} to {MAX} seconds; AWS limits role chaining to one hour"
 )]
 pub struct NotASessionDuration;
 
@@ -51,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepts_what_sts_grants_to_a_chained_role() {
+    fn a_duration_is_valid_for_role_chaining() {
         let cases = [
             ("900", true),
             ("3600", true),

@@ -1,9 +1,9 @@
-//! The variables between the webhook and the sidecar, both directions.
+//! The environment variables that the webhook writes and the sidecar reads.
 //!
-//! Their names are spelled here and nowhere else. The webhook writes [`variables`], and beside
-//! them for the sidecar alone [`serving_variables`]; the kubelet fills the pod's own fields in
-//! and expands `$(NAME)`; the sidecar reads the result with [`read`] and [`read_serving`],
-//! which accept nothing that the webhook could not have written.
+//! Only this module has their names. The webhook writes [`variables`], and [`serving_variables`]
+//! for the sidecar only. The kubelet fills in fields of the pod and expands `$(NAME)`. The sidecar
+//! reads the result with [`read`] and [`read_serving`], which reject every value that the webhook
+//! cannot have written.
 
 use std::path::PathBuf;
 
@@ -22,19 +22,19 @@ pub struct Variable {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Value {
-    /// A field of the pod, by the downward API.
+    /// A field of the pod, from the downward API.
     Field(&'static str),
-    /// Text. A `$(NAME)` in it is expanded by the kubelet from variables that stand before.
+    /// Text. The kubelet expands a `$(NAME)` in it from variables earlier in the list.
     Text(String),
 }
 
-/// How one sidecar serves, which is of no concern to its session.
+/// How a sidecar serves credentials, independent of its session.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Serving {
-    /// Of the pod's loopback.
+    /// The port on the pod's loopback.
     pub port: u16,
     pub start_gate: StartGate,
-    /// Where clients find the token that opens the endpoint.
+    /// The file with the token that clients must send to the endpoint.
     pub token_file: PathBuf,
 }
 
@@ -68,7 +68,7 @@ pub enum NotASession {
     Tenant(#[source] NotATenant),
 }
 
-/// What `session` looks like in a container, in an order in which the kubelet can expand it.
+/// Returns the variables of `session`, in an order in which the kubelet can expand them.
 pub fn variables(session: &Session) -> [Variable; 5] {
     let Session { tenant, id, role, duration } = session;
     let (id, identity) = match id {
@@ -87,7 +87,7 @@ pub fn variables(session: &Session) -> [Variable; 5] {
     ]
 }
 
-/// The session of this process, from its environment.
+/// Reads the session of this process from its environment.
 pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<KnownSession, NotASession> {
     let required = |name| variable(name).ok_or(NotASession::Absent(name));
     let role: RoleArn = required(ROLE_ARN)?.parse().map_err(NotASession::RoleArn)?;
@@ -103,7 +103,7 @@ pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<KnownSession, N
     Ok(session)
 }
 
-/// What `serving` looks like in the sidecar's container.
+/// Returns the variables of `serving` for the sidecar's container.
 pub fn serving_variables(serving: &Serving) -> [Variable; 3] {
     let Serving { port, start_gate, token_file } = serving;
     [
@@ -113,7 +113,7 @@ pub fn serving_variables(serving: &Serving) -> [Variable; 3] {
     ]
 }
 
-/// How this process serves, from its environment.
+/// Reads how this process serves from its environment.
 pub fn read_serving(variable: impl Fn(&str) -> Option<String>) -> Result<Serving, NotServing> {
     let required = |name| variable(name).ok_or(NotServing::Absent(name));
     let port: u16 = required(PORT)?.parse().map_err(|_| NotServing::Port)?;
@@ -131,7 +131,7 @@ pub fn read_serving(variable: impl Fn(&str) -> Option<String>) -> Result<Serving
 /// The names of [`variables`].
 pub const NAMES: [&str; 5] = [ROLE_ARN, ID, TENANT, IDENTITY, DURATION];
 
-/// Where on its port the sidecar serves credentials.
+/// The path at which the sidecar serves credentials.
 pub const CREDENTIALS_PATH: &str = "/v1/credentials";
 
 const DURATION: &str = "FAB_SESSION_DURATION";
@@ -162,8 +162,7 @@ mod tests {
         SessionId::Known(name.parse().unwrap())
     }
 
-    /// What the kubelet makes of the list: fields filled in, `$(NAME)` expanded from
-    /// variables that stand before.
+    /// Does what the kubelet does: fills in fields, and expands `$(NAME)` from earlier variables.
     fn kubelet(variables: &[Variable], name: &str, uid: &str) -> HashMap<String, String> {
         let mut environment = HashMap::<String, String>::new();
         for variable in variables {
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_webhook_writes_the_sidecar_reads() {
+    fn the_sidecar_reads_what_the_webhook_writes() {
         let uid = "0d2c2a52-7a3c-4a0e-9d6e-0c6f3c1b8a55";
         let long = "s".repeat(200);
         let cases = [
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sidecar_reads_how_it_is_to_serve() {
+    fn the_sidecar_reads_its_endpoint_settings() {
         let serving = Serving {
             port: 7413,
             start_gate: StartGate::Listening,

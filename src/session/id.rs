@@ -7,18 +7,19 @@ use super::{
     source_identity::{ALLOWED, allowed},
 };
 
-/// Where the session's name comes from.
+/// A session's name, or the field of the pod that is the name.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SessionId {
-    /// A trusted creator of the pod said it.
+    /// A trusted creator named it.
     Known(SessionName),
     /// The pod's name, which the kubelet fills in.
     PodName,
-    /// The pod's uid, which the kubelet fills in.
+    /// The pod's UID, which the kubelet fills in.
     PodUid,
 }
 
-/// A session's name as its creator gave it: 1 to 253 characters, all legal in a SourceIdentity.
+/// A session's name as a trusted creator gave it: 1 to 253 characters, all valid in a
+/// SourceIdentity.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SessionName(String);
 
@@ -31,11 +32,11 @@ pub enum NotASessionName {
 }
 
 impl SessionId {
-    /// The least room (see [`TenantName::room`]) that this kind needs beside the tenant.
+    /// Returns the minimum of [`TenantName::room`] for this kind of name, in characters.
     ///
-    /// A known name is cut to what there is: three characters of it, '-' and 8 hex digits
-    /// are the least that still tells sessions apart. A uid has 36 characters (RFC 9562).
-    /// A pod's name is judged by its own length, at admission.
+    /// A known name is cut to the available length: three characters of it, '-' and 8 hex digits
+    /// are the minimum that still distinguishes sessions. A UID has 36 characters (RFC 9562). The
+    /// length of a pod's name is checked at admission.
     pub fn least_room(&self) -> usize {
         match self {
             Self::Known(_) => 12,
@@ -49,8 +50,8 @@ impl SessionId {
     }
 }
 
-/// The placeholders of the kubelet's kinds hold characters that no session's name can
-/// have, so that nobody takes them for one.
+/// The placeholders for pod name and UID have characters that no session's name can have, so that
+/// they cannot be mistaken for a name.
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -66,8 +67,8 @@ impl SessionName {
         &self.0
     }
 
-    /// Tells a name that had to be changed from others that then look like it: '-' and 8 hex
-    /// digits of the name's SHA-256.
+    /// Returns '-' and 8 hex digits of the name's SHA-256. It distinguishes a changed name from
+    /// others that become equal by the change.
     pub(super) fn tail(&self) -> String {
         let hash = Sha256::digest(&self.0);
         format!("-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3])
@@ -88,7 +89,7 @@ impl FromStr for SessionName {
     }
 }
 
-/// The longest name that a Kubernetes object has (a DNS subdomain, RFC 1123).
+/// Maximum length of a Kubernetes object's name (a DNS subdomain, RFC 1123).
 const MAX: usize = 253;
 
 #[cfg(test)]
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_what_sts_would_refuse() {
+    fn a_session_name_is_valid_for_sts() {
         let long = "a".repeat(254);
         let cases = [
             ("fab-coder-x7k2p", Ok(())),
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn fits_by_kind() {
+    fn a_session_id_fits_by_its_kind() {
         let known = SessionId::Known("s".parse().unwrap());
         for (length, known_fits, uid_fits) in
             [(21, true, true), (22, true, false), (45, true, false), (46, false, false)]

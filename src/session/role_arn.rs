@@ -14,7 +14,7 @@ pub enum NotARoleArn {
     Account,
     #[error("its role name or path has {found:?}; IAM allows letters, digits and _+=,.@/-")]
     Character { found: char },
-    #[error("it has {0} characters; STS takes at most 2048")]
+    #[error("it has {0} characters; STS allows at most 2048")]
     Length(usize),
     #[error("its partition is not aws, aws-cn, aws-us-gov or another that starts with aws")]
     Partition,
@@ -27,17 +27,17 @@ impl RoleArn {
         &self.text
     }
 
-    /// `aws`, `aws-cn`, `aws-us-gov`, ...
+    /// Returns the partition: `aws`, `aws-cn`, `aws-us-gov`, ...
     pub fn partition(&self) -> &str {
         &self.text[ARN.len()..self.partition]
     }
 
-    /// Twelve digits.
+    /// Returns the account id: twelve digits.
     pub fn account(&self) -> &str {
         &self.text[self.partition + IAM.len()..][..12]
     }
 
-    /// The role's path and name with a leading '/', as IAM writes paths.
+    /// Returns the role's path and name with a leading '/', as IAM writes paths.
     pub fn path_and_name(&self) -> &str {
         &self.text[self.partition + IAM.len() + 12 + ":role".len()..]
     }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_its_parts() {
+    fn a_role_arn_has_partition_account_and_path() {
         let arn: RoleArn =
             "arn:aws-us-gov:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-session"
                 .parse()
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn is_the_arn_of_a_role_and_nothing_else() {
+    fn only_the_arn_of_a_role_is_valid() {
         let long = format!("arn:aws:iam::111122223333:role/{}", "a".repeat(2048));
         let cases = [
             ("arn:aws:iam::111122223333:role/r", Ok(())),

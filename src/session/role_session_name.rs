@@ -5,10 +5,10 @@ use super::SessionName;
 /// The RoleSessionName under which a session assumes its role: in CloudTrail the last part of
 /// `userIdentity.arn`.
 ///
-/// STS takes 2 to 64 characters of `[A-Za-z0-9_.,+=@-]`. An '@' has no place in it: the ARN of
-/// the assumed role then reads like an address, which some readers of CloudTrail take for a
-/// person's. A name that is changed gets 8 hex digits of its SHA-256, so that two sessions never
-/// share one, and the same session has the same name at each refresh.
+/// STS allows 2 to 64 characters of `[A-Za-z0-9_.,+=@-]`. An '@' is replaced: the ARN of the
+/// assumed role would look like an email address, which some readers of CloudTrail take for a
+/// person's. A changed name gets 8 hex digits of its SHA-256, so that two sessions never share one,
+/// and a session has the same name at each refresh.
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RoleSessionName(String);
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_only_what_sts_or_readers_would_mistake() {
+    fn only_invalid_or_ambiguous_names_are_changed() {
         let (fits, long) = ("s".repeat(64), "s".repeat(65));
         assert_eq!(of(&fits), fits);
         assert_eq!(of("fab-coder-x7k2p"), "fab-coder-x7k2p");

@@ -4,7 +4,7 @@ use super::{SessionName, TenantName};
 
 /// The STS SourceIdentity of an agent session, `agent.<tenant>.<session>`.
 ///
-/// STS takes 2 to 64 characters of `[A-Za-z0-9_.,+=@-]` and reserves the prefix `aws:`.
+/// STS allows 2 to 64 characters of `[A-Za-z0-9_.,+=@-]` and reserves the prefix `aws:`.
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SourceIdentity(String);
@@ -18,9 +18,11 @@ pub enum NotASourceIdentity {
 }
 
 impl SourceIdentity {
-    /// A session's name that is longer than its room is cut, and 8 hex digits of its
-    /// SHA-256 keep it apart from others with the same beginning. The caller has seen to it
-    /// that the tenant leaves a known name its least room.
+    /// Returns the SourceIdentity of a session.
+    ///
+    /// A session's name that is longer than the remaining length is cut, and 8 hex digits of its
+    /// SHA-256 distinguish it from others with the same beginning. The caller has checked
+    /// [`SessionId::fits`](super::SessionId::fits).
     pub fn of(tenant: &TenantName, session: &SessionName) -> Self {
         let name = session.as_str();
         if name.len() <= tenant.room() {
@@ -35,7 +37,7 @@ impl SourceIdentity {
         &self.0
     }
 
-    /// As it is spelled, also with a pattern or a variable of a policy for the session.
+    /// Returns the text of a SourceIdentity. `session` may be a pattern or a variable of a policy.
     pub(crate) fn text(tenant: &TenantName, session: &str) -> String {
         format!("agent.{tenant}.{session}")
     }
@@ -78,12 +80,12 @@ mod tests {
     }
 
     #[test]
-    fn names_tenant_and_session() {
+    fn a_source_identity_names_tenant_and_session() {
         assert_eq!(of("acme", "fab-coder-x7k2p"), "agent.acme.fab-coder-x7k2p");
     }
 
     #[test]
-    fn cuts_only_what_does_not_fit_and_keeps_it_distinct() {
+    fn only_long_names_are_cut_and_they_remain_distinct() {
         let fits = "s".repeat(53);
         assert_eq!(of("acme", &fits), format!("agent.acme.{fits}"));
         let (one, two) = (format!("{fits}1"), format!("{fits}2"));
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn parses_by_the_rule_of_sts() {
+    fn a_source_identity_is_parsed_by_the_rules_of_sts() {
         let long = "a".repeat(65);
         let cases = [
             ("ab", Ok(())),

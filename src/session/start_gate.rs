@@ -1,16 +1,16 @@
 use std::{fmt, str::FromStr};
 
-/// What the agent's containers wait for before they start.
+/// The startup gate: the condition for which the agent's containers wait before they start.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum StartGate {
-    /// The first credentials are there.
+    /// The sidecar has its first credentials.
     Credentials,
     /// The sidecar listens.
     Listening,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("not a start gate: want credentials or listening")]
+#[error("not a valid startup gate: expected credentials or listening")]
 pub struct NotAStartGate;
 
 impl fmt::Display for StartGate {

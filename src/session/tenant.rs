@@ -1,7 +1,7 @@
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
-/// The platform that a namespace belongs to: a DNS label (RFC 1123), so it holds no dot
-/// and `agent.<tenant>.*` matches one tenant only.
+/// The tenant that a namespace belongs to: a DNS label (RFC 1123). It has no dot, so
+/// `agent.<tenant>.*` matches one tenant only.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TenantName(Arc<str>);
 
@@ -20,14 +20,14 @@ impl TenantName {
         &self.0
     }
 
-    /// How many characters a SourceIdentity (at most 64) has left for the session behind
-    /// `agent.<tenant>.`: 64 - 6 - 1 - the tenant's own.
+    /// Returns the remaining length of a SourceIdentity (at most 64 characters) for the session
+    /// after `agent.<tenant>.`: 64 - 6 - 1 - the tenant's length.
     pub fn room(&self) -> usize {
         (64 - "agent.".len() - ".".len()).saturating_sub(self.0.len())
     }
 }
 
-/// So that maps are asked by text without a copy.
+/// Allows lookups in maps by text, without a copy.
 impl Borrow<str> for TenantName {
     fn borrow(&self) -> &str {
         &self.0
@@ -57,7 +57,7 @@ impl FromStr for TenantName {
     }
 }
 
-/// Whether Kubernetes could have given a namespace this name.
+/// Reports whether this is a valid name of a namespace in Kubernetes.
 pub(crate) fn is_dns_label(name: &str) -> bool {
     name.parse::<TenantName>().is_ok()
 }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_a_dns_label() {
+    fn a_tenant_name_is_a_dns_label() {
         let long = "a".repeat(64);
         let cases = [
             ("acme", Ok(())),
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_the_session_what_sts_leaves() {
+    fn a_session_gets_the_remaining_length() {
         let cases =
             [("a", 56), (&*"a".repeat(21), 36), (&*"a".repeat(45), 12), (&*"a".repeat(63), 0)];
         for (tenant, room) in cases {

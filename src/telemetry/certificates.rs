@@ -1,4 +1,4 @@
-//! What `certs` counts.
+//! Metrics of `certs`.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-/// What keeping the certificate comes to.
+/// The metrics of `certs`.
 #[derive(Clone, Debug)]
 pub struct CertificateMetrics(Arc<Registered>);
 
@@ -16,10 +16,10 @@ pub struct CertificateMetrics(Arc<Registered>);
 struct Registered {
     registry: Registry,
     ready: Gauge,
-    authority_expiry: Gauge,
+    ca_expiry: Gauge,
     certificate_expiry: Gauge,
-    stored: Counter,
-    published: Counter,
+    secret_updates: Counter,
+    webhook_configuration_updates: Counter,
     failures: Counter,
 }
 
@@ -27,60 +27,71 @@ impl Default for CertificateMetrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("fab_session_injector_certs");
         let ready = Gauge::default();
-        registry.register("ready", "Whether /readyz says so", ready.clone());
-        let authority_expiry = Gauge::default();
+        registry.register("ready", "Whether /readyz returns 200", ready.clone());
+        let ca_expiry = Gauge::default();
         registry.register_with_unit(
-            "authority_expiry_timestamp",
-            "When the authority ends that signs, since 1970",
+            "ca_expiry_timestamp",
+            "Expiry of the CA that signs, in Unix time; 0: none",
             Unit::Seconds,
-            authority_expiry.clone(),
+            ca_expiry.clone(),
         );
         let certificate_expiry = Gauge::default();
         registry.register_with_unit(
             "certificate_expiry_timestamp",
-            "When the certificate in the Secret ends, since 1970",
+            "Expiry of the certificate in the Secret, in Unix time; 0: none",
             Unit::Seconds,
             certificate_expiry.clone(),
         );
-        let stored = Counter::default();
-        registry.register("stored", "Changes of the Secret", stored.clone());
-        let published = Counter::default();
-        registry.register("published", "Changes of the webhook configuration", published.clone());
+        let secret_updates = Counter::default();
+        registry.register("secret_updates", "Updates of the Secret", secret_updates.clone());
+        let webhook_configuration_updates = Counter::default();
+        registry.register(
+            "webhook_configuration_updates",
+            "Updates of the webhook configuration",
+            webhook_configuration_updates.clone(),
+        );
         let failures = Counter::default();
-        registry.register("failures", "Looks and changes that failed", failures.clone());
+        registry.register(
+            "failures",
+            "Failed attempts to read or update the Secret or the webhook configuration",
+            failures.clone(),
+        );
         Self(Arc::new(Registered {
             registry,
             ready,
-            authority_expiry,
+            ca_expiry,
             certificate_expiry,
-            stored,
-            published,
+            secret_updates,
+            webhook_configuration_updates,
             failures,
         }))
     }
 }
 
 impl CertificateMetrics {
-    /// When authority and certificate end, in seconds since 1970; None: there is none.
-    pub fn holds(&self, authority: Option<u64>, certificate: Option<u64>) {
+    /// Sets the expiry of CA and certificate, in seconds since 1970. None: there is none.
+    pub fn holds(&self, ca: Option<u64>, certificate: Option<u64>) {
         let whole = |at: Option<u64>| at.and_then(|at| at.try_into().ok()).unwrap_or(0);
-        self.0.authority_expiry.set(whole(authority));
+        self.0.ca_expiry.set(whole(ca));
         self.0.certificate_expiry.set(whole(certificate));
     }
 
-    pub fn stored(&self) {
-        self.0.stored.inc();
+    /// Counts one update of the Secret.
+    pub fn secret_updated(&self) {
+        self.0.secret_updates.inc();
     }
 
-    pub fn published(&self) {
-        self.0.published.inc();
+    /// Counts one update of the webhook configuration.
+    pub fn webhook_configuration_updated(&self) {
+        self.0.webhook_configuration_updates.inc();
     }
 
+    /// Counts one failed attempt.
     pub fn failure(&self) {
         self.0.failures.inc();
     }
 
-    /// OpenMetrics text.
+    /// Returns all metrics in the OpenMetrics text format.
     pub fn render(&self, ready: bool) -> String {
         self.0.ready.set(ready.into());
         let mut rendered = String::new();

@@ -1,8 +1,8 @@
-//! The log: one JSON object a line, to standard error.
+//! The log: one JSON object per line, to standard error.
 //!
-//! No line has a character of others raw that a terminal would take for a command. A panic is one
-//! as well, and says only where: what it says besides may hold a pod's text.
-//! Libraries say nothing: the AWS SDK logs answers as they came, with credentials in them.
+//! Control characters are escaped, because lines contain text from clients and a terminal would
+//! interpret them. A panic is logged with its source location only: its message may contain text
+//! of a pod. Libraries do not log: the AWS SDK logs whole responses, including credentials.
 
 use std::{
     io::{self, Write, stderr},
@@ -24,13 +24,13 @@ use tracing_subscriber::{
 
 use crate::terminal::in_escapes;
 
-/// Each line is written before its event is over.
+/// Starts a log whose lines are written synchronously.
 pub fn start() {
     start_with(|| Escaped(stderr()));
 }
 
-/// Lines are written by a thread of their own, so that nobody waits for whoever reads them. With
-/// more than [`ROOM`] unwritten, further ones are lost, and counted.
+/// Starts a log that a separate thread writes, so that a slow reader of standard error delays no
+/// review. Lines are dropped and counted while [`ROOM`] lines wait.
 pub fn start_apart() -> io::Result<Apart> {
     let (sender, lines) = sync_channel(ROOM);
     let apart = Apart { sender, lost: Arc::default() };
@@ -40,7 +40,7 @@ pub fn start_apart() -> io::Result<Apart> {
     Ok(apart)
 }
 
-/// A log that is written apart.
+/// A log that a separate thread writes.
 #[derive(Clone, Debug)]
 pub struct Apart {
     sender: SyncSender<Line>,
@@ -48,16 +48,16 @@ pub struct Apart {
 }
 
 impl Apart {
-    /// How many lines were lost.
+    /// Returns the number of dropped lines.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Returns when all lines are written, or cannot be for a while.
+    /// Waits until all lines are written, for [`LAST`] at most.
     pub fn finish(&self) {
         let (done, written) = sync_channel(1);
         if self.sender.try_send(Line::End(done)).is_ok() {
-            // Late, or the thread is gone: there is nothing more that could be done.
+            // On a timeout, or if the thread stopped, nothing more can be done.
             let _ = written.recv_timeout(LAST);
         }
     }
@@ -73,7 +73,7 @@ enum Line {
 struct Writer(Apart);
 
 impl Write for Writer {
-    /// The formatter brings each line whole.
+    /// Takes one whole line: the formatter calls it once per line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let Apart { sender, lost } = &self.0;
         if sender.try_send(Line::Text(line.to_vec())).is_err() {
@@ -87,11 +87,11 @@ impl Write for Writer {
     }
 }
 
-/// Writes lines of JSON with the characters escaped that a terminal would take for commands.
+/// Writes lines of JSON with escaped control characters.
 struct Escaped<W>(W);
 
 impl<W: Write> Write for Escaped<W> {
-    /// The formatter brings each line whole.
+    /// Takes one whole line: the formatter calls it once per line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let Self(writer) = self;
         let text = String::from_utf8_lossy(line);
@@ -105,11 +105,11 @@ impl<W: Write> Write for Escaped<W> {
     }
 }
 
-/// What has come meanwhile goes in one piece.
+/// Writes lines until all senders are dropped. Lines that wait together are written together.
 fn write(lines: &Receiver<Line>) {
     let mut piece = Vec::new();
     while let Ok(first) = lines.recv() {
-        // To be woken for each line costs whoever writes it more than the line.
+        // Waking this thread for each line costs the sender more than the line itself.
         thread::sleep(GATHER);
         let mut ends = Vec::new();
         for line in std::iter::once(first).chain(lines.try_iter()) {
@@ -133,7 +133,7 @@ fn write(lines: &Receiver<Line>) {
 fn start_with(writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static) {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "panicked");
+        tracing::error!(place, "panic");
     }));
     tracing_subscriber::fmt()
         .json()
@@ -148,11 +148,11 @@ fn start_with(writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static) {
         .init();
 }
 
-/// How long lines wait for each other; thousands come in a second, at most.
+/// How long the thread collects lines before it writes them. Thousands arrive per second at most.
 const GATHER: Duration = Duration::from_millis(5);
-/// For the last lines of a process that ends.
+/// Time limit for the last lines of a process that exits.
 const LAST: Duration = Duration::from_secs(1);
-/// In bytes; more than a pipe holds is written in several goes anyway.
+/// Maximum length of one write, in bytes: the default capacity of a pipe.
 const LONGEST_PIECE: usize = 64 * 1024;
-/// Lines of about 300 bytes: a third of a MiB.
+/// Maximum number of unwritten lines: a third of a MiB with lines of about 300 bytes.
 const ROOM: usize = 1024;

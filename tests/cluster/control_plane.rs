@@ -1,5 +1,5 @@
-//! A real Kubernetes control plane on 127.0.0.1, without nodes: pods are
-//! admitted and stored as in any cluster, and then nobody runs them.
+//! A real Kubernetes control plane on 127.0.0.1, without nodes: pods are admitted and stored as
+//! in any cluster, but never run.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,19 @@ use tempfile::TempDir;
 
 use super::process::{Process, free_port, own_directory, program, wait_until};
 
-/// Any number of them may run at once. It ends when dropped, or with the test
-/// process.
+/// A control plane. Several can run at once. It stops when dropped, or when the test process
+/// exits.
 #[derive(Debug)]
 pub(crate) struct ControlPlane {
-    /// Held for their end, which must come before that of the directory: etcd,
-    /// the API server and the controllers.
+    /// etcd, the API server and the controllers. They must be dropped before the directory.
     processes: [Process; 3],
     directory: TempDir,
-    /// Of the API server and of etcd.
+    /// Ports of the API server and of etcd.
     ports: (u16, u16),
 }
 
 impl ControlPlane {
-    /// Returns once a pod may be created in the namespace "default".
+    /// Returns when a pod can be created in the namespace "default".
     pub(crate) fn start() -> Self {
         let directory = own_directory();
         let [etcd_port, etcd_peer_port, api_port, controller_manager_port] =
@@ -36,7 +35,7 @@ impl ControlPlane {
         api_server.wait_until("the API server is ready", START, || {
             kubectl(&["get", "--raw", "/readyz"]).then_some(())
         });
-        // It gives up when the API server does not know its role yet.
+        // It exits if the API server does not have its role yet.
         let mut controller_manager =
             start_controller_manager(directory.path(), controller_manager_port);
         controller_manager.wait_until("the default service account exists", START, || {
@@ -49,7 +48,7 @@ impl ControlPlane {
         }
     }
 
-    /// As a node's failure would, and what comes in its place.
+    /// Kills the API server, as a node failure does, and starts a new one.
     #[allow(dead_code, reason = "not every test crate does")]
     pub(crate) fn restart_api_server(&mut self) {
         self.processes[1].kill();
@@ -60,7 +59,7 @@ impl ControlPlane {
         });
     }
 
-    /// The file that makes its reader the administrator.
+    /// Returns the kubeconfig of the administrator.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.directory.path().join("admin.kubeconfig")
     }
@@ -69,7 +68,7 @@ impl ControlPlane {
         kubectl(self.directory.path(), arguments)
     }
 
-    /// Creates a namespace and returns once a pod may be created in it.
+    /// Creates a namespace; returns when a pod can be created in it.
     pub(crate) fn create_namespace(&self, name: &str, labels: &[(&str, &str)]) {
         let labels: serde_json::Map<String, Value> =
             labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
@@ -82,7 +81,7 @@ impl ControlPlane {
         self.await_service_account(name, "default");
     }
 
-    /// Returns once a pod may be created that runs as `account`.
+    /// Returns when a pod that runs as `account` can be created.
     pub(crate) fn await_service_account(&self, namespace: &str, account: &str) {
         wait_until(&format!("namespace {namespace} has account {account}"), START, || {
             let account = ["get", "serviceaccount", account, "--namespace", namespace];
@@ -90,18 +89,18 @@ impl ControlPlane {
         });
     }
 
-    /// What the API server has printed so far.
+    /// Returns the current log of the API server.
     pub(crate) fn api_server_log(&self) -> String {
         self.processes[1].log()
     }
 
-    /// The audit event of each attempt to create a pod, oldest first. The event
-    /// of an answer may be written just after the answer: wait for it.
+    /// Returns the audit event of each attempt to create a pod, oldest first. An event may be
+    /// written just after the response: wait for it.
     pub(crate) fn audit_events(&self) -> Vec<Value> {
         self.audit_log("create")
     }
 
-    /// The same of each part of a release that somebody deleted.
+    /// Returns the audit event of each deletion of a part of a release.
     #[allow(dead_code, reason = "not every test crate deletes one")]
     pub(crate) fn deletions(&self) -> Vec<Value> {
         self.audit_log("delete")
@@ -126,7 +125,7 @@ impl Drop for ControlPlane {
     }
 }
 
-/// One call of kubectl, as the administrator unless its arguments say `--as`.
+/// One call of kubectl, as the administrator unless its arguments have `--as`.
 #[derive(Debug)]
 pub(crate) struct Kubectl {
     command: Command,
@@ -134,7 +133,7 @@ pub(crate) struct Kubectl {
 }
 
 impl Kubectl {
-    /// For `--filename=-`.
+    /// Sets the input for `--filename=-`.
     pub(crate) fn stdin(mut self, text: &str) -> Self {
         text.clone_into(&mut self.stdin);
         self
@@ -148,7 +147,7 @@ impl Kubectl {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A kubectl that has refused its arguments does not read: no matter.
+        // kubectl does not read its input if its arguments are invalid; this is no error.
         let _ = child.stdin.take().unwrap().write_all(self.stdin.as_bytes());
         let output = child.wait_with_output().unwrap();
         Outcome {
@@ -158,7 +157,7 @@ impl Kubectl {
         }
     }
 
-    /// What kubectl prints with `--output=json`.
+    /// Returns the output of kubectl with `--output=json`.
     pub(crate) fn json(mut self) -> Value {
         self.command.arg("--output=json");
         let shown = format!("{:?}", self.command);
@@ -190,7 +189,7 @@ fn start_etcd(directory: &Path, port: u16, peer_port: u16) -> Process {
     command
         .arg("--data-dir")
         .arg(directory.join("etcd"))
-        // What it stores need not outlive the machine's next crash.
+        // The data need not survive a crash of the machine.
         .args(["--unsafe-no-fsync", "--log-level=warn", "--name=test"])
         .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
         .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
@@ -206,7 +205,7 @@ fn start_api_server(directory: &Path, port: u16, etcd_port: u16) -> Process {
         .arg(format!("--etcd-servers={}", etcd_url(etcd_port)))
         .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
         .arg(format!("--secure-port={port}"))
-        // 127.0.0.1 is no address that an endpoint may have.
+        // An endpoint cannot have the address 127.0.0.1.
         .arg("--endpoint-reconciler-type=none")
         .args(["--authorization-mode=RBAC", "--allow-privileged=true", "--profiling=false"])
         .arg("--service-cluster-ip-range=10.0.0.0/24")
@@ -243,20 +242,18 @@ fn start_controller_manager(directory: &Path, port: u16) -> Process {
             directory.join("pki/service-accounts.key").display()
         ))
         .arg(format!("--flex-volume-plugin-dir={}", directory.join("flexvolume").display()))
-        // The default of 20 a second makes a new namespace wait for its
-        // service account for seconds.
+        // With the default of 20 per second a new namespace waits seconds for its service account.
         .args(["--kube-api-qps=300", "--kube-api-burst=500", "--profiling=false"]);
     Process::start("kube-controller-manager", directory, &command)
 }
 
-/// As the user of the `admin.kubeconfig` in the directory.
+/// Returns a call of kubectl as the user of `admin.kubeconfig` in the directory.
 pub(crate) fn kubectl(directory: &Path, arguments: &[&str]) -> Kubectl {
     let mut command = Command::new(program("kubectl"));
     command
         .arg("--kubeconfig")
         .arg(directory.join("admin.kubeconfig"))
-        // What one API server offers must not be remembered for the next one
-        // on the same port.
+        // The discovery cache of one API server must not be used for the next one on its port.
         .arg("--cache-dir")
         .arg(directory.join("kubectl-cache"))
         .args(arguments);
@@ -271,7 +268,7 @@ fn audit_log(directory: &Path) -> PathBuf {
     directory.join("audit.log")
 }
 
-/// Those that make namespaces usable, templates into pods, and policies checked.
+/// Controllers for namespaces, for workloads and for the type check of policies.
 const CONTROLLERS: [&str; 10] = [
     "clusterrole-aggregation-controller",
     "deployment-controller",
@@ -285,5 +282,5 @@ const CONTROLLERS: [&str; 10] = [
     "validatingadmissionpolicy-status-controller",
 ];
 
-/// Ten times what it takes on two idle cores.
+/// Ten times the start time on two idle cores.
 const START: Duration = Duration::from_secs(60);

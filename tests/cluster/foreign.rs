@@ -1,4 +1,4 @@
-//! Other people's webhooks, with the effect that the real ones have.
+//! Webhooks of other vendors, with the effect of the real ones.
 
 #[path = "foreign/pod_identity.rs"]
 mod pod_identity;
@@ -16,18 +16,18 @@ use super::{
     world::World,
 };
 
-/// Called for pods of namespaces with the label `test.example/foreign=<label>`.
+/// A webhook for pods of namespaces with the label `test.example/foreign=<label>`.
 #[derive(Debug)]
 pub(crate) struct Webhook<'w> {
     world: &'w World,
     configuration: String,
     server: Server,
-    /// While it came into effect.
+    /// Calls until the configuration took effect.
     calls_before: usize,
 }
 
 impl<'w> Webhook<'w> {
-    /// The API server calls webhooks in the order of their configurations' names.
+    /// Starts a webhook. The API server calls webhooks in the order of their configuration names.
     pub(crate) fn start(
         world: &'w World,
         configuration: &str,
@@ -37,8 +37,8 @@ impl<'w> Webhook<'w> {
         Self::start_with(world, configuration, label, effect, json!({}))
     }
 
-    /// The EKS Pod Identity webhook. `honours_label`: with the object selector that EKS
-    /// gives it.
+    /// Starts the EKS Pod Identity webhook. `honours_label`: whether it has the object selector of
+    /// EKS.
     pub(crate) fn start_pod_identity(
         world: &'w World,
         configuration: &str,
@@ -65,12 +65,12 @@ impl<'w> Webhook<'w> {
         webhook
     }
 
-    /// How often it was called for a pod of the test's.
+    /// Returns the number of calls for pods of the test.
     pub(crate) fn calls(&self) -> usize {
         self.server.calls() - self.calls_before
     }
 
-    /// Until a pod that is no agent's, and so none of ours, reaches it.
+    /// Waits until it is called for a pod that is not an agent.
     fn wait_until_called(&mut self, label: &str) {
         let namespaces = self
             .world
@@ -101,7 +101,7 @@ impl Drop for Webhook<'_> {
     }
 }
 
-/// A sidecar that another injector adds, once.
+/// Adds the sidecar of another injector, once.
 pub(crate) fn add_a_container(pod: &Value) -> Vec<Value> {
     let present = pod["spec"]["containers"]
         .as_array()
@@ -116,8 +116,8 @@ pub(crate) fn add_a_container(pod: &Value) -> Vec<Value> {
     ]
 }
 
-/// A webhook that was built before native sidecars: it writes both lists anew from types
-/// that have no `restartPolicy`, and so drops it.
+/// A webhook that was built before native sidecars: it rewrites both lists from types without
+/// `restartPolicy`, which drops the field.
 pub(crate) fn rewrite_from_old_types(pod: &Value) -> Vec<Value> {
     let mut operations = Vec::new();
     for list in ["containers", "initContainers"] {
@@ -132,8 +132,8 @@ pub(crate) fn rewrite_from_old_types(pod: &Value) -> Vec<Value> {
     operations
 }
 
-/// What linkerd's proxy injector does, with its CNI plugin: its proxy stands first, so that it is
-/// up before the others, with a token and a volume of its own.
+/// The effect of linkerd's proxy injector with its CNI plugin. Its proxy is the first container,
+/// so that it starts first, and has its own token and volume.
 pub(crate) fn linkerd(pod: &Value) -> Vec<Value> {
     if pod["metadata"]["annotations"]["linkerd.io/proxy-version"].is_string() {
         return Vec::new();
@@ -154,8 +154,8 @@ pub(crate) fn linkerd(pod: &Value) -> Vec<Value> {
     operations
 }
 
-/// What istio's injector does, with its CNI plugin and native sidecars: its proxy stands first in
-/// the init containers, and it writes the lists anew from its own merge.
+/// The effect of istio's injector with its CNI plugin and native sidecars. Its proxy is the first
+/// init container, and it rewrites the lists from its own merge.
 pub(crate) fn istio(pod: &Value) -> Vec<Value> {
     if pod["metadata"]["annotations"]["sidecar.istio.io/status"].is_string() {
         return Vec::new();

@@ -1,12 +1,12 @@
-//! The chart as the real Helm renders it.
+//! Calls of the real Helm for the chart.
 
 use std::path::Path;
 use std::process::Command;
 
 use super::process::program;
 
-/// The manifests of a release, or what Helm has against its values. `values`
-/// are given as `--set` and win over those of the file.
+/// Returns the manifests of a release, or Helm's error about its values. `values` are set with
+/// `--set` and take precedence over those of the file.
 pub(crate) fn render(
     chart: &Path,
     release: &str,
@@ -22,7 +22,7 @@ pub(crate) fn render(
     run(command)
 }
 
-/// The same for a cluster of this version, with values of any type.
+/// Returns the manifests for a cluster of this version, with values of any type.
 #[allow(dead_code, reason = "not every test crate renders for another cluster")]
 pub(crate) fn render_for(
     chart: &Path,
@@ -47,8 +47,7 @@ pub(crate) fn install(
     run(command)
 }
 
-/// What an installation would tell; nothing is installed. The cluster, if there is one, is asked
-/// for what it knows.
+/// Returns the notes of an installation, without installing. Lookups use the cluster, if any.
 #[allow(dead_code, reason = "not every test crate reads them")]
 pub(crate) fn notes(chart: &Path, values: &[(&str, &str)], kubeconfig: Option<&Path>) -> String {
     let mut command = helm("install", "injector", values);
@@ -61,7 +60,7 @@ pub(crate) fn notes(chart: &Path, values: &[(&str, &str)], kubeconfig: Option<&P
     said.split_once("\nNOTES:\n").unwrap().1.to_owned()
 }
 
-/// To this chart and these values, of which none of before is kept.
+/// Upgrades to this chart and these values, without the previous values.
 #[allow(dead_code, reason = "not every test crate has a cluster")]
 pub(crate) fn upgrade(
     chart: &Path,
@@ -97,7 +96,7 @@ fn helm(verb: &str, namespace: &str, values: &[(&str, &str)]) -> Command {
 }
 
 fn run(mut command: Command) -> Result<String, String> {
-    // Not the plugins and repositories of whoever runs the tests.
+    // Not the plugins and repositories of the user who runs the tests.
     for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
         command.env(variable, concat!(env!("CARGO_TARGET_TMPDIR"), "/helm"));
     }

@@ -1,4 +1,4 @@
-//! An AWS that is moto: only its parameter store is used here.
+//! moto as AWS, mainly for its parameter store.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -10,13 +10,13 @@ use tempfile::TempDir;
 
 use super::process::{Process, free_port, own_directory, program};
 
-/// It ends when dropped, or with the test process.
+/// A moto server. It stops when dropped, or when the test process exits.
 #[derive(Debug)]
 pub(crate) struct Moto {
-    /// Held for its end.
+    /// Stops the process when dropped.
     _process: Process,
     port: u16,
-    /// Where its log is.
+    /// The directory of its log.
     _directory: TempDir,
 }
 
@@ -28,8 +28,8 @@ impl Moto {
         command.args(["--host=127.0.0.1", &format!("--port={port}")]);
         command.env("MOTO_ACCOUNT_ID", ACCOUNT);
         let mut process = Process::start("moto", directory.path(), &command);
-        // An answer, since a port may accept connections before moto does: a
-        // process being started by another thread still holds our probe of it.
+        // Waits for a response: the port may accept connections before moto does, because a process
+        // that another thread is starting still has the socket of the port probe.
         process.wait_until("moto answers", Duration::from_secs(60), || {
             let answer = exchange(port, "GET /moto-api/ HTTP/1.0\r\n\r\n").ok()?;
             (status(&answer) == Some("200")).then_some(())
@@ -37,12 +37,12 @@ impl Moto {
         Self { _process: process, port, _directory: directory }
     }
 
-    /// What to set as the endpoint of an AWS client; any credentials will do.
+    /// Returns the endpoint for AWS clients; any credentials are accepted.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Creates or replaces. `kind` is "String", "StringList" or "SecureString".
+    /// Creates or replaces a parameter. `kind` is "String", "StringList" or "SecureString".
     pub(crate) fn put_parameter(&self, name: &str, value: &str, kind: &str) {
         self.call(
             "PutParameter",
@@ -54,8 +54,8 @@ impl Moto {
         self.call("DeleteParameter", &json!({"Name": name}));
     }
 
-    /// One call of the JSON protocol. An SDK would sign it; moto reads only the
-    /// region and the service from the signature.
+    /// Makes one call in the JSON protocol, without a valid signature: moto reads only the region
+    /// and the service of it.
     fn call(&self, operation: &str, arguments: &Value) {
         let body = arguments.to_string();
         let request = format!(
@@ -78,7 +78,7 @@ impl Moto {
 }
 
 impl Moto {
-    /// One call of IAM's, in the query protocol.
+    /// Makes one call of IAM in the query protocol.
     /// <https://docs.aws.amazon.com/IAM/latest/APIReference/CommonParameters.html>
     #[allow(dead_code, reason = "not every test crate has roles in it")]
     pub(crate) fn iam(&self, action: &str, parameters: &[(&str, &str)]) {
@@ -125,8 +125,8 @@ fn status(answer: &str) -> Option<&str> {
     answer.split(' ').nth(1)
 }
 
-/// The region that the parameters are in.
+/// The region of the parameters.
 pub(crate) const REGION: &str = "eu-west-1";
 
-/// Whose roles they are; as in the strict AWS.
+/// The account of the roles, as in the strict AWS.
 const ACCOUNT: &str = "111122223333";

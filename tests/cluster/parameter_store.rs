@@ -1,5 +1,5 @@
-//! SSM Parameter Store as far as moto does not play it: what it refuses, and when it is not well.
-//! Each refusal is one that AWS documents; values come from a function of the name.
+//! A stand-in for SSM Parameter Store, for what moto lacks: denials, quotas and faults. Each error
+//! is one that AWS documents.
 
 use std::{
     collections::HashMap,
@@ -23,18 +23,18 @@ use tokio::{net::TcpListener, sync::oneshot, time::sleep};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fault {
-    /// IAM lets the caller read nothing.
+    /// IAM allows the caller to read nothing.
     Denied,
-    /// No answer, ever.
+    /// No response.
     Hang,
     InternalError,
-    /// 200 with a body that breaks off, after a part of the values.
+    /// 200 with a body that is cut off after a part of the values.
     Malformed,
     Slow(Duration),
     Throttled,
 }
 
-/// Dropped, it takes no connections any more.
+/// A running stand-in. Once dropped, it accepts no connections.
 pub(crate) struct ParameterStore {
     pub(crate) address: SocketAddr,
     shelf: Arc<Mutex<Shelf>>,
@@ -44,19 +44,19 @@ pub(crate) struct ParameterStore {
 
 #[derive(Debug)]
 struct Shelf {
-    /// By name: type and value.
+    /// Type and value of each parameter, by name.
     parameters: HashMap<String, (String, String)>,
-    /// Names that IAM does not let the caller read.
+    /// Names that IAM denies to the caller.
     denied: Vec<String>,
     fault: Option<Fault>,
-    /// Calls a second, of all callers.
+    /// Calls per second of all callers.
     /// <https://docs.aws.amazon.com/general/latest/gr/ssm.html>
     quota: f64,
     tokens: f64,
     filled: Instant,
-    /// Each call: when, how many names, whether it was throttled.
+    /// Time, number of names and whether it was throttled, for each call.
     calls: Vec<(Instant, usize, bool)>,
-    /// Further ones that were signed at another time.
+    /// Number of further calls with an invalid signing time.
     expired: usize,
 }
 
@@ -66,7 +66,7 @@ impl ParameterStore {
         Self::on(Ipv4Addr::LOCALHOST, quota)
     }
 
-    /// Where others than this machine's own programs reach it.
+    /// Starts on an address that is reachable from outside this machine.
     pub(crate) fn on(address: Ipv4Addr, quota: f64) -> Self {
         let shelf = Arc::new(Mutex::new(Shelf {
             parameters: HashMap::new(),
@@ -114,12 +114,12 @@ impl ParameterStore {
         self.shelf().fault = fault;
     }
 
-    /// The calls so far: when, how many names, whether it was throttled.
+    /// Returns the calls: time, number of names, whether it was throttled.
     pub(crate) fn calls(&self) -> Vec<(Instant, usize, bool)> {
         self.shelf().calls.clone()
     }
 
-    /// Calls that were refused since they were signed at another time.
+    /// Returns the number of calls that were rejected for their signing time.
     pub(crate) fn expired(&self) -> usize {
         self.shelf().expired
     }
@@ -216,7 +216,7 @@ impl Shelf {
     }
 }
 
-/// Whether a call was signed within five minutes of the time here.
+/// Returns whether a call was signed within five minutes of the current time.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html>
 fn is_of_now(signed: &str) -> bool {
     let signed =

@@ -1,5 +1,5 @@
-//! Every process that a test starts is held on a leash: it ends when the test
-//! does, in whatever way the test ends.
+//! Processes of a test. Each runs below a leash process, which stops it when the test process
+//! exits for any reason.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,15 +15,14 @@ use tempfile::TempDir;
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
-    /// While we hold this pipe, the leash lets the process run.
+    /// The leash stops the process when this pipe is closed.
     leash: Option<ChildStdin>,
     log: PathBuf,
     name: String,
 }
 
 impl Process {
-    /// Runs what `command` describes, with no input and with all its output in
-    /// `directory/name.log`.
+    /// Starts `command` without input and with all its output in `directory/name.log`.
     pub(crate) fn start(name: &str, directory: &Path, command: &Command) -> Self {
         let log = directory.join(format!("{name}.log"));
         let output = File::create(&log).unwrap();
@@ -48,25 +47,25 @@ impl Process {
         Self { child, leash, log, name: name.to_owned() }
     }
 
-    /// What the process has printed so far.
+    /// Returns the current output of the process.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
     }
 
-    /// Its exit status, once it has ended.
+    /// Returns the exit status, if the process has exited.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
-    /// Sends TERM, as kubelet does, and leaves it to the process when to end.
+    /// Sends SIGTERM, as the kubelet does, and does not wait.
     #[allow(dead_code, reason = "not every test crate stops one")]
     pub(crate) fn terminate(&self) {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         assert!(sent.unwrap().success(), "{} has ended already", self.name);
     }
 
-    /// Like the function of this name, but fails as soon as the process has
-    /// ended, and shows the end of its log.
+    /// Like the function of this name, but fails as soon as the process exits, with the end of its
+    /// log.
     pub(crate) fn wait_until<T>(
         &mut self,
         what: &str,
@@ -95,7 +94,7 @@ impl Process {
 }
 
 impl Process {
-    /// KILL: nobody looks at how it ends, and an API server takes its time.
+    /// Sends SIGKILL: a test does not need the shutdown, which is slow for an API server.
     pub(crate) fn kill(&mut self) {
         if let Some(mut leash) = self.leash.take() {
             let _ = leash.write_all(b"now\n");
@@ -110,14 +109,14 @@ impl Drop for Process {
     }
 }
 
-/// Asks `probe` again and again until it answers. `what` completes the
-/// sentence "waited 5s until ...".
+/// Calls `probe` repeatedly until it returns a value. `what` completes the sentence "waited 5s
+/// until ...".
 pub(crate) fn wait_until<T>(what: &str, timeout: Duration, probe: impl FnMut() -> Option<T>) -> T {
     ask_until(timeout, probe).unwrap_or_else(|| panic!("waited {timeout:?} until {what}, in vain"))
 }
 
-/// A directory below target/, whose name says which process it belongs to. A
-/// test that was killed leaves its own behind; the next one removes it.
+/// Returns a new directory below target/ whose name has the id of this process. A killed test
+/// leaves its directory behind; the next test removes it.
 pub(crate) fn own_directory() -> TempDir {
     let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let processes = Path::new("/proc");
@@ -133,11 +132,10 @@ pub(crate) fn own_directory() -> TempDir {
     tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).unwrap()
 }
 
-/// A port of 127.0.0.1 that nobody listens on.
+/// Returns a free port of 127.0.0.1.
 ///
-/// It lies below the range from which Linux takes the ports of outgoing
-/// connections (32768 and up): the API server alone opens about a hundred of
-/// those while others start. Each test process searches a window of its own.
+/// It is below the range of ephemeral ports of Linux (32768 and up): the API server alone opens
+/// about a hundred of those while others start. Each test process searches its own range.
 pub(crate) fn free_port() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     let window = 12_000 + (std::process::id() % 200) as u16 * 100;
@@ -147,10 +145,10 @@ pub(crate) fn free_port() -> u16 {
         .expect("one of a hundred ports is free")
 }
 
-/// The program of this name that `tests/setup` has built.
+/// Returns the path of a program that `tests/setup` built.
 #[allow(dead_code, reason = "not every test crate needs one")]
 pub(crate) fn program(name: &str) -> PathBuf {
-    // The tests have no command line to be told this on.
+    // The tests have no command line for this.
     #[allow(clippy::disallowed_methods)]
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     let cache = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
@@ -162,7 +160,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("no {name}: run `make test`, which builds it, or tests/setup"))
 }
 
-/// The raw answer of the plain port; empty where nobody answers.
+/// Returns the raw response of the port without TLS; empty without a response.
 #[allow(dead_code, reason = "not every test crate has such a port")]
 pub(crate) fn get(address: std::net::SocketAddr, path: &str) -> String {
     use std::io::Read;

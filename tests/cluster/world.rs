@@ -1,5 +1,5 @@
-//! A cluster into which the chart has brought our webhook: a real API server that calls the
-//! real binary over TLS, by the chart's own configuration, with the chart's own rights.
+//! A cluster with the chart's webhook: a real API server calls the real binary over TLS. The
+//! webhook configuration and the RBAC rules are those of the chart.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -24,17 +24,17 @@ pub(crate) struct World {
     pub(crate) cluster: ControlPlane,
     pub(crate) moto: Option<Moto>,
     manifests: Vec<Value>,
-    /// Users that may create pods by now.
+    /// Users that are already allowed to create pods.
     allowed: Mutex<HashSet<String>>,
     port: u16,
     health_port: u16,
     directory: TempDir,
-    /// Further variables of the webhook's.
+    /// Further environment variables of the webhook.
     pub(crate) environment: Vec<(&'static str, OsString)>,
 }
 
 impl World {
-    /// The webhook runs and the API server calls it. `values` are the chart's.
+    /// Starts a cluster in which the API server calls the webhook. `values` are chart values.
     pub(crate) fn start(values: &[(&str, &str)], values_file: Option<&Path>) -> Self {
         let mut world = Self::without_configuration(values, values_file);
         world.start_webhook();
@@ -42,7 +42,7 @@ impl World {
         world
     }
 
-    /// A cluster that knows nothing of us yet.
+    /// Starts a cluster without the webhook configuration.
     pub(crate) fn without_configuration(
         values: &[(&str, &str)],
         values_file: Option<&Path>,
@@ -85,7 +85,7 @@ impl World {
         self.webhook = Some(self.start_replica("webhook", (self.port, self.health_port)));
     }
 
-    /// A new one, by the same authority. `arguments` say what is wrong with it.
+    /// Creates a certificate of the same CA. `arguments` select a fault.
     pub(crate) fn make_certificate(&self, arguments: &[&str]) {
         let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make"))
             .args(arguments)
@@ -95,24 +95,23 @@ impl World {
         assert!(made.success());
     }
 
-    /// Where the API server calls the webhook.
+    /// Returns the address at which the API server calls the webhook.
     #[allow(dead_code, reason = "not every program calls it there")]
     pub(crate) fn address(&self) -> SocketAddr {
         ([127, 0, 0, 1], self.port).into()
     }
 
-    /// Where its plain port is.
+    /// Returns the address of the health port.
     pub(crate) fn health_address(&self) -> SocketAddr {
         ([127, 0, 0, 1], self.health_port).into()
     }
 
-    /// Where the kubelet would mount the Secret.
+    /// Returns the path at which the kubelet would mount the Secret.
     pub(crate) fn tls(&self) -> PathBuf {
         self.directory.path().join("tls")
     }
 
-    /// Starts the binary as the chart's Deployment would, but for the addresses and the places
-    /// of files.
+    /// Starts the binary as the chart's Deployment does, except for addresses and file paths.
     pub(crate) fn start_replica(&self, name: &str, (port, health_port): (u16, u16)) -> Process {
         let directory = self.directory.path().to_owned();
         let config = directory.join("config.yaml");
@@ -138,7 +137,7 @@ impl World {
             .arg(self.tls().join("tls.crt"))
             .arg("--tls-key")
             .arg(self.tls().join("tls.key"))
-            .arg(if name == "webhook" { "--linger=0" } else { "--linger=2" })
+            .arg(if name == "webhook" { "--shutdown-delay=0" } else { "--shutdown-delay=2" })
             .env("KUBECONFIG", self.own_kubeconfig())
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", CANARY)
@@ -153,7 +152,7 @@ impl World {
         webhook
     }
 
-    /// The chart's configuration; only where we are called is changed.
+    /// Applies the chart's webhook configuration, with the address of the webhook under test.
     pub(crate) fn configure(&self) {
         self.configure_at(self.port);
     }
@@ -170,7 +169,7 @@ impl World {
         }
         self.apply(&configuration);
         self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": self.guard()}));
-        // The API server brings a new configuration into effect within a moment.
+        // A new configuration takes effect after a short delay.
         self.namespace("probe-of-the-configuration", "enabled", "probe", &[]);
         wait_until("the API server calls the webhook", Duration::from_secs(20), || {
             let pod = json!({
@@ -187,12 +186,12 @@ impl World {
         });
     }
 
-    /// Stops the webhook as a node's failure would.
+    /// Kills the webhook, as a node failure does.
     pub(crate) fn kill_webhook(&mut self) {
         self.webhook = None;
     }
 
-    /// A namespace as the platform makes them, and the API server and we know it.
+    /// Creates a namespace as the platform does; waits until API server and webhook have it.
     pub(crate) fn namespace(&self, name: &str, mode: &str, tenant: &str, labels: &[(&str, &str)]) {
         let mut all = vec![
             ("agents.nanohype.dev/platform", tenant),
@@ -225,7 +224,7 @@ impl World {
         self.moto = None;
     }
 
-    /// Creates a pod and gives what was stored, or what kubectl said.
+    /// Creates a pod; returns the stored pod, or the error of kubectl.
     pub(crate) fn create(&self, pod: &Value, creator: Option<&str>) -> Result<Created, String> {
         let mut arguments = vec!["create", "--output=json", "--filename=-"];
         if let Some(creator) = creator {
@@ -243,8 +242,8 @@ impl World {
         }
     }
 
-    /// The audit annotations of our webhooks on the creation of the pod `name`, without the
-    /// API server's prefix; empty where neither was called.
+    /// Returns the audit annotations of the injector's webhooks for the creation of pod `name`,
+    /// without the API server's prefix; empty if neither webhook was called.
     pub(crate) fn audit_annotations(&self, namespace: &str, name: &str) -> HashMap<String, String> {
         let event = wait_until("the audit event is written", Duration::from_secs(10), || {
             self.cluster.audit_events().into_iter().rev().find(|event| {
@@ -261,7 +260,7 @@ impl World {
         ours.collect()
     }
 
-    /// The raw answer of the plain port.
+    /// Returns the raw response of the health port.
     pub(crate) fn health(&self, path: &str) -> String {
         get(self.health_address(), path)
     }
@@ -270,7 +269,7 @@ impl World {
         self.cluster.kubectl(&["apply", "--filename=-"]).stdin(&manifest.to_string()).json();
     }
 
-    /// The webhook's own object of this kind, not that of what keeps its certificate.
+    /// Returns the object of this kind that belongs to the webhook, not to `certs`.
     pub(crate) fn manifest(&self, kind: &str) -> &Value {
         let of_certs = |manifest: &Value| {
             manifest["metadata"]["name"].as_str().is_some_and(|name| name.ends_with("-certs"))
@@ -279,14 +278,14 @@ impl World {
         self.manifests.iter().find(is_it).unwrap()
     }
 
-    /// What the API server holds by itself.
+    /// Returns the policies and bindings of the guard.
     fn guard(&self) -> Vec<&Value> {
         const KINDS: [&str; 2] = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"];
         let all = self.manifests.iter();
         all.filter(|manifest| KINDS.iter().any(|kind| manifest["kind"] == *kind)).collect()
     }
 
-    /// Lets a user create pods: who they are is the test's business, what they may is not.
+    /// Allows a user to create pods, since tests are about the user's name, not about RBAC.
     pub(crate) fn allow(&self, username: &str) {
         if !self.allowed.lock().unwrap().insert(username.to_owned()) {
             return;
@@ -300,7 +299,7 @@ impl World {
         self.apply(&binding);
     }
 
-    /// A kubeconfig with the token of the chart's service account: no more rights than that.
+    /// Returns a kubeconfig with the token and the rights of the chart's service account.
     fn own_kubeconfig(&self) -> PathBuf {
         let account = self.manifest("ServiceAccount")["metadata"]["name"].as_str().unwrap();
         let token =
@@ -315,7 +314,7 @@ impl World {
     }
 }
 
-/// A pod as it was stored, and the warnings that its creator saw.
+/// A stored pod, and the warnings for the requesting user.
 #[derive(Debug)]
 pub(crate) struct Created {
     pub(crate) pod: Value,
@@ -342,7 +341,7 @@ impl Created {
     }
 }
 
-/// The value, or the reference, of a container's variable.
+/// Returns the value or the reference of a container's variable.
 pub(crate) fn variable<'c>(container: &'c Value, name: &str) -> Option<&'c Value> {
     let mut entries = container["env"].as_array()?.iter().filter(|entry| entry["name"] == name);
     let entry = entries.next()?;
@@ -350,9 +349,9 @@ pub(crate) fn variable<'c>(container: &'c Value, name: &str) -> Option<&'c Value
     entry.get("value").or_else(|| entry.get("valueFrom"))
 }
 
-/// What a stored pod is but for what each creation makes anew: uid, times, versions, names
-/// of generated volumes, and the order of volumes and mounts, which the service account's
-/// own are put before or behind.
+/// Returns a stored pod without the parts that differ for each creation: uid, times, versions,
+/// names of generated volumes, and the order of volumes and mounts, because those of the service
+/// account are added before or after the others.
 fn essence(pod: &Value) -> Value {
     let mut pod = pod.clone();
     let metadata = pod["metadata"].as_object_mut().unwrap();
@@ -394,7 +393,7 @@ fn essence(pod: &Value) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Compares what was stored, and shows the lines that differ.
+/// Compares two stored pods, and shows the lines that differ.
 pub(crate) fn assert_same(found: &Value, wanted: &Value, about: &str) {
     let [found, wanted] =
         [found, wanted].map(|pod| serde_saphyr::to_string(&essence(pod)).unwrap());
@@ -421,5 +420,5 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
 
 pub(crate) const OPERATOR: &str = "system:serviceaccount:eks-agent-platform:operator";
 pub(crate) const SYSTEM: &str = "fab-session-injector";
-/// Looked for in everything that the webhook says.
+/// A secret that must not appear in any output of the webhook.
 pub(crate) const CANARY: &str = "canary-secret-access-key";

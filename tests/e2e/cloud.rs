@@ -1,5 +1,5 @@
-//! AWS as the pods of a node see it: STS under its own name and behind TLS, the Pod Identity
-//! agent at its own address. Both are the strict AWS, which believes the node's tokens.
+//! AWS for the pods of a node: STS with its real name and TLS, the Pod Identity agent at its real
+//! address. Both are the strict AWS, which accepts the node's tokens.
 
 use std::{
     fs,
@@ -15,18 +15,18 @@ use super::{node::Node, tls::Tls};
 
 pub(crate) const REGION: &str = "eu-west-1";
 
-/// Whom the service account's pods are for EKS.
+/// Base role of the runtime service account.
 pub(crate) const BASE: &str =
     "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-tenant";
 
-/// The same of the dispatcher's service account.
+/// Base role of the dispatcher's service account.
 pub(crate) const DISPATCHER: &str = "arn:aws:iam::111122223333:role/prod-fab";
 
-/// The same where nobody opted in.
+/// Base role in the namespace that did not opt in.
 pub(crate) const PLAIN: &str =
     "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-plain-tenant";
 
-/// Whom an agent is to become.
+/// Session-broker role of the tenant.
 pub(crate) const BROKER: &str =
     "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-broker";
 
@@ -37,7 +37,7 @@ pub(crate) struct Cloud {
 }
 
 impl Cloud {
-    /// With acme, and what else `more` brings to the account.
+    /// Starts with the tenant acme, and with the additions of `more`.
     pub(crate) fn start(node: &Node, more: impl FnOnce(World) -> World) -> Self {
         let keys = node.kubectl(&["get", "--raw", "/openid/v1/jwks"]).run().stdout;
         let keys: Value = serde_json::from_str(&keys).unwrap();
@@ -61,23 +61,23 @@ impl Cloud {
         Self { aws, tls, server }
     }
 
-    /// In PEM, the one authority that signed STS's certificate.
+    /// Returns the PEM file of the CA that signed the certificate of STS.
     pub(crate) fn authority(&self) -> PathBuf {
         self.tls.authority()
     }
 
-    /// Where the calls for Pod Identity arrive, once led there.
+    /// Returns the address to which calls of Pod Identity are redirected.
     pub(crate) fn pod_identity(&self) -> SocketAddr {
         self.server.address()
     }
 
-    /// From now on nobody can assume a role. Calls of other kinds go on.
+    /// Makes all AssumeRole calls fail from now on. Other calls still work.
     #[allow(dead_code, reason = "not every test crate has an outage")]
     pub(crate) fn fail_assume_role(&self) {
         self.aws.inject(Target::AssumeRole, Fault::InternalError, Times::UntilCleared);
     }
 
-    /// Says how many calls have failed.
+    /// Ends the outage; returns the number of failed calls.
     #[allow(dead_code, reason = "not every test crate has an outage")]
     pub(crate) fn heal(&self) -> u64 {
         let failed = self.aws.faults().iter().map(|fault| fault.fired()).sum();
@@ -85,19 +85,19 @@ impl Cloud {
         failed
     }
 
-    /// What CloudTrail has of calls of this name.
+    /// Returns the CloudTrail events with this name.
     pub(crate) fn events(&self, name: &str) -> Vec<Value> {
         let events = self.all_events();
         events.into_iter().filter(|event| event["eventName"] == name).collect()
     }
 
-    /// What it has of all calls, oldest first.
+    /// Returns all events, oldest first.
     pub(crate) fn all_events(&self) -> Vec<Value> {
         self.aws.events()
     }
 }
 
-/// On a node of EKS the agent listens there itself.
+/// Redirects the agent's address. On a node of EKS the agent listens there itself.
 fn lead_pod_identity_to(node: &Node, address: SocketAddr) {
     let rules = format!(
         "table ip pod_identity {{
@@ -128,7 +128,8 @@ pub(crate) fn may_become(broker: &str) -> Value {
     }]})
 }
 
-/// TagSession has no condition key for the source identity, hence a statement of its own.
+/// Returns a trust policy. TagSession has no condition key for the source identity, so it has its
+/// own statement.
 pub(crate) fn under_a_name_of(tenant: &str, bases: &[&str]) -> Value {
     json!({"Version": "2012-10-17", "Statement": [
         {

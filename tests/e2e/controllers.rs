@@ -1,4 +1,4 @@
-//! What the platform's other controllers and people create: a fleet, a dispatcher that makes
+//! Objects of the platform's other controllers and users: a fleet, a dispatcher that creates
 //! sessions itself, and a Sandbox of kubernetes-sigs.
 
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use super::{
 /// The namespace of the dispatcher.
 pub(crate) const FAB: &str = "fab";
 
-/// A Deployment of the operator's, for an AgentFleet.
+/// Returns the operator's Deployment for an AgentFleet.
 pub(crate) fn fleet(namespace: &str) -> Value {
     let labels = json!({
         "agents.nanohype.dev/agent": "reviewer",
@@ -31,7 +31,7 @@ pub(crate) fn fleet(namespace: &str) -> Value {
                         "name": "agent",
                         "image": AGENT_IMAGE,
                         "args": ["sleep"],
-                        // So that a call lacks credentials and nothing else.
+                        // So that only the credentials are missing for a call.
                         "env": [
                             {"name": "AGENT_NAME", "value": "reviewer"},
                             {"name": "AWS_REGION", "value": super::cloud::REGION},
@@ -49,7 +49,7 @@ pub(crate) fn fleet(namespace: &str) -> Value {
     })
 }
 
-/// The pod of a Sandbox has the Sandbox's name.
+/// Returns a Sandbox. Its pod has the same name.
 pub(crate) fn sandbox(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -70,8 +70,8 @@ pub(crate) fn sandbox(name: &str) -> Value {
     })
 }
 
-/// Of the controller of Sandboxes: its rights, and the policy of its templates that lets agents
-/// reach AWS.
+/// Creates the RBAC rules of the Sandbox controller, and the network policy of its templates that
+/// allows agents to reach AWS.
 pub(crate) fn admit_sandboxes(node: &Node) {
     node.create(&[
         json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
@@ -92,9 +92,9 @@ pub(crate) fn admit_sandboxes(node: &Node) {
     ]);
 }
 
-/// The dispatcher's namespace, which serves acme and in which EKS's webhook comes after ours, and
-/// the dispatcher's right to create pods there. `session`
-/// is the pod that it will create.
+/// Creates the dispatcher's namespace and its right to create pods in the tenant's namespace. The
+/// tenant is acme, and the EKS webhook is called after the injector's. `session` is the pod that
+/// the dispatcher creates.
 pub(crate) fn admit_dispatcher(node: &Node, session: &Value) {
     node.create(&[
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": FAB, "labels": {
@@ -121,7 +121,7 @@ pub(crate) fn admit_dispatcher(node: &Node, session: &Value) {
     node.await_service_account(FAB, "fab");
 }
 
-/// The Job of fab: it asks AWS who it is, creates a session, and ends.
+/// Returns the Job of fab: it calls GetCallerIdentity, creates a session, and ends.
 pub(crate) fn dispatcher() -> Value {
     let create = format!("post /api/v1/namespaces/{TENANT}/pods /dispatch/session.json");
     json!({

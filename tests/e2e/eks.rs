@@ -1,5 +1,5 @@
-//! EKS's own webhook beside ours, as a stand-in on this machine, in three places at once: before
-//! ours, after ours, and after ours without the object selector that EKS gives it.
+//! A stand-in for the EKS Pod Identity webhook on this machine, in three positions at once: before
+//! the injector's webhook, after it, and after it without the object selector of EKS.
 
 use std::time::Duration;
 
@@ -19,15 +19,15 @@ pub(crate) struct Eks {
     pub(crate) unmarked: Server,
 }
 
-/// Where the stand-in comes before ours, or does not look at our label. Both opt in.
+/// Namespaces in which the stand-in is first, or ignores the injector's label. Both opt in.
 pub(crate) const FIRST: &str = "tenants-first";
 pub(crate) const UNMARKED: &str = "tenants-unmarked";
 
-/// Where it comes after ours, as in `TENANT`, but nobody opted in.
+/// A namespace in which it is last, as in `TENANT`, but which did not opt in.
 pub(crate) const PLAIN: &str = "tenants-outside";
 
 impl Eks {
-    /// Its place in `tenant` is the one that it has in EKS.
+    /// Starts the stand-in. In `tenant` it has the same position as in EKS.
     pub(crate) fn start(node: &Node, tenant: &str) -> Self {
         for (namespace, label) in [(FIRST, "first"), (UNMARKED, "unmarked")] {
             admit(node, namespace, label, "enabled");
@@ -50,7 +50,7 @@ impl Eks {
             after: start("pod-identity-webhook", "after", &marked),
             unmarked: start("pod-identity-webhook-unmarked", "unmarked", &json!({})),
         };
-        // Until a pod that is no agent's reaches each; it is never stored.
+        // Waits until each is called for a pod that is not an agent; the pod is not stored.
         for (namespace, server) in [
             (FIRST, &eks.first),
             (PLAIN, &eks.after),
@@ -73,7 +73,7 @@ impl Eks {
     }
 }
 
-/// A namespace of the tenant acme, without policies and quota.
+/// Creates a namespace of the tenant acme, without network policies and quota.
 fn admit(node: &Node, name: &str, label: &str, injection: &str) {
     node.create(&[
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {

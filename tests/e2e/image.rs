@@ -1,4 +1,4 @@
-//! The archive that `make image` has written, unpacked.
+//! The unpacked archive of `make image`.
 
 use std::{
     fs,
@@ -11,14 +11,14 @@ use tempfile::TempDir;
 
 use super::process::own_directory;
 
-/// Where programs look for authorities.
+/// Path of the CA certificates.
 pub(crate) const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 pub(crate) struct Image {
     pub(crate) archive: PathBuf,
-    /// What a runtime is told.
+    /// The image configuration.
     pub(crate) config: Value,
-    /// With the archive in it, and the image's one layer below `root`.
+    /// Contains the archive, and the image's only layer below `root`.
     directory: TempDir,
 }
 
@@ -41,12 +41,12 @@ impl Image {
         Self { archive, config, directory }
     }
 
-    /// What there is at a path of the image.
+    /// Returns the unpacked file of a path in the image.
     pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.directory.path().join("root").join(path.trim_start_matches('/'))
     }
 
-    /// The paths of all files and empty directories.
+    /// Returns the paths of all files and empty directories.
     pub(crate) fn paths(&self) -> Vec<String> {
         let root = self.at("/");
         let found = Command::new("find")

@@ -1,4 +1,4 @@
-//! A real node, which `tests/node/run` brings up and takes down.
+//! A real node, which `tests/node/run` starts and stops.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use super::{
     process::{Process, own_directory, program, wait_until},
 };
 
-/// It ends when dropped, or with the test process.
+/// A node. It stops when dropped, or when the test process exits.
 #[derive(Debug)]
 pub(crate) struct Node {
     process: Process,
@@ -26,7 +26,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Returns once it is ready for pods.
+    /// Starts a node; returns when it is ready for pods.
     pub(crate) fn start() -> Self {
         let directory = own_directory();
         let index = free_index();
@@ -46,17 +46,17 @@ impl Node {
         node
     }
 
-    /// How long each part of the start took, as the node says it.
+    /// Returns the log of the start, with the duration of each part.
     pub(crate) fn log(&self) -> String {
         self.process.log()
     }
 
-    /// What pods reach this machine by.
+    /// Returns the address at which pods reach this machine.
     pub(crate) fn host_address(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 99, self.index, 1)
     }
 
-    /// The link on this machine, and the directories of cgroups.
+    /// Returns the name of the link on this machine and of the cgroup directories.
     pub(crate) fn name(&self) -> String {
         format!("fabnode{}", self.index)
     }
@@ -86,7 +86,7 @@ impl Node {
         });
     }
 
-    /// The pod, once all of its containers are ready.
+    /// Waits until all containers of the pod are ready; returns the pod.
     pub(crate) fn await_ready(&self, namespace: &str, pod: &str) -> Value {
         wait_until(&format!("pod {namespace}/{pod} is ready"), POD, || {
             let pod = self.kubectl(&["get", "pod", pod, "--namespace", namespace]).json();
@@ -112,7 +112,7 @@ impl Node {
         self.kubectl(&arguments)
     }
 
-    /// With the node's network and mounts.
+    /// Runs a program with the node's network and mounts.
     pub(crate) fn enter(&self, words: &[&str]) -> Output {
         let entered = Command::new(script("enter"))
             .args(words)
@@ -129,7 +129,7 @@ impl Node {
         entered
     }
 
-    /// Kills a program of it, and has it started again that much later.
+    /// Kills a program of the node, and restarts it after a delay.
     #[allow(dead_code, reason = "not every test crate does")]
     pub(crate) fn restart(&self, program: &str, seconds: u32) {
         let restarted = Command::new(script("restart"))
@@ -147,7 +147,7 @@ impl Node {
         self.enter(&[script("import").to_str().unwrap(), archive.to_str().unwrap()]);
     }
 
-    /// Packs files (`SOURCE:PATH:MODE`) into an image, and imports it.
+    /// Builds an image of files (`SOURCE:PATH:MODE`), and imports it.
     pub(crate) fn make_image(&self, name: &str, entrypoint: &str, files: &[String]) {
         let archive = self.directory.path().join("image.tar");
         let packed = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/image/pack"))
@@ -161,7 +161,7 @@ impl Node {
         self.import(&archive);
     }
 
-    /// Takes it down, as a person would, and says what it printed.
+    /// Stops the node by its script; returns the output.
     pub(crate) fn down(&mut self) -> String {
         self.process.terminate();
         wait_until("the node is down", DOWN, || self.process.ended());
@@ -181,7 +181,7 @@ impl Drop for Node {
     }
 }
 
-/// What the image of an agent holds: the AWS SDK for Go, and what a test does in a container.
+/// Returns the files of the agent image: the AWS SDK for Go, and the test program.
 pub(crate) fn agent_files() -> Vec<String> {
     ["box", "client-go"].map(|name| format!("{}:/{name}:755", program(name).display())).into()
 }
@@ -194,7 +194,7 @@ fn programs() -> PathBuf {
     program("kubelet").parent().unwrap().to_owned()
 }
 
-/// Of a node that does not run yet. Test processes begin at different ones.
+/// Returns a free node index. Test processes start at different ones.
 fn free_index() -> u8 {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     (0..50)
@@ -204,11 +204,11 @@ fn free_index() -> u8 {
         .expect("one of fifty nodes is not running")
 }
 
-/// Ten times what it takes on two idle cores.
+/// Ten times the start time on two idle cores.
 const START: Duration = Duration::from_secs(120);
 
-/// Twenty times.
+/// Twenty times the stop time on two idle cores.
 const DOWN: Duration = Duration::from_secs(60);
 
-/// Likewise; most of it is kubelet's look around once a second.
+/// Ten times the start time of a pod, which is mostly the kubelet's sync period of one second.
 const POD: Duration = Duration::from_secs(90);

@@ -1,5 +1,5 @@
-//! A cluster as the platform's people make it: the chart is installed from its files, and a
-//! tenant has a namespace as the platform's operator makes it.
+//! A cluster as the platform team sets it up: the chart is installed from its files, and a tenant
+//! has a namespace as the platform's operator creates it.
 
 use std::{fs, path::Path, process::Command};
 
@@ -18,16 +18,16 @@ pub(crate) const TENANT: &str = "tenants-acme";
 pub(crate) const OPERATOR: &str = "system:serviceaccount:eks-agent-platform:operator";
 pub(crate) const AGENT_IMAGE: &str = "node.test/agent:1";
 
-/// Who makes the pods of kubernetes-sigs' Sandboxes.
+/// The user that creates the pods of kubernetes-sigs' Sandboxes.
 pub(crate) const SANDBOXES: &str =
     "system:serviceaccount:agent-sandbox-system:agent-sandbox-controller";
 
-/// The program of the shipped image, and trust in the cloud's authority.
+/// The released program, with the CA certificate of the test cloud.
 pub(crate) const SIDECAR_IMAGE: &str = "node.test/sidecar:1";
 
 pub(crate) struct Platform {
     pub(crate) cloud: Cloud,
-    // Last, since the others are reached through it.
+    // Dropped last, since the others are reached through it.
     pub(crate) node: Node,
 }
 
@@ -36,7 +36,7 @@ impl Platform {
         Self::start_with(|world| world, &[])
     }
 
-    /// With what more AWS is to have, and the roles of further tenants.
+    /// Starts with additions to AWS, and with the roles of further tenants.
     pub(crate) fn start_with(more: impl FnOnce(World) -> World, roles: &[(&str, &str)]) -> Self {
         let platform = Self::bring_up(more);
         let mut values = json!({
@@ -58,14 +58,13 @@ impl Platform {
         platform
     }
 
-    /// Node, cloud and images; nothing is installed yet, and no tenant is there.
+    /// Starts node, cloud and images, without the chart and without a tenant.
     pub(crate) fn bring_up(more: impl FnOnce(World) -> World) -> Self {
         let node = Node::start();
         let cloud = Cloud::start(&node, more);
         let image = Image::unpack();
         node.import(&image.archive);
-        // The shipped image trusts the world's authorities, and nobody can add one to a
-        // sidecar from outside.
+        // The released image trusts public CAs, and no CA can be added to a sidecar from outside.
         let authority = format!("{}:{ROOTS}:644", cloud.authority().display());
         let program = image.at("/fab-session-injector");
         let program = format!("{}:/fab-session-injector:755", program.display());
@@ -80,7 +79,7 @@ impl Platform {
         Self { cloud, node }
     }
 
-    /// `install` or `upgrade` of the chart, and what Helm says: its notes, or what it has against it.
+    /// Installs or upgrades the chart; returns Helm's notes or its error.
     pub(crate) fn helm(
         &self,
         verb: &str,
@@ -97,7 +96,7 @@ impl Platform {
             .args(flags)
             .arg("--kubeconfig")
             .arg(self.node.kubeconfig())
-            // Not the plugins and repositories of whoever runs the tests.
+            // Not the plugins and repositories of the user who runs the tests.
             .envs(
                 ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"]
                     .map(|variable| (variable, concat!(env!("CARGO_TARGET_TMPDIR"), "/helm"))),
@@ -111,8 +110,8 @@ impl Platform {
         }
     }
 
-    /// A namespace with the labels, quota, limits and policies that the platform's operator
-    /// gives it; the opt-in is what a person adds. Then the rights of that operator, here.
+    /// Creates a namespace with the labels, quota, limits and network policies of the platform's
+    /// operator, and the opt-in label, which an engineer adds. Then creates the operator's rights.
     pub(crate) fn admit_tenant(&self) {
         let pod_identity = self.cloud.pod_identity();
         self.node.create(&[
@@ -146,7 +145,7 @@ impl Platform {
                 "metadata": {"name": "tenant-egress", "namespace": TENANT},
                 "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [
                     {"to": [dns()], "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53}]},
-                    // 169.254.170.23:80, as a packet looks once it was led to the stand-in.
+                    // 169.254.170.23:80, as in packets after the redirection to the stand-in.
                     {"to": [{"ipBlock": {"cidr": format!("{}/32", pod_identity.ip())}}],
                      "ports": [{"port": pod_identity.port()}]},
                 ]},
@@ -177,7 +176,7 @@ impl Platform {
         self.node.await_service_account(TENANT, "tenant-runtime");
     }
 
-    /// A namespace of nobody's, where nothing is injected and no policy holds.
+    /// Creates a namespace without a tenant, injection and network policies.
     pub(crate) fn create_other_namespace(&self, name: &str) {
         self.node.create(&[
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
@@ -192,7 +191,7 @@ impl Platform {
         format!("session-{sandbox}")
     }
 
-    /// With the rights and the name of `user`.
+    /// Creates an object as `user`.
     pub(crate) fn create_as(&self, user: &str, object: &Value) {
         let create = ["create", "--filename=-", "--as", user];
         let created = self.node.kubectl(&create).stdin(&object.to_string()).run();
@@ -200,7 +199,7 @@ impl Platform {
     }
 }
 
-/// The operator's pod for an AgentSandbox. What it runs is the agent's own.
+/// Returns the operator's pod for an AgentSandbox, with the agent's arguments.
 pub(crate) fn session(namespace: &str, sandbox: &str, args: &[&str]) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -229,12 +228,12 @@ pub(crate) fn session(namespace: &str, sandbox: &str, args: &[&str]) -> Value {
     })
 }
 
-/// As somebody wrote it there: with the defaults of the namespace, its quota is full with seven.
+/// Returns small resources: with the defaults of the namespace, seven pods use up its quota.
 pub(crate) fn small() -> Value {
     json!({"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"cpu": "200m", "memory": "128Mi"}})
 }
 
-/// The chart's own, behind one for Sandboxes, whose pods have names that a controller chose.
+/// Returns the chart's components after one for Sandboxes, whose controller names the pods.
 fn components() -> Value {
     let values = fs::read_to_string(Path::new(CHART).join("values.yaml")).unwrap();
     let values: Value = serde_saphyr::from_str(&values).unwrap();

@@ -1,4 +1,4 @@
-//! One golden: a namespace and a pod, and in comments who creates it and by which config.
+//! A golden: a namespace and a pod, and comments with the requesting user and the config.
 
 use std::{
     fs,

@@ -1,5 +1,5 @@
-//! The API server, asked once. kubectl and kube's own client repeat a call that is told to come
-//! again, up to ten times, which hides what each answer was and how long it took.
+//! A client for the API server without retries. kubectl and the kube client repeat a call up to ten
+//! times if the response asks for it, which hides the single responses and their times.
 
 use std::{
     net::SocketAddr,
@@ -24,18 +24,18 @@ use tokio_rustls::TlsConnector;
 pub(crate) struct ApiServer {
     address: SocketAddr,
     tls: TlsConnector,
-    /// Behind the path of what is created.
+    /// Query of the request path.
     query: &'static str,
-    /// What was said on last.
+    /// The last connection.
     connection: Mutex<Option<Connection>>,
 }
 
 #[derive(Debug)]
 pub(crate) enum NotCreated {
-    /// Why there was none.
+    /// There was no response, for this reason.
     #[allow(dead_code, reason = "tests/rollout.rs counts them only")]
     NoAnswer(String),
-    /// The message of its Status.
+    /// The message of the Status.
     Refused(String),
 }
 
@@ -43,7 +43,7 @@ type Connection = http2::SendRequest<Full<Bytes>>;
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 
 impl ApiServer {
-    /// As whom the kubeconfig says.
+    /// Returns a client for the user of the kubeconfig.
     pub(crate) fn of(kubeconfig: &Path) -> Self {
         let text = std::fs::read_to_string(kubeconfig).unwrap();
         let config: Value = serde_saphyr::from_str(&text).unwrap();
@@ -73,13 +73,13 @@ impl ApiServer {
         }
     }
 
-    /// From now on pods are admitted, and none is stored.
+    /// Makes all further creations dry runs: pods are admitted and not stored.
     #[allow(dead_code, reason = "not every test crate has a node to spare")]
     pub(crate) fn dry(self) -> Self {
         Self { query: "?dryRun=All", ..self }
     }
 
-    /// The pod as it was stored.
+    /// Creates a pod; returns it as stored.
     pub(crate) async fn create(&self, pod: &Value) -> Result<Value, NotCreated> {
         let answer = timeout(LONGEST, self.post(pod)).await;
         let answer = answer.map_err(|_| NotCreated::NoAnswer(format!("within {LONGEST:?}")))?;
@@ -97,7 +97,7 @@ impl ApiServer {
         Ok(serde_json::from_slice(&answer)?)
     }
 
-    /// The body of whatever is answered.
+    /// Sends a request; returns the body of any response.
     pub(crate) async fn send(
         &self,
         method: Method,
@@ -131,7 +131,7 @@ impl ApiServer {
     }
 }
 
-/// Whoever runs as the fenced account is an agent.
+/// Returns an agent pod: its service account is fenced.
 #[allow(dead_code, reason = "those of tests/rollout.rs have resources")]
 pub(crate) fn agent(namespace: &str) -> Value {
     json!({
@@ -145,5 +145,5 @@ pub(crate) fn agent(namespace: &str) -> Value {
     })
 }
 
-/// More than both rounds of the webhook may take, on a machine that is busy with more.
+/// Longer than both calls of the webhook can take on a busy machine.
 const LONGEST: Duration = Duration::from_secs(30);

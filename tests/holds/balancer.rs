@@ -1,4 +1,4 @@
-//! What a Service is to the API server: one address, and behind it the replicas that are ready.
+//! A stand-in for a Service: one address that forwards to the ready replicas.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -72,7 +72,7 @@ impl Drop for Balancer {
     }
 }
 
-/// The kubelet's part, more often.
+/// Runs readiness probes as the kubelet does, but more often.
 async fn look(replicas: &Mutex<Vec<Replica>>) {
     loop {
         let all = replicas.lock().unwrap().clone();
@@ -85,7 +85,7 @@ async fn look(replicas: &Mutex<Vec<Replica>>) {
     }
 }
 
-/// kube-proxy's part: a connection stays with the replica that it began with.
+/// Forwards as kube-proxy does: a connection keeps its replica.
 async fn forward(listener: &TcpListener, replicas: &Mutex<Vec<Replica>>) {
     let mut next = 0;
     loop {

@@ -1,4 +1,4 @@
-//! A wall clock of the webhook's own, which can be set.
+//! A separate wall clock for the webhook, which can be set.
 
 use std::{ffi::OsString, fs, process::Command};
 
@@ -24,13 +24,13 @@ impl Clock {
         clock
     }
 
-    /// For a process that goes by it.
+    /// Returns the environment of a process that uses the clock.
     pub(crate) fn environment(&self) -> [(&'static str, OsString); 2] {
         let file = |name| self.0.path().join(name).into_os_string();
         [("LD_PRELOAD", file("clock.so")), ("FAB_TEST_CLOCK", file("seconds"))]
     }
 
-    /// To so many seconds from the real time.
+    /// Sets the difference to the real time.
     pub(crate) fn jump(&self, seconds: i64) {
         let [now, next] = ["seconds", "next"].map(|name| self.0.path().join(name));
         fs::write(&next, seconds.to_string()).unwrap();
@@ -38,7 +38,7 @@ impl Clock {
     }
 }
 
-/// How many seconds from now the last line of a log is.
+/// Returns the time of the last log line, in seconds from now.
 pub(crate) fn said(log: &str) -> i64 {
     let mut lines = log.lines().rev();
     let last = lines.find_map(|line| serde_json::from_str::<Value>(line).ok()).unwrap();

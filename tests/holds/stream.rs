@@ -1,4 +1,4 @@
-//! A steady stream of creations, and what became of them.
+//! A steady stream of pod creations, and their results.
 
 use std::{
     collections::BTreeMap,
@@ -27,20 +27,19 @@ pub(crate) struct Stream {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
-    /// Admitted as the webhook makes them.
+    /// Admitted with their sidecar.
     pub(crate) injected: usize,
-    /// Let in without it, which must never be.
+    /// Admitted without it, which must never happen.
     pub(crate) bare: usize,
-    /// By the code of the refusal; `webhook` where it was not reached, `api-server` where that
-    /// was not.
+    /// Not admitted, by refusal code; `webhook` or `api-server` if that was unreachable.
     pub(crate) refused: BTreeMap<String, usize>,
-    /// The whole of the first one by the API server.
+    /// The first full message of the API server.
     pub(crate) said: Option<String>,
     pub(crate) slowest: Duration,
 }
 
 impl Stream {
-    /// `pod` is created each `every`, under names of the API server's.
+    /// Creates `pod` every `every`, with generated names.
     #[allow(dead_code, reason = "not every test crate has them stored")]
     pub(crate) fn start(kubeconfig: &Path, pod: Value, every: Duration) -> Self {
         Self::to(ApiServer::of(kubeconfig), pod, every)
@@ -67,7 +66,7 @@ impl Stream {
         Self { stop, tally, thread: Some(thread) }
     }
 
-    /// What became of them since the last time.
+    /// Returns the results since the last call.
     pub(crate) fn take(&self) -> Tally {
         std::mem::take(&mut *self.tally.lock().unwrap())
     }
@@ -108,7 +107,7 @@ async fn create(api_server: Arc<ApiServer>, pod: Value, tally: Arc<Mutex<Tally>>
     *tally.refused.entry(refusal).or_default() += 1;
 }
 
-/// What stands in brackets behind the sentence.
+/// Returns the code in brackets after the message.
 fn code(message: &str) -> String {
     let code = message.split_once('[').and_then(|(_, rest)| rest.split_once("]:"));
     code.map_or_else(|| message.to_owned(), |(code, _)| code.to_owned())

@@ -1,4 +1,4 @@
-//! Two network namespaces: a pod's, and the node's with the address of its Pod Identity agent.
+//! Two network namespaces: of a pod, and of the node with its Pod Identity agent's address.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ pub(crate) struct Network {
     directory: TempDir,
 }
 
-/// What answers at an address, and what it was asked.
+/// A listener at an address, and the requests that it got.
 #[derive(Debug)]
 pub(crate) struct Listener {
     file: std::path::PathBuf,
@@ -52,12 +52,12 @@ impl Network {
         network
     }
 
-    /// What answers on the node, where the Pod Identity agent does.
+    /// Starts a listener on the node, at the address of the Pod Identity agent.
     pub(crate) fn agent(&self) -> Listener {
         self.listen(&self.node, AGENT, 80)
     }
 
-    /// A container of the tenant's that listens on this port.
+    /// Starts a listener of the tenant's container on this port.
     pub(crate) fn tenant(&self, port: u16) -> Listener {
         self.listen(&self.pod, "0.0.0.0", port)
     }
@@ -101,7 +101,7 @@ impl Drop for Network {
     }
 }
 
-/// The directories of the sidecar's volumes, with this base token in one.
+/// Creates the directories of the sidecar's volumes, with this base token.
 pub(crate) fn volumes(directory: &Path, token: &str) {
     for volume in ["token", "base"] {
         fs::create_dir(directory.join(volume)).unwrap();
@@ -123,5 +123,5 @@ fn run(command: &mut Command, input: &str) {
     assert!(output.status.success(), "{command:?} (it takes root):\n{said}\n{input}");
 }
 
-/// As `eks::POD_IDENTITY_HOST`, which AWS chose.
+/// The address of the agent in EKS, as `eks::POD_IDENTITY_HOST`.
 const AGENT: &str = "169.254.170.23";

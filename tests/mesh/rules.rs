@@ -1,9 +1,9 @@
-//! What the plugins of meshes do to the network of a pod, by what is written on the pod: their
-//! conditions and their rules, for IPv4 and as far as a connection out of the pod meets them.
+//! The rules that mesh plugins add to a pod's network, and their conditions on the pod: for IPv4,
+//! and only those that apply to outgoing connections.
 
 use serde_json::Value;
 
-/// Input of iptables-restore.
+/// Input for iptables-restore.
 pub(crate) type Rules = String;
 
 /// istio-cni 1.30.3: `cni/pkg/plugin/plugin.go` (`doAddRun`), `kubernetes.go` (`ExtractPodInfo`)
@@ -68,7 +68,7 @@ pub(crate) fn linkerd(pod: &Value) -> Option<Rules> {
         "-N PROXY_INIT_REDIRECT".to_owned(),
         "-A PREROUTING -j PROXY_INIT_REDIRECT".to_owned(),
     ];
-    // Of connections to the pod.
+    // For connections to the pod.
     for subnet in list(config("skip-subnets").unwrap_or_default()) {
         rules.push(format!("-A PROXY_INIT_REDIRECT -p all -s {subnet} -j RETURN"));
     }

@@ -1,7 +1,6 @@
-//! What an expression of Prometheus asks for.
+//! Selectors of a PromQL expression.
 
-/// Each series by its name and what is asked of its labels: `up{job="a"}`. The text is one
-/// that Prometheus takes.
+/// Returns the selectors of a valid expression, such as `up{job="a"}`.
 pub(crate) fn selectors(expression: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = expression;
@@ -27,7 +26,7 @@ pub(crate) fn selectors(expression: &str) -> Vec<String> {
                 }
             };
         } else if first.is_ascii_digit() {
-            // With the unit of a duration.
+            // A number, with the unit of a duration.
             rest = split_where(rest, |c| !(c.is_ascii_alphanumeric() || c == '.')).1;
         } else if first == '[' {
             rest = past(rest, ']');
@@ -42,7 +41,7 @@ fn split_where(text: &str, ends: impl Fn(char) -> bool) -> (&str, &str) {
     text.split_at(text.find(ends).unwrap_or(text.len()))
 }
 
-/// No label's value has a bracket.
+/// Returns the text after the first `bracket`. Label values contain no brackets.
 fn past(text: &str, bracket: char) -> &str {
     text.split_once(bracket).unwrap().1
 }

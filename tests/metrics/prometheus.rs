@@ -15,17 +15,17 @@ use tempfile::TempDir;
 
 use super::process::{Process, free_port, own_directory, program};
 
-/// It ends when dropped, or with the test process.
+/// A Prometheus that ends when dropped, or with the test process.
 #[derive(Debug)]
 pub(crate) struct Prometheus {
-    /// Held for its end.
+    /// Dropping it ends the process.
     _process: Process,
     port: u16,
-    /// Where its data and its log are.
+    /// Directory of its data and log.
     _directory: TempDir,
 }
 
-/// An API server's administrator, in PEM.
+/// The client certificate of an API server's administrator, as PEM.
 #[derive(Debug)]
 pub(crate) struct Administrator {
     pub(crate) address: String,
@@ -34,7 +34,8 @@ pub(crate) struct Administrator {
 }
 
 impl Prometheus {
-    /// It reads `targets` each second, the API server every two, and goes by `rules`.
+    /// Starts a Prometheus that scrapes `targets` each second and the API server each 2 s, and
+    /// evaluates `rules`.
     pub(crate) fn start(targets: &[SocketAddr], api_server: &Administrator, rules: &Value) -> Self {
         let directory = own_directory();
         let write = |file: &str, text: &[u8]| fs::write(directory.path().join(file), text).unwrap();
@@ -46,9 +47,9 @@ impl Prometheus {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": ["rules.yaml"],
             "scrape_configs": [
-                {"job_name": "ours", "static_configs": [{"targets": targets}]},
+                {"job_name": "injector", "static_configs": [{"targets": targets}]},
                 {
-                    // Its answer is of some megabytes.
+                    // Its response has some megabytes.
                     "job_name": "apiserver", "scrape_interval": "2s", "scheme": "https",
                     "tls_config": {"cert_file": "admin.crt", "key_file": "admin.key", "insecure_skip_verify": true},
                     "static_configs": [{"targets": [api_server.address]}],
@@ -69,19 +70,19 @@ impl Prometheus {
         Self { _process: process, port, _directory: directory }
     }
 
-    /// What the expression comes to now, or what Prometheus has against it.
+    /// Evaluates the expression now. Returns the result, or the error of Prometheus.
     pub(crate) fn query(&self, expression: &str) -> Result<Vec<Value>, String> {
         self.data(&format!("/api/v1/query?query={}", escaped(expression)))
             .map(|data| data["result"].as_array().unwrap().clone())
     }
 
-    /// Each series that there was, also one that is gone by now.
+    /// Returns all series that match the selector, including past ones.
     pub(crate) fn series(&self, selector: &str) -> Vec<Value> {
         let data = self.data(&format!("/api/v1/series?match[]={}", escaped(selector)));
         data.unwrap().as_array().unwrap().clone()
     }
 
-    /// The alerts that fired, now or before.
+    /// Returns the alerts that are firing or have fired.
     pub(crate) fn fired(&self) -> BTreeSet<String> {
         let fired = self.series(r#"ALERTS{alertstate="firing"}"#);
         fired.iter().map(|alert| alert["alertname"].as_str().unwrap().to_owned()).collect()
@@ -98,7 +99,7 @@ impl Prometheus {
     }
 }
 
-/// Runs the tool that comes with it, in the directory.
+/// Runs `promtool` in the directory.
 pub(crate) fn promtool(directory: &Path, arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new(program("promtool"));
     let output = command.args(arguments).current_dir(directory).output().unwrap();
@@ -107,7 +108,8 @@ pub(crate) fn promtool(directory: &Path, arguments: &[&str]) -> Result<String, S
     if output.status.success() { Ok(said) } else { Err(said) }
 }
 
-/// In HTTP/1.0, which has no chunks. Empty where nobody answers.
+/// Sends an HTTP/1.0 request, whose response is not chunked. Returns an empty text without a
+/// response.
 fn ask(port: u16, path: &str) -> String {
     let mut answer = String::new();
     if let Ok(mut connection) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) {

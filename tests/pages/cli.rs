@@ -1,27 +1,35 @@
-//! The command line, as clap knows it.
+//! Generates docs/cli.md from the command line as clap knows it.
 
 use std::fmt::Write;
 
 use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
 use fab_session_injector::cli::Cli;
 
-/// Examples that no test of the pages runs, and why. Each stands for those that start so.
+/// Examples that no test of the pages runs, and why. An entry covers the examples that start with it.
 const NOT_RUN: [(&str, &str); 6] = [
-    ("certs", "keeps a certificate in a cluster until it is stopped"),
-    ("check", "takes a cluster with the chart in it; tests/check.rs has one"),
-    ("explain session-a", "takes a cluster with such a pod"),
-    ("probe", "asks the sidecar of its own pod"),
+    ("certs", "manages a certificate in a cluster until it is stopped"),
+    ("check", "needs a cluster with the chart; tests/check.rs runs it in one"),
+    ("explain session-a", "needs a cluster with such a pod"),
+    ("probe", "needs the sidecar of its own pod"),
     ("sidecar", "serves in a pod until it is stopped"),
-    ("webhook", "serves until it is stopped; tests/webhook.rs and tests/cluster.rs call it"),
+    ("webhook", "serves until it is stopped; tests/webhook.rs and tests/cluster.rs run it"),
 ];
 
-const HEAD: &str = "<!-- Written from the code: UPDATE=1 cargo test --test pages -->
-# The command line
+const HEAD: &str = "<!-- Generated from the code: UPDATE=1 cargo test --test pages -->
+# Command line
 
-`fab-session-injector COMMAND --help` says the same. Nothing is coloured but for a terminal, and with `NO_COLOR` set not there either.
-What is wrong is said on standard error, with the flag, or the file and its line.
+`fab-session-injector COMMAND --help` prints the same text. Output is coloured only on a terminal, and only if
+`NO_COLOR` is not set. Errors go to standard error and name the flag, or the file and the line.
 
-The examples take these files:
+| exit code | meaning |
+| --- | --- |
+| 0 | success: no errors |
+| 1 | errors found (`check`), or a pod is refused or differs from current injection (`inject`, `explain`) |
+| 2 | invalid input |
+| 3 | internal error, or a required API is unreachable |
+| 141 | stdout closed (SIGPIPE) |
+
+The examples use these files:
 
 ```sh
 cat > roles.yaml <<'YAML'
@@ -60,6 +68,7 @@ pub(crate) fn page() -> String {
 fn section(page: &mut String, command: &Command) {
     let name = command.get_name();
     let about = command.get_long_about().or(command.get_about()).unwrap().to_string();
+    let about = about.lines().map(super::wrapped).collect::<Vec<String>>().join("\n");
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ");
     write!(page, "\n## `{name}`\n\n{about}\n\n```text\n{usage}\n```\n").unwrap();
@@ -95,7 +104,7 @@ fn section(page: &mut String, command: &Command) {
     }
 }
 
-/// Also where it is not run, it is a command line of ours.
+/// Checks that the program accepts the example, also one that is not run.
 fn parses(example: &str) {
     let words = example.split_whitespace().take_while(|word| !["<", ">"].contains(word));
     if let Err(error) = Cli::try_parse_from(words) {
@@ -133,14 +142,14 @@ fn default(argument: &Arg) -> String {
 }
 
 fn help(argument: &Arg) -> String {
-    let help = argument.get_help().unwrap_or_else(|| panic!("{} says nothing", argument.get_id()));
+    let help = argument.get_help().unwrap_or_else(|| panic!("{} has no help", argument.get_id()));
     let values: Vec<String> = argument
         .get_possible_values()
         .iter()
         .filter(|_| argument.get_action().takes_values())
         .map(|value| format!("`{}`", value.get_name()))
         .collect();
-    // Markdown would take <name> for HTML, but not in code.
+    // Outside of code, Markdown would interpret <name> as HTML.
     let text: Vec<String> = help
         .to_string()
         .replace('|', "\\|")

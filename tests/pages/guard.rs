@@ -1,9 +1,8 @@
-//! What the guard says, read from the chart's template: its expressions stand there and nowhere
-//! else.
+//! The guard's messages, read from the chart's template, the only place that contains them.
 
 use std::fs;
 
-/// One message of the guard's. `…` stands for what only the request tells.
+/// A message of the guard. `…` replaces text of the request.
 pub(crate) struct Denial {
     pub(crate) code: String,
     pub(crate) policy: String,
@@ -37,7 +36,7 @@ pub(crate) fn denials() -> Vec<Denial> {
         let said = if key == "message" { text } else { literals(&text) };
         let (sentence, rest) = said.split_once(" [").unwrap();
         let (code, remedy) = rest.split_once("]: ").unwrap();
-        // The message that stands in where the expression of the other fails.
+        // The fallback message of a messageExpression that fails.
         if key == "message" && denials.iter().any(|denial| denial.code == code) {
             continue;
         }
@@ -51,7 +50,7 @@ pub(crate) fn denials() -> Vec<Denial> {
     denials
 }
 
-/// The texts of a concatenation in CEL, and `…` for its other terms.
+/// Returns the texts of a concatenation in CEL, with `…` for its other terms.
 fn literals(expression: &str) -> String {
     let mut said = String::new();
     let (mut depth, mut in_text, mut in_term) = (0, false, false);

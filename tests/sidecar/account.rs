@@ -1,4 +1,4 @@
-//! An AWS account with one tenant, as the strict AWS stands in for it.
+//! An AWS account with one tenant, on the strict AWS of tests/aws.
 
 use std::{
     net::SocketAddr,
@@ -19,19 +19,19 @@ pub(crate) const BASE: &str =
 pub(crate) const BROKER: &str =
     "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-broker";
 
-/// What an account may differ in from the one that works.
+/// Settings of an account; the default is an account in which everything works.
 #[derive(Clone, Debug)]
 pub(crate) struct Policies {
-    /// The base role's.
+    /// The permissions policy of the base role.
     pub(crate) base: Value,
     pub(crate) boundary: Option<Value>,
-    /// The broker role's.
+    /// The trust policy of the session-broker role.
     pub(crate) trust: Value,
-    /// How long all credentials live; None: as long as was asked.
+    /// Lifetime of all credentials; None: the requested one.
     pub(crate) seconds: Option<u64>,
-    /// Whether denials leave out which policy they come from.
+    /// Whether denials omit the policy type.
     pub(crate) terse: bool,
-    /// EKS Pod Identity's, which are passed on.
+    /// Whether EKS Pod Identity sets session tags, which are transitive.
     pub(crate) session_tags: bool,
 }
 
@@ -111,7 +111,7 @@ impl Account {
         Template::new(&self.server.endpoint(), BROKER)
     }
 
-    /// An injected pod to which the kubelet has projected its token.
+    /// Returns an injected pod with a projected token.
     pub(crate) fn pod(&self) -> Pod {
         self.pod_of(&self.template())
     }
@@ -132,18 +132,18 @@ impl Account {
         self.issuer.mint(&pod, audience, now(), lifetime)
     }
 
-    /// Credentials of the base role, from nowhere.
+    /// Returns credentials of the base role without a call.
     pub(crate) fn base_session(&self) -> Credentials {
         self.aws.open_session(BASE, "base", now()).unwrap()
     }
 
-    /// What CloudTrail has of calls of this name.
+    /// Returns the CloudTrail events with this name.
     pub(crate) fn events(&self, name: &str) -> Vec<Value> {
         let events = self.aws.events();
         events.into_iter().filter(|event| event["eventName"] == name).collect()
     }
 
-    /// How often the broker role was asked for.
+    /// Returns the number of AssumeRole calls for the session-broker role.
     pub(crate) fn assumed(&self) -> usize {
         self.events("AssumeRole")
             .iter()
@@ -152,8 +152,8 @@ impl Account {
     }
 }
 
-/// A trust policy for the base role, with a condition on the SourceIdentity. Session tags are
-/// in a statement of their own: TagSession has no such condition key.
+/// Returns a trust policy that names the base role, with a condition on the SourceIdentity. A
+/// separate statement allows TagSession, since that action has no such condition key.
 pub(crate) fn trust(condition: &Value) -> Value {
     statements(&[
         allow(
@@ -182,7 +182,7 @@ fn statement(effect: &str, actions: &[&str], mut rest: Value) -> Value {
     rest
 }
 
-#[allow(clippy::disallowed_methods, reason = "the program under test goes by the same clock")]
+#[allow(clippy::disallowed_methods, reason = "the program under test uses the same clock")]
 fn now() -> SystemTime {
     SystemTime::now()
 }

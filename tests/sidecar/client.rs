@@ -1,5 +1,5 @@
-//! A real AWS SDK in a process of its own, in the agent's container: one signed call for each
-//! line that it is given.
+//! A real AWS SDK in its own process, in the agent's container. It makes one signed call for each
+//! line of input.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -22,7 +22,7 @@ pub(crate) struct Client {
     answers: Receiver<String>,
 }
 
-/// All that are run here, with the program of each.
+/// The SDKs under test, by the names of their programs.
 pub(crate) const CLIENTS: [&str; 6] = ["boto3", "cli", "go", "java", "javascript", "rust"];
 
 pub(crate) fn words(name: &str) -> Vec<String> {
@@ -47,7 +47,7 @@ impl Client {
             .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         let (sender, answers) = channel();
         let output = BufReader::new(child.stdout.take().unwrap());
-        // It ends with the client's output.
+        // The thread ends with the client's output.
         thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {
@@ -62,7 +62,7 @@ impl Client {
         self.input.as_mut().unwrap().write_all(b"call\n").unwrap();
     }
 
-    /// The ARN that AWS knows the caller by, or what the SDK says.
+    /// Returns the caller's ARN as AWS reports it, or the error of the SDK.
     pub(crate) fn answer(&self) -> Result<String, String> {
         let line = self
             .answers
@@ -89,5 +89,5 @@ impl Drop for Client {
     }
 }
 
-/// A JVM that starts beside five others takes its time.
+/// Long, since a JVM starts slowly beside five other clients.
 const PATIENCE: Duration = Duration::from_secs(90);

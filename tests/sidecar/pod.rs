@@ -1,4 +1,4 @@
-//! A pod as the webhook injects it, run as the kubelet would run its containers.
+//! An injected pod whose containers run as the kubelet would run them.
 
 use std::{
     fs,
@@ -15,23 +15,23 @@ use tempfile::TempDir;
 
 use super::process::{Process, free_port, own_directory};
 
-/// What is injected, and how the platform team configured it.
+/// The pod to inject, and the config of the platform team.
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
     /// `podIdentity`, `irsa` or `environment`.
     pub(crate) source: &'static str,
     /// The base role, for `irsa`.
     pub(crate) base_role: &'static str,
-    /// Where all of AWS is.
+    /// Endpoint of all AWS services.
     pub(crate) endpoint: String,
     /// Further variables of the sidecar.
     pub(crate) env: Vec<(&'static str, String)>,
     pub(crate) role: &'static str,
-    /// As the component's `session`.
+    /// The component's `session`.
     pub(crate) session: &'static str,
-    /// Labels of the pod; they choose the component.
+    /// Labels of the pod, which select the component.
     pub(crate) labels: Value,
-    /// What the pod's creator says that the session's name is.
+    /// The session's name in the pod's annotation, set by a trusted creator.
     pub(crate) named: Option<&'static str>,
     pub(crate) name: String,
 }
@@ -52,7 +52,7 @@ struct Container {
 }
 
 impl Template {
-    /// A runtime pod with EKS Pod Identity, whose AWS is at `endpoint`.
+    /// Returns a runtime pod with EKS Pod Identity and AWS at `endpoint`.
     pub(crate) fn new(endpoint: &str, role: &'static str) -> Self {
         Self {
             source: "podIdentity",
@@ -69,7 +69,7 @@ impl Template {
 }
 
 impl Pod {
-    /// Injects by the program itself, and does what the kubelet does with the result.
+    /// Runs the `inject` command, and does with the result what the kubelet does.
     pub(crate) fn inject(template: &Template) -> Self {
         let directory = own_directory();
         let port = free_port();
@@ -80,7 +80,7 @@ impl Pod {
         fs::write(path.join("pod.json"), manifest(template).to_string()).unwrap();
         let creator = match template.named {
             Some(_) => "system:serviceaccount:eks-agent-platform:operator",
-            None => "system:serviceaccount:tenants-acme:anybody",
+            None => "system:serviceaccount:tenants-acme:default",
         };
         let injected = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
             .args(["inject", "-f", "pod.json", "--roles", "roles.yaml", "--config", "config.yaml"])
@@ -102,12 +102,12 @@ impl Pod {
         for volume in ["token", "base"] {
             fs::create_dir(path.join(volume)).unwrap();
         }
-        // As the kubelet makes an emptyDir.
+        // The mode of an emptyDir.
         fs::set_permissions(path.join("token"), fs::Permissions::from_mode(0o777)).unwrap();
         Self { directory, port, agent, sidecar }
     }
 
-    /// As the kubelet writes a projected token, and writes the next one.
+    /// Writes or rotates the projected token, as the kubelet does.
     pub(crate) fn project(&self, token: &str) {
         let base = self.directory.path().join("base");
         let version = format!("..{}", fs::read_dir(&base).unwrap().count());
@@ -139,18 +139,18 @@ impl Pod {
     /// Runs the startup probe, as the kubelet does.
     pub(crate) fn probe(&self) -> Output {
         let [program, arguments @ ..] = &self.sidecar.probe[..] else { panic!("a probe") };
-        assert_eq!(program, "/fab-session-injector", "where the image has it");
+        assert_eq!(program, "/fab-session-injector", "the path in the image");
         let program = [env!("CARGO_BIN_EXE_fab-session-injector").to_owned()];
         let words = [&program[..], arguments].concat();
         container(self.directory.path(), "rw", &self.sidecar.env, &words).output().unwrap()
     }
 
-    /// A program of the agent's container.
+    /// Returns a program that runs in the agent's container.
     pub(crate) fn agent(&self, words: &[String]) -> Command {
         container(self.directory.path(), "ro", &self.agent, words)
     }
 
-    /// The agent's variables can be changed by what the agent does.
+    /// Returns a program in the agent's container without one variable, as an agent can remove it.
     pub(crate) fn agent_without(&self, name: &str, words: &[String]) -> Command {
         let env: Vec<_> = self.agent.iter().filter(|(known, _)| known != name).cloned().collect();
         assert!(env.len() < self.agent.len(), "{name}");
@@ -169,7 +169,7 @@ impl Pod {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
-    /// The answer to a request with the pod's token: status and body.
+    /// Sends a request with the pod's token; returns status and body of the response.
     pub(crate) fn get(&self, path: &str) -> (u16, Value) {
         let (port, token) = (self.port, self.token());
         let answer = self.exchange(&format!(
@@ -180,7 +180,7 @@ impl Pod {
         (status.unwrap_or(0), serde_json::from_str(body).unwrap_or_default())
     }
 
-    /// What comes back for these bytes, until the sidecar ends the connection.
+    /// Sends these bytes; returns the bytes received until the sidecar closes the connection.
     pub(crate) fn exchange(&self, request: &str) -> String {
         let mut answer = Vec::new();
         if let Ok(mut connection) = TcpStream::connect(self.address()) {
@@ -262,8 +262,8 @@ fn manifest(template: &Template) -> Value {
     pod
 }
 
-/// What the kubelet makes of a container's `env`: fields of the pod, then `$(NAME)` from the
-/// variables before. The runtime adds what an image brings.
+/// Returns the variables of a container as the kubelet resolves them: fields of the pod, and
+/// `$(NAME)` of preceding variables. `PATH` stands for the variables of the image.
 fn environment(container: &Value, pod: &str) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
     for variable in container["env"].as_array().unwrap() {

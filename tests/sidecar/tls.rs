@@ -1,4 +1,4 @@
-//! TLS before the strict AWS, which speaks plain HTTP, with a throwaway certificate.
+//! A TLS proxy with a temporary certificate, in front of the strict AWS, which has only HTTP.
 
 use std::{
     fs,
@@ -28,12 +28,12 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    #[allow(dead_code, reason = "not every test crate has AWS on 127.0.0.1")]
+    #[allow(dead_code, reason = "some test crates do not run AWS on 127.0.0.1")]
     pub(crate) fn before(target: SocketAddr) -> Self {
         Self::on((Ipv4Addr::LOCALHOST, 0).into(), &[], target)
     }
 
-    /// As `hosts`; as 127.0.0.1 and localhost where there are none.
+    /// Starts the proxy with a certificate for `hosts`; without any, for 127.0.0.1 and localhost.
     pub(crate) fn on(address: SocketAddr, hosts: &[&str], target: SocketAddr) -> Self {
         let directory = own_directory();
         let path = directory.path();
@@ -69,12 +69,12 @@ impl Tls {
         Self { address, directory, stop: Some(stop), thread: Some(thread) }
     }
 
-    #[allow(dead_code, reason = "not every test crate names an address")]
+    #[allow(dead_code, reason = "some test crates do not use the address")]
     pub(crate) fn endpoint(&self) -> String {
         format!("https://{}", self.address)
     }
 
-    /// The certificate of the authority that signed its own.
+    /// Returns the certificate of the CA that signed the proxy's certificate.
     pub(crate) fn authority(&self) -> PathBuf {
         self.directory.path().join("ca.crt")
     }
@@ -94,7 +94,7 @@ async fn relay(listener: &tokio::net::TcpListener, acceptor: &TlsAcceptor, targe
         let (stream, _) = listener.accept().await.unwrap();
         let acceptor = acceptor.clone();
         tokio::spawn(async move {
-            // Its errors are the client's.
+            // The client reports its own errors.
             if let Ok(mut stream) = acceptor.accept(stream).await
                 && let Ok(mut behind) = TcpStream::connect(target).await
             {

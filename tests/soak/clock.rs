@@ -1,4 +1,4 @@
-//! Two wall clocks over tokio's paused time: what it is, and what this machine shows.
+//! Two wall clocks on tokio's paused time: the true time, and the time that the machine shows.
 
 use std::{
     sync::{
@@ -19,11 +19,11 @@ struct State {
     start: Instant,
     /// Seconds by which the machine's clock is wrong.
     skew: AtomicI64,
-    /// Seconds during which timers stood still.
+    /// Seconds of suspension, during which timers stopped.
     suspended: AtomicU64,
 }
 
-/// For whoever goes by the right time.
+/// A time source with the true time.
 #[derive(Clone, Debug)]
 pub(crate) struct Truth(pub(crate) Clock);
 

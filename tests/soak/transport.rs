@@ -1,4 +1,4 @@
-//! The SDK's HTTP client without a network: requests go into the strict AWS as they are.
+//! An HTTP client for the SDK without a network: it passes requests to the strict AWS.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ pub(crate) struct Transport {
     clock: Clock,
 }
 
-/// The node's agent, asked with a token that the kubelet keeps fresh.
+/// The node's Pod Identity agent, called with a token that is always fresh.
 pub(crate) struct PodIdentity {
     transport: Transport,
     issuer: Issuer,
@@ -78,7 +78,7 @@ impl HttpConnector for Transport {
                 .try_into_http1x()
                 .map_err(user)?
                 .map(|body| Bytes::copy_from_slice(body.bytes().unwrap_or_default()));
-            // As an HTTP client adds it.
+            // HTTP clients add this header.
             let host = request.uri().host().unwrap_or_default();
             let host = HeaderValue::from_str(host).unwrap();
             request.headers_mut().entry(header::HOST).or_insert(host);

@@ -1,4 +1,4 @@
-//! An HTTPS client that says which protocol it speaks, for the webhook's own port.
+//! An HTTPS client with a selectable protocol, for the webhook's port.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// One connection.
+/// A connection.
 pub(crate) struct Client {
     sender: Sender,
-    /// The certificate that the server showed.
+    /// The certificate of the server.
     #[allow(dead_code, reason = "not every program looks at it")]
     pub(crate) certificate: Vec<u8>,
 }
@@ -91,7 +91,7 @@ impl Client {
     }
 }
 
-/// A connection on which nothing is said yet.
+/// Returns a connection after the TLS handshake, without a request.
 pub(crate) async fn shake_hands(
     address: SocketAddr,
     authority: &[u8],
@@ -101,7 +101,7 @@ pub(crate) async fn shake_hands(
     shake_hands_with("localhost", address, authority, protocol, versions).await
 }
 
-/// The same with a server of another name. `authority` may be several.
+/// Connects to a server with another name. `authority` can have several CA certificates.
 pub(crate) async fn shake_hands_with(
     name: &'static str,
     address: SocketAddr,
@@ -114,7 +114,7 @@ pub(crate) async fn shake_hands_with(
     shake_hands_on(stream, name, authority, protocol, versions).await
 }
 
-/// The same on a socket of the caller's own.
+/// Does the TLS handshake on a socket of the caller.
 pub(crate) async fn shake_hands_on(
     stream: TcpStream,
     name: &'static str,

@@ -1,4 +1,4 @@
-//! The real binary over TLS, by namespace manifests and a static role file.
+//! Runs the real binary with TLS, namespace manifests and a static role file.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -24,10 +24,10 @@ impl Server {
         let directory = own_directory();
         let tls = directory.path().join("tls");
         make_certificate(&tls, &[]);
-        Self::start_with(directory, &tls, &["--linger=0"])
+        Self::start_with(directory, &tls, &["--shutdown-delay=0"])
     }
 
-    /// `tls` is where the kubelet would mount the Secret.
+    /// `tls` is the path at which the kubelet would mount the Secret.
     pub(crate) fn start_with(directory: TempDir, tls: &Path, arguments: &[&str]) -> Self {
         let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         let (address, health) = (local(free_port()), local(free_port()));
@@ -42,14 +42,14 @@ impl Server {
         Self { process, address, health, directory }
     }
 
-    /// A line of the process's status, in KiB.
+    /// Returns a memory line of the process's status, in KiB.
     #[allow(dead_code, reason = "not every test looks at its memory")]
     pub(crate) fn memory(&self, key: &str) -> usize {
         let port = self.address.port().to_string();
         let webhook = fs::read_dir("/proc").unwrap().flatten().find(|entry| {
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).into_owned();
-            // Not the shell that holds it on its leash.
+            // Not the shell of its leash.
             line.starts_with(env!("CARGO_BIN_EXE_fab-session-injector")) && line.contains(&port)
         });
         let status = fs::read_to_string(webhook.unwrap().path().join("status")).unwrap();

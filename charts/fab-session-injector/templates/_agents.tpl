@@ -1,8 +1,8 @@
 {{/*
-Which pods are agents, in CEL, from the same `config` that the webhook reads.
-No term can fail on a pod that lacks a field, because an expression that fails
-counts as a failed webhook. Text from the values enters CEL only as a JSON
-string, and every JSON string is a CEL string of the same meaning.
+CEL expressions that select agent pods, rendered from the webhook's own `config`.
+No term may fail on a pod that lacks a field, because the API server treats an error as
+a failed webhook call. Text from the values enters CEL only as a JSON string. Every JSON
+string is a CEL string with the same value.
 */}}
 
 {{/* One requirement of a selector: `key` or `key=value`. */}}
@@ -13,14 +13,14 @@ object.metadata.?labels[?{{ $parts._0 | toRawJson }}]
 {{- end -}}
 
 {{/*
-A glob as a regular expression. (?s) lets `*` run over a line break, as the
-webhook does; $ without (?m) is the end of the text.
+A glob as a regular expression. With (?s), `*` also matches a line break, as in the
+webhook. $ without (?m) matches only the end of the text.
 */}}
 {{- define "fab-session-injector.agents.regex" -}}
 (?s)^{{ regexQuoteMeta . | replace "\\*" ".*" }}$
 {{- end -}}
 
-{{/* The glob `.glob` on the CEL string `.of`. */}}
+{{/* Whether the CEL string `.of` matches the glob `.glob`. */}}
 {{- define "fab-session-injector.agents.glob" -}}
 {{- if contains "*" .glob -}}
 {{ .of }}.matches({{ include "fab-session-injector.agents.regex" .glob | toRawJson }})
@@ -29,7 +29,7 @@ webhook does; $ without (?m) is the end of the text.
 {{- end -}}
 {{- end -}}
 
-{{/* Whether one of the globs `.globs` holds of the CEL string `.of`. */}}
+{{/* Whether the CEL string `.of` matches one of the globs `.globs`. */}}
 {{- define "fab-session-injector.agents.any" -}}
 {{- $alternatives := list -}}
 {{- range .globs -}}
@@ -39,8 +39,8 @@ webhook does; $ without (?m) is the end of the text.
 {{- end -}}
 
 {{/*
-Whether the user that asks is on the list of globs `.`. A service account of the
-request's own namespace is on none: a tenant may impersonate it, and run pods as it.
+Whether the requesting user matches one of the globs `.`. A service account of the
+request's own namespace never matches: a tenant may impersonate it and run pods as it.
 */}}
 {{- define "fab-session-injector.agents.listed" -}}
 {{- $user := "request.userInfo.?username.orValue(\"\")" -}}
@@ -49,7 +49,7 @@ request's own namespace is on none: a tenant may impersonate it, and run pods as
 )
 {{- end -}}
 
-{{/* The alternatives of one component, as YAML: {alternatives: [CEL, ...]}. */}}
+{{/* The expressions by which a pod matches one component, as YAML: {alternatives: [CEL, ...]}. */}}
 {{- define "fab-session-injector.agents.alternatives" -}}
 {{- $serviceAccount := "object.spec.?serviceAccountName.orValue(\"default\")" -}}
 {{- $alternatives := list -}}
@@ -67,7 +67,7 @@ request's own namespace is on none: a tenant may impersonate it, and run pods as
 {{- end -}}
 {{- range $globs -}}
   {{- $alternatives = append $alternatives (include "fab-session-injector.agents.glob" (dict "of" $serviceAccount "glob" .)) -}}
-  {{- /* An empty name runs as `default`, as a missing one does. */ -}}
+  {{- /* An empty name means `default`, like a missing name. */ -}}
   {{- if regexMatch (include "fab-session-injector.agents.regex" .) "default" -}}
     {{- $alternatives = append $alternatives (printf "%s == \"\"" $serviceAccount) -}}
   {{- end -}}
@@ -79,13 +79,13 @@ request's own namespace is on none: a tenant may impersonate it, and run pods as
 {{- end -}}
 
 {{/*
-The first component that matches decides, so the expression is folded from the
-last one to the first. `m ? true : rest` is written `m || rest`, and
-`m ? false : rest`, an exempt component, is `!(m) && (rest)`.
+The first component that matches is used, so the expression is built from the last
+component to the first. `m ? true : rest` is written `m || rest`. For an exempt component,
+`m ? false : rest` is written `!(m) && (rest)`.
 */}}
 {{- define "fab-session-injector.agents.expression" -}}
 {{- $config := .Values.config -}}
-{{- $rest := "// An unknown value of the label is sent too, to be refused.\nobject.metadata.?labels[?\"fab.nanohype.dev/component\"].hasValue()" -}}
+{{- $rest := "// A pod with an unknown value of this label is sent too, and refused.\nobject.metadata.?labels[?\"fab.nanohype.dev/component\"].hasValue()" -}}
 {{- range reverse $config.components -}}
   {{- $arguments := dict "component" . "config" $config -}}
   {{- $matches := join " ||\n" (include "fab-session-injector.agents.alternatives" $arguments | fromYaml).alternatives -}}

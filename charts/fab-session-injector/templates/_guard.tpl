@@ -1,12 +1,12 @@
 {{/*
-The parts of the guard's expressions that come from the values. As in
-_agents.tpl, text from the values enters CEL only as a JSON string, and no term
-may fail on an object that lacks a field.
+Parts of the guard's expressions that are rendered from the values. As in _agents.tpl, text
+from the values enters CEL only as a JSON string, and no term may fail on an object that
+lacks a field.
 */}}
 
 {{/*
-What the first component that matches is called; "" where none does. Folded from
-the last one to the first.
+Name of the first component that matches; "" if none matches. Built from the last component
+to the first.
 */}}
 {{- define "fab-session-injector.guard.component" -}}
 {{- $config := .Values.config -}}
@@ -19,7 +19,7 @@ the last one to the first.
 {{- $rest -}}
 {{- end -}}
 
-{{/* The key `.key` of each component, by its name, and "" for a pod of none. */}}
+{{/* The key `.key` of each component, by its name, and "" for a pod of no component. */}}
 {{- define "fab-session-injector.guard.by-component" -}}
 {{- $values := dict "" "" -}}
 {{- range .components -}}
@@ -29,8 +29,8 @@ the last one to the first.
 {{- end -}}
 
 {{/*
-Which values of the label fab.nanohype.dev/component some selector knows, in CEL
-on the optional `variables.label`. A selector with the key alone knows all.
+Whether a selector contains the pod's value of the label fab.nanohype.dev/component, in CEL
+on the optional `variables.label`. A selector with the key alone accepts every value.
 */}}
 {{- define "fab-session-injector.guard.named" -}}
 {{- $values := list -}}
@@ -57,9 +57,9 @@ variables.label.orValue("") in {{ uniq $values | toRawJson }}
 {{- end -}}
 
 {{/*
-Whether tokens for AWS of the service account `request.name` are refused, by its name
-alone: those of agents, or of all. The first component that names it decides, as with
-pods; an exempt one lets it be.
+Whether tokens for AWS of the service account `request.name` are refused, by its name only.
+As with pods, the first component with that name is used. An exempt component refuses none.
+A service account of no component is refused only with `denyAwsTokens: all`.
 */}}
 {{- define "fab-session-injector.guard.account" -}}
 {{- $config := .Values.config -}}
@@ -82,14 +82,14 @@ pods; an exempt one lets it be.
 {{- end -}}
 
 {{/*
-Text of the request in a message. The API server validates names after the guard, so one
-that is malformed could hold what a terminal obeys, or imitate a code.
+Text of the request in a message. The API server validates names after the guard, so a
+malformed name could contain terminal escape sequences, or imitate a code.
 */}}
 {{- define "fab-session-injector.guard.shown" -}}
 ({{ . }}.matches("^[A-Za-z0-9._:/@-]{1,512}$") ? {{ . }} : "(malformed)")
 {{- end -}}
 
-{{/* A list of names as a CEL map, in which a name is found without going through all. */}}
+{{/* A list of names as a CEL map: a lookup does not iterate over all names. */}}
 {{- define "fab-session-injector.guard.set" -}}
 {{- $set := dict -}}
 {{- range . -}}
@@ -98,12 +98,12 @@ that is malformed could hold what a terminal obeys, or imitate a code.
 {{- toRawJson $set -}}
 {{- end -}}
 
-{{/* The audiences that AWS turns into credentials, as a CEL list. */}}
+{{/* The token audiences that AWS accepts, as a CEL list. */}}
 {{- define "fab-session-injector.guard.audiences" -}}
 {{- concat (list "sts.amazonaws.com" "pods.eks.amazonaws.com") (default list .Values.config.awsAudiences) | uniq | toRawJson -}}
 {{- end -}}
 
-{{/* The names of the volumes of a CEL list that project a token for such an audience. */}}
+{{/* The names of the volumes in a CEL list that project a token for such an audience. */}}
 {{- define "fab-session-injector.guard.aws-volumes" -}}
 {{ index . 1 }}
   .filter(v, v.?projected.?sources.orValue([])
@@ -112,9 +112,9 @@ that is malformed could hold what a terminal obeys, or imitate a code.
 {{- end -}}
 
 {{/*
-The annotations of the pod `.of` that do not keep a mesh's plugin off the node's Pod
-Identity agent: for istio always, for linkerd where its proxy is. The sidecar's
-user, `.uid`, is its group as well.
+Annotations of the pod `.of` whose values allow a mesh's plugin to redirect connections to
+the node's Pod Identity agent: for istio always, for linkerd if the pod has its proxy. The
+sidecar's UID, `.uid`, is also its GID.
 */}}
 {{- define "fab-session-injector.guard.redirected" -}}
 ({{ .of }}.metadata.?annotations[?"traffic.sidecar.istio.io/excludeOutboundIPRanges"].orValue("")
@@ -125,8 +125,9 @@ user, `.uid`, is its group as well.
 {{- end -}}
 
 {{/*
-What the pod `.` has by which it gets a network of its own. Whether istio's ambient
-mode captures it is its label's word, and without one that of its namespace.
+Annotations and labels by which the pod `.` requests its own network configuration. The
+pod's label enables or disables istio's ambient mode; without it, the label of the namespace
+does.
 */}}
 {{- define "fab-session-injector.guard.own-network" -}}
 {{ list "cni.projectcalico.org/ipAddrsNoIpam" "consul.hashicorp.com/redirect-traffic-config" "k8s.v1.cni.cncf.io/networks" "kuma.io/sidecar-injected" "v1.multus-cni.io/default-network" | toRawJson }}
@@ -135,7 +136,7 @@ mode captures it is its label's word, and without one that of its namespace.
   .or(namespaceObject.metadata.?labels[?"istio.io/dataplane-mode"]).orValue("none") == "none" ? [] : ["istio.io/dataplane-mode"])
 {{- end -}}
 
-{{/* The tenant of the namespace, as the webhook reads it; "" where there is none. */}}
+{{/* The tenant of the namespace, as the webhook reads it; "" if there is none. */}}
 {{- define "fab-session-injector.guard.tenant" -}}
 {{- with .Values.config.tenant -}}
 {{- range .labels -}}
@@ -155,8 +156,8 @@ optional.none()
 {{- end -}}
 
 {{/*
-The variables of the sidecar whose value is known here, name to value, in CEL.
-What `config.sidecar.env` sets wins, as it does in the webhook.
+The sidecar's environment variables whose values are known here, name to value, in CEL.
+`config.sidecar.env` takes precedence, as in the webhook.
 */}}
 {{- define "fab-session-injector.guard.environment" -}}
 {{- $config := include "fab-session-injector.config" . | fromYaml -}}
@@ -186,7 +187,7 @@ What `config.sidecar.env` sets wins, as it does in the webhook.
 {{- range $name, $value := $own -}}
   {{- $_ := set $values $name (toRawJson $value) -}}
 {{- end -}}
-{{- /* The base token does not go through a proxy that is meant for STS. */ -}}
+{{- /* The base token must not be sent through a proxy for STS. */ -}}
 {{- $proxied := false -}}
 {{- range list "HTTP_PROXY" "HTTPS_PROXY" "ALL_PROXY" "http_proxy" "https_proxy" "all_proxy" -}}
   {{- $proxied = or $proxied (hasKey $own .) -}}
@@ -209,12 +210,12 @@ What `config.sidecar.env` sets wins, as it does in the webhook.
 }
 {{- end -}}
 
-{{/* The region that sidecars are given, as far as the chart knows it. */}}
+{{/* The region of sidecars, if the chart knows it. */}}
 {{- define "fab-session-injector.guard.region" -}}
 {{- default (default "" .Values.extraEnv.AWS_REGION) .Values.config.region -}}
 {{- end -}}
 
-{{/* What ARNs the webhook takes for a tenant's role, as a regular expression. */}}
+{{/* The role ARNs that the webhook accepts, as a regular expression. */}}
 {{- define "fab-session-injector.guard.role" -}}
 {{- $allow := default dict .Values.config.roles.allow -}}
 {{- $prefixes := list -}}
@@ -226,7 +227,7 @@ What `config.sidecar.env` sets wins, as it does in the webhook.
 :role{{ with $prefixes }}({{ join "|" . }}){{ else }}/{{ end }}[A-Za-z0-9_+=,.@/-]+$
 {{- end -}}
 
-{{/* Which namespaces the guard holds in: those in which the webhook injects. */}}
+{{/* The binding of a policy to the namespaces in which the webhook injects. */}}
 {{- define "fab-session-injector.guard.binding" -}}
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicyBinding

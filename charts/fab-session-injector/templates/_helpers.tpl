@@ -21,8 +21,8 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/*
-The pods of one component, `webhook` or `certs`: whatever selects pods selects by
-this, or reviews would go to the pods that only keep the certificate.
+Labels of the pods of one component, `webhook` or `certs`. Every selector uses them.
+Otherwise the Service would send reviews to the pods of `certs`.
 */}}
 {{- define "fab-session-injector.componentLabels" -}}
 {{- $root := index . 0 -}}
@@ -53,8 +53,8 @@ app.kubernetes.io/part-of: fab-session-injector
 {{- end -}}
 
 {{/*
-The Services by which Prometheus finds the pods of one component, whose names it takes
-for its label `job`. A Service's name has 63 characters at most.
+Name of the Service by which Prometheus finds the pods of one component. Prometheus uses
+the name as its label `job`. A Service's name has at most 63 characters.
 */}}
 {{- define "fab-session-injector.metricsName" -}}
 {{- $fullname := include "fab-session-injector.fullname" (index . 0) -}}
@@ -66,9 +66,9 @@ for its label `job`. A Service's name has 63 characters at most.
 {{- end -}}
 
 {{/*
-The Secret with the serving certificate. The one of cert-manager has a name of
-its own: Helm removes that of the other mode when the mode changes, maybe after
-cert-manager has written.
+Name of the Secret with the serving certificate. The Secret of cert-manager has a
+different name: when the mode changes, Helm removes the Secret of the other mode, possibly
+after cert-manager has written.
 */}}
 {{- define "fab-session-injector.tlsSecretName" -}}
 {{- with .Values.certificates -}}
@@ -87,9 +87,9 @@ cert-manager has written.
 {{- end -}}
 
 {{/*
-The configuration as the webhook reads it: the values, with what only the chart
-knows filled in. SSM is not asked where its path needs the name of a cluster
-that was not given, and then the static roles are the only authority.
+The configuration file of the webhook: the values, and the settings that only the chart
+knows. Without `config.cluster` and with a parameter that contains `{cluster}`, SSM is off.
+The static roles are then the only source.
 */}}
 {{- define "fab-session-injector.config" -}}
 {{- $config := deepCopy .Values.config -}}

@@ -1,6 +1,6 @@
-{{/* What every pod of the chart has in common, so that none is hardened less. */}}
+{{/* Common fields of all pods of the chart, so that all have the same hardening. */}}
 {{- define "fab-session-injector.pod.common" -}}
-# Whoever needs a token mounts one that is projected and short-lived.
+# A container that needs a token mounts a projected, short-lived one.
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with include "fab-session-injector.pod.hostUsers" . }}
@@ -31,18 +31,17 @@ tolerations:
 {{- end -}}
 
 {{/*
-User and group of the chart's pods; the image has the same. The kernel counts some
-limits by user, over all pods of a node, so that the number must be uncommon:
-65532, the user of most `nonroot` images, would share them with these. It lies in
-60706 to 61183, which systemd leaves unused (docs/UIDS-GIDS.md of systemd; from
-61184 on are its dynamic users), and below 65536, of which a pod's user namespace
-has its numbers.
+UID and GID of the chart's pods, and of the image. The kernel counts some limits per UID,
+over all pods of a node. So the number must be uncommon: with 65532, the UID of most
+`nonroot` images, other pods would share these limits. The number is in the range 60706 to
+61183, which systemd does not use (docs/UIDS-GIDS.md of systemd; its dynamic users start at
+61184). It is below 65536, because a pod's user namespace has 65536 UIDs.
 */}}
 {{- define "fab-session-injector.pod.uid" -}}
 61017
 {{- end -}}
 
-{{/* The pods' field of that name; "" leaves it out. User namespaces are GA in 1.36. */}}
+{{/* The pods' field hostUsers. "": the field is not set. User namespaces are GA in 1.36. */}}
 {{- define "fab-session-injector.pod.hostUsers" -}}
 {{- if ne (toString .Values.hostUsers) "auto" -}}
 {{- .Values.hostUsers -}}
@@ -59,7 +58,7 @@ securityContext:
     drop: [ALL]
 {{- end -}}
 
-{{/* The volume that a program looks for at the service account's path. */}}
+{{/* The volume that a Kubernetes client expects at the service account's path. */}}
 {{- define "fab-session-injector.pod.kubernetesApi" -}}
 - name: kubernetes-api
   projected:

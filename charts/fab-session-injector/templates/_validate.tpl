@@ -1,6 +1,6 @@
 {{/*
-Contradictions between values, which a schema cannot say. Every problem is told
-at once: what is wrong, the rule, and the remedy.
+Contradictions between values, which a schema cannot express. All problems are reported at
+once, each with the rule and the remedy.
 */}}
 {{- define "fab-session-injector.validate" -}}
 {{- $problems := list -}}
@@ -14,15 +14,15 @@ at once: what is wrong, the rule, and the remedy.
 
 {{- if not .Values.serviceAccount.create -}}
   {{- if not .Values.serviceAccount.name -}}
-    {{- $problems = append $problems "serviceAccount.create is false and serviceAccount.name is empty, but the webhook's rights must not go to an account that other pods share: name the service account that you made, or set create to true." -}}
+    {{- $problems = append $problems "serviceAccount.create is false and serviceAccount.name is empty, but other pods must not share the webhook's permissions: set serviceAccount.name to the service account that you created, or set serviceAccount.create to true." -}}
   {{- end -}}
   {{- if .Values.serviceAccount.annotations -}}
-    {{- $problems = append $problems "serviceAccount.annotations is set while serviceAccount.create is false, but the chart annotates only an account that it makes: annotate yours yourself, or set create to true." -}}
+    {{- $problems = append $problems "serviceAccount.annotations is set while serviceAccount.create is false, but the chart annotates only a service account that it creates: annotate yours yourself, or set serviceAccount.create to true." -}}
   {{- end -}}
 {{- end -}}
 
 {{- if eq .Values.serviceAccount.name (include "fab-session-injector.certsName" .) -}}
-  {{- $problems = append $problems (printf "serviceAccount.name is %q, but that is the account that writes the serving certificate, and the webhook may write nothing: choose another name." .Values.serviceAccount.name) -}}
+  {{- $problems = append $problems (printf "serviceAccount.name is %q, but that service account writes the serving certificate, and the webhook may write nothing: choose another name." .Values.serviceAccount.name) -}}
 {{- end -}}
 
 {{- with .Values.certificates -}}
@@ -30,13 +30,13 @@ at once: what is wrong, the rule, and the remedy.
     {{- $problems = append $problems "certificates.mode is existingSecret and certificates.existingSecret.secretName is empty, but the webhook serves nothing without a certificate: name the Secret." -}}
   {{- end -}}
   {{- if and (ne .mode "existingSecret") (or .existingSecret.secretName .existingSecret.caBundle) -}}
-    {{- $problems = append $problems (printf "certificates.existingSecret is set, but certificates.mode is %s, which makes its own Secret and CA: empty it, or set certificates.mode to existingSecret." .mode) -}}
+    {{- $problems = append $problems (printf "certificates.existingSecret is set, but certificates.mode is %s, which creates its own Secret and CA: remove it, or set certificates.mode to existingSecret." .mode) -}}
   {{- end -}}
   {{- if contains "PRIVATE KEY" .existingSecret.caBundle -}}
-    {{- $problems = append $problems "certificates.existingSecret.caBundle holds a private key, but it is published in the webhook configuration: give only the certificate of the CA." -}}
+    {{- $problems = append $problems "certificates.existingSecret.caBundle contains a private key, but caBundle is published in the webhook configuration: set only the CA certificate." -}}
   {{- end -}}
   {{- if and (ne .mode "certManager") .certManager.issuerRef.name -}}
-    {{- $problems = append $problems (printf "certificates.certManager.issuerRef.name is set, but certificates.mode is %s, which asks no issuer: empty it, or set certificates.mode to certManager." .mode) -}}
+    {{- $problems = append $problems (printf "certificates.certManager.issuerRef.name is set, but certificates.mode is %s, which uses no issuer: remove it, or set certificates.mode to certManager." .mode) -}}
   {{- end -}}
 {{- end -}}
 
@@ -46,34 +46,34 @@ at once: what is wrong, the rule, and the remedy.
     {{- $everywhere = and $everywhere (has . (list "0.0.0.0/0" "::/0")) -}}
   {{- end -}}
   {{- if and .podCidrs (not $everywhere) -}}
-    {{- $problems = append $problems "networkPolicy.podCidrs and a narrow networkPolicy.apiServerCidrs are both set, but Kubernetes takes an exception only within the block that it is excepted from: empty podCidrs, since no other address gets in, or leave apiServerCidrs as it is." -}}
+    {{- $problems = append $problems "networkPolicy.podCidrs and networkPolicy.apiServerCidrs are both set, but Kubernetes accepts an exception only within the block that it is excluded from: remove podCidrs, because no other address is admitted, or leave apiServerCidrs at its default." -}}
   {{- end -}}
   {{- if and (eq .kind "cilium") (or .podCidrs (not $everywhere)) -}}
-    {{- $problems = append $problems "networkPolicy.apiServerCidrs or podCidrs is set, but networkPolicy.kind is cilium, which knows API servers and pods by identity, and never by address: leave both as they are, or set networkPolicy.kind to kubernetes." -}}
+    {{- $problems = append $problems "networkPolicy.apiServerCidrs or podCidrs is set, but networkPolicy.kind is cilium, which selects API servers and pods by identity, never by address: leave both at their defaults, or set networkPolicy.kind to kubernetes." -}}
   {{- end -}}
 {{- end -}}
 
 {{- with .Values.metrics -}}
   {{- if and .serviceMonitor.enabled $.Values.networkPolicy.enabled (not $.Values.networkPolicy.metricsNamespaces) -}}
-    {{- $problems = append $problems "metrics.serviceMonitor.enabled is true and networkPolicy.metricsNamespaces is empty, but then nobody but the kubelet reaches the metrics: name the namespace of your Prometheus." -}}
+    {{- $problems = append $problems "metrics.serviceMonitor.enabled is true and networkPolicy.metricsNamespaces is empty, but then only the kubelet reaches the metrics: add the namespace of your Prometheus." -}}
   {{- end -}}
   {{- range $kind := list "serviceMonitor" "prometheusRule" -}}
     {{- $values := get $.Values.metrics $kind -}}
     {{- if and $values.labels (not $values.enabled) -}}
-      {{- $problems = append $problems (printf "metrics.%s.labels is set, but metrics.%s.enabled is false and nothing gets them: set it to true, or empty the labels." $kind $kind) -}}
+      {{- $problems = append $problems (printf "metrics.%s.labels is set, but metrics.%s.enabled is false, so they have no effect: set enabled to true, or remove the labels." $kind $kind) -}}
     {{- end -}}
   {{- end -}}
   {{- $left := get (dict "selfManaged" 10 "certManager" 30) $.Values.certificates.mode | default 366 -}}
   {{- if and .prometheusRule.enabled (ge (int .prometheusRule.certificateDays) $left) -}}
-    {{- $problems = append $problems (printf "metrics.prometheusRule.certificateDays is %v, but certificates.mode %s renews a certificate %d days before its end, so that each one would be alerted on: make it less." .prometheusRule.certificateDays $.Values.certificates.mode $left) -}}
+    {{- $problems = append $problems (printf "metrics.prometheusRule.certificateDays is %v, but certificates.mode %s renews a certificate %d days before expiry, so each certificate would raise an alert: set a lower number." .prometheusRule.certificateDays $.Values.certificates.mode $left) -}}
   {{- end -}}
   {{- if and .dashboard.enabled (not .dashboard.labels) -}}
-    {{- $problems = append $problems "metrics.dashboard.enabled is true and metrics.dashboard.labels is empty, but Grafana's sidecar finds a dashboard by its label: give it the one that yours looks for." -}}
+    {{- $problems = append $problems "metrics.dashboard.enabled is true and metrics.dashboard.labels is empty, but Grafana's sidecar selects dashboards by label: set the label that yours selects." -}}
   {{- end -}}
 {{- end -}}
 
 {{- if and $config.region (hasKey .Values.extraEnv "AWS_REGION") -}}
-  {{- $problems = append $problems "config.region and extraEnv.AWS_REGION are both set, but the first becomes the second: keep one of them." -}}
+  {{- $problems = append $problems "config.region and extraEnv.AWS_REGION are both set, but the chart sets AWS_REGION to config.region: remove one of them." -}}
 {{- end -}}
 
 {{- $names := dict -}}
@@ -88,43 +88,43 @@ at once: what is wrong, the rule, and the remedy.
   {{- end -}}
   {{- range $selector := .selectors -}}
     {{- if not (regexMatch (include "fab-session-injector.selectorPattern" .) $selector) -}}
-      {{- $problems = append $problems (printf "%s has the selector %q, but a selector is key or key=value, and several joined by commas: write other operators as components of their own." $where $selector) -}}
+      {{- $problems = append $problems (printf "%s has the selector %q, but a selector is key, key=value, or several of these joined by commas: write other conditions as separate components." $where $selector) -}}
     {{- end -}}
   {{- end -}}
   {{- if and (has .credentials (list "env" "exempt")) .selectors -}}
-    {{- $problems = append $problems (printf "%s has credentials: %s and selectors, but a tenant writes labels and could choose it for any pod: match it by serviceAccounts or creators only." $where .credentials) -}}
+    {{- $problems = append $problems (printf "%s has credentials: %s and selectors, but a tenant writes labels and could select it for any pod: use serviceAccounts or creators only." $where .credentials) -}}
   {{- end -}}
   {{- if and (has .credentials (list "env" "exempt")) .fenced -}}
-    {{- $problems = append $problems (printf "%s has credentials: %s and fenced: true, but that takes the fence away from every service account in config.fencedServiceAccounts: list the accounts that it is for in serviceAccounts." $where .credentials) -}}
+    {{- $problems = append $problems (printf "%s has credentials: %s and fenced: true, but that leaves all service accounts of config.fencedServiceAccounts unprotected: list the service accounts of this component in serviceAccounts." $where .credentials) -}}
   {{- end -}}
   {{- if not (or .selectors .serviceAccounts .creators .fenced) -}}
     {{- $problems = append $problems (printf "%s matches no pod, but a component needs one of selectors, serviceAccounts, creators or fenced: true: add one, or remove the component." $where) -}}
   {{- end -}}
 {{- end -}}
 {{- if not $fence -}}
-  {{- $problems = append $problems "config.components has no component with fenced: true, but every pod of a service account that carries base credentials is an agent, whatever its labels say: set it on the last one." -}}
+  {{- $problems = append $problems "config.components has no component with fenced: true, but every pod of a fenced service account must be an agent, whatever its labels: set fenced: true on the last component." -}}
 {{- end -}}
 
 {{- with $config.baseCredentials -}}
   {{- if and (eq .source "irsa") (not .roleArn) -}}
     {{- $problems = append $problems "config.baseCredentials.source is irsa and roleArn is empty, but IRSA assumes a role by its ARN: set config.baseCredentials.roleArn." -}}
   {{- else if and (ne .source "irsa") .roleArn -}}
-    {{- $problems = append $problems (printf "config.baseCredentials.roleArn is set, but source %s does not read it: empty it, or set config.baseCredentials.source to irsa." .source) -}}
+    {{- $problems = append $problems (printf "config.baseCredentials.roleArn is set, but source %s does not use it: remove it, or set config.baseCredentials.source to irsa." .source) -}}
   {{- else if and (contains "{cluster}" .roleArn) (not $config.cluster) -}}
-    {{- $problems = append $problems "config.baseCredentials.roleArn holds {cluster} and config.cluster is empty: name the cluster, or write the ARN without {cluster}." -}}
+    {{- $problems = append $problems "config.baseCredentials.roleArn contains {cluster}, but config.cluster is empty: set config.cluster, or write the ARN without {cluster}." -}}
   {{- end -}}
 {{- end -}}
 
 {{- if eq (toString (int $config.sidecar.uid)) (include "fab-session-injector.pod.uid" .) -}}
-  {{- $problems = append $problems (printf "config.sidecar.uid is %d, the user of the chart's own pods, with which every sidecar would share the kernel's limits for a user: choose another number." (int $config.sidecar.uid)) -}}
+  {{- $problems = append $problems (printf "config.sidecar.uid is %d, but that is the UID of the chart's own pods, and the kernel counts limits per UID: choose another number." (int $config.sidecar.uid)) -}}
 {{- end -}}
 
 {{- range $name, $value := $config.sidecar.env -}}
   {{- if hasPrefix "FAB_SESSION_" $name -}}
-    {{- $problems = append $problems (printf "config.sidecar.env sets %s, but variables that begin with FAB_SESSION_ are the webhook's own: remove it." $name) -}}
+    {{- $problems = append $problems (printf "config.sidecar.env sets %s, but names that begin with FAB_SESSION_ are reserved for the webhook: remove it." $name) -}}
   {{- end -}}
   {{- if contains "$(" $value -}}
-    {{- $problems = append $problems (printf "config.sidecar.env.%s holds $(, but the kubelet expands that: write the value itself." $name) -}}
+    {{- $problems = append $problems (printf "config.sidecar.env.%s contains $(, but the kubelet expands that: write the value itself." $name) -}}
   {{- end -}}
 {{- end -}}
 
@@ -137,12 +137,12 @@ at once: what is wrong, the rule, and the remedy.
     {{- $number := trimSuffix $unit $amount | int64 -}}
     {{- $next := ternary 1024 1000 (hasSuffix "i" $unit) -}}
     {{- if eq 0 (mod $number $next) -}}
-      {{- $problems = append $problems (printf "config.sidecar.resources.%s.%s is %q, but the API server stores the shortest form, with which the sidecar is compared: divide by %d and take the next unit." $of $kind $amount $next) -}}
+      {{- $problems = append $problems (printf "config.sidecar.resources.%s.%s is %q, but the API server stores the shortest form, and the sidecar is compared with it: divide by %d and use the next unit." $of $kind $amount $next) -}}
     {{- end -}}
     {{- $_ := set $amounts $of (mul $number (get (dict "m" 1 "" 1000 "Ki" 1024000 "Mi" 1048576000 "Gi" 1073741824000) $unit)) -}}
   {{- end -}}
   {{- if gt $amounts.requests $amounts.limits -}}
-    {{- $problems = append $problems (printf "config.sidecar.resources.requests.%s is more than its limit, and the API server would refuse every pod: lower it, or raise the limit." $kind) -}}
+    {{- $problems = append $problems (printf "config.sidecar.resources.requests.%s is more than its limit, but the API server denies such pods: lower it, or raise the limit." $kind) -}}
   {{- end -}}
 {{- end -}}
 
@@ -168,18 +168,18 @@ at once: what is wrong, the rule, and the remedy.
     {{- $refusing = "pathPrefixes" -}}
   {{- end -}}
   {{- with $refusing -}}
-    {{- $problems = append $problems (printf "staticRoles.%s is %s, but config.roles.allow.%s does not have it, and the webhook does not start with such a file: name another role, or add to the list." $tenant $arn .) -}}
+    {{- $problems = append $problems (printf "staticRoles.%s is %s, but config.roles.allow.%s does not accept it, and the webhook does not start with such a role: set another role, or extend the list." $tenant $arn .) -}}
   {{- end -}}
 {{- end -}}
 
 {{- with .Values.guard -}}
   {{- $image := (include "fab-session-injector.config" $ | fromYaml).sidecar.image -}}
   {{- if has $image .previousImages -}}
-    {{- $problems = append $problems (printf "guard.previousImages lists %s, but that is the image that new pods get: list the one before, or none." $image) -}}
+    {{- $problems = append $problems (printf "guard.previousImages lists %s, but that is the current image: list the previous image, or none." $image) -}}
   {{- end -}}
   {{- range .tokenCreators -}}
     {{- if regexMatch "^[*]+$" . -}}
-      {{- $problems = append $problems (printf "guard.tokenCreators lists %q, but then everybody may make tokens for AWS: name the users that sync pods from elsewhere." .) -}}
+      {{- $problems = append $problems (printf "guard.tokenCreators lists %q, but that lets every user request tokens for AWS: list only the users that sync pods from elsewhere." .) -}}
     {{- end -}}
   {{- end -}}
 {{- end -}}

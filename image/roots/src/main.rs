@@ -1,6 +1,5 @@
-//! The authorities of Mozilla's list as one PEM file, on standard output. Which list it is
-//! says Cargo.lock, with its checksum: a distribution's package would be another one on
-//! each machine.
+//! Prints the CA certificates of Mozilla's list as one PEM file. `Cargo.lock` pins the list by
+//! its checksum; a distribution's package would differ from machine to machine.
 
 use std::io::{Write, stdout};
 
@@ -20,5 +19,5 @@ fn main() -> std::io::Result<()> {
     output.flush()
 }
 
-/// What RFC 7468 has generators write.
+/// Number of Base64 characters in a line (RFC 7468, section 2).
 const LINE: usize = 64;

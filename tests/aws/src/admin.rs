@@ -1,4 +1,4 @@
-//! What a test asks of the binary under `/_strict/`, beside AWS's own answers.
+//! Routes under `/_strict/`, by which tests control the binary.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::{
 struct Wanted {
     target: TargetName,
     fault: FaultName,
-    /// Of `slow`.
+    /// Delay of the fault `slow`.
     seconds: Option<f64>,
     /// Until cleared, if absent.
     times: Option<u64>,
@@ -49,7 +49,7 @@ enum TargetName {
     Sts,
 }
 
-/// Nothing where the request is AWS's.
+/// Returns the response, or None if the request is for AWS.
 pub(crate) fn answer(aws: &Aws, request: &Request<Bytes>) -> Option<Response<Bytes>> {
     let path = request.uri().path().strip_prefix("/_strict/")?;
     let (get, put, delete) = (&Method::GET, &Method::PUT, &Method::DELETE);
@@ -81,7 +81,7 @@ fn put_fault(aws: &Aws, body: &[u8]) -> Response<Bytes> {
     let fault = match (fault, delay) {
         (FaultName::Slow, Some(Ok(delay))) => Fault::Slow(delay),
         (FaultName::Slow, _) => return refused("slow needs seconds, 0 or more".to_owned()),
-        (_, Some(_)) => return refused("only slow has seconds".to_owned()),
+        (_, Some(_)) => return refused("only slow takes seconds".to_owned()),
         (FaultName::CloseMidBody, None) => Fault::CloseMidBody,
         (FaultName::Denied, None) => Fault::Denied,
         (FaultName::Empty, None) => Fault::Empty,

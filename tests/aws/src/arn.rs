@@ -1,4 +1,4 @@
-//! Names of roles and of what stands beside them.
+//! ARNs of roles and of their sessions.
 
 use std::{fmt, str::FromStr};
 
@@ -12,7 +12,7 @@ pub struct RoleArn {
 }
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{0} is no role's ARN; want arn:aws:iam::<account>:role/<path><name>")]
+#[error("{0} is not a role ARN; expected arn:aws:iam::<account>:role/<path><name>")]
 pub struct NotARoleArn(String);
 
 impl RoleArn {
@@ -20,17 +20,17 @@ impl RoleArn {
         &self.text
     }
 
-    /// The account that the role is in.
+    /// Returns the account of the role.
     pub fn account(&self) -> &str {
         &self.account
     }
 
-    /// Its last part, which a session's ARN carries without the path.
+    /// Returns the name without the path, as it appears in the ARN of a session.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What a session of the role is called.
+    /// Returns the ARN of a session of the role.
     pub(crate) fn session(&self, name: &str) -> String {
         format!("arn:aws:sts::{}:assumed-role/{}/{name}", self.account, self.name)
     }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_account_and_role() {
+    fn a_role_arn_names_account_and_role() {
         let role: RoleArn = "arn:aws:iam::111122223333:role/tenants/acme-base".parse().unwrap();
         assert_eq!((role.account(), role.name()), ("111122223333", "acme-base"));
         assert_eq!(role.session("s"), "arn:aws:sts::111122223333:assumed-role/acme-base/s");

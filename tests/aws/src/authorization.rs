@@ -1,5 +1,4 @@
-//! Whether a caller may have what it asks of a role: every policy that counts, in the order in
-//! which AWS documents that they do.
+//! Authorization: evaluates all policies that apply to a call, in the order that AWS documents.
 
 use crate::{
     failure::{Code, Failure},
@@ -8,7 +7,7 @@ use crate::{
     session::Session,
 };
 
-/// Which policy denies, and how; its `Display` is the end of AWS's sentence.
+/// The policy that denies a call, and how. Its `Display` is the end of the message of AWS.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html>
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum Denial {
@@ -26,16 +25,16 @@ pub(crate) enum Denial {
     TrustIsSilent(Action),
 }
 
-/// Whether `session` may do `action` to `role`.
+/// Returns an error if `session` is not allowed `action` on `role`.
 ///
-/// A trust policy must allow it in any case. Beside it the caller's own policies must, where
-/// the trust policy names the account, or the role is another account's. A trust policy that
-/// names the caller's role makes up for silent permissions, never for a silent boundary; one
-/// that names the session itself makes up for both.
+/// The trust policy must always allow the action. The caller's own policies must also allow it,
+/// if the trust policy names the account or the role is in another account. A trust policy that
+/// names the caller's role replaces an allow of the permissions policies, but not one of the
+/// boundary. A trust policy that names the session itself replaces both.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html>
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html#access_policies_boundaries-eval-logic>
 ///
-/// `sts:SetSourceIdentity` of a session must be allowed on both sides, whoever is named.
+/// For a session, both sides must allow `sts:SetSourceIdentity`, whatever the principal is.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html#id_credentials_temp_control-access_monitor-perms>
 pub(crate) fn of_session(
     session: &Session,
@@ -66,7 +65,7 @@ pub(crate) fn of_session(
     Ok(())
 }
 
-/// Whether `session` may do `action` to what has no policy of its own.
+/// Returns an error if `session` is not allowed `action` on a resource without its own policy.
 pub(crate) fn of_caller(
     session: &Session,
     resource: &str,
@@ -82,7 +81,7 @@ pub(crate) fn of_caller(
     }
 }
 
-/// Of the caller's policies together, and of its boundary.
+/// Returns the verdict of all permissions policies of the caller, and that of its boundary.
 fn own_verdicts(
     session: &Session,
     resource: &str,
@@ -99,7 +98,8 @@ fn own_verdicts(
     (identity, session.role.boundary.as_ref().map_or(Verdict::Allowed, verdict))
 }
 
-/// Whether who has no policies of its own may: a service, or an OIDC provider's subject.
+/// Returns an error if a caller without its own policies is not allowed the action. The caller is
+/// a service or a subject of an OIDC provider.
 pub(crate) fn of_other(
     caller: &Caller<'_>,
     role: &StandingRole,
@@ -113,8 +113,8 @@ pub(crate) fn of_other(
     }
 }
 
-/// What is known of a session when it calls: its tags, its role's where it has none of the
-/// same key, and the source identity that it carries.
+/// Returns the condition keys of a calling session: its tags, tags of its role with other keys,
+/// and its source identity.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-principal-properties>
 pub(crate) fn context_of(session: &Session) -> Context {
     let mut context = Context::default();
@@ -132,7 +132,7 @@ pub(crate) fn context_of(session: &Session) -> Context {
     context
 }
 
-/// `reason` is left out where AWS does not give one.
+/// Returns an AccessDenied error. `reason` is None if AWS gives no reason.
 pub(crate) fn access_denied(
     caller_arn: &str,
     action: Action,

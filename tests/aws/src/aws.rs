@@ -1,4 +1,4 @@
-//! Requests in, answers out. The clock is an argument, the network somebody else's.
+//! The AWS stand-in: takes requests and the time, returns responses. It does no I/O.
 
 mod pod;
 mod query;
@@ -28,21 +28,21 @@ use crate::{
     world::{NotAWorld, StandingWorld, World},
 };
 
-/// One AWS: its world never changes, its sessions, events and faults do.
+/// The AWS stand-in. Its world is constant; its sessions, events and faults change.
 #[derive(Debug)]
 pub struct Aws {
     world: StandingWorld,
     state: Mutex<State>,
 }
 
-/// What the network shall do.
+/// What the server sends.
 #[derive(Debug)]
 pub enum Answer {
-    /// Answers that much later.
+    /// The response, after a delay.
     After(Duration, Response<Bytes>),
-    /// Sends the head and a part of the body, then closes the connection.
+    /// The head and a part of the body; then the server closes the connection.
     CloseAfter(Response<Bytes>),
-    /// Keeps the connection open and says nothing.
+    /// Nothing; the connection stays open.
     Hang,
     Response(Response<Bytes>),
 }
@@ -55,7 +55,7 @@ struct State {
     sessions: Sessions,
 }
 
-/// What a request is for.
+/// The type of a call.
 #[derive(Debug)]
 enum Call {
     Other,
@@ -68,7 +68,7 @@ impl Aws {
         Ok(Self { world: world.stand()?, state: Mutex::default() })
     }
 
-    /// What AWS says to `request` at `now`.
+    /// Returns the response to `request` at the time `now`.
     pub fn answer(&self, request: &Request<Bytes>, now: SystemTime) -> Answer {
         let call = Call::of(request);
         let request_id = self.state().keys.uuid();
@@ -98,7 +98,7 @@ impl Aws {
         }
     }
 
-    /// What CloudTrail shows so far, oldest first. A call that a fault answered is not in it.
+    /// Returns the CloudTrail events, oldest first. Calls that a fault failed are not included.
     pub fn events(&self) -> Vec<Value> {
         self.state().events.clone()
     }
@@ -107,7 +107,7 @@ impl Aws {
         self.state().events.clear();
     }
 
-    /// From now on `fault` strikes `target`. Of several the oldest that is not spent strikes.
+    /// Adds `fault` for calls of `target`. If there are several, the oldest active one applies.
     pub fn inject(&self, target: Target, fault: Fault, times: Times) -> Injected {
         self.state().faults.add(target, fault, times)
     }
@@ -120,8 +120,8 @@ impl Aws {
         self.state().faults.clear();
     }
 
-    /// Credentials of a role for an hour, as a service would have been given them that assumed
-    /// it: no policy is asked. Nothing where there is no such role.
+    /// Returns credentials of a role for one hour, as for a service that assumed it, without an
+    /// evaluation of policies. Returns None if there is no such role.
     pub fn open_session(&self, role_arn: &str, name: &str, now: SystemTime) -> Option<Credentials> {
         let role = Arc::clone(self.world.roles.get(role_arn)?);
         let name = name.to_owned();
@@ -139,8 +139,8 @@ impl Aws {
         }
     }
 
-    /// Any other service: whoever signs well is answered `{}`, and who invokes a model is
-    /// asked for the permission.
+    /// Handles calls of other services. A call with a valid signature gets `{}`; the caller of
+    /// InvokeModel needs the permission.
     fn other(&self, call: &Recorded<'_>) -> Response<Bytes> {
         let Recorded { request, request_id, now } = *call;
         let caller = self.authenticate(request, None, now);
@@ -219,13 +219,13 @@ impl Aws {
         state.events.push(event.into_value(&event_id));
     }
 
-    /// Whom a fault denies something.
+    /// Returns the ARN of the caller, for the message of a denial by a fault.
     fn caller_arn(&self, headers: &HeaderMap) -> String {
         let session = access_key_id(headers).and_then(|id| self.state().sessions.find(&id));
         session.map_or_else(|| "anonymous".to_owned(), |(_, session)| session.arn())
     }
 
-    /// Each change is whole before the lock is left, so a panic elsewhere spoils nothing.
+    /// Every change is complete when the lock is released, so a poisoned lock is safe.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -237,7 +237,7 @@ struct Authenticated {
     access_key_id: String,
 }
 
-/// What of a call its event needs.
+/// The parts of a call that its event needs.
 #[derive(Clone, Copy, Debug)]
 struct Recorded<'a> {
     request: &'a Request<Bytes>,
@@ -260,7 +260,7 @@ impl Call {
         Self::Other
     }
 
-    /// The same, without a source identity.
+    /// Returns the call without its source identity.
     fn nameless(self) -> Self {
         match self {
             Self::Sts(form) => Self::Sts(form.without("SourceIdentity")),
@@ -284,7 +284,7 @@ fn access_key_id(headers: &HeaderMap) -> Option<String> {
     Signature::read(headers).ok().map(|signature| signature.access_key_id)
 }
 
-/// `Action`, or what stands behind the dot of `X-Amz-Target`, or method and path.
+/// Returns the `Action`, or the part of `X-Amz-Target` after the dot, or method and path.
 fn operation_of(request: &Request<Bytes>) -> String {
     let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
     if let Some(target) = target {

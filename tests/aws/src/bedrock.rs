@@ -1,4 +1,4 @@
-//! Bedrock's InvokeModel, of which only the policies are asked: there are no models.
+//! InvokeModel of Bedrock: only the policies are evaluated, there are no models.
 //! <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html>
 
 use bytes::Bytes;
@@ -12,17 +12,17 @@ use crate::{
     world::StandingWorld,
 };
 
-/// The model that a request is for, if it invokes one.
+/// Returns the model of an InvokeModel request.
 pub(crate) fn invoked(request: &Request<Bytes>) -> Option<String> {
     if request.method() != Method::POST {
         return None;
     }
     let model = request.uri().path().strip_prefix("/model/")?.strip_suffix("/invoke")?;
-    // A model's id has none of what makes a form of it.
+    // A model ID has no character that a form would decode differently.
     form_urlencoded::parse(model.as_bytes()).next().map(|(model, _)| model.into_owned())
 }
 
-/// An id means a foundation model; what else can be invoked is named by its ARN.
+/// Returns the ARN of a model. An ID is that of a foundation model; all others are named by ARN.
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonbedrock.html>
 pub(crate) fn decide(world: &StandingWorld, caller: &Session, model: &str) -> Result<(), Failure> {
     let resource = match model {

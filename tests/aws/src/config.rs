@@ -1,4 +1,4 @@
-//! A world from a YAML file, for the binary.
+//! Reads a world from a YAML file, for the binary.
 
 use std::{fs, io, path::Path};
 
@@ -22,7 +22,7 @@ struct File {
     terse: bool,
 }
 
-/// Exactly one of `jwks` and `jwksFile`, which is looked for beside the file.
+/// Needs exactly one of `jwks` and `jwksFile`, a path relative to the YAML file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct ClusterSection {
@@ -57,22 +57,22 @@ struct AssociationSection {
 
 #[derive(Debug, thiserror::Error)]
 pub enum NotAConfig {
-    #[error("the cluster needs jwks or jwksFile, one of them")]
+    #[error("the cluster needs exactly one of jwks and jwksFile")]
     Jwks,
-    #[error("{path} holds no JSON")]
+    #[error("{path} is not JSON")]
     Json { path: String, source: serde_json::Error },
-    #[error("{path} cannot be read")]
+    #[error("cannot read {path}")]
     Unreadable { path: String, source: io::Error },
-    #[error("the file is not as it should be")]
+    #[error("the file is invalid")]
     Yaml(#[source] Box<serde_saphyr::Error>),
 }
 
-/// The world that the file describes.
+/// Returns the world that the file describes.
 pub fn read(path: &Path) -> Result<World, NotAConfig> {
     parse(&text_of(path)?, path.parent().unwrap_or(Path::new("")))
 }
 
-/// `directory` is where `jwksFile` is looked for.
+/// `directory` is the base of a relative `jwksFile`.
 pub fn parse(yaml: &str, directory: &Path) -> Result<World, NotAConfig> {
     let File { account, region, cluster, roles, associations, session_seconds, terse } =
         serde_saphyr::from_str(yaml).map_err(|error| NotAConfig::Yaml(Box::new(error)))?;
@@ -123,7 +123,7 @@ mod tests {
     use crate::{Aws, tokens::Issuer};
 
     #[test]
-    fn describes_a_world_and_nothing_else() {
+    fn a_config_file_describes_a_valid_world() {
         let jwks = Issuer::new("https://oidc.test/id").unwrap().jwks();
         let yaml = format!(
             r#"
@@ -166,7 +166,7 @@ terse: true
         for (right, wrong) in cases {
             assert!(parse(&yaml.replace(right, wrong), here).is_err(), "{wrong}");
         }
-        // Read, but no world.
+        // Valid YAML of an invalid world.
         let cases = [
             ("maxSessionDuration: 7200", "maxSessionDuration: 900"),
             ("pods.eks.amazonaws.com", "pods"),

@@ -1,4 +1,4 @@
-//! What CloudTrail would show. No secret is ever in an event.
+//! Events as CloudTrail shows them. An event never contains a secret.
 //! <https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference.html>
 
 use std::time::SystemTime;
@@ -22,13 +22,13 @@ pub(crate) struct Event<'a> {
     pub(crate) name: String,
     pub(crate) who: Who<'a>,
     pub(crate) request: Value,
-    /// Response elements; or a code and a sentence.
+    /// Response elements, or an error code and its message.
     pub(crate) outcome: Result<Value, (&'a str, &'a str)>,
     pub(crate) request_id: &'a str,
     pub(crate) user_agent: Option<&'a str>,
 }
 
-/// Who called.
+/// The caller.
 /// <https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-user-identity.html>
 #[derive(Debug)]
 pub(crate) enum Who<'a> {
@@ -122,7 +122,7 @@ impl Who<'_> {
     }
 }
 
-/// What an AssumeRole of either kind asked for.
+/// Returns the request parameters of a call that assumes a role.
 pub(crate) fn asked(parameters: &Parameters) -> Value {
     let Parameters {
         role_arn,
@@ -158,7 +158,7 @@ pub(crate) fn add_tags(asked: &mut Value, tags: &Tags) {
     asked["transitiveTagKeys"] = transitive.into();
 }
 
-/// What was given: which key, until when, to whom.
+/// Returns the response elements: access key, expiration and session.
 pub(crate) fn given(credentials: &Credentials, session: &Session) -> Value {
     let mut given = json!({
         "credentials": {

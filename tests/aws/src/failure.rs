@@ -1,24 +1,24 @@
-//! How AWS refuses: a code and a sentence, in the form that the service's protocol has.
+//! Errors of AWS: a code and a message, in the format of the service's protocol.
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header::CONTENT_TYPE};
 use serde_json::json;
 
-/// A refusal.
+/// An error.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Failure {
     pub(crate) code: Code,
     pub(crate) sentence: String,
 }
 
-/// The codes that STS and other services document in common, and those of STS alone.
+/// The common error codes of the services, and those of STS.
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html#API_AssumeRoleWithWebIdentity_Errors>
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Code {
     AccessDenied,
     ExpiredToken,
-    /// Of the token of an identity provider, not of credentials.
+    /// The token of an identity provider is expired, not credentials.
     ExpiredWebIdentity,
     IncompleteSignature,
     InternalFailure,
@@ -27,19 +27,19 @@ pub(crate) enum Code {
     InvalidIdentityToken,
     InvalidParameterValue,
     MissingAuthenticationToken,
-    /// AWS would do it; this double does not.
+    /// AWS supports this; the AWS stand-in does not.
     NotImplemented,
     SignatureDoesNotMatch,
     Throttling,
     ValidationError,
 }
 
-/// How a service writes its errors.
+/// The format of a service's errors.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Protocol {
-    /// JSON with `__type`, as SSM and Bedrock do.
+    /// JSON with `__type`, as in SSM and Bedrock.
     Json,
-    /// XML, as STS does.
+    /// XML, as in STS.
     Query,
 }
 
@@ -79,7 +79,7 @@ impl Failure {
 }
 
 impl Code {
-    /// Services that speak JSON call some of them otherwise.
+    /// Returns the code for a JSON service; some codes differ there.
     /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/CommonErrors.html>
     pub(crate) fn name(self, protocol: Protocol) -> &'static str {
         match (self, protocol) {
@@ -141,7 +141,7 @@ pub(crate) fn answer(
     response
 }
 
-/// Text as it stands in XML.
+/// Returns text escaped for XML.
 pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_written_as_the_protocol_has_it() {
+    fn an_error_has_the_format_of_its_protocol() {
         let failure = Failure::new(Code::ExpiredToken, "a < b");
         let cases = [
             (Protocol::Json, "\"__type\":\"ExpiredTokenException\""),

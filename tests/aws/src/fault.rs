@@ -1,4 +1,4 @@
-//! Faults on demand: what goes wrong, where, and how often.
+//! Fault injection: which fault, in which calls, and how often.
 
 use std::{
     sync::{
@@ -20,32 +20,31 @@ use crate::{
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fault {
-    /// The connection closes in the middle of an answer that is otherwise right.
+    /// The connection closes in the middle of an otherwise valid response.
     CloseMidBody,
-    /// 403, though no policy says so.
+    /// 403, although no policy denies the call.
     Denied,
     /// 200 and no body.
     Empty,
-    /// 200 and a body that is no answer.
+    /// 200 and a body that is not a response of AWS.
     Garbage,
-    /// No answer, ever.
+    /// No response.
     Hang,
     /// 200 and [`HUGE`] bytes.
     Huge,
     /// 500.
     InternalError,
-    /// The right answer, but for its expiration, which is no time.
+    /// A valid response, except that its expiration is not a time.
     Malformed,
-    /// AssumeRole as if no `SourceIdentity` had been asked for: what an endpoint may do that is
-    /// not AWS.
+    /// AssumeRole ignores the requested `SourceIdentity`, as an endpoint may do that is not AWS.
     Nameless,
-    /// The right answer, that much later.
+    /// A valid response, after this delay.
     Slow(Duration),
-    /// AWS's answer to who calls too often.
+    /// The throttling error of AWS.
     Throttle,
 }
 
-/// Which calls a fault strikes.
+/// The calls to which a fault applies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Target {
     AssumeRole,
@@ -60,7 +59,7 @@ pub enum Times {
     UntilCleared,
 }
 
-/// A fault that was asked for; it outlives its being cleared.
+/// An injected fault. Its counter is still available after the fault is cleared.
 #[derive(Clone, Debug)]
 pub struct Injected(Arc<Slot>);
 
@@ -80,7 +79,7 @@ impl Injected {
         self.0.fault
     }
 
-    /// How many calls it has struck.
+    /// Returns the number of calls that failed by it.
     pub fn fired(&self) -> u64 {
         self.0.fired.load(Ordering::Relaxed)
     }
@@ -109,7 +108,7 @@ impl Faults {
         self.0.clone()
     }
 
-    /// The first fault that is not spent and strikes one of these; now it has.
+    /// Returns the first active fault for one of these targets, and counts it.
     pub(crate) fn strike(&self, targets: &[Target]) -> Option<Fault> {
         let struck = self.0.iter().find(|it| targets.contains(&it.0.target) && !it.is_spent())?;
         struck.0.fired.fetch_add(1, Ordering::Relaxed);
@@ -117,7 +116,7 @@ impl Faults {
     }
 }
 
-/// What STS answers; nothing where the fault is no answer of its own.
+/// Returns the response of STS, or None for a fault without its own response.
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>
 pub(crate) fn of_sts(
     fault: Fault,
@@ -137,7 +136,7 @@ pub(crate) fn of_sts(
     Some(failure.response(Protocol::Query, request_id))
 }
 
-/// What the node's agent answers.
+/// Returns the response of the node's Pod Identity agent.
 pub(crate) fn of_pod_identity(fault: Fault, request_id: &str) -> Option<Response<Bytes>> {
     let (status, code, sentence) = match fault {
         Fault::Denied => (StatusCode::FORBIDDEN, Some("AccessDeniedException"), "Access denied"),
@@ -146,7 +145,7 @@ pub(crate) fn of_pod_identity(fault: Fault, request_id: &str) -> Option<Response
             Some("InternalServerException"),
             "These errors are usually caused by a server-side issue.",
         ),
-        // The agent's own limit.
+        // The agent's own rate limit.
         Fault::Throttle => (StatusCode::TOO_MANY_REQUESTS, None, "Too Many Requests"),
         _ => return odd(fault, "application/json"),
     };
@@ -154,7 +153,7 @@ pub(crate) fn of_pod_identity(fault: Fault, request_id: &str) -> Option<Response
     Some(answer(status, "text/plain; charset=utf-8", refusal.text(request_id)))
 }
 
-/// An answer whose expiration cannot be read, whichever protocol it speaks.
+/// Returns the response with an invalid expiration, in JSON or XML.
 pub(crate) fn malformed(response: Response<Bytes>) -> Response<Bytes> {
     response.map(|body| {
         let text = String::from_utf8_lossy(&body);
@@ -173,5 +172,5 @@ fn odd(fault: Fault, content_type: &'static str) -> Option<Response<Bytes>> {
     Some(answer(StatusCode::OK, content_type, body))
 }
 
-/// Far more than any answer of AWS.
+/// Size of a huge body, far larger than any response of AWS.
 pub const HUGE: usize = 10 << 20;

@@ -1,5 +1,5 @@
-//! Keys and ids that look like AWS's. The same calls in the same order yield the same keys:
-//! a failed test can be run again. Nobody is kept out by them.
+//! Keys and IDs in the format of AWS. The same calls in the same order return the same keys, so
+//! that a failed test can be repeated. The keys protect nothing.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// Temporary keys begin with ASIA.
+    /// Returns temporary credentials; their access key ID starts with ASIA.
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-prefixes>
     pub(crate) fn credentials(&mut self, expiration: SystemTime) -> Credentials {
         Credentials {
@@ -22,7 +22,7 @@ impl Keys {
         }
     }
 
-    /// A request's id.
+    /// Returns a request ID.
     pub(crate) fn uuid(&mut self) -> String {
         let hex = self.text(b"0123456789abcdef", 32);
         let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
@@ -38,7 +38,7 @@ impl Keys {
             .collect()
     }
 
-    /// SplitMix64 of a counter.
+    /// Returns the next number: SplitMix64 of a counter.
     fn next(&mut self) -> u64 {
         self.counter += 1;
         let mut mixed = self.counter.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -48,10 +48,10 @@ impl Keys {
     }
 }
 
-/// `AROA` and 17 characters, the same for the same role.
+/// Returns the ID of a role: `AROA` and 17 characters that depend only on the role.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-prefixes>
 pub(crate) fn role_id(arn: &str) -> String {
-    // FNV-1a: ids differ where names do, and nothing else is asked of them.
+    // FNV-1a, since different names only need different IDs.
     let seed = arn.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn look_like_those_of_aws() {
+    fn keys_have_the_format_of_aws() {
         let mut keys = Keys::default();
         let (one, two) = (keys.credentials(UNIX_EPOCH), keys.credentials(UNIX_EPOCH));
         assert_ne!(one, two);

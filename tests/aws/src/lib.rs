@@ -1,11 +1,11 @@
-//! An AWS for tests that refuses what the real one documents that it refuses.
+//! AWS stand-in for tests; it rejects each call that AWS documents as rejected.
 //!
-//! [`World`] says what exists; [`Aws`] answers requests, a function of the request and of the
-//! time that it is given; [`Server`] is the same on a socket. A request is read by `signature`,
-//! a call of STS by `sts`, a pod's by `pod_identity`; both ask `authorization`, which reads the
-//! documents of `policy`. Whatever happened is an `event`.
+//! [`World`] describes the account. [`Aws`] returns responses, a function of the request and the
+//! given time; [`Server`] serves them on a socket. `signature` checks requests, `sts` handles
+//! calls of STS, and `pod_identity` those of pods. Both use `authorization`, which evaluates the
+//! documents of `policy`. Each call is recorded as an `event`.
 //!
-//! Each rule cites the page of AWS that has it. README.md lists the rules, and what is missing.
+//! Each rule cites its AWS page. README.md lists the rules, and what is missing.
 
 mod admin;
 mod arn;

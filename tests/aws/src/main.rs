@@ -8,13 +8,13 @@ use std::{
 use clap::Parser;
 use strict_aws::{Aws, Server, config};
 
-/// An AWS for tests that refuses what the real one documents that it refuses.
+/// AWS stand-in for tests; it rejects each call that AWS documents as rejected.
 #[derive(Debug, Parser)]
 struct Cli {
-    /// Where to listen; it is said on standard error as soon as it answers.
+    /// Address to listen on; printed to standard error when the server is ready.
     #[arg(long, value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// The world, in YAML.
+    /// YAML file that describes the account.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }

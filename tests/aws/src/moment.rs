@@ -1,10 +1,10 @@
-//! How AWS writes an instant. The clock is never read here.
+//! Formats of times in AWS. This module never reads the clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::{Date, Month, OffsetDateTime, Time};
 
-/// `20260102T030405Z`, as SigV4 writes it.
+/// Returns a time as in SigV4: `20260102T030405Z`.
 pub(crate) fn basic(instant: SystemTime) -> String {
     let at = OffsetDateTime::from(instant);
     format!(
@@ -18,7 +18,7 @@ pub(crate) fn basic(instant: SystemTime) -> String {
     )
 }
 
-/// `2026-01-02T03:04:05Z`, as answers and events write it.
+/// Returns a time as in responses and events: `2026-01-02T03:04:05Z`.
 pub(crate) fn extended(instant: SystemTime) -> String {
     let at = OffsetDateTime::from(instant);
     format!(
@@ -32,7 +32,7 @@ pub(crate) fn extended(instant: SystemTime) -> String {
     )
 }
 
-/// The reverse of [`basic`], which takes nothing else.
+/// Parses the format of [`basic`] and no other.
 pub(crate) fn from_basic(text: &str) -> Option<SystemTime> {
     let digits = |from: usize, to: usize| text.get(from..to)?.parse::<u16>().ok();
     let month = Month::try_from(u8::try_from(digits(4, 6)?).ok()?).ok()?;
@@ -49,12 +49,12 @@ pub(crate) fn from_basic(text: &str) -> Option<SystemTime> {
     (basic(instant) == text).then_some(instant)
 }
 
-/// Seconds since 1970, as tokens count; 0 for what lies before.
+/// Returns seconds since 1970, as in tokens; 0 for an earlier time.
 pub(crate) fn seconds(instant: SystemTime) -> u64 {
     instant.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// AWS hands out whole seconds.
+/// Rounds down to seconds, as AWS does.
 pub(crate) fn whole_seconds(instant: SystemTime) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds(instant))
 }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_written_as_it_is_read() {
+    fn a_time_is_formatted_as_it_is_parsed() {
         let instant = UNIX_EPOCH + Duration::from_secs(1_767_323_045);
         assert_eq!(basic(instant), "20260102T030405Z");
         assert_eq!(extended(instant), "2026-01-02T03:04:05Z");

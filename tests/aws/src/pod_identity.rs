@@ -1,4 +1,4 @@
-//! EKS Pod Identity: the agent of the node, and the service behind it, as one.
+//! EKS Pod Identity: the agent on the node and the EKS Auth service, in one.
 //! <https://docs.aws.amazon.com/eks/latest/userguide/pod-identities.html>
 
 use std::time::SystemTime;
@@ -18,17 +18,17 @@ use crate::{
     world::{Association, StandingCluster, StandingWorld},
 };
 
-/// Why there are no credentials. The codes are those of the EKS Auth API.
+/// The reason for no credentials. The codes are those of the EKS Auth API.
 /// <https://docs.aws.amazon.com/eks/latest/APIReference/API_auth_AssumeRoleForPodIdentity.html#API_auth_AssumeRoleForPodIdentity_Errors>
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
-    /// Nothing where the agent itself refuses.
+    /// None for errors of the agent itself.
     pub(crate) code: Option<&'static str>,
     pub(crate) sentence: String,
 }
 
-/// Whom credentials are for, once the token is believed.
+/// The pod and role of a valid token.
 #[derive(Debug)]
 pub(crate) struct Claimant<'w> {
     pub(crate) kubernetes: Kubernetes,
@@ -38,7 +38,7 @@ pub(crate) struct Claimant<'w> {
 }
 
 impl Refusal {
-    /// As the agent writes it, in plain text.
+    /// Returns the plain text that the agent sends.
     pub(crate) fn text(&self, request_id: &str) -> String {
         match self.code {
             Some(code) => format!("[{request_id}]: ({code}): {}, fault: client\n", self.sentence),
@@ -94,7 +94,7 @@ pub(crate) fn claimant<'w>(
     Ok(Claimant { kubernetes, cluster, association, role })
 }
 
-/// The service assumes the role, with tags that say for which pod.
+/// Assumes the role as the service does, with tags that identify the pod.
 /// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-role.html>
 pub(crate) fn decide(
     world: &StandingWorld,
@@ -131,7 +131,8 @@ pub(crate) fn decide(
     Ok(Grant { session, expiration: expiration(world, SIX_HOURS, now) })
 }
 
-/// `eks-<cluster>-<pod>-<uuid>`, cut to the 64 characters that a session's name may have.
+/// Returns the name of the session: `eks-<cluster>-<pod>-<uuid>`, cut to the maximum of 64
+/// characters.
 pub(crate) fn session_name(claimant: &Claimant<'_>, uuid: &str) -> String {
     let whose = format!("eks-{}-{}", claimant.cluster.name, claimant.kubernetes.pod);
     let room = 64 - "-".len() - uuid.len();
@@ -148,7 +149,7 @@ pub(crate) fn body(credentials: &Credentials, account: &str) -> Value {
     })
 }
 
-/// All six are transitive: a session that this one assumes inherits them.
+/// Returns the six tags. All are transitive, so sessions that this one assumes inherit them.
 /// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-abac.html#pod-id-abac-tags>
 fn tags(world: &StandingWorld, claimant: &Claimant<'_>) -> Tags {
     let Kubernetes { namespace, pod, pod_uid, service_account } = &claimant.kubernetes;
@@ -178,5 +179,5 @@ pub(crate) const SERVICE: &str = "pods.eks.amazonaws.com";
 
 const AUDIENCE: &str = "pods.eks.amazonaws.com";
 
-/// How long the service lets its sessions live, as it is seen to do.
+/// Lifetime of the service's sessions, as observed.
 const SIX_HOURS: u64 = 6 * 3600;

@@ -1,7 +1,7 @@
-//! Policies: a document in, and what it says of one action out.
+//! Policies: parses documents and evaluates them for one action.
 //!
-//! A document that holds anything which is not evaluated here is refused when it is read:
-//! what is not understood is never skipped.
+//! A document with an element that is not evaluated here is an error when it is parsed. No
+//! element is ignored.
 
 mod condition;
 mod context;
@@ -23,8 +23,8 @@ pub(crate) use self::{
 };
 use crate::arn::RoleArn;
 
-/// What policies are asked for: STS's, and Bedrock's one. `SetSourceIdentity` and `TagSession`
-/// are never called: they are permissions beside the call.
+/// The supported actions: those of STS, and one of Bedrock. `SetSourceIdentity` and `TagSession`
+/// are permissions only; there are no such calls.
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html>
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Action {
@@ -35,7 +35,7 @@ pub(crate) enum Action {
     TagSession,
 }
 
-/// What a permissions policy or a boundary says.
+/// Result of a permissions policy or a boundary.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Verdict {
     Allowed,
@@ -43,7 +43,7 @@ pub(crate) enum Verdict {
     Silent,
 }
 
-/// What a trust policy says, and by which name it means the caller.
+/// Result of a trust policy, with the principal type that matched the caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Trust {
     Allowed(NamedBy),
@@ -51,22 +51,22 @@ pub(crate) enum Trust {
     Silent,
 }
 
-/// What a document's words may refer to.
+/// The provider and the roles that a document may name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Vocabulary {
-    /// Of the account's OIDC provider, without `https://`.
+    /// Issuer of the account's OIDC provider, without `https://`.
     pub(crate) issuer: Option<String>,
     pub(crate) roles: BTreeSet<RoleArn>,
 }
 
-/// The rule that a document breaks, or what of it is not evaluated here.
+/// The rule that a document violates, or its element that is not evaluated here.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAPolicy {
-    #[error("{key} has several values at once and needs ForAllValues or ForAnyValue")]
+    #[error("{key} has multiple values and needs ForAllValues or ForAnyValue")]
     ManyValued { key: String },
     #[error("{element} is missing")]
     Missing { element: &'static str },
-    #[error("{0:?} is no condition operator that is evaluated here")]
+    #[error("the condition operator {0:?} is not supported")]
     Operator(String),
     #[error("Invalid principal in policy: {0:?}")]
     Principal(String),
@@ -74,11 +74,11 @@ pub enum NotAPolicy {
     Prohibited(&'static str),
     #[error("{element} is malformed: {found}")]
     Shape { element: &'static str, found: String },
-    #[error("{0:?} is no condition key that is evaluated here")]
+    #[error("the condition key {0:?} is not supported")]
     UnknownKey(String),
-    #[error("{0:?} is no element of a statement that is evaluated here")]
+    #[error("the statement element {0:?} is not supported")]
     UnknownElement(String),
-    #[error("Version must be 2012-10-17, without which there are no policy variables")]
+    #[error("Version must be 2012-10-17, because other versions have no policy variables")]
     Version,
 }
 
@@ -147,7 +147,7 @@ impl Policy {
         statements(document)?.into_iter().map(read).collect::<Result<_, _>>().map(Self)
     }
 
-    /// A denial wins over what allows.
+    /// A deny takes precedence over an allow.
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html>
     pub(crate) fn verdict(&self, action: Action, resource: &str, context: &Context) -> Verdict {
         let Self(statements) = self;
@@ -180,7 +180,7 @@ impl TrustPolicy {
         statements(document)?.into_iter().map(read).collect::<Result<_, _>>().map(Self)
     }
 
-    /// A denial wins; of several names by which the caller is allowed the most exact one counts.
+    /// A deny takes precedence. If several principals match, the most specific one counts.
     pub(crate) fn verdict(&self, caller: &Caller<'_>, action: Action, context: &Context) -> Trust {
         let Self(statements) = self;
         let speaking = statements
@@ -212,9 +212,9 @@ impl Statement {
         let actions = match (statement.get("Action"), statement.get("NotAction")) {
             (Some(these), None) => Actions::These(globs("Action", these)?),
             (None, Some(all_but)) => Actions::AllBut(globs("NotAction", all_but)?),
-            _ => return Err(NotAPolicy::Missing { element: "Action or NotAction, one of them" }),
+            _ => return Err(NotAPolicy::Missing { element: "Action or NotAction (exactly one)" }),
         };
-        // A statement on other actions never counts here, and its keys are theirs.
+        // A statement on other actions never applies here, and has their condition keys.
         let is_asked = Action::ALL.iter().any(|action| actions.cover(*action));
         let conditions = match statement.get("Condition") {
             Some(block) if is_asked => condition::read(block, vocabulary)?,
@@ -230,7 +230,7 @@ impl Statement {
 }
 
 impl Actions {
-    /// Actions are compared without regard to case.
+    /// Compares actions case-insensitively.
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_action.html>
     fn cover(&self, action: Action) -> bool {
         let name = action.name().to_ascii_lowercase();
@@ -250,7 +250,7 @@ impl Resources {
         match (statement.get("Resource"), statement.get("NotResource")) {
             (Some(these), None) => templates("Resource", these).map(Self::These),
             (None, Some(all_but)) => templates("NotResource", all_but).map(Self::AllBut),
-            _ => Err(NotAPolicy::Missing { element: "Resource or NotResource, one of them" }),
+            _ => Err(NotAPolicy::Missing { element: "Resource or NotResource (exactly one)" }),
         }
     }
 
@@ -288,7 +288,7 @@ fn globs(element: &'static str, value: &Value) -> Result<Vec<Glob>, NotAPolicy> 
     Ok(patterns.into_iter().map(|text| Glob::read(&text.to_ascii_lowercase())).collect())
 }
 
-/// One string or a list of them.
+/// Returns the items of one string or a list of strings.
 fn strings<'a>(element: &'static str, value: &'a Value) -> Result<Vec<&'a str>, NotAPolicy> {
     let refused = || NotAPolicy::Shape { element, found: value.to_string() };
     match value {

@@ -1,4 +1,4 @@
-//! IAM roles, as a test writes them and as they stand once they were read.
+//! IAM roles: as a test describes them, and with parsed documents.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::{
     policy::{NotAPolicy, Policy, TrustPolicy, Vocabulary},
 };
 
-/// A role to be. What is wrong with it is said by [`crate::Aws::new`].
+/// A description of a role. [`crate::Aws::new`] returns its errors.
 #[derive(Clone, Debug)]
 pub struct Role {
     pub(crate) arn: String,
@@ -19,7 +19,7 @@ pub struct Role {
     pub(crate) tags: Vec<(String, String)>,
 }
 
-/// A role whose every document was read.
+/// A role with parsed documents.
 #[derive(Debug)]
 pub(crate) struct StandingRole {
     pub(crate) arn: RoleArn,
@@ -28,19 +28,19 @@ pub(crate) struct StandingRole {
     pub(crate) policies: Vec<Policy>,
     pub(crate) boundary: Option<Policy>,
     pub(crate) max_session_duration: u64,
-    /// Those of the role itself; they count as its sessions' principal tags.
+    /// Tags of the role itself, which are principal tags of its sessions.
     pub(crate) tags: Vec<(String, String)>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum NotARole {
-    #[error("its permissions boundary is no policy")]
+    #[error("its permissions boundary is not a valid policy")]
     Boundary(#[source] NotAPolicy),
-    #[error("its MaxSessionDuration is {0}; IAM takes 3600 to 43200")]
+    #[error("its MaxSessionDuration is {0}; IAM accepts 3600 to 43200")]
     MaxSessionDuration(u64),
-    #[error("its policy {index} is no policy")]
+    #[error("its policy {index} is not a valid policy")]
     Policy { index: usize, source: NotAPolicy },
-    #[error("its trust policy is none")]
+    #[error("its trust policy is not a valid policy")]
     Trust(#[source] NotAPolicy),
 }
 
@@ -56,7 +56,7 @@ impl Role {
         }
     }
 
-    /// The permissions boundary.
+    /// Sets the permissions boundary.
     #[must_use]
     pub fn boundary(self, document: Value) -> Self {
         Self { boundary: Some(document), ..self }
@@ -67,21 +67,21 @@ impl Role {
         Self { max_session_duration: seconds, ..self }
     }
 
-    /// One more permissions policy.
+    /// Adds a permissions policy.
     #[must_use]
     pub fn policy(mut self, document: Value) -> Self {
         self.policies.push(document);
         self
     }
 
-    /// One more tag of the role itself.
+    /// Adds a tag of the role itself.
     #[must_use]
     pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.tags.push((key.into(), value.into()));
         self
     }
 
-    /// The trust policy. A role without one is refused.
+    /// Sets the trust policy. A role without one is an error.
     #[must_use]
     pub fn trust(self, document: Value) -> Self {
         Self { trust: document, ..self }

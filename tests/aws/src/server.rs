@@ -1,4 +1,4 @@
-//! The same AWS on a socket: plain HTTP/1.1, in a thread of its own, until it is dropped.
+//! A server for the AWS stand-in: HTTP/1.1 without TLS, in its own thread, until it is dropped.
 
 use std::{
     io,
@@ -26,7 +26,7 @@ use crate::{
     failure::answer,
 };
 
-/// Dropped, it aborts its connections and waits for its thread.
+/// A running server. Drop aborts its connections and waits for its thread.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -35,19 +35,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// On a free port of 127.0.0.1, by the real clock.
+    /// Starts on a free port of 127.0.0.1, with the real clock.
     pub fn start(aws: Arc<Aws>) -> io::Result<Self> {
         Self::on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, aws)
     }
 
-    /// On this listener, by the real clock.
+    /// Starts on this listener, with the real clock.
     pub fn on(listener: TcpListener, aws: Arc<Aws>) -> io::Result<Self> {
-        // Here ends what is deterministic: sockets have no other time.
+        // Not deterministic from here on: sockets need the real clock.
         #[allow(clippy::disallowed_methods)]
         Self::with_clock(listener, aws, SystemTime::now)
     }
 
-    /// On this listener; what AWS takes for the time is what `clock` says.
+    /// Starts on this listener, with the time of `clock`.
     pub fn with_clock(
         listener: TcpListener,
         aws: Arc<Aws>,
@@ -64,7 +64,7 @@ impl Server {
                     () = accept(listener, aws, clock) => {}
                 }
             });
-            // With the runtime go all connections.
+            // Dropping the runtime closes all connections.
         })?;
         Ok(Self { address, stop: Some(stop), thread: Some(thread) })
     }
@@ -73,12 +73,12 @@ impl Server {
         self.address
     }
 
-    /// What an SDK is told as endpoint, and pods as host of `/v1/credentials`.
+    /// Returns the URL: the endpoint for SDKs, and the base of `/v1/credentials` for pods.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Serves until the process ends.
+    /// Serves until the process exits.
     pub fn wait(mut self) {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -103,17 +103,17 @@ async fn accept(
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, most likely; somebody has to close one.
+            // Most likely out of file descriptors; wait until one is closed.
             sleep(Duration::from_millis(50)).await;
             continue;
         };
-        // Only a delay of small answers, where it fails.
+        // A failure only delays small responses.
         let _ = stream.set_nodelay(true);
         let (aws, clock) = (Arc::clone(&aws), clock.clone());
         tokio::spawn(async move {
             let service = service_fn(|request| respond(&aws, request, clock()));
             let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-            // Its errors are the client's, or asked for.
+            // Errors are caused by the client or by a fault.
             let _ = connection.await;
         });
     }
@@ -147,13 +147,13 @@ fn whole(response: Response<Bytes>) -> Response<Body> {
     response.map(|body| Full::new(body).map_err(|never| match never {}).boxed_unsync())
 }
 
-/// Promises the whole body and sends half of it.
+/// Sends half of the announced body.
 fn broken_off(response: Response<Bytes>) -> Response<Body> {
     let (mut head, body) = response.into_parts();
     head.headers.insert(CONTENT_LENGTH, body.len().into());
     let half = body.slice(..body.len() / 2);
     let frames = stream::iter([Ok(Frame::data(half))]).chain(stream::once(async {
-        // Time for the first half to leave.
+        // Waits until the first half is sent.
         sleep(Duration::from_millis(50)).await;
         Err(io::Error::from(io::ErrorKind::ConnectionAborted))
     }));
@@ -162,5 +162,5 @@ fn broken_off(response: Response<Bytes>) -> Response<Body> {
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// More than anything that STS takes.
+/// Maximum size of a request body, larger than any request of STS.
 const LARGEST_REQUEST: usize = 16 << 20;

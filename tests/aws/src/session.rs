@@ -1,10 +1,10 @@
-//! Temporary credentials and the session that they speak for.
+//! Temporary credentials and their sessions.
 
 use std::{collections::HashMap, fmt, sync::Arc, time::SystemTime};
 
 use crate::{keys::Keys, role::StandingRole, tags::Tags};
 
-/// What AWS hands out. `Debug` shows the access key alone.
+/// Temporary credentials. `Debug` shows no secret.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Credentials {
     pub access_key_id: String,
@@ -22,13 +22,13 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Who makes a call: a role's session.
+/// A session of a role, which makes calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) created: SystemTime,
     pub(crate) name: String,
     pub(crate) role: Arc<StandingRole>,
-    /// Never changes, here or in any session that this one assumes.
+    /// Constant, in this session and in all sessions that it assumes.
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html>
     pub(crate) source_identity: Option<String>,
     pub(crate) tags: Tags,
@@ -39,14 +39,14 @@ impl Session {
         self.role.arn.session(&self.name)
     }
 
-    /// `AROA...:name`, which GetCallerIdentity calls UserId.
+    /// Returns `AROA...:name`, the `UserId` of GetCallerIdentity.
     pub(crate) fn principal_id(&self) -> String {
         format!("{}:{}", self.role.id, self.name)
     }
 }
 
-/// Every session that was ever given credentials, expired ones too: AWS tells expired
-/// credentials from ones that it never knew.
+/// All sessions with credentials, including expired ones: AWS returns different errors for
+/// expired and for unknown credentials.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions(HashMap<String, (Credentials, Arc<Session>)>);
 

@@ -1,4 +1,4 @@
-//! Signature Version 4: whose request it is, recomputed from what arrived.
+//! Signature Version 4: authenticates the caller by a signature computed from the request.
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
 
 use std::time::{Duration, SystemTime};
@@ -20,7 +20,7 @@ use crate::{
     session::Credentials,
 };
 
-/// What an Authorization header says.
+/// The fields of an Authorization header.
 #[derive(Debug)]
 pub(crate) struct Signature {
     pub(crate) access_key_id: String,
@@ -69,8 +69,8 @@ impl Signature {
         })
     }
 
-    /// Whether `credentials` signed the request, here and now. Their expiry is checked last:
-    /// it is told only to who holds the secret.
+    /// Checks that `credentials` signed the request, at this time. The expiry is checked last, so
+    /// that only a caller with the secret learns of it.
     pub(crate) fn verify(
         &self,
         request: &Request<Bytes>,
@@ -79,7 +79,7 @@ impl Signature {
         service: &str,
         now: SystemTime,
     ) -> Result<(), Failure> {
-        // Temporary credentials are three; two of them are nobody.
+        // Temporary credentials need the session token as well.
         // https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_use-resources.html
         let token = request.headers().get("x-amz-security-token");
         if token.is_none_or(|token| token.as_bytes() != credentials.session_token.as_bytes()) {
@@ -151,7 +151,7 @@ impl Signature {
         if broken.is_empty() { Ok(()) } else { Err(mismatch(broken)) }
     }
 
-    /// The host and every `x-amz-` header must be signed.
+    /// Checks that the host and all `x-amz-` headers are signed.
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html#create-canonical-request>
     fn check_signed_headers(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let unsigned = headers
@@ -169,7 +169,7 @@ impl Signature {
         }
     }
 
-    /// Nothing where the request cannot have been signed at all.
+    /// Returns the expected signature, or None if the request cannot be signed.
     fn recompute(
         &self,
         request: &Request<Bytes>,
@@ -203,7 +203,7 @@ impl Signature {
         let mut settings = SigningSettings::default();
         settings.excluded_headers = None;
         if self.service == "s3" {
-            // S3 takes paths as they are.
+            // S3 does not normalise paths.
             settings.percent_encoding_mode = PercentEncodingMode::Single;
             settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
         }
@@ -227,7 +227,7 @@ pub(crate) fn invalid_client_token_id() -> Failure {
     )
 }
 
-/// A request must arrive within five minutes of its date.
+/// Checks that the request arrives within five minutes of its date.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html#signature-v4-troubleshooting-signature-expiration>
 fn check_skew(signed_at: SystemTime, now: SystemTime) -> Result<(), Failure> {
     let (at, basic) = (moment::basic(signed_at), moment::basic(now));
@@ -252,7 +252,7 @@ fn mismatch(sentence: impl Into<String>) -> Failure {
     Failure::new(Code::SignatureDoesNotMatch, sentence)
 }
 
-/// Signed headers that the signer brings itself.
+/// Signed headers that the signer adds itself.
 const ADDED: [&str; 2] = ["x-amz-date", "x-amz-security-token"];
 
 const SKEW: Duration = Duration::from_secs(5 * 60);

@@ -1,4 +1,4 @@
-//! The Query protocol of STS: form in, XML out.
+//! The Query protocol of STS: forms as requests, XML as responses.
 //! <https://docs.aws.amazon.com/STS/latest/APIReference/Welcome.html>
 
 pub(crate) mod assume_role;
@@ -15,7 +15,7 @@ use crate::{
     session::{Credentials, Session},
 };
 
-/// A call's parameters, in the order in which they came.
+/// Parameters of a call, in their original order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Form(Vec<(String, String)>);
 
@@ -27,7 +27,7 @@ pub(crate) enum Operation {
 }
 
 impl Form {
-    /// From the body, or from the query where there is no body.
+    /// Reads the body, or the query if there is no body.
     pub(crate) fn read(request: &Request<Bytes>) -> Self {
         let query = request.uri().query().unwrap_or_default();
         let bytes =
@@ -44,7 +44,7 @@ impl Form {
         self
     }
 
-    /// `Name.member.1`, `Name.member.2` and so on, each with what stands behind it.
+    /// Returns the values of `Name.member.1`, `Name.member.2` and so on, each with the suffix.
     pub(crate) fn members(&self, name: &str, suffix: &str) -> Vec<Option<&str>> {
         let is_there = |index: &usize| {
             let prefix = format!("{name}.member.{index}");
@@ -74,7 +74,7 @@ impl Operation {
         })
     }
 
-    /// Whether a form asks for what only STS has.
+    /// Returns whether the form is an operation of STS.
     pub(crate) fn is_asked_by(form: &Form) -> bool {
         let action = form.find("Action").unwrap_or_default();
         Self::ALL.into_iter().any(|operation| operation.name() == action)
@@ -91,7 +91,7 @@ impl Operation {
     const ALL: [Self; 3] =
         [Self::AssumeRole, Self::AssumeRoleWithWebIdentity, Self::GetCallerIdentity];
 
-    /// What it answers when it succeeds.
+    /// Returns the response of a successful call.
     pub(crate) fn response(self, result: &str, request_id: &str) -> Response<Bytes> {
         let name = self.name();
         let mut response = answer(
@@ -120,7 +120,7 @@ pub(crate) fn caller_identity(session: &Session) -> String {
     )
 }
 
-/// What both ways to assume a role answer in common.
+/// Returns the elements that both calls that assume a role return.
 pub(crate) fn granted(credentials: &Credentials, session: &Session) -> String {
     let identity = session.source_identity.as_deref().map(escaped);
     let identity = identity

@@ -1,12 +1,12 @@
-//! Session tags: what a session is labelled with, and what of that the next one inherits.
+//! Session tags, and their inheritance in a role chain.
 
-/// One session tag. Keys are compared without regard to case.
+/// One session tag. Keys are case-insensitive.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html>
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Tag {
     pub(crate) key: String,
     pub(crate) value: String,
-    /// Whether a session that this one assumes inherits the tag.
+    /// Whether the tag is transitive: sessions that this one assumes inherit it.
     pub(crate) transitive: bool,
 }
 
@@ -26,14 +26,14 @@ impl Tags {
         self.0.iter().find(|tag| tag.key.eq_ignore_ascii_case(key))
     }
 
-    /// Adds a tag; one of the same key that is there already stays.
+    /// Adds a tag, unless there is one with the same key.
     pub(crate) fn add(&mut self, tag: Tag) {
         if self.find(&tag.key).is_none() {
             self.0.push(tag);
         }
     }
 
-    /// What the next session of a role chain inherits.
+    /// Returns the tags that the next session of a role chain inherits.
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html#id_session-tags_role-chaining>
     pub(crate) fn transitive(&self) -> Self {
         self.0.iter().filter(|tag| tag.transitive).cloned().collect()

@@ -1,4 +1,4 @@
-//! Projected service account tokens: minted as the API server does, and believed as AWS does.
+//! Projected service account tokens: issued as the API server does, validated as AWS does.
 
 mod issuer;
 mod key_set;
@@ -15,7 +15,7 @@ pub use self::{
 };
 use crate::moment;
 
-/// What a believed token says.
+/// Claims of a valid token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Claims {
     pub(crate) audience: String,
@@ -33,7 +33,7 @@ pub(crate) struct Kubernetes {
     pub(crate) service_account: String,
 }
 
-/// Why a token is not believed. Who answers has a sentence of its own for each.
+/// The reason why a token is invalid. Each service has its own message for it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Disbelief {
     Audience,
@@ -45,7 +45,7 @@ pub(crate) enum Disbelief {
     UnknownKey,
 }
 
-/// The claims of a token that `issuer` signed for `audience`, at `now`.
+/// Returns the claims of a token, if `issuer` signed it for `audience` and it is valid at `now`.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc.html#manage-oidc-provider-prerequisites>
 pub(crate) fn believe(
     token: &str,
@@ -64,7 +64,7 @@ pub(crate) fn believe(
         return Err(Disbelief::NotAToken);
     };
     let text = |value: &Value, name: &str| value.get(name)?.as_str().map(str::to_owned);
-    // The issuer is read before the signature: it says whose keys to fetch.
+    // The issuer is checked before the signature, since it selects the keys.
     let found = text(&claims, "iss").ok_or(Disbelief::NotAToken)?;
     if found != issuer {
         return Err(Disbelief::Issuer(found));
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn are_believed_for_issuer_audience_and_time_alone() {
+    fn a_token_is_valid_only_for_issuer_audience_and_time() {
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let (soon, late) = (now + Duration::from_secs(3599), now + Duration::from_secs(3600));
         for algorithm in [Algorithm::Es256, Algorithm::Rs256] {
@@ -153,7 +153,7 @@ mod tests {
         }
     }
 
-    /// The same token but for its last claim.
+    /// Returns the token without its last claim.
     fn spoiled(token: &str) -> String {
         let (signed, signature) = token.rsplit_once('.').unwrap();
         let (header, claims) = signed.split_once('.').unwrap();

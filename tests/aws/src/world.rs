@@ -1,4 +1,4 @@
-//! What exists: an account, its roles, and a cluster whose tokens it believes.
+//! The world: an account, its roles, and a cluster whose tokens it accepts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use crate::{
     tokens::{KeySet, NotAKeySet},
 };
 
-/// The world to be. What is wrong with it is said by [`crate::Aws::new`].
+/// A description of the account. [`crate::Aws::new`] returns its errors.
 #[derive(Clone, Debug)]
 pub struct World {
     account: String,
@@ -26,7 +26,7 @@ pub struct World {
     terse: bool,
 }
 
-/// An EKS cluster: an OIDC provider of the account, and its pods' agent.
+/// An EKS cluster: an OIDC provider of the account, and the Pod Identity agent.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     name: String,
@@ -34,7 +34,7 @@ pub struct Cluster {
     jwks: Value,
 }
 
-/// Which role the pods of a service account get.
+/// An association: the role for the pods of a service account.
 /// <https://docs.aws.amazon.com/eks/latest/APIReference/API_PodIdentityAssociation.html>
 #[derive(Clone, Debug)]
 pub struct Association {
@@ -46,25 +46,25 @@ pub struct Association {
 
 #[derive(Debug, thiserror::Error)]
 pub enum NotAWorld {
-    #[error("{0:?} is no account's id; it has 12 digits")]
+    #[error("{0:?} is not an account ID; an account ID has 12 digits")]
     Account(String),
     #[error("an association names {0}, which does not exist in the account")]
     Association(String),
     #[error("associations need a cluster")]
     NoCluster,
-    #[error("the cluster's issuer {0:?} does not begin with https://")]
+    #[error("the cluster's issuer {0:?} does not start with https://")]
     Issuer(String),
-    #[error("the cluster's keys are no JWKS")]
+    #[error("the cluster's keys are not a valid JWKS")]
     KeySet(#[source] NotAKeySet),
     #[error("role {arn}")]
     Role { arn: String, source: NotARole },
-    #[error("a role is misnamed")]
+    #[error("the ARN of a role is invalid")]
     RoleArn(#[source] NotARoleArn),
-    #[error("role {0} is there twice")]
+    #[error("role {0} is defined twice")]
     RoleTwice(String),
 }
 
-/// A world that was read.
+/// A validated world.
 #[derive(Debug)]
 pub(crate) struct StandingWorld {
     pub(crate) account: String,
@@ -96,7 +96,7 @@ impl World {
         }
     }
 
-    /// One more association.
+    /// Adds an association.
     #[must_use]
     pub fn association(mut self, association: Association) -> Self {
         self.associations.push(association);
@@ -108,22 +108,21 @@ impl World {
         Self { cluster: Some(cluster), ..self }
     }
 
-    /// One more role.
+    /// Adds a role.
     #[must_use]
     pub fn role(mut self, role: Role) -> Self {
         self.roles.push(role);
         self
     }
 
-    /// How long the sessions live that are granted, whatever was asked for. For tests only:
-    /// AWS grants what was asked, and never less than 900 s. What a request may ask for is
-    /// checked as ever.
+    /// Sets the lifetime of all sessions, instead of the requested one. For tests only: AWS grants
+    /// the requested lifetime, and at least 900 s. The validation of requests does not change.
     #[must_use]
     pub fn session_seconds(self, seconds: u64) -> Self {
         Self { session_seconds: Some(seconds), ..self }
     }
 
-    /// Denials do not say which policy they come from, as those of STS often do not.
+    /// Omits the policy type from denials, as STS often does.
     #[must_use]
     pub fn terse(self) -> Self {
         Self { terse: true, ..self }
@@ -156,7 +155,7 @@ impl World {
         if cluster.is_none() && !associations.is_empty() {
             return Err(NotAWorld::NoCluster);
         }
-        // The role of an association is in the cluster's account.
+        // The role of an association must be in the cluster's account.
         // https://docs.aws.amazon.com/eks/latest/userguide/pod-id-assign-target-role.html
         let known = |role: &str| {
             standing.get(role).is_some_and(|role: &Arc<StandingRole>| role.arn.account() == account)
@@ -177,14 +176,14 @@ impl World {
 }
 
 impl Cluster {
-    /// `issuer` as its tokens spell it, `https://` included.
+    /// Takes the issuer as in tokens, with `https://`.
     pub fn new(name: impl Into<String>, issuer: impl Into<String>, jwks: Value) -> Self {
         Self { name: name.into(), issuer: issuer.into(), jwks }
     }
 
     fn stand(self) -> Result<StandingCluster, NotAWorld> {
         let Self { name, issuer, jwks } = self;
-        // Only https is an issuer that IAM takes.
+        // IAM accepts only https issuers.
         // https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc.html
         if !issuer.starts_with("https://") {
             return Err(NotAWorld::Issuer(issuer));
@@ -208,7 +207,7 @@ impl Association {
         }
     }
 
-    /// Sessions get no tags, so nothing that they assume needs `sts:TagSession`.
+    /// Disables session tags. Sessions then do not need `sts:TagSession` to assume a role.
     #[must_use]
     pub fn disable_session_tags(self) -> Self {
         Self { disable_session_tags: true, ..self }
@@ -216,14 +215,14 @@ impl Association {
 }
 
 impl StandingCluster {
-    /// The issuer as IAM's OIDC provider and its condition keys spell it.
+    /// Returns the issuer as in the IAM OIDC provider and its condition keys.
     pub(crate) fn provider(&self) -> &str {
         self.issuer.strip_prefix("https://").unwrap_or(&self.issuer)
     }
 }
 
 impl StandingWorld {
-    /// The ARN of the cluster's OIDC provider in the account.
+    /// Returns the ARN of the cluster's OIDC provider in the account.
     pub(crate) fn provider_arn(&self, cluster: &StandingCluster) -> String {
         format!("arn:aws:iam::{}:oidc-provider/{}", self.account, cluster.provider())
     }

@@ -1,4 +1,4 @@
-//! The same on a socket: what the real SDK makes of it, and what only a socket can show.
+//! Tests of the server with the real SDK, and of faults that need a socket.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -21,7 +21,7 @@ use strict_aws::{
 };
 
 #[tokio::test]
-async fn the_real_client_assumes_a_role_and_asks_who_it_is() {
+async fn the_sdk_assumes_a_role_and_gets_its_identity() {
     let (aws, server) = start();
     let credentials = aws.open_session(BASE, "pod-0", real_time()).unwrap();
     let client = client(&server, &credentials);
@@ -51,16 +51,16 @@ async fn the_real_client_assumes_a_role_and_asks_who_it_is() {
 }
 
 #[tokio::test]
-async fn the_real_client_takes_throttling_for_what_it_is() {
+async fn the_sdk_retries_a_throttled_call() {
     let (aws, server) = start();
     let credentials = aws.open_session(BASE, "pod-0", real_time()).unwrap();
     let fault = aws.inject(Target::Sts, Fault::Throttle, Times::Next(1));
     client(&server, &credentials).get_caller_identity().send().await.unwrap();
-    assert_eq!(fault.fired(), 1, "and asked again");
+    assert_eq!(fault.fired(), 1, "the SDK retried");
 }
 
 #[test]
-fn pods_and_tests_have_routes_of_their_own() {
+fn pods_and_tests_have_separate_routes() {
     let issuer = Issuer::new("https://oidc.test/id").unwrap();
     let (_, server) = serve(world(&issuer));
     let pod = Pod::new("tenants-acme", "tenant-runtime", "agent-0");
@@ -107,7 +107,7 @@ fn pods_and_tests_have_routes_of_their_own() {
 }
 
 #[test]
-fn an_answer_may_be_late_cut_off_or_never_come() {
+fn a_response_can_be_late_cut_off_or_missing() {
     let issuer = Issuer::new("https://oidc.test/id").unwrap();
     let (aws, server) = serve(world(&issuer));
     let inject = |fault| {
@@ -136,11 +136,11 @@ fn an_answer_may_be_late_cut_off_or_never_come() {
 
     inject(Fault::Hang);
     let (hung, _) = ask();
-    assert_eq!(hung.unwrap_err().kind(), io::ErrorKind::WouldBlock, "nothing came");
+    assert_eq!(hung.unwrap_err().kind(), io::ErrorKind::WouldBlock, "no response");
 }
 
 #[test]
-fn a_server_that_is_dropped_takes_its_connections_along() {
+fn a_dropped_server_closes_its_connections() {
     let issuer = Issuer::new("https://oidc.test/id").unwrap();
     let (aws, server) = serve(world(&issuer));
     aws.inject(Target::PodIdentity, Fault::Hang, Times::UntilCleared);
@@ -157,7 +157,7 @@ fn a_server_that_is_dropped_takes_its_connections_along() {
 }
 
 #[test]
-fn the_clock_is_whose_server_it_is() {
+fn the_server_uses_the_given_clock() {
     let issuer = Issuer::new("https://oidc.test/id").unwrap();
     let aws = Arc::new(Aws::new(world(&issuer)).unwrap());
     let then = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
@@ -222,7 +222,7 @@ fn client(server: &Server, credentials: &Credentials) -> Client {
     Client::from_conf(config)
 }
 
-/// One request and all that comes back, for two seconds at most.
+/// Sends one request and returns the response, within two seconds.
 fn exchange(server: &Server, head: &str, body: &str) -> io::Result<String> {
     let mut connection = TcpStream::connect(server.address())?;
     connection.set_read_timeout(Some(Duration::from_secs(2)))?;
@@ -238,7 +238,7 @@ fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
 }
 
-/// The SDK signs by the real clock.
+/// The SDK signs with the real clock.
 #[allow(clippy::disallowed_methods)]
 fn real_time() -> SystemTime {
     SystemTime::now()

@@ -1,18 +1,17 @@
-//! The effect of EKS's own webhook.
+//! The effect of the EKS Pod Identity webhook.
 
 use serde_json::{Value, json};
 
-/// What amazon-eks-pod-identity-webhook does for a service account with an association:
-/// region and endpoint variables, the credential variables unless one is there, the token's
-/// mount in either case, all in lists that are written anew; `skip-containers` is split at
-/// ',' and not trimmed.
+/// The effect of amazon-eks-pod-identity-webhook for a service account with an association. It
+/// adds region and endpoint variables, the credential variables unless one exists, and always the
+/// mount of the token. It rewrites all lists. It splits `skip-containers` at ',' and does not trim.
 pub(crate) fn pod_identity(pod: &Value) -> Vec<Value> {
     const VOLUME: &str = "eks-pod-identity-token";
     const DIRECTORY: &str = "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount";
     let skipped = pod["metadata"]["annotations"]["eks.amazonaws.com/skip-containers"]
         .as_str()
         .unwrap_or_default();
-    // It reads the value as CSV, and a stray quote makes it skip nobody.
+    // It parses the value as CSV; with a stray quote it skips no container.
     let skipped: Vec<&str> =
         if skipped.contains('"') { Vec::new() } else { skipped.split(',').collect() };
     let mut operations = Vec::new();

@@ -1,4 +1,4 @@
-//! A server that the API server calls for pods, and what tells the API server to.
+//! A server that the API server calls for pods, and its webhook configuration.
 
 use std::{
     net::Ipv4Addr,
@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::process::own_directory;
 
-/// What a webhook does to a pod: the operations of its JSON patch.
+/// The effect of a webhook on a pod: the operations of its JSON patch.
 pub(crate) type Effect = fn(&Value) -> Vec<Value>;
 
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct Server {
     address: Ipv4Addr,
     port: u16,
     calls: Arc<AtomicUsize>,
-    /// Ends the server.
+    /// Stops the server when dropped.
     _runtime: tokio::runtime::Runtime,
     directory: TempDir,
 }
@@ -55,8 +55,8 @@ impl Server {
         Self { address, port, calls, _runtime: runtime, directory }
     }
 
-    /// For pods of namespaces with the label `test.example/foreign=<label>`. The API server calls
-    /// webhooks in the order of their configurations' names.
+    /// Returns the configuration for pods of namespaces with the label
+    /// `test.example/foreign=<label>`. The API server calls webhooks in the order of these names.
     pub(crate) fn configuration(&self, name: &str, label: &str, object_selector: Value) -> Value {
         let authority = std::fs::read(self.directory.path().join("ca.crt")).unwrap();
         let url = format!("https://{}:{}/mutate", self.address, self.port);

@@ -1,4 +1,4 @@
-//! The calls of pods.
+//! Calls of pods for credentials.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Aws {
-    /// Two events, as in AWS: the pod's call of EKS, and the role that EKS assumed for it.
+    /// Records two events, as AWS does: the pod's call of EKS, and the AssumeRole call of EKS.
     pub(super) fn pod_identity(&self, call: &Recorded<'_>) -> Response<Bytes> {
         let Recorded { request, request_id, now } = *call;
         let claimant = pod_identity::claimant(&self.world, request.headers(), now);

@@ -1,4 +1,4 @@
-//! The calls of STS: who may, what they beget, and what is recorded of them.
+//! Calls of STS: authorization, new sessions, and events.
 
 use bytes::Bytes;
 use http::Response;
@@ -12,7 +12,7 @@ use crate::{
     tags::Tags,
 };
 
-/// What a call answers, and what its event shows of that.
+/// The response of a call, and the parts of it in the event.
 struct Done {
     operation: Operation,
     result: String,
@@ -61,7 +61,7 @@ impl Aws {
 
     fn web_identity(&self, call: &Recorded<'_>, form: &Form) -> Response<Bytes> {
         let operation = Operation::AssumeRoleWithWebIdentity;
-        // A source identity or tags come in the token, or not at all.
+        // A source identity and tags can only come from the token.
         let parameters = Parameters::read(form).map(|parameters| Parameters {
             source_identity: None,
             tags: Tags::default(),

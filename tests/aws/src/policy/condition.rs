@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Action, Context, Key, NotAPolicy, Vocabulary, pattern::Template, strings};
 
-/// One key under one operator. All of a statement's must hold.
+/// One key of one operator. A statement applies only if all its conditions are met.
 #[derive(Clone, Debug)]
 pub(super) struct Condition {
     key: Key,
@@ -14,7 +14,7 @@ pub(super) struct Condition {
 
 #[derive(Clone, Debug)]
 enum Test {
-    /// `Null: true` wants the key absent.
+    /// `Null: true` requires an absent key.
     Absent(bool),
     Compared {
         by: Comparison,
@@ -32,7 +32,7 @@ enum Comparison {
     Like,
 }
 
-/// Over which of the request's values the comparison is made.
+/// The values of the request that are compared.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html>
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Over {
@@ -69,7 +69,7 @@ impl Condition {
                         || match over {
                             Over::All => true,
                             Over::Any => false,
-                            // A key that is absent differs from every value.
+                            // An absent key differs from every value.
                             Over::Single => *negated,
                         };
                 };
@@ -125,7 +125,7 @@ impl Test {
 }
 
 impl Comparison {
-    /// A variable that has no value makes a value that nothing equals.
+    /// Compares a value. A policy value with an unset variable equals no value.
     fn holds(self, found: &str, value: &Template, action: Action, context: &Context) -> bool {
         let text = || value.text(action, context);
         match self {

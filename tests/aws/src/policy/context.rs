@@ -1,33 +1,33 @@
-//! What a request is known by when policies are asked, and of which action each of it is known.
+//! Condition keys of a request, and the actions for which each key is present.
 
 use std::collections::BTreeMap;
 
 use super::{Action, NotAPolicy, Vocabulary};
 
-/// A condition key. Names are compared without regard to case.
+/// A condition key. Names are case-insensitive.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html>
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html>
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Key {
     /// `sts:ExternalId`
     ExternalId,
-    /// `aws:SourceIdentity`, of the session that calls.
+    /// `aws:SourceIdentity` of the calling session.
     HeldSourceIdentity,
     /// `aws:PrincipalAccount`
     PrincipalAccount,
-    /// `aws:PrincipalArn`, of a session the role's.
+    /// `aws:PrincipalArn`; for a session, the ARN of its role.
     PrincipalArn,
     /// `aws:PrincipalTag/<key>`
     PrincipalTag(String),
     /// `aws:RequestTag/<key>`
     RequestTag(String),
-    /// `sts:SourceIdentity`, which the new session shall carry.
+    /// `sts:SourceIdentity`, requested for the new session.
     RequestedSourceIdentity,
     /// `sts:RoleSessionName`
     RoleSessionName,
-    /// `aws:SourceAccount`, for which a service calls.
+    /// `aws:SourceAccount`, on behalf of which a service calls.
     SourceAccount,
-    /// `aws:SourceArn`, for which a service calls.
+    /// `aws:SourceArn`, on behalf of which a service calls.
     SourceArn,
     /// `aws:TagKeys`
     TagKeys,
@@ -75,15 +75,15 @@ impl Key {
         }
     }
 
-    /// Whether a request may hold several values of it at once.
+    /// Returns whether the key can have multiple values in one request.
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html>
     pub(super) fn is_many_valued(&self) -> bool {
         matches!(self, Self::TagKeys | Self::TransitiveTagKeys)
     }
 
-    /// Whether the request's context holds the key when this action is asked for: the keys
-    /// that STS and the request bring are listed action by action, the caller's own always
-    /// count. So `sts:SourceIdentity` beside `sts:TagSession` is absent, whatever was asked.
+    /// Returns whether the key is present for this action. AWS lists the keys of STS and of the
+    /// request for each action; the caller's own keys are always present. So
+    /// `sts:SourceIdentity` is always absent for `sts:TagSession`.
     /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html#awssecuritytokenservice-actions-as-permissions>
     fn counts_for(&self, action: Action) -> bool {
         use Action::{AssumeRole, AssumeRoleWithWebIdentity, SetSourceIdentity, TagSession};
@@ -119,7 +119,7 @@ impl Context {
         }
     }
 
-    /// Nothing where the key is absent, for this action.
+    /// Returns the values of the key, or None if it is absent for this action.
     pub(super) fn values(&self, key: &Key, action: Action) -> Option<&[String]> {
         self.0.get(key).filter(|_| key.counts_for(action)).map(Vec::as_slice)
     }
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_the_keys_of_each_action_as_aws_does() {
+    fn each_action_has_its_condition_keys() {
         use Action::{AssumeRole, AssumeRoleWithWebIdentity, SetSourceIdentity, TagSession};
         let cases: [(Key, &[Action]); 8] = [
             (Key::ExternalId, &[AssumeRole]),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_keys_without_regard_to_case_and_no_others() {
+    fn condition_keys_are_case_insensitive() {
         let vocabulary =
             Vocabulary { issuer: Some("oidc.test/id".to_owned()), ..Default::default() };
         let cases = [

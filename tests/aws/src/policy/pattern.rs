@@ -14,8 +14,8 @@ enum Token {
     One,
 }
 
-/// A value in a policy, in which `${key}` and `${key, 'default'}` stand for what the request's
-/// context holds.
+/// A value in a policy, with variables `${key}` and `${key, 'default'}` from the context of the
+/// request.
 #[derive(Clone, Debug)]
 pub(super) struct Template(Vec<Part>);
 
@@ -47,7 +47,7 @@ impl Token {
 }
 
 impl Template {
-    /// Of a resource, which has variables for the principal alone.
+    /// Parses a resource, which can have variables of the principal only.
     pub(super) fn read(text: &str) -> Result<Self, NotAPolicy> {
         Self::read_with(text, &Vocabulary::default())
     }
@@ -74,13 +74,13 @@ impl Template {
         Ok(Self(parts))
     }
 
-    /// With variables filled in; nothing where one has neither value nor default. What a
-    /// variable brings is text: a `*` in it is no wildcard.
+    /// Returns the pattern with its variables replaced, or None if a variable has neither a value
+    /// nor a default. A `*` in the value of a variable is not a wildcard.
     pub(super) fn glob(&self, action: Action, context: &Context) -> Option<Glob> {
         self.fill(action, context, Token::wild).map(Glob)
     }
 
-    /// The same where wildcards mean themselves.
+    /// Returns the text with its variables replaced, for comparisons without wildcards.
     pub(super) fn text(&self, action: Action, context: &Context) -> Option<String> {
         let tokens = self.fill(action, context, Token::Literal)?;
         let literal = |token: &Token| match token {
@@ -111,7 +111,8 @@ impl Template {
     }
 }
 
-/// Backtracks to the last `*` only, which is enough: an earlier one need not take more.
+/// Returns whether text matches. Backtracking to the last `*` is enough, since an earlier one need
+/// not match more.
 fn matches(tokens: &[Token], text: &[char]) -> bool {
     let (mut at, mut read) = (0, 0);
     let mut star = None;
@@ -138,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_wildcards_as_iam_does() {
+    fn wildcards_match_as_in_iam() {
         let cases = [
             ("agent.acme.*", "agent.acme.s", true),
             ("agent.acme.*", "agent.acme2.s", false),
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn fills_variables_in_as_text() {
+    fn variables_are_replaced_as_text() {
         let mut context = Context::default();
         context.set(Key::PrincipalTag("ns".to_owned()), "team-*");
         let cases = [

@@ -9,22 +9,22 @@ use crate::{
     session::Session,
 };
 
-/// Who asks.
+/// The caller.
 #[derive(Debug)]
 pub(crate) enum Caller<'a> {
-    /// Who shows a token of this OIDC provider, by its ARN.
+    /// A caller with a token of the OIDC provider with this ARN.
     Federated(&'a str),
     Service(&'a str),
     Session(&'a Session),
 }
 
-/// How a trust policy names the caller that it allows, from the widest to the most exact.
+/// The principal type that matched the caller, from the widest to the most specific.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum NamedBy {
     Account,
     Role,
     Session,
-    /// A service or a provider, which has no policies of its own.
+    /// A service or an OIDC provider, which have no policies.
     Other,
 }
 
@@ -43,7 +43,7 @@ pub(super) enum Principal {
     Service(String),
     /// `arn:aws:sts::<account>:assumed-role/<role>/<session>`
     Session(String),
-    /// `arn:aws:iam::<account>:user/<name>`; nobody here is one.
+    /// `arn:aws:iam::<account>:user/<name>`; the AWS stand-in has no users.
     User,
 }
 
@@ -67,10 +67,10 @@ impl Principals {
         Ok(Self::These(principals))
     }
 
-    /// How these name the caller, most exactly, if they do.
+    /// Returns the most specific principal type that matches the caller.
     pub(super) fn name(&self, caller: &Caller<'_>) -> Option<NamedBy> {
         match self {
-            // Limited like a role that is named: the boundary still counts.
+            // As for a role principal, the boundary still applies.
             Self::Everyone => Some(NamedBy::Role),
             Self::These(principals) => principals.iter().filter_map(|one| one.names(caller)).max(),
         }
@@ -78,13 +78,13 @@ impl Principals {
 }
 
 impl Principal {
-    /// IAM turns the ARN of a role into its id when the policy is saved, so it must exist.
+    /// Parses a principal. A role must exist, since IAM replaces its ARN by its ID on save.
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html#principal-roles>
     fn read(kind: &str, name: &str, vocabulary: &Vocabulary) -> Result<Self, NotAPolicy> {
         let refused = || NotAPolicy::Principal(name.to_owned());
         match kind {
             "AWS" if name == "*" => Ok(Self::Everyone),
-            // A part of an ARN cannot be a wildcard here.
+            // A wildcard cannot be a part of an ARN in a Principal.
             _ if name.contains(['*', '?']) => Err(refused()),
             "AWS" if is_account(name) => Ok(Self::Account(name.to_owned())),
             "AWS" if name.starts_with("arn:aws:sts::") && name.contains(":assumed-role/") => {

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 
 #[test]
-fn denial_wins_over_what_allows() {
+fn a_deny_takes_precedence_over_an_allow() {
     let allow = json!({"Effect": "Allow", "Action": "sts:*", "Resource": "*"});
     let deny = json!({"Effect": "Deny", "Action": ["iam:*", "STS:assumerole"], "Resource": "*"});
     let elsewhere = json!({"Effect": "Deny", "Action": "sts:AssumeRole", "Resource": OTHER});
@@ -25,7 +25,7 @@ fn denial_wins_over_what_allows() {
 }
 
 #[test]
-fn compares_as_the_operators_are_documented() {
+fn operators_compare_as_documented() {
     let identity = "sts:SourceIdentity";
     let cases = [
         (json!({"StringEquals": {identity: "agent.acme.s"}}), true),
@@ -68,7 +68,7 @@ fn compares_as_the_operators_are_documented() {
 }
 
 #[test]
-fn a_key_counts_only_for_actions_that_have_it() {
+fn a_key_is_present_only_for_its_actions() {
     let condition = json!({"StringLike": {"sts:SourceIdentity": "agent.acme.*"}});
     let policy = with_condition("sts:*", &condition).unwrap();
     let mut context = Context::default();
@@ -83,7 +83,7 @@ fn a_key_counts_only_for_actions_that_have_it() {
 }
 
 #[test]
-fn what_is_not_understood_is_refused_loudly() {
+fn unsupported_elements_are_errors() {
     let cases = [
         json!({"DateLessThan": {"sts:SourceIdentity": "x"}}),
         json!({"StringEqual": {"sts:SourceIdentity": "x"}}),
@@ -95,7 +95,7 @@ fn what_is_not_understood_is_refused_loudly() {
     ];
     for condition in cases {
         assert!(with_condition("sts:*", &condition).is_err(), "{condition}");
-        assert!(with_condition("s3:*", &condition).is_ok(), "{condition} is another service's");
+        assert!(with_condition("s3:*", &condition).is_ok(), "{condition} for another service");
     }
     let statement = json!({"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "*"});
     let cases = [
@@ -116,7 +116,7 @@ fn what_is_not_understood_is_refused_loudly() {
 }
 
 #[test]
-fn principals_must_exist_and_hold_no_wildcard() {
+fn principals_must_exist_and_have_no_wildcard() {
     let roles = BTreeSet::from([ROLE.parse().unwrap()]);
     let vocabulary = Vocabulary { issuer: None, roles };
     let cases = [

@@ -1,4 +1,4 @@
-//! AssumeRole: a session of one role begets a session of another.
+//! AssumeRole: a session of one role starts a session of another role.
 //! <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
 
 use std::time::{Duration, SystemTime};
@@ -14,7 +14,7 @@ use crate::{
     world::StandingWorld,
 };
 
-/// A session that may begin, and when it ends.
+/// An allowed session and its expiration.
 #[derive(Debug)]
 pub(crate) struct Grant {
     pub(crate) session: Session,
@@ -38,10 +38,10 @@ pub(crate) fn decide(
     check_role_arn(role_arn)?;
     let arn = caller.arn();
     let Some(role) = world.roles.get(role_arn) else {
-        // Nobody is told whether a role exists.
+        // The error is the same whether or not the role exists.
         return Err(access_denied(&arn, Action::AssumeRole, role_arn, None));
     };
-    // Everyone who calls here is a role's session already, so every call chains.
+    // Every caller is a role session, so every call is role chaining.
     // https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles.html#iam-term-role-chaining
     let seconds = duration_seconds.unwrap_or(3600);
     if seconds > 3600 {
@@ -51,7 +51,7 @@ pub(crate) fn decide(
              role chaining.",
         ));
     }
-    // Once set it is inherited and cannot become another.
+    // A source identity is inherited, and cannot be changed.
     // https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html#id_credentials_temp_control-access_monitor-chain
     let identity = match (&caller.source_identity, source_identity) {
         (Some(held), Some(asked)) if held != asked => {
@@ -87,7 +87,7 @@ pub(crate) fn decide(
     let actions = [
         Some(Action::AssumeRole),
         identity.is_some().then_some(Action::SetSourceIdentity),
-        // Also for tags that are only inherited.
+        // Required for inherited tags too.
         // https://docs.aws.amazon.com/eks/latest/userguide/pod-id-abac.html
         (!tags.is_empty() || !inherited.is_empty()).then_some(Action::TagSession),
     ];

@@ -1,4 +1,4 @@
-//! What a call to assume a role may ask for, before any policy is read.
+//! Validates the parameters of calls that assume a role, before policies are evaluated.
 //! <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html#API_AssumeRole_RequestParameters>
 
 use super::{Form, requested_tags};
@@ -7,7 +7,7 @@ use crate::{
     tags::Tags,
 };
 
-/// Each of them keeps its rule.
+/// Valid parameters.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Parameters {
     pub(crate) role_arn: String,
@@ -22,7 +22,7 @@ impl Parameters {
     pub(crate) fn read(form: &Form) -> Result<Self, Failure> {
         for parameter in ["Policy", "PolicyArns.member.1.arn", "SerialNumber", "TokenCode"] {
             if form.find(parameter).is_some() {
-                let sentence = format!("{parameter} is not evaluated by this double of AWS");
+                let sentence = format!("{parameter} is not supported by the AWS stand-in");
                 return Err(Failure::new(Code::NotImplemented, sentence));
             }
         }
@@ -32,7 +32,7 @@ impl Parameters {
         broken.charset("roleSessionName", role_session_name.as_deref());
         let source_identity = form.find("SourceIdentity").map(str::to_owned);
         broken.length("sourceIdentity", source_identity.as_deref(), 2, 64);
-        // This also keeps the reserved prefix `aws:` out: ':' is not in the set.
+        // This also excludes the reserved prefix `aws:`, since ':' is not in the set.
         broken.charset("sourceIdentity", source_identity.as_deref());
         let external_id = form.find("ExternalId").map(str::to_owned);
         broken.length("externalId", external_id.as_deref(), 2, 1224);
@@ -49,7 +49,7 @@ impl Parameters {
     }
 }
 
-/// The rules that a request breaks; AWS tells them together.
+/// The rules that a request violates; AWS reports all of them in one error.
 #[derive(Debug, Default)]
 pub(super) struct Broken(Vec<String>);
 
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_what_sts_takes() {
+    fn parameters_are_validated_as_by_sts() {
         let long = "a".repeat(64);
         let too_long = "a".repeat(65);
         let cases = [
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_all_that_is_wrong_at_once() {
+    fn all_invalid_parameters_are_reported_at_once() {
         let failure = Parameters::read(&Form::default()).unwrap_err();
         assert_eq!(failure.code, Code::ValidationError);
         assert_eq!(
@@ -173,7 +173,7 @@ mod tests {
         );
     }
 
-    /// What is required, unless it is given.
+    /// Adds the required parameters that are not given.
     fn form(pairs: &[(&str, &str)]) -> Form {
         let required =
             [("RoleArn", "arn:aws:iam::111122223333:role/a"), ("RoleSessionName", "session")];

@@ -1,4 +1,4 @@
-//! The session tags that a call asks for.
+//! The session tags that a call requests.
 
 use super::{Form, parameters::Broken};
 use crate::{
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keep_their_limits() {
+    fn requested_tags_have_limits() {
         let many = |count: usize| -> String {
             let one =
                 |index| format!("Tags.member.{index}.Key=k{index}&Tags.member.{index}.Value=");

@@ -1,4 +1,4 @@
-//! AssumeRoleWithWebIdentity: a token begets a session. The call is not signed.
+//! AssumeRoleWithWebIdentity: a token starts a session. The call is not signed.
 //! <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html>
 
 use std::time::SystemTime;
@@ -18,14 +18,14 @@ use crate::{
     world::{StandingCluster, StandingWorld},
 };
 
-/// Who showed the token, as far as it is known.
+/// The subject of the call's token.
 #[derive(Debug)]
 pub(crate) struct Subject {
     pub(crate) claims: Claims,
     pub(crate) provider: String,
 }
 
-/// The claims of the call's token.
+/// Returns the subject of the call's token.
 pub(crate) fn subject(
     world: &StandingWorld,
     form: &Form,
@@ -81,7 +81,7 @@ pub(crate) fn decide(
     Ok(Grant { session, expiration: expiration(world, seconds, now) })
 }
 
-/// What it answers beside what AssumeRole does.
+/// Returns the elements that AssumeRole does not return.
 pub(crate) fn elements(subject: &Subject, cluster: Option<&StandingCluster>) -> String {
     format!(
         "    <SubjectFromWebIdentityToken>{}</SubjectFromWebIdentityToken>\n    \

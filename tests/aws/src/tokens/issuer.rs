@@ -1,4 +1,4 @@
-//! An API server's part: keys, and the tokens that the kubelet projects into pods.
+//! The part of the API server: signing keys, and tokens that the kubelet projects into pods.
 
 use std::{
     fmt,
@@ -16,20 +16,20 @@ use serde_json::{Value, json};
 
 use crate::moment;
 
-/// Signs tokens for the cluster whose issuer has this URL.
+/// The token issuer of a cluster.
 pub struct Issuer {
     url: String,
     key: Key,
 }
 
-/// What is signed with. API servers have RSA keys unless told otherwise.
+/// Signing algorithm. The default of API servers is RSA.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Algorithm {
     Es256,
     Rs256,
 }
 
-/// Whom a token is for.
+/// The pod of a token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Pod {
     pub namespace: String,
@@ -39,7 +39,7 @@ pub struct Pod {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("no key could be made")]
+#[error("cannot create a key")]
 pub struct NoKey;
 
 enum Key {
@@ -48,7 +48,7 @@ enum Key {
 }
 
 impl Issuer {
-    /// With a key on P-256, which is made in no time.
+    /// Returns an issuer with a P-256 key, which is fast to create.
     pub fn new(url: impl Into<String>) -> Result<Self, NoKey> {
         Self::with(url, Algorithm::Es256)
     }
@@ -67,7 +67,7 @@ impl Issuer {
         &self.url
     }
 
-    /// As `/openid/v1/jwks` answers.
+    /// Returns the response of `/openid/v1/jwks`.
     pub fn jwks(&self) -> Value {
         let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
         let public = self.key.public();
@@ -91,7 +91,7 @@ impl Issuer {
         json!({"keys": [key]})
     }
 
-    /// A token as the kubelet projects it.
+    /// Returns a token as the kubelet projects it.
     /// <https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#bound-service-account-tokens>
     pub fn mint(&self, pod: &Pod, audience: &str, now: SystemTime, lifetime: Duration) -> String {
         let Pod { namespace, service_account, name, uid } = pod;
@@ -116,7 +116,7 @@ impl Issuer {
         }))
     }
 
-    /// A token of any claims.
+    /// Returns a token with the given claims.
     pub fn sign(&self, claims: &Value) -> String {
         let header = json!({"alg": self.key.algorithm(), "kid": self.key.id()});
         let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
@@ -125,7 +125,7 @@ impl Issuer {
             encode(header.to_string().as_bytes()),
             encode(claims.to_string().as_bytes())
         );
-        // An empty signature, where the library fails, is one that nobody believes.
+        // If the library fails, the signature is empty and therefore invalid.
         let signature = self.key.sign(signed.as_bytes()).unwrap_or_default();
         format!("{signed}.{}", encode(&signature))
     }
@@ -138,7 +138,7 @@ impl fmt::Debug for Issuer {
 }
 
 impl Pod {
-    /// Its uid is made from its names.
+    /// Returns a pod whose uid depends on its names.
     pub fn new(
         namespace: impl Into<String>,
         service_account: impl Into<String>,
@@ -168,7 +168,7 @@ impl Key {
         }
     }
 
-    /// From the public key, so that two keys have two ids.
+    /// Returns a key ID that depends on the public key.
     fn id(&self) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, self.public()))
     }
@@ -195,16 +195,16 @@ impl Key {
     }
 }
 
-/// Modulus and exponent of a PKCS #1 `RSAPublicKey`: a DER sequence of two integers.
+/// Returns modulus and exponent of a PKCS #1 `RSAPublicKey`, a DER sequence of two integers.
 fn rsa_components(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (sequence, _) = der_element(0x30, der)?;
     let (modulus, rest) = der_element(0x02, sequence)?;
     let (exponent, _) = der_element(0x02, rest)?;
-    // DER puts a zero before a first bit that is set.
+    // DER adds a zero byte if the first bit is set.
     Some((modulus.strip_prefix(&[0]).unwrap_or(modulus), exponent))
 }
 
-/// One element's content, and what follows it.
+/// Returns the content of the first DER element, and the rest.
 fn der_element(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&[found, first], rest) = der.split_first_chunk::<2>()?;
     let (length, rest) = match first {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Disbelief;
 
-/// By key id.
+/// Keys by key ID.
 #[derive(Debug)]
 pub(crate) struct KeySet(HashMap<String, Key>);
 
@@ -21,9 +21,9 @@ enum Key {
 
 #[derive(Debug, thiserror::Error)]
 pub enum NotAKeySet {
-    #[error("key {0} is neither RSA nor EC on P-256, or a part of it is no base64url")]
+    #[error("key {0} is not RSA or EC P-256, or is not valid base64url")]
     Key(usize),
-    #[error("it has no list `keys`")]
+    #[error("the list `keys` is missing")]
     NoKeys,
 }
 
@@ -73,7 +73,7 @@ impl Key {
         let bytes = |name: &str| BASE64_URL_SAFE_NO_PAD.decode(text(name)?).ok();
         let key = match text("kty")? {
             "EC" if text("crv") == Some("P-256") => {
-                // Uncompressed, as SEC 1 has it.
+                // Uncompressed form of SEC 1.
                 let point = [vec![4], bytes("x")?, bytes("y")?].concat();
                 Self::Es256 { point }
             }

@@ -1,4 +1,4 @@
-//! InvokeModel: what the caller's policies say, with and without a source identity.
+//! InvokeModel: the caller's policies, with and without a source identity.
 
 use http::Request;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::caller::{
 use strict_aws::{Aws, Credentials, Role, World};
 
 #[test]
-fn is_what_the_callers_policies_say() {
+fn the_callers_policies_decide_about_invoke_model() {
     let allow = || permit("Allow", &json!("bedrock:InvokeModel"));
     let deny = || permit("Deny", &json!("bedrock:*"));
     let other = || permit("Allow", &json!("s3:*"));
@@ -46,7 +46,7 @@ fn is_what_the_callers_policies_say() {
 }
 
 #[test]
-fn is_denied_to_who_carries_no_source_identity_where_a_policy_says_so() {
+fn a_policy_can_deny_calls_without_a_source_identity() {
     let actions = json!(["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"]);
     let deny = |condition: &Value| {
         policy(json!([{

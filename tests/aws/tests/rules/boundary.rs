@@ -1,4 +1,4 @@
-//! The caller's own policies: when they count, and what they say when they deny.
+//! The caller's own policies: when they apply, and the errors of their denials.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::caller::{
 };
 use strict_aws::{Role, World};
 
-/// Which of them is there.
+/// The policies of the caller.
 #[derive(Clone, Debug, Default)]
 struct Caller {
     policy: Option<Value>,
@@ -15,7 +15,7 @@ struct Caller {
 }
 
 #[test]
-fn count_as_the_trust_policy_names_the_caller() {
+fn the_principal_type_decides_which_policies_apply() {
     let allow = || Some(permit("Allow", &json!("sts:AssumeRole")));
     let deny = || Some(permit("Deny", &json!("sts:AssumeRole")));
     let silent = || Some(permit("Allow", &json!("bedrock:*")));
@@ -31,7 +31,7 @@ fn count_as_the_trust_policy_names_the_caller() {
     let identity_denies = " with an explicit deny in an identity-based policy";
     let trust_silent = " because no role trust policy allows the sts:AssumeRole action";
     let cases = [
-        // Named by role: permissions may be silent, the boundary may not.
+        // Role principal: only the boundary must allow.
         (&role, SESSION, None, None, nothing),
         (&role, SESSION, silent(), None, nothing),
         (&role, SESSION, deny(), None, identity_denies),
@@ -39,19 +39,19 @@ fn count_as_the_trust_policy_names_the_caller() {
         (&role, SESSION, None, silent(), boundary_silent),
         (&role, SESSION, allow(), silent(), boundary_silent),
         (&role, SESSION, allow(), deny(), boundary_denies),
-        // Named by account: both must allow.
+        // Account principal: both must allow.
         (&account, SESSION, allow(), None, nothing),
         (&account, SESSION, silent(), None, identity_silent),
         (&account, SESSION, None, None, identity_silent),
         (&account, SESSION, allow(), silent(), boundary_silent),
         (&account, SESSION, None, allow(), identity_silent),
-        // Named by session: neither need allow, either may deny.
+        // Session principal: neither must allow, but each may deny.
         (&session, SESSION, None, silent(), nothing),
         (&session, SESSION, None, deny(), boundary_denies),
         (&session, SESSION, deny(), None, identity_denies),
-        // Not named.
+        // Another principal.
         (&other, SESSION, allow(), allow(), trust_silent),
-        // Another account's: both sides, however it names the caller.
+        // A role of another account: both must allow, for all principals.
         (&role, FOREIGN, allow(), None, nothing),
         (&role, FOREIGN, None, None, identity_silent),
         (&session, FOREIGN, allow(), silent(), boundary_silent),
@@ -72,7 +72,7 @@ fn count_as_the_trust_policy_names_the_caller() {
 
 #[test]
 fn a_boundary_that_denies_escalation_stops_the_chain() {
-    // As platforms write them: everything is allowed, but for whatever leads out.
+    // A typical boundary of platforms: it allows all actions, except those that escalate.
     let boundary = policy(json!([
         {"Effect": "Allow", "Action": "*", "Resource": "*"},
         {
@@ -89,7 +89,7 @@ fn a_boundary_that_denies_escalation_stops_the_chain() {
 }
 
 #[test]
-fn a_terse_aws_does_not_say_which_policy_it_was() {
+fn a_terse_denial_omits_the_policy_type() {
     let caller = Caller { policy: None, boundary: Some(permit("Deny", &json!("sts:*"))) };
     let principal = json!({"AWS": BASE});
     let error = ask(&caller, &principal, SESSION, true).unwrap();
@@ -98,7 +98,7 @@ fn a_terse_aws_does_not_say_which_policy_it_was() {
 }
 
 #[test]
-fn nobody_learns_whether_a_role_exists() {
+fn a_denial_hides_whether_the_role_exists() {
     let caller = Caller { policy: Some(permit("Allow", &json!("sts:*"))), boundary: None };
     let nowhere = "arn:aws:iam::111122223333:role/nowhere";
     let error = ask(&caller, &json!({"AWS": BASE}), nowhere, false).unwrap();
@@ -106,7 +106,7 @@ fn nobody_learns_whether_a_role_exists() {
     assert!(error.ends_with("role/nowhere"), "{error}");
 }
 
-/// What the base role is told when it assumes `target`, which trusts `principal`.
+/// Returns the error of the base role's AssumeRole call for `target`, which trusts `principal`.
 fn ask(caller: &Caller, principal: &Value, target: &str, terse: bool) -> Option<String> {
     let Caller { policy, boundary } = caller.clone();
     let mut role = Role::new(BASE).trust(trust(&json!({"AWS": "*"}), &json!("sts:AssumeRole")));

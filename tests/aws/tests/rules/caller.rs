@@ -1,4 +1,4 @@
-//! A client that signs, and the smallest world that it can call.
+//! A client that signs requests, and a minimal world.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use http::Request;
 use serde_json::{Value, json};
 use strict_aws::{Answer, Aws, Credentials, Role, World};
 
-/// What came back, as a client reads it.
+/// A response, as a client reads it.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -26,17 +26,17 @@ impl Reply {
                 status: response.status().as_u16(),
                 body: String::from_utf8_lossy(response.body()).into_owned(),
             },
-            other => panic!("no plain answer: {other:?}"),
+            other => panic!("not a plain response: {other:?}"),
         }
     }
 
-    /// What stands in the first element of this name.
+    /// Returns the text of the first element with this name.
     pub(crate) fn element(&self, name: &str) -> Option<&str> {
         let (_, rest) = self.body.split_once(&format!("<{name}>"))?;
         rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
     }
 
-    /// `Code: Message`, or nothing where the call succeeded.
+    /// Returns `Code: Message`, or None if the call succeeded.
     pub(crate) fn error(&self) -> Option<String> {
         Some(format!("{}: {}", self.element("Code")?, self.element("Message")?))
     }
@@ -55,7 +55,7 @@ impl Reply {
     }
 }
 
-/// A call of STS, signed.
+/// Makes a signed call of STS.
 pub(crate) fn sts(
     aws: &Aws,
     credentials: &Credentials,
@@ -65,7 +65,7 @@ pub(crate) fn sts(
     Reply::of(aws.answer(&signed(sts_request(pairs), credentials, "sts", REGION, now), now))
 }
 
-/// AssumeRole into `role`, with `more` beside what is required.
+/// Calls AssumeRole for `role`, with `more` parameters beside the required ones.
 pub(crate) fn assume(
     aws: &Aws,
     credentials: &Credentials,
@@ -88,7 +88,7 @@ pub(crate) fn sts_request(pairs: &[(&str, &str)]) -> Request<Bytes> {
         .unwrap()
 }
 
-/// As an SDK signs.
+/// Signs a request as an SDK does.
 pub(crate) fn signed(
     mut request: Request<Bytes>,
     credentials: &Credentials,
@@ -129,7 +129,7 @@ pub(crate) fn signed(
     request
 }
 
-/// A base role without policies, which a session role trusts by name.
+/// Returns a world with a base role without policies, and a session role that trusts it by name.
 pub(crate) fn world() -> World {
     let actions = ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"];
     World::new(ACCOUNT, REGION)
@@ -141,7 +141,7 @@ pub(crate) fn aws(world: World) -> Aws {
     Aws::new(world).unwrap()
 }
 
-/// Credentials of the base role.
+/// Returns credentials of the base role.
 pub(crate) fn base(aws: &Aws) -> Credentials {
     aws.open_session(BASE, "pod-0", now()).unwrap()
 }
@@ -156,7 +156,7 @@ pub(crate) fn trust_if(principal: &Value, actions: &Value, condition: &Value) ->
     }]))
 }
 
-/// A permissions policy on every role.
+/// Returns a permissions policy for all resources.
 pub(crate) fn permit(effect: &str, actions: &Value) -> Value {
     policy(json!([{"Effect": effect, "Action": actions, "Resource": "*"}]))
 }
@@ -180,7 +180,7 @@ pub(crate) const BASE: &str = "arn:aws:iam::111122223333:role/tenants/acme-base"
 
 pub(crate) const SESSION: &str = "arn:aws:iam::111122223333:role/tenants/acme-session";
 
-/// Role of nobody; a third link of a chain, or another account's.
+/// The third role of a chain.
 pub(crate) const THIRD: &str = "arn:aws:iam::111122223333:role/third";
 
 pub(crate) const FOREIGN: &str = "arn:aws:iam::444455556666:role/foreign";

@@ -1,4 +1,4 @@
-//! A session of a session: how long it lives, and whose name it carries.
+//! Role chaining: the lifetime of a chained session, and its source identity.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ fn a_chained_session_lives_an_hour_at_most() {
 }
 
 #[test]
-fn a_test_may_make_granted_sessions_shorter() {
+fn a_world_can_shorten_all_sessions() {
     let aws = aws(world().session_seconds(3));
     let reply = assume(&aws, &base(&aws), SESSION, &[("DurationSeconds", "900")]);
     assert_eq!(reply.element("Expiration"), Some("2027-01-15T08:00:03Z"));
@@ -51,13 +51,13 @@ fn a_test_may_make_granted_sessions_shorter() {
         sts(&aws, &reply.credentials(), at, who).status
     };
     assert_eq!((at(2), at(3)), (200, 403));
-    // What may be asked for stays as it is.
+    // The validation of the requested duration does not change.
     let reply = assume(&aws, &base(&aws), SESSION, &[("DurationSeconds", "3")]);
     assert_eq!(reply.status, 400);
 }
 
 #[test]
-fn an_answer_may_lack_its_name_or_its_end() {
+fn a_fault_can_remove_identity_or_expiration() {
     let aws = chain_of_three();
     let credentials = base(&aws);
     let named = [("SourceIdentity", "agent.acme.s")];
@@ -98,7 +98,7 @@ fn a_source_identity_is_set_once_and_inherited() {
 }
 
 #[test]
-fn setting_a_source_identity_is_a_permission_on_both_sides() {
+fn a_source_identity_needs_permission_on_both_sides() {
     let both = json!(["sts:AssumeRole", "sts:SetSourceIdentity"]);
     let assume_only = json!("sts:AssumeRole");
     let identity = [("SourceIdentity", "agent.acme.s")];
@@ -108,7 +108,7 @@ fn setting_a_source_identity_is_a_permission_on_both_sides() {
         (&both, &both, &identity, None),
         (&both, &assume_only, &identity, Some(trust_denies)),
         (&assume_only, &both, &identity, Some(caller_denies)),
-        // The trust policy names the role, so to assume it takes no permission.
+        // The trust policy names the base role, so AssumeRole needs no permission.
         (&json!("s3:*"), &both, &[], None),
         (&both, &assume_only, &[], None),
     ];
@@ -138,7 +138,7 @@ fn an_inherited_source_identity_needs_the_permission_too() {
     assert_eq!(assume(&aws, &first.credentials(), bare, &[]).error(), None);
 }
 
-/// The third trusts the second; `bare` does so without `sts:SetSourceIdentity`.
+/// Returns three roles in a chain. `bare` trusts the second without `sts:SetSourceIdentity`.
 fn chain_of_three() -> Aws {
     let actions = json!(["sts:AssumeRole", "sts:SetSourceIdentity"]);
     let allow = || permit("Allow", &json!("sts:*"));

@@ -1,4 +1,4 @@
-//! What CloudTrail shows, above all of later calls.
+//! CloudTrail events, in particular those of later calls.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use strict_aws::{
 };
 
 #[test]
-fn a_later_call_shows_whose_session_it_is() {
+fn a_later_call_shows_its_session_and_identity() {
     let aws = aws(permitted());
     let identity = [("SourceIdentity", "agent.acme.s"), ("DurationSeconds", "900")];
     let session = assume(&aws, &base(&aws), SESSION, &identity).credentials();
@@ -63,7 +63,7 @@ fn a_later_call_shows_whose_session_it_is() {
 }
 
 #[test]
-fn the_name_of_a_call_is_what_its_protocol_says() {
+fn the_event_name_follows_the_protocol() {
     let aws = aws(world());
     let credentials = base(&aws);
     let form = "Action=ListUsers&Version=2010-05-08";
@@ -87,7 +87,7 @@ fn the_name_of_a_call_is_what_its_protocol_says() {
 }
 
 #[test]
-fn a_refusal_is_shown_with_code_and_sentence() {
+fn an_error_is_recorded_with_code_and_message() {
     let aws = aws(world());
     let reply = assume(&aws, &base(&aws), SESSION, &[("SourceIdentity", "a:b")]);
     let event = aws.events().pop().unwrap();
@@ -107,7 +107,7 @@ fn a_refusal_is_shown_with_code_and_sentence() {
 }
 
 #[test]
-fn a_pod_is_shown_twice_and_no_secret_ever() {
+fn a_pod_call_has_two_events_without_secrets() {
     let (aws, token) = pods();
     let request = Request::get("/v1/credentials").header("authorization", &token);
     let reply = Reply::of(aws.answer(&request.body("".into()).unwrap(), now()));
@@ -151,7 +151,7 @@ fn pods() -> (Aws, String) {
     (aws(world), issuer.mint(&pod, "pods.eks.amazonaws.com", now(), hour))
 }
 
-/// The base role may set a source identity.
+/// Returns a world in which the base role is allowed to set a source identity.
 fn permitted() -> World {
     let actions = json!(["sts:AssumeRole", "sts:SetSourceIdentity"]);
     World::new(ACCOUNT, REGION)

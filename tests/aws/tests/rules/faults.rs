@@ -1,4 +1,4 @@
-//! Faults: where they strike, and how often.
+//! Faults: their targets and their counters.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::caller::{
 const WHO: &[(&str, &str)] = &[("Action", "GetCallerIdentity")];
 
 #[test]
-fn a_fault_strikes_its_target_as_often_as_asked() {
+fn a_fault_applies_to_its_target_the_given_times() {
     let aws = aws(world());
     let credentials = base(&aws);
     let ask = || assume(&aws, &credentials, SESSION, &[]).error();
@@ -28,7 +28,7 @@ fn a_fault_strikes_its_target_as_often_as_asked() {
     assert_eq!(ask(), throttled);
     aws.clear_faults();
     assert_eq!(ask(), None);
-    assert_eq!(fault.fired(), 2, "it is known afterwards");
+    assert_eq!(fault.fired(), 2, "the counter remains");
 
     aws.inject(Target::PodIdentity, Fault::Throttle, Times::UntilCleared);
     assert_eq!(ask(), None, "another target");
@@ -37,7 +37,7 @@ fn a_fault_strikes_its_target_as_often_as_asked() {
 }
 
 #[test]
-fn each_fault_is_what_it_says() {
+fn each_fault_has_its_status_and_error() {
     let cases = [
         (
             Fault::Denied,
@@ -64,7 +64,7 @@ fn each_fault_is_what_it_says() {
 }
 
 #[test]
-fn what_only_the_network_can_do_is_left_to_it() {
+fn network_faults_are_left_to_the_server() {
     let aws = aws(world());
     assert!(matches!(struck(&aws, Fault::Hang), Answer::Hang));
     let delay = Duration::from_secs(7);

@@ -1,4 +1,4 @@
-//! The rules, each beside its allowed twin.
+//! Tests of the rules, each with a case that is allowed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

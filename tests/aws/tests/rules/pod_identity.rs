@@ -1,4 +1,4 @@
-//! Tokens of the cluster, shown to the node's agent.
+//! Calls of the Pod Identity agent with tokens of the cluster.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +17,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
 fn a_pod_gets_credentials_of_its_service_account() {
-    // RS256, as API servers have it.
+    // RS256 is the default of API servers.
     let issuer = Issuer::with(URL, Algorithm::Rs256).unwrap();
     let aws = cluster(&issuer, both(), association());
     let reply = ask(&aws, Some(&mint(&issuer, "tenant-runtime")));
@@ -30,7 +30,7 @@ fn a_pod_gets_credentials_of_its_service_account() {
 }
 
 #[test]
-fn its_tags_are_transitive_unless_the_association_says_so() {
+fn session_tags_are_transitive_unless_disabled() {
     let issuer = Issuer::new(URL).unwrap();
     let no_tags = || association().disable_session_tags();
     let plain = json!("sts:AssumeRole");
@@ -52,7 +52,7 @@ fn its_tags_are_transitive_unless_the_association_says_so() {
 }
 
 #[test]
-fn its_tags_say_for_which_pod() {
+fn session_tags_identify_the_pod() {
     let issuer = Issuer::new(URL).unwrap();
     let pod = Pod::new("tenants-acme", "tenant-runtime", "agent-0");
     let cases = [
@@ -75,7 +75,7 @@ fn its_tags_say_for_which_pod() {
 }
 
 #[test]
-fn a_pod_that_may_not_is_told_why() {
+fn a_denied_pod_gets_the_reason() {
     let issuer = Issuer::new(URL).unwrap();
     let stranger = Issuer::new(URL).unwrap();
     let pod = Pod::new("tenants-acme", "tenant-runtime", "agent-0");
@@ -103,7 +103,7 @@ fn a_pod_that_may_not_is_told_why() {
 }
 
 #[test]
-fn the_trust_policy_may_hold_it_to_a_namespace() {
+fn a_trust_policy_can_require_a_namespace() {
     let issuer = Issuer::new(URL).unwrap();
     for (namespace, status) in [("tenants-acme", 200), ("tenants-evil", 400)] {
         let condition = json!({

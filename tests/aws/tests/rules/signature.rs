@@ -1,4 +1,4 @@
-//! Whose request it is.
+//! Signatures of requests.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use strict_aws::Credentials;
 const WHO: &[(&str, &str)] = &[("Action", "GetCallerIdentity")];
 
 #[test]
-fn a_signed_call_says_who_called() {
+fn a_signed_call_identifies_the_caller() {
     let aws = aws(world());
     let reply = sts(&aws, &base(&aws), now(), WHO);
     assert_eq!(reply.status, 200, "{}", reply.body);
@@ -23,7 +23,7 @@ fn a_signed_call_says_who_called() {
 }
 
 #[test]
-fn what_was_changed_behind_the_signature_is_refused() {
+fn a_change_after_signing_is_rejected() {
     type Change = fn(&mut Request<Bytes>);
     let cases: [(&str, Change, &str); 9] = [
         ("nothing", |_| {}, ""),
@@ -91,7 +91,7 @@ fn what_was_changed_behind_the_signature_is_refused() {
 }
 
 #[test]
-fn who_does_not_hold_the_secret_is_refused() {
+fn a_caller_without_the_secret_is_rejected() {
     let aws = aws(world());
     let right = base(&aws);
     let other_secret = base(&aws).secret_access_key;
@@ -114,7 +114,7 @@ fn who_does_not_hold_the_secret_is_refused() {
 }
 
 #[test]
-fn a_date_more_than_five_minutes_off_is_refused() {
+fn a_date_more_than_five_minutes_off_is_rejected() {
     let aws = aws(world());
     let credentials = base(&aws);
     let minutes = |count: u64| Duration::from_secs(60 * count);
@@ -146,7 +146,7 @@ fn a_date_more_than_five_minutes_off_is_refused() {
 }
 
 #[test]
-fn a_scope_of_another_region_service_or_day_is_refused() {
+fn a_scope_of_another_region_service_or_day_is_rejected() {
     let aws = aws(world());
     let credentials = base(&aws);
     let cases = [
@@ -166,7 +166,7 @@ fn a_scope_of_another_region_service_or_day_is_refused() {
 }
 
 #[test]
-fn credentials_end_at_their_expiration() {
+fn credentials_are_rejected_after_their_expiration() {
     let aws = aws(world());
     let credentials = base(&aws);
     let end = credentials.expiration;
@@ -177,7 +177,7 @@ fn credentials_end_at_their_expiration() {
     let want = "ExpiredToken: The security token included in the request is expired";
     assert_eq!(after.error().as_deref(), Some(want));
     assert_eq!(after.status, 403);
-    // Other services speak JSON, and call it otherwise.
+    // JSON services have another code for it.
     let request = Request::post("https://bedrock.test/model/m/invoke")
         .header("host", "bedrock.test")
         .body("{}".into())
@@ -188,7 +188,7 @@ fn credentials_end_at_their_expiration() {
 }
 
 #[test]
-fn other_services_take_whoever_signs() {
+fn other_services_accept_every_signed_call() {
     let aws = aws(world());
     let credentials = base(&aws);
     let ask = |credentials: &Credentials| {
@@ -208,7 +208,7 @@ fn other_services_take_whoever_signs() {
 }
 
 #[test]
-fn what_sts_does_not_do_is_refused() {
+fn unknown_sts_operations_are_rejected() {
     let aws = aws(world());
     let reply = sts(&aws, &base(&aws), now(), &[("Action", "AssumeEverything")]);
     let want = "InvalidAction: Could not find operation AssumeEverything for version 2011-06-15";

@@ -1,4 +1,4 @@
-//! Session tags: who may set them, and who inherits them.
+//! Session tags: the permission to set them, and their inheritance.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ const TEAM: [(&str, &str); 2] = [("Tags.member.1.Key", "Team"), ("Tags.member.1.
 const TRANSITIVE: (&str, &str) = ("TransitiveTagKeys.member.1", "Team");
 
 #[test]
-fn setting_tags_is_a_permission() {
+fn setting_tags_needs_permission() {
     for (actions, want) in [
         (json!(["sts:AssumeRole", "sts:TagSession"]), None),
         (
@@ -85,7 +85,7 @@ fn a_transitive_tag_cannot_be_set_again() {
 }
 
 #[test]
-fn conditions_see_the_tags_of_the_request() {
+fn conditions_use_the_tags_of_the_request() {
     let actions = json!(["sts:AssumeRole", "sts:TagSession"]);
     let cases = [
         (json!({"StringEquals": {"aws:RequestTag/team": "acme"}}), true),
@@ -105,7 +105,7 @@ fn conditions_see_the_tags_of_the_request() {
     }
 }
 
-/// The third trusts the second, which trusts the first; each for what is listed.
+/// Returns three roles. Each trusts the one before, for the given actions.
 fn chain(second: &serde_json::Value, third: &serde_json::Value) -> Aws {
     aws(roles(second, third))
 }

@@ -1,4 +1,4 @@
-//! What a session role's trust policy lets through.
+//! Evaluation of the trust policy of a session role.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::caller::{
 use strict_aws::{Association, Aws, Cluster, NotAWorld, Role, World, tokens::Issuer};
 
 #[test]
-fn source_identities_are_held_to_the_condition() {
+fn the_condition_restricts_source_identities() {
     let like = json!({"StringLike": {"sts:SourceIdentity": "agent.acme.*"}});
     let equals = json!({"StringEquals": {"sts:SourceIdentity": ["agent.acme.*", "alice"]}});
     let both = json!(["sts:AssumeRole", "sts:SetSourceIdentity"]);
@@ -30,11 +30,11 @@ fn a_key_is_absent_for_actions_that_do_not_have_it() {
     let principal = json!({"AWS": BASE});
     let named = json!({"StringEquals": {"sts:RoleSessionName": "session-0"}});
     let both = json!(["sts:AssumeRole", "sts:SetSourceIdentity"]);
-    // One statement for both: SetSourceIdentity does not know the session's name.
+    // One statement for both actions: SetSourceIdentity lacks the key RoleSessionName.
     let one = trust_if(&principal, &both, &named);
     assert_denies(ask(one.clone(), None).as_deref(), None, &named);
     assert_denies(ask(one, Some("alice")).as_deref(), Some("sts:SetSourceIdentity"), &named);
-    // Two statements, each with what its action knows.
+    // Two statements, each with the keys of its action.
     let two = policy(json!([
         {
             "Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole",
@@ -50,7 +50,7 @@ fn a_key_is_absent_for_actions_that_do_not_have_it() {
 }
 
 #[test]
-fn an_explicit_deny_wins() {
+fn an_explicit_deny_takes_precedence() {
     let deny = |identity: &str| {
         policy(json!([
             {
@@ -69,7 +69,7 @@ fn an_explicit_deny_wins() {
 }
 
 #[test]
-fn the_external_id_counts() {
+fn the_external_id_is_compared() {
     let condition = json!({"StringEquals": {"sts:ExternalId": "shared"}});
     let document = trust_if(&json!({"AWS": BASE}), &json!("sts:AssumeRole"), &condition);
     let aws = aws(world(document));
@@ -95,7 +95,7 @@ fn role_tags_are_principal_tags() {
 }
 
 #[test]
-fn a_world_that_is_not_understood_is_none() {
+fn an_invalid_world_is_an_error() {
     let session = |document| Role::new(SESSION).trust(document);
     let good = || trust(&json!({"AWS": BASE}), &json!("sts:AssumeRole"));
     let unknown = json!({"StringEquals": {"aws:NoSuchKey": "x"}});
@@ -124,7 +124,7 @@ fn a_world_that_is_not_understood_is_none() {
     }
 }
 
-/// What the base role is told when it assumes a role with this trust policy.
+/// Returns the error of the base role's AssumeRole call for a role with this trust policy.
 fn ask(document: Value, identity: Option<&str>) -> Option<String> {
     let aws = aws(world(document));
     let more: Vec<(&str, &str)> =

@@ -1,4 +1,4 @@
-//! Tokens of the cluster, shown to STS.
+//! Calls of STS with tokens of the cluster.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const PROVIDER: &str = "arn:aws:iam::111122223333:oidc-provider/oidc.test/id/ABC
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
-fn a_believed_token_begets_a_session() {
+fn a_valid_token_starts_a_session() {
     let issuer = Issuer::new(URL).unwrap();
     let aws = cluster(&issuer, trusted());
     let reply = show(&aws, &mint(&issuer, "sts.amazonaws.com"), &[]);
@@ -33,7 +33,7 @@ fn a_believed_token_begets_a_session() {
 }
 
 #[test]
-fn a_token_that_is_not_believed_is_refused() {
+fn an_invalid_token_is_rejected() {
     let issuer = Issuer::new(URL).unwrap();
     let stranger = Issuer::new(URL).unwrap();
     let elsewhere = Issuer::new("https://oidc.test/id/XYZ").unwrap();
@@ -110,13 +110,13 @@ fn a_session_lives_as_long_as_its_role_allows() {
         let reply = show(&aws, &token, &[("DurationSeconds", seconds)]);
         assert_eq!(reply.error().as_deref(), want);
     }
-    // The next link is a chain, whatever the role allows.
+    // The next AssumeRole call is role chaining, which limits the duration of all roles.
     let first = show(&aws, &token, &[]).credentials();
     let error = assume(&aws, &first, BASE, &[("DurationSeconds", "7200")]).error().unwrap();
     assert!(error.contains("role chaining"), "{error}");
 }
 
-/// AssumeRoleWithWebIdentity, which is not signed.
+/// Calls AssumeRoleWithWebIdentity, which is not signed.
 fn show(aws: &Aws, token: &str, more: &[(&str, &str)]) -> Reply {
     let required = [
         ("Action", "AssumeRoleWithWebIdentity"),
