@@ -2,19 +2,19 @@
 //!
 //! The modules, in reading order:
 //!
-//! - [`session`]: tenant, session and SourceIdentity.
-//! - [`config`]: the settings of the platform team.
-//! - [`namespaces`] and [`directory`]: snapshots of namespaces and of tenant roles.
-//! - [`admission`]: from the bytes of a review to the bytes of its response.
-//! - [`credentials`]: the credentials that the sidecar serves.
-//! - [`serve`]: connections.
-//! - [`certificates`]: the webhook's serving certificate and its CA bundle.
-//! - [`manifest`]: pods in YAML.
-//! - [`policies`]: the required AWS resources.
-//! - [`check`]: the checks of an installation, in the cluster and in AWS.
-//! - [`telemetry`]: log and metrics.
-//! - [`terminal`]: escapes of foreign text in output and log.
-//! - [`cli`] and [`command`]: the command line and its commands.
+//! - [`session`] has tenant, session and SourceIdentity.
+//! - [`config`] has the settings of the platform team.
+//! - [`namespaces`] and [`directory`] have snapshots of namespaces and of tenant roles.
+//! - [`admission`] goes from the bytes of a review to the bytes of its response.
+//! - [`credentials`] has the credentials that the sidecar serves.
+//! - [`serve`] accepts connections.
+//! - [`certificates`] has the webhook's serving certificate and its CA bundle.
+//! - [`manifest`] reads pods in YAML.
+//! - [`policies`] prints the required AWS resources.
+//! - [`check`] has the checks of an installation, in the cluster and in AWS.
+//! - [`telemetry`] has log and metrics.
+//! - [`terminal`] escapes foreign text in output and log.
+//! - [`cli`] and [`command`] have the command line and its commands.
 //!
 //! The path of a review: [`serve`] accepts the connection. The handler in `command::webhook` takes
 //! one snapshot of the namespaces and one of the roles. [`admission::Review`] reads the envelope,

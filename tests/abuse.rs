@@ -175,7 +175,7 @@ async fn a_valid_review_takes_under_a_second_during_abuse() {
         answer.starts_with("HTTP/1.1 431")
     });
     let refused = futures_util::future::join_all(refused).await;
-    assert!(refused.contains(&true), "none is told that it is too long");
+    assert!(refused.contains(&true), "no response has the status 431");
     drop(heads);
 
     // Complete reviews of the maximum size, which wait for SSM.
@@ -227,7 +227,7 @@ async fn a_valid_review_takes_under_a_second_during_abuse() {
     let metrics = get(server.health, "/metrics");
     for status in [408, 503] {
         let count = format!("rejected_requests_total{{status=\"{status}\"}}");
-        assert!(metrics.contains(&count), "nobody had {status}: {metrics}");
+        assert!(metrics.contains(&count), "no request got {status}: {metrics}");
     }
     let most = server.memory("VmHWM:");
     // The chart's limit holds with a debug build and all of the loads above.
@@ -362,7 +362,8 @@ async fn write_chunks(mut stream: impl AsyncRead + AsyncWrite + Unpin, count: us
     }
     let _ = stream.write_all(b"0\r\n\r\n").await;
     let mut answer = [0; 12];
-    let _ = timeout(SECOND * 10, stream.read_exact(&mut answer)).await;
+    // The server responds or closes the connection, however busy the machine is.
+    let _ = stream.read_exact(&mut answer).await;
     sent
 }
 
@@ -419,7 +420,7 @@ async fn unread_responses_stay_within_their_budget() {
         assert_eq!(&start, b"HTTP/1.1 200");
         held_open.push(stream);
         if n % 10 == 9 {
-            good.is_answered(&server, "with large answers that nobody reads").await;
+            good.is_answered(&server, "with large unread responses").await;
         }
     }
     let with_large = server.memory("RssAnon:");
@@ -439,7 +440,7 @@ async fn unread_responses_stay_within_their_budget() {
         answered += streams.len();
         connections.push((connection, streams));
         if n % 10 == 9 {
-            good.is_answered(&server, "with streams that nobody reads").await;
+            good.is_answered(&server, "with unread streams").await;
         }
     }
     assert!(answered > 3_000, "{answered} streams");
@@ -474,7 +475,7 @@ async fn clients_that_do_not_read_are_disconnected_in_seconds() {
     for _ in 0..50 {
         held_open.push(sends_and_does_not_read(&server, last.as_bytes()).await);
     }
-    good.is_answered(&server, "with answers that nobody reads").await;
+    good.is_answered(&server, "with unread responses").await;
     let with_them = connections(server.address.port());
     assert!(with_them > 90, "{with_them}");
     sleep(SECOND * 12).await;
@@ -677,7 +678,7 @@ fn containers(count: usize) -> String {
 /// The reader of the log has stopped, or its disk is full.
 #[tokio::test]
 async fn a_blocked_log_delays_no_review() {
-    for (name, full) in [("a pipe that nobody reads", false), ("a full disk", true)] {
+    for (name, full) in [("an unread pipe", false), ("a full disk", true)] {
         let directory = own_directory();
         let tls = directory.path().join("tls");
         make_certificate(&tls, &[]);

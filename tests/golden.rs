@@ -38,7 +38,7 @@ fn each_pod_becomes_its_golden_output() {
     }
     assert!(
         wrong.is_empty(),
-        "{} differ; UPDATE=1 writes them anew\n{}",
+        "{} differ; UPDATE=1 writes the outputs\n{}",
         wrong.len(),
         wrong.join("\n")
     );

@@ -226,7 +226,7 @@ fn a_stream_of_pods_survives_each_fault() {
     holding.unnoticed("certificates are renewed, twice", |holding| {
         for renewal in 1..=2 {
             holding.world.make_certificate(&[]);
-            holding.await_certificate(&format!("reloads_total{{outcome=\"taken\"}} {renewal}"));
+            holding.await_certificate(&format!("reloads_total{{outcome=\"loaded\"}} {renewal}"));
         }
     });
 
@@ -237,7 +237,7 @@ fn a_stream_of_pods_survives_each_fault() {
         let file = holding.world.tls().join("tls.crt");
         let pem = fs::read(&file).unwrap();
         fs::write(&file, "-----BEGIN CERTIFICATE-----\n!\n").unwrap();
-        holding.await_certificate("reloads_total{outcome=\"unusable\"} 1");
+        holding.await_certificate("reloads_total{outcome=\"failed\"} 1");
         assert_eq!(holding.certificates(), Ok(before.clone()));
         fs::remove_file(&file).unwrap();
         sleep(Duration::from_secs(2));
@@ -247,10 +247,10 @@ fn a_stream_of_pods_survives_each_fault() {
     });
     holding.unnoticed("the key is another certificate's", |holding| {
         holding.world.make_certificate(&["--wrong-pair"]);
-        holding.await_certificate("reloads_total{outcome=\"unusable\"} 2");
+        holding.await_certificate("reloads_total{outcome=\"failed\"} 2");
         assert_eq!(holding.certificates(), Ok(before.clone()));
         holding.world.make_certificate(&[]);
-        holding.await_certificate("reloads_total{outcome=\"taken\"} 3");
+        holding.await_certificate("reloads_total{outcome=\"loaded\"} 3");
         assert!(holding.certificates().unwrap().is_disjoint(&before));
     });
 
@@ -337,7 +337,7 @@ fn a_stream_of_pods_survives_each_fault() {
     wait_until("the new certificate is taken", Duration::from_secs(20), || {
         holding.first_pod_of("acme").ok()
     });
-    holding.await_certificate("reloads_total{outcome=\"taken\"} 1");
+    holding.await_certificate("reloads_total{outcome=\"loaded\"} 1");
     holding.unnoticed("with a new certificate", |_| {});
 
     // The watch fails and is restarted; later changes are seen.

@@ -1,7 +1,7 @@
 //! A response of AWS or of the node's Pod Identity agent that does not end is given up after
 //! 1 MiB, and is named like any other that cannot be read.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "cluster/process.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
@@ -73,7 +73,7 @@ fn answer(mut stream: TcpStream) -> usize {
     taken
 }
 
-const SPACES: [u8; 64 * 1024] = [b' '; 64 * 1024];
+static SPACES: [u8; 64 * 1024] = [b' '; 64 * 1024];
 /// The server ends here, so that a client without a limit fails the test and not the machine.
 const END: usize = 256 * 1024 * 1024;
 /// 1 MiB that the client reads, and what the kernel buffers for both ends of a connection on

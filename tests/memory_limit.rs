@@ -397,7 +397,7 @@ async fn all_loads_at_once_stay_inside_the_charts_limit() {
     start("half handshakes", Box::pin(half_handshakes(t())));
     start("slow bodies", Box::pin(slow_bodies(t())));
     start("heads without an end", Box::pin(heads_without_an_end(t())));
-    start("unread answers", Box::pin(unread_answers(t())));
+    start("unread responses", Box::pin(unread_answers(t())));
     for _ in 0..2 {
         start("chunks of a byte", Box::pin(chunks_of_one_byte(t())));
     }

@@ -54,6 +54,14 @@ fn other_pages_list_every_code_too() {
         let heading = format!("\n### `{code}`\n");
         assert!(page.contains(&heading), "{code} has a meaning, but there is no such code");
     }
+    let sidecar = fs::read_to_string(root("docs/sidecar.md")).unwrap();
+    for code in codes("src/credentials/failure.rs") {
+        assert!(sidecar.contains(&format!("\n| `{code}` |")), "{code} is not in docs/sidecar.md");
+    }
+    let rules = fs::read_to_string(root("docs/guard.md")).unwrap();
+    for guard::Denial { code, .. } in guard::denials() {
+        assert!(rules.contains(&format!("`{code}`")), "{code} is not in docs/guard.md");
+    }
 }
 
 #[test]

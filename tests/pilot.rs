@@ -13,7 +13,7 @@ mod control_plane;
 #[allow(dead_code, reason = "only the platform looks into it")]
 #[path = "e2e/image.rs"]
 mod image;
-#[allow(dead_code, reason = "nobody looks for what it leaves behind")]
+#[allow(dead_code, reason = "only a part is needed")]
 #[path = "e2e/node.rs"]
 mod node;
 #[allow(dead_code, reason = "the page has one tenant")]

@@ -99,7 +99,7 @@ fn an_agent_without_labels_gets_a_session_or_does_not_start() {
     assert_eq!(started["spec"]["initContainers"], Value::Null);
     let caller = NEITHER.call(&PLAIN, "bare");
     assert!(is_session_of(PLAIN.base, &caller), "{caller}");
-    assert_eq!(NEITHER.identity_of(&caller), Value::Null, "nobody's name is on the call");
+    assert_eq!(NEITHER.identity_of(&caller), Value::Null, "the call has no SourceIdentity");
 }
 
 #[test]
@@ -337,7 +337,7 @@ fn a_base_role_can_only_assume_the_session_role() {
     let (plain, _) = base_credentials(&PLAIN);
     let invoked = NEITHER.invoke_model(&plain);
     assert!(invoked.starts_with("HTTP/1.1 200 "), "{invoked}");
-    assert_eq!(NEITHER.identity_of_model_call(&plain), Value::Null, "nobody's name is on it");
+    assert_eq!(NEITHER.identity_of_model_call(&plain), Value::Null, "it has no SourceIdentity");
 
     let (held, uid) = base_credentials(&HELD);
     let denied = NEITHER.invoke_model(&held);

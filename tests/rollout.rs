@@ -322,7 +322,7 @@ fn a_stream_of_pods_survives_changes_of_the_installation() {
         rollout.leaves(&now[..1]).expect("the new one signed it");
     });
 
-    rollout.unnoticed("nobody keeps the certificate while replicas change", |rollout| {
+    rollout.unnoticed("certs is stopped while replicas change", |rollout| {
         rollout.scale(CERTS, 0);
         rollout.restart_webhooks(2);
         rollout.scale(CERTS, 1);
@@ -353,14 +353,14 @@ fn a_stream_of_pods_survives_changes_of_the_installation() {
     assert!(unnamed.refused.values().sum::<usize>() > 0, "{unnamed:?}");
 
     let mut waits = String::new();
-    rollout.unnoticed("nobody can assume a role for ten seconds", |rollout| {
+    rollout.unnoticed("AssumeRole fails for ten seconds", |rollout| {
         rollout.platform.cloud.fail_assume_role();
         waits = rollout.platform.create_session("fab-waits");
         sleep(Duration::from_secs(10));
         rollout.calls_aws(&rollout.steady);
         let pod = rollout.node().kubectl(&["get", "pod", &waits, "--namespace", TENANT]).json();
         assert_eq!(pod["status"]["phase"], "Pending", "{}", pod["status"]);
-        assert!(rollout.platform.cloud.heal() > 0, "somebody was told so");
+        assert!(rollout.platform.cloud.heal() > 0, "no AssumeRole call failed");
         rollout.node().await_ready(TENANT, &waits);
         rollout.calls_aws(&waits);
     });

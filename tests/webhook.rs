@@ -416,7 +416,7 @@ async fn an_expired_certificate_is_logged_and_replaced() {
     // The check of an API server.
     let refused =
         Client::connect(server.address, &server.authority(), Protocol::Http2, &[&TLS13]).await;
-    let refused = refused.err().expect("nobody takes it").to_string();
+    let refused = refused.err().expect("the client accepted it").to_string();
     assert!(refused.contains("certificate expired"), "{refused}");
 
     mount(&secret, "2", &[]);
@@ -471,7 +471,7 @@ async fn the_webhook_serves_unready_during_the_shutdown_delay() {
     make_certificate(&tls, &[]);
     let mut server = Server::start_with(directory, &tls, &["--shutdown-delay=3"]);
     server.process.terminate();
-    wait_until("the webhook is not ready any more", Duration::from_secs(10), || {
+    wait_until("the webhook is not ready", Duration::from_secs(10), || {
         get(server.health, "/readyz").contains("not ready: stopping").then_some(())
     });
     assert_eq!(response(&ask(&server, "/enabled", review("runtime")).await)["allowed"], true);

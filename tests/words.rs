@@ -1,5 +1,5 @@
-//! Text and names are in plain words: none of those in `tests/words/refused.txt` is in README,
-//! docs, chart, the comments and strings of `src`, or the name of a test.
+//! Text and names are in plain words: none of those in `tests/words/refused.txt` is in a Markdown
+//! page, the chart, the comments and strings of `src`, or the name of a test.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -238,7 +238,8 @@ fn test_names(source: &str) -> Vec<(String, usize)> {
 }
 
 fn files() -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md"].map(|it| root().join(it)).into();
+    let pages = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"];
+    let mut files: Vec<PathBuf> = pages.map(|it| root().join(it)).into();
     for directory in ["benches", "charts", "docs", "examples", "fuzz", "image", "src", "tests"] {
         add(&root().join(directory), &mut files);
     }

@@ -373,7 +373,7 @@ fn the_notes_name_missing_values() {
             .iter()
             .find_map(|when| state[when]["terminated"]["message"].as_str().map(str::to_owned))
     });
-    says(&said, &["AWS_REGION is not set", "set the key region of the webhook's config"]);
+    says(&said, &["AWS_REGION is not set", "set the config key region of the webhook"]);
     installed.delete_agent();
 }
 
@@ -404,10 +404,10 @@ fn an_unreachable_ssm_counts_as_no_answer() {
         let why = |line: &Value| line["detail"].is_string();
         (said, installed.platform.await_log(why))
     });
-    let path = format!("SSM parameter {}", parameter("late"));
+    let read = format!("cannot read SSM parameter {}", parameter("late"));
     says(
         &said,
-        &[&path, ": no answer", "[role-unavailable]: ", "see the webhook's log for SSM errors"],
+        &[&read, ": no answer", "[role-unavailable]: ", "see the webhook's log for SSM errors"],
     );
     assert_eq!(told["message"], "cannot read roles from SSM; serving cached roles");
     says(told["detail"].as_str().unwrap(), &["no answer in time"]);

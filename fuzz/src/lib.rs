@@ -137,8 +137,7 @@ fn is_documented(code: &str, status: Option<u64>) -> bool {
     let Some((_, section)) = page.split_once(&format!("\n### `{code}`\n\n")) else {
         return false;
     };
-    let first = section.lines().next().unwrap_or_default();
-    status.is_none_or(|status| first.contains(&status.to_string()))
+    status.is_none_or(|status| section.starts_with(&format!("HTTP {status}, ")))
 }
 
 /// Checks that a parsed value is written as it was, and can be parsed again.

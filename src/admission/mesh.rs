@@ -1,7 +1,7 @@
 //! Keeps service meshes and other network plugins away from the base token.
 //!
 //! With EKS Pod Identity the sidecar sends the base token without TLS. Network plugins redirect a
-//! pod's connections by its annotations and labels, which the tenant writes. istio and linkerd
+//! pod's connections by its annotations and labels, which the tenant writes. Istio and Linkerd
 //! redirect them to a container of the tenant, and an annotation excludes the connection to the
 //! node's agent. The other plugins redirect them to any address and have no such annotation, so the
 //! webhook refuses the pod.
@@ -9,7 +9,7 @@
 use super::{eks, pod::Pod, refusal::Refusal};
 use crate::config::{BaseCredentials, Config};
 
-/// Returns the annotations that keep the plugins of istio and linkerd off the connection to the
+/// Returns the annotations that keep the plugins of Istio and Linkerd off the connection to the
 /// node's Pod Identity agent, each with its value.
 pub(super) fn annotations<'p>(
     pod: &'p Pod<'_>,
@@ -53,29 +53,29 @@ fn with_agent(listed: Option<&str>) -> String {
     }
 }
 
-/// Annotation with the ranges that istio's plugin does not redirect: prefixes joined by ',', which
+/// Annotation with the ranges that Istio's plugin does not redirect: prefixes joined by ',', which
 /// it does not trim.
 ///
-/// One malformed range makes the plugin fail the pod (`validateCIDRList` in istio 1.14 to 1.30,
+/// One malformed range makes the plugin fail the pod (`validateCIDRList` in Istio 1.14 to 1.30,
 /// `cni/pkg/plugin`). Its rules for these ranges precede all that redirect
 /// (`tools/istio-iptables/pkg/capture/run.go`, likewise `tools/istio-nftables`).
 const ISTIO_EXCLUDES: &str = "traffic.sidecar.istio.io/excludeOutboundIPRanges";
 /// Maximum size of all annotations of an object, in bytes: `TotalAnnotationSizeLimitB` in
 /// Kubernetes' `pkg/apis/core/validation`.
 const LONGEST: usize = 256 * 1024;
-/// Name of the container by which linkerd's plugin recognizes a pod to redirect
+/// Name of the container by which Linkerd's plugin recognizes a pod to redirect
 /// (`cni-plugin/main.go` of linkerd2-proxy-init).
 const LINKERD_PROXY: &str = "linkerd-proxy";
-/// Annotation with the group whose connections linkerd's plugin does not redirect, since 1.5.0.
+/// Annotation with the group whose connections Linkerd's plugin does not redirect, since 1.5.0.
 ///
 /// The plugin recognizes the proxy's own connections by their user. The other annotations do not
 /// fit: `config.linkerd.io/skip-subnets` is about connections *to* the pod, and
 /// `skip-outbound-ports` would take all of port 80 out of the mesh.
 const LINKERD_GROUP: &str = "config.linkerd.io/proxy-gid";
-/// Label that adds a pod to istio's ambient mode.
+/// Label that adds a pod to Istio's ambient mode.
 ///
 /// All of the pod's connections then go to a port of its own loopback, and no annotation excludes
-/// an address (`cni/pkg/iptables` of istio 1.30).
+/// an address (`cni/pkg/iptables` of Istio 1.30).
 pub const AMBIENT_LABEL: &str = "istio.io/dataplane-mode";
 /// Value of [`AMBIENT_LABEL`] that excludes a pod.
 pub const NOT_AMBIENT: &str = "none";

@@ -143,7 +143,7 @@ fn is_published(tenant: &TenantName, directory: &Directory, found: &mut Findings
             found.refused(Link::RoleParameter, subject, &refusal);
         }
         (_, _) => {
-            let message = format!("{} was not read in time", directory.place(tenant));
+            let message = format!("cannot read {}: timed out", directory.place(tenant));
             found.unreachable(Link::RoleParameter, subject, message);
         }
     }

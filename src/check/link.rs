@@ -151,7 +151,7 @@ impl Link {
             ),
             Self::NetworkPlugin => (
                 "network-plugin",
-                "Only with `baseCredentials.source: podIdentity`: a DaemonSet belongs to a plugin that redirects connections as labels or annotations of a pod request (Istio, Linkerd, Kuma, Consul, Multus, ztunnel), or an opted-in namespace is in Istio's ambient mode.",
+                "Only with `baseCredentials.source: podIdentity`: a DaemonSet belongs to a plugin that redirects the connections of a pod by its labels or annotations (Istio, Linkerd, Kuma, Consul, Multus, ztunnel), or an opted-in namespace is in Istio's ambient mode.",
                 "check whether the threat model covers the plugin; otherwise set `baseCredentials.source` to `irsa`",
             ),
             Self::OperatorLabel => (
@@ -177,7 +177,7 @@ impl Link {
             Self::PodSecurity => (
                 "pod-security",
                 "The namespace does not enforce the Pod Security Standard that the config requires, pins a version of it before v1.22, or its label has an invalid value.",
-                "set the label `pod-security.kubernetes.io/enforce` to the standard in `podSecurity` of the config",
+                "set the namespace's Pod Security label to the standard in `podSecurity` of the config",
             ),
             Self::PodSecurityLowered => (
                 "pod-security-lowered",

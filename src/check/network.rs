@@ -1,4 +1,4 @@
-//! Finds network plugins that redirect connections as labels or annotations of a pod request. With
+//! Finds network plugins that redirect the connections of a pod by its labels or annotations. With
 //! EKS Pod Identity, the sidecar sends the base token without TLS.
 
 use super::{Facts, Findings, Link, Seen, name, opted_in};
@@ -58,7 +58,7 @@ const SUBJECT: &str = "network plugins";
 const KNOWN: [(&str, &str); 6] = [
     (
         "consul-cni",
-        "redirects connections as annotations of the pod request; agent pods with these annotations are refused; to admit them, set baseCredentials.source to irsa",
+        "redirects connections by annotations of the pod; agent pods with these annotations are refused; to admit them, set baseCredentials.source to irsa",
     ),
     (
         "istio-cni",
@@ -66,7 +66,7 @@ const KNOWN: [(&str, &str); 6] = [
     ),
     (
         "kuma-cni",
-        "redirects connections as annotations of the pod request; agent pods with these annotations are refused; to admit them, set baseCredentials.source to irsa",
+        "redirects connections by annotations of the pod; agent pods with these annotations are refused; to admit them, set baseCredentials.source to irsa",
     ),
     (
         "linkerd-cni",

@@ -195,7 +195,7 @@ mod tests {
         };
         let message = pod_security("v1.21");
         assert!(
-            message.contains("v1.21") && message.contains("enforce-version=latest"),
+            message.contains("pins version v1.21") && message.contains("enforce-version=latest"),
             "{message}"
         );
         assert_eq!(pod_security("v1.22"), "enforces restricted");
@@ -206,7 +206,9 @@ mod tests {
         let cases: [(Value, &[&str]); 12] = [
             (
                 json!({OPT_IN_LABEL: "enable"}),
-                &["namespace-label: fab.nanohype.dev/session-injection=enable is invalid, so"],
+                &[
+                    "namespace-label: fab.nanohype.dev/session-injection=enable is invalid, so the namespace is not",
+                ],
             ),
             (json!({OPT_IN_LABEL: "off"}), &[]),
             (json!({OPT_IN_LABEL: "enabled"}), &[]),
@@ -227,7 +229,9 @@ mod tests {
             (json!({OPT_IN_LABEL: "enabled", POD_SECURITY_LABEL: "baseline"}), &[]),
             (
                 json!({OPT_IN_LABEL: "enabled", POD_SECURITY_LABEL: "Restricted"}),
-                &["pod-security: pod-security.kubernetes.io/enforce=Restricted is invalid"],
+                &[
+                    "pod-security: pod-security.kubernetes.io/enforce=Restricted is invalid; valid values are",
+                ],
             ),
             (json!({POD_SECURITY_LABEL: "Restricted"}), &[]),
         ];

@@ -132,7 +132,7 @@ pub(crate) fn rewrite_from_old_types(pod: &Value) -> Vec<Value> {
     operations
 }
 
-/// The effect of linkerd's proxy injector with its CNI plugin. Its proxy is the first container,
+/// The effect of Linkerd's proxy injector with its CNI plugin. Its proxy is the first container,
 /// so that it starts first, and has its own token and volume.
 pub(crate) fn linkerd(pod: &Value) -> Vec<Value> {
     if pod["metadata"]["annotations"]["linkerd.io/proxy-version"].is_string() {
@@ -154,7 +154,7 @@ pub(crate) fn linkerd(pod: &Value) -> Vec<Value> {
     operations
 }
 
-/// The effect of istio's injector with its CNI plugin and native sidecars. Its proxy is the first
+/// The effect of Istio's injector with its CNI plugin and native sidecars. Its proxy is the first
 /// init container, and it rewrites the lists from its own merge.
 pub(crate) fn istio(pod: &Value) -> Vec<Value> {
     if pod["metadata"]["annotations"]["sidecar.istio.io/status"].is_string() {

@@ -86,7 +86,7 @@ pub(crate) fn linkerd(pod: &Value) -> Option<Rules> {
     Some(restore(&rules))
 }
 
-/// istio 1.30.3 in ambient mode: `cni/pkg/iptables/testdata/default.golden`.
+/// Istio 1.30.3 in ambient mode: `cni/pkg/iptables/testdata/default.golden`.
 pub(crate) fn ambient() -> Rules {
     restore(
         &[

@@ -119,13 +119,14 @@ codes. Names such as `acme` are examples, and `…` stands for text that only th
 
 | component | its messages appear in |
 | --- | --- |
-| [webhook](#webhook) | the response to the requesting user (for a controller: its events), the log, the audit annotations |
+| [webhook](#webhook) | the response to the requesting user (for a controller: its events); the log and the audit annotations have only the code |
 | [sidecar](#sidecar-calls-to-aws) | the pod's events, the log of `fab-session-credentials`, the response to the SDK |
 | [sidecar, request](#sidecar-requests-of-clients) | the response to the client |
 | [guard](#guard) | the API server's response to the requesting user |
 
-HTTP 403 is permanent: change the pod, the namespace or the IAM configuration. HTTP 503 is transient: clients retry. A
-503 of the webhook carries `retryAfterSeconds: 1`, on which client-go retries the request.
+HTTP 403 is permanent: it stays until the pod, the namespace, the config, the published role or the IAM configuration
+changes. HTTP 503 is transient: it can end without a change, and clients retry. A 503 of the webhook carries
+`retryAfterSeconds: 1`, on which client-go retries the request.
 
 In an `audit` namespace nothing is refused. Metrics, log and audit annotations contain the same codes there.
 
@@ -238,7 +239,7 @@ const WEBHOOK: &[Meaning] = &[
     (
         "pod-network",
         "With `podIdentity`: an annotation or a label lets a network plugin redirect the pod's connections.",
-        "It is one of Multus, Calico, Kuma, Consul or istio's ambient mode ([list](injection.md#base-credentials)). The sidecar sends the base token without TLS.",
+        "It is one of Multus, Calico, Kuma, Consul or Istio's ambient mode ([list](injection.md#base-credentials)). The sidecar sends the base token without TLS.",
     ),
     (
         "pod-security",
@@ -293,7 +294,7 @@ const WEBHOOK: &[Meaning] = &[
     ),
     (
         "tenant-missing",
-        "The namespace has no tenant label, or its value is not a valid DNS label.",
+        "Neither a label nor the name of the namespace defines a tenant, or the tenant is not a valid DNS label.",
         "Without a label, the tenant is the name of the namespace without the prefix `tenants-`.",
     ),
     (
@@ -310,7 +311,7 @@ const WEBHOOK: &[Meaning] = &[
     (
         "too-many-items",
         "A list of the pod or of a container has too many items.",
-        "A pod has at most 1024 labels, annotations, node selector entries or volumes. A container has at most 1024 variables or mounts. Of each list, the webhook acts on at most 128 items.",
+        "A pod has at most 1024 labels, annotations, node selector entries or volumes. A container has at most 1024 variables or mounts. Each list has at most 128 items that the webhook acts on.",
     ),
     (
         "unknown-component",
@@ -338,7 +339,7 @@ const AWS: &[Meaning] = &[
         "",
     ),
     ("base-credentials-expired", "The base credentials expired before the sidecar used them.", ""),
-    ("base-credentials-refused", "AWS refuses the pod's token or the base credentials.", ""),
+    ("base-credentials-refused", "AWS rejects the pod's token or the base credentials.", ""),
     (
         "base-credentials-unavailable",
         "The sidecar gets no base credentials.",
@@ -475,7 +476,7 @@ const GUARD: &[Meaning] = &[
     ),
     (
         "guard-network",
-        "With `podIdentity`: an annotation that keeps istio or linkerd from redirecting the base token is missing or has another value.",
+        "With `podIdentity`: an annotation that keeps Istio or Linkerd from redirecting the base token is missing or has another value.",
         "",
     ),
     (
@@ -485,7 +486,7 @@ const GUARD: &[Meaning] = &[
     ),
     (
         "guard-pod-network",
-        "With `podIdentity`: the pod sets its own network in a network plugin, or istio's ambient mode captures it.",
+        "With `podIdentity`: the pod sets its own network in a network plugin, or Istio's ambient mode captures it.",
         "The plugins are Multus, Calico, Kuma and Consul. Ambient mode captures a pod by its label `istio.io/dataplane-mode` or by that of its namespace.",
     ),
     (

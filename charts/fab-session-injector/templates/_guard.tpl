@@ -113,7 +113,7 @@ malformed name could contain terminal escape sequences, or imitate a code.
 
 {{/*
 Annotations of the pod `.of` whose values allow a mesh's plugin to redirect connections to
-the node's Pod Identity agent: for istio always, for linkerd if the pod has its proxy. The
+the node's Pod Identity agent: for Istio always, for Linkerd if the pod has its proxy. The
 sidecar's UID, `.uid`, is also its GID.
 */}}
 {{- define "fab-session-injector.guard.redirected" -}}
@@ -126,7 +126,7 @@ sidecar's UID, `.uid`, is also its GID.
 
 {{/*
 Annotations and labels by which the pod `.` requests its own network configuration. The
-pod's label enables or disables istio's ambient mode; without it, the label of the namespace
+pod's label enables or disables Istio's ambient mode; without it, the label of the namespace
 does.
 */}}
 {{- define "fab-session-injector.guard.own-network" -}}

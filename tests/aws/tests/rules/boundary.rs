@@ -45,7 +45,7 @@ fn the_principal_type_decides_which_policies_apply() {
         (&account, SESSION, None, None, identity_silent),
         (&account, SESSION, allow(), silent(), boundary_silent),
         (&account, SESSION, None, allow(), identity_silent),
-        // Session principal: neither must allow, but each may deny.
+        // Session principal: neither needs to allow, but each may deny.
         (&session, SESSION, None, silent(), nothing),
         (&session, SESSION, None, deny(), boundary_denies),
         (&session, SESSION, deny(), None, identity_denies),
