@@ -1,9 +1,17 @@
 # Each target does its own set-up. Only those on a node need root: e2e, e2e-long, bench-node.
 
-# The main job on what is embedded: no AWS, no cluster.
+# The main job on one machine, with an AWS stand-in: no AWS, no cluster, no root.
 demo:
-	cargo build --quiet
-	cargo run --quiet --example demo
+	@echo "Building the program and the demo. The first time takes some minutes."
+	cargo build --locked --package fab-session-injector --bin fab-session-injector --package demo
+	cargo run --locked --quiet --package demo
+
+# After each change: format, lints of the program, and the tests that start no other program.
+quick:
+	cargo fmt --all --check
+	cargo clippy --locked --lib --bins -- --deny warnings
+	cargo test --locked --lib --test architecture --test command_line --test explain --test golden \
+	  --test iam --test inject --test laws --test pages --test raw --test words
 
 # All tests, against the real kube-apiserver, etcd, Helm and moto that tests/setup builds
 # once and caches outside the clone.
@@ -32,6 +40,7 @@ lint:
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	cargo clippy --locked --test sidecar --test tenants --test soak --test metrics --test chart_cluster -- --deny warnings
 	cargo clippy --locked --test e2e --test check_node --test memory_limit --test mesh --test pilot --test shared_user --test promised --test rollout --test wrong_installs -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --locked --workspace --no-deps --document-private-items
 	cargo deny --locked --workspace check bans licenses sources
 
 # Known holes in the dependencies. CI prints the outcome, and no outcome stops it.
@@ -51,4 +60,4 @@ bench-node: image
 	variables=$$(tests/setup --node) && eval "$$variables" && cargo build --locked --release --example floor && \
 	  cargo bench --locked --bench added -- "$${CARGO_TARGET_DIR:-$$PWD/target}/release/examples/floor"
 
-.PHONY: demo test e2e e2e-long image lint advisories fuzz bench bench-node
+.PHONY: demo quick test e2e e2e-long image lint advisories fuzz bench bench-node
