@@ -156,12 +156,12 @@ impl Link {
             ),
             Self::OperatorLabel => (
                 "operator-label",
-                "The operator label of the namespace is `keep`: pods that set `FAB_OPERATOR` keep their base credentials and are not attributed to a session. An `error` if the label has another value, because only `keep` has an effect.",
+                "The operator label of the namespace is `keep`: pods of components with `sidecar` that set `FAB_OPERATOR` keep their base credentials and are not attributed to a session. An `error` if the label has another value, because only `keep` has an effect.",
                 "set the operator label to `keep` while a pod sets `FAB_OPERATOR`, and remove the label afterwards",
             ),
             Self::PermissionsLost => (
                 "permissions-lost",
-                "The base role allows actions that the session role does not allow, by the names of the actions. Agents can no longer use them.",
+                "The base role allows actions that the session role does not allow, so agents lose them. Only the names of actions are compared.",
                 "add the actions that agents need to the policies of the session role",
             ),
             Self::PodOutdated => (
@@ -191,7 +191,7 @@ impl Link {
             ),
             Self::Quota => (
                 "quota",
-                "A ResourceQuota of the namespace is smaller than what one sidecar requires. A `warning` if only the unused part is too small now: pods that end free it.",
+                "A ResourceQuota of the namespace is smaller than what one sidecar requires. A `warning` if only its unused part is too small now. That part grows when pods end.",
                 "raise the quota by the requests and limits of the sidecars",
             ),
             Self::Rbac => (
@@ -211,7 +211,7 @@ impl Link {
             ),
             Self::RoleTrust => (
                 "role-trust",
-                "The trust policy of the session role allows no role to assume it with a SourceIdentity of the tenant, or not with the session tags of EKS Pod Identity. The blocking statement is shown.",
+                "The trust policy of the session role does not allow a base role to assume it with a SourceIdentity of the tenant, or with the session tags of EKS Pod Identity. The message has the blocking statement.",
                 "replace the trust policy with session-role-trust; `iam` prints it",
             ),
             Self::Rollout => (

@@ -239,7 +239,7 @@ const WEBHOOK: &[Meaning] = &[
     (
         "pod-network",
         "With `podIdentity`: an annotation or a label lets a network plugin redirect the pod's connections.",
-        "It is one of Multus, Calico, Kuma, Consul or Istio's ambient mode ([list](injection.md#base-credentials)). The sidecar sends the base token without TLS.",
+        "The plugins are Multus, Calico, Kuma, Consul and Istio's ambient mode ([list](injection.md#base-credentials)). The sidecar sends the base token without TLS, so they could read it.",
     ),
     (
         "pod-security",
@@ -264,7 +264,7 @@ const WEBHOOK: &[Meaning] = &[
     ("role-secure-string", "The SSM parameter has type SecureString.", ""),
     (
         "role-unavailable",
-        "The webhook cannot read the role from SSM, or not in time, and has no cached one.",
+        "The webhook has no cached role, and cannot read it from SSM in time.",
         "SSM sends no response, throttles the call or returns an error, or the webhook has no AWS credentials.",
     ),
     (
@@ -315,7 +315,7 @@ const WEBHOOK: &[Meaning] = &[
     ),
     (
         "unknown-component",
-        "No component has this value of `fab.nanohype.dev/component`, or none matches the pod that has it.",
+        "No component of the config names the pod's value of `fab.nanohype.dev/component`, or no component matches the pod.",
         "",
     ),
     ("unreadable-pod", "A part of the pod does not match the Pod API schema.", ""),
@@ -526,7 +526,7 @@ const GUARD: &[Meaning] = &[
     ),
     (
         "guard-static-credentials",
-        "A container sets static keys, a profile or a Bedrock bearer token.",
+        "A container sets static keys, a profile, an AWS config file or a Bedrock bearer token.",
         "The rule covers components with `env` and `none` as well.",
     ),
     (

@@ -147,7 +147,7 @@ mod tests {
             ("DurationSeconds", "1h", Some("greater than or equal to 900")),
             ("RoleArn", "arn", Some("greater than or equal to 20")),
             ("ExternalId", "x", Some("greater than or equal to 2")),
-            ("Policy", "{}", Some("not evaluated")),
+            ("Policy", "{}", Some("not supported")),
         ];
         for (name, value, want) in cases {
             let found = Parameters::read(&form(&[(name, value)]));
