@@ -2,6 +2,7 @@
 
 mod certificates;
 pub mod log;
+pub mod log_limit;
 
 use std::{
     sync::{

@@ -367,6 +367,32 @@ async fn write_chunks(mut stream: impl AsyncRead + AsyncWrite + Unpin, count: us
     sent
 }
 
+#[tokio::test]
+async fn invalid_requests_do_not_flood_the_log() {
+    const FLOOD: usize = 2_000;
+    let server = Server::start();
+    let mut client = connect(&server).await;
+    let begun = Instant::now();
+    for _ in 0..FLOOD {
+        assert_eq!(client.post("/enabled", JSON, "{").await.unwrap().status, 400);
+    }
+    let seconds = begun.elapsed().as_secs() as usize + 2;
+    // The next line counts the lines that were left out.
+    sleep(SECOND).await;
+    client.post("/enabled", JSON, "{").await.unwrap();
+    let written = wait_until("the last line is written", SECOND * 10, || {
+        let log = server.process.log();
+        let lines = log.lines().filter(|line| line.contains("\"invalid request\""));
+        let lines: Vec<Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+        let omitted: u64 = lines.iter().map(|line| line["omitted"].as_u64().unwrap()).sum();
+        (lines.len() + omitted as usize == FLOOD + 1).then_some(lines.len())
+    });
+    assert!(written <= 10 * seconds, "{written} lines in {seconds} s");
+    let metrics = get(server.health, "/metrics");
+    let counted = format!("rejected_requests_total{{status=\"400\"}} {}", FLOOD + 1);
+    assert!(metrics.contains(&counted), "{metrics}");
+}
+
 /// Returns the memory of this process, in bytes.
 fn resident() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();

@@ -321,7 +321,18 @@ fn creations() -> Vec<Attempt> {
             push(&mut sidecar(pod)["env"], again);
         }),
     ];
-    let others: [(&str, &str, &str, Change); 63] = [
+    let others: [(&str, &str, &str, Change); 64] = [
+        ("no-agent", "[guard-too-many]", "65536 variables and mounts", |pod| {
+            let env: Vec<Value> = (0..700).map(|n| json!({"name": format!("V{n}")})).collect();
+            let container = agent(pod).clone();
+            let containers = (0..94).map(|n| {
+                let mut container = container.clone();
+                container["name"] = format!("c{n}").into();
+                container["env"] = json!(env);
+                container
+            });
+            pod["spec"]["containers"] = containers.collect();
+        }),
         ("fenced-without-labels", "[guard-too-many]", "1184 variables or mounts", |pod| {
             agent(pod)["env"] = (0..1185).map(|n| json!({"name": format!("V{n}")})).collect();
         }),

@@ -85,7 +85,10 @@ pub const NOT_AMBIENT: &str = "none";
 /// - Consul: the complete redirection (`control-plane/cni/main.go`).
 /// - Multus: addresses and a default route, or another network (`pkg/k8sclient`).
 /// - Kuma: a redirection, with ports and users that further annotations name (`app/cni/pkg/cni`).
-pub const OWN_NETWORK: [&str; 5] = [
+/// - Istio: the mark of an ambient pod. A node agent that starts writes the redirection of each pod
+///   with it, whatever the labels are (`cni/pkg/nodeagent` from 1.29 on).
+pub const OWN_NETWORK: [&str; 6] = [
+    "ambient.istio.io/redirection",
     "cni.projectcalico.org/ipAddrsNoIpam",
     "consul.hashicorp.com/redirect-traffic-config",
     "k8s.v1.cni.cncf.io/networks",

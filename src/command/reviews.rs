@@ -22,7 +22,7 @@ use crate::{
     directory::keeper::Handle,
     namespaces::{Mode, watch::Lookup},
     serve::{Connection, health::Readiness},
-    telemetry::Metrics,
+    telemetry::{Metrics, log_limit::LogLimit},
 };
 
 /// Returns the router with one path for each webhook of the configuration.
@@ -48,6 +48,7 @@ pub(super) struct World {
     readiness: Readiness,
     room: Room,
     unread: Unread,
+    invalid_requests: LogLimit,
 }
 
 impl World {
@@ -59,7 +60,8 @@ impl World {
         readiness: Readiness,
     ) -> Self {
         let (room, unread) = (Room::new(ROOM, PLACES), Unread::new(UNREAD, metrics.clone()));
-        Self { config, lookup, roles, metrics, readiness, room, unread }
+        let invalid_requests = LogLimit::new(Instant::now().into_std());
+        Self { config, lookup, roles, metrics, readiness, room, unread, invalid_requests }
     }
 }
 
@@ -98,7 +100,9 @@ async fn review(world: &World, mode: Mode, mut request: Request) -> Response {
         }
         Err((status, text)) => {
             world.metrics.rejected(status.as_u16());
-            tracing::warn!(status = status.as_u16(), reason = text, "invalid request");
+            if let Some(omitted) = world.invalid_requests.admit(Instant::now().into_std()) {
+                tracing::warn!(status = status.as_u16(), reason = text, omitted, "invalid request");
+            }
             let text = format!("{text}\n").into_bytes();
             let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
             (status, headers, world.unread.hold(text, connection)).into_response()
@@ -119,7 +123,16 @@ async fn answer(
     request: Request,
     deadline: Instant,
 ) -> Result<(Answer, Record), (StatusCode, String)> {
-    let World { config, lookup, roles, metrics: _, readiness: _, room, unread: _ } = world;
+    let World {
+        config,
+        lookup,
+        roles,
+        metrics: _,
+        readiness: _,
+        room,
+        unread: _,
+        invalid_requests: _,
+    } = world;
     let body = read_body(request, room, deadline.max(Instant::now() + LEAST)).await?;
     let review = Review::parse(&body.bytes)
         .map_err(|error| (StatusCode::BAD_REQUEST, clipped(&error.to_string())))?;

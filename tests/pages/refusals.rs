@@ -537,7 +537,7 @@ const GUARD: &[Meaning] = &[
     (
         "guard-too-many",
         "The pod has too many containers or list items, or a token request has more than 64 audiences.",
-        "A pod has at most 257 containers, 1184 volumes, and 1184 sources in its projected volumes together. A container has at most 1184 variables and 1184 mounts. The rule covers pods that are no agents as well.",
+        "A pod has at most 257 containers, 1184 volumes, and 1184 sources in its projected volumes together. A container has at most 1184 variables and 1184 mounts, and all containers together 65,536 variables and mounts. The rule covers pods that are no agents as well.",
     ),
     (
         "guard-user",

@@ -130,7 +130,7 @@ pod's label enables or disables Istio's ambient mode; without it, the label of t
 does.
 */}}
 {{- define "fab-session-injector.guard.own-network" -}}
-{{ list "cni.projectcalico.org/ipAddrsNoIpam" "consul.hashicorp.com/redirect-traffic-config" "k8s.v1.cni.cncf.io/networks" "kuma.io/sidecar-injected" "v1.multus-cni.io/default-network" | toRawJson }}
+{{ list "ambient.istio.io/redirection" "cni.projectcalico.org/ipAddrsNoIpam" "consul.hashicorp.com/redirect-traffic-config" "k8s.v1.cni.cncf.io/networks" "kuma.io/sidecar-injected" "v1.multus-cni.io/default-network" | toRawJson }}
   .filter(key, {{ . }}.metadata.?annotations[?key].hasValue()) +
 ({{ . }}.metadata.?labels[?"istio.io/dataplane-mode"]
   .or(namespaceObject.metadata.?labels[?"istio.io/dataplane-mode"]).orValue("none") == "none" ? [] : ["istio.io/dataplane-mode"])
