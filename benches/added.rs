@@ -7,30 +7,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark may panic")]
 #![allow(clippy::print_stdout, reason = "it prints its results")]
 
-#[path = "../tests/holds/api_server.rs"]
-#[allow(dead_code, reason = "this benchmark uses a part of it")]
-mod api_server;
-#[path = "../tests/e2e/cloud.rs"]
-#[allow(dead_code, reason = "other tests read its events")]
-mod cloud;
-#[path = "../tests/cluster/control_plane.rs"]
-#[allow(dead_code, reason = "this benchmark uses only its kubectl")]
-mod control_plane;
-#[path = "../tests/e2e/image.rs"]
-#[allow(dead_code, reason = "other tests check its content")]
-mod image;
-#[path = "../tests/e2e/node.rs"]
-#[allow(dead_code, reason = "other tests check its traces")]
-mod node;
-#[path = "../tests/e2e/platform.rs"]
-#[allow(dead_code, reason = "this benchmark uses a part of it")]
-mod platform;
-#[path = "../tests/cluster/process.rs"]
-#[allow(dead_code, reason = "this benchmark uses a part of it")]
-mod process;
-#[path = "../tests/sidecar/tls.rs"]
-mod tls;
-
 use std::{
     fs,
     net::SocketAddr,
@@ -39,14 +15,15 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use harness::{
+    api_server::ApiServer,
+    node::Node,
+    platform::{Platform, SYSTEM, TENANT, session},
+    process::{self, Process, own_directory, wait_until},
+};
 use hyper::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
-
-use api_server::ApiServer;
-use node::Node;
-use platform::{Platform, SYSTEM, TENANT, session};
-use process::{Process, own_directory, wait_until};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {

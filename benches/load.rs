@@ -4,13 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark may panic")]
 #![allow(clippy::print_stdout, reason = "it prints its result")]
 
-#[allow(dead_code, reason = "this benchmark uses only HTTP/1.1")]
-#[path = "../tests/webhook/client.rs"]
-mod client;
-
 use std::time::{Duration, Instant};
 
-use client::{Client, Protocol};
+use harness::webhook::client::{Client, Protocol};
 use rustls::version::TLS13;
 
 const CONNECTIONS: u32 = 16;

@@ -6,13 +6,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "webhook/client.rs"]
-mod client;
-#[path = "cluster/process.rs"]
-mod process;
-#[path = "webhook/server.rs"]
-mod server;
-
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -24,8 +17,14 @@ use std::{
 };
 
 use axum::body::Bytes;
-use client::{Answer, Client, Protocol, shake_hands, shake_hands_on};
 use fab_session_injector::serve::{Limits, Transport, serve};
+use harness::{
+    process::{Process, free_port, get, own_directory, wait_until},
+    webhook::{
+        client::{Answer, Client, Protocol, shake_hands, shake_hands_on},
+        server::{Server, command, make_certificate, review},
+    },
+};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::{
     Request,
@@ -33,10 +32,8 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use process::{Process, free_port, get, own_directory, wait_until};
 use rustls::version::TLS13;
 use serde_json::{Value, json};
-use server::{Server, command, make_certificate, review};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpSocket, TcpStream},

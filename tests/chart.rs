@@ -2,12 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "cluster/helm.rs"]
-mod helm;
-#[path = "cluster/process.rs"]
-#[allow(dead_code, reason = "this test uses only the paths of programs")]
-mod process;
-
 use std::path::{Path, PathBuf};
 use std::process::Command as Program;
 
@@ -16,6 +10,10 @@ use fab_session_injector::{
     cli::{Cli, Command},
     config::Config,
     directory,
+};
+use harness::{
+    helm::{self, chart},
+    process,
 };
 use serde_json::{Value, json};
 
@@ -33,10 +31,6 @@ fn render_with(values: &Value) -> Result<Vec<Value>, String> {
     let text = helm::render(&chart(), "injector", "fab-session-injector", &[], Some(&file))?;
     let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
     Ok(manifests.into_iter().filter(|manifest| !manifest.is_null()).collect())
-}
-
-fn chart() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/fab-session-injector")
 }
 
 /// The webhook's object of this kind, not the one of `certs`.

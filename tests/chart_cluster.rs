@@ -3,24 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "cluster/control_plane.rs"]
-#[allow(dead_code, reason = "this test uses only a part")]
-mod control_plane;
-#[path = "cluster/helm.rs"]
-mod helm;
-#[path = "cluster/process.rs"]
-#[allow(dead_code, reason = "this test uses only a part")]
-mod process;
+use std::time::Duration;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
+use harness::{
+    control_plane::{ControlPlane, Outcome},
+    helm::{self, chart},
+    process::{self, program, wait_until},
 };
-
 use serde_json::{Value, json};
-
-use control_plane::{ControlPlane, Outcome};
-use process::{program, wait_until};
 
 /// All objects, by server-side apply with strict validation: an unknown key is an error.
 #[test]
@@ -686,10 +676,6 @@ fn filled_in(cluster: &ControlPlane) -> (Value, Value) {
     let bundles: Vec<Value> =
         bundles.map(|webhook| webhook["clientConfig"]["caBundle"].clone()).collect();
     (json!([data["tls.crt"], data["tls.key"], data["ca.key"]]), json!(bundles))
-}
-
-fn chart() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/fab-session-injector")
 }
 
 const CONFIGURATION: &str = "fab-session-injector";

@@ -3,24 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "sidecar/account.rs"]
-#[allow(dead_code, reason = "tests/sidecar.rs uses the rest")]
-mod account;
-#[path = "cluster/control_plane.rs"]
-#[allow(dead_code, reason = "only a part is needed")]
-mod control_plane;
-#[path = "cluster/helm.rs"]
-mod helm;
-#[path = "cluster/moto.rs"]
-#[allow(dead_code, reason = "only a part is needed")]
-mod moto;
-#[path = "sidecar/pod.rs"]
-#[allow(dead_code, reason = "tests/sidecar.rs uses the rest")]
-mod pod;
-#[path = "cluster/process.rs"]
-#[allow(dead_code, reason = "only a part is needed")]
-mod process;
-
 use std::{
     collections::BTreeSet,
     fs,
@@ -33,17 +15,19 @@ use std::{
 };
 
 use fab_session_injector::check::Link;
+use harness::{
+    control_plane::ControlPlane,
+    helm::{self, chart},
+    moto::{Moto, REGION},
+    process::{self, Process, wait_until},
+    sidecar::account::{self, Account, BASE, BROKER, Policies, allow, statements, trust},
+};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use account::{Account, BASE, BROKER, Policies, allow, statements, trust};
-use control_plane::ControlPlane;
-use moto::{Moto, REGION};
-use process::{Process, wait_until};
 
 static WORLD: LazyLock<Mutex<World>> = LazyLock::new(|| Mutex::new(World::whole()));
 
@@ -1556,10 +1540,6 @@ fn base64(text: &str) -> Value {
 
 fn world() -> MutexGuard<'static, World> {
     WORLD.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn chart() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/fab-session-injector")
 }
 
 const SYSTEM: &str = "injector";

@@ -6,35 +6,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code, reason = "no test here reads the calls")]
-#[path = "e2e/cloud.rs"]
-mod cloud;
-#[allow(dead_code, reason = "only its kubectl is needed")]
-#[path = "cluster/control_plane.rs"]
-mod control_plane;
-#[allow(dead_code, reason = "only a part is needed")]
-#[path = "e2e/image.rs"]
-mod image;
-#[allow(dead_code, reason = "only a part is needed")]
-#[path = "e2e/node.rs"]
-mod node;
-#[allow(dead_code, reason = "no test here creates sessions")]
-#[path = "e2e/platform.rs"]
-mod platform;
-#[path = "cluster/process.rs"]
-mod process;
-#[path = "sidecar/tls.rs"]
-mod tls;
-
 use std::{collections::BTreeSet, env, path::Path, process::Command, thread, time::Duration};
 
+use harness::{
+    cloud::{may_become, pods_of_the_cluster, under_a_name_of},
+    platform::{self, Platform, SYSTEM, TENANT},
+    process::{own_directory, program},
+};
 use serde_json::{Value, json};
 use strict_aws::{Association, Role, World};
 use tempfile::TempDir;
-
-use cloud::{may_become, pods_of_the_cluster, under_a_name_of};
-use platform::{Platform, SYSTEM, TENANT};
-use process::{own_directory, program};
 
 /// Commands that break the cluster, commands that restore it, and the expected findings in between
 /// that are not ok: level and check.

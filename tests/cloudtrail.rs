@@ -3,19 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "sidecar/account.rs"]
-#[allow(dead_code, reason = "tests/sidecar.rs uses the rest")]
-mod account;
-#[path = "sidecar/client.rs"]
-#[allow(dead_code, reason = "tests/sidecar.rs uses the rest")]
-mod client;
-#[path = "sidecar/pod.rs"]
-#[allow(dead_code, reason = "tests/sidecar.rs uses the rest")]
-mod pod;
-#[path = "cluster/process.rs"]
-#[allow(dead_code, reason = "not all of it is needed")]
-mod process;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -24,10 +11,14 @@ use std::{
     process::{Command, Stdio},
 };
 
+use harness::{
+    process,
+    sidecar::{
+        account::{Account, Policies},
+        client::{Client, words},
+    },
+};
 use serde_json::{Value, json};
-
-use account::{Account, Policies};
-use client::{Client, words};
 
 /// The records that each query finds, by the heading of the query.
 const FINDS: [(&str, &[&str]); 4] = [

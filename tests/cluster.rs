@@ -3,21 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "golden/case.rs"]
-mod case;
-#[path = "cluster/control_plane.rs"]
-mod control_plane;
-#[path = "cluster/foreign.rs"]
-mod foreign;
-#[path = "cluster/helm.rs"]
-mod helm;
-#[path = "cluster/moto.rs"]
-mod moto;
-#[path = "cluster/process.rs"]
-mod process;
-#[path = "cluster/world.rs"]
-mod world;
-
 use std::{collections::HashMap, fs, sync::LazyLock, time::Duration};
 
 use fab_session_injector::{
@@ -26,12 +11,14 @@ use fab_session_injector::{
     directory::{Directory, Source},
     namespaces::{self, Namespace, Namespaces},
 };
+use harness::{
+    case::{self, Case},
+    control_plane::ControlPlane,
+    foreign, helm,
+    process::{self, wait_until},
+    world::{CANARY, Created, OPERATOR, World, assert_same, parameter, role, variable},
+};
 use serde_json::{Value, json};
-
-use case::Case;
-use control_plane::ControlPlane;
-use process::wait_until;
-use world::{CANARY, Created, OPERATOR, World, assert_same, parameter, role, variable};
 
 /// A cluster with the default config, shared by tests that do not affect each other.
 static WORLD: LazyLock<World> = LazyLock::new(|| {
@@ -743,7 +730,7 @@ fn the_chart_uninstalls_without_a_trace() {
     let cluster = ControlPlane::start();
     cluster.create_namespace("injector", &[]);
     helm::install(
-        &world::chart(),
+        &helm::chart(),
         "pilot",
         "injector",
         &cluster.kubeconfig(),

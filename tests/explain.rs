@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-#[path = "golden/case.rs"]
-mod case;
-
 use std::{
     fs,
     io::Write,
@@ -13,7 +10,7 @@ use std::{
     sync::LazyLock,
 };
 
-use case::Case;
+use harness::case::Case;
 use serde_json::{Value, json};
 
 const OPERATOR: &str = "system:serviceaccount:eks-agent-platform:operator";

@@ -3,23 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code, reason = "tests/cluster.rs uses the rest")]
-#[path = "cluster/control_plane.rs"]
-mod control_plane;
-#[allow(dead_code, reason = "tests/cluster.rs uses the rest")]
-#[path = "cluster/foreign.rs"]
-mod foreign;
-#[path = "cluster/helm.rs"]
-mod helm;
-#[allow(dead_code, reason = "tests/cluster.rs uses the rest")]
-#[path = "cluster/moto.rs"]
-mod moto;
-#[path = "cluster/process.rs"]
-mod process;
-#[allow(dead_code, reason = "tests/cluster.rs uses the rest")]
-#[path = "cluster/world.rs"]
-mod world;
-
 use std::{
     collections::BTreeSet,
     env, fs,
@@ -29,12 +12,14 @@ use std::{
     time::Duration,
 };
 
+use harness::{
+    foreign,
+    moto::REGION,
+    process::{own_directory, program, wait_until},
+    world::{OPERATOR, SYSTEM, World, parameter, role},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use moto::REGION;
-use process::{own_directory, program, wait_until};
-use world::{OPERATOR, SYSTEM, World, parameter, role};
 
 const NAMESPACE: &str = "tenants-explained";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fab-session-injector");

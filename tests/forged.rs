@@ -3,30 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "holds/api_server.rs"]
-#[allow(dead_code, reason = "nothing is refused here")]
-mod api_server;
-#[path = "webhook/client.rs"]
-#[allow(dead_code, reason = "it speaks more than is needed here")]
-mod client;
-#[path = "cluster/control_plane.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
-mod control_plane;
-#[path = "cluster/helm.rs"]
-mod helm;
-#[path = "cluster/moto.rs"]
-#[allow(dead_code, reason = "another stands in its place here")]
-mod moto;
-#[path = "cluster/parameter_store.rs"]
-#[allow(dead_code, reason = "it is well here")]
-mod parameter_store;
-#[path = "cluster/process.rs"]
-#[allow(dead_code, reason = "not all of it is needed here")]
-mod process;
-#[path = "cluster/world.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
-mod world;
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -38,13 +14,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api_server::{ApiServer, agent};
-use client::{Client, Protocol};
-use parameter_store::ParameterStore;
+use harness::{
+    api_server::{ApiServer, agent},
+    parameter_store::ParameterStore,
+    webhook::client::{Client, Protocol},
+    world::{World, parameter, role},
+};
 use rustls::version::TLS13;
 use serde_json::{Value, json};
 use tokio::{runtime::Runtime, task::JoinSet};
-use world::{World, parameter, role};
 
 /// All clients that send forged reviews, until it is dropped.
 struct Flood {

@@ -3,16 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-#[path = "golden/case.rs"]
-mod case;
-
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
-use case::Case;
+use harness::case::Case;
 
 #[test]
 fn each_pod_becomes_its_golden_output() {

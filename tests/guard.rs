@@ -4,24 +4,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "golden/case.rs"]
-mod case;
-#[path = "cluster/control_plane.rs"]
-#[allow(dead_code, reason = "this test uses only a part")]
-mod control_plane;
-#[path = "cluster/foreign.rs"]
-mod foreign;
-#[path = "cluster/helm.rs"]
-mod helm;
-#[path = "cluster/moto.rs"]
-#[allow(dead_code, reason = "this test uses only a part")]
-mod moto;
-#[path = "cluster/process.rs"]
-mod process;
-#[path = "cluster/world.rs"]
-#[allow(dead_code, reason = "this test uses only a part")]
-mod world;
-
 use std::{
     collections::{BTreeSet, HashMap},
     fs,
@@ -38,12 +20,16 @@ use fab_session_injector::{
     namespaces::{self, Namespace, Namespaces},
     session::base,
 };
+use harness::{
+    case::{self, Case},
+    control_plane::Outcome,
+    foreign,
+    helm::{self, chart},
+    moto,
+    process::{self, wait_until},
+    world::{self, SYSTEM, World, role},
+};
 use serde_json::{Map, Value, json};
-
-use case::Case;
-use control_plane::Outcome;
-use process::wait_until;
-use world::{SYSTEM, World, chart, role};
 
 /// A world with webhook and guard, shared by the tests that do not affect each other.
 static WORLD: LazyLock<World> = LazyLock::new(|| {

@@ -3,24 +3,16 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 
-#[path = "sidecar/account.rs"]
-#[allow(dead_code, reason = "tests/sidecar.rs uses the rest")]
-mod account;
-#[path = "sidecar/pod.rs"]
-#[allow(dead_code, reason = "tests/sidecar.rs uses the rest")]
-mod pod;
-#[path = "cluster/process.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
-mod process;
-
 use std::{
     io::Write,
     process::{Command, Output, Stdio},
     time::Duration,
 };
 
-use account::{Account, BASE, BROKER, Policies, allow, statements};
-use process::wait_until;
+use harness::{
+    process::{self, wait_until},
+    sidecar::account::{Account, BASE, BROKER, Policies, allow, statements},
+};
 use serde_json::{Value, json};
 
 #[test]

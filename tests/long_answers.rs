@@ -3,13 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "cluster/process.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
-mod process;
-#[path = "webhook/server.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
-mod server;
-
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -22,9 +15,11 @@ use std::{
     time::Duration,
 };
 
-use process::{Process, free_port, own_directory, wait_until};
+use harness::{
+    process::{Process, free_port, own_directory, wait_until},
+    webhook::server::{Server, make_certificate},
+};
 use serde_json::json;
-use server::{Server, make_certificate};
 
 /// Answers every request with status 200 and spaces, as many as the client takes.
 struct Endless {

@@ -5,14 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "webhook/client.rs"]
-mod client;
-#[path = "cluster/process.rs"]
-mod process;
-#[path = "webhook/server.rs"]
-#[allow(dead_code, reason = "it starts the program in a cgroup of its own")]
-mod server;
-
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
@@ -24,15 +16,19 @@ use std::{
 };
 
 use axum::body::Bytes;
-use client::{Client, Protocol, shake_hands, shake_hands_on};
 use futures_util::stream::{self, StreamExt};
+use harness::{
+    process::{Process, free_port, get, own_directory, wait_until},
+    webhook::{
+        client::{Client, Protocol, shake_hands, shake_hands_on},
+        server::{Server, command, make_certificate, review},
+    },
+};
 use http_body_util::combinators::BoxBody;
 use hyper::{Request, body::Frame, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use process::{Process, free_port, get, own_directory, wait_until};
 use rustls::{SupportedProtocolVersion, version::TLS13};
 use serde_json::{Value, json};
-use server::{Server, command, make_certificate, review};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},

@@ -3,27 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "cluster/control_plane.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
-mod control_plane;
-#[path = "cluster/helm.rs"]
-mod helm;
-#[path = "cluster/moto.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
-mod moto;
-#[path = "cluster/process.rs"]
-mod process;
-#[path = "cluster/world.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
-mod world;
-
 use std::{fs, time::Duration};
 
+use harness::{
+    control_plane::Outcome,
+    process::wait_until,
+    world::{World, role},
+};
 use serde_json::{Value, json};
-
-use control_plane::Outcome;
-use process::wait_until;
-use world::{World, role};
 
 /// Number of creations per pod. One is not enough, since garbage collection adds random CPU time.
 const TRIES: u32 = 3;

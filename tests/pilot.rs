@@ -5,25 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "e2e/cloud.rs"]
-mod cloud;
-#[allow(dead_code, reason = "its kubectl serves any cluster")]
-#[path = "cluster/control_plane.rs"]
-mod control_plane;
-#[allow(dead_code, reason = "only the platform looks into it")]
-#[path = "e2e/image.rs"]
-mod image;
-#[allow(dead_code, reason = "only a part is needed")]
-#[path = "e2e/node.rs"]
-mod node;
-#[allow(dead_code, reason = "the page has one tenant")]
-#[path = "e2e/platform.rs"]
-mod platform;
-#[path = "cluster/process.rs"]
-mod process;
-#[path = "sidecar/tls.rs"]
-mod tls;
-
 use std::{
     collections::BTreeSet,
     env, fs,
@@ -32,11 +13,12 @@ use std::{
     time::Duration,
 };
 
+use harness::{
+    cloud::BROKER,
+    platform::{Platform, SYSTEM, TENANT},
+    process::{program, wait_until},
+};
 use serde_json::Value;
-
-use cloud::BROKER;
-use platform::{Platform, SYSTEM, TENANT};
-use process::{program, wait_until};
 
 const OPT_IN: &str = "fab.nanohype.dev/session-injection";
 

@@ -7,29 +7,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "e2e/cloud.rs"]
-mod cloud;
-#[allow(dead_code, reason = "its kubectl serves any cluster")]
-#[path = "cluster/control_plane.rs"]
-mod control_plane;
-#[allow(dead_code, reason = "tests/e2e.rs looks at all of it")]
-#[path = "e2e/image.rs"]
-mod image;
-#[allow(dead_code, reason = "tests/e2e.rs takes one down")]
-#[path = "e2e/node.rs"]
-mod node;
-#[allow(dead_code, reason = "tests/e2e.rs uses the rest")]
-#[path = "e2e/platform.rs"]
-mod platform;
-#[path = "cluster/process.rs"]
-mod process;
-#[allow(dead_code, reason = "tests/sidecar.rs uses the rest")]
-#[path = "sidecar/tls.rs"]
-mod tls;
-
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    ops::Deref,
     process::Command,
     sync::LazyLock,
     time::{Duration, SystemTime},
@@ -40,13 +21,15 @@ use aws_sigv4::{
     http_request::{SignableBody, SignableRequest, SigningSettings, sign},
     sign::v4,
 };
+use harness::{
+    cloud,
+    control_plane::Outcome,
+    image::Image,
+    platform::{self, OPERATOR},
+    process::wait_until,
+};
 use serde_json::{Value, json};
 use strict_aws::{Association, Role, World};
-
-use control_plane::Outcome;
-use image::Image;
-use platform::{OPERATOR, Platform};
-use process::wait_until;
 
 static BOTH: LazyLock<Platform> = LazyLock::new(|| start(true, true));
 /// A platform without the guard's bindings.
@@ -449,6 +432,17 @@ fn tenants_cannot_request_an_agents_base_token() {
     assert!(credentials["AccessKeyId"].is_string());
 }
 
+/// A platform, with the calls of these tests.
+struct Platform(platform::Platform);
+
+impl Deref for Platform {
+    type Target = platform::Platform;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
 impl Platform {
     /// Runs a pod of the tenant; the requesting user is not a trusted creator.
     fn run(&self, tenant: &Tenant, pod: &Value) -> Value {
@@ -661,7 +655,7 @@ impl Platform {
 /// Starts a node with two more tenants, and removes the webhook configuration or the guard.
 fn start(webhook: bool, guard: bool) -> Platform {
     let roles = [PLAIN, HELD].map(|tenant| (tenant.name, tenant.broker));
-    let platform = Platform::start_with(two_tenants, &roles);
+    let platform = Platform(platform::Platform::start_with(two_tenants, &roles));
     for tenant in [PLAIN, HELD] {
         platform.node.create(&[
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {

@@ -6,56 +6,27 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "holds/api_server.rs"]
-mod api_server;
-#[path = "webhook/client.rs"]
-#[allow(dead_code, reason = "nothing is asked there but its certificate")]
-mod client;
-#[path = "e2e/cloud.rs"]
-#[allow(dead_code, reason = "its events are read elsewhere")]
-mod cloud;
-#[allow(dead_code, reason = "its kubectl serves any cluster")]
-#[path = "cluster/control_plane.rs"]
-mod control_plane;
-#[path = "cluster/helm.rs"]
-#[allow(dead_code, reason = "the platform installs the chart itself")]
-mod helm;
-#[path = "e2e/image.rs"]
-#[allow(dead_code, reason = "what is in it is looked at elsewhere")]
-mod image;
-#[path = "e2e/node.rs"]
-#[allow(dead_code, reason = "its traces are looked for elsewhere")]
-mod node;
-#[path = "e2e/platform.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
-mod platform;
-#[path = "cluster/process.rs"]
-mod process;
-#[path = "holds/stream.rs"]
-mod stream;
-#[path = "sidecar/tls.rs"]
-mod tls;
-
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
-    path::Path,
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use harness::{
+    api_server::ApiServer,
+    helm::{self, chart},
+    image::{Image, ROOTS},
+    node::Node,
+    platform::{Platform, SYSTEM, TENANT},
+    process::wait_until,
+    stream::{Stream, Tally},
+    webhook::client::{Protocol, shake_hands_with},
+};
 use rustls::version::TLS13;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-
-use api_server::ApiServer;
-use client::{Protocol, shake_hands_with};
-use image::{Image, ROOTS};
-use node::Node;
-use platform::{Platform, SYSTEM, TENANT};
-use process::wait_until;
-use stream::{Stream, Tally};
 
 /// A release and a stream of pods.
 struct Rollout {
@@ -256,10 +227,6 @@ fn agent() -> Value {
             }],
         },
     })
-}
-
-fn chart() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/fab-session-injector")
 }
 
 #[test]

@@ -7,19 +7,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "sidecar/account.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
-mod account;
-#[path = "webhook/client.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
-mod client;
-#[path = "sidecar/pod.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
-mod pod;
-#[path = "cluster/process.rs"]
-#[allow(dead_code, reason = "not all of it is asked here")]
-mod process;
-
 use std::{
     fs,
     net::SocketAddr,
@@ -29,9 +16,11 @@ use std::{
     time::Duration,
 };
 
-use account::{Account, Policies};
-use client::{Client, Protocol};
-use process::{Process, free_port, get, own_directory, wait_until};
+use harness::{
+    process::{Process, free_port, get, own_directory, wait_until},
+    sidecar::account::{Account, Policies},
+    webhook::client::{Client, Protocol},
+};
 use rustls::version::TLS13;
 use tokio::time::timeout;
 

@@ -3,17 +3,6 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 
-#[path = "sidecar/account.rs"]
-mod account;
-#[path = "sidecar/client.rs"]
-mod client;
-#[path = "sidecar/pod.rs"]
-mod pod;
-#[path = "cluster/process.rs"]
-mod process;
-#[path = "sidecar/tls.rs"]
-mod tls;
-
 use std::{
     collections::BTreeSet,
     fs,
@@ -25,10 +14,15 @@ use std::{
     time::Duration,
 };
 
-use account::{Account, BASE, BROKER, Policies, allow, deny, statements, trust};
-use client::{CLIENTS, Client};
-use pod::POD_UID;
-use process::wait_until;
+use harness::{
+    process::{self, wait_until},
+    sidecar::{
+        account::{Account, BASE, BROKER, Policies, allow, deny, statements, trust},
+        client::{self, CLIENTS, Client},
+        pod::POD_UID,
+    },
+    tls,
+};
 use serde_json::{Value, json};
 use strict_aws::{Fault, Target, Times};
 

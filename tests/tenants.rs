@@ -2,29 +2,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[allow(dead_code, reason = "it speaks more than is needed here")]
-#[path = "webhook/client.rs"]
-mod client;
-#[allow(dead_code, reason = "not all of its troubles are needed here")]
-#[path = "cluster/parameter_store.rs"]
-mod parameter_store;
-#[path = "cluster/process.rs"]
-mod process;
-#[allow(dead_code, reason = "it is started in another way here")]
-#[path = "webhook/server.rs"]
-mod server;
-
 use std::{
     fs,
     time::{Duration, Instant},
 };
 
-use client::{Client, Protocol};
-use parameter_store::{Fault, ParameterStore};
-use process::{get, own_directory, wait_until};
+use harness::{
+    parameter_store::{Fault, ParameterStore},
+    process::{get, own_directory, wait_until},
+    webhook::{
+        client::{Client, Protocol},
+        server::{Server, make_certificate, review},
+    },
+};
 use rustls::version::TLS13;
 use serde_json::{Value, json};
-use server::{Server, make_certificate, review};
 use tokio::time::{sleep, timeout};
 
 /// The files and the parameter store of all replicas.

@@ -2,26 +2,22 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "webhook/client.rs"]
-mod client;
-#[path = "cluster/process.rs"]
-mod process;
-#[path = "webhook/server.rs"]
-mod server;
-
 use std::{
     fs, net::SocketAddr, os::unix::fs::symlink, path::Path, process::Command, time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use harness::{
+    process::{free_port, get, own_directory, wait_until},
+    webhook::{
+        client::{Answer, Client, Protocol, shake_hands},
+        server::{Server, command, make_certificate, review},
+    },
+};
 use hyper::StatusCode;
 use rustls::version::{TLS12, TLS13};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-use client::{Answer, Client, Protocol, shake_hands};
-use process::{free_port, get, own_directory, wait_until};
-use server::{Server, command, make_certificate, review};
 
 const JSON: &str = "application/json";
 

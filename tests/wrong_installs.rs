@@ -6,31 +6,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code, reason = "nothing here reads its events")]
-#[path = "e2e/cloud.rs"]
-mod cloud;
-#[allow(dead_code, reason = "its kubectl serves any cluster")]
-#[path = "cluster/control_plane.rs"]
-mod control_plane;
-#[allow(dead_code, reason = "another test asks for the image itself")]
-#[path = "e2e/image.rs"]
-mod image;
-#[allow(dead_code, reason = "others take it down by hand")]
-#[path = "e2e/node.rs"]
-mod node;
-#[allow(dead_code, reason = "not all of its faults are wanted here")]
-#[path = "cluster/parameter_store.rs"]
-mod parameter_store;
-#[allow(dead_code, reason = "others install it as it is")]
-#[path = "e2e/platform.rs"]
-mod platform;
-#[path = "cluster/process.rs"]
-mod process;
-#[path = "sidecar/tls.rs"]
-mod tls;
-
 use std::{
     fs,
+    ops::Deref,
     panic::{self, AssertUnwindSafe},
     path::Path,
     process::Command,
@@ -38,14 +16,15 @@ use std::{
     time::Duration,
 };
 
+use harness::{
+    cloud::{BASE, BROKER, REGION, may_become, pods_of_the_cluster, under_a_name_of},
+    node::Node,
+    parameter_store::ParameterStore,
+    platform::{self, AGENT_IMAGE, SIDECAR_IMAGE, SYSTEM, TENANT},
+    process::{self, wait_until},
+};
 use serde_json::{Map, Value, json};
 use strict_aws::{Association, Role, World};
-
-use cloud::{BASE, BROKER, REGION, may_become, pods_of_the_cluster, under_a_name_of};
-use node::Node;
-use parameter_store::ParameterStore;
-use platform::{AGENT_IMAGE, Platform, SIDECAR_IMAGE, SYSTEM, TENANT};
-use process::wait_until;
 
 /// A correct installation with faulty tenants. Never dropped: the node's leash stops it.
 static SOUND: LazyLock<Installed> = LazyLock::new(|| {
@@ -398,7 +377,7 @@ fn an_unreachable_ssm_counts_as_no_answer() {
     assert_eq!(installed.judged_with(&values, "tenants-acme"), None);
     let address = installed.parameters.address;
     let to_ssm = format!("ip daddr {} tcp dport {}", address.ip(), address.port());
-    let (said, told) = installed.platform.node.without("forward", &to_ssm, || {
+    let (said, told) = without(&installed.platform.node, "forward", &to_ssm, || {
         installed.create_namespace("tenants-late", json!({}));
         let said = installed.refusal("tenants-late");
         let why = |line: &Value| line["detail"].is_string();
@@ -515,7 +494,7 @@ fn an_unreachable_webhook_shows_the_api_servers_error() {
     let installed = unsound();
     assert_eq!(installed.judged_with(&installed.values(), "tenants-acme"), None);
     let node = &installed.platform.node;
-    let said = node.without("output", "tcp dport 8443", || installed.judged("tenants-acme"));
+    let said = without(node, "output", "tcp dport 8443", || installed.judged("tenants-acme"));
     let late = "context deadline exceeded";
     let said = said.unwrap();
     says(
@@ -551,7 +530,7 @@ struct Installed {
 
 impl Installed {
     fn bring_up() -> Self {
-        let platform = Platform::bring_up(with_broken_roles);
+        let platform = Platform(platform::Platform::bring_up(with_broken_roles));
         let parameters = ParameterStore::on(platform.node.host_address(), 40.0);
         Self { parameters, platform }
     }
@@ -635,23 +614,32 @@ impl Installed {
     }
 }
 
-impl Node {
-    /// Runs `act` while packets of this kind, which the machine sends or forwards, are lost.
-    fn without<T>(&self, hook: &str, kind: &str, act: impl FnOnce() -> T) -> T {
-        let file = self.state().join("lost.nft");
-        let rules = format!(
-            "table ip lost {{
-               chain lost {{
-                 type filter hook {hook} priority 0
-                 {kind} drop
-               }}
-             }}"
-        );
-        fs::write(&file, rules).unwrap();
-        self.enter(&["nft", "--file", file.to_str().unwrap()]);
-        let done = panic::catch_unwind(AssertUnwindSafe(act));
-        self.enter(&["nft", "delete", "table", "ip", "lost"]);
-        done.unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+/// Runs `act` while packets of this kind, which the machine sends or forwards, are lost.
+fn without<T>(node: &Node, hook: &str, kind: &str, act: impl FnOnce() -> T) -> T {
+    let file = node.state().join("lost.nft");
+    let rules = format!(
+        "table ip lost {{
+           chain lost {{
+             type filter hook {hook} priority 0
+             {kind} drop
+           }}
+         }}"
+    );
+    fs::write(&file, rules).unwrap();
+    node.enter(&["nft", "--file", file.to_str().unwrap()]);
+    let done = panic::catch_unwind(AssertUnwindSafe(act));
+    node.enter(&["nft", "delete", "table", "ip", "lost"]);
+    done.unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+}
+
+/// A platform, with the calls of these tests.
+struct Platform(platform::Platform);
+
+impl Deref for Platform {
+    type Target = platform::Platform;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
     }
 }
 

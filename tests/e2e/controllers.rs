@@ -1,12 +1,12 @@
 //! Objects of the platform's other controllers and users: a fleet, a dispatcher that creates
 //! sessions itself, and a Sandbox of kubernetes-sigs.
 
-use serde_json::{Value, json};
-
-use super::{
+use harness::{
+    cloud::REGION,
     node::Node,
     platform::{AGENT_IMAGE, SANDBOXES, TENANT, small},
 };
+use serde_json::{Value, json};
 
 /// The namespace of the dispatcher.
 pub(crate) const FAB: &str = "fab";
@@ -34,7 +34,7 @@ pub(crate) fn fleet(namespace: &str) -> Value {
                         // So that only the credentials are missing for a call.
                         "env": [
                             {"name": "AGENT_NAME", "value": "reviewer"},
-                            {"name": "AWS_REGION", "value": super::cloud::REGION},
+                            {"name": "AWS_REGION", "value": REGION},
                             {"name": "AWS_EC2_METADATA_DISABLED", "value": "true"},
                         ],
                         "resources": small(),

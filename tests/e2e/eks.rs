@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
-use super::{
+use harness::{
+    foreign::{
+        pod_identity::pod_identity,
+        server::{Effect, Server},
+    },
     node::Node,
-    pod_identity::pod_identity,
     process::wait_until,
-    server::{Effect, Server},
 };
+use serde_json::{Value, json};
 
 #[derive(Debug)]
 pub(crate) struct Eks {

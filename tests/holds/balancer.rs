@@ -14,7 +14,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::process::get;
+use harness::process::get;
 
 pub(crate) struct Balancer {
     pub(crate) port: u16,

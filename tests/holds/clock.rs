@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::process::own_directory;
+use harness::process::own_directory;
 
 pub(crate) struct Clock(TempDir);
 

@@ -11,7 +11,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::process::{Process, own_directory};
+use harness::process::{Process, own_directory};
 
 #[derive(Debug)]
 pub(crate) struct Network {

@@ -13,7 +13,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::process::{Process, free_port, own_directory, program};
+use harness::process::{Process, free_port, own_directory, program};
 
 /// A Prometheus that ends when dropped, or with the test process.
 #[derive(Debug)]

@@ -1,0 +1,292 @@
+//! A real Kubernetes control plane on 127.0.0.1, without nodes: pods are admitted and stored as
+//! in any cluster, but never run.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    process::{Process, free_port, own_directory, program, wait_until},
+    root,
+};
+
+/// A control plane. Several can run at once. It stops when dropped, or when the test process
+/// exits.
+#[derive(Debug)]
+pub struct ControlPlane {
+    /// etcd, the API server and the controllers. They must be dropped before the directory.
+    processes: [Process; 3],
+    directory: TempDir,
+    /// Ports of the API server and of etcd.
+    ports: (u16, u16),
+}
+
+impl ControlPlane {
+    /// Returns when a pod can be created in the namespace "default".
+    pub fn start() -> Self {
+        let directory = own_directory();
+        let [etcd_port, etcd_peer_port, api_port, controller_manager_port] =
+            std::array::from_fn(|_| free_port());
+        make_keys(directory.path(), api_port);
+        let etcd = start_etcd(directory.path(), etcd_port, etcd_peer_port);
+        let mut api_server = start_api_server(directory.path(), api_port, etcd_port);
+        let kubectl = |arguments: &[&str]| kubectl(directory.path(), arguments).run().ok;
+        api_server.wait_until("the API server is ready", START, || {
+            kubectl(&["get", "--raw", "/readyz"]).then_some(())
+        });
+        // It exits if the API server does not have its role yet.
+        let mut controller_manager =
+            start_controller_manager(directory.path(), controller_manager_port);
+        controller_manager.wait_until("the default service account exists", START, || {
+            kubectl(&["get", "serviceaccount", "default"]).then_some(())
+        });
+        Self {
+            processes: [etcd, api_server, controller_manager],
+            directory,
+            ports: (api_port, etcd_port),
+        }
+    }
+
+    /// Kills the API server, as a node failure does, and starts a new one.
+    pub fn restart_api_server(&mut self) {
+        self.processes[1].kill();
+        let (port, etcd_port) = self.ports;
+        self.processes[1] = start_api_server(self.directory.path(), port, etcd_port);
+        wait_until("the API server is ready again", START, || {
+            self.kubectl(&["get", "--raw", "/readyz"]).run().ok.then_some(())
+        });
+    }
+
+    /// Returns the kubeconfig of the administrator.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.directory.path().join("admin.kubeconfig")
+    }
+
+    /// Returns a call of kubectl as the administrator.
+    pub fn kubectl(&self, arguments: &[&str]) -> Kubectl {
+        kubectl(self.directory.path(), arguments)
+    }
+
+    /// Creates a namespace; returns when a pod can be created in it.
+    pub fn create_namespace(&self, name: &str, labels: &[(&str, &str)]) {
+        let labels: serde_json::Map<String, Value> =
+            labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+        let namespace = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": name, "labels": labels},
+        });
+        self.kubectl(&["create", "--filename=-"]).stdin(&namespace.to_string()).json();
+        self.await_service_account(name, "default");
+    }
+
+    /// Returns when a pod that runs as `account` can be created.
+    pub fn await_service_account(&self, namespace: &str, account: &str) {
+        wait_until(&format!("namespace {namespace} has account {account}"), START, || {
+            let account = ["get", "serviceaccount", account, "--namespace", namespace];
+            self.kubectl(&account).run().ok.then_some(())
+        });
+    }
+
+    /// Returns the current log of the API server.
+    pub fn api_server_log(&self) -> String {
+        self.processes[1].log()
+    }
+
+    /// Returns the audit event of each attempt to create a pod, oldest first. An event may be
+    /// written just after the response: wait for it.
+    pub fn audit_events(&self) -> Vec<Value> {
+        self.audit_log("create")
+    }
+
+    /// Returns the audit event of each deletion of a part of a release.
+    pub fn deletions(&self) -> Vec<Value> {
+        self.audit_log("delete")
+    }
+
+    fn audit_log(&self, verb: &str) -> Vec<Value> {
+        let log = std::fs::read_to_string(audit_log(self.directory.path())).unwrap_or_default();
+        log.split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'))
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .filter(|event| event["verb"] == verb)
+            .collect()
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.directory.disable_cleanup(true);
+            eprintln!("the logs of the control plane are in {}", self.directory.path().display());
+        }
+    }
+}
+
+/// One call of kubectl, as the administrator unless its arguments have `--as`.
+#[derive(Debug)]
+pub struct Kubectl {
+    command: Command,
+    stdin: String,
+}
+
+impl Kubectl {
+    /// Sets the input for `--filename=-`.
+    pub fn stdin(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.stdin);
+        self
+    }
+
+    /// Runs kubectl.
+    pub fn run(mut self) -> Outcome {
+        let mut child = self
+            .command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // kubectl does not read its input if its arguments are invalid; this is no error.
+        let _ = child.stdin.take().unwrap().write_all(self.stdin.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        Outcome {
+            ok: output.status.success(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Returns the output of kubectl with `--output=json`.
+    pub fn json(mut self) -> Value {
+        self.command.arg("--output=json");
+        let shown = format!("{:?}", self.command);
+        let Outcome { ok, stdout, stderr } = self.run();
+        assert!(ok, "{shown}\n{stderr}");
+        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{shown}: {error}\n{stdout}"))
+    }
+}
+
+/// The result of a call.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Whether the exit status is 0.
+    pub ok: bool,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+fn make_keys(directory: &Path, api_port: u16) {
+    let made = Command::new(root().join("tests/cluster/pki"))
+        .arg(directory)
+        .arg(api_port.to_string())
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "no keys: {}", String::from_utf8_lossy(&made.stderr));
+}
+
+fn start_etcd(directory: &Path, port: u16, peer_port: u16) -> Process {
+    let (url, peer_url) = (etcd_url(port), etcd_url(peer_port));
+    let mut command = Command::new(program("etcd"));
+    command
+        .arg("--data-dir")
+        .arg(directory.join("etcd"))
+        // The data need not survive a crash of the machine.
+        .args(["--unsafe-no-fsync", "--log-level=warn", "--name=test"])
+        .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
+        .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
+        .arg(format!("--initial-cluster=test={peer_url}"));
+    Process::start("etcd", directory, &command)
+}
+
+fn start_api_server(directory: &Path, port: u16, etcd_port: u16) -> Process {
+    let key =
+        |flag: &str, file: &str| format!("--{flag}={}", directory.join("pki").join(file).display());
+    let mut command = Command::new(program("kube-apiserver"));
+    command
+        .arg(format!("--etcd-servers={}", etcd_url(etcd_port)))
+        .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
+        .arg(format!("--secure-port={port}"))
+        // An endpoint cannot have the address 127.0.0.1.
+        .arg("--endpoint-reconciler-type=none")
+        .args(["--authorization-mode=RBAC", "--allow-privileged=true", "--profiling=false"])
+        .arg("--service-cluster-ip-range=10.0.0.0/24")
+        .arg("--service-account-issuer=https://kubernetes.default.svc.cluster.local")
+        .arg(key("client-ca-file", "ca.crt"))
+        .arg(key("tls-cert-file", "apiserver.crt"))
+        .arg(key("tls-private-key-file", "apiserver.key"))
+        .arg(key("service-account-key-file", "service-accounts.pub"))
+        .arg(key("service-account-signing-key-file", "service-accounts.key"))
+        .arg(format!(
+            "--audit-policy-file={}",
+            root().join("tests/cluster/audit-policy.yaml").display()
+        ))
+        .arg(format!("--audit-log-path={}", audit_log(directory).display()))
+        .arg("--audit-log-mode=blocking");
+    Process::start("kube-apiserver", directory, &command)
+}
+
+fn start_controller_manager(directory: &Path, port: u16) -> Process {
+    let kubeconfig = directory.join("controller-manager.kubeconfig");
+    let mut command = Command::new(program("kube-controller-manager"));
+    for flag in ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"] {
+        command.arg(format!("--{flag}={}", kubeconfig.display()));
+    }
+    command
+        .arg("--bind-address=127.0.0.1")
+        .arg(format!("--secure-port={port}"))
+        .args(["--leader-elect=false", "--use-service-account-credentials=true"])
+        .arg(format!("--controllers={}", CONTROLLERS.join(",")))
+        .arg(format!("--root-ca-file={}", directory.join("pki/ca.crt").display()))
+        .arg(format!(
+            "--service-account-private-key-file={}",
+            directory.join("pki/service-accounts.key").display()
+        ))
+        .arg(format!("--flex-volume-plugin-dir={}", directory.join("flexvolume").display()))
+        // With the default of 20 per second a new namespace waits seconds for its service account.
+        .args(["--kube-api-qps=300", "--kube-api-burst=500", "--profiling=false"]);
+    Process::start("kube-controller-manager", directory, &command)
+}
+
+/// Returns a call of kubectl as the user of `admin.kubeconfig` in the directory.
+pub fn kubectl(directory: &Path, arguments: &[&str]) -> Kubectl {
+    let mut command = Command::new(program("kubectl"));
+    command
+        .arg("--kubeconfig")
+        .arg(directory.join("admin.kubeconfig"))
+        // The discovery cache of one API server must not be used for the next one on its port.
+        .arg("--cache-dir")
+        .arg(directory.join("kubectl-cache"))
+        .args(arguments);
+    Kubectl { command, stdin: String::new() }
+}
+
+fn etcd_url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
+fn audit_log(directory: &Path) -> PathBuf {
+    directory.join("audit.log")
+}
+
+/// Controllers for namespaces, for workloads and for the type check of policies.
+const CONTROLLERS: [&str; 10] = [
+    "clusterrole-aggregation-controller",
+    "deployment-controller",
+    "garbage-collector-controller",
+    "job-controller",
+    "namespace-controller",
+    "replicaset-controller",
+    "resourcequota-controller",
+    "root-ca-certificate-publisher-controller",
+    "serviceaccount-controller",
+    "validatingadmissionpolicy-status-controller",
+];
+
+/// Ten times the start time on two idle cores.
+const START: Duration = Duration::from_secs(60);
