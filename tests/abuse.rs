@@ -22,6 +22,7 @@ use harness::{
     process::{Process, free_port, get, own_directory, wait_until},
     webhook::{
         client::{Answer, Client, Protocol, shake_hands, shake_hands_on},
+        load::{JSON, pod_with, post_of, proxies, silent_ssm},
         server::{Server, command, make_certificate, review},
     },
 };
@@ -84,15 +85,10 @@ impl Good {
 }
 
 fn start() -> (Server, TcpListener) {
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let directory = own_directory();
     let tls = directory.path().join("tls");
     make_certificate(&tls, &[]);
-    let config = directory.path().join("config.yaml");
-    let endpoint = format!("http://{}", silent.local_addr().unwrap());
-    let ssm =
-        json!({"cluster": "prod", "roles": {"ssm": {"endpoint": endpoint, "region": "eu-west-1"}}});
-    fs::write(&config, ssm.to_string()).unwrap();
+    let (silent, config) = silent_ssm(directory.path());
     let arguments = ["--shutdown-delay=0", "--config", config.to_str().unwrap()];
     (Server::start_with(directory, &tls, &arguments), silent)
 }
@@ -434,7 +430,7 @@ async fn unread_responses_stay_within_their_budget() {
     let server = Server::start();
     let mut good = Good::start(&server).await;
     let before = server.memory("RssAnon:");
-    let large = in_runtime("/spec/containers/0/env", &proxies(LARGE / 3));
+    let large = pod_with("/spec/containers/0/env", &proxies(LARGE / 3).to_string());
     let mut held_open = Vec::new();
     for n in 0..UNREAD {
         let mut stream = asks_and_does_not_read(&server, &large).await;
@@ -485,7 +481,7 @@ async fn unread_responses_stay_within_their_budget() {
 async fn clients_that_do_not_read_are_disconnected_in_seconds() {
     let server = Server::start();
     let mut good = Good::start(&server).await;
-    let medium = in_runtime("/spec/containers/0/env", &proxies(40 * 1024));
+    let medium = pod_with("/spec/containers/0/env", &proxies(40 * 1024).to_string());
     let mut held_open = Vec::new();
     for _ in 0..50 {
         let mut stream = asks_and_does_not_read(&server, &medium).await;
@@ -553,22 +549,6 @@ async fn unread_metrics_use_little_memory() {
     assert!(with_them < before + 32 * 1024, "{before} KiB before, {with_them} KiB with them");
 }
 
-/// Returns the review of the pod of `runtime`, with another value at `path`.
-fn in_runtime(path: &str, value: &Value) -> Vec<u8> {
-    let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
-    let (parent, key) = path.rsplit_once('/').unwrap();
-    review.pointer_mut(&format!("/request/object{parent}")).unwrap()[key] = value.clone();
-    review.to_string().into_bytes()
-}
-
-/// Returns variables with a long NO_PROXY, which the webhook copies into two variables.
-fn proxies(bytes: usize) -> Value {
-    json!([
-        {"name": "HTTPS_PROXY", "value": "http://proxy.test:3128"},
-        {"name": "NO_PROXY", "value": "a,".repeat(bytes / 2)},
-    ])
-}
-
 /// Connects a client whose kernel accepts only some KiB of a response.
 async fn deaf(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
@@ -588,14 +568,6 @@ async fn sends_and_does_not_read(server: &Server, request: &[u8]) -> TlsStream<T
             .unwrap();
     stream.write_all(request).await.unwrap();
     stream
-}
-
-fn post_of(body: &[u8]) -> Vec<u8> {
-    let head = format!(
-        "POST /enabled HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    [head.as_bytes(), body].concat()
 }
 
 /// Opens the maximum number of streams of a connection, each with a window of one byte for the
@@ -789,7 +761,6 @@ async fn the_webhook_is_not_ready_before_its_namespace_list() {
     assert!(metrics.contains("fab_session_injector_namespace_watch_errors_total "), "{metrics}");
 }
 
-const JSON: &str = "application/json";
 /// Size of a response near the maximum.
 const LARGE: usize = 1900 * 1024;
 const LARGEST: usize = 8 << 20;

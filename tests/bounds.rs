@@ -2,14 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-use std::{collections::HashMap, sync::Mutex};
+use std::sync::Mutex;
 
-use fab_session_injector::{
-    admission::Review,
-    config::Config,
-    directory::{Directory, Role, Source},
-    namespaces::{Mode, Namespace, Namespaces},
-};
+use fab_session_injector::{admission::Review, config::Config, namespaces::Mode};
+use harness::{tenant::Tenant, webhook::load::review_with};
 use peak_alloc::PeakAlloc;
 use proptest::{
     collection::vec,
@@ -32,47 +28,24 @@ const MOST_BESIDE: usize = 6 << 20;
 /// Only one test at a time measures memory.
 static COUNTING: Mutex<()> = Mutex::new(());
 
-struct World {
-    config: Config,
-    namespaces: Namespaces,
-    directory: Directory,
+fn world() -> Tenant {
+    Tenant::new(Config::parse("region: eu-west-1\n").unwrap())
 }
 
-impl World {
-    fn new() -> Self {
-        let config = Config::parse("region: eu-west-1\n").unwrap();
-        let labels = [
-            ("fab.nanohype.dev/session-injection", "enabled"),
-            ("agents.nanohype.dev/platform", "acme"),
-            ("pod-security.kubernetes.io/enforce", "restricted"),
-        ];
-        let label =
-            |key: &str| labels.iter().find(|(name, _)| *name == key).map(|&(_, value)| value);
-        let namespace = Namespace::read("tenants-acme", label, &config.tenant);
-        let role = Role::Known("arn:aws:iam::111122223333:role/acme".parse().unwrap());
-        let entries = HashMap::from([("acme".parse().unwrap(), role.into())]);
-        Self {
-            config,
-            namespaces: [namespace].into_iter().collect(),
-            directory: Directory::new(Source::File("roles.yaml".into()), entries),
+/// Handles the body. Returns the peak memory beside the body and the length of the response,
+/// in bytes.
+fn peak(world: &Tenant, body: &[u8]) -> (usize, usize) {
+    let Tenant { config, namespaces, directory } = world;
+    let mut answer = 0;
+    let peak = peak_of(|| match Review::parse(body) {
+        Ok(review) => {
+            let whole = review.answer(Mode::Enabled, namespaces, directory, config);
+            answer = whole.body.len();
         }
-    }
-
-    /// Handles the body. Returns the peak memory beside the body and the length of the response,
-    /// in bytes.
-    fn peak(&self, body: &[u8]) -> (usize, usize) {
-        let Self { config, namespaces, directory } = self;
-        let mut answer = 0;
-        let peak = peak_of(|| match Review::parse(body) {
-            Ok(review) => {
-                let whole = review.answer(Mode::Enabled, namespaces, directory, config);
-                answer = whole.body.len();
-            }
-            // As the handler formats it.
-            Err(error) => drop(error.to_string()),
-        });
-        (peak, answer)
-    }
+        // As the handler formats it.
+        Err(error) => drop(error.to_string()),
+    });
+    (peak, answer)
 }
 
 fn peak_of<T>(f: impl FnOnce() -> T) -> usize {
@@ -80,18 +53,6 @@ fn peak_of<T>(f: impl FnOnce() -> T) -> usize {
     MEMORY.reset_peak_usage();
     drop(f());
     MEMORY.peak_usage().saturating_sub(before)
-}
-
-/// Returns the recorded review with `text` at a path.
-fn review_with(place: &str, text: &str) -> Vec<u8> {
-    let path = format!("{}/tests/reviews/runtime.json", env!("CARGO_MANIFEST_DIR"));
-    let mut review: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let (parent, key) = place.rsplit_once('/').unwrap();
-    match review.pointer_mut(parent).unwrap() {
-        Value::Array(items) => items[key.parse::<usize>().unwrap()] = "@@".into(),
-        object => object[key] = "@@".into(),
-    }
-    review.to_string().replacen("\"@@\"", text, 1).into_bytes()
 }
 
 /// Paths at which a review has text, an object or a list.
@@ -204,8 +165,8 @@ fn filled(piece: &str, bytes: usize) -> String {
     text
 }
 
-fn is_bound(world: &World, body: &[u8], what: &str) -> f64 {
-    let (peak, answer) = world.peak(body);
+fn is_bound(world: &Tenant, body: &[u8], what: &str) -> f64 {
+    let (peak, answer) = peak(world, body);
     let most = BODY * body.len() + (ANSWER * answer + CONTAINERS).min(MOST_BESIDE);
     let length = body.len();
     assert!(
@@ -218,7 +179,7 @@ fn is_bound(world: &World, body: &[u8], what: &str) -> f64 {
 #[test]
 fn any_value_at_any_path_uses_bounded_memory() {
     let _alone = COUNTING.lock().unwrap();
-    let world = World::new();
+    let world = world();
     const BYTES: usize = 512 << 10;
     let mut worst = (0.0, String::new());
     for place in PLACES {
@@ -275,7 +236,7 @@ fn value() -> impl Strategy<Value = String> {
 #[test]
 fn any_generated_body_uses_bounded_memory() {
     let _alone = COUNTING.lock().unwrap();
-    let world = World::new();
+    let world = world();
     let cases = Cases { cases: 400, failure_persistence: None, ..Cases::default() };
     let bodies = (0..PLACES.len(), value());
     TestRunner::new(cases)

@@ -6,12 +6,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{collections::BTreeSet, env, path::Path, process::Command, thread, time::Duration};
+use std::{collections::BTreeSet, process::Command, thread, time::Duration};
 
 use harness::{
     cloud::{may_become, pods_of_the_cluster, under_a_name_of},
+    helm::chart,
     platform::{self, Platform, SYSTEM, TENANT},
-    process::{own_directory, program},
+    process::own_directory,
+    shell,
 };
 use serde_json::{Value, json};
 use strict_aws::{Association, Role, World};
@@ -352,27 +354,21 @@ impl<'p> Shell<'p> {
         Self { platform, directory }
     }
 
-    #[allow(clippy::disallowed_methods, reason = "the shell needs the other programs")]
     fn run(&self, line: &str) {
-        let programs = program("kubectl").parent().unwrap().display().to_string();
-        let ran = Command::new("sh")
-            .args(["-eu", "-c", &format!("exec 2>&1; SYSTEM={SYSTEM}; NS={TENANT}; {line}")])
-            .current_dir(&self.directory)
-            .env("KUBECONFIG", self.platform.node.kubeconfig())
-            .env("CHART", concat!(env!("CARGO_MANIFEST_DIR"), "/charts/fab-session-injector"))
+        shell::run(&format!("SYSTEM={SYSTEM}; NS={TENANT}; {line}"), |shell| {
+            shell
+                .current_dir(&self.directory)
+                .env("KUBECONFIG", self.platform.node.kubeconfig())
+                .env("CHART", chart());
             // Hides the plugins and repositories of the user who runs the tests.
-            .envs(
-                ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"]
-                    .map(|variable| (variable, self.directory.path())),
-            )
-            .env("PATH", format!("{programs}:{}", env::var("PATH").unwrap()))
-            .output()
-            .unwrap();
-        assert!(ran.status.success(), "{line}\n{}", String::from_utf8_lossy(&ran.stdout));
+            for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+                shell.env(variable, self.directory.path());
+            }
+        });
     }
 
     fn check(&self, namespace: &str, flags: &[&str]) -> Vec<Value> {
-        let ran = Command::new(Path::new(env!("CARGO_BIN_EXE_fab-session-injector")))
+        let ran = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
             .args(["check", "--skip-aws", "--output=json", "--namespace", namespace])
             .args(flags)
             .env("KUBECONFIG", self.platform.node.kubeconfig())

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    fs,
     io::Write,
     path::Path,
     process::{Command, Stdio},
@@ -15,7 +15,8 @@ use std::{
 use harness::{
     foreign,
     moto::REGION,
-    process::{own_directory, program, wait_until},
+    process::{own_directory, wait_until},
+    shell,
     world::{OPERATOR, SYSTEM, World, parameter, role},
 };
 use serde_json::{Value, json};
@@ -51,8 +52,7 @@ impl<'w> Terminal<'w> {
         Self { world, directory: own_directory() }
     }
 
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
+    fn equip(&self, command: &mut Command) {
         command
             .current_dir(self.directory.path())
             .env("KUBECONFIG", self.world.cluster.kubeconfig())
@@ -60,32 +60,21 @@ impl<'w> Terminal<'w> {
             .env("AWS_SECRET_ACCESS_KEY", "test")
             .env("AWS_REGION", REGION)
             .env("AWS_EC2_METADATA_DISABLED", "true");
-        command
     }
 
     /// Returns the stdout and stderr of a block of a page.
-    #[allow(clippy::disallowed_methods, reason = "finds the other programs of the page")]
     fn run(&self, block: &str) -> String {
-        let ours = Path::new(PROGRAM).parent().unwrap().display();
-        let kubectl = program("kubectl").parent().unwrap().display().to_string();
-        let path = env::var("PATH").unwrap();
-        let ran = self
-            .command("sh")
-            .args(["-eu", "-c", &format!("exec 2>&1\nSYSTEM={SYSTEM}\nNS={NAMESPACE}\n{block}")])
-            .env("PATH", format!("{ours}:{kubectl}:{path}"))
-            .output()
-            .unwrap();
-        let printed = String::from_utf8(ran.stdout).unwrap();
-        assert!(ran.status.success(), "{block}\n{printed}");
-        printed
+        let block = format!("SYSTEM={SYSTEM}\nNS={NAMESPACE}\n{block}");
+        shell::run(&block, |shell| self.equip(shell))
     }
 
     /// Returns exit code, stdout and stderr.
     fn explain(&self, arguments: &[&str], stdin: &str) -> (i32, String, String) {
         let elsewhere = arguments.iter().any(|argument| argument.starts_with("--namespace"));
         let usual = ["--namespace", NAMESPACE].into_iter().filter(|_| !elsewhere);
-        let mut child = self
-            .command(PROGRAM)
+        let mut command = Command::new(PROGRAM);
+        self.equip(&mut command);
+        let mut child = command
             .arg("explain")
             .args(usual)
             .args(arguments)

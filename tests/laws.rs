@@ -2,66 +2,33 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::HashMap;
-
 use fab_session_injector::{
-    admission::{self, Decision, Review},
+    admission::{Decision, Review},
     config::Config,
-    directory::{Directory, Role, Source},
-    namespaces::{Mode, Namespace, Namespaces},
+    namespaces::Mode,
 };
-use json_patch::PatchOperation;
+use harness::tenant::{ROLE, Tenant};
 use proptest::{
     collection::vec, option, prelude::*, sample::select, test_runner::Config as Runner,
 };
 use serde_json::{Map, Value, json};
 
 const OPERATOR: &str = "system:serviceaccount:eks-agent-platform:operator";
-const ROLE: &str = "arn:aws:iam::111122223333:role/acme";
 const ISTIO_EXCLUDES: &str = "traffic.sidecar.istio.io/excludeOutboundIPRanges";
 const LINKERD_GROUP: &str = "config.linkerd.io/proxy-gid";
 
-struct World {
-    config: Config,
-    namespaces: Namespaces,
-    directory: Directory,
+fn world() -> Tenant {
+    Tenant::new(Config::parse("sessionCreators: ['system:serviceaccount:*:operator']\n").unwrap())
 }
 
-fn world() -> World {
-    let config = Config::parse("sessionCreators: ['system:serviceaccount:*:operator']\n").unwrap();
-    let labels = [
-        ("fab.nanohype.dev/session-injection", "enabled"),
-        ("agents.nanohype.dev/platform", "acme"),
-        ("pod-security.kubernetes.io/enforce", "restricted"),
-    ];
-    let label = |key: &str| labels.iter().find(|(name, _)| *name == key).map(|&(_, value)| value);
-    let namespace = Namespace::read("tenants-acme", label, &config.tenant);
-    let role = Role::Known(ROLE.parse().unwrap());
-    let roles = HashMap::from([("acme".parse().unwrap(), role.into())]);
-    World {
-        config,
-        namespaces: [namespace].into_iter().collect(),
-        directory: Directory::new(Source::File("roles.yaml".into()), roles),
-    }
-}
-
-impl World {
-    fn decide(&self, pod: &Value, creator: &str) -> (Decision, Vec<PatchOperation>) {
-        let Self { config, namespaces, directory } = self;
-        let (decision, operations, _) =
-            admission::decide(pod, creator, "tenants-acme", namespaces, directory, config);
-        (decision, operations)
-    }
-
-    /// Returns the injected pod, or None if it is refused.
-    fn inject(&self, pod: &Value, creator: &str) -> Option<Value> {
-        match self.decide(pod, creator) {
-            (Decision::Refuse(_), _) => None,
-            (Decision::Inject(_) | Decision::Pass(_), operations) => {
-                let mut pod = pod.clone();
-                json_patch::patch(&mut pod, &operations).unwrap();
-                Some(pod)
-            }
+/// Returns the injected pod, or None if it is refused.
+fn inject(world: &Tenant, pod: &Value, creator: &str) -> Option<Value> {
+    match world.decide(pod, creator) {
+        (Decision::Refuse(_), _) => None,
+        (Decision::Inject(_) | Decision::Pass(_), operations) => {
+            let mut pod = pod.clone();
+            json_patch::patch(&mut pod, &operations).unwrap();
+            Some(pod)
         }
     }
 }
@@ -300,9 +267,9 @@ fn the_maximum_of_containers_is_injected_twice() {
             .collect();
         json!({"metadata": {}, "spec": {"serviceAccountName": "tenant-runtime", "containers": containers}})
     };
-    let once = world.inject(&pod(256), OPERATOR).unwrap();
-    assert_eq!(world.inject(&once, OPERATOR).unwrap(), once);
-    assert!(world.inject(&pod(257), OPERATOR).is_none());
+    let once = inject(&world, &pod(256), OPERATOR).unwrap();
+    assert_eq!(inject(&world, &once, OPERATOR).unwrap(), once);
+    assert!(inject(&world, &pod(257), OPERATOR).is_none());
 }
 
 /// Generates pods with many repetitions of names that the webhook removes.
@@ -353,7 +320,7 @@ proptest! {
     #[test]
     fn a_second_injection_changes_nothing(pod in pod(), creator in creator()) {
         let world = world();
-        if let Some(once) = world.inject(&pod, creator) {
+        if let Some(once) = inject(&world, &pod, creator) {
             let (_, operations) = world.decide(&once, creator);
             prop_assert!(operations.is_empty(), "{:?}", operations);
         }
@@ -362,7 +329,7 @@ proptest! {
     #[test]
     fn changes_between_two_calls_are_corrected(pod in pod(), late in container(&["late"]), creator in creator()) {
         let world = world();
-        let Some(once) = world.inject(&pod, creator) else { return Ok(()) };
+        let Some(once) = inject(&world, &pod, creator) else { return Ok(()) };
         let has_sidecar = |pod: &Value| containers(pod).any(|container| container["name"] == "fab-session-credentials");
         let mut between = once.clone();
         between["spec"]["containers"].as_array_mut().unwrap().push(late);
@@ -372,7 +339,7 @@ proptest! {
         between["metadata"]["annotations"].as_object_mut().unwrap().shift_remove("eks.amazonaws.com/skip-containers");
         // The added container may have a forbidden field.
         let (decision, _) = world.decide(&between, creator);
-        let Some(again) = world.inject(&between, creator) else {
+        let Some(again) = inject(&world, &between, creator) else {
             prop_assert!(matches!(decision, Decision::Refuse(_)), "{decision:?}");
             return Ok(());
         };
@@ -380,12 +347,12 @@ proptest! {
         for container in containers(&again).filter(|container| container["name"] == "fab-session-credentials") {
             prop_assert_eq!(&container["restartPolicy"], "Always");
         }
-        prop_assert_eq!(world.inject(&again, creator), Some(again));
+        prop_assert_eq!(inject(&world, &again, creator), Some(again));
     }
 
     #[test]
     fn all_other_fields_survive_the_injection(pod in pod(), creator in creator()) {
-        if let Some(injected) = world().inject(&pod, creator) {
+        if let Some(injected) = inject(&world(), &pod, creator) {
             let mut before = without_ours(&pod);
             let after = without_ours(&injected);
             // New lists, which are empty without the injector's items.
@@ -413,7 +380,7 @@ proptest! {
         let (decision, _) = world.decide(&pod, creator);
         prop_assert!(!matches!(decision, Decision::Pass(_)), "a fenced pod is never passed");
         let Decision::Inject(injection) = decision else { return Ok(()) };
-        let injected = world.inject(&pod, creator).unwrap();
+        let injected = inject(&world, &pod, creator).unwrap();
         let annotation = |key: &str| injected["metadata"]["annotations"][key].as_str();
         let Some(session) = injection.gives.session() else {
             prop_assert_eq!(annotation("fab.nanohype.dev/source-identity"), None);
@@ -447,7 +414,7 @@ proptest! {
         if injection.gives.session().is_none() {
             return Ok(());
         }
-        let injected = world.inject(&pod, creator).unwrap();
+        let injected = inject(&world, &pod, creator).unwrap();
         let annotation = |pod: &Value, key: &str| pod["metadata"]["annotations"][key].as_str().unwrap_or_default().to_owned();
         let excluded = annotation(&injected, ISTIO_EXCLUDES);
         prop_assert!(excluded.split(',').any(|range| range == "169.254.170.23/32"), "{excluded:?}");
@@ -463,7 +430,7 @@ proptest! {
         let (decision, _) = world.decide(&pod, creator);
         let Decision::Inject(injection) = decision else { return Ok(()) };
         let has_session = injection.gives.session().is_some();
-        let injected = world.inject(&pod, creator).unwrap();
+        let injected = inject(&world, &pod, creator).unwrap();
         for container in containers(&injected).filter(|container| container["name"] != "fab-session-credentials") {
             for mount in container["volumeMounts"].as_array().into_iter().flatten() {
                 let name = mount["name"].as_str().unwrap();
@@ -516,7 +483,7 @@ proptest! {
         *review.pointer_mut(&paths[at.index(paths.len())]).unwrap() = with;
         let body = review.to_string();
         if let Ok(parsed) = Review::parse(body.as_bytes()) {
-            let World { config, namespaces, directory } = world();
+            let Tenant { config, namespaces, directory } = world();
             for mode in [Mode::Audit, Mode::Enabled] {
                 let answer: Value = serde_json::from_slice(&parsed.answer(mode, &namespaces, &directory, &config).body).unwrap();
                 prop_assert_eq!(&answer["response"]["uid"], &review["request"]["uid"]);

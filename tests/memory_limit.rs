@@ -21,6 +21,7 @@ use harness::{
     process::{Process, free_port, get, own_directory, wait_until},
     webhook::{
         client::{Client, Protocol, shake_hands, shake_hands_on},
+        load::{JSON, pod_with, post_of, proxies, silent_ssm},
         server::{Server, command, make_certificate, review},
     },
 };
@@ -28,7 +29,7 @@ use http_body_util::combinators::BoxBody;
 use hyper::{Request, body::Frame, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{SupportedProtocolVersion, version::TLS13};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -97,15 +98,10 @@ fn released() -> PathBuf {
 /// Starts a webhook in a cgroup, and an SSM that accepts calls and never responds, so that forged
 /// reviews wait as long as possible.
 fn start(name: &str, bytes: usize) -> (Server, Cgroup, TcpListener) {
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let directory = own_directory();
     let tls = directory.path().join("tls");
     make_certificate(&tls, &[]);
-    let config = directory.path().join("config.yaml");
-    let endpoint = format!("http://{}", silent.local_addr().unwrap());
-    let ssm =
-        json!({"cluster": "prod", "roles": {"ssm": {"endpoint": endpoint, "region": "eu-west-1"}}});
-    fs::write(&config, ssm.to_string()).unwrap();
+    let (silent, config) = silent_ssm(directory.path());
     let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let (address, health) = (local(free_port()), local(free_port()));
     let arguments = ["--shutdown-delay=0", "--config", config.to_str().unwrap()];
@@ -282,35 +278,16 @@ async fn chunks_of_one_byte(target: Target) -> usize {
 
 /// Requests large responses and does not read them.
 async fn unread_answers(target: Target) -> usize {
-    let body = with("/spec/containers/0/env", &proxies(LARGE / 3).to_string());
-    let head = format!(
-        "POST /enabled HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON}\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
+    let post = post_of(&pod_with("/spec/containers/0/env", &proxies(LARGE / 3).to_string()));
     let mut held = Vec::new();
     while target.goes_on() && held.len() < 160 {
         let Some(mut stream) = target.deaf().await else { continue };
-        let _ = timeout(SECOND * 5, stream.write_all(&[head.as_bytes(), &body].concat())).await;
+        let _ = timeout(SECOND * 5, stream.write_all(&post)).await;
         let _ = timeout(SECOND, stream.read_exact(&mut [0; 12])).await;
         held.push(stream);
     }
     sleep(target.until.saturating_duration_since(Instant::now())).await;
     held.len()
-}
-
-/// Returns the review of the pod of `runtime`, with other text at `path`.
-fn with(path: &str, text: &str) -> Vec<u8> {
-    let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
-    let (parent, key) = path.rsplit_once('/').unwrap();
-    review.pointer_mut(&format!("/request/object{parent}")).unwrap()[key] = "@@".into();
-    review.to_string().replacen("\"@@\"", text, 1).into_bytes()
-}
-
-fn proxies(bytes: usize) -> Value {
-    json!([
-        {"name": "HTTPS_PROXY", "value": "http://proxy.test:3128"},
-        {"name": "NO_PROXY", "value": "a,".repeat(bytes / 2)},
-    ])
 }
 
 /// Returns bodies whose parsed tree would need a hundred times their length.
@@ -320,7 +297,7 @@ fn forged() -> Vec<(&'static str, Vec<u8>)> {
     };
     let mounts = |bytes| {
         let nested = list("[0]", bytes);
-        with(
+        pod_with(
             "/spec/containers/0/volumeMounts",
             &format!("[{{\"name\":\"v\",\"mountPath\":\"/x\",\"y\":{nested}}}]"),
         )
@@ -330,11 +307,14 @@ fn forged() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("lists in a mount", mounts(3 << 20)),
         ("more lists in a mount", mounts(LARGEST - (64 << 10))),
-        ("ports", with("/spec/containers/0/ports", &list("{}", LARGEST - (64 << 10)))),
-        ("containers", with("/spec/containers", &list("{\"name\":\"\"}", LARGEST - (64 << 10)))),
+        ("ports", pod_with("/spec/containers/0/ports", &list("{}", LARGEST - (64 << 10)))),
+        (
+            "containers",
+            pod_with("/spec/containers", &list("{\"name\":\"\"}", LARGEST - (64 << 10))),
+        ),
         ("labels", {
             let pairs = vec!["\"a\":\"\""; (LARGEST - (64 << 10)) / 7].join(",");
-            with("/metadata/labels", &format!("{{{pairs}}}"))
+            pod_with("/metadata/labels", &format!("{{{pairs}}}"))
         }),
         ("one that waits for SSM", waits),
     ]
@@ -449,7 +429,6 @@ async fn a_limit_that_is_too_small_kills_the_webhook() {
     assert!(!status.success(), "{status}");
 }
 
-const JSON: &str = "application/json";
 const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
 /// `resources.limits.memory` in the chart's values.
 const CHART_LIMIT: usize = 256 << 20;

@@ -5,18 +5,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{
-    collections::BTreeSet,
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
 use harness::{
     cloud::BROKER,
     platform::{Platform, SYSTEM, TENANT},
-    process::{program, wait_until},
+    process::wait_until,
+    shell,
 };
 use serde_json::Value;
 
@@ -168,21 +163,10 @@ impl Page {
     }
 
     /// Runs a block; returns its standard output and standard error, interleaved.
-    #[allow(clippy::disallowed_methods, reason = "where the other programs of the page are")]
     fn run(&self, block: &str) -> String {
-        let programs = program("kubectl").parent().unwrap().display().to_string();
-        let ours =
-            Path::new(env!("CARGO_BIN_EXE_fab-session-injector")).parent().unwrap().display();
-        let path = env::var("PATH").unwrap();
-        let ran = Command::new("sh")
-            .args(["-eu", "-c", &format!("exec 2>&1\n{}{block}", self.variables)])
-            .env("KUBECONFIG", &self.kubeconfig)
-            .env("PATH", format!("{programs}:{ours}:{path}"))
-            .output()
-            .unwrap();
-        let printed = String::from_utf8(ran.stdout).unwrap();
-        assert!(ran.status.success(), "{block}\n{printed}");
-        printed
+        shell::run(&format!("{}{block}", self.variables), |shell| {
+            shell.env("KUBECONFIG", &self.kubeconfig);
+        })
     }
 }
 

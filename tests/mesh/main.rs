@@ -10,12 +10,13 @@ mod rules;
 use std::{collections::HashMap, process::Command};
 
 use fab_session_injector::{
-    admission::{self, Decision, OWN_NETWORK, Refusal},
+    admission::{Decision, OWN_NETWORK, Refusal},
     config::Config,
-    directory::{Directory, Role, Source},
-    namespaces::{Namespace, Namespaces},
 };
-use harness::process::{Process, own_directory};
+use harness::{
+    process::{Process, own_directory},
+    tenant::Tenant,
+};
 use serde_json::{Value, json};
 
 use network::{Network, volumes};
@@ -191,25 +192,14 @@ fn inject(pod: &Value) -> Result<Value, Refusal> {
     let config =
         "{region: eu-west-1, sidecar: {env: {AWS_ENDPOINT_URL_STS: 'http://127.0.0.1:9'}}}";
     let config = Config::parse(config).unwrap();
-    let label = |key: &str| match key {
-        "fab.nanohype.dev/session-injection" => Some("enabled"),
-        "agents.nanohype.dev/platform" => Some("acme"),
-        "pod-security.kubernetes.io/enforce" => Some("restricted"),
-        _ => None,
-    };
-    let namespace = Namespace::read("tenants-acme", label, &config.tenant);
-    let role = Role::Known("arn:aws:iam::111122223333:role/acme".parse().unwrap());
-    let roles = HashMap::from([("acme".parse().unwrap(), role.into())]);
-    let directory = Directory::new(Source::Nowhere, roles);
-    let namespaces = Namespaces::default().with(namespace);
-    match admission::decide(pod, "somebody", "tenants-acme", &namespaces, &directory, &config) {
-        (Decision::Refuse(refusal), _, _) => Err(refusal),
-        (Decision::Inject(_), operations, _) => {
+    match Tenant::new(config).decide(pod, "somebody") {
+        (Decision::Refuse(refusal), _) => Err(refusal),
+        (Decision::Inject(_), operations) => {
             let mut injected = pod.clone();
             json_patch::patch(&mut injected, &operations).unwrap();
             Ok(injected)
         }
-        (Decision::Pass(why), _, _) => panic!("{why:?}"),
+        (Decision::Pass(why), _) => panic!("{why:?}"),
     }
 }
 

@@ -21,7 +21,9 @@ pub mod node;
 pub mod parameter_store;
 pub mod platform;
 pub mod process;
+pub mod shell;
 pub mod stream;
+pub mod tenant;
 pub mod tls;
 pub mod world;
 
@@ -35,6 +37,7 @@ pub mod sidecar {
 /// The webhook's program, and a client for its port.
 pub mod webhook {
     pub mod client;
+    pub mod load;
     pub mod server;
 }
 
