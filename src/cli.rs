@@ -229,7 +229,7 @@ pub struct Iam {
         conflicts_with = "config"
     )]
     pub cluster: Option<String>,
-    /// Namespace of the tenant's agents (default: tenants-<tenant>)
+    /// Namespace of the tenant's agents (default: the prefix tenants- and the tenant)
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<NamespaceName>,
     /// Region of the parameters (default: the config's, else all regions)
