@@ -6,12 +6,12 @@ demo:
 	cargo build --locked --package fab-session-injector --bin fab-session-injector --package demo
 	cargo run --locked --quiet --package demo
 
-# After each change: format, lints of the program, and the tests that start no other program.
+# After each change: format, lints of the program, and the fast tests that do not need tests/setup.
 quick:
 	cargo fmt --all --check
 	cargo clippy --locked --lib --bins -- --deny warnings
 	cargo test --locked --lib --test architecture --test command_line --test explain --test golden \
-	  --test iam --test inject --test laws --test pages --test raw --test words
+	  --test inject --test laws --test pages --test raw --test words
 
 # All tests, against the real kube-apiserver, etcd, Helm and moto that tests/setup builds
 # once and caches outside the clone.

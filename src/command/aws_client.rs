@@ -1,16 +1,19 @@
 //! The HTTP client of every AWS SDK client: a response is read up to [`LONGEST_RESPONSE`].
 
 use aws_smithy_http_client::{Builder, ConnectorBuilder, proxy::ProxyConfig, tls};
-use aws_smithy_runtime_api::client::{
-    connector_metadata::ConnectorMetadata,
-    http::{
-        HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
-        SharedHttpConnector,
+use aws_smithy_runtime_api::{
+    box_error::BoxError,
+    client::{
+        connector_metadata::ConnectorMetadata,
+        http::{
+            HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings,
+            SharedHttpClient, SharedHttpConnector,
+        },
+        orchestrator::HttpRequest,
+        runtime_components::{RuntimeComponents, RuntimeComponentsBuilder},
     },
-    orchestrator::HttpRequest,
-    runtime_components::RuntimeComponents,
 };
-use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::{body::SdkBody, config_bag::ConfigBag};
 use http_body_util::Limited;
 
 /// Returns the SDK's own HTTPS client, with its proxies from the environment, and with the limit.
@@ -38,6 +41,22 @@ impl HttpClient for Bounded {
         SharedHttpConnector::new(BoundedConnector(self.0.http_connector(settings, components)))
     }
 
+    fn validate_base_client_config(
+        &self,
+        components: &RuntimeComponentsBuilder,
+        config: &ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.validate_base_client_config(components, config)
+    }
+
+    fn validate_final_config(
+        &self,
+        components: &RuntimeComponents,
+        config: &ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.validate_final_config(components, config)
+    }
+
     fn connector_metadata(&self) -> Option<ConnectorMetadata> {
         self.0.connector_metadata()
     }
@@ -56,8 +75,8 @@ impl HttpConnector for BoundedConnector {
     }
 }
 
-/// In bytes. The longest response that is documented is one of `GetParameters`: 10 values of
-/// 8 KiB, whose characters JSON escapes to at most six bytes each, is 480 KiB with nothing else.
+/// Maximum length of a response, in bytes. The longest documented one is of `GetParameters`: 10
+/// values of 8 KiB, whose characters JSON escapes to at most six bytes each, are 480 KiB.
 /// <https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-advanced-parameters.html>
 /// Policies of IAM, which `check` reads, have at most 10,240 characters.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html>

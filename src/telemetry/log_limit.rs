@@ -37,7 +37,8 @@ impl LogLimit {
     }
 }
 
-/// Enough to see what arrives, and in a day less than 200 MB of lines.
+/// Maximum number of lines in a second. Enough to see what arrives; a line has at most 400 bytes,
+/// so a day has at most 350 MB of them.
 const PER_SECOND: u32 = 10;
 
 #[cfg(test)]

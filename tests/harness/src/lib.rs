@@ -1,5 +1,5 @@
-//! What several test programs share: the processes of a test, clusters and nodes, stand-ins for
-//! AWS and for the webhooks of other vendors, and clients of the program under test.
+//! Code that several test programs share: the processes of a test, clusters and nodes, stand-ins
+//! for AWS and for the webhooks of other vendors, and clients of the program under test.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What the webhook knows of one tenant, for decisions without a cluster.
+//! The webhook's config and snapshots with one tenant, for decisions without a cluster.
 
 use std::collections::HashMap;
 

@@ -33,8 +33,6 @@ pub struct Policies {
     pub seconds: Option<u64>,
     /// Whether denials omit the policy type.
     pub terse: bool,
-    /// Whether EKS Pod Identity sets session tags, which are transitive.
-    pub session_tags: bool,
 }
 
 /// A running account. It stops when dropped.
@@ -57,7 +55,6 @@ impl Default for Policies {
             trust: trust(&json!({"StringLike": {"sts:SourceIdentity": "agent.acme.*"}})),
             seconds: None,
             terse: false,
-            session_tags: true,
         }
     }
 }
@@ -65,7 +62,7 @@ impl Default for Policies {
 impl Account {
     /// Starts an account.
     pub fn open(policies: Policies) -> Self {
-        let Policies { base, boundary, trust, seconds, terse, session_tags } = policies;
+        let Policies { base, boundary, trust, seconds, terse } = policies;
         let issuer = Issuer::new("https://oidc.eks.eu-west-1.amazonaws.com/id/TEST").unwrap();
         let oidc = "oidc.eks.eu-west-1.amazonaws.com/id/TEST";
         let base_trust = statements(&[
@@ -88,15 +85,11 @@ impl Account {
         if let Some(boundary) = boundary {
             base = base.boundary(boundary);
         }
-        let mut association = Association::new("tenants-acme", "tenant-runtime", BASE);
-        if !session_tags {
-            association = association.disable_session_tags();
-        }
         let mut world = World::new("111122223333", "eu-west-1")
             .cluster(Cluster::new("prod", issuer.url(), issuer.jwks()))
             .role(base)
             .role(Role::new(BROKER).trust(trust))
-            .association(association);
+            .association(Association::new("tenants-acme", "tenant-runtime", BASE));
         if let Some(seconds) = seconds {
             world = world.session_seconds(seconds);
         }

@@ -1,4 +1,4 @@
-//! What abuses the webhook's port.
+//! Requests and a config for abuse of the webhook's port.
 
 use std::{
     fs,
