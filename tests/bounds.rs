@@ -28,14 +28,14 @@ const MOST_BESIDE: usize = 6 << 20;
 /// Only one test at a time measures memory.
 static COUNTING: Mutex<()> = Mutex::new(());
 
-fn world() -> Tenant {
+fn tenant() -> Tenant {
     Tenant::new(Config::parse("region: eu-west-1\n").unwrap())
 }
 
 /// Handles the body. Returns the peak memory beside the body and the length of the response,
 /// in bytes.
-fn peak(world: &Tenant, body: &[u8]) -> (usize, usize) {
-    let Tenant { config, namespaces, directory } = world;
+fn peak(tenant: &Tenant, body: &[u8]) -> (usize, usize) {
+    let Tenant { config, namespaces, directory } = tenant;
     let mut answer = 0;
     let peak = peak_of(|| match Review::parse(body) {
         Ok(review) => {
@@ -165,8 +165,8 @@ fn filled(piece: &str, bytes: usize) -> String {
     text
 }
 
-fn is_bound(world: &Tenant, body: &[u8], what: &str) -> f64 {
-    let (peak, answer) = peak(world, body);
+fn is_bound(tenant: &Tenant, body: &[u8], what: &str) -> f64 {
+    let (peak, answer) = peak(tenant, body);
     let most = BODY * body.len() + (ANSWER * answer + CONTAINERS).min(MOST_BESIDE);
     let length = body.len();
     assert!(
@@ -179,14 +179,14 @@ fn is_bound(world: &Tenant, body: &[u8], what: &str) -> f64 {
 #[test]
 fn any_value_at_any_path_uses_bounded_memory() {
     let _alone = COUNTING.lock().unwrap();
-    let world = world();
+    let tenant = tenant();
     const BYTES: usize = 512 << 10;
     let mut worst = (0.0, String::new());
     for place in PLACES {
         for piece in PIECES {
             let body = review_with(place, &filled(piece, BYTES));
             let what = format!("{piece} at {place}");
-            let lengths = is_bound(&world, &body, &what);
+            let lengths = is_bound(&tenant, &body, &what);
             if lengths > worst.0 {
                 worst = (lengths, what);
             }
@@ -236,15 +236,15 @@ fn value() -> impl Strategy<Value = String> {
 #[test]
 fn any_generated_body_uses_bounded_memory() {
     let _alone = COUNTING.lock().unwrap();
-    let world = world();
+    let tenant = tenant();
     let cases = Cases { cases: 400, failure_persistence: None, ..Cases::default() };
     let bodies = (0..PLACES.len(), value());
     TestRunner::new(cases)
         .run(&bodies, |(place, value)| {
             let body = review_with(PLACES[place], &value);
-            is_bound(&world, &body, PLACES[place]);
+            is_bound(&tenant, &body, PLACES[place]);
             // And a body that is cut off or is not JSON.
-            is_bound(&world, &body[..body.len() / 2], PLACES[place]);
+            is_bound(&tenant, &body[..body.len() / 2], PLACES[place]);
             Ok(())
         })
         .unwrap();

@@ -17,13 +17,13 @@ const OPERATOR: &str = "system:serviceaccount:eks-agent-platform:operator";
 const ISTIO_EXCLUDES: &str = "traffic.sidecar.istio.io/excludeOutboundIPRanges";
 const LINKERD_GROUP: &str = "config.linkerd.io/proxy-gid";
 
-fn world() -> Tenant {
+fn tenant() -> Tenant {
     Tenant::new(Config::parse("sessionCreators: ['system:serviceaccount:*:operator']\n").unwrap())
 }
 
 /// Returns the injected pod, or None if it is refused.
-fn inject(world: &Tenant, pod: &Value, creator: &str) -> Option<Value> {
-    match world.decide(pod, creator) {
+fn inject(tenant: &Tenant, pod: &Value, creator: &str) -> Option<Value> {
+    match tenant.decide(pod, creator) {
         (Decision::Refuse(_), _) => None,
         (Decision::Inject(_) | Decision::Pass(_), operations) => {
             let mut pod = pod.clone();
@@ -260,16 +260,16 @@ fn runner(cases: u32) -> Runner {
 
 #[test]
 fn the_maximum_of_containers_is_injected_twice() {
-    let world = world();
+    let tenant = tenant();
     let pod = |many: usize| {
         let containers: Vec<Value> = (0..many)
             .map(|index| json!({"name": format!("agent-{index}"), "image": "i"}))
             .collect();
         json!({"metadata": {}, "spec": {"serviceAccountName": "tenant-runtime", "containers": containers}})
     };
-    let once = inject(&world, &pod(256), OPERATOR).unwrap();
-    assert_eq!(inject(&world, &once, OPERATOR).unwrap(), once);
-    assert!(inject(&world, &pod(257), OPERATOR).is_none());
+    let once = inject(&tenant, &pod(256), OPERATOR).unwrap();
+    assert_eq!(inject(&tenant, &once, OPERATOR).unwrap(), once);
+    assert!(inject(&tenant, &pod(257), OPERATOR).is_none());
 }
 
 /// Generates pods with many repetitions of names that the webhook removes.
@@ -305,7 +305,7 @@ proptest! {
     /// The API server applies a patch without a time limit, and an operation may move a whole list.
     #[test]
     fn a_patch_has_a_bounded_cost(pod in repeated()) {
-        let (decision, operations) = world().decide(&pod, "jane");
+        let (decision, operations) = tenant().decide(&pod, "jane");
         let longest = containers(&pod).map(|container| container["env"].as_array().unwrap().len()).max().unwrap();
         if matches!(decision, Decision::Inject(_)) {
             prop_assert!(operations.len() <= 10_000, "{} operations", operations.len());
@@ -319,17 +319,17 @@ proptest! {
 
     #[test]
     fn a_second_injection_changes_nothing(pod in pod(), creator in creator()) {
-        let world = world();
-        if let Some(once) = inject(&world, &pod, creator) {
-            let (_, operations) = world.decide(&once, creator);
+        let tenant = tenant();
+        if let Some(once) = inject(&tenant, &pod, creator) {
+            let (_, operations) = tenant.decide(&once, creator);
             prop_assert!(operations.is_empty(), "{:?}", operations);
         }
     }
 
     #[test]
     fn changes_between_two_calls_are_corrected(pod in pod(), late in container(&["late"]), creator in creator()) {
-        let world = world();
-        let Some(once) = inject(&world, &pod, creator) else { return Ok(()) };
+        let tenant = tenant();
+        let Some(once) = inject(&tenant, &pod, creator) else { return Ok(()) };
         let has_sidecar = |pod: &Value| containers(pod).any(|container| container["name"] == "fab-session-credentials");
         let mut between = once.clone();
         between["spec"]["containers"].as_array_mut().unwrap().push(late);
@@ -338,8 +338,8 @@ proptest! {
         }
         between["metadata"]["annotations"].as_object_mut().unwrap().shift_remove("eks.amazonaws.com/skip-containers");
         // The added container may have a forbidden field.
-        let (decision, _) = world.decide(&between, creator);
-        let Some(again) = inject(&world, &between, creator) else {
+        let (decision, _) = tenant.decide(&between, creator);
+        let Some(again) = inject(&tenant, &between, creator) else {
             prop_assert!(matches!(decision, Decision::Refuse(_)), "{decision:?}");
             return Ok(());
         };
@@ -347,12 +347,12 @@ proptest! {
         for container in containers(&again).filter(|container| container["name"] == "fab-session-credentials") {
             prop_assert_eq!(&container["restartPolicy"], "Always");
         }
-        prop_assert_eq!(inject(&world, &again, creator), Some(again));
+        prop_assert_eq!(inject(&tenant, &again, creator), Some(again));
     }
 
     #[test]
     fn all_other_fields_survive_the_injection(pod in pod(), creator in creator()) {
-        if let Some(injected) = inject(&world(), &pod, creator) {
+        if let Some(injected) = inject(&tenant(), &pod, creator) {
             let mut before = without_ours(&pod);
             let after = without_ours(&injected);
             // New lists, which are empty without the injector's items.
@@ -376,11 +376,11 @@ proptest! {
 
     #[test]
     fn a_claimed_identity_has_no_effect(pod in pod(), creator in creator()) {
-        let world = world();
-        let (decision, _) = world.decide(&pod, creator);
+        let tenant = tenant();
+        let (decision, _) = tenant.decide(&pod, creator);
         prop_assert!(!matches!(decision, Decision::Pass(_)), "a fenced pod is never passed");
         let Decision::Inject(injection) = decision else { return Ok(()) };
-        let injected = inject(&world, &pod, creator).unwrap();
+        let injected = inject(&tenant, &pod, creator).unwrap();
         let annotation = |key: &str| injected["metadata"]["annotations"][key].as_str();
         let Some(session) = injection.gives.session() else {
             prop_assert_eq!(annotation("fab.nanohype.dev/source-identity"), None);
@@ -408,13 +408,13 @@ proptest! {
 
     #[test]
     fn meshes_do_not_redirect_the_base_token(pod in pod(), creator in creator()) {
-        let world = world();
-        let (decision, _) = world.decide(&pod, creator);
+        let tenant = tenant();
+        let (decision, _) = tenant.decide(&pod, creator);
         let Decision::Inject(injection) = decision else { return Ok(()) };
         if injection.gives.session().is_none() {
             return Ok(());
         }
-        let injected = inject(&world, &pod, creator).unwrap();
+        let injected = inject(&tenant, &pod, creator).unwrap();
         let annotation = |pod: &Value, key: &str| pod["metadata"]["annotations"][key].as_str().unwrap_or_default().to_owned();
         let excluded = annotation(&injected, ISTIO_EXCLUDES);
         prop_assert!(excluded.split(',').any(|range| range == "169.254.170.23/32"), "{excluded:?}");
@@ -426,11 +426,11 @@ proptest! {
 
     #[test]
     fn in_an_injected_pod_only_the_sidecar_has_base_credentials(pod in pod(), creator in creator()) {
-        let world = world();
-        let (decision, _) = world.decide(&pod, creator);
+        let tenant = tenant();
+        let (decision, _) = tenant.decide(&pod, creator);
         let Decision::Inject(injection) = decision else { return Ok(()) };
         let has_session = injection.gives.session().is_some();
-        let injected = inject(&world, &pod, creator).unwrap();
+        let injected = inject(&tenant, &pod, creator).unwrap();
         for container in containers(&injected).filter(|container| container["name"] != "fab-session-credentials") {
             for mount in container["volumeMounts"].as_array().into_iter().flatten() {
                 let name = mount["name"].as_str().unwrap();
@@ -463,7 +463,7 @@ proptest! {
                 }
             }
         }
-        let (decision, operations) = world().decide(&pod, creator);
+        let (decision, operations) = tenant().decide(&pod, creator);
         prop_assert!(!serde_json::to_string(&operations).unwrap().contains("canary"));
         if let Decision::Refuse(refusal) = decision {
             prop_assert!(!refusal.to_string().contains("canary"));
@@ -483,7 +483,7 @@ proptest! {
         *review.pointer_mut(&paths[at.index(paths.len())]).unwrap() = with;
         let body = review.to_string();
         if let Ok(parsed) = Review::parse(body.as_bytes()) {
-            let Tenant { config, namespaces, directory } = world();
+            let Tenant { config, namespaces, directory } = tenant();
             for mode in [Mode::Audit, Mode::Enabled] {
                 let answer: Value = serde_json::from_slice(&parsed.answer(mode, &namespaces, &directory, &config).body).unwrap();
                 prop_assert_eq!(&answer["response"]["uid"], &review["request"]["uid"]);

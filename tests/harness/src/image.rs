@@ -14,9 +14,7 @@ use crate::{process::own_directory, root};
 /// Path of the CA certificates.
 pub const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// The image.
 pub struct Image {
-    /// Path of the archive.
     pub archive: PathBuf,
     /// The image configuration.
     pub config: Value,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub use crate::cloud::REGION;
 use crate::process::{Process, free_port, own_directory, program};
 
 /// A moto server. It stops when dropped, or when the test process exits.
@@ -124,9 +125,6 @@ fn exchange(port: u16, request: &str) -> io::Result<String> {
 fn status(answer: &str) -> Option<&str> {
     answer.split(' ').nth(1)
 }
-
-/// The region of the parameters.
-pub const REGION: &str = "eu-west-1";
 
 /// The account of the roles, as in the strict AWS.
 const ACCOUNT: &str = "111122223333";

@@ -6,6 +6,7 @@ use std::{fs, process::Command};
 use serde_json::{Value, json};
 use strict_aws::World;
 
+pub use crate::world::OPERATOR;
 use crate::{
     cloud::{BROKER, Cloud, REGION},
     helm::chart,
@@ -19,8 +20,6 @@ use crate::{
 pub const SYSTEM: &str = "fab-system";
 /// Namespace of the tenant.
 pub const TENANT: &str = "tenants-acme";
-/// User name of the operator.
-pub const OPERATOR: &str = "system:serviceaccount:eks-agent-platform:operator";
 /// Image of the agents.
 pub const AGENT_IMAGE: &str = "node.test/agent:1";
 
@@ -35,7 +34,6 @@ pub struct Platform {
     /// AWS for the pods.
     pub cloud: Cloud,
     // Dropped last, since the others are reached through it.
-    /// The node.
     pub node: Node,
 }
 

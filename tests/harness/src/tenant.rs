@@ -13,7 +13,6 @@ use serde_json::Value;
 
 /// The namespaces and the role of the tenant acme, and a config.
 pub struct Tenant {
-    /// The config.
     pub config: Config,
     /// `tenants-acme` and `fab`, which opted in.
     pub namespaces: Namespaces,

@@ -13,12 +13,7 @@ use strict_aws::{
 };
 
 use super::pod::{POD_UID, Pod, Template};
-
-/// Base role of the pod.
-pub const BASE: &str = "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-tenant";
-/// Session-broker role of the tenant.
-pub const BROKER: &str =
-    "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-broker";
+pub use crate::cloud::{BASE, BROKER};
 
 /// Settings of an account; the default is an account in which everything works.
 #[derive(Clone, Debug)]

@@ -18,7 +18,6 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// A connection.
 pub struct Client {
     sender: Sender,
     /// The certificate of the server.
@@ -30,21 +29,15 @@ enum Sender {
     Http2(http2::SendRequest<Full<Bytes>>),
 }
 
-/// The version of HTTP.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Protocol {
-    /// HTTP/1.1.
     Http1,
-    /// HTTP/2.
     Http2,
 }
 
-/// A response.
 #[derive(Debug)]
 pub struct Answer {
-    /// The status.
     pub status: StatusCode,
-    /// The body.
     pub body: Bytes,
 }
 
