@@ -9,6 +9,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::fs::MetadataExt,
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -627,17 +628,8 @@ fn the_sidecar_calls_the_sts_endpoint_of_its_region() {
     for (region, more, want) in cases {
         let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
         let directory = process::own_directory();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
+        let mut command = sidecar(directory.path());
         command
-            .arg("sidecar")
-            .env("FAB_SESSION_ROLE_ARN", BROKER)
-            .env("FAB_SESSION_ID", "s")
-            .env("FAB_SESSION_TENANT", "acme")
-            .env("FAB_SESSION_IDENTITY", "agent.acme.s")
-            .env("FAB_SESSION_DURATION", "3600")
-            .env("FAB_SESSION_PORT", process::free_port().to_string())
-            .env("FAB_SESSION_START_GATE", "credentials")
-            .env("FAB_SESSION_TOKEN_FILE", directory.path().join("token"))
             .env("AWS_ACCESS_KEY_ID", "AKIA")
             .env("AWS_SECRET_ACCESS_KEY", "secret")
             .env("AWS_REGION", region)
@@ -651,6 +643,62 @@ fn the_sidecar_calls_the_sts_endpoint_of_its_region() {
         let read = asked.read(&mut head).unwrap();
         let head = String::from_utf8_lossy(&head[..read]);
         assert!(head.starts_with(&format!("CONNECT {want} ")), "{region} {more:?}: {head}");
+    }
+}
+
+/// Returns the sidecar of a session, without base credentials and region.
+fn sidecar(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
+    command
+        .arg("sidecar")
+        .env("FAB_SESSION_ROLE_ARN", BROKER)
+        .env("FAB_SESSION_ID", "s")
+        .env("FAB_SESSION_TENANT", "acme")
+        .env("FAB_SESSION_IDENTITY", "agent.acme.s")
+        .env("FAB_SESSION_DURATION", "3600")
+        .env("FAB_SESSION_PORT", process::free_port().to_string())
+        .env("FAB_SESSION_START_GATE", "credentials")
+        .env("FAB_SESSION_TOKEN_FILE", directory.join("token"));
+    command
+}
+
+/// A proxy would read the token, which is sent without TLS. The test above is the control: with
+/// the same variables the call to STS goes through the proxy.
+#[test]
+fn the_base_token_is_never_sent_to_a_proxy() {
+    for host in ["127.0.0.1", "localhost", "[::1]"] {
+        let agent = TcpListener::bind((host.trim_matches(['[', ']']), 0)).unwrap();
+        let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+        let directory = process::own_directory();
+        let token = directory.path().join("base");
+        fs::write(&token, "the-base-token").unwrap();
+        let port = agent.local_addr().unwrap().port();
+        let mut command = sidecar(directory.path());
+        command
+            .env("AWS_REGION", "eu-west-1")
+            .env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token)
+            .env(
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                format!("http://{host}:{port}/v1/credentials"),
+            );
+        for variable in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+            let url = format!("http://{}", proxy.local_addr().unwrap());
+            command.env(variable, &url).env(variable.to_lowercase(), &url);
+        }
+        let _sidecar = process::Process::start("sidecar", directory.path(), &command);
+        for listener in [&agent, &proxy] {
+            listener.set_nonblocking(true).unwrap();
+        }
+        let (mut asked, _) = wait_until(host, PATIENCE, || agent.accept().ok());
+        asked.set_nonblocking(false).unwrap();
+        let mut head = [0; 1024];
+        let read = asked.read(&mut head).unwrap();
+        let head = String::from_utf8_lossy(&head[..read]);
+        assert!(
+            head.starts_with("GET /v1/credentials ") && head.contains("the-base-token"),
+            "{head}"
+        );
+        assert!(proxy.accept().is_err(), "{host}: the proxy was called");
     }
 }
 

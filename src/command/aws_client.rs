@@ -18,12 +18,22 @@ use http_body_util::Limited;
 
 /// Returns the SDK's own HTTPS client, with its proxies from the environment, and with the limit.
 pub(super) fn aws_client() -> SharedHttpClient {
-    let inner = Builder::new().build_with_connector_fn(|settings, components| {
+    bounded(ProxyConfig::from_env())
+}
+
+/// Returns the same client without proxies. It is for the node's Pod Identity agent, which gets
+/// the base token without TLS: a proxy would read it.
+pub(super) fn direct_client() -> SharedHttpClient {
+    bounded(ProxyConfig::disabled())
+}
+
+fn bounded(proxies: ProxyConfig) -> SharedHttpClient {
+    let inner = Builder::new().build_with_connector_fn(move |settings, components| {
         let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
         let mut connector = ConnectorBuilder::default().tls_provider(provider);
         connector.set_connector_settings(settings.cloned());
         connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
-        connector.set_proxy_config(Some(ProxyConfig::from_env()));
+        connector.set_proxy_config(Some(proxies.clone()));
         connector.build()
     });
     SharedHttpClient::new(Bounded(inner))

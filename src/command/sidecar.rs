@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Failure,
-    aws_client::aws_client,
+    aws_client::{aws_client, direct_client},
     bind,
     endpoint::{self, World},
     environment, now, terminated,
@@ -92,9 +92,13 @@ async fn run_async(
     let listener = bind((Ipv4Addr::LOCALHOST, port).into()).await?;
 
     let client = aws_client();
-    let config = sdk_config(region, client.clone()).await;
+    let base_client = match base {
+        Base::PodIdentity { .. } => direct_client(),
+        Base::Environment | Base::WebIdentity { .. } => client.clone(),
+    };
+    let config = sdk_config(region, client).await;
     let provider = ProviderConfig::without_region()
-        .with_http_client(client)
+        .with_http_client(base_client)
         .with_region(config.region().cloned())
         .with_use_fips(config.use_fips())
         .with_use_dual_stack(config.use_dual_stack());
