@@ -514,7 +514,8 @@ fn certs_repairs_a_damaged_secret_and_ca_bundle() {
             ["patch", &object, "--namespace", NAMESPACE, "--type=json", "--patch", &patch];
         let patched = cluster.kubectl(&arguments).run();
         assert!(patched.ok, "{}", patched.stderr);
-        wait_until(&format!("{operation} is repaired"), Duration::from_secs(30), || {
+        // A repair takes up to four steps, and after many changes each waits for 8 s.
+        wait_until(&format!("{operation} is repaired"), Duration::from_secs(120), || {
             let after = secret(&cluster);
             let (_, bundles) = filled_in(&cluster);
             let complete = after.as_object()?.len() == 4;
@@ -528,7 +529,7 @@ fn certs_repairs_a_damaged_secret_and_ca_bundle() {
 
     // `certs` cannot create the Secret again, and logs how to.
     cluster.kubectl(&["delete", "secret", SECRET, "--namespace", NAMESPACE]).run();
-    wait_until("it logs what is missing", Duration::from_secs(30), || {
+    wait_until("it logs what is missing", Duration::from_secs(120), || {
         certs.process.log().contains("re-run `helm upgrade`").then_some(())
     });
     let (_, trusted) = filled_in(&cluster);
