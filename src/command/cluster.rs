@@ -323,6 +323,10 @@ fn seen(answer: kube::Result<Value>, path: &str) -> Result<Seen<Option<Value>>, 
         Err(error) if is_too_long(&error) => {
             Ok(Seen::Hidden(format!("cannot read {path}: {AnswerTooLong}")))
         }
+        // A tenant may nest `managedFields` deeper than a parser follows them.
+        Err(kube::Error::SerdeError(error)) => {
+            Ok(Seen::Hidden(format!("cannot read {path}: {error}")))
+        }
         Err(error) => Err(unanswered(error, path)),
     }
 }
@@ -400,6 +404,25 @@ mod tests {
         };
         assert_eq!(pods.len(), 20);
         assert!(pods.iter().all(|pod| pod["kind"] == "Pod"));
+    }
+
+    #[tokio::test]
+    async fn a_deeply_nested_object_hides_its_list_only() {
+        let answer = |request: http::Request<Body>| async move {
+            let depth = if request.uri().path() == "/pods" { 200 } else { 1 };
+            let nested =
+                format!("{}{}", "{\"f:x\":".repeat(depth), "0".to_owned() + &"}".repeat(depth));
+            let list = format!(
+                r#"{{"kind":"List","items":[{{"metadata":{{"managedFields":{nested}}}}}]}}"#
+            );
+            Ok::<_, Infallible>(http::Response::new(Body::from(list.into_bytes())))
+        };
+        let cluster = Cluster(Client::new(service_fn(answer), "default"));
+        let Seen::Hidden(why) = cluster.list("/pods", "").await.unwrap() else {
+            panic!("a list with 200 levels was read")
+        };
+        assert!(why.starts_with("cannot read /pods: recursion limit exceeded"), "{why}");
+        assert!(matches!(cluster.list("/accounts", "").await.unwrap(), Seen::Known(_)));
     }
 
     #[tokio::test]
