@@ -1425,15 +1425,7 @@ impl World {
     fn kubeconfig_of(&self, account: &str) -> PathBuf {
         let create = ["create", "serviceaccount", account, "--namespace", SYSTEM];
         self.cluster.kubectl(&create).json();
-        let token =
-            self.cluster.kubectl(&["create", "token", account, "--namespace", SYSTEM]).run();
-        assert!(token.ok, "{}", token.stderr);
-        let admin = fs::read_to_string(self.cluster.kubeconfig()).unwrap();
-        let mut config: Value = serde_saphyr::from_str(&admin).unwrap();
-        config["users"][0]["user"] = json!({"token": token.stdout.trim()});
-        let path = self.cluster.kubeconfig().with_file_name(format!("{account}.kubeconfig"));
-        fs::write(&path, config.to_string()).unwrap();
-        path
+        self.cluster.kubeconfig_of(SYSTEM, account)
     }
 }
 

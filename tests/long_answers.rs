@@ -6,49 +6,44 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::mpsc::{Receiver, channel},
     thread,
     time::Duration,
 };
 
 use harness::{
-    process::{Process, free_port, own_directory, wait_until},
-    webhook::server::{Server, make_certificate},
+    process::{Process, own_directory, wait_until},
+    sidecar::pod::without_a_pod,
+    webhook::{
+        load::config_with_ssm,
+        server::{Server, make_certificate},
+    },
 };
-use serde_json::json;
 
 /// Answers every request with status 200 and spaces, as many as the client takes.
 struct Endless {
     address: SocketAddr,
-    most: Arc<AtomicUsize>,
-    answered: Arc<AtomicUsize>,
+    /// The bytes that the client of each response took.
+    taken: Receiver<usize>,
 }
 
 impl Endless {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (most, answered) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-        let counts = (Arc::clone(&most), Arc::clone(&answered));
+        let (sender, taken) = channel();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                counts.0.fetch_max(answer(stream), Ordering::SeqCst);
-                counts.1.fetch_add(1, Ordering::SeqCst);
+                let _ = sender.send(answer(stream));
             }
         });
-        Self { address, most, answered }
+        Self { address, taken }
     }
 
     /// Waits for a whole call, then returns the most bytes that a client took.
     fn taken(&self) -> usize {
-        wait_until("a call has ended", PATIENCE, || {
-            (self.answered.load(Ordering::SeqCst) > 0).then_some(())
-        });
-        self.most.load(Ordering::SeqCst)
+        let first = self.taken.recv_timeout(PATIENCE).expect("a call ends");
+        self.taken.try_iter().fold(first, usize::max)
     }
 }
 
@@ -88,20 +83,8 @@ fn an_endless_response_to_the_sidecar_is_given_up() {
         let directory = own_directory();
         let token = directory.path().join("base");
         std::fs::write(&token, "a.b.c").unwrap();
-        let port = free_port().to_string();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
-        command
-            .arg("sidecar")
-            .env("AWS_REGION", "eu-west-1")
-            .env("AWS_ENDPOINT_URL_STS", &url)
-            .env("FAB_SESSION_DURATION", "3600")
-            .env("FAB_SESSION_ID", "s")
-            .env("FAB_SESSION_IDENTITY", "agent.acme.s")
-            .env("FAB_SESSION_PORT", &port)
-            .env("FAB_SESSION_ROLE_ARN", "arn:aws:iam::111122223333:role/broker")
-            .env("FAB_SESSION_START_GATE", "credentials")
-            .env("FAB_SESSION_TENANT", "acme")
-            .env("FAB_SESSION_TOKEN_FILE", directory.path().join("token"));
+        let mut command = without_a_pod(directory.path());
+        command.env("AWS_REGION", "eu-west-1").env("AWS_ENDPOINT_URL_STS", &url);
         match source {
             "pod-identity" => command
                 .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{url}/v1/credentials"))
@@ -111,10 +94,9 @@ fn an_endless_response_to_the_sidecar_is_given_up() {
                 .env("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/base")
                 .env("AWS_WEB_IDENTITY_TOKEN_FILE", &token),
         };
-        let mut sidecar = Process::start("sidecar", directory.path(), &command);
-        sidecar.wait_until("the failure is logged", PATIENCE, || {
-            let log = std::fs::read_to_string(directory.path().join("sidecar.log")).unwrap();
-            log.contains(code).then_some(())
+        let sidecar = Process::start("sidecar", directory.path(), &command);
+        wait_until("the failure is logged", PATIENCE, || {
+            sidecar.log().contains(code).then_some(())
         });
         let taken = endless.taken();
         assert!(taken < MOST, "{source}: {taken} bytes");
@@ -127,11 +109,7 @@ fn an_endless_response_of_ssm_is_given_up() {
     let directory = own_directory();
     let tls = directory.path().join("tls");
     make_certificate(&tls, &[]);
-    let config = directory.path().join("config.yaml");
-    let endpoint = format!("http://{}", endless.address);
-    let ssm =
-        json!({"cluster": "prod", "roles": {"ssm": {"endpoint": endpoint, "region": "eu-west-1"}}});
-    std::fs::write(&config, ssm.to_string()).unwrap();
+    let config = config_with_ssm(directory.path(), endless.address);
     let arguments = ["--shutdown-delay=0", "--config", config.to_str().unwrap()];
     let server = Server::start_with(directory, &tls, &arguments);
     let taken = endless.taken();

@@ -9,7 +9,6 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::fs::MetadataExt,
-    path::Path,
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -20,7 +19,7 @@ use harness::{
     sidecar::{
         account::{Account, BASE, BROKER, Policies, allow, deny, statements, trust},
         client::{self, CLIENTS, Client},
-        pod::POD_UID,
+        pod::{POD_UID, without_a_pod},
     },
     tls,
 };
@@ -628,7 +627,7 @@ fn the_sidecar_calls_the_sts_endpoint_of_its_region() {
     for (region, more, want) in cases {
         let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
         let directory = process::own_directory();
-        let mut command = sidecar(directory.path());
+        let mut command = without_a_pod(directory.path());
         command
             .env("AWS_ACCESS_KEY_ID", "AKIA")
             .env("AWS_SECRET_ACCESS_KEY", "secret")
@@ -646,22 +645,6 @@ fn the_sidecar_calls_the_sts_endpoint_of_its_region() {
     }
 }
 
-/// Returns the sidecar of a session, without base credentials and region.
-fn sidecar(directory: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
-    command
-        .arg("sidecar")
-        .env("FAB_SESSION_ROLE_ARN", BROKER)
-        .env("FAB_SESSION_ID", "s")
-        .env("FAB_SESSION_TENANT", "acme")
-        .env("FAB_SESSION_IDENTITY", "agent.acme.s")
-        .env("FAB_SESSION_DURATION", "3600")
-        .env("FAB_SESSION_PORT", process::free_port().to_string())
-        .env("FAB_SESSION_START_GATE", "credentials")
-        .env("FAB_SESSION_TOKEN_FILE", directory.join("token"));
-    command
-}
-
 /// A proxy would read the token, which is sent without TLS. The test above is the control: with
 /// the same variables the call to STS goes through the proxy.
 #[test]
@@ -673,7 +656,7 @@ fn the_base_token_is_never_sent_to_a_proxy() {
         let token = directory.path().join("base");
         fs::write(&token, "the-base-token").unwrap();
         let port = agent.local_addr().unwrap().port();
-        let mut command = sidecar(directory.path());
+        let mut command = without_a_pod(directory.path());
         command
             .env("AWS_REGION", "eu-west-1")
             .env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token)

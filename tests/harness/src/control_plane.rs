@@ -1,12 +1,13 @@
 //! A real Kubernetes control plane on 127.0.0.1, without nodes: pods are admitted and stored as
 //! in any cluster, but never run.
 
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
@@ -64,6 +65,18 @@ impl ControlPlane {
     /// Returns the kubeconfig of the administrator.
     pub fn kubeconfig(&self) -> PathBuf {
         self.directory.path().join("admin.kubeconfig")
+    }
+
+    /// Returns a kubeconfig with a token of the service account.
+    pub fn kubeconfig_of(&self, namespace: &str, account: &str) -> PathBuf {
+        let token = self.kubectl(&["create", "token", account, "--namespace", namespace]).run();
+        assert!(token.ok, "{}", token.stderr);
+        let admin = fs::read_to_string(self.kubeconfig()).unwrap();
+        let mut config: Value = serde_saphyr::from_str(&admin).unwrap();
+        config["users"][0]["user"] = json!({"token": token.stdout.trim()});
+        let path = self.kubeconfig().with_file_name(format!("{account}.kubeconfig"));
+        fs::write(&path, config.to_string()).unwrap();
+        path
     }
 
     /// Returns a call of kubectl as the administrator.

@@ -309,15 +309,7 @@ impl World {
     /// Returns a kubeconfig with the token and the rights of the chart's service account.
     fn own_kubeconfig(&self) -> PathBuf {
         let account = self.manifest("ServiceAccount")["metadata"]["name"].as_str().unwrap();
-        let token =
-            self.cluster.kubectl(&["create", "token", account, "--namespace", SYSTEM]).run();
-        assert!(token.ok, "{}", token.stderr);
-        let admin = fs::read_to_string(self.cluster.kubeconfig()).unwrap();
-        let mut config: Value = serde_saphyr::from_str(&admin).unwrap();
-        config["users"][0]["user"] = json!({"token": token.stdout.trim()});
-        let path = self.directory.path().join("webhook.kubeconfig");
-        fs::write(&path, config.to_string()).unwrap();
-        path
+        self.cluster.kubeconfig_of(SYSTEM, account)
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::account::BROKER;
 use crate::{
     process::{Process, free_port, own_directory},
     program, root,
@@ -207,6 +208,22 @@ impl Pod {
     pub fn status(&self) -> Value {
         self.get("/v1/status").1
     }
+}
+
+/// Returns the sidecar of a session as a process without a pod, base credentials and region.
+pub fn without_a_pod(directory: &Path) -> Command {
+    let mut command = Command::new(program());
+    command
+        .arg("sidecar")
+        .env("FAB_SESSION_DURATION", "3600")
+        .env("FAB_SESSION_ID", "s")
+        .env("FAB_SESSION_IDENTITY", "agent.acme.s")
+        .env("FAB_SESSION_PORT", free_port().to_string())
+        .env("FAB_SESSION_ROLE_ARN", BROKER)
+        .env("FAB_SESSION_START_GATE", "credentials")
+        .env("FAB_SESSION_TENANT", "acme")
+        .env("FAB_SESSION_TOKEN_FILE", directory.join("token"));
+    command
 }
 
 fn container(directory: &Path, mode: &str, env: &[(String, String)], words: &[String]) -> Command {

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
 };
 
@@ -14,12 +14,18 @@ use super::server::review;
 /// possible, and the path of a config that names it.
 pub fn silent_ssm(directory: &Path) -> (TcpListener, PathBuf) {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = config_with_ssm(directory, silent.local_addr().unwrap());
+    (silent, config)
+}
+
+/// Writes a config that names an SSM at this address; returns its path.
+pub fn config_with_ssm(directory: &Path, address: SocketAddr) -> PathBuf {
     let config = directory.join("config.yaml");
-    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let endpoint = format!("http://{address}");
     let ssm =
         json!({"cluster": "prod", "roles": {"ssm": {"endpoint": endpoint, "region": "eu-west-1"}}});
     fs::write(&config, ssm.to_string()).unwrap();
-    (silent, config)
+    config
 }
 
 /// Returns the review of the pod of `runtime`, with other text at the path of a value.
