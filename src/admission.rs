@@ -3,22 +3,29 @@
 //! The module does no I/O. The same review, path, namespaces, roles and config always give the same
 //! response.
 
-mod claim;
+mod bounded;
+mod component;
 mod decide;
-mod demands;
+mod decision;
+mod drift;
 mod eks;
 mod env;
+mod items;
+mod json;
 mod list;
 mod mesh;
 mod names;
+mod operations;
+mod outcome;
 mod patch;
 mod pod;
 mod refusal;
+mod response;
 mod review;
 mod same;
 mod sidecar;
-mod standing;
 mod user;
+mod violations;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -26,27 +33,27 @@ use json_patch::PatchOperation;
 use serde_json::Value;
 
 pub use self::{
-    claim::NamedBy,
-    decide::{
-        Decision, Explained, Gives, Injection, Missing, Passed, insecure, unpublished, unworkable,
-    },
-    demands::STATIC_CREDENTIALS,
+    component::NamedBy,
+    decide::{insecure, unpublished, unworkable},
+    decision::{Decision, Gives, Injection, Missing, Passed},
+    drift::{Drift, DriftStatus, drift, sidecar},
     eks::VARIABLES as BASE_CREDENTIALS,
     mesh::{AMBIENT_LABEL, NOT_AMBIENT, OWN_NETWORK},
+    names::{CONTAINER_NAME, STATIC_CREDENTIALS},
+    outcome::Explained,
     patch::ROLE_ARN_ANNOTATION,
     refusal::Refusal,
     review::NotAReview,
-    sidecar::CONTAINER_NAME,
-    standing::{Compared, Standing, sidecar, standing},
 };
 use self::{
-    decide::Outcome,
-    review::{Object, Request, Resource, Scalar, UserInfo},
+    json::{Object, Scalar},
+    outcome::Outcome,
+    review::{Request, Resource, UserInfo},
 };
 use crate::{
     config::Config,
-    directory::Directory,
     namespaces::{Mode, Namespaces},
+    roles::Roles,
 };
 
 /// A valid review. Its response always carries its uid.
@@ -87,26 +94,26 @@ impl<'a> Review<'a> {
         &self,
         mode: Mode,
         namespaces: &Namespaces,
-        directory: &Directory,
+        roles: &Roles,
         config: &Config,
     ) -> Answer {
-        let respond = |(outcome, missing): (Outcome<'_>, Option<Missing>)| {
-            let (decision, code) = match outcome.decision() {
+        let respond = |outcome: Outcome<'_>| {
+            let (decision, code) = match &outcome.decision {
                 Decision::Inject(injection) => (injection.gives.as_str(), ""),
                 Decision::Pass(_) => ("pass", ""),
                 Decision::Refuse(refusal) => ("refuse", refusal.code()),
             };
-            let body = review::respond(&self.0.uid, &outcome, mode == Mode::Enabled);
+            let body = response::respond(&self.0.uid, &outcome, mode == Mode::Enabled);
             Answer {
                 body,
                 decision,
                 code,
                 component: outcome.component().map(str::to_owned),
-                missing,
+                missing: outcome.decision.missing(),
             }
         };
-        let answer = || respond(decide::outcome(&self.0, namespaces, directory, config));
-        guarded(answer).unwrap_or_else(|| respond((Outcome::failure(), None)))
+        let answer = || respond(decide::outcome(&self.0, namespaces, roles, config));
+        guarded(answer).unwrap_or_else(|| respond(Outcome::failure()))
     }
 }
 
@@ -132,11 +139,11 @@ pub fn decide(
     creator: &str,
     namespace: &str,
     namespaces: &Namespaces,
-    directory: &Directory,
+    roles: &Roles,
     config: &Config,
 ) -> (Decision, Vec<PatchOperation>, Vec<String>) {
-    let Explained { decision, matched: _, operations, warnings, missing: _ } =
-        explain(pod, creator, namespace, namespaces, directory, config);
+    let Explained { decision, matched: _, operations, warnings } =
+        explain(pod, creator, namespace, namespaces, roles, config);
     (decision, operations, warnings)
 }
 
@@ -146,7 +153,7 @@ pub fn explain<'c>(
     creator: &str,
     namespace: &str,
     namespaces: &Namespaces,
-    directory: &Directory,
+    roles: &Roles,
     config: &'c Config,
 ) -> Explained<'c> {
     let text = pod.to_string();
@@ -164,8 +171,7 @@ pub fn explain<'c>(
         user_info: Object(UserInfo { username: creator.into() }),
         object: serde_json::from_str(&text).ok(),
     };
-    let (outcome, missing) = decide::outcome(&request, namespaces, directory, config);
-    outcome.explained(missing)
+    decide::outcome(&request, namespaces, roles, config).explained()
 }
 
 #[cfg(test)]
@@ -177,7 +183,8 @@ mod tests {
         assert!(guarded(|| panic!("a bug")).is_none());
         let outcome = Outcome::failure();
         assert_eq!(outcome.refusal(), Some(&Refusal::Internal));
-        let answer: Value = serde_json::from_slice(&review::respond("u", &outcome, true)).unwrap();
+        let answer: Value =
+            serde_json::from_slice(&response::respond("u", &outcome, true)).unwrap();
         assert_eq!(answer["response"]["allowed"], false);
         assert_eq!(answer["response"]["uid"], "u");
         assert_eq!(answer["response"]["status"]["code"], 503);

@@ -123,7 +123,7 @@ fn keep(
         return Ok(Step::Publish(stored.authorities.clone()));
     }
     let trusted_since = published.since.unwrap_or(now);
-    let ends = authority.judge(&stored.certificate, &stored.key, host, now);
+    let ends = authority.expiry_if_valid(&stored.certificate, &stored.key, host, now);
     let former: Vec<String> = pem_blocks(&stored.authorities).skip(1).collect();
     let reason = match ends {
         Some(ends) if now < ends - CERTIFICATE_LIFE / 3 => {
@@ -154,7 +154,7 @@ fn keep(
 
 /// Reports whether the CA signed the stored certificate, and the certificate is valid.
 fn signed(authority: &str, stored: &Stored, host: &str, now: SystemTime) -> bool {
-    authority::judge(authority, &stored.certificate, &stored.key, host, now).is_some()
+    authority::expiry_if_valid(authority, &stored.certificate, &stored.key, host, now).is_some()
 }
 
 /// Reports whether the certificate is neither expired nor not yet valid.
@@ -268,7 +268,7 @@ mod tests {
         /// Reports whether an API server with the published bundle accepts the certificate.
         fn believes(&self, certificate: &str, key: &str) -> bool {
             pem_blocks(&self.published.bundles[0]).any(|trusted| {
-                authority::judge(&trusted, certificate, key, HOST, self.now).is_some()
+                authority::expiry_if_valid(&trusted, certificate, key, HOST, self.now).is_some()
             })
         }
     }

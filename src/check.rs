@@ -4,19 +4,18 @@
 //! level `unknown`. If the webhook or the sidecar makes the same check, their function is called
 //! and their message is used.
 
-mod account;
-mod amount;
+mod config;
 mod difference;
 mod finding;
 mod guard;
-mod holes;
 mod iam;
-mod link;
+mod id;
+mod namespace;
 mod network;
 mod pods;
+mod quota;
 mod rights;
-mod room;
-mod tenancy;
+mod roles;
 mod webhook;
 
 use std::{collections::HashMap, time::SystemTime};
@@ -24,15 +23,15 @@ use std::{collections::HashMap, time::SystemTime};
 use serde_json::Value;
 
 pub use self::{
-    account::{account_to_try, tenants},
     finding::{Finding, Findings, Level},
     iam::{Chain, Held, principals},
-    link::{About, Link},
+    id::{About, CheckId},
+    namespace::opted_in,
     pods::waits,
-    tenancy::opted_in,
+    roles::{service_account_to_try, tenants},
     webhook::{CONFIGURATION, service},
 };
-use crate::{config::Config, credentials, directory::Directory, session::TenantName};
+use crate::{config::Config, credentials, roles::Roles, session::TenantName};
 
 /// The facts of the cluster and AWS, as far as they could be read. Objects are as the API server
 /// returned them.
@@ -44,14 +43,14 @@ pub struct Facts {
     /// All DaemonSets of the cluster.
     pub daemon_sets: Seen<Vec<Value>>,
     /// The tenants' roles. None: they are in SSM, and AWS is skipped.
-    pub directory: Option<Directory>,
+    pub roles: Option<Roles>,
     pub guard: Guard,
     pub namespaces: Seen<Vec<Value>>,
     pub now: SystemTime,
     /// ClusterRoles and ClusterRoleBindings.
     pub rights: Seen<Vec<Value>>,
     /// The contents of the opted-in namespaces, by name.
-    pub tenancies: HashMap<String, Tenancy>,
+    pub contents: HashMap<String, NamespaceContents>,
     pub text: Text,
     pub webhook: Webhook,
 }
@@ -95,7 +94,7 @@ pub struct Guard {
 
 /// The contents of one namespace.
 #[derive(Debug)]
-pub struct Tenancy {
+pub struct NamespaceContents {
     pub accounts: Seen<Vec<Value>>,
     pub limit_ranges: Seen<Vec<Value>>,
     pub pods: Seen<Vec<Value>>,
@@ -129,7 +128,7 @@ pub enum Trial {
 #[derive(Debug)]
 pub struct Account {
     /// The result of assuming each tenant's role. None: not requested.
-    pub assumed: Option<HashMap<TenantName, Result<(), credentials::Failure>>>,
+    pub assumed: Option<HashMap<TenantName, Result<(), credentials::AssumeRoleError>>>,
     /// The IAM policies of each tenant's role and of its base roles.
     pub chains: HashMap<TenantName, Chain>,
 }
@@ -144,13 +143,13 @@ pub enum Seen<T> {
 /// Makes all checks.
 pub fn findings(facts: &Facts) -> Findings {
     let mut found = Findings::default();
-    holes::is_as_installed(&facts.text, &mut found);
-    holes::judge(&facts.config, &mut found);
-    webhook::judge(facts, &mut found);
-    guard::judge(&facts.guard, &mut found);
-    network::judge(facts, &mut found);
-    tenancy::judge(facts, &mut found);
-    account::judge(facts, &mut found);
+    config::is_as_installed(&facts.text, &mut found);
+    config::check_exceptions(&facts.config, &mut found);
+    webhook::check_webhook(facts, &mut found);
+    guard::check_guard(&facts.guard, &mut found);
+    network::check_network(facts, &mut found);
+    namespace::check_namespaces(facts, &mut found);
+    roles::check_roles(facts, &mut found);
     found.in_order()
 }
 
@@ -163,11 +162,11 @@ impl<T> Seen<T> {
     }
 
     /// Returns the known fact. If it is hidden, adds an unknown finding and returns None.
-    fn or_tell(&self, link: Link, subject: &str, found: &mut Findings) -> Option<&T> {
+    fn or_report(&self, check: CheckId, subject: &str, found: &mut Findings) -> Option<&T> {
         match self {
             Self::Known(known) => Some(known),
             Self::Hidden(why) => {
-                found.unknown(link, subject, why);
+                found.unknown(check, subject, why);
                 None
             }
         }

@@ -1,27 +1,20 @@
 //! The commands. They read the clock, the environment and files, and create the clients; the
 //! modules that they call get these as arguments.
 
-mod account;
 mod aws_client;
 mod certs;
 mod check;
 mod cluster;
 mod completions;
-mod endpoint;
 mod explain;
-mod explanation;
 mod files;
 mod iam;
 mod inject;
 mod installed;
 mod offline;
 mod probe;
-mod reviews;
-mod room;
+mod roles;
 mod sidecar;
-mod snapshots;
-mod trial;
-mod unread;
 mod webhook;
 
 use std::{
@@ -44,15 +37,15 @@ use crate::{cli::Command, serve, terminal::in_escapes};
 
 /// Why a command failed, which decides its exit code.
 #[derive(Debug)]
-pub enum Failure {
+pub enum CommandError {
     /// The input is invalid (exit code 2).
     Input(anyhow::Error),
     /// An internal error, or an API is unreachable (exit code 3).
-    Ours(anyhow::Error),
+    Internal(anyhow::Error),
 }
 
 /// Runs one command to completion.
-pub fn run(command: Command) -> Result<ExitCode, Failure> {
+pub fn run(command: Command) -> Result<ExitCode, CommandError> {
     match command {
         Command::Certs(arguments) => certs::run(arguments),
         Command::Check(arguments) => check::run(arguments),
@@ -66,18 +59,18 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
     }
 }
 
-impl Failure {
+impl CommandError {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Input(_) => 2,
-            Self::Ours(_) => 3,
+            Self::Internal(_) => 3,
         })
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Input(error) | Self::Ours(error)) = self;
+        let (Self::Input(error) | Self::Internal(error)) = self;
         write!(f, "{error:#}")
     }
 }
@@ -91,29 +84,32 @@ fn environment(name: &str) -> Option<String> {
 ///
 /// Escapes the characters that a terminal would interpret as a command. Every command prints with
 /// it.
-fn print(output: &str) -> Result<ExitCode, Failure> {
+fn print(output: &str) -> Result<ExitCode, CommandError> {
     match stdout().write_all(in_escapes(output).as_bytes()) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::from(STDOUT_CLOSED)),
-        Err(error) => Err(Failure::Ours(anyhow!(error).context("cannot write to standard output"))),
+        Err(error) => {
+            Err(CommandError::Internal(anyhow!(error).context("cannot write to standard output")))
+        }
     }
 }
 
 /// Starts a runtime with one thread: commands wait more than they compute.
-fn runtime() -> Result<Runtime, Failure> {
+fn runtime() -> Result<Runtime, CommandError> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start the runtime").map_err(Failure::Ours)
+    runtime.context("cannot start the runtime").map_err(CommandError::Internal)
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+async fn bind(address: SocketAddr) -> Result<TcpListener, CommandError> {
     serve::listen(address)
         .with_context(|| format!("cannot listen on {address}"))
-        .map_err(Failure::Ours)
+        .map_err(CommandError::Internal)
 }
 
 /// Returns on SIGTERM or SIGINT.
-async fn terminated() -> Result<(), Failure> {
-    let wait_for = |kind| signal(kind).context("cannot wait for signals").map_err(Failure::Ours);
+async fn terminated() -> Result<(), CommandError> {
+    let wait_for =
+        |kind| signal(kind).context("cannot wait for signals").map_err(CommandError::Internal);
     let mut terminate = wait_for(SignalKind::terminate())?;
     let mut interrupt = wait_for(SignalKind::interrupt())?;
     tokio::select! {

@@ -3,9 +3,11 @@
 //! A [`Config`] is complete and consistent. Parsing reports all unknown keys, wrong types and
 //! contradictions at once, each with its path.
 
+mod base_credentials;
 mod component;
 mod creator;
 mod glob;
+pub(crate) mod quantity;
 mod reader;
 mod roles;
 mod selector;
@@ -18,13 +20,15 @@ use serde_json::Value;
 pub(crate) use self::reader::parse;
 use self::reader::{Reader, Section};
 pub use self::{
+    base_credentials::{BaseCredentials, RoleArnTemplate},
     component::{Component, Credentials, Matched, Matcher, Pod, SessionSource},
     creator::Creator,
     glob::Glob,
+    quantity::Quantity,
     reader::Problems,
-    roles::{Allowed, ParameterTemplate, Roles, Ssm},
+    roles::{Allowed, ParameterTemplate, RoleSettings, Ssm},
     selector::Selector,
-    sidecar::{BaseCredentials, PullPolicy, Quantity, Resources, RoleArnTemplate, Sidecar},
+    sidecar::{PullPolicy, Resources, Sidecar},
 };
 
 #[derive(Clone, Debug)]
@@ -46,7 +50,7 @@ pub struct Config {
     pub aws_audiences: Vec<String>,
     pub base_credentials: BaseCredentials,
     pub sidecar: Sidecar,
-    pub roles: Roles,
+    pub roles: RoleSettings,
 }
 
 /// How the tenant of a namespace is found.
@@ -98,7 +102,7 @@ impl Config {
             .concat(),
             base_credentials: BaseCredentials::read(root.section("baseCredentials"), &cluster),
             sidecar: Sidecar::read(root.section("sidecar")),
-            roles: Roles::read(root.section("roles"), &cluster),
+            roles: RoleSettings::read(root.section("roles"), &cluster),
         };
         if config.fenced_service_accounts.is_empty() {
             root.problem(

@@ -3,10 +3,10 @@
 //! Credentials that leave this module have not expired and carry the session's SourceIdentity. A
 //! secret leaves it only through [`Secret::expose`].
 
-pub mod base;
+mod assume_role_error;
+pub mod base_provider;
 pub mod cache;
 mod denial;
-mod failure;
 mod secret;
 pub mod sts;
 pub mod token;
@@ -15,8 +15,8 @@ pub mod wire;
 use std::time::{Duration, SystemTime};
 
 pub use self::{
+    assume_role_error::{AssumeRoleError, Reason},
     denial::{Denial, denial},
-    failure::{Failure, Reason},
     secret::Secret,
 };
 
@@ -35,10 +35,10 @@ pub struct Credentials {
 /// A source of new session credentials.
 pub trait Assume: Send + Sync + 'static {
     /// Requests credentials once, within a time limit and without retries.
-    fn assume(&self) -> impl Future<Output = Result<Credentials, Failure>> + Send;
+    fn assume(&self) -> impl Future<Output = Result<Credentials, AssumeRoleError>> + Send;
 
     /// Returns a failure with this reason, and with the role and identity of the session.
-    fn failure(&self, reason: Reason) -> Failure;
+    fn failure(&self, reason: Reason) -> AssumeRoleError;
 }
 
 impl Credentials {

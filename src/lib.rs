@@ -4,7 +4,7 @@
 //!
 //! - [`session`] has tenant, session and SourceIdentity.
 //! - [`config`] has the settings of the platform team.
-//! - [`namespaces`] and [`directory`] have snapshots of namespaces and of tenant roles.
+//! - [`namespaces`] and [`roles`] have snapshots of namespaces and of tenant roles.
 //! - [`admission`] goes from the bytes of a review to the bytes of its response.
 //! - [`credentials`] has the credentials that the sidecar serves.
 //! - [`serve`] accepts connections.
@@ -24,7 +24,7 @@
 //!
 //! The path of a credential: [`session::env`] reads the session from the variables that the webhook
 //! wrote. [`credentials::sts`] requests credentials for it, and [`credentials::cache`] holds and
-//! renews them. An agent's request arrives through [`serve`] at the handler in `command::endpoint`.
+//! renews them. An agent's request arrives through [`serve`] at the handler in `command::sidecar`.
 //! [`credentials::wire`] checks the request and writes the response.
 
 pub mod admission;
@@ -34,10 +34,10 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod credentials;
-pub mod directory;
 pub mod manifest;
 pub mod namespaces;
 pub mod policies;
+pub mod roles;
 pub mod serve;
 pub mod session;
 pub mod telemetry;

@@ -1,11 +1,13 @@
 //! The role that the sessions of each tenant assume, as a snapshot.
 //!
-//! Only [`ssm`] and [`keeper`] do I/O: they fill the snapshot.
+//! Only [`ssm`] and [`refresher`] do I/O: they fill the snapshot.
 
 mod agenda;
+pub mod cache;
 pub mod file;
-pub mod keeper;
 mod pace;
+pub mod refresher;
+mod schedule;
 pub mod ssm;
 
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Instant};
@@ -17,7 +19,7 @@ use crate::{
 
 /// An immutable snapshot of the roles. With SSM, a tenant that is not in it was not read yet.
 #[derive(Clone, Debug)]
-pub struct Directory {
+pub struct Roles {
     entries: HashMap<TenantName, Entry>,
     source: Source,
 }
@@ -27,9 +29,9 @@ pub struct Directory {
 pub struct Entry {
     pub role: Arc<Role>,
     /// Whether the entry is fresh. An entry that is not is kept only for the metrics.
-    pub believed: bool,
+    pub fresh: bool,
     /// When SSM returned it. None: it comes from a role file.
-    pub learnt: Option<Instant>,
+    pub read_at: Option<Instant>,
 }
 
 /// The state of a tenant's role.
@@ -77,11 +79,11 @@ pub enum Source {
     /// A static role file.
     File(PathBuf),
     /// No source is configured.
-    Nowhere,
+    None,
     Ssm(ParameterTemplate),
 }
 
-impl Directory {
+impl Roles {
     /// Returns a snapshot of these entries.
     pub fn new(source: Source, entries: HashMap<TenantName, Entry>) -> Self {
         Self { entries, source }
@@ -89,11 +91,11 @@ impl Directory {
 
     /// Returns the tenant's role. None: it must be looked up in SSM.
     pub fn role(&self, tenant: &TenantName) -> Option<&Role> {
-        match (self.entries.get(tenant).filter(|entry| entry.believed), &self.source) {
+        match (self.entries.get(tenant).filter(|entry| entry.fresh), &self.source) {
             (Some(entry), _) => Some(&entry.role),
             (None, Source::Ssm(_)) => None,
             // A file is complete: a tenant that is not in it has no role.
-            (None, Source::File(_) | Source::Nowhere) => Some(&Role::NotFound),
+            (None, Source::File(_) | Source::None) => Some(&Role::NotFound),
         }
     }
 
@@ -103,12 +105,12 @@ impl Directory {
     }
 
     /// Returns where the tenant's role must be published, as text for messages.
-    pub fn place(&self, tenant: &TenantName) -> String {
+    pub fn location(&self, tenant: &TenantName) -> String {
         match &self.source {
             Source::File(path) => {
                 format!("role for tenant {tenant} in the static role file {}", path.display())
             }
-            Source::Nowhere => {
+            Source::None => {
                 format!("source of roles for tenant {tenant} (config: roles.ssm or roles.file)")
             }
             Source::Ssm(template) => format!("SSM parameter {}", template.of(tenant)),
@@ -118,7 +120,7 @@ impl Directory {
 
 impl Role {
     /// Returns the role that a published text defines.
-    pub fn judge(text: &str, allowed: &Allowed) -> Self {
+    pub fn from_arn(text: &str, allowed: &Allowed) -> Self {
         match text.parse() {
             Err(rule) => Self::Unusable(Unusable::Malformed(rule)),
             Ok(role) => match allowed.refuses(&role) {
@@ -132,7 +134,7 @@ impl Role {
 /// Converts a role of a role file.
 impl From<Role> for Entry {
     fn from(role: Role) -> Self {
-        Self { role: Arc::new(role), believed: true, learnt: None }
+        Self { role: Arc::new(role), fresh: true, read_at: None }
     }
 }
 

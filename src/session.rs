@@ -2,7 +2,7 @@
 //!
 //! Every value of these types is valid. Nothing here does I/O.
 
-pub mod base;
+pub mod base_credentials;
 mod duration;
 pub mod env;
 mod id;

@@ -1,6 +1,6 @@
 //! The log and the metrics. All metric names are spelled here.
 
-mod certificates;
+mod certs;
 pub mod log;
 pub mod log_limit;
 
@@ -23,7 +23,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-pub use self::certificates::CertificateMetrics;
+pub use self::certs::CertificateMetrics;
 
 /// The webhook's metrics. Tenants cannot choose any label value.
 #[derive(Clone, Debug)]

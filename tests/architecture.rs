@@ -12,7 +12,7 @@ use syn::visit::Visit;
 
 /// Each module of `src`, and the modules that it may use.
 const ROOMS: [(&str, &[&str]); 15] = [
-    ("admission", &["config", "directory", "namespaces", "session", "terminal"]),
+    ("admission", &["config", "namespaces", "roles", "session", "terminal"]),
     ("certificates", &[]),
     (
         "check",
@@ -21,9 +21,9 @@ const ROOMS: [(&str, &[&str]); 15] = [
             "certificates",
             "config",
             "credentials",
-            "directory",
             "namespaces",
             "policies",
+            "roles",
             "session",
             "terminal",
         ],
@@ -38,10 +38,10 @@ const ROOMS: [(&str, &[&str]); 15] = [
             "cli",
             "config",
             "credentials",
-            "directory",
             "manifest",
             "namespaces",
             "policies",
+            "roles",
             "serve",
             "session",
             "telemetry",
@@ -50,10 +50,10 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ),
     ("config", &["session"]),
     ("credentials", &["session"]),
-    ("directory", &["config", "session"]),
     ("manifest", &["terminal"]),
     ("namespaces", &["config", "session"]),
     ("policies", &["session"]),
+    ("roles", &["config", "session"]),
     ("serve", &["certificates"]),
     ("session", &[]),
     ("telemetry", &["terminal"]),
@@ -63,11 +63,11 @@ const ROOMS: [(&str, &[&str]); 15] = [
 /// Crates that only some modules may use. All others use the types of these modules.
 const CRATES: [(&str, &[&str]); 18] = [
     ("anyhow", &["command"]),
-    ("aws_config", &["command", "credentials/base", "credentials/sts", "directory/ssm"]),
-    ("aws_credential_types", &["command/account", "credentials/sts", "directory/ssm"]),
-    ("aws_sdk_iam", &["command/account"]),
-    ("aws_sdk_ssm", &["directory/ssm"]),
-    ("aws_sdk_sts", &["credentials/base", "credentials/sts"]),
+    ("aws_config", &["command", "credentials/base_provider", "credentials/sts", "roles/ssm"]),
+    ("aws_credential_types", &["command/check/aws", "credentials/sts", "roles/ssm"]),
+    ("aws_sdk_iam", &["command/check/aws"]),
+    ("aws_sdk_ssm", &["roles/ssm"]),
+    ("aws_sdk_sts", &["credentials/base_provider", "credentials/sts"]),
     ("aws_smithy_http_client", &["command/aws_client"]),
     ("aws_smithy_runtime_api", &["command/aws_client", "command/sidecar"]),
     ("aws_smithy_types", &["command/aws_client"]),
@@ -85,17 +85,17 @@ const CRATES: [(&str, &[&str]); 18] = [
             "command",
             "credentials/cache",
             "credentials/sts",
-            "directory/agenda",
-            "directory/keeper",
-            "directory/pace",
             "namespaces/watch",
+            "roles/agenda",
+            "roles/pace",
+            "roles/refresher",
             "serve",
         ],
     ),
 ];
 
 /// Modules that fill snapshots. Pure modules use only the snapshots.
-const FILLERS: [&str; 3] = ["directory::keeper", "directory::ssm", "namespaces::watch"];
+const FILLERS: [&str; 3] = ["roles::refresher", "roles::ssm", "namespaces::watch"];
 
 #[test]
 fn modules_use_only_their_allowed_modules() {
@@ -130,11 +130,11 @@ fn the_rules_detect_violations() {
         ("admission/decide", "fn f() { crate::serve::serve(); }", "admission uses serve"),
         (
             "admission/decide",
-            "use crate::directory::{self, ssm::ParameterStore};",
-            "admission uses directory::ssm",
+            "use crate::roles::{self, ssm::ParameterStore};",
+            "admission uses roles::ssm",
         ),
         ("config/roles", "type T = aws_sdk_ssm::Client;", "config/roles names aws_sdk_ssm"),
-        ("directory/file", "use tokio::time::sleep;", "directory/file names tokio"),
+        ("roles/file", "use tokio::time::sleep;", "roles/file names tokio"),
         ("manifest", "use anyhow::Context;", "manifest names anyhow"),
         ("credentials/cache", "use crate::admission::Decision;", "credentials uses admission"),
         ("admission/patch", "use crate::credentials::Secret;", "admission uses credentials"),
@@ -144,7 +144,7 @@ fn the_rules_detect_violations() {
         assert_eq!(violations(place, source), [want], "{source}");
     }
     assert_eq!(
-        violations("admission/decide", "use crate::directory::{Directory, Role};"),
+        violations("admission/decide", "use crate::roles::{Roles, Role};"),
         Vec::<String>::new()
     );
 }

@@ -206,7 +206,7 @@ fn a_disallowed_static_role_fails_render_and_program() {
         std::fs::write(&file, all.to_string()).unwrap();
         let rendered = helm::render(&chart(), "injector", "injector", &[], Some(&file));
         let allowed = Config::parse(&config.to_string()).unwrap().roles.allowed;
-        let read = directory::file::parse(&json!({"roles": roles}).to_string(), &allowed);
+        let read = roles::file::parse(&json!({"roles": roles}).to_string(), &allowed);
         assert_eq!((rendered.is_ok(), read.is_ok()), (want.is_none(), want.is_none()), "{allow}");
         let said = rendered.err().unwrap_or_default();
         assert!(said.contains(want.unwrap_or_default()), "{said}");

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fab_session_injector::check::Link;
+use fab_session_injector::check::CheckId;
 use harness::{
     control_plane::ControlPlane,
     helm::{self, chart},
@@ -582,7 +582,7 @@ fn the_docs_list_each_check() {
     let docs = fs::read_to_string(docs).unwrap();
     let (_, docs) = docs.split_once("\n## Checks\n").unwrap();
     let rows: Vec<&str> = docs.lines().filter(|line| line.starts_with("| `")).collect();
-    let want: Vec<String> = Link::ALL
+    let want: Vec<String> = CheckId::ALL
         .iter()
         .map(|link| {
             let about = link.about();

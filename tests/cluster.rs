@@ -8,8 +8,8 @@ use std::{collections::HashMap, fs, sync::LazyLock, time::Duration};
 use fab_session_injector::{
     admission,
     config::Config,
-    directory::{Directory, Source},
     namespaces::{self, Namespace, Namespaces},
+    roles::{Roles, Source},
 };
 use harness::{
     case::{self, Case},
@@ -687,7 +687,7 @@ fn is_sent_what_we_judge(world: &World, config: &Config) {
     ];
     let label = |key: &str| (key == namespaces::OPT_IN_LABEL).then_some("enabled");
     let snapshot = Namespaces::default().with(Namespace::read(NAMESPACE, label, &config.tenant));
-    let nowhere = Directory::new(Source::Nowhere, HashMap::new());
+    let nowhere = Roles::new(Source::None, HashMap::new());
     let (mut sent, mut kept) = (0, 0);
     // The last is an account of the pods' namespace, which never matches.
     let creators = [

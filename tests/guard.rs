@@ -16,8 +16,8 @@ use std::{
 use fab_session_injector::{
     admission::{self, BASE_CREDENTIALS, Decision, Gives, OWN_NETWORK, STATIC_CREDENTIALS},
     config::Config,
-    directory::{Directory, Entry, Role, Source},
     namespaces::{self, Namespace, Namespaces},
+    roles::{Entry, Role, Roles, Source},
     session::base,
 };
 use harness::{
@@ -1092,9 +1092,9 @@ fn agrees_with_the_webhook(world: &World, config: &Config) {
     };
     let snapshot = Namespaces::default().with(Namespace::read(NAMESPACE, label, &config.tenant));
     let known = Role::Known(role("acme").parse().unwrap());
-    let entry = Entry { role: Arc::new(known), believed: true, learnt: None };
+    let entry = Entry { role: Arc::new(known), fresh: true, read_at: None };
     let entries = HashMap::from([("acme".parse().unwrap(), entry)]);
-    let directory = Directory::new(Source::Nowhere, entries);
+    let directory = Roles::new(Source::None, entries);
     let (mut refused, mut let_in) = (0, 0);
     // The last is a service account of the pods' own namespace, which is never trusted.
     for creator in [
@@ -1824,7 +1824,8 @@ fn the_guard_and_the_webhook_list_the_same_variables() {
         let names = names["expression"].as_str().unwrap();
         serde_json::from_str::<HashMap<String, bool>>(names).unwrap().into_keys().collect()
     };
-    let base = BASE_CREDENTIALS.into_iter().chain([base::URI, base::TOKEN_FILE]);
+    let base =
+        BASE_CREDENTIALS.into_iter().chain([base_credentials::URI, base_credentials::TOKEN_FILE]);
     assert_eq!(listed("baseNames"), base.map(str::to_owned).collect());
     assert_eq!(listed("staticNames"), STATIC_CREDENTIALS.map(str::to_owned).into());
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/injection.md");

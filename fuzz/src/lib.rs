@@ -11,7 +11,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use fab_session_injector::{
     admission::Review,
     config::Config,
-    directory::{Directory, Role, Source},
+    roles::{Roles, Role, Source},
     namespaces::{Mode, Namespace, Namespaces},
 };
 use peak_alloc::PeakAlloc;
@@ -26,7 +26,7 @@ static MEMORY: PeakAlloc = PeakAlloc;
 pub struct World {
     config: Config,
     namespaces: Namespaces,
-    directory: Directory,
+    directory: Roles,
 }
 
 pub static WORLD: LazyLock<World> = LazyLock::new(|| {
@@ -51,7 +51,7 @@ pub static WORLD: LazyLock<World> = LazyLock::new(|| {
     World {
         config,
         namespaces: namespaces.into_iter().collect(),
-        directory: Directory::new(Source::File("roles.yaml".into()), roles),
+        directory: Roles::new(Source::File("roles.yaml".into()), roles),
     }
 });
 

@@ -5,18 +5,16 @@ use super::{
     refusal::{Refusal, shown},
 };
 use crate::{
-    config::{
-        COMPONENT_LABEL, Config, Creator, Credentials, Matched, SANDBOX_LABEL, SessionSource,
-    },
+    config::{COMPONENT_LABEL, Config, Credentials, Matched, SANDBOX_LABEL, SessionSource},
     session::{SessionId, SessionName},
 };
 
 /// The component of a pod.
-pub(super) enum Claim<'c> {
+pub(super) enum PodKind<'c> {
     Agent(Matched<'c>),
     Exempt(Matched<'c>),
     /// No component matches.
-    Stranger,
+    NotAnAgent,
 }
 
 /// The source of a session's name.
@@ -27,18 +25,18 @@ pub enum NamedBy {
     /// A trusted creator, in an annotation or a label of the pod.
     Creator { what: &'static str, key: &'static str },
     /// The pod's UID: the trusted creator named no session.
-    Nobody,
+    Unnamed,
     /// The pod's UID: the requesting user is no trusted creator.
-    Unlisted,
+    UntrustedCreator,
 }
 
 /// Returns the component of the pod. It refuses a pod with an unknown component label.
-pub(super) fn claim<'c>(pod: &Pod<'_>, config: &'c Config) -> Result<Claim<'c>, Refusal> {
+pub(super) fn kind<'c>(pod: &Pod<'_>, config: &'c Config) -> Result<PodKind<'c>, Refusal> {
     let matched = config.component_of(pod);
     if let Some(matched) =
         matched.filter(|matched| matched.component.credentials == Credentials::Exempt)
     {
-        return Ok(Claim::Exempt(matched));
+        return Ok(PodKind::Exempt(matched));
     }
     // A value that no component has may be a typing error of an agent. A pod whose value is known,
     // but which matches no component, is an agent as well: another part of the selector is missing.
@@ -49,21 +47,20 @@ pub(super) fn claim<'c>(pod: &Pod<'_>, config: &'c Config) -> Result<Claim<'c>, 
             return Err(Refusal::UnknownComponent { value: shown(value) });
         }
     }
-    Ok(matched.map_or(Claim::Stranger, Claim::Agent))
+    Ok(matched.map_or(PodKind::NotAnAgent, PodKind::Agent))
 }
 
 /// Returns the pod's session and the source of its name. Only a trusted creator names a session.
 /// The session of any other pod is the UID or the name that the API server assigns.
 pub(super) fn session(
     pod: &Pod<'_>,
-    creator: Creator<'_>,
     source: SessionSource,
     config: &Config,
 ) -> Result<(SessionId, NamedBy), Refusal> {
     match source {
         SessionSource::PodName => Ok((SessionId::PodName, NamedBy::Component)),
         SessionSource::PodUid => Ok((SessionId::PodUid, NamedBy::Component)),
-        SessionSource::CreatorOrUid if config.may_name_sessions(creator) => {
+        SessionSource::CreatorOrUid if config.may_name_sessions(pod.creator) => {
             // At a reinvocation the annotation may hold the webhook's own placeholder, which names
             // no session.
             let annotation = pod.annotation(SESSION_ID_ANNOTATION);
@@ -73,10 +70,10 @@ pub(super) fn session(
             }
             match pod.label(SANDBOX_LABEL) {
                 Some(text) => known(text, "label", SANDBOX_LABEL),
-                None => Ok((SessionId::PodUid, NamedBy::Nobody)),
+                None => Ok((SessionId::PodUid, NamedBy::Unnamed)),
             }
         }
-        SessionSource::CreatorOrUid => Ok((SessionId::PodUid, NamedBy::Unlisted)),
+        SessionSource::CreatorOrUid => Ok((SessionId::PodUid, NamedBy::UntrustedCreator)),
     }
 }
 

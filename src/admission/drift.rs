@@ -8,44 +8,39 @@ use serde_json::Value;
 use super::{CONTAINER_NAME, Decision, Explained, Gives, ROLE_ARN_ANNOTATION, Refusal, explain};
 use crate::{
     config::{Config, Credentials, Glob, Matched, Matcher},
-    directory::{Directory, Role, Source},
     namespaces::{Namespace, Namespaces},
+    roles::{Role, Roles, Source},
     session::RoleArn,
 };
 
 /// The drift of an existing pod.
 #[derive(Clone, Debug)]
-pub struct Standing {
-    pub compared: Compared,
+pub struct Drift {
+    pub status: DriftStatus,
     /// The user rule of the config under which the pod differs least. A pod does not record the
     /// user that requested it, so all rules are tried. `None`: no rule gives a smaller difference.
-    pub likely: Option<Glob>,
+    pub assumed_creator: Option<Glob>,
     /// A user rule whose pods stay unchanged, if the pod differs: such a user may have requested
     /// it.
-    pub excused: Option<Glob>,
+    pub possible_exemption: Option<Glob>,
 }
 
 /// The result of the comparison. `explain` prints these names, so they are API.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "status", content = "paths")]
-pub enum Compared {
+pub enum DriftStatus {
     /// The webhook would change nothing.
-    #[serde(rename = "up-to-date")]
-    AsMade,
+    UpToDate,
     /// The webhook would change these paths.
-    #[serde(rename = "changed")]
-    Differs(Vec<String>),
+    Changed(Vec<String>),
     /// The pod has terminated, or terminates within minutes.
     Ended,
     /// The pod has a sidecar that a new pod would not get.
-    #[serde(rename = "orphaned")]
-    LeftOver,
+    Orphaned,
     /// The pod has no sidecar, and a new pod would get one.
-    #[serde(rename = "not-injected")]
-    NoSidecar,
+    NotInjected,
     /// A new pod would be refused.
-    #[serde(rename = "would-be-refused")]
-    Refused(#[serde(skip_serializing)] Refusal),
+    WouldBeRefused(#[serde(skip_serializing)] Refusal),
 }
 
 /// Compares a pod with the pod that the webhook would make now.
@@ -56,46 +51,47 @@ pub enum Compared {
 ///
 /// Without `creator`, the pod counts as unchanged if it is unchanged for one of the users that may
 /// have requested it.
-pub fn standing(
+pub fn drift(
     pod: &Value,
     creator: Option<&str>,
     namespace: &Namespace,
-    directory: &Directory,
+    roles: &Roles,
     config: &Config,
-) -> Standing {
-    let standing = |compared| Standing { compared, likely: None, excused: None };
+) -> Drift {
+    let alone = |status| Drift { status, assumed_creator: None, possible_exemption: None };
     if has_ended(pod) {
-        return standing(Compared::Ended);
+        return alone(DriftStatus::Ended);
     }
     let secured = Namespace { pod_security: config.pod_security, ..namespace.clone() };
-    let again = Again {
+    let comparison = Comparison {
         pod,
         namespace: &namespace.name,
         namespaces: &Namespaces::default().with(secured),
-        directory: &roles(pod, namespace, directory),
+        roles: &known_role(pod, namespace, roles),
         config: &as_deployed(pod, config),
     };
-    let (compared, _) = again.compare(creator.unwrap_or_default());
-    if creator.is_some() || compared == Compared::AsMade {
-        return standing(compared);
+    let (status, _) = comparison.compare(creator.unwrap_or_default());
+    if creator.is_some() || status == DriftStatus::UpToDate {
+        return alone(status);
     }
     let creators = || config.components.iter().flat_map(|component| &component.creators);
     let listed = config.session_creators.iter().chain(creators());
-    let mut nearest = standing(compared);
+    let mut nearest = alone(status);
     for glob in listed {
-        let (compared, left_alone) = again.compare(glob.example());
-        if !left_alone && compared.distance() < nearest.compared.distance() {
-            nearest = Standing { likely: Some(glob.clone()), ..standing(compared) };
+        let (status, left_alone) = comparison.compare(glob.example());
+        if !left_alone && status.distance() < nearest.status.distance() {
+            nearest = Drift { assumed_creator: Some(glob.clone()), ..alone(status) };
         }
-        if nearest.compared == Compared::AsMade {
+        if nearest.status == DriftStatus::UpToDate {
             break;
         }
     }
-    if nearest.compared.is_in_order() {
+    if nearest.status.is_in_order() {
         return nearest;
     }
-    let excuses = |glob: &&Glob| again.compare(glob.example()) == (Compared::AsMade, true);
-    Standing { excused: creators().find(excuses).cloned(), ..nearest }
+    let exempts =
+        |glob: &&Glob| comparison.compare(glob.example()) == (DriftStatus::UpToDate, true);
+    Drift { possible_exemption: creators().find(exempts).cloned(), ..nearest }
 }
 
 /// Returns the credential sidecar of a pod.
@@ -104,57 +100,59 @@ pub fn sidecar(pod: &Value) -> Option<&Value> {
     containers.iter().find(|container| container["name"] == CONTAINER_NAME)
 }
 
-impl Compared {
+impl DriftStatus {
     /// Returns the number of differences, to order results.
     fn distance(&self) -> usize {
         match self {
-            Self::AsMade => 0,
-            Self::Differs(places) => places.len(),
-            Self::Ended | Self::LeftOver | Self::NoSidecar | Self::Refused(_) => usize::MAX,
+            Self::UpToDate => 0,
+            Self::Changed(places) => places.len(),
+            Self::Ended | Self::Orphaned | Self::NotInjected | Self::WouldBeRefused(_) => {
+                usize::MAX
+            }
         }
     }
 
     /// Returns whether the pod needs no action.
     pub fn is_in_order(&self) -> bool {
-        matches!(self, Self::AsMade | Self::Ended | Self::LeftOver)
+        matches!(self, Self::UpToDate | Self::Ended | Self::Orphaned)
     }
 }
 
-struct Again<'p> {
+struct Comparison<'p> {
     pod: &'p Value,
     namespace: &'p str,
     namespaces: &'p Namespaces,
-    directory: &'p Directory,
+    roles: &'p Roles,
     config: &'p Config,
 }
 
-impl Again<'_> {
+impl Comparison<'_> {
     /// Returns the result, and whether the pod stays unchanged because of `creator`.
-    fn compare(&self, creator: &str) -> (Compared, bool) {
-        let Self { pod, namespace, namespaces, directory, config } = self;
+    fn compare(&self, creator: &str) -> (DriftStatus, bool) {
+        let Self { pod, namespace, namespaces, roles, config } = self;
         let Explained { decision, matched, operations, .. } =
-            explain(pod, creator, namespace, namespaces, directory, config);
+            explain(pod, creator, namespace, namespaces, roles, config);
         let left_alone = matched.is_some_and(|Matched { component, matcher }| {
             matches!(matcher, Matcher::Creator(_))
                 && matches!(component.credentials, Credentials::Env | Credentials::Exempt)
         });
         let has_sidecar = sidecar(pod).is_some();
-        let compared = match decision {
-            Decision::Pass(_) if has_sidecar => Compared::LeftOver,
-            Decision::Pass(_) => Compared::AsMade,
-            Decision::Refuse(refusal) => Compared::Refused(refusal),
-            Decision::Inject(_) if operations.is_empty() => Compared::AsMade,
+        let status = match decision {
+            Decision::Pass(_) if has_sidecar => DriftStatus::Orphaned,
+            Decision::Pass(_) => DriftStatus::UpToDate,
+            Decision::Refuse(refusal) => DriftStatus::WouldBeRefused(refusal),
+            Decision::Inject(_) if operations.is_empty() => DriftStatus::UpToDate,
             Decision::Inject(injection)
                 if !has_sidecar && matches!(injection.gives, Gives::Sidecar(_)) =>
             {
-                Compared::NoSidecar
+                DriftStatus::NotInjected
             }
             Decision::Inject(_) => {
                 let places = operations.iter().map(|operation| operation.path().to_string());
-                Compared::Differs(places.collect())
+                DriftStatus::Changed(places.collect())
             }
         };
-        (compared, left_alone)
+        (status, left_alone)
     }
 }
 
@@ -163,7 +161,8 @@ impl Again<'_> {
 fn has_ended(pod: &Value) -> bool {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     let grace = pod["metadata"]["deletionGracePeriodSeconds"].as_u64();
-    matches!(phase, "Failed" | "Succeeded") || grace.is_some_and(|seconds| seconds <= SOON)
+    matches!(phase, "Failed" | "Succeeded")
+        || grace.is_some_and(|seconds| seconds <= ENDS_WITHIN_SECONDS)
 }
 
 /// Returns the config with the region of the pod's sidecar if it sets none: the webhook then uses
@@ -179,9 +178,9 @@ fn as_deployed(pod: &Value, config: &Config) -> Config {
 
 /// Returns the role of the namespace's tenant: the published one, else that of the pod's
 /// annotation, else a placeholder.
-fn roles(pod: &Value, namespace: &Namespace, directory: &Directory) -> Directory {
+fn known_role(pod: &Value, namespace: &Namespace, roles: &Roles) -> Roles {
     let own = || pod["metadata"]["annotations"][ROLE_ARN_ANNOTATION].as_str()?.parse().ok();
-    let role = |tenant| match directory.role(tenant) {
+    let role = |tenant| match roles.role(tenant) {
         Some(Role::Known(role)) => Some(role.clone()),
         Some(Role::NotFound | Role::Unreachable(_) | Role::Unusable(_)) | None => {
             own().or_else(|| UNKNOWN_ROLE.parse::<RoleArn>().ok())
@@ -191,11 +190,11 @@ fn roles(pod: &Value, namespace: &Namespace, directory: &Directory) -> Directory
         let role = role(tenant)?;
         Some((tenant.clone(), Role::Known(role).into()))
     });
-    Directory::new(Source::Nowhere, known.into_iter().collect::<HashMap<_, _>>())
+    Roles::new(Source::None, known.into_iter().collect::<HashMap<_, _>>())
 }
 
 /// Maximum grace period of a pod that counts as terminated, in seconds: ten times the default.
-const SOON: u64 = 300;
+const ENDS_WITHIN_SECONDS: u64 = 300;
 /// Role of a pod that has none, if the tenant's role is unknown. The comparison then only depends
 /// on whether the pod has a sidecar.
 const UNKNOWN_ROLE: &str = "arn:aws:iam::000000000000:role/unknown";
@@ -206,7 +205,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{config::PodSecurity, directory::Cause, namespaces::Mode};
+    use crate::{config::PodSecurity, namespaces::Mode, roles::Cause};
 
     const ROLE: &str = "arn:aws:iam::111122223333:role/acme";
     const OPERATOR: &str = "system:serviceaccount:eks-agent-platform:operator";
@@ -223,13 +222,13 @@ mod tests {
         }
     }
 
-    fn directory(role: Role) -> Directory {
+    fn roles(role: Role) -> Roles {
         let known = HashMap::from([("acme".parse().unwrap(), role.into())]);
-        Directory::new(Source::Nowhere, known)
+        Roles::new(Source::None, known)
     }
 
-    fn known(role: &str) -> Directory {
-        directory(Role::Known(role.parse().unwrap()))
+    fn known(role: &str) -> Roles {
+        roles(Role::Known(role.parse().unwrap()))
     }
 
     fn agent() -> Value {
@@ -250,30 +249,30 @@ mod tests {
     }
 
     /// Returns the result, and the user rule that it assumes.
-    fn stands(pod: &Value, config: &Config) -> (Compared, String) {
-        let Standing { compared, likely, excused } =
-            standing(pod, None, &namespace(), &known(ROLE), config);
-        assert!(excused.is_none(), "{excused:?}");
-        (compared, likely.map(|glob| glob.to_string()).unwrap_or_default())
+    fn stands(pod: &Value, config: &Config) -> (DriftStatus, String) {
+        let Drift { status, assumed_creator, possible_exemption } =
+            drift(pod, None, &namespace(), &known(ROLE), config);
+        assert!(possible_exemption.is_none(), "{possible_exemption:?}");
+        (status, assumed_creator.map(|glob| glob.to_string()).unwrap_or_default())
     }
 
     #[test]
     fn a_pod_is_up_to_date_for_a_possible_requesting_user() {
         let config = config("region: eu-west-1\n");
-        let no_rule = (Compared::AsMade, String::new());
+        let no_rule = (DriftStatus::UpToDate, String::new());
         assert_eq!(stands(&injected("", &config), &config), no_rule);
-        let listed = (Compared::AsMade, OPERATOR.to_owned());
+        let listed = (DriftStatus::UpToDate, OPERATOR.to_owned());
         assert_eq!(stands(&injected(OPERATOR, &config), &config), listed);
         let pod = injected(OPERATOR, &config);
         // A later change does not change the assumed user.
         let next = known(&format!("{ROLE}-next"));
-        let Standing { compared, likely, excused: _ } =
-            standing(&pod, None, &namespace(), &next, &config);
-        assert!(matches!(compared, Compared::Differs(_)), "{compared:?}");
-        assert_eq!(likely.unwrap().to_string(), OPERATOR);
-        let jane = standing(&pod, Some("jane"), &namespace(), &known(ROLE), &config);
-        assert!(matches!(jane.compared, Compared::Differs(_)), "{jane:?}");
-        assert_eq!(stands(&agent(), &config).0, Compared::NoSidecar);
+        let Drift { status, assumed_creator, possible_exemption: _ } =
+            drift(&pod, None, &namespace(), &next, &config);
+        assert!(matches!(status, DriftStatus::Changed(_)), "{status:?}");
+        assert_eq!(assumed_creator.unwrap().to_string(), OPERATOR);
+        let jane = drift(&pod, Some("jane"), &namespace(), &known(ROLE), &config);
+        assert!(matches!(jane.status, DriftStatus::Changed(_)), "{jane:?}");
+        assert_eq!(stands(&agent(), &config).0, DriftStatus::NotInjected);
     }
 
     #[test]
@@ -285,10 +284,10 @@ mod tests {
             }})
         };
         let cases = [
-            (json!({"status": {"phase": "Succeeded"}}), Compared::Ended),
-            (json!({"status": {"phase": "Failed"}}), Compared::Ended),
-            (deleted(30), Compared::Ended),
-            (deleted(315_360_000), Compared::NoSidecar),
+            (json!({"status": {"phase": "Succeeded"}}), DriftStatus::Ended),
+            (json!({"status": {"phase": "Failed"}}), DriftStatus::Ended),
+            (deleted(30), DriftStatus::Ended),
+            (deleted(315_360_000), DriftStatus::NotInjected),
         ];
         for (more, want) in cases {
             let mut pod = agent();
@@ -303,7 +302,10 @@ mod tests {
         let config = config(
             "region: eu-west-1\nfencedServiceAccounts: [other]\ncomponents: [{name: mine, creators: ['system:serviceaccount:mine:job']}, {name: rest, fenced: true}]\n",
         );
-        assert_eq!(stands(&injected(mine, &config), &config), (Compared::AsMade, mine.to_owned()));
+        assert_eq!(
+            stands(&injected(mine, &config), &config),
+            (DriftStatus::UpToDate, mine.to_owned())
+        );
     }
 
     #[test]
@@ -314,28 +316,28 @@ mod tests {
         };
         let elsewhere = "system:serviceaccount:tenants-acmes:operator";
         for glob in ["system:serviceaccount:tenants-acme*:operator", "system:serviceaccount:*"] {
-            assert_eq!(of(glob, elsewhere), (Compared::AsMade, glob.to_owned()), "{glob}");
+            assert_eq!(of(glob, elsewhere), (DriftStatus::UpToDate, glob.to_owned()), "{glob}");
         }
         let own = "system:serviceaccount:tenants-acme:operator";
         for glob in ["system:serviceaccount:tenants-acme:*", own, "system:serviceaccount:*"] {
-            assert_eq!(of(glob, own), (Compared::AsMade, String::new()), "{glob}");
+            assert_eq!(of(glob, own), (DriftStatus::UpToDate, String::new()), "{glob}");
         }
     }
 
-    /// A service account of the pod's own namespace matches no user rule, so such a rule excuses no
+    /// A service account of the pod's own namespace matches no user rule, so such a rule exempts no
     /// pod.
     #[test]
     fn an_account_of_the_namespace_gives_no_exemption() {
-        for (glob, excused) in [
+        for (glob, possible_exemption) in [
             ("system:serviceaccount:tenants-acme:*", false),
             ("system:serviceaccount:tenants-acme*:jobs", true),
         ] {
             let config = config(&format!(
                 "region: eu-west-1\ncomponents: [{{name: jobs, creators: ['{glob}'], credentials: exempt}}, {{name: rest, fenced: true}}]\n",
             ));
-            let standing = standing(&agent(), None, &namespace(), &known(ROLE), &config);
-            assert_eq!(standing.compared, Compared::NoSidecar, "{glob}");
-            assert_eq!(standing.excused.is_some(), excused, "{glob}");
+            let drift = drift(&agent(), None, &namespace(), &known(ROLE), &config);
+            assert_eq!(drift.status, DriftStatus::NotInjected, "{glob}");
+            assert_eq!(drift.possible_exemption.is_some(), possible_exemption, "{glob}");
         }
     }
 
@@ -344,24 +346,24 @@ mod tests {
         let config = config("region: eu-west-1\n");
         let (pod, bare) = (injected("", &config), agent());
         let lax = Namespace { pod_security: PodSecurity::Privileged, ..namespace() };
-        let unread = directory(Role::Unreachable(Cause::Denied));
-        for (namespace, directory) in
-            [(&lax, known(ROLE)), (&namespace(), unread), (&namespace(), directory(Role::NotFound))]
+        let unread = roles(Role::Unreachable(Cause::Denied));
+        for (namespace, roles) in
+            [(&lax, known(ROLE)), (&namespace(), unread), (&namespace(), roles(Role::NotFound))]
         {
-            let of = |pod: &Value| standing(pod, None, namespace, &directory, &config).compared;
-            assert_eq!(of(&pod), Compared::AsMade, "{directory:?}");
-            assert_eq!(of(&bare), Compared::NoSidecar, "{directory:?}");
+            let of = |pod: &Value| drift(pod, None, namespace, &roles, &config).status;
+            assert_eq!(of(&pod), DriftStatus::UpToDate, "{roles:?}");
+            assert_eq!(of(&bare), DriftStatus::NotInjected, "{roles:?}");
         }
-        let next = standing(&pod, None, &namespace(), &known(&format!("{ROLE}-next")), &config);
-        assert!(matches!(next.compared, Compared::Differs(_)), "{next:?}");
+        let next = drift(&pod, None, &namespace(), &known(&format!("{ROLE}-next")), &config);
+        assert!(matches!(next.status, DriftStatus::Changed(_)), "{next:?}");
     }
 
     #[test]
     fn a_pod_keeps_its_region_if_the_config_has_none() {
         let pod = injected("", &config("region: eu-west-1\n"));
-        assert_eq!(stands(&pod, &config("{}")).0, Compared::AsMade);
+        assert_eq!(stands(&pod, &config("{}")).0, DriftStatus::UpToDate);
         let other = stands(&pod, &config("region: eu-central-1\n")).0;
-        assert!(matches!(other, Compared::Differs(_)), "{other:?}");
+        assert!(matches!(other, DriftStatus::Changed(_)), "{other:?}");
     }
 
     #[test]
@@ -369,15 +371,18 @@ mod tests {
         let config = config(
             "region: eu-west-1\ncomponents: [{name: jobs, creators: ['system:serviceaccount:jobs:*'], credentials: exempt}, {name: rest, fenced: true}]\n",
         );
-        let of = |pod: &Value| standing(pod, None, &namespace(), &known(ROLE), &config);
-        let Standing { compared, likely, excused } = of(&agent());
-        assert_eq!((compared, likely.is_none()), (Compared::NoSidecar, true));
-        assert_eq!(excused.unwrap().to_string(), "system:serviceaccount:jobs:*");
+        let of = |pod: &Value| drift(pod, None, &namespace(), &known(ROLE), &config);
+        let Drift { status, assumed_creator, possible_exemption } = of(&agent());
+        assert_eq!((status, assumed_creator.is_none()), (DriftStatus::NotInjected, true));
+        assert_eq!(possible_exemption.unwrap().to_string(), "system:serviceaccount:jobs:*");
         // A pod of such a user has no sidecar, and this one has.
         let mut old = injected("", &config);
         old["spec"]["initContainers"][0]["image"] = json!("sidecar:old");
-        let Standing { compared, likely: _, excused } = of(&old);
-        assert!(matches!(compared, Compared::Differs(_)) && excused.is_none(), "{excused:?}");
+        let Drift { status, assumed_creator: _, possible_exemption } = of(&old);
+        assert!(
+            matches!(status, DriftStatus::Changed(_)) && possible_exemption.is_none(),
+            "{possible_exemption:?}"
+        );
     }
 
     /// The pods of a user that may name sessions, or that creates another component's pods, may
@@ -389,10 +394,14 @@ mod tests {
             "sessionCreators: ['ci']\ncomponents: [{name: ci, creators: [ci], credentials: exempt}, {name: rest, fenced: true}]\n",
         ] {
             let config = config(text);
-            let Standing { compared, likely, excused } =
-                standing(&agent(), None, &namespace(), &known(ROLE), &config);
-            assert_eq!((compared, likely.is_none()), (Compared::NoSidecar, true), "{text}");
-            assert!(excused.is_some(), "{text}");
+            let Drift { status, assumed_creator, possible_exemption } =
+                drift(&agent(), None, &namespace(), &known(ROLE), &config);
+            assert_eq!(
+                (status, assumed_creator.is_none()),
+                (DriftStatus::NotInjected, true),
+                "{text}"
+            );
+            assert!(possible_exemption.is_some(), "{text}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //! them.
 //! <https://github.com/aws/amazon-eks-pod-identity-webhook>
 
-use crate::session::base;
+use crate::session::base_credentials;
 
 /// Volumes that EKS's webhook adds, for Pod Identity and for IAM roles for service accounts.
 pub(super) const VOLUMES: [&str; 2] = ["aws-iam-token", "eks-pod-identity-token"];
@@ -15,9 +15,9 @@ pub(super) const VOLUMES: [&str; 2] = ["aws-iam-token", "eks-pod-identity-token"
 pub const VARIABLES: [&str; 5] = [
     "AWS_CONTAINER_AUTHORIZATION_TOKEN",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    base::WEB_IDENTITY_ROLE,
+    base_credentials::WEB_IDENTITY_ROLE,
     "AWS_ROLE_SESSION_NAME",
-    base::WEB_IDENTITY_FILE,
+    base_credentials::WEB_IDENTITY_FILE,
 ];
 
 /// Label with which the API server does not call EKS's webhook for a pod. Any value counts.

@@ -5,25 +5,28 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    decide::Gives,
+    bounded::Picked,
+    decision::Gives,
     eks,
+    items::Variable,
+    json::Text,
     list::ListEdit,
-    names::{self, METADATA_DISABLED, NO_PROXIES, REGIONS, STS_ENDPOINTS},
-    patch::{MOST_BYTES, Patch, at, is_proxy},
-    pod::{Container, Picked, Placed, Text, Variable},
+    names::{self, METADATA_DISABLED, NO_PROXIES, PROXIES, REGIONS, STS_ENDPOINTS},
+    operations::{MOST_BYTES, Patch, at},
+    pod::{Container, Placed},
     refusal::shown,
     same::is,
     sidecar,
 };
 use crate::{
     config::{Config, Region},
-    session::{Session, base, env},
+    session::{Session, base_credentials, env},
 };
 
 pub(super) fn edit(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patch: &mut Patch) {
     let container = placed.container;
     let mut variables = Variables::of(container);
-    if is_proxy(container, config) {
+    if container.is_proxy(config) {
         if !gives.leaves_base_credentials() {
             variables.take_base_credentials_away();
             variables.take_endpoint_away();
@@ -115,8 +118,8 @@ impl<'p, 'a> Variables<'p, 'a> {
     }
 
     fn take_endpoint_away(&mut self) {
-        self.remove(base::URI);
-        self.remove(base::TOKEN_FILE);
+        self.remove(base_credentials::URI);
+        self.remove(base_credentials::TOKEN_FILE);
     }
 
     /// Adds the session's variables. One that refers to another by `$(NAME)` is put behind it: the
@@ -140,8 +143,8 @@ impl<'p, 'a> Variables<'p, 'a> {
     }
 
     fn put_endpoint(&mut self, port: u16) {
-        self.put_text(base::URI, &sidecar::credentials_uri(port));
-        self.put_text(base::TOKEN_FILE, &sidecar::token_file());
+        self.put_text(base_credentials::URI, &sidecar::credentials_uri(port));
+        self.put_text(base_credentials::TOKEN_FILE, &sidecar::token_file());
     }
 
     /// Adds region and SDK settings that the container does not set.
@@ -170,7 +173,7 @@ impl<'p, 'a> Variables<'p, 'a> {
     /// The Rust SDK sends even loopback requests through a proxy. It reads `no_proxy` or
     /// `NO_PROXY`. Other clients read only one of them.
     fn keep_loopback_off_proxies(&mut self) {
-        if !sidecar::PROXIES.iter().any(|name| self.last(name).is_some()) {
+        if !PROXIES.iter().any(|name| self.last(name).is_some()) {
             return;
         }
         let [upper, lower] = NO_PROXIES;

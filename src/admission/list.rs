@@ -2,7 +2,7 @@ use json_patch::jsonptr::PointerBuf;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{patch::Patch, same::is};
+use super::{operations::Patch, same::is};
 
 /// The edit of a JSON list, by the indexes of the original list.
 pub(super) struct ListEdit<T> {

@@ -1,10 +1,8 @@
-//! Names of the variables and volumes that the webhook acts on. It skips all others unread.
+//! Names of the containers, variables and volumes that the webhook acts on. It skips all others
+//! unread.
 
-use super::{
-    demands::{FAB_OPERATOR, STATIC_CREDENTIALS},
-    eks, sidecar,
-};
-use crate::session::{base, env};
+use super::eks;
+use crate::session::{base_credentials, env};
 
 /// Returns the variable's name if the webhook acts on it.
 pub(super) fn of_variable(name: &str) -> Option<&'static str> {
@@ -18,7 +16,7 @@ pub(super) fn of_volume(name: &str) -> Option<&'static str> {
 
 /// Returns the volume's name if it is one of the sidecar's.
 pub(super) fn of_our_volume(name: &str) -> Option<&'static str> {
-    sidecar::VOLUMES.into_iter().find(|known| *known == name)
+    VOLUMES.into_iter().find(|known| *known == name)
 }
 
 /// Returns whether a volume mounted at `path` hides the session token. The kubelet resolves a
@@ -40,28 +38,63 @@ pub(super) fn covers_token(path: &str) -> bool {
         }
     }
     let parts = &parts[..depth.min(parts.len())];
-    let linked = sidecar::TOKEN_DIRECTORY.trim_start_matches("/var");
-    [sidecar::TOKEN_DIRECTORY, linked].into_iter().any(|directory| {
+    let linked = TOKEN_DIRECTORY.trim_start_matches("/var");
+    [TOKEN_DIRECTORY, linked].into_iter().any(|directory| {
         let mut wanted = directory.split('/').skip(1).zip(parts.iter().chain([&""; 4]));
         wanted.all(|(wanted, part)| wanted == *part)
     })
 }
 
 const VARIABLES: [&[&str]; 8] = [
-    &[FAB_OPERATOR, base::TOKEN_FILE, base::URI],
+    &[FAB_OPERATOR, base_credentials::TOKEN_FILE, base_credentials::URI],
     &DEFAULTS,
     &NO_PROXIES,
     &REGIONS,
     &STATIC_CREDENTIALS,
     &eks::VARIABLES,
     &env::NAMES,
-    &sidecar::PROXIES,
+    &PROXIES,
 ];
 pub(super) const DEFAULTS: [&str; 2] = [STS_ENDPOINTS, METADATA_DISABLED];
 pub(super) const STS_ENDPOINTS: &str = "AWS_STS_REGIONAL_ENDPOINTS";
 pub(super) const METADATA_DISABLED: &str = "AWS_EC2_METADATA_DISABLED";
 pub(super) const NO_PROXIES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 pub(super) const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+/// Variables by which SDKs find a proxy.
+pub(super) const PROXIES: [&str; 6] =
+    ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
+pub(super) const TOKEN_VOLUME: &str = "fab-session-token";
+pub(super) const BASE_VOLUME: &str = "fab-session-base";
+pub(super) const EMPTY_VOLUME: &str = "fab-session-empty";
+pub(super) const VOLUMES: [&str; 3] = [TOKEN_VOLUME, BASE_VOLUME, EMPTY_VOLUME];
+pub(super) const TOKEN_DIRECTORY: &str = "/var/run/fab-session";
+pub const CONTAINER_NAME: &str = "fab-session-credentials";
+pub(super) const FAB_OPERATOR: &str = "FAB_OPERATOR";
+/// Variables that AWS SDKs read before a container credential endpoint.
+///
+/// Some are aliases: of the keys and the profile file in the Java SDK, of the session token in
+/// boto, and of all three keys in the SDKs for Ruby and for JavaScript (version 2). botocore also
+/// reads keys from the files of its predecessor and of EC2's old tools. The chart's guard has the
+/// same list.
+pub const STATIC_CREDENTIALS: [&str; 17] = [
+    "AMAZON_ACCESS_KEY_ID",
+    "AMAZON_SECRET_ACCESS_KEY",
+    "AMAZON_SESSION_TOKEN",
+    "AWS_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_BEARER_TOKEN_BEDROCK",
+    "AWS_CONFIG_FILE",
+    "AWS_CREDENTIAL_FILE",
+    "AWS_CREDENTIAL_PROFILES_FILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_PROFILE",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECRET_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "BOTO_CONFIG",
+];
 
 #[cfg(test)]
 mod tests {

@@ -4,39 +4,26 @@
 
 use std::collections::BTreeMap;
 
-use json_patch::jsonptr::{Pointer, PointerBuf};
-use serde::Serialize;
+use json_patch::jsonptr::PointerBuf;
 use serde_json::value::RawValue;
 
 use super::{
-    claim::SESSION_ID_ANNOTATION,
-    decide::Gives,
+    bounded::{Pairs, Picked},
+    component::SESSION_ID_ANNOTATION,
+    decision::Gives,
     eks, env,
     list::ListEdit,
     mesh,
-    pod::{Container, List, Pairs, Picked, Placed, Pod},
-    refusal::{Refusal, clipped},
-    sidecar::{self, CONTAINER_NAME, EMPTY_VOLUME, TOKEN_VOLUME},
+    names::{CONTAINER_NAME, EMPTY_VOLUME, TOKEN_VOLUME},
+    operations::{MOST_BYTES, Patch, at},
+    pod::{List, Placed, Pod},
+    refusal::Refusal,
+    sidecar,
 };
 use crate::{
     config::{COMPONENT_LABEL, Component, Config},
     session::Session,
 };
-
-/// The changes of the pod, and the warnings to the requesting user.
-#[derive(Debug, Default)]
-pub(super) struct Patch {
-    /// The operations of a JSON Patch (RFC 6902) as JSON, without the enclosing brackets.
-    json: Vec<u8>,
-    pub(super) warnings: Vec<String>,
-    /// Whether a value could not be written as JSON. Such a patch must not be applied.
-    failed: bool,
-    /// Whether the patch, or a value to be copied, is larger than [`MOST_BYTES`]. Such a patch must
-    /// not be applied.
-    pub(super) too_large: bool,
-    /// Number of operations.
-    operations: usize,
-}
 
 pub(super) fn patch(
     pod: &Pod<'_>,
@@ -75,7 +62,7 @@ fn mounts(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patch: &mut P
     let of_eks = |volume: Option<&str>| volume.is_some_and(|name| eks::VOLUMES.contains(&name));
     edit.removed.extend(mounts().filter(|(_, mount)| of_eks(mount.volume)).map(|(index, _)| index));
     let has_token = mounts().any(|(_, mount)| mount.volume == Some(TOKEN_VOLUME));
-    if matches!(gives, Gives::Sidecar(_)) && !is_proxy(placed.container, config) && !has_token {
+    if matches!(gives, Gives::Sidecar(_)) && !placed.container.is_proxy(config) && !has_token {
         edit.appended.push(sidecar::agent_token_mount());
     }
     edit.write(at(placed, "volumeMounts"), present.is_some(), patch);
@@ -129,7 +116,7 @@ fn slot(
     let mut found = false;
     for placed in pod.containers() {
         if *placed.container.name != *CONTAINER_NAME {
-            before_agents &= placed.list == List::Containers || is_proxy(placed.container, config);
+            before_agents &= placed.list == List::Containers || placed.container.is_proxy(config);
             continue;
         }
         match placed.list {
@@ -256,86 +243,11 @@ fn set(
     }
 }
 
-pub(super) fn is_proxy(container: &Container<'_>, config: &Config) -> bool {
-    config.proxy_containers.iter().any(|name| **name == *container.name)
-}
-
-pub(super) fn at(placed: &Placed<'_, '_>, list: &str) -> PointerBuf {
-    let mut path = PointerBuf::from_tokens(["spec", placed.list.as_str()]);
-    path.push_back(placed.index);
-    path.push_back(list);
-    path
-}
-
-impl Patch {
-    pub(super) fn is_empty(&self) -> bool {
-        self.json.is_empty()
-    }
-
-    /// Returns the complete patch.
-    pub(super) fn json(&self) -> Vec<u8> {
-        [b"[", self.json.as_slice(), b"]"].concat()
-    }
-
-    pub(super) fn add(&mut self, path: &Pointer, value: &impl Serialize) {
-        self.write(&Operation { op: "add", path, value: Some(value) });
-    }
-
-    pub(super) fn remove(&mut self, path: &Pointer) {
-        self.write::<()>(&Operation { op: "remove", path, value: None });
-    }
-
-    pub(super) fn replace(&mut self, path: &Pointer, value: &impl Serialize) {
-        self.write(&Operation { op: "replace", path, value: Some(value) });
-    }
-
-    /// Adds a warning to the requesting user, unless the API server would drop it for its length.
-    pub(super) fn warn(&mut self, warning: &str) {
-        let length: usize = self.warnings.iter().map(String::len).sum();
-        if length < MOST_WARNED {
-            self.warnings.push(clipped(warning));
-        }
-    }
-
-    fn write<T: Serialize>(&mut self, operation: &Operation<'_, T>) {
-        self.operations += 1;
-        if self.too_large {
-            return;
-        }
-        if self.json.is_empty() {
-            self.json.reserve(USUAL_BYTES);
-        } else {
-            self.json.push(b',');
-        }
-        self.failed |= serde_json::to_writer(&mut self.json, operation).is_err();
-        if self.json.len() > MOST_BYTES {
-            self.too_large = true;
-            self.json = Vec::new();
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Operation<'a, T> {
-    op: &'static str,
-    path: &'a Pointer,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<&'a T>,
-}
-
-/// Maximum size of a patch, in bytes: etcd's default for `--max-request-bytes`. It stores no larger
-/// object.
-pub(super) const MOST_BYTES: usize = 1536 * 1024;
 /// Maximum number of operations: the number that the API server accepts from a client
 /// (`maxJSONPatchOperations` in its `pkg/endpoints/handlers/patch.go`). For a webhook it has no
 /// limit. Each operation may move a complete list, whose length has a limit as well
-/// ([`MOST_ITEMS`](super::pod::MOST_ITEMS)).
+/// ([`MOST_ITEMS`](super::bounded::MOST_ITEMS)).
 const MOST_OPERATIONS: usize = 10_000;
-/// Maximum length of all warnings together that the API server passes on, in characters
-/// (`truncateAtTotalRunes` in its `pkg/endpoints/filters/warning.go`).
-const MOST_WARNED: usize = 4096;
-/// Initial capacity of a patch, in bytes. A pod with one container takes 6 KiB.
-const USUAL_BYTES: usize = 8 * 1024;
 /// Annotation of a pod with the role that its sidecar assumes.
 pub const ROLE_ARN_ANNOTATION: &str = "fab.nanohype.dev/session-role-arn";
 const SAFE_TO_EVICT_ANNOTATION: &str =

@@ -4,10 +4,10 @@ use std::{borrow::Cow, fmt};
 
 use crate::{
     config::{COMPONENT_LABEL, PodSecurity, TENANT_LABEL},
-    directory::{Cause, Unusable},
     namespaces::{
         NoTenant, OPERATOR_LABEL, OldStandard, POD_SECURITY_LABEL, POD_SECURITY_VERSION_LABEL,
     },
+    roles::{Cause, Unusable},
     session::{NotASessionName, TenantName},
     terminal::harmless,
 };
@@ -32,7 +32,7 @@ pub enum Refusal {
     ReservedVolume { container: String, volume: String },
     RoleDenied { place: String },
     RoleMissing { place: String },
-    RoleUnavailable { place: String, cause: Option<Cause> },
+    RoleUnavailable { tenant: TenantName, place: String, cause: Option<Cause> },
     RoleUnusable { place: String, unusable: Unusable },
     SessionIllegal { what: &'static str, key: &'static str, rule: NotASessionName },
     SessionTooLong { tenant: TenantName, needed: usize },
@@ -240,10 +240,10 @@ impl Refusal {
                 write!(f, "the webhook's IAM role is not authorized to read {place}")
             }
             Self::RoleMissing { place } => write!(f, "there is no {place}"),
-            Self::RoleUnavailable { place, cause: Some(cause) } => {
+            Self::RoleUnavailable { tenant: _, place, cause: Some(cause) } => {
                 write!(f, "cannot read {place}: {cause}")
             }
-            Self::RoleUnavailable { place, cause: None } => {
+            Self::RoleUnavailable { tenant: _, place, cause: None } => {
                 write!(f, "cannot read {place}: timed out")
             }
             Self::RoleUnusable { place, unusable } => match unusable {

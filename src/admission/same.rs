@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::{Value, value::RawValue};
 
-use super::pod::Text;
+use super::json::Text;
 
 /// Returns whether `text` is equal to `wanted` as JSON. The order of an object's keys does not
 /// matter. An object with a repeated key is never equal.

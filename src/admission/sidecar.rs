@@ -18,12 +18,15 @@ use serde_json::value::RawValue;
 
 use super::{
     eks,
-    names::{METADATA_DISABLED, NO_PROXIES, REGIONS, STS_ENDPOINTS},
-    pod::Text,
+    json::Text,
+    names::{
+        BASE_VOLUME, CONTAINER_NAME, EMPTY_VOLUME, METADATA_DISABLED, NO_PROXIES, PROXIES, REGIONS,
+        STS_ENDPOINTS, TOKEN_DIRECTORY, TOKEN_VOLUME,
+    },
 };
 use crate::{
     config::{BaseCredentials, Component, Config, Quantity, Resources, Sidecar},
-    session::{Session, base::Base, env},
+    session::{Session, base_credentials::BaseSource, env},
 };
 
 /// Returns the sidecar's container. `existing` is the pod's container of that name: the ephemeral
@@ -172,12 +175,12 @@ fn variables(session: &Session, component: &Component, config: &Config) -> Vec<E
         .collect();
     let token_file = format!("{BASE_DIRECTORY}/token");
     let base = match &config.base_credentials {
-        BaseCredentials::Environment => Base::Environment,
+        BaseCredentials::Environment => BaseSource::Environment,
         BaseCredentials::Irsa(template) => {
-            Base::WebIdentity { role: template.of(&session.tenant), token_file }
+            BaseSource::WebIdentity { role: template.of(&session.tenant), token_file }
         }
         BaseCredentials::PodIdentity => {
-            Base::PodIdentity { uri: eks::POD_IDENTITY_URI.to_owned(), token_file }
+            BaseSource::PodIdentity { uri: eks::POD_IDENTITY_URI.to_owned(), token_file }
         }
     };
     variables.extend(base.variables().iter().map(entry));
@@ -302,21 +305,12 @@ fn storage(container: &RawValue) -> Storage {
     Storage { limits: text(limits), requests: text(requests) }
 }
 
-/// Variables by which SDKs find a proxy.
-pub(super) const PROXIES: [&str; 6] =
-    ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
 const STORAGE: &str = "ephemeral-storage";
 /// Maximum length of a quantity, in bytes: many times that of the largest one.
 const LONGEST_QUANTITY: usize = 64;
-pub const CONTAINER_NAME: &str = "fab-session-credentials";
 /// Annotation of a pod that the API server makes the AppArmor profile of the sidecar, after the
 /// webhooks (`applyAppArmorVersionSkew` in its `pkg/registry/core/pod/strategy.go`).
 pub(super) const APPARMOR_ANNOTATION: &str =
     "container.apparmor.security.beta.kubernetes.io/fab-session-credentials";
-pub(super) const TOKEN_VOLUME: &str = "fab-session-token";
-pub(super) const BASE_VOLUME: &str = "fab-session-base";
-pub(super) const EMPTY_VOLUME: &str = "fab-session-empty";
-pub(super) const VOLUMES: [&str; 3] = [TOKEN_VOLUME, BASE_VOLUME, EMPTY_VOLUME];
-pub(super) const TOKEN_DIRECTORY: &str = "/var/run/fab-session";
 const BASE_DIRECTORY: &str = "/var/run/fab-session-base";
 const SERVICE_ACCOUNT_DIRECTORY: &str = "/var/run/secrets/kubernetes.io/serviceaccount";

@@ -1,9 +1,9 @@
 //! The user that a container runs as, by its pod.
 
 use super::{
+    json::Scalar,
     pod::{Container, Pod},
     refusal::{Refusal, shown},
-    review::Scalar,
 };
 
 /// Refuses a container that runs as the sidecar's user.

@@ -1,14 +1,18 @@
 //! Refuses agent pods that ask for something that agents may not have.
 
 use super::{
-    eks, mesh,
-    names::covers_token,
-    pod::{Container, MOST_CONTAINERS, Picked, Pod},
+    bounded::Picked,
+    eks,
+    json::{Object, Scalar},
+    mesh,
+    names::{
+        BASE_VOLUME, CONTAINER_NAME, EMPTY_VOLUME, FAB_OPERATOR, STATIC_CREDENTIALS, TOKEN_VOLUME,
+        VOLUMES, covers_token,
+    },
+    pod::{Container, MOST_CONTAINERS, Pod},
     refusal::{Refusal, shown},
-    review::{Object, Scalar},
     same::is,
-    sidecar::{self, BASE_VOLUME, CONTAINER_NAME, EMPTY_VOLUME, TOKEN_VOLUME},
-    user,
+    sidecar, user,
 };
 use crate::{
     config::{Component, Config, Credentials, PodSecurity},
@@ -118,7 +122,7 @@ fn no_name_of_ours(pod: &Pod<'_>, component: &Component) -> Result<(), Refusal> 
         return Err(reserved("container", CONTAINER_NAME));
     }
     let volumes = pod.spec.volumes.iter().flat_map(Picked::iter);
-    match volumes.map(|(_, volume)| &*volume.name).find(|name| sidecar::VOLUMES.contains(name)) {
+    match volumes.map(|(_, volume)| &*volume.name).find(|name| VOLUMES.contains(name)) {
         Some(volume) => Err(reserved("volume", volume)),
         None => Ok(()),
     }
@@ -195,30 +199,3 @@ fn mounts_are_ours(container: &Container<'_>, config: &Config) -> Result<(), Ref
         None => Ok(()),
     }
 }
-
-pub(super) const FAB_OPERATOR: &str = "FAB_OPERATOR";
-/// Variables that AWS SDKs read before a container credential endpoint.
-///
-/// Some are aliases: of the keys and the profile file in the Java SDK, of the session token in
-/// boto, and of all three keys in the SDKs for Ruby and for JavaScript (version 2). botocore also
-/// reads keys from the files of its predecessor and of EC2's old tools. The chart's guard has the
-/// same list.
-pub const STATIC_CREDENTIALS: [&str; 17] = [
-    "AMAZON_ACCESS_KEY_ID",
-    "AMAZON_SECRET_ACCESS_KEY",
-    "AMAZON_SESSION_TOKEN",
-    "AWS_ACCESS_KEY",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_BEARER_TOKEN_BEDROCK",
-    "AWS_CONFIG_FILE",
-    "AWS_CREDENTIAL_FILE",
-    "AWS_CREDENTIAL_PROFILES_FILE",
-    "AWS_DEFAULT_PROFILE",
-    "AWS_PROFILE",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SECRET_KEY",
-    "AWS_SECURITY_TOKEN",
-    "AWS_SESSION_TOKEN",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "BOTO_CONFIG",
-];

@@ -77,8 +77,9 @@ impl Authority {
             issuer: Issuer::new(parameters, key),
         };
         let (trial, key) = authority.sign(host, now).ok()?;
-        (authority.validity.holds(now) && authority.judge(&trial, &key, host, now).is_some())
-            .then_some(authority)
+        (authority.validity.holds(now)
+            && authority.expiry_if_valid(&trial, &key, host, now).is_some())
+        .then_some(authority)
     }
 
     /// Returns when to replace the CA: after two thirds of its lifetime. The last third is time for
@@ -113,20 +114,20 @@ impl Authority {
     }
 
     /// Returns the expiry of a certificate, if this CA signed it for the host and it is valid.
-    pub(super) fn judge(
+    pub(super) fn expiry_if_valid(
         &self,
         certificate: &str,
         key: &str,
         host: &str,
         now: SystemTime,
     ) -> Option<SystemTime> {
-        judge(&self.certificate, certificate, key, host, now)
+        expiry_if_valid(&self.certificate, certificate, key, host, now)
     }
 }
 
 /// Returns the expiry of a certificate, if it is valid for the host and for clients that trust the
 /// CA, and if the key matches. None: otherwise.
-pub(super) fn judge(
+pub(super) fn expiry_if_valid(
     authority: &str,
     certificate: &str,
     key: &str,

@@ -37,7 +37,7 @@ pub(super) fn of_pem(text: &str) -> Option<Validity> {
 /// Returns the expiry of a certificate. The library has no accessor for it, so this verifies the
 /// certificate at the latest possible time: the error contains the expiry.
 pub fn ends(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
-    match judge(certificate, u64::MAX)? {
+    match verification_error(certificate, u64::MAX)? {
         CertificateError::ExpiredContext { not_after, .. } => instant(not_after),
         _ => None,
     }
@@ -45,7 +45,7 @@ pub fn ends(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
 
 /// Returns when a certificate becomes valid, from the error of a verification at time 0.
 fn begins(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
-    match judge(certificate, 0)? {
+    match verification_error(certificate, 0)? {
         CertificateError::NotValidYetContext { not_before, .. } => instant(not_before),
         _ => None,
     }
@@ -57,13 +57,16 @@ fn begins(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
 pub(super) fn is_authority(certificate: &CertificateDer<'_>) -> bool {
     let begins = begins(certificate).and_then(|begins| begins.duration_since(UNIX_EPOCH).ok());
     begins.is_none_or(|begins| {
-        matches!(judge(certificate, begins.as_secs()), Some(CertificateError::Other(_)))
+        matches!(
+            verification_error(certificate, begins.as_secs()),
+            Some(CertificateError::Other(_))
+        )
     })
 }
 
 /// Verifies the certificate at a time, in seconds since 1970, without any trusted CA. Returns the
 /// error.
-fn judge(certificate: &CertificateDer<'_>, at: u64) -> Option<CertificateError> {
+fn verification_error(certificate: &CertificateDer<'_>, at: u64) -> Option<CertificateError> {
     let verified = verify_server_cert_signed_by_trust_anchor(
         &ParsedCertificate::try_from(certificate).ok()?,
         &RootCertStore::empty(),

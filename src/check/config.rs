@@ -1,36 +1,38 @@
 //! Checks whether the config is as rendered by the release, and which exceptions it configures.
 
-use super::{Findings, Link, Text, webhook::NOT_SAID};
+use super::{CheckId, Findings, Text, webhook::NOT_SAID};
 use crate::config::{Component, Config, Credentials, PodSecurity};
 
 /// The match conditions and the guard are rendered from the same values as the installed text.
 pub(super) fn is_as_installed(text: &Text, found: &mut Findings) {
     let Some(live) = &text.live else { return };
     let place = &*text.place;
-    let Some(installed) = text.installed.or_tell(Link::ConfigEdited, place, found) else { return };
+    let Some(installed) = text.installed.or_report(CheckId::ConfigEdited, place, found) else {
+        return;
+    };
     match installed {
         Some(installed) if installed == live => {
-            found.ok(Link::ConfigEdited, place, "as rendered by the release");
+            found.ok(CheckId::ConfigEdited, place, "as rendered by the release");
         }
         Some(_) => {
             found.error(
-                Link::ConfigEdited,
+                CheckId::ConfigEdited,
                 place,
                 "differs from the config rendered by the release",
             );
         }
-        None => found.unknown(Link::ConfigEdited, place, NOT_SAID),
+        None => found.unknown(CheckId::ConfigEdited, place, NOT_SAID),
     }
 }
 
-pub(super) fn judge(config: &Config, found: &mut Findings) {
+pub(super) fn check_exceptions(config: &Config, found: &mut Findings) {
     let open = config.components.iter().filter_map(|component| Some((component, kind(component)?)));
     let mut closed = true;
     for (component, kind) in open {
         closed = false;
         let pods = pods_of(component);
         found.warning(
-            Link::ComponentUnattributed,
+            CheckId::ComponentUnattributed,
             CONFIG,
             format!(
                 "component {} is {kind}: pods of {pods} keep their base credentials",
@@ -39,14 +41,14 @@ pub(super) fn judge(config: &Config, found: &mut Findings) {
         );
     }
     if closed {
-        found.ok(Link::ComponentUnattributed, CONFIG, "no component is env or exempt");
+        found.ok(CheckId::ComponentUnattributed, CONFIG, "no component is env or exempt");
     }
     match config.pod_security {
         PodSecurity::Restricted => {
-            found.ok(Link::PodSecurityLowered, CONFIG, "podSecurity is restricted");
+            found.ok(CheckId::PodSecurityLowered, CONFIG, "podSecurity is restricted");
         }
         lowered => found.warning(
-            Link::PodSecurityLowered,
+            CheckId::PodSecurityLowered,
             CONFIG,
             format!(
                 "podSecurity is {lowered}, so a pod's containers may be able to read the traffic, files or memory of its sidecar"
@@ -63,13 +65,13 @@ pub(super) fn judge(config: &Config, found: &mut Findings) {
         lists.into_iter().filter(|(_, list)| list.is_empty()).map(|(name, _)| name).collect();
     if empty.is_empty() {
         found.ok(
-            Link::RoleAllowList,
+            CheckId::RoleAllowList,
             CONFIG,
             "roles.allow restricts partitions, accounts and path prefixes",
         );
     } else {
         found.warning(
-            Link::RoleAllowList,
+            CheckId::RoleAllowList,
             CONFIG,
             format!(
                 "roles.allow does not restrict {} of published role ARNs: an empty list accepts all",

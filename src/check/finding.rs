@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use serde_json::{Value, json};
 
-use super::link::Link;
+use super::id::CheckId;
 use crate::{admission::Refusal, credentials, terminal::harmless};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -20,7 +20,7 @@ pub enum Level {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Finding {
-    pub link: Link,
+    pub check: CheckId,
     pub level: Level,
     /// The object in the cluster or in AWS.
     pub subject: String,
@@ -32,7 +32,7 @@ pub struct Finding {
     pub unreachable: bool,
 }
 
-/// The findings of one run, in the order of [`Link::ALL`].
+/// The findings of one run, in the order of [`CheckId::ALL`].
 #[derive(Clone, Debug, Default)]
 pub struct Findings(Vec<Finding>);
 
@@ -56,7 +56,7 @@ impl Findings {
         for finding in self.iter() {
             let level = paint(finding.level, &format!("{:<7}", finding.level));
             let rest = finding.to_string();
-            writeln!(text, "{level}  {:<22}  {}", finding.link, harmless(&rest))?;
+            writeln!(text, "{level}  {:<22}  {}", finding.check, harmless(&rest))?;
         }
         let (errors, warnings) = (self.count(Level::Error), self.count(Level::Warning));
         writeln!(
@@ -74,7 +74,7 @@ impl Findings {
             .iter()
             .map(|finding| {
                 json!({
-                    "check": finding.link.as_str(),
+                    "check": finding.check.as_str(),
                     "level": finding.level.as_str(),
                     "subject": finding.subject,
                     "message": finding.message,
@@ -88,76 +88,87 @@ impl Findings {
     }
 
     pub(super) fn in_order(mut self) -> Self {
-        let place = |link| Link::ALL.iter().position(|other| *other == link);
-        self.0.sort_by_key(|finding| place(finding.link));
+        let place = |check| CheckId::ALL.iter().position(|other| *other == check);
+        self.0.sort_by_key(|finding| place(finding.check));
         self
     }
 
     pub(super) fn ok(
         &mut self,
-        link: Link,
+        check: CheckId,
         subject: impl Into<String>,
         message: impl Into<String>,
     ) {
-        self.add(link, Level::Ok, subject.into(), message.into());
+        self.add(check, Level::Ok, subject.into(), message.into());
     }
 
     pub(super) fn warning(
         &mut self,
-        link: Link,
+        check: CheckId,
         subject: impl Into<String>,
         message: impl Into<String>,
     ) {
-        self.add(link, Level::Warning, subject.into(), message.into());
+        self.add(check, Level::Warning, subject.into(), message.into());
     }
 
     pub(super) fn error(
         &mut self,
-        link: Link,
+        check: CheckId,
         subject: impl Into<String>,
         message: impl Into<String>,
     ) {
-        self.add(link, Level::Error, subject.into(), message.into());
+        self.add(check, Level::Error, subject.into(), message.into());
     }
 
     pub(super) fn unknown(
         &mut self,
-        link: Link,
+        check: CheckId,
         subject: impl Into<String>,
         message: impl Into<String>,
     ) {
-        self.add(link, Level::Unknown, subject.into(), message.into());
+        self.add(check, Level::Unknown, subject.into(), message.into());
     }
 
     /// Adds a check that could not be made because a service did not answer.
     pub(super) fn unreachable(
         &mut self,
-        link: Link,
+        check: CheckId,
         subject: impl Into<String>,
         message: impl Into<String>,
     ) {
-        self.add(link, Level::Unknown, subject.into(), message.into()).unreachable = true;
+        self.add(check, Level::Unknown, subject.into(), message.into()).unreachable = true;
     }
 
     /// Adds a refusal of the webhook.
-    pub(super) fn refused(&mut self, link: Link, subject: impl Into<String>, refusal: &Refusal) {
-        self.add(link, Level::Error, subject.into(), refusal.to_string()).code =
+    pub(super) fn refused(
+        &mut self,
+        check: CheckId,
+        subject: impl Into<String>,
+        refusal: &Refusal,
+    ) {
+        self.add(check, Level::Error, subject.into(), refusal.to_string()).code =
             Some(refusal.code());
     }
 
     /// Adds a failure of the sidecar to get session credentials.
     pub(super) fn failed(
         &mut self,
-        link: Link,
+        check: CheckId,
         subject: impl Into<String>,
-        failure: &credentials::Failure,
+        failure: &credentials::AssumeRoleError,
     ) {
-        self.add(link, Level::Error, subject.into(), failure.to_string()).code =
+        self.add(check, Level::Error, subject.into(), failure.to_string()).code =
             Some(failure.reason.code());
     }
 
-    fn add(&mut self, link: Link, level: Level, subject: String, message: String) -> &mut Finding {
-        self.0.push_mut(Finding { link, level, subject, code: None, message, unreachable: false })
+    fn add(
+        &mut self,
+        check: CheckId,
+        level: Level,
+        subject: String,
+        message: String,
+    ) -> &mut Finding {
+        self.0.push_mut(Finding { check, level, subject, code: None, message, unreachable: false })
     }
 
     fn count(&self, level: Level) -> usize {
@@ -169,7 +180,7 @@ impl Finding {
     /// Returns the remedy of an error. None if there is a code: the message then contains the
     /// remedy.
     pub fn remedy(&self) -> Option<&'static str> {
-        (self.level == Level::Error && self.code.is_none()).then(|| self.link.about().remedy)
+        (self.level == Level::Error && self.code.is_none()).then(|| self.check.about().remedy)
     }
 }
 
@@ -212,8 +223,8 @@ mod tests {
     #[test]
     fn the_json_marks_unreachable_findings() {
         let mut found = Findings::default();
-        found.unknown(Link::RoleTrust, "a role", "access denied");
-        found.unreachable(Link::AssumeRole, "a tenant", "STS did not answer");
+        found.unknown(CheckId::RoleTrust, "a role", "access denied");
+        found.unreachable(CheckId::AssumeRole, "a tenant", "STS did not answer");
         let json = found.json();
         let value = |index: usize, key: &str| json["findings"][index][key].clone();
         assert_eq!([0, 1].map(|index| value(index, "unreachable")), [json!(false), json!(true)]);
@@ -227,8 +238,8 @@ mod tests {
         let mut found = Findings::default();
         let text = |found: &Findings| found.text(|_, level| level.to_owned()).unwrap();
         assert_eq!(text(&found), "0 errors, 0 unknown, 0 warnings\n");
-        found.error(Link::PodOutdated, "pod a/b", "differs");
-        found.warning(Link::Quota, "namespace a", "is full");
+        found.error(CheckId::PodOutdated, "pod a/b", "differs");
+        found.warning(CheckId::Quota, "namespace a", "is full");
         assert_eq!(
             text(&found),
             "error    pod-outdated            pod a/b: differs: re-create the pod\n\

@@ -2,32 +2,32 @@
 
 use serde_json::Value;
 
-use super::{Findings, Guard, Link, difference::differences, name, webhook::NOT_SAID};
+use super::{CheckId, Findings, Guard, difference::differences, name, webhook::NOT_SAID};
 
-pub(super) fn judge(guard: &Guard, found: &mut Findings) {
-    let Some(installed) = guard.installed.or_tell(Link::GuardMissing, SUBJECT, found) else {
+pub(super) fn check_guard(guard: &Guard, found: &mut Findings) {
+    let Some(installed) = guard.installed.or_report(CheckId::GuardMissing, SUBJECT, found) else {
         return;
     };
     let Some(installed) = installed else {
-        found.unknown(Link::GuardMissing, SUBJECT, NOT_SAID);
+        found.unknown(CheckId::GuardMissing, SUBJECT, NOT_SAID);
         return;
     };
     if installed.is_empty() {
         found.warning(
-            Link::GuardDisabled,
+            CheckId::GuardDisabled,
             SUBJECT,
             "disabled in the release (guard.enabled: false)",
         );
         return;
     }
-    let Some(live) = guard.objects.or_tell(Link::GuardMissing, SUBJECT, found) else { return };
+    let Some(live) = guard.objects.or_report(CheckId::GuardMissing, SUBJECT, found) else { return };
     let (mut present, mut same) = (0, 0);
     for wanted in installed {
         let kind = wanted["kind"].as_str().unwrap_or_default();
         let subject = format!("{kind} {}", name(wanted));
         let is_it = |other: &&Value| other["kind"] == kind && name(other) == name(wanted);
         let Some(live) = live.iter().find(is_it) else {
-            found.error(Link::GuardMissing, subject, "does not exist");
+            found.error(CheckId::GuardMissing, subject, "does not exist");
             continue;
         };
         present += 1;
@@ -35,15 +35,15 @@ pub(super) fn judge(guard: &Guard, found: &mut Findings) {
         if changed.is_empty() {
             same += 1;
         } else {
-            found.error(Link::GuardEdited, subject, changed.join("; "));
+            found.error(CheckId::GuardEdited, subject, changed.join("; "));
         }
     }
     if present == installed.len() {
-        found.ok(Link::GuardMissing, SUBJECT, "all policies and bindings exist");
+        found.ok(CheckId::GuardMissing, SUBJECT, "all policies and bindings exist");
     }
     if same == present {
         found.ok(
-            Link::GuardEdited,
+            CheckId::GuardEdited,
             SUBJECT,
             "existing policies and bindings are as rendered by the release",
         );

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Findings, Link, Seen, items};
+use super::{CheckId, Findings, Seen, items};
 use crate::{
     config::BaseCredentials,
     policies::ASSUME,
@@ -42,7 +42,7 @@ pub fn principals(trust: &Value) -> Vec<RoleArn> {
     roles
 }
 
-pub(super) fn judge(
+pub(super) fn check_policies(
     tenant: &TenantName,
     role: &RoleArn,
     chain: &Chain,
@@ -50,7 +50,7 @@ pub(super) fn judge(
     found: &mut Findings,
 ) {
     let subject = format!("tenant {tenant}, {role}");
-    let Some(session) = chain.session_role.or_tell(Link::RoleTrust, &subject, found) else {
+    let Some(session) = chain.session_role.or_report(CheckId::RoleTrust, &subject, found) else {
         return;
     };
     let needed = needed(credentials);
@@ -60,11 +60,11 @@ pub(super) fn judge(
         let others: Vec<&str> = others.into_iter().collect();
         let others = others.join(", ");
         let message = format!("cannot determine the base role: its trust policy allows {others}");
-        found.unknown(Link::BaseRole, &*subject, message);
+        found.unknown(CheckId::BaseRole, &*subject, message);
     }
     for (base, held) in &chain.base_roles {
         let subject = format!("tenant {tenant}, {base}");
-        let Some(held) = held.or_tell(Link::BaseRole, &subject, found) else { continue };
+        let Some(held) = held.or_report(CheckId::BaseRole, &subject, found) else { continue };
         may_assume(&subject, role, base, held, &needed, found);
         loses(&subject, held, session, found);
     }
@@ -111,10 +111,10 @@ fn is_trusted(
     let gone: BTreeSet<&str> = let_in(trust).filter(|name| is_gone(name)).collect();
     wrong.extend(gone.iter().map(|id| format!("its trust policy names {id}, a deleted role")));
     if wrong.is_empty() {
-        found.ok(Link::RoleTrust, subject, format!("its trust policy allows {}", names(tenant)));
+        found.ok(CheckId::RoleTrust, subject, format!("its trust policy allows {}", names(tenant)));
     }
     for message in wrong {
-        found.error(Link::RoleTrust, subject, message);
+        found.error(CheckId::RoleTrust, subject, message);
     }
 }
 
@@ -234,10 +234,10 @@ fn may_assume(
         }
     }
     if wrong.is_empty() {
-        found.ok(Link::BaseRole, subject, format!("may assume {role}"));
+        found.ok(CheckId::BaseRole, subject, format!("may assume {role}"));
     }
     for message in wrong {
-        found.error(Link::BaseRole, subject, message);
+        found.error(CheckId::BaseRole, subject, message);
     }
 }
 
@@ -257,12 +257,16 @@ fn loses(subject: &str, base: &Held, session: &Held, found: &mut Findings) {
     });
     if lost.is_empty() {
         found.ok(
-            Link::PermissionsLost,
+            CheckId::PermissionsLost,
             subject,
             "the session role allows all of its actions, by their names",
         );
     } else {
-        found.warning(Link::PermissionsLost, subject, format!("agents lose {}", lost.join(", ")));
+        found.warning(
+            CheckId::PermissionsLost,
+            subject,
+            format!("agents lose {}", lost.join(", ")),
+        );
     }
 }
 
@@ -390,9 +394,9 @@ mod tests {
             session_role: Seen::Known(session),
         };
         let mut found = Findings::default();
-        judge(&tenant, &ROLE.parse().unwrap(), &chain, credentials, &mut found);
+        check_policies(&tenant, &ROLE.parse().unwrap(), &chain, credentials, &mut found);
         let wrong = found.iter().filter(|finding| finding.level != Level::Ok);
-        wrong.map(|finding| format!("{}: {}", finding.link, finding.message)).collect()
+        wrong.map(|finding| format!("{}: {}", finding.check, finding.message)).collect()
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 /// A check: a condition without which calls of agents are not attributed to their session, or a
 /// deviation that the platform team should know.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum Link {
+pub enum CheckId {
     AssumeRole,
     BaseRole,
     CaBundle,
@@ -47,7 +47,7 @@ pub struct About {
     pub remedy: &'static str,
 }
 
-impl Link {
+impl CheckId {
     /// The order of the report: from the API server to the pod, then AWS.
     pub const ALL: [Self; 31] = [
         Self::ConfigEdited,
@@ -249,7 +249,7 @@ impl Link {
     }
 }
 
-impl fmt::Display for Link {
+impl fmt::Display for CheckId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
@@ -263,8 +263,8 @@ mod tests {
 
     #[test]
     fn each_check_is_listed_once_with_a_unique_id() {
-        let links: HashSet<Link> = Link::ALL.into_iter().collect();
-        let names: HashSet<&str> = Link::ALL.into_iter().map(Link::as_str).collect();
-        assert_eq!((links.len(), names.len()), (Link::ALL.len(), Link::ALL.len()));
+        let links: HashSet<CheckId> = CheckId::ALL.into_iter().collect();
+        let names: HashSet<&str> = CheckId::ALL.into_iter().map(CheckId::as_str).collect();
+        assert_eq!((links.len(), names.len()), (CheckId::ALL.len(), CheckId::ALL.len()));
     }
 }

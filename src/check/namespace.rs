@@ -2,15 +2,15 @@
 
 use serde_json::Value;
 
-use super::{Facts, Findings, Link, Seen, Tenancy, name, pods, rights, room};
+use super::{CheckId, Facts, Findings, NamespaceContents, Seen, name, pods, quota, rights};
 use crate::{
     admission::{self, Refusal},
     config::{Config, Creator, Pod, PodSecurity},
     namespaces::{Mode, Namespace, OPERATOR_LABEL, OPT_IN_LABEL, POD_SECURITY_LABEL},
 };
 
-pub(super) fn judge(facts: &Facts, found: &mut Findings) {
-    let all = facts.namespaces.or_tell(Link::NamespaceLabel, "namespaces", found);
+pub(super) fn check_namespaces(facts: &Facts, found: &mut Findings) {
+    let all = facts.namespaces.or_report(CheckId::NamespaceLabel, "namespaces", found);
     let all: Vec<(&Value, Namespace)> =
         all.into_iter().flatten().map(|object| (object, read(object, &facts.config))).collect();
     let before = found.iter().count();
@@ -22,23 +22,23 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
         match (opted_in.clone().count(), all.len()) {
             (0, all) => {
                 let message = format!("0 of {all} are opted in, so the webhook receives no pods");
-                found.warning(Link::NamespaceLabel, "namespaces", message);
+                found.warning(CheckId::NamespaceLabel, "namespaces", message);
             }
             (count, all) => {
                 let message =
                     format!("{count} of {all} are opted in, and no label has an invalid value");
-                found.ok(Link::NamespaceLabel, "namespaces", message);
+                found.ok(CheckId::NamespaceLabel, "namespaces", message);
             }
         }
     }
     rights::of_cluster(&facts.rights, found);
     for (_, namespace) in opted_in {
         labels_work(namespace, &facts.config, found);
-        if let Some(tenancy) = facts.tenancies.get(&namespace.name) {
-            has_an_account(namespace, tenancy, &facts.config, found);
-            room::judge(namespace, tenancy, &facts.config, found);
-            pods::judge(namespace, tenancy, facts, found);
-            rights::of_namespace(namespace, tenancy, &facts.rights, found);
+        if let Some(contents) = facts.contents.get(&namespace.name) {
+            has_service_account(namespace, contents, &facts.config, found);
+            quota::check_quota(namespace, contents, &facts.config, found);
+            pods::check_pods(namespace, contents, facts, found);
+            rights::of_namespace(namespace, contents, &facts.rights, found);
         }
     }
 }
@@ -69,14 +69,14 @@ fn is_spelled(object: &Value, namespace: &Namespace, found: &mut Findings) {
         if let Some(value) = mistyped(OPT_IN_LABEL) {
             let message =
                 format!("{OPT_IN_LABEL}={value} is invalid, so the namespace is not opted in");
-            found.error(Link::NamespaceLabel, subject, message);
+            found.error(CheckId::NamespaceLabel, subject, message);
         }
         return;
     }
     if let (Some(value), false) = (mistyped(OPERATOR_LABEL), namespace.operator_kept) {
         let message =
             format!("{OPERATOR_LABEL}={value} has no effect; the only valid value is keep");
-        found.error(Link::OperatorLabel, &*subject, message);
+        found.error(CheckId::OperatorLabel, &*subject, message);
     }
     if let Some(value) = label(POD_SECURITY_LABEL)
         && value.parse::<PodSecurity>().is_err()
@@ -84,43 +84,49 @@ fn is_spelled(object: &Value, namespace: &Namespace, found: &mut Findings) {
         let message = format!(
             "{POD_SECURITY_LABEL}={value} is invalid; valid values are privileged, baseline and restricted"
         );
-        found.error(Link::PodSecurity, subject, message);
+        found.error(CheckId::PodSecurity, subject, message);
     }
 }
 
 fn labels_work(namespace: &Namespace, config: &Config, found: &mut Findings) {
     let subject = subject(namespace);
     match (without_tenant(namespace, config), &namespace.tenant) {
-        (Some(refusal), _) => found.refused(Link::Tenant, &*subject, &refusal),
+        (Some(refusal), _) => found.refused(CheckId::Tenant, &*subject, &refusal),
         (None, Ok(tenant)) => {
             let mode = namespace.mode.map_or("", Mode::as_str);
             let message = format!(
                 "{mode}, tenant {tenant}, session names of up to {} characters",
                 tenant.room()
             );
-            found.ok(Link::Tenant, &*subject, message);
+            found.ok(CheckId::Tenant, &*subject, message);
         }
         (None, Err(_)) => {}
     }
     match admission::insecure(namespace, config) {
-        Some(refusal) => found.refused(Link::PodSecurity, &*subject, &refusal),
+        Some(refusal) => found.refused(CheckId::PodSecurity, &*subject, &refusal),
         None => {
             let message = format!("enforces {}", namespace.pod_security);
-            found.ok(Link::PodSecurity, &*subject, message);
+            found.ok(CheckId::PodSecurity, &*subject, message);
         }
     }
     if namespace.operator_kept {
         found.warning(
-            Link::OperatorLabel,
+            CheckId::OperatorLabel,
             &*subject,
             "pods that set FAB_OPERATOR keep their base credentials and are not attributed to a session",
         );
     }
 }
 
-fn has_an_account(namespace: &Namespace, tenancy: &Tenancy, config: &Config, found: &mut Findings) {
+fn has_service_account(
+    namespace: &Namespace,
+    contents: &NamespaceContents,
+    config: &Config,
+    found: &mut Findings,
+) {
     let subject = subject(namespace);
-    let Some(accounts) = tenancy.accounts.or_tell(Link::ServiceAccount, &subject, found) else {
+    let Some(accounts) = contents.accounts.or_report(CheckId::ServiceAccount, &subject, found)
+    else {
         return;
     };
     let is_ours = |account: &&str| {
@@ -129,13 +135,13 @@ fn has_an_account(namespace: &Namespace, tenancy: &Tenancy, config: &Config, fou
     let ours: Vec<&str> = accounts.iter().map(name).filter(is_ours).collect();
     if ours.is_empty() {
         found.warning(
-            Link::ServiceAccount,
+            CheckId::ServiceAccount,
             subject,
             "has no fenced service account and none that a component names",
         );
     } else {
         found.ok(
-            Link::ServiceAccount,
+            CheckId::ServiceAccount,
             subject,
             format!("service accounts of agents: {}", ours.join(", ")),
         );
@@ -190,7 +196,7 @@ mod tests {
             let config = Config::default();
             let mut found = Findings::default();
             labels_work(&read(&object, &config), &config, &mut found);
-            let it = found.iter().find(|finding| finding.link == Link::PodSecurity).unwrap();
+            let it = found.iter().find(|finding| finding.check == CheckId::PodSecurity).unwrap();
             it.message.clone()
         };
         let message = pod_security("v1.21");
@@ -240,7 +246,7 @@ mod tests {
             let mut found = Findings::default();
             is_spelled(&object, &read(&object, &Config::default()), &mut found);
             let found: Vec<String> =
-                found.iter().map(|it| format!("{}: {}", it.link, it.message)).collect();
+                found.iter().map(|it| format!("{}: {}", it.check, it.message)).collect();
             assert_eq!(found.len(), want.len(), "{object}: {found:?}");
             for (message, begins) in found.iter().zip(want) {
                 assert!(message.starts_with(begins), "{message}");

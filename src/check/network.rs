@@ -1,20 +1,21 @@
 //! Finds network plugins that redirect the connections of a pod by its labels or annotations. With
 //! EKS Pod Identity, the sidecar sends the base token without TLS.
 
-use super::{Facts, Findings, Link, Seen, name, opted_in};
+use super::{CheckId, Facts, Findings, Seen, name, opted_in};
 use crate::{
     admission::{AMBIENT_LABEL, NOT_AMBIENT},
     config::BaseCredentials,
 };
 
-pub(super) fn judge(facts: &Facts, found: &mut Findings) {
+pub(super) fn check_network(facts: &Facts, found: &mut Findings) {
     if !matches!(facts.config.base_credentials, BaseCredentials::PodIdentity) {
-        found.ok(Link::NetworkPlugin, SUBJECT, "baseCredentials.source is not podIdentity");
+        found.ok(CheckId::NetworkPlugin, SUBJECT, "baseCredentials.source is not podIdentity");
         return;
     }
     let before = found.iter().count();
     captured(facts, found);
-    let Some(daemon_sets) = facts.daemon_sets.or_tell(Link::NetworkPlugin, SUBJECT, found) else {
+    let Some(daemon_sets) = facts.daemon_sets.or_report(CheckId::NetworkPlugin, SUBJECT, found)
+    else {
         return;
     };
     for daemon_set in daemon_sets {
@@ -22,12 +23,12 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
         if let Some((_, message)) = known {
             let namespace = daemon_set["metadata"]["namespace"].as_str().unwrap_or_default();
             let subject = format!("DaemonSet {namespace}/{}", name(daemon_set));
-            found.warning(Link::NetworkPlugin, subject, *message);
+            found.warning(CheckId::NetworkPlugin, subject, *message);
         }
     }
     if found.iter().count() == before {
         found.ok(
-            Link::NetworkPlugin,
+            CheckId::NetworkPlugin,
             SUBJECT,
             "no DaemonSet of a plugin known to redirect connections",
         );
@@ -47,7 +48,7 @@ fn captured(facts: &Facts, found: &mut Findings) {
             let message = format!(
                 "{AMBIENT_LABEL}={mode}: ztunnel captures the connections of agent pods, so the guard refuses these pods; label the pods {AMBIENT_LABEL}={NOT_AMBIENT}, or set baseCredentials.source to irsa"
             );
-            found.warning(Link::NetworkPlugin, format!("namespace {}", namespace.name), message);
+            found.warning(CheckId::NetworkPlugin, format!("namespace {}", namespace.name), message);
         }
     }
 }

@@ -5,57 +5,62 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::{
-    Facts, Findings, Link, Tenancy, items, name,
-    tenancy::{self, subject},
+    CheckId, Facts, Findings, NamespaceContents, items, name,
+    namespace::{self, subject},
 };
 use crate::{
-    admission::{self, CONTAINER_NAME, Compared, Refusal, Standing},
+    admission::{self, CONTAINER_NAME, Drift, DriftStatus, Refusal},
     config::Config,
-    directory::{Directory, Source},
     namespaces::{Mode, Namespace},
+    roles::{Roles, Source},
 };
 
-pub(super) fn judge(namespace: &Namespace, tenancy: &Tenancy, facts: &Facts, found: &mut Findings) {
+pub(super) fn check_pods(
+    namespace: &Namespace,
+    contents: &NamespaceContents,
+    facts: &Facts,
+    found: &mut Findings,
+) {
     let subject = subject(namespace);
-    let Some(pods) = tenancy.pods.or_tell(Link::PodWithoutSidecar, &subject, found) else {
+    let Some(pods) = contents.pods.or_report(CheckId::PodWithoutSidecar, &subject, found) else {
         return;
     };
     // The webhook injects no sidecar in mode audit, and none without a tenant.
     if namespace.mode != Some(Mode::Enabled)
-        || tenancy::without_tenant(namespace, &facts.config).is_some()
+        || namespace::without_tenant(namespace, &facts.config).is_some()
     {
         return;
     }
-    let unknown = Directory::new(Source::Nowhere, HashMap::new());
-    let directory = facts.directory.as_ref().unwrap_or(&unknown);
+    let unknown = Roles::new(Source::None, HashMap::new());
+    let roles = facts.roles.as_ref().unwrap_or(&unknown);
     let mut running = 0;
     let mut wrong = 0;
     for pod in pods {
-        let Standing { compared, excused, .. } =
-            admission::standing(pod, None, namespace, directory, &facts.config);
-        running += usize::from(compared != Compared::Ended);
-        if compared != Compared::Ended && waits(&pod["status"]) {
+        let Drift { status, possible_exemption, .. } =
+            admission::drift(pod, None, namespace, roles, &facts.config);
+        running += usize::from(status != DriftStatus::Ended);
+        if status != DriftStatus::Ended && waits(&pod["status"]) {
             let subject = format!("pod {}/{}", namespace.name, name(pod));
             let message = "its sidecar has no credentials yet; if this persists, run kubectl describe pod for the reason";
-            found.warning(Link::AssumeRole, subject, message);
+            found.warning(CheckId::AssumeRole, subject, message);
         }
-        let Some((link, says)) = told(&compared, pod, &facts.config) else { continue };
+        let Some((check, says)) = told(&status, pod, &facts.config) else { continue };
         wrong += 1;
         let subject = format!("pod {}/{}", namespace.name, name(pod));
-        match (says, excused) {
-            (Says::Refusal(refusal), None) => found.refused(link, subject, refusal),
-            (Says::Text(text), None) => found.error(link, subject, text),
+        match (says, possible_exemption) {
+            (Says::Refusal(refusal), None) => found.refused(check, subject, refusal),
+            (Says::Text(text), None) => found.error(check, subject, text),
             (_, Some(creators)) => {
                 let message = format!(
                     "cannot decide: {creators} may have created the pod, and the webhook leaves pods of this user unchanged"
                 );
-                found.unknown(link, subject, message);
+                found.unknown(check, subject, message);
             }
         }
     }
     if wrong == 0 {
         let message = format!("{running} running pods are up to date");
-        found.ok(Link::PodWithoutSidecar, subject, message);
+        found.ok(CheckId::PodWithoutSidecar, subject, message);
     }
 }
 
@@ -74,16 +79,16 @@ enum Says<'c> {
 }
 
 /// Returns the check that the pod fails, and the message. None if the pod is up to date.
-fn told<'c>(compared: &'c Compared, pod: &Value, config: &Config) -> Option<(Link, Says<'c>)> {
-    match compared {
-        Compared::AsMade | Compared::Ended | Compared::LeftOver => None,
-        Compared::Differs(places) => {
-            Some((Link::PodOutdated, Says::Text(outdated(places, pod, config))))
+fn told<'c>(status: &'c DriftStatus, pod: &Value, config: &Config) -> Option<(CheckId, Says<'c>)> {
+    match status {
+        DriftStatus::UpToDate | DriftStatus::Ended | DriftStatus::Orphaned => None,
+        DriftStatus::Changed(places) => {
+            Some((CheckId::PodOutdated, Says::Text(outdated(places, pod, config))))
         }
-        Compared::NoSidecar => {
-            Some((Link::PodWithoutSidecar, Says::Text("has no sidecar".to_owned())))
+        DriftStatus::NotInjected => {
+            Some((CheckId::PodWithoutSidecar, Says::Text("has no sidecar".to_owned())))
         }
-        Compared::Refused(refusal) => Some((Link::PodRefused, Says::Refusal(refusal))),
+        DriftStatus::WouldBeRefused(refusal) => Some((CheckId::PodRefused, Says::Refusal(refusal))),
     }
 }
 

@@ -2,26 +2,26 @@
 
 use serde_json::Value;
 
-use super::{Findings, Link, Tenancy, amount::thousandths, items, name, tenancy::subject};
+use super::{CheckId, Findings, NamespaceContents, items, name, namespace::subject};
 use crate::{
-    config::{Config, Resources},
+    config::{Config, Resources, quantity::thousandths},
     namespaces::Namespace,
 };
 
-pub(super) fn judge(
+pub(super) fn check_quota(
     namespace: &Namespace,
-    tenancy: &Tenancy,
+    contents: &NamespaceContents,
     config: &Config,
     found: &mut Findings,
 ) {
     let subject = subject(namespace);
     let resources = &config.sidecar.resources;
-    if let Some(quotas) = tenancy.quotas.or_tell(Link::Quota, &subject, found) {
-        tell(Link::Quota, &subject, quotas, found, |quota| lacks_room(quota, resources));
+    if let Some(quotas) = contents.quotas.or_report(CheckId::Quota, &subject, found) {
+        tell(CheckId::Quota, &subject, quotas, found, |quota| lacks_room(quota, resources));
     }
-    if let Some(ranges) = tenancy.limit_ranges.or_tell(Link::LimitRange, &subject, found) {
+    if let Some(ranges) = contents.limit_ranges.or_report(CheckId::LimitRange, &subject, found) {
         let never = |range: &Value| Lack { never: refuses(range, resources), now: Vec::new() };
-        tell(Link::LimitRange, &subject, ranges, found, never);
+        tell(CheckId::LimitRange, &subject, ranges, found, never);
     }
 }
 
@@ -35,7 +35,7 @@ struct Lack {
 }
 
 fn tell(
-    link: Link,
+    check: CheckId,
     subject: &str,
     objects: &[Value],
     found: &mut Findings,
@@ -47,10 +47,10 @@ fn tell(
         fits &= never.is_empty() && now.is_empty();
         let subject = format!("{subject}, {}", name(object));
         if !never.is_empty() {
-            found.error(link, &*subject, never.join("; "));
+            found.error(check, &*subject, never.join("; "));
         }
         if !now.is_empty() {
-            found.warning(link, &*subject, now.join("; "));
+            found.warning(check, &*subject, now.join("; "));
         }
     }
     if fits {
@@ -58,7 +58,7 @@ fn tell(
             0 => "none in the namespace".to_owned(),
             count => format!("{count} in the namespace, which allow one more sidecar"),
         };
-        found.ok(link, subject, message);
+        found.ok(check, subject, message);
     }
 }
 
@@ -218,7 +218,7 @@ mod tests {
         let resources = &Config::default().sidecar.resources;
         let quotas = [quota("full", "1", "1"), quota("small", "1m", "0"), quota("fits", "1", "0")];
         let mut found = Findings::default();
-        tell(Link::Quota, "namespace a", &quotas, &mut found, |it| lacks_room(it, resources));
+        tell(CheckId::Quota, "namespace a", &quotas, &mut found, |it| lacks_room(it, resources));
         let levels: Vec<_> = found.iter().map(|it| (&*it.subject, it.level.as_str())).collect();
         assert_eq!(levels, [("namespace a, full", "warning"), ("namespace a, small", "error")]);
     }

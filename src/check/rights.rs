@@ -5,24 +5,31 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Findings, Link, Seen, Tenancy, items, name, tenancy::subject};
+use super::{CheckId, Findings, NamespaceContents, Seen, items, name, namespace::subject};
 use crate::namespaces::Namespace;
 
 /// Checks ClusterRoleBindings, which apply in every namespace.
 pub(super) fn of_cluster(cluster: &Seen<Vec<Value>>, found: &mut Findings) {
-    let Some(objects) = cluster.or_tell(Link::Rbac, CLUSTER, found) else { return };
+    let Some(objects) = cluster.or_report(CheckId::Rbac, CLUSTER, found) else { return };
     let rights = RIGHTS.iter().chain(&EVERYWHERE);
-    judge(CLUSTER, of_kind(objects, "ClusterRoleBinding"), &[objects], rights, None, found);
+    report_holders(
+        CLUSTER,
+        of_kind(objects, "ClusterRoleBinding"),
+        &[objects],
+        rights,
+        None,
+        found,
+    );
 }
 
 pub(super) fn of_namespace(
     namespace: &Namespace,
-    tenancy: &Tenancy,
+    contents: &NamespaceContents,
     cluster: &Seen<Vec<Value>>,
     found: &mut Findings,
 ) {
     let subject = subject(namespace);
-    let Some(objects) = tenancy.rights.or_tell(Link::Rbac, &subject, found) else { return };
+    let Some(objects) = contents.rights.or_report(CheckId::Rbac, &subject, found) else { return };
     let (cluster_roles, hidden) = match cluster {
         Seen::Known(objects) => (&objects[..], None),
         Seen::Hidden(why) => (&[][..], Some(&**why)),
@@ -30,11 +37,11 @@ pub(super) fn of_namespace(
     let bindings = || of_kind(objects, "RoleBinding");
     let asks_for_hidden = bindings().any(|binding| binding["roleRef"]["kind"] == "ClusterRole");
     let hidden = hidden.filter(|_| asks_for_hidden);
-    judge(&subject, bindings(), &[objects, cluster_roles], RIGHTS.iter(), hidden, found);
+    report_holders(&subject, bindings(), &[objects, cluster_roles], RIGHTS.iter(), hidden, found);
 }
 
 /// `hidden` is the reason why ClusterRoles could not be read.
-fn judge<'v>(
+fn report_holders<'v>(
     subject: &str,
     bindings: impl Iterator<Item = &'v Value>,
     roles: &[&[Value]],
@@ -59,17 +66,17 @@ fn judge<'v>(
         }
     }
     for message in &all_users {
-        found.error(Link::Rbac, subject, message);
+        found.error(CheckId::Rbac, subject, message);
     }
     for (right, holders) in &holders {
         let holders: Vec<&str> = holders.iter().map(String::as_str).collect();
-        found.warning(Link::Rbac, subject, format!("{} may {right}", holders.join(", ")));
+        found.warning(CheckId::Rbac, subject, format!("{} may {right}", holders.join(", ")));
     }
     if let Some(why) = hidden {
-        found.unknown(Link::Rbac, subject, format!("cannot read ClusterRoles: {why}"));
+        found.unknown(CheckId::Rbac, subject, format!("cannot read ClusterRoles: {why}"));
     } else if all_users.is_empty() && holders.is_empty() {
         found.ok(
-            Link::Rbac,
+            CheckId::Rbac,
             subject,
             "only default bindings of Kubernetes grant these permissions",
         );
@@ -309,7 +316,7 @@ mod tests {
         let namespace = Namespace::read("a", |_| None, &config.tenant);
         for (rights, want) in cases {
             let nothing = || Seen::Known(Vec::new());
-            let tenancy = Tenancy {
+            let contents = NamespaceContents {
                 accounts: nothing(),
                 limit_ranges: nothing(),
                 pods: nothing(),
@@ -318,7 +325,7 @@ mod tests {
                 trial: None,
             };
             let mut found = Findings::default();
-            of_namespace(&namespace, &tenancy, &Seen::Hidden("is forbidden".into()), &mut found);
+            of_namespace(&namespace, &contents, &Seen::Hidden("is forbidden".into()), &mut found);
             let found: Vec<String> = found.iter().map(|it| format!("{} {it}", it.level)).collect();
             assert_eq!(found, want);
         }

@@ -5,36 +5,35 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{
-    Account, Facts, Findings, Link, Seen, Tenancy, Trial, iam, name,
-    tenancy::{self, Bare},
+    Account, CheckId, Facts, Findings, NamespaceContents, Seen, Trial, iam, name,
+    namespace::{self, Bare},
 };
 use crate::{
     admission,
     config::{Config, Creator, Credentials},
-    directory::{Cause, Directory, Role},
+    roles::{Cause, Role, Roles},
     session::{StartGate, TenantName},
 };
 
-pub(super) fn judge(facts: &Facts, found: &mut Findings) {
-    let trials = facts.tenancies.iter().filter_map(|(name, it)| Some((name, it.trial.as_ref()?)));
+pub(super) fn check_roles(facts: &Facts, found: &mut Findings) {
+    let trials = facts.contents.iter().filter_map(|(name, it)| Some((name, it.trial.as_ref()?)));
     for (namespace, trial) in trials.clone() {
         gets_credentials(namespace, trial, found);
     }
     let tenants = tenants(&facts.namespaces, &facts.config);
-    let Some(directory) = &facts.directory else { return };
+    let Some(roles) = &facts.roles else { return };
     for tenant in &tenants {
-        is_published(tenant, directory, found);
+        is_published(tenant, roles, found);
     }
     let Some(Account { assumed, chains }) = &facts.account else { return };
     for tenant in &tenants {
-        if let (Some(Role::Known(role)), Some(chain)) = (directory.role(tenant), chains.get(tenant))
-        {
-            iam::judge(tenant, role, chain, &facts.config.base_credentials, found);
+        if let (Some(Role::Known(role)), Some(chain)) = (roles.role(tenant), chains.get(tenant)) {
+            iam::check_policies(tenant, role, chain, &facts.config.base_credentials, found);
         }
     }
     let Some(assumed) = assumed else {
         if !tenants.is_empty() && trials.count() == 0 {
-            found.unknown(Link::AssumeRole, "AWS", NOT_TRIED);
+            found.unknown(CheckId::AssumeRole, "AWS", NOT_TRIED);
         }
         return;
     };
@@ -44,34 +43,34 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
         let subject = format!("tenant {tenant}");
         match assumed {
             Ok(()) => found.ok(
-                Link::AssumeRole,
+                CheckId::AssumeRole,
                 subject,
                 "STS issues credentials with its SourceIdentity",
             ),
             // A permanent failure is an error; a transient one means that a service did not answer.
             Err(failure) if failure.reason.stays() => {
-                found.failed(Link::AssumeRole, subject, failure);
+                found.failed(CheckId::AssumeRole, subject, failure);
             }
-            Err(failure) => found.unreachable(Link::AssumeRole, subject, failure.to_string()),
+            Err(failure) => found.unreachable(CheckId::AssumeRole, subject, failure.to_string()),
         }
     }
 }
 
 /// Returns the tenants of the opted-in namespaces, without those whose name is invalid or too long.
 pub fn tenants(namespaces: &Seen<Vec<Value>>, config: &Config) -> BTreeSet<TenantName> {
-    let workable = tenancy::opted_in(namespaces, config)
-        .filter(|namespace| tenancy::without_tenant(namespace, config).is_none());
+    let workable = namespace::opted_in(namespaces, config)
+        .filter(|namespace| namespace::without_tenant(namespace, config).is_none());
     workable.filter_map(|namespace| namespace.tenant.ok()).collect()
 }
 
 /// Returns a service account of the namespace for the test pod: one that makes a pod without
 /// labels, created by `creator`, an agent pod that waits for its credentials.
-pub fn account_to_try<'v>(
-    tenancy: &'v Tenancy,
+pub fn service_account_to_try<'v>(
+    contents: &'v NamespaceContents,
     creator: Creator<'_>,
     config: &Config,
 ) -> Option<&'v str> {
-    let accounts = match &tenancy.accounts {
+    let accounts = match &contents.accounts {
         Seen::Known(accounts) => &accounts[..],
         Seen::Hidden(_) => &[],
     };
@@ -89,68 +88,68 @@ fn gets_credentials(namespace: &str, trial: &Trial, found: &mut Findings) {
         Trial::Bare => {
             let message =
                 "a test pod was created without a sidecar: the API server did not call the webhook";
-            found.error(Link::WebhookMissing, subject, message);
+            found.error(CheckId::WebhookMissing, subject, message);
         }
-        Trial::Ended => found.ok(Link::AssumeRole, subject, "a test pod got its credentials"),
+        Trial::Ended => found.ok(CheckId::AssumeRole, subject, "a test pod got its credentials"),
         // Users with RBAC for events of the namespace may have changed this event.
         Trial::Held(event) => {
             let message = format!("the sidecar of a test pod has no credentials; event: {event:?}");
-            found.error(Link::AssumeRole, subject, message);
+            found.error(CheckId::AssumeRole, subject, message);
         }
         Trial::Refused(why) => {
             let message = format!("the API server denied a test pod: {why}");
-            found.error(Link::AssumeRole, subject, message);
+            found.error(CheckId::AssumeRole, subject, message);
         }
         Trial::Unanswered(why) => {
             let message =
                 format!("the API server did not process the creation of a test pod: {why}");
-            found.unreachable(Link::AssumeRole, subject, message);
+            found.unreachable(CheckId::AssumeRole, subject, message);
         }
-        Trial::Untried(why) => found.unknown(Link::AssumeRole, subject, why),
+        Trial::Untried(why) => found.unknown(CheckId::AssumeRole, subject, why),
         Trial::Waiting(why) => {
-            found.unknown(Link::AssumeRole, subject, format!("a test pod did not start: {why}"));
+            found.unknown(CheckId::AssumeRole, subject, format!("a test pod did not start: {why}"));
         }
     }
 }
 
-fn is_published(tenant: &TenantName, directory: &Directory, found: &mut Findings) {
+fn is_published(tenant: &TenantName, roles: &Roles, found: &mut Findings) {
     let subject = format!("tenant {tenant}");
-    match (directory.role(tenant), admission::unpublished(tenant, directory)) {
+    match (roles.role(tenant), admission::unpublished(tenant, roles)) {
         (Some(Role::Known(role)), _) => {
             found.ok(
-                Link::RoleParameter,
+                CheckId::RoleParameter,
                 subject,
-                format!("{role}, from {}", directory.place(tenant)),
+                format!("{role}, from {}", roles.location(tenant)),
             );
         }
         // The credentials of this shell failed, which need not be the webhook's.
         (Some(Role::Unreachable(cause)), _) => {
-            let place = directory.place(tenant);
+            let place = roles.location(tenant);
             match cause {
                 Cause::Denied | Cause::NoCredentials => {
                     let message = format!(
                         "the AWS credentials of this shell are missing or not authorized to read {place}"
                     );
-                    found.unknown(Link::RoleParameter, subject, message);
+                    found.unknown(CheckId::RoleParameter, subject, message);
                 }
                 Cause::Failed | Cause::NoAnswer | Cause::Throttled => {
-                    let message = format!("cannot read {place}: {cause}{OWN}");
-                    found.unreachable(Link::RoleParameter, subject, message);
+                    let message = format!("cannot read {place}: {cause}{OF_THIS_SHELL}");
+                    found.unreachable(CheckId::RoleParameter, subject, message);
                 }
             }
         }
         (_, Some(refusal)) if !refusal.may_heal() => {
-            found.refused(Link::RoleParameter, subject, &refusal);
+            found.refused(CheckId::RoleParameter, subject, &refusal);
         }
         (_, _) => {
-            let message = format!("cannot read {}: timed out", directory.place(tenant));
-            found.unreachable(Link::RoleParameter, subject, message);
+            let message = format!("cannot read {}: timed out", roles.location(tenant));
+            found.unreachable(CheckId::RoleParameter, subject, message);
         }
     }
 }
 
 /// Appended to a cause, which has no more detail.
-const OWN: &str = " (in the region of this shell; --skip-aws skips this check)";
+const OF_THIS_SHELL: &str = " (in the region of this shell; --skip-aws skips this check)";
 const NOT_TRIED: &str = "not checked whether roles can be assumed; use --as-pod, or --assume-role with the AWS credentials of this shell";
 
 #[cfg(test)]
@@ -160,7 +159,7 @@ mod tests {
     use super::*;
     use crate::{
         check::Level,
-        directory::{Source, Unusable},
+        roles::{Source, Unusable},
     };
 
     /// Returns level, code and `unreachable` of the finding for a tenant with this role.
@@ -170,7 +169,7 @@ mod tests {
             role.map(|role| (tenant.clone(), role.into())).into_iter().collect();
         let template = "/roles/{tenant}".parse().unwrap();
         let mut found = Findings::default();
-        is_published(&tenant, &Directory::new(Source::Ssm(template), entries), &mut found);
+        is_published(&tenant, &Roles::new(Source::Ssm(template), entries), &mut found);
         let finding = found.iter().next().unwrap();
         assert_eq!(found.iter().count(), 1);
         assert!(finding.message.contains("/roles/acme"), "{finding}");

@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-use super::{Facts, Findings, Link, Seen, Webhook, difference::differences, items, name};
+use super::{CheckId, Facts, Findings, Seen, Webhook, difference::differences, items, name};
 use crate::certificates::{self, Distrust};
 
-pub(super) fn judge(facts: &Facts, found: &mut Findings) {
+pub(super) fn check_webhook(facts: &Facts, found: &mut Findings) {
     let Webhook { configurations, deployment, endpoints, installed, keeper, secret } =
         &facts.webhook;
-    if let Some(all) = configurations.or_tell(Link::WebhookMissing, SUBJECT, found) {
+    if let Some(all) = configurations.or_report(CheckId::WebhookMissing, SUBJECT, found) {
         match ours(all) {
             Some(ours) => {
                 is_complete(ours, found);
@@ -20,7 +20,7 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
                 is_believed(ours, secret, facts.now, found);
             }
             None => found.error(
-                Link::WebhookMissing,
+                CheckId::WebhookMissing,
                 SUBJECT,
                 format!("MutatingWebhookConfiguration {CONFIGURATION} does not exist"),
             ),
@@ -29,7 +29,7 @@ pub(super) fn judge(facts: &Facts, found: &mut Findings) {
     certificate_lasts(secret, facts.now, found);
     is_rolled_out(deployment, "Deployment of the webhook", true, found);
     is_rolled_out(keeper, "Deployment of certs", false, found);
-    if let Some(slices) = endpoints.or_tell(Link::Endpoints, "service of the webhook", found) {
+    if let Some(slices) = endpoints.or_report(CheckId::Endpoints, "service of the webhook", found) {
         answers(slices, found);
     }
 }
@@ -42,10 +42,10 @@ fn is_rolled_out(
     needed: bool,
     found: &mut Findings,
 ) {
-    let Some(deployment) = deployment.or_tell(Link::Rollout, subject, found) else { return };
+    let Some(deployment) = deployment.or_report(CheckId::Rollout, subject, found) else { return };
     let Some(deployment) = deployment else {
         if needed {
-            found.error(Link::Rollout, subject, "does not exist");
+            found.error(CheckId::Rollout, subject, "does not exist");
         }
         return;
     };
@@ -60,9 +60,9 @@ fn is_rolled_out(
         "{wanted} replicas wanted: {updated} up to date, {available} available, {all} in total"
     );
     if is_seen && [all, updated, available] == [wanted; 3] {
-        found.ok(Link::Rollout, subject, message);
+        found.ok(CheckId::Rollout, subject, message);
     } else {
-        found.error(Link::Rollout, subject, message);
+        found.error(CheckId::Rollout, subject, message);
     }
 }
 
@@ -88,10 +88,10 @@ fn is_complete(ours: &Value, found: &mut Findings) {
     let lacks = |wanted: &&str| items(ours, "webhooks").all(|webhook| webhook["name"] != **wanted);
     let lacking: Vec<&str> = WEBHOOKS.into_iter().filter(lacks).collect();
     if lacking.is_empty() {
-        found.ok(Link::WebhookMissing, name(ours), "both webhooks exist");
+        found.ok(CheckId::WebhookMissing, name(ours), "both webhooks exist");
     } else {
         found.error(
-            Link::WebhookMissing,
+            CheckId::WebhookMissing,
             name(ours),
             format!("has no webhook {}", lacking.join(" and no ")),
         );
@@ -107,13 +107,13 @@ fn comes_first(ours: &Value, all: &[Value], found: &mut Findings) {
     let order = names.join(", ");
     if names.contains(&EKS) && own > EKS {
         found.error(
-            Link::WebhookOrder,
+            CheckId::WebhookOrder,
             own,
             format!("API servers call it after {EKS}, in this order: {order}"),
         );
     } else if own != CONFIGURATION {
         found.error(
-            Link::WebhookOrder,
+            CheckId::WebhookOrder,
             own,
             format!(
                 "has the webhooks of the injector, but certs and `helm upgrade` use the name {CONFIGURATION}"
@@ -121,7 +121,7 @@ fn comes_first(ours: &Value, all: &[Value], found: &mut Findings) {
         );
     } else {
         found.ok(
-            Link::WebhookOrder,
+            CheckId::WebhookOrder,
             own,
             format!("API servers call webhooks in this order: {order}"),
         );
@@ -130,9 +130,11 @@ fn comes_first(ours: &Value, all: &[Value], found: &mut Findings) {
 
 fn is_as_installed(ours: &Value, installed: &Seen<Option<Value>>, found: &mut Findings) {
     let subject = name(ours);
-    let Some(installed) = installed.or_tell(Link::WebhookEdited, subject, found) else { return };
+    let Some(installed) = installed.or_report(CheckId::WebhookEdited, subject, found) else {
+        return;
+    };
     let Some(installed) = installed else {
-        found.unknown(Link::WebhookEdited, subject, NOT_SAID);
+        found.unknown(CheckId::WebhookEdited, subject, NOT_SAID);
         return;
     };
     // A missing webhook is reported by `is_complete`.
@@ -145,9 +147,9 @@ fn is_as_installed(ours: &Value, installed: &Seen<Option<Value>>, found: &mut Fi
         changed.extend(places.into_iter().map(|place| format!("{webhook}: {place}")));
     }
     if changed.is_empty() {
-        found.ok(Link::WebhookEdited, subject, "as rendered by the release");
+        found.ok(CheckId::WebhookEdited, subject, "as rendered by the release");
     } else {
-        found.error(Link::WebhookEdited, subject, changed.join("; "));
+        found.error(CheckId::WebhookEdited, subject, changed.join("; "));
     }
 }
 
@@ -161,7 +163,7 @@ fn trustless(webhook: &Value) -> Value {
 }
 
 fn is_believed(ours: &Value, secret: &Seen<Option<Value>>, now: SystemTime, found: &mut Findings) {
-    let Some(certificate) = served(secret, Link::CaBundle, found) else { return };
+    let Some(certificate) = served(secret, CheckId::CaBundle, found) else { return };
     for webhook in items(ours, "webhooks") {
         let client = &webhook["clientConfig"];
         let subject = webhook["name"].as_str().unwrap_or_default();
@@ -170,33 +172,39 @@ fn is_believed(ours: &Value, secret: &Seen<Option<Value>>, now: SystemTime, foun
         let (Some(service), Some(namespace)) =
             (service["name"].as_str(), service["namespace"].as_str())
         else {
-            found.unknown(Link::CaBundle, subject, "clientConfig has a URL instead of a service");
+            found.unknown(
+                CheckId::CaBundle,
+                subject,
+                "clientConfig has a URL instead of a service",
+            );
             continue;
         };
         let host = format!("{service}.{namespace}.svc");
         match certificates::trust(&bundle, &certificate, &host, now) {
-            Ok(_) => found.ok(Link::CaBundle, subject, format!("trusts the certificate of {host}")),
+            Ok(_) => {
+                found.ok(CheckId::CaBundle, subject, format!("trusts the certificate of {host}"))
+            }
             Err(unknown @ Distrust::AuthorityServed) => {
-                found.unknown(Link::CaBundle, subject, format!("{unknown} ({host})"));
+                found.unknown(CheckId::CaBundle, subject, format!("{unknown} ({host})"));
             }
             Err(distrust) => {
-                found.error(Link::CaBundle, subject, format!("{distrust} ({host})"));
+                found.error(CheckId::CaBundle, subject, format!("{distrust} ({host})"));
             }
         }
     }
 }
 
 fn certificate_lasts(secret: &Seen<Option<Value>>, now: SystemTime, found: &mut Findings) {
-    let Some(certificate) = served(secret, Link::Certificate, found) else { return };
+    let Some(certificate) = served(secret, CheckId::Certificate, found) else { return };
     let stored = certificates::Stored { certificate, ..certificates::Stored::default() };
     let (Some(ends), Some(life)) = (stored.certificate_ends(), stored.certificate_life()) else {
-        found.error(Link::Certificate, CERTIFICATE, "is missing or not a certificate");
+        found.error(CheckId::Certificate, CERTIFICATE, "is missing or not a certificate");
         return;
     };
     let ahead = ends.checked_sub(life).and_then(|begins| begins.duration_since(now).ok());
     if let Some(ahead) = ahead.filter(|ahead| !ahead.is_zero()) {
         found.error(
-            Link::Certificate,
+            CheckId::Certificate,
             CERTIFICATE,
             format!("is not yet valid; it becomes valid in {}", span(ahead)),
         );
@@ -204,15 +212,15 @@ fn certificate_lasts(secret: &Seen<Option<Value>>, now: SystemTime, found: &mut 
     }
     match ends.duration_since(now) {
         Ok(left) if left >= OVERDUE.min(life * 3 / 10) => {
-            found.ok(Link::Certificate, CERTIFICATE, format!("expires in {}", span(left)));
+            found.ok(CheckId::Certificate, CERTIFICATE, format!("expires in {}", span(left)));
         }
         Ok(left) => found.error(
-            Link::Certificate,
+            CheckId::Certificate,
             CERTIFICATE,
             format!("expires in {}; renewal is overdue", span(left)),
         ),
         Err(expired) => found.error(
-            Link::Certificate,
+            CheckId::Certificate,
             CERTIFICATE,
             format!("expired {} ago", span(expired.duration())),
         ),
@@ -221,8 +229,8 @@ fn certificate_lasts(secret: &Seen<Option<Value>>, now: SystemTime, found: &mut 
 
 /// Returns the certificate in the Secret, as PEM: the webhook serves it once the kubelet has
 /// updated the mounted file. An empty text if the Secret does not exist.
-fn served(secret: &Seen<Option<Value>>, link: Link, found: &mut Findings) -> Option<String> {
-    let secret = secret.or_tell(link, CERTIFICATE, found)?;
+fn served(secret: &Seen<Option<Value>>, check: CheckId, found: &mut Findings) -> Option<String> {
+    let secret = secret.or_report(check, CERTIFICATE, found)?;
     Some(secret.as_ref().map(|secret| text(&secret["data"][CERTIFICATE_KEY])).unwrap_or_default())
 }
 
@@ -235,9 +243,9 @@ fn answers(slices: &[Value], found: &mut Findings) {
         .filter(|endpoint| endpoint["conditions"]["ready"] != false)
         .count();
     match ready {
-        0 => found.error(Link::Endpoints, "service of the webhook", "no endpoint is ready"),
+        0 => found.error(CheckId::Endpoints, "service of the webhook", "no endpoint is ready"),
         _ => found.ok(
-            Link::Endpoints,
+            CheckId::Endpoints,
             "service of the webhook",
             format!("number of ready endpoints: {ready}"),
         ),

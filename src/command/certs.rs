@@ -25,7 +25,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::{Failure, bind, now, runtime, terminated, until};
+use super::{CommandError, bind, now, runtime, terminated, until};
 use crate::{
     certificates::{self, Published, Step, Stored},
     cli::Certs,
@@ -37,18 +37,18 @@ use crate::{
     telemetry::{CertificateMetrics, log},
 };
 
-pub(super) fn run(arguments: Certs) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: Certs) -> Result<ExitCode, CommandError> {
     log::start();
     runtime()?.block_on(run_async(arguments))
 }
 
-async fn run_async(arguments: Certs) -> Result<ExitCode, Failure> {
+async fn run_async(arguments: Certs) -> Result<ExitCode, CommandError> {
     let Certs { health_listen, namespace, secret, service, webhook_configuration } = arguments;
     let namespace = namespace.as_str().to_owned();
     let client = Client::try_default()
         .await
         .context("cannot find an API server: set KUBECONFIG or run in a pod")
-        .map_err(Failure::Ours)?;
+        .map_err(CommandError::Internal)?;
     let metrics = CertificateMetrics::default();
     let (readiness, [in_order]) = Readiness::new(["certificate"]);
     let health = bind(health_listen).await?;
@@ -67,7 +67,7 @@ async fn run_async(arguments: Certs) -> Result<ExitCode, Failure> {
     ));
     let host = format!("{service}.{namespace}.svc");
     tracing::info!(%host, %secret, %webhook_configuration, "managing the certificate");
-    let mut keeper = Keeper {
+    let mut keeper = CertificateController {
         secrets: Api::namespaced(client.clone(), &namespace),
         configurations: Api::all(client.clone()),
         changes: Box::pin(changes(client, &namespace, &secret, &webhook_configuration)),
@@ -90,7 +90,7 @@ async fn run_async(arguments: Certs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-struct Keeper<C> {
+struct CertificateController<C> {
     secrets: Api<Secret>,
     configurations: Api<MutatingWebhookConfiguration>,
     /// Yields an item when the Secret or the webhook configuration changes.
@@ -108,7 +108,7 @@ struct Names {
     webhook_configuration: String,
 }
 
-impl<C: Stream<Item = ()> + Unpin> Keeper<C> {
+impl<C: Stream<Item = ()> + Unpin> CertificateController<C> {
     /// Manages the certificate until the process ends. Calls `ordered` when nothing is left to do.
     async fn keep(&mut self, mut ordered: impl FnMut()) {
         let mut failing: Option<String> = None;

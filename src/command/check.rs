@@ -1,5 +1,8 @@
 //! `check`: collects the facts of the cluster and AWS, makes the checks, and prints the findings.
 
+mod aws;
+mod trial;
+
 use std::{
     io::{IsTerminal, Write, stderr, stdout},
     process::ExitCode,
@@ -8,11 +11,11 @@ use std::{
 use anyhow::{Context, anyhow};
 
 use super::{
-    Failure, account,
+    CommandError,
     cluster::{self, Cluster},
     environment,
     installed::{self, Installed},
-    now, print, runtime, terminated, trial,
+    now, print, runtime, terminated,
 };
 use crate::{
     check::{self, Facts, Level},
@@ -21,7 +24,7 @@ use crate::{
     terminal::harmless,
 };
 
-pub(super) fn run(arguments: Check) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: Check) -> Result<ExitCode, CommandError> {
     let format = arguments.output;
     let running = trial::Running::default();
     let facts = runtime()?.block_on(async {
@@ -29,7 +32,7 @@ pub(super) fn run(arguments: Check) -> Result<ExitCode, Failure> {
             facts = collect(arguments, &running) => facts,
             ended = terminated() => {
                 running.delete().await;
-                ended.and(Err(Failure::Ours(anyhow!("stopped by a signal"))))
+                ended.and(Err(CommandError::Internal(anyhow!("stopped by a signal"))))
             }
         }
     });
@@ -37,9 +40,10 @@ pub(super) fn run(arguments: Check) -> Result<ExitCode, Failure> {
     let found = check::findings(&facts?);
     let output = match format {
         Format::Json => format!("{:#}\n", found.json()),
-        Format::Text => {
-            found.text(paint()).context("cannot format the findings").map_err(Failure::Ours)?
-        }
+        Format::Text => found
+            .text(paint())
+            .context("cannot format the findings")
+            .map_err(CommandError::Internal)?,
     };
     let printed = print(&output)?;
     Ok(if printed != ExitCode::SUCCESS {
@@ -53,7 +57,7 @@ pub(super) fn run(arguments: Check) -> Result<ExitCode, Failure> {
     })
 }
 
-async fn collect(arguments: Check, running: &trial::Running) -> Result<Facts, Failure> {
+async fn collect(arguments: Check, running: &trial::Running) -> Result<Facts, CommandError> {
     let Check { installation, config: file, namespace, assume_role, as_pod, skip_aws, output: _ } =
         arguments;
     let cluster = Cluster::connect(installation.context.as_deref()).await?;
@@ -67,9 +71,9 @@ async fn collect(arguments: Check, running: &trial::Running) -> Result<Facts, Fa
     let progress = |index, name: &str| {
         show_progress(&format!("namespace {} of {}: {name}", index + 1, names.len()));
     };
-    let mut tenancies = cluster::tenancies(&cluster, &names, progress).await?;
+    let mut contents = cluster::contents(&cluster, &names, progress).await?;
     if as_pod {
-        trial::run(&cluster, &namespaces, &mut tenancies, &config, running, show_progress).await?;
+        trial::run(&cluster, &namespaces, &mut contents, &config, running, show_progress).await?;
     }
     let (rights, daemon_sets) = (cluster.rights().await?, cluster.daemon_sets().await?);
     let tenants = check::tenants(&namespaces, &config);
@@ -77,19 +81,18 @@ async fn collect(arguments: Check, running: &trial::Running) -> Result<Facts, Fa
         None
     } else {
         show_progress("AWS");
-        Some(account::shell(&config).await)
+        Some(aws::shell(&config).await)
     };
     // A static role file needs no AWS.
-    let directory = if shell.is_some() || config.roles.ssm.is_none() {
+    let roles = if shell.is_some() || config.roles.ssm.is_none() {
         let from = Some(&release).filter(|_| file.is_none());
-        Some(account::directory(shell.as_ref(), &config, from, &tenants).await?)
+        Some(aws::roles(shell.as_ref(), &config, from, &tenants).await?)
     } else {
         None
     };
-    let account = match (&shell, &directory) {
-        (Some(shell), Some(directory)) => {
-            let look =
-                account::look(shell, directory, &tenants, &config, assume_role, show_progress);
+    let account = match (&shell, &roles) {
+        (Some(shell), Some(roles)) => {
+            let look = aws::look(shell, roles, &tenants, &config, assume_role, show_progress);
             Some(look.await?)
         }
         _ => None,
@@ -99,12 +102,12 @@ async fn collect(arguments: Check, running: &trial::Running) -> Result<Facts, Fa
         account,
         config,
         daemon_sets,
-        directory,
+        roles,
         guard,
         namespaces,
         now,
         rights,
-        tenancies,
+        contents,
         text,
         webhook,
     })

@@ -14,11 +14,11 @@ use kube::{
 use serde_json::Value;
 
 use super::{
-    Failure,
+    CommandError,
     installed::{CONFIG, Release},
 };
 use crate::{
-    check::{Guard, Seen, Tenancy, Text, Webhook},
+    check::{Guard, NamespaceContents, Seen, Text, Webhook},
     manifest,
 };
 
@@ -35,7 +35,7 @@ impl fmt::Debug for Cluster {
 impl Cluster {
     /// Connects to the cluster of the kubeconfig context, as kubectl does; in a pod without a
     /// kubeconfig, with its service account.
-    pub(super) async fn connect(context: Option<&str>) -> Result<Self, Failure> {
+    pub(super) async fn connect(context: Option<&str>) -> Result<Self, CommandError> {
         let mut config = match context {
             Some(context) => {
                 let options = KubeConfigOptions {
@@ -45,18 +45,18 @@ impl Cluster {
                 kube::Config::from_kubeconfig(&options)
                     .await
                     .with_context(|| format!("--context {context}"))
-                    .map_err(Failure::Input)?
+                    .map_err(CommandError::Input)?
             }
             None => kube::Config::infer()
                 .await
                 .context("cannot find a cluster; set KUBECONFIG or --context")
-                .map_err(Failure::Input)?,
+                .map_err(CommandError::Input)?,
         };
         config.connect_timeout = Some(CONNECT);
         config.read_timeout = Some(ANSWER);
         let client = Client::try_from(config)
             .context("cannot create the Kubernetes client")
-            .map_err(Failure::Ours)?;
+            .map_err(CommandError::Internal)?;
         Ok(Self(client))
     }
 
@@ -65,7 +65,7 @@ impl Cluster {
         self.0.default_namespace()
     }
 
-    pub(super) async fn configurations(&self) -> Result<Seen<Vec<Value>>, Failure> {
+    pub(super) async fn configurations(&self) -> Result<Seen<Vec<Value>>, CommandError> {
         self.list(&format!("{ADMISSION}/mutatingwebhookconfigurations"), "").await
     }
 
@@ -74,7 +74,7 @@ impl Cluster {
         &self,
         configurations: Seen<Vec<Value>>,
         release: &Release,
-    ) -> Result<(Webhook, Guard, Text), Failure> {
+    ) -> Result<(Webhook, Guard, Text), CommandError> {
         let Release { namespace, name, data } = release;
         let within = format!("{CORE}/namespaces/{namespace}");
         let installed =
@@ -114,7 +114,7 @@ impl Cluster {
     }
 
     /// Returns the region that the Deployment sets for the webhook.
-    pub(super) async fn region(&self, release: &Release) -> Result<Option<String>, Failure> {
+    pub(super) async fn region(&self, release: &Release) -> Result<Option<String>, CommandError> {
         let Release { namespace, name, data: _ } = release;
         let Seen::Known(Some(deployment)) = self.deployment(namespace, name).await? else {
             return Ok(None);
@@ -128,19 +128,25 @@ impl Cluster {
         Ok(region.next().and_then(|variable| variable["value"].as_str()).map(str::to_owned))
     }
 
-    pub(super) async fn namespaces(&self, only: Option<&str>) -> Result<Seen<Vec<Value>>, Failure> {
+    pub(super) async fn namespaces(
+        &self,
+        only: Option<&str>,
+    ) -> Result<Seen<Vec<Value>>, CommandError> {
         let namespaces = format!("{CORE}/namespaces");
         let Some(name) = only else { return self.list(&namespaces, "").await };
         match self.get(&namespaces, name).await? {
             Seen::Known(Some(namespace)) => Ok(Seen::Known(vec![namespace])),
             Seen::Known(None) => {
-                Err(Failure::Input(anyhow!("--namespace {name}: no such namespace")))
+                Err(CommandError::Input(anyhow!("--namespace {name}: no such namespace")))
             }
             Seen::Hidden(why) => Ok(Seen::Hidden(why)),
         }
     }
 
-    pub(super) async fn tenancy(&self, namespace: &str) -> Result<Tenancy, Failure> {
+    pub(super) async fn contents(
+        &self,
+        namespace: &str,
+    ) -> Result<NamespaceContents, CommandError> {
         let of = async |group: &str, kind: &str| {
             self.list(&format!("{group}/namespaces/{namespace}/{kind}"), "").await
         };
@@ -153,15 +159,15 @@ impl Cluster {
             of(RBAC, "rolebindings"),
         )?;
         let rights = roles.beside(bindings);
-        Ok(Tenancy { accounts, limit_ranges, pods, quotas, rights, trial: None })
+        Ok(NamespaceContents { accounts, limit_ranges, pods, quotas, rights, trial: None })
     }
 
-    pub(super) async fn daemon_sets(&self) -> Result<Seen<Vec<Value>>, Failure> {
+    pub(super) async fn daemon_sets(&self) -> Result<Seen<Vec<Value>>, CommandError> {
         self.list("/apis/apps/v1/daemonsets", "").await
     }
 
     /// Reads ClusterRoles and ClusterRoleBindings.
-    pub(super) async fn rights(&self) -> Result<Seen<Vec<Value>>, Failure> {
+    pub(super) async fn rights(&self) -> Result<Seen<Vec<Value>>, CommandError> {
         let all = async |kind: &str| self.list(&format!("{RBAC}/{kind}"), "").await;
         let (roles, bindings) = tokio::try_join!(all("clusterroles"), all("clusterrolebindings"))?;
         Ok(roles.beside(bindings))
@@ -172,7 +178,7 @@ impl Cluster {
         &self,
         release: &Release,
         deployment: &Seen<Option<Value>>,
-    ) -> Result<Seen<Option<Value>>, Failure> {
+    ) -> Result<Seen<Option<Value>>, CommandError> {
         let Release { namespace, name, data: _ } = release;
         let deployment = match deployment {
             Seen::Known(Some(deployment)) => deployment,
@@ -206,7 +212,7 @@ impl Cluster {
         &self,
         namespace: &str,
         name: &str,
-    ) -> Result<Seen<Option<Value>>, Failure> {
+    ) -> Result<Seen<Option<Value>>, CommandError> {
         self.get(&format!("/apis/apps/v1/namespaces/{namespace}/deployments"), name).await
     }
 
@@ -215,12 +221,13 @@ impl Cluster {
         &self,
         path: &str,
         selector: &str,
-    ) -> Result<Seen<Vec<Value>>, Failure> {
+    ) -> Result<Seen<Vec<Value>>, CommandError> {
         let mut found = Vec::new();
         let mut length = 0;
         let mut page = ListParams::default().labels(selector).limit(PAGE);
         loop {
-            let request = Request::new(path).list(&page).context(BUILD).map_err(Failure::Ours)?;
+            let request =
+                Request::new(path).list(&page).context(BUILD).map_err(CommandError::Internal)?;
             let answer = self.fetch(request).await;
             if let (Err(error), Some(limit @ 2..)) = (&answer, page.limit)
                 && is_too_long(error)
@@ -256,9 +263,13 @@ impl Cluster {
         }
     }
 
-    pub(super) async fn get(&self, path: &str, name: &str) -> Result<Seen<Option<Value>>, Failure> {
+    pub(super) async fn get(
+        &self,
+        path: &str,
+        name: &str,
+    ) -> Result<Seen<Option<Value>>, CommandError> {
         let request = Request::new(path).get(name, &GetParams::default());
-        self.ask(request.context(BUILD).map_err(Failure::Ours)?, path).await
+        self.ask(request.context(BUILD).map_err(CommandError::Internal)?, path).await
     }
 
     pub(super) async fn send(&self, request: http::Request<Vec<u8>>) -> kube::Result<Value> {
@@ -286,10 +297,10 @@ impl Cluster {
         &self,
         path: &str,
         object: &Value,
-    ) -> Result<Result<Value, Status>, Failure> {
+    ) -> Result<Result<Value, Status>, CommandError> {
         let object = object.to_string().into_bytes();
         let request = Request::new(path).create(&PostParams::default(), object);
-        match self.send(request.context(BUILD).map_err(Failure::Ours)?).await {
+        match self.send(request.context(BUILD).map_err(CommandError::Internal)?).await {
             Ok(created) => Ok(Ok(created)),
             Err(kube::Error::Api(status)) => Ok(Err(*status)),
             Err(error) => Err(unanswered(error, path)),
@@ -302,7 +313,7 @@ impl Cluster {
         &self,
         request: http::Request<Vec<u8>>,
         path: &str,
-    ) -> Result<Seen<Option<Value>>, Failure> {
+    ) -> Result<Seen<Option<Value>>, CommandError> {
         seen(self.send(request).await, path)
     }
 }
@@ -315,7 +326,7 @@ fn is_too_long(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Service(error) if error.is::<AnswerTooLong>())
 }
 
-fn seen(answer: kube::Result<Value>, path: &str) -> Result<Seen<Option<Value>>, Failure> {
+fn seen(answer: kube::Result<Value>, path: &str) -> Result<Seen<Option<Value>>, CommandError> {
     match answer {
         Ok(answer) => Ok(Seen::Known(Some(answer))),
         Err(kube::Error::Api(status)) if status.code == 403 => Ok(Seen::Hidden(status.message)),
@@ -331,22 +342,24 @@ fn seen(answer: kube::Result<Value>, path: &str) -> Result<Seen<Option<Value>>, 
     }
 }
 
-fn unanswered(error: kube::Error, path: &str) -> Failure {
-    Failure::Ours(anyhow!(error).context(format!("request to the API server failed: {path}")))
+fn unanswered(error: kube::Error, path: &str) -> CommandError {
+    CommandError::Internal(
+        anyhow!(error).context(format!("request to the API server failed: {path}")),
+    )
 }
 
 /// Reads the contents of the opted-in namespaces. `progress` is called before each.
-pub(super) async fn tenancies(
+pub(super) async fn contents(
     cluster: &Cluster,
     names: &[String],
     mut progress: impl FnMut(usize, &str),
-) -> Result<HashMap<String, Tenancy>, Failure> {
-    let mut tenancies = HashMap::new();
+) -> Result<HashMap<String, NamespaceContents>, CommandError> {
+    let mut contents = HashMap::new();
     for (index, name) in names.iter().enumerate() {
         progress(index, name);
-        tenancies.insert(name.clone(), cluster.tenancy(name).await?);
+        contents.insert(name.clone(), cluster.contents(name).await?);
     }
-    Ok(tenancies)
+    Ok(contents)
 }
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";

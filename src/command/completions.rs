@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use super::{Failure, print};
+use super::{CommandError, print};
 use crate::cli::{Cli, Completions, Shell};
 
-pub(super) fn run(arguments: &Completions) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: &Completions) -> Result<ExitCode, CommandError> {
     let Completions { shell } = arguments;
     let shell = match shell {
         Shell::Bash => clap_complete::Shell::Bash,

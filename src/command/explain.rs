@@ -1,45 +1,47 @@
 //! `explain`: the webhook's decision for a pod, and the reasons.
 
+mod explanation;
+
 use std::{collections::HashSet, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::anyhow;
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
+use self::explanation::{Creator, Explanation, Subject, Verdict};
 use super::{
-    Failure,
+    CommandError,
     cluster::{CORE, Cluster},
-    explanation::{Creator, Explanation, Subject, Verdict},
     files,
     installed::{self, Installed, Release},
     offline::{self, Assumed, say},
-    print, runtime, snapshots,
+    print, roles, runtime,
 };
 use crate::{
     admission::{self, Explained, Missing},
     check::Seen,
     cli::{Explain, Format, PodName},
     config::Config,
-    directory::{Directory, Source, keeper::Handle},
     manifest::PodIn,
     namespaces::{Namespace, NamespaceName, Namespaces, OPT_IN_LABEL},
+    roles::{Roles, Source, refresher::RolesHandle},
     session::TenantName,
 };
 
-pub(super) fn run(arguments: &Explain) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: &Explain) -> Result<ExitCode, CommandError> {
     runtime()?.block_on(run_async(arguments))
 }
 
-async fn run_async(arguments: &Explain) -> Result<ExitCode, Failure> {
+async fn run_async(arguments: &Explain) -> Result<ExitCode, CommandError> {
     // Tasks in `learner` update roles until it is dropped. No tenant is wanted: each role is looked
     // up when a pod needs it.
     let (_sender, wanted) = watch::channel(HashSet::new());
     let mut learner = Learner { tasks: JoinSet::new(), wanted };
     let explanations = match &arguments.pod {
-        Some(pod) => vec![standing(pod, arguments, &mut learner).await?],
+        Some(pod) => vec![existing(pod, arguments, &mut learner).await?],
         None => {
-            let config = files::config(arguments.config.as_deref()).map_err(Failure::Input)?;
-            Judge::new(config, None, arguments, &mut learner).await?.proposed(arguments).await?
+            let config = files::config(arguments.config.as_deref()).map_err(CommandError::Input)?;
+            Explainer::new(config, None, arguments, &mut learner).await?.proposed(arguments).await?
         }
     };
     let output: String = match arguments.output {
@@ -57,25 +59,25 @@ async fn run_async(arguments: &Explain) -> Result<ExitCode, Failure> {
 }
 
 /// Explains a pod of the cluster, and compares it with current injection.
-async fn standing(
+async fn existing(
     pod: &PodName,
     arguments: &Explain,
     learner: &mut Learner,
-) -> Result<Explanation, Failure> {
+) -> Result<Explanation, CommandError> {
     let cluster = Cluster::connect(arguments.installation.context.as_deref()).await?;
     let (config, release) = match &arguments.config {
-        Some(file) => (files::config(Some(file)).map_err(Failure::Input)?, None),
+        Some(file) => (files::config(Some(file)).map_err(CommandError::Input)?, None),
         None => {
             let Installed { config, configurations: _, release } =
                 installed::find(&cluster, &arguments.installation, None).await?;
             (config, Some(release))
         }
     };
-    let judge = Judge::new(config, release.as_ref(), arguments, learner).await?;
+    let explainer = Explainer::new(config, release.as_ref(), arguments, learner).await?;
     let name =
         arguments.namespace.as_ref().map_or(cluster.default_namespace(), NamespaceName::as_str);
     let object = get(&cluster, &format!("{CORE}/namespaces"), name).await?;
-    let namespace = files::namespace(&object, &judge.config).map_err(Failure::Ours)?;
+    let namespace = files::namespace(&object, &explainer.config).map_err(CommandError::Internal)?;
     let label = object["metadata"]["labels"][OPT_IN_LABEL].as_str();
     if let (None, Some(label)) = (namespace.mode, label) {
         say(&format!(
@@ -83,23 +85,25 @@ async fn standing(
         ));
     }
     let pod = get(&cluster, &format!("{CORE}/namespaces/{name}/pods"), pod.as_str()).await?;
-    Ok(judge.standing(&pod, &namespace, arguments.creator.as_deref()).await)
+    Ok(explainer.existing(&pod, &namespace, arguments.creator.as_deref()).await)
 }
 
-async fn get(cluster: &Cluster, path: &str, name: &str) -> Result<Value, Failure> {
+async fn get(cluster: &Cluster, path: &str, name: &str) -> Result<Value, CommandError> {
     match cluster.get(path, name).await? {
         Seen::Known(Some(object)) => Ok(object),
         Seen::Known(None) => {
             let what = path.trim_start_matches(CORE).trim_start_matches('/');
-            Err(Failure::Input(anyhow!("{what}/{name} does not exist in the cluster")))
+            Err(CommandError::Input(anyhow!("{what}/{name} does not exist in the cluster")))
         }
-        Seen::Hidden(why) => Err(Failure::Ours(anyhow!("cannot read {path}/{name}: {why}"))),
+        Seen::Hidden(why) => {
+            Err(CommandError::Internal(anyhow!("cannot read {path}/{name}: {why}")))
+        }
     }
 }
 
-fn from_file(path: &Path, config: &Config) -> anyhow::Result<Handle> {
+fn from_file(path: &Path, config: &Config) -> anyhow::Result<RolesHandle> {
     let roles = files::roles(path, config)?;
-    Ok(installed::fixed(Directory::new(Source::File(path.to_owned()), roles)))
+    Ok(roles::fixed(Roles::new(Source::File(path.to_owned()), roles)))
 }
 
 /// The tasks that update roles, and the tenants whose roles are wanted.
@@ -109,36 +113,36 @@ struct Learner {
 }
 
 /// The inputs of a decision that are the same for all pods.
-struct Judge {
+struct Explainer {
     config: Config,
-    roles: Handle,
+    roles: RolesHandle,
 }
 
-impl Judge {
+impl Explainer {
     /// `release` is the release that the config is from. None: it is from a file, or the default.
     async fn new(
         mut config: Config,
         release: Option<&Release>,
         arguments: &Explain,
         learner: &mut Learner,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CommandError> {
         if arguments.region.is_some() {
             config.region.clone_from(&arguments.region);
         }
         let Learner { tasks, wanted } = learner;
         let wanted = wanted.clone();
         let roles = match (&arguments.roles, release) {
-            (Some(path), _) => from_file(path, &config).map_err(Failure::Input)?,
+            (Some(path), _) => from_file(path, &config).map_err(CommandError::Input)?,
             (None, _) if config.roles.ssm.is_none() && config.roles.file.is_none() => {
-                return Err(Failure::Input(anyhow!(NO_ROLES)));
+                return Err(CommandError::Input(anyhow!(NO_ROLES)));
             }
             (None, Some(_)) => installed::roles(&config, release, wanted, tasks).await?,
-            (None, None) => snapshots::follow_roles(&config, wanted, tasks).await?,
+            (None, None) => roles::follow(&config, wanted, tasks).await?,
         };
         Ok(Self { config, roles })
     }
 
-    async fn standing(
+    async fn existing(
         &self,
         pod: &Value,
         namespace: &Namespace,
@@ -149,28 +153,28 @@ impl Judge {
             let _ = timeout(LOOKUP, self.roles.look_up(tenant.clone())).await;
         }
         let roles = self.roles.snapshot();
-        let standing = admission::standing(pod, given, namespace, &roles, &self.config);
-        let (creator, name) = match (given, &standing.likely) {
+        let drift = admission::drift(pod, given, namespace, &roles, &self.config);
+        let (creator, name) = match (given, &drift.assumed_creator) {
             (Some(name), _) => (Creator::Given(name.to_owned()), name.to_owned()),
             (None, Some(glob)) => (Creator::Assumed(glob.to_string()), glob.example().to_owned()),
             (None, None) => (Creator::Unknown, String::new()),
         };
         let explained = self.explain(pod, &name, namespace).await;
-        Explanation::new(Subject::Standing { pod, standing }, namespace, creator, explained, &roles)
+        Explanation::new(Subject::Existing { pod, drift }, namespace, creator, explained, &roles)
     }
 
     /// Explains the pods and pod templates of the manifests, as if they were created now.
-    async fn proposed(&self, arguments: &Explain) -> Result<Vec<Explanation>, Failure> {
+    async fn proposed(&self, arguments: &Explain) -> Result<Vec<Explanation>, CommandError> {
         let mut explanations = Vec::new();
         for path in &arguments.filename {
             let before = explanations.len();
-            let (objects, source) = offline::objects(path).map_err(Failure::Input)?;
+            let (objects, source) = offline::objects(path).map_err(CommandError::Input)?;
             let assumed = Assumed::read(&objects, arguments.tenant.as_ref(), &self.config)
-                .map_err(Failure::Input)?;
+                .map_err(CommandError::Input)?;
             for object in &objects {
                 let Some(found) = PodIn::find(object) else { continue };
                 let name = offline::namespace_of(object, &found, arguments.namespace.as_ref())
-                    .map_err(Failure::Input)?;
+                    .map_err(CommandError::Input)?;
                 explanations.push(self.one(object, &found, &name, &assumed, arguments).await);
             }
             if explanations.len() == before {
@@ -204,7 +208,7 @@ impl Judge {
             admission::explain(pod, creator, name, &namespaces, &roles, &self.config)
         };
         let explained = once();
-        let Some(Missing::Role(tenant)) = explained.missing else { return explained };
+        let Some(Missing::Role(tenant)) = explained.decision.missing() else { return explained };
         // A role that is not read in time counts as unknown, and the pod is refused.
         let _ = timeout(LOOKUP, self.roles.look_up(tenant)).await;
         once()

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::{
     config::Config,
-    directory::{Entry, file},
     manifest,
     namespaces::Namespace,
+    roles::{Entry, file},
     session::TenantName,
 };
 

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 
-use super::{Failure, files, offline::say, print};
+use super::{CommandError, files, offline::say, print};
 use crate::{
     cli::Iam,
     config::{Component, Config, Credentials, SessionSource},
     policies::{self, Account, Name, RestrictTo},
 };
 
-pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
     let Iam {
         tenant,
         base_roles,
@@ -27,9 +27,9 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
         deny_without_source_identity,
     } = arguments;
     if only == Some(Name::DenyWithoutSourceIdentity) && !deny_without_source_identity {
-        return Err(Failure::Input(anyhow!(
+        return Err(CommandError::Input(anyhow!(
             "--only deny-without-source-identity needs the flag --deny-without-source-identity: {STOPS} \
-             {LAST}"
+             {LAST_STEP}"
         )));
     }
     let config = match &cluster {
@@ -39,19 +39,19 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
         }
         None => files::config(config.as_deref()),
     };
-    let config = config.map_err(Failure::Input)?;
+    let config = config.map_err(CommandError::Input)?;
     let ssm = config.roles.ssm.as_ref().ok_or_else(|| {
-        Failure::Input(anyhow!(
+        CommandError::Input(anyhow!(
             "the config has no roles.ssm, so the webhook reads no parameter; add roles.ssm"
         ))
     })?;
     if let Some(list) = config.roles.allowed.refuses(&session_role) {
-        return Err(Failure::Input(anyhow!(
+        return Err(CommandError::Input(anyhow!(
             "the webhook would not accept --session-role: the config's roles.allow.{list} does not allow it"
         )));
     }
     if cluster.is_none() && contradict(restrict_to, &config) {
-        return Err(Failure::Input(anyhow!(
+        return Err(CommandError::Input(anyhow!(
             "--restrict-to {restrict_to} makes STS deny all pods of a component with another session, and \
              the config has one: set session: {restrict_to} for each component with credentials: sidecar"
         )));
@@ -96,7 +96,7 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, Failure> {
     let has_the_deny = only.is_none_or(|only| only == Name::DenyWithoutSourceIdentity);
     if deny_without_source_identity && has_the_deny {
         say(STOPS);
-        say(LAST);
+        say(LAST_STEP);
     }
     print(&output)
 }
@@ -115,5 +115,5 @@ fn contradict(restrict_to: RestrictTo, config: &Config) -> bool {
 }
 
 const STOPS: &str = "The policy deny-without-source-identity stops every pod of these base roles that runs without a session, as soon as it is applied, including agents created before the namespace was `enabled`.";
-const LAST: &str =
+const LAST_STEP: &str =
     "Apply it last: after `enabled`, and after the last pod without a session is gone.";

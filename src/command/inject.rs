@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use similar::{ChangeTag, TextDiff};
 
 use super::{
-    Failure, environment, files,
+    CommandError, environment, files,
     offline::{self, Assumed, say},
     print,
 };
@@ -20,22 +20,22 @@ use crate::{
     admission::{self, Decision},
     cli::Inject,
     config::Config,
-    directory::{Directory, Source},
     manifest::{self, PodIn},
     namespaces::{Mode, Namespaces},
+    roles::{Roles, Source},
     terminal::harmless,
 };
 
-pub(super) fn run(arguments: &Inject) -> Result<ExitCode, Failure> {
-    let mut config = files::config(arguments.config.as_deref()).map_err(Failure::Input)?;
+pub(super) fn run(arguments: &Inject) -> Result<ExitCode, CommandError> {
+    let mut config = files::config(arguments.config.as_deref()).map_err(CommandError::Input)?;
     if arguments.region.is_some() {
         config.region.clone_from(&arguments.region);
     }
-    let roles = files::roles(&arguments.roles, &config).map_err(Failure::Input)?;
-    let directory = Directory::new(Source::File(arguments.roles.clone()), roles);
-    let (objects, source) = offline::objects(&arguments.filename).map_err(Failure::Input)?;
+    let roles = files::roles(&arguments.roles, &config).map_err(CommandError::Input)?;
+    let roles = Roles::new(Source::File(arguments.roles.clone()), roles);
+    let (objects, source) = offline::objects(&arguments.filename).map_err(CommandError::Input)?;
     let namespaces =
-        Assumed::read(&objects, arguments.tenant.as_ref(), &config).map_err(Failure::Input)?;
+        Assumed::read(&objects, arguments.tenant.as_ref(), &config).map_err(CommandError::Input)?;
 
     let mut output = String::new();
     let mut refused = false;
@@ -45,15 +45,15 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, Failure> {
         pods += usize::from(found.is_some());
         let (operations, refusal) = match &found {
             None => (Vec::new(), None),
-            Some(found) => injected(object, found, arguments, &namespaces, &directory, &config)
-                .map_err(Failure::Input)?,
+            Some(found) => injected(object, found, arguments, &namespaces, &roles, &config)
+                .map_err(CommandError::Input)?,
         };
         injected_pods += usize::from(!operations.is_empty());
         if let Some(refusal) = refusal {
             refused = true;
             say(&format!("{}: {refusal}", manifest::title(object)));
         }
-        render(object, operations, arguments, &mut output).map_err(Failure::Ours)?;
+        render(object, operations, arguments, &mut output).map_err(CommandError::Internal)?;
     }
     let has_region = config.sidecar.env.iter().any(|(name, _)| name == "AWS_REGION");
     if injected_pods > 0 && config.region.is_none() && !has_region {
@@ -79,7 +79,7 @@ fn injected(
     found: &PodIn,
     arguments: &Inject,
     namespaces: &Assumed,
-    directory: &Directory,
+    roles: &Roles,
     config: &Config,
 ) -> anyhow::Result<(Vec<PatchOperation>, Option<admission::Refusal>)> {
     let namespace = offline::namespace_of(object, found, arguments.namespace.as_ref())?;
@@ -88,7 +88,7 @@ fn injected(
     let is_audit = known.mode == Some(Mode::Audit);
     let snapshot = Namespaces::default().with(known);
     let (decision, operations, warnings) =
-        admission::decide(&found.pod, &arguments.creator, namespace, &snapshot, directory, config);
+        admission::decide(&found.pod, &arguments.creator, namespace, &snapshot, roles, config);
     for warning in warnings {
         say(&format!("warning: {}: {warning}", manifest::title(object)));
     }

@@ -3,24 +3,22 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use anyhow::{Context, anyhow};
-use arc_swap::ArcSwap;
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
-    Failure,
+    CommandError,
     cluster::{CORE, Cluster, RBAC},
-    files, snapshots,
+    files, roles,
 };
 use crate::{
     check::{self, Seen},
     cli::Installation,
     config::Config,
-    directory::{Directory, Source, file, keeper::Handle},
+    roles::{Roles, Source, file, refresher::RolesHandle},
     session::TenantName,
 };
 
@@ -46,14 +44,14 @@ pub(super) async fn find(
     cluster: &Cluster,
     which: &Installation,
     file: Option<&Path>,
-) -> Result<Installed, Failure> {
+) -> Result<Installed, CommandError> {
     let configurations = cluster.configurations().await?;
     let release = release(cluster, which, &configurations).await?;
     let mut config = match file {
         Some(file) => files::config(Some(file)),
         None => config_of(&release),
     }
-    .map_err(Failure::Input)?;
+    .map_err(CommandError::Input)?;
     if config.region.is_none() {
         let region = cluster.region(&release).await?;
         config.region = region.and_then(|region| region.parse().ok());
@@ -68,7 +66,7 @@ async fn release(
     cluster: &Cluster,
     which: &Installation,
     configurations: &Seen<Vec<Value>>,
-) -> Result<Release, Failure> {
+) -> Result<Release, CommandError> {
     let called = match configurations {
         Seen::Known(configurations) => check::service(configurations),
         Seen::Hidden(_) => None,
@@ -95,7 +93,7 @@ async fn release(
         Seen::Known(maps) => maps,
         Seen::Hidden(why) => {
             let why = anyhow!("cannot read ConfigMaps of namespace {namespace}: {why}");
-            return Err(Failure::Input(why));
+            return Err(CommandError::Input(why));
         }
     };
     // Skips the ConfigMap of the chart's test, which is a Helm hook.
@@ -106,10 +104,12 @@ async fn release(
     match &maps[..] {
         [] => {
             let which = name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default();
-            Err(Failure::Input(anyhow!("namespace {namespace} has no release{which} of the chart")))
+            Err(CommandError::Input(anyhow!(
+                "namespace {namespace} has no release{which} of the chart"
+            )))
         }
         [map] => Ok(Release { namespace, name: title(map), data: Some(map["data"].clone()) }),
-        [first, second, ..] => Err(Failure::Input(anyhow!(
+        [first, second, ..] => Err(CommandError::Input(anyhow!(
             "more than one release in namespace {namespace}: {} and {}; choose one with --release",
             title(first),
             title(second)
@@ -118,18 +118,18 @@ async fn release(
 }
 
 /// Returns the namespace of the service account that the chart's ClusterRoleBindings name.
-async fn namespace_by_rights(cluster: &Cluster, selector: &str) -> Result<String, Failure> {
+async fn namespace_by_rights(cluster: &Cluster, selector: &str) -> Result<String, CommandError> {
     let bindings = match cluster.list(&format!("{RBAC}/clusterrolebindings"), selector).await? {
         Seen::Known(bindings) => bindings,
-        Seen::Hidden(why) => return Err(Failure::Input(anyhow!("{NO_RELEASE}: {why}"))),
+        Seen::Hidden(why) => return Err(CommandError::Input(anyhow!("{NO_RELEASE}: {why}"))),
     };
     let subjects = bindings.iter().flat_map(|it| it["subjects"].as_array().into_iter().flatten());
     let namespaces: BTreeSet<&str> =
         subjects.filter_map(|subject| subject["namespace"].as_str()).collect();
     match namespaces.into_iter().collect::<Vec<_>>()[..] {
-        [] => Err(Failure::Input(anyhow!(NO_RELEASE))),
+        [] => Err(CommandError::Input(anyhow!(NO_RELEASE))),
         [namespace] => Ok(namespace.to_owned()),
-        [first, second, ..] => Err(Failure::Input(anyhow!(
+        [first, second, ..] => Err(CommandError::Input(anyhow!(
             "more than one release, in namespaces {first} and {second}; choose one with \
              --release or --release-namespace"
         ))),
@@ -153,12 +153,12 @@ pub(super) async fn roles(
     release: Option<&Release>,
     wanted: watch::Receiver<HashSet<TenantName>>,
     tasks: &mut JoinSet<()>,
-) -> Result<Handle, Failure> {
+) -> Result<RolesHandle, CommandError> {
     let mut config = config.clone();
     // With SSM, the file is a backup, and its path is one in the webhook's pod.
     let file = config.roles.file.take_if(|_| config.roles.ssm.is_some() || release.is_some());
     let (Some(_), Some(release), None) = (file, release, &config.roles.ssm) else {
-        return snapshots::follow_roles(&config, wanted, tasks).await;
+        return roles::follow(&config, wanted, tasks).await;
     };
     let Release { namespace, name, data } = release;
     let roles = match data {
@@ -166,15 +166,11 @@ pub(super) async fn roles(
             let text = data[ROLES].as_str().unwrap_or_default();
             file::parse(text, &config.roles.allowed)
                 .with_context(|| format!("ConfigMap {namespace}/{name}, {ROLES}"))
-                .map_err(Failure::Input)?
+                .map_err(CommandError::Input)?
         }
         None => HashMap::new(),
     };
-    Ok(fixed(Directory::new(Source::File(PathBuf::from(ROLES)), roles)))
-}
-
-pub(super) fn fixed(directory: Directory) -> Handle {
-    Handle::fixed(Arc::new(ArcSwap::from_pointee(directory)))
+    Ok(roles::fixed(Roles::new(Source::File(PathBuf::from(ROLES)), roles)))
 }
 
 /// Label of all objects of the chart, independent of the release and its names.

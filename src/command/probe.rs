@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Failure, environment, runtime};
+use super::{CommandError, environment, runtime};
 use crate::{
     credentials::wire::{STATUS_PATH, Status},
     session::{
@@ -28,10 +28,10 @@ use crate::{
     terminal::harmless,
 };
 
-pub(super) fn run() -> Result<ExitCode, Failure> {
+pub(super) fn run() -> Result<ExitCode, CommandError> {
     let serving = env::read_serving(environment)
         .context("cannot read the sidecar's settings from the environment")
-        .map_err(Failure::Input)?;
+        .map_err(CommandError::Input)?;
     match runtime()?.block_on(wait(&serving))? {
         None => Ok(ExitCode::SUCCESS),
         Some(reason) => {
@@ -43,7 +43,7 @@ pub(super) fn run() -> Result<ExitCode, Failure> {
 }
 
 /// Waits for the startup gate. None: it is open. Some: why it is closed.
-async fn wait(serving: &Serving) -> Result<Option<String>, Failure> {
+async fn wait(serving: &Serving) -> Result<Option<String>, CommandError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let status = match timeout(ANSWER, ask(serving)).await {
@@ -55,7 +55,7 @@ async fn wait(serving: &Serving) -> Result<Option<String>, Failure> {
             Ok(None) => return Ok(None),
             _ if Instant::now() < deadline => sleep(PAUSE).await,
             Ok(Some(reason)) => return Ok(Some(reason)),
-            Err(error) => return Err(Failure::Ours(error)),
+            Err(error) => return Err(CommandError::Internal(error)),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `sidecar`: serves session credentials on the pod's loopback interface, and refreshes them.
 
+mod endpoint;
+
 use std::{
     fs::OpenOptions, io::Write, net::Ipv4Addr, path::Path, process::ExitCode, sync::Arc,
     time::Duration,
@@ -12,25 +14,24 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use zeroize::Zeroizing;
 
+use self::endpoint::SidecarState;
 use super::{
-    Failure,
+    CommandError,
     aws_client::{aws_client, direct_client},
-    bind,
-    endpoint::{self, World},
-    environment, now, terminated,
+    bind, environment, now, terminated,
 };
 use crate::{
-    credentials::{base, cache, sts::Sts, token::Token},
+    credentials::{base_provider, cache, sts::Sts, token::Token},
     serve::{Limits, Protocol, Transport, serve},
     session::{
         KnownSession,
-        base::Base,
+        base_credentials::BaseSource,
         env::{self, Serving},
     },
     telemetry::log,
 };
 
-pub(super) fn run() -> Result<ExitCode, Failure> {
+pub(super) fn run() -> Result<ExitCode, CommandError> {
     log::start();
     let ended = start();
     if let Err(failure) = &ended {
@@ -39,25 +40,27 @@ pub(super) fn run() -> Result<ExitCode, Failure> {
     ended
 }
 
-fn start() -> Result<ExitCode, Failure> {
-    keep_memory_private().context("cannot protect the process memory").map_err(Failure::Ours)?;
+fn start() -> Result<ExitCode, CommandError> {
+    keep_memory_private()
+        .context("cannot protect the process memory")
+        .map_err(CommandError::Internal)?;
     let session = env::read(environment)
         .context("invalid session in the environment")
-        .map_err(Failure::Input)?;
+        .map_err(CommandError::Input)?;
     let serving = env::read_serving(environment)
         .context("invalid endpoint settings in the environment")
-        .map_err(Failure::Input)?;
-    let base = Base::read(environment)
+        .map_err(CommandError::Input)?;
+    let base = BaseSource::read(environment)
         .context("invalid base credentials in the environment")
-        .map_err(Failure::Input)?;
+        .map_err(CommandError::Input)?;
     let region = environment("AWS_REGION")
         .context("AWS_REGION is not set; set the config key region of the webhook")
-        .map_err(Failure::Input)?;
+        .map_err(CommandError::Input)?;
     // The SDK exits the process if the file has no certificate.
     if let Some(path) = environment("SSL_CERT_FILE") {
         bundle(Path::new(&path))
             .with_context(|| format!("cannot read CA certificates (PEM) from SSL_CERT_FILE {path}"))
-            .map_err(Failure::Input)?;
+            .map_err(CommandError::Input)?;
     }
     // Everything here waits for the network or a clock.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -65,7 +68,7 @@ fn start() -> Result<ExitCode, Failure> {
         .thread_keep_alive(Duration::from_secs(1))
         .build()
         .context("cannot start the runtime")
-        .map_err(Failure::Ours)?;
+        .map_err(CommandError::Internal)?;
     let ended = runtime.block_on(run_async(session, serving, base, Region::new(region)));
     // A DNS lookup in progress cannot be cancelled, so the shutdown does not wait for it.
     runtime.shutdown_background();
@@ -81,20 +84,20 @@ fn bundle(path: &Path) -> anyhow::Result<()> {
 async fn run_async(
     session: KnownSession,
     serving: Serving,
-    base: Base,
+    base: BaseSource,
     region: Region,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CommandError> {
     // Only the probe uses the startup gate.
     let Serving { port, start_gate: _, token_file } = serving;
     let token = random()
         .and_then(|random| Token::keep(&token_file, &random).context("token"))
-        .map_err(Failure::Ours)?;
+        .map_err(CommandError::Internal)?;
     let listener = bind((Ipv4Addr::LOCALHOST, port).into()).await?;
 
     let client = aws_client();
     let base_client = match base {
-        Base::PodIdentity { .. } => direct_client(),
-        Base::Environment | Base::WebIdentity { .. } => client.clone(),
+        BaseSource::PodIdentity { .. } => direct_client(),
+        BaseSource::Environment | BaseSource::WebIdentity { .. } => client.clone(),
     };
     let config = sdk_config(region, client).await;
     let provider = ProviderConfig::without_region()
@@ -102,23 +105,28 @@ async fn run_async(
         .with_region(config.region().cloned())
         .with_use_fips(config.use_fips())
         .with_use_dual_stack(config.use_dual_stack());
-    let base = base::provider(base, &provider, &session.role_session_name());
+    let base = base_provider::provider(base, &provider, &session.role_session_name());
     let sts = Sts::new(&config, base, session.clone());
     let (cache, keeper) = cache::start(sts, now, fastrand::Rng::new());
     let keeper = tokio::spawn(keeper);
 
     let (role, source_identity) = (session.role.to_string(), session.source_identity().to_string());
     tracing::info!(port, role, source_identity, "serving session credentials");
-    let world =
-        Arc::new(World { cache: cache.clone(), counts: Default::default(), port, session, token });
+    let state = Arc::new(SidecarState {
+        cache: cache.clone(),
+        counts: Default::default(),
+        port,
+        session,
+        token,
+    });
     let mut ended = Ok(());
     let stop = async {
         ended = tokio::select! {
             signalled = terminated() => signalled,
-            _ = keeper => Err(Failure::Ours(anyhow!("the task that refreshes credentials exited unexpectedly"))),
+            _ = keeper => Err(CommandError::Internal(anyhow!("the task that refreshes credentials exited unexpectedly"))),
         };
     };
-    let router = endpoint::router(world);
+    let router = endpoint::router(state);
     let finished = serve(listener, Transport::Plain, LIMITS, router, stop, GRACE).await;
     if let (Some(failed), true) = (cache.state().failed, cache.remaining().is_zero()) {
         leave_word(&failed.failure.to_string());

@@ -1,5 +1,10 @@
 //! `webhook`: starts the admission server, and keeps namespaces, roles and certificate up to date.
 
+mod body_budget;
+mod namespaces;
+mod response_budget;
+mod reviews;
+
 use std::{
     num::NonZero,
     process::ExitCode,
@@ -11,15 +16,12 @@ use anyhow::{Context, anyhow};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_rustls::TlsAcceptor;
 
-use super::{
-    Failure, bind, environment, files, now,
-    reviews::{self, World},
-    snapshots, terminated, until,
-};
+use self::reviews::WebhookState;
+use super::{CommandError, bind, environment, files, now, roles, terminated, until};
 use crate::{
     cli::Webhook,
     config::Config,
-    directory::{Role, keeper::Handle},
+    roles::{Role, refresher::RolesHandle},
     serve::{
         Limits, Transport,
         health::{self, Readiness},
@@ -32,18 +34,18 @@ use crate::{
     },
 };
 
-pub(super) fn run(arguments: Webhook) -> Result<ExitCode, Failure> {
-    let log = log::start_apart().context("cannot start the log").map_err(Failure::Ours)?;
+pub(super) fn run(arguments: Webhook) -> Result<ExitCode, CommandError> {
+    let log = log::start_apart().context("cannot start the log").map_err(CommandError::Internal)?;
     let ended = start(arguments, &log);
     log.finish();
     ended
 }
 
-fn start(arguments: Webhook, log: &Apart) -> Result<ExitCode, Failure> {
-    let mut config = files::config(arguments.config.as_deref()).map_err(Failure::Input)?;
+fn start(arguments: Webhook, log: &Apart) -> Result<ExitCode, CommandError> {
+    let mut config = files::config(arguments.config.as_deref()).map_err(CommandError::Input)?;
     if config.region.is_none() {
         let region = environment("AWS_REGION").map(|region| region.parse().context("AWS_REGION"));
-        config.region = region.transpose().map_err(Failure::Input)?;
+        config.region = region.transpose().map_err(CommandError::Input)?;
     }
     if config.region.is_none() && !config.sidecar.env.iter().any(|(name, _)| name == "AWS_REGION") {
         tracing::warn!(
@@ -60,11 +62,15 @@ fn start(arguments: Webhook, log: &Apart) -> Result<ExitCode, Failure> {
         .enable_all()
         .build()
         .context("cannot start the runtime")
-        .map_err(Failure::Ours)?;
+        .map_err(CommandError::Internal)?;
     runtime.block_on(run_async(arguments, config, log))
 }
 
-async fn run_async(arguments: Webhook, config: Config, log: &Apart) -> Result<ExitCode, Failure> {
+async fn run_async(
+    arguments: Webhook,
+    config: Config,
+    log: &Apart,
+) -> Result<ExitCode, CommandError> {
     let Webhook {
         config: _,
         listen,
@@ -77,25 +83,25 @@ async fn run_async(arguments: Webhook, config: Config, log: &Apart) -> Result<Ex
     } = arguments;
     let files = Files { certificate: tls_certificate, key: tls_key };
     let certificate =
-        Certificate::load(files).context("serving certificate").map_err(Failure::Input)?;
+        Certificate::load(files).context("serving certificate").map_err(CommandError::Input)?;
     let (readiness, [namespaces_synced]) = Readiness::new(["namespaces"]);
     let metrics = Metrics::default();
     let config = Arc::new(config);
     let mut tasks = JoinSet::new();
 
-    let (lookup, wanted) = snapshots::follow_namespaces(
-        namespaces.as_deref(),
-        &config,
-        namespaces_synced,
-        &metrics,
-        &mut tasks,
-    )
-    .await?;
-    let roles = snapshots::follow_roles(&config, wanted, &mut tasks).await?;
+    let (lookup, wanted) =
+        namespaces::follow(namespaces.as_deref(), &config, namespaces_synced, &metrics, &mut tasks)
+            .await?;
+    let roles = roles::follow(&config, wanted, &mut tasks).await?;
 
-    let state =
-        Arc::new(World::new(config, lookup, roles.clone(), metrics.clone(), readiness.clone()));
-    let tls = certificate.server_config().context("TLS").map_err(Failure::Ours)?;
+    let state = Arc::new(WebhookState::new(
+        config,
+        lookup,
+        roles.clone(),
+        metrics.clone(),
+        readiness.clone(),
+    ));
+    let tls = certificate.server_config().context("TLS").map_err(CommandError::Internal)?;
     let reviews = bind(listen).await?;
     let health = bind(health_listen).await?;
     tasks.spawn(Arc::clone(&certificate).follow(now));
@@ -131,7 +137,7 @@ async fn run_async(arguments: Webhook, config: Config, log: &Apart) -> Result<Ex
         // Each task keeps one snapshot up to date. Decisions from an old snapshot would be wrong,
         // so the process exits and the kubelet restarts it.
         _ = tasks.join_next() => {
-            return Err(Failure::Ours(anyhow!("a background task exited unexpectedly")));
+            return Err(CommandError::Internal(anyhow!("a background task exited unexpectedly")));
         }
     }
     tracing::info!("shutting down");
@@ -148,7 +154,7 @@ async fn run_async(arguments: Webhook, config: Config, log: &Apart) -> Result<Ex
 fn observed(
     certificate: &Certificate,
     readiness: &Readiness,
-    roles: &Handle,
+    roles: &RolesHandle,
     log: &Apart,
 ) -> Observed {
     let mut states = [("known", 0), ("missing", 0), ("unreachable", 0), ("unusable", 0)];
@@ -169,11 +175,11 @@ fn observed(
         certificate_expiry: certificate.ends().and_then(since_1970).map(|since| since.as_secs()),
         certificate_reloads: [("loaded", loaded), ("failed", failed)],
         log_lines_dropped: log.lost(),
-        oldest_role: served().filter_map(|(_, entry)| entry.learnt).min().map(|at| at.elapsed()),
+        oldest_role: served().filter_map(|(_, entry)| entry.read_at).min().map(|at| at.elapsed()),
         ready: readiness.lacks().is_empty(),
         role_calls: roles.calls().collect(),
         roles: states.to_vec(),
-        roles_from_file: served().filter(|(_, entry)| entry.learnt.is_none()).count(),
+        roles_from_file: served().filter(|(_, entry)| entry.read_at.is_none()).count(),
     }
 }
 

@@ -105,7 +105,7 @@ pub(super) fn read(root: &mut Section<'_>) -> Vec<Component> {
             session: section.choice("session", SessionSource::CreatorOrUid, SESSION_SOURCES),
             start_gate: section.parsed("startGate", StartGate::Credentials),
         };
-        judge(&component, &components, &section);
+        report_problems(&component, &components, &section);
         section.close();
         components.push(component);
     }
@@ -118,7 +118,7 @@ pub(super) fn read(root: &mut Section<'_>) -> Vec<Component> {
     components
 }
 
-fn judge(component: &Component, earlier: &[Component], section: &Section<'_>) {
+fn report_problems(component: &Component, earlier: &[Component], section: &Section<'_>) {
     let Component { name, selectors, service_accounts, creators, fenced, credentials, .. } =
         component;
     if !is_plain(name) {

@@ -6,7 +6,7 @@ use super::{Region, reader::Section};
 use crate::session::{RoleArn, TenantName};
 
 #[derive(Clone, Debug)]
-pub struct Roles {
+pub struct RoleSettings {
     pub ssm: Option<Ssm>,
     /// A static role file: the only source without `ssm`, else used while SSM is unavailable.
     pub file: Option<PathBuf>,
@@ -55,7 +55,7 @@ pub struct Allowed {
     pub path_prefixes: Vec<String>,
 }
 
-impl Roles {
+impl RoleSettings {
     pub(super) fn read(mut section: Section<'_>, cluster: &str) -> Self {
         let mut allow = section.section("allow");
         let allowed = Allowed {

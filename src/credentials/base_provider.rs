@@ -1,4 +1,4 @@
-//! Base credentials: credentials of the pod's service account. With them the sidecar assumes the
+//! BaseSource credentials: credentials of the pod's service account. With them the sidecar assumes the
 //! session-broker role.
 //!
 //! Only the source that the environment names is used: no profile and no instance metadata.
@@ -11,23 +11,23 @@ use aws_config::{
 };
 use aws_sdk_sts::config::SharedCredentialsProvider;
 
-use crate::session::{RoleSessionName, base::Base};
+use crate::session::{RoleSessionName, base_credentials::BaseSource};
 
 /// Returns the provider of the base credentials. It reads token files again at each use. For
-/// `Environment` and `PodIdentity` the SDK itself reads the variables that [`Base::read`] found.
+/// `Environment` and `PodIdentity` the SDK itself reads the variables that [`BaseSource::read`] found.
 pub fn provider(
-    base: Base,
+    base: BaseSource,
     config: &ProviderConfig,
     name: &RoleSessionName,
 ) -> SharedCredentialsProvider {
     match base {
-        Base::Environment => {
+        BaseSource::Environment => {
             SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new())
         }
-        Base::PodIdentity { uri: _, token_file: _ } => SharedCredentialsProvider::new(
+        BaseSource::PodIdentity { uri: _, token_file: _ } => SharedCredentialsProvider::new(
             EcsCredentialsProvider::builder().configure(config).build(),
         ),
-        Base::WebIdentity { role, token_file } => SharedCredentialsProvider::new(
+        BaseSource::WebIdentity { role, token_file } => SharedCredentialsProvider::new(
             WebIdentityTokenCredentialsProvider::builder()
                 .static_configuration(StaticConfiguration {
                     web_identity_token_file: token_file.into(),

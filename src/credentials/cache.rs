@@ -17,11 +17,11 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
-use super::{Assume, Credentials, Failure, Reason};
+use super::{Assume, AssumeRoleError, Credentials, Reason};
 
 /// Read access to the cache, for the endpoint.
 #[derive(Clone)]
-pub struct Handle {
+pub struct CacheHandle {
     state: watch::Receiver<State>,
     wake: Arc<Notify>,
     now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
@@ -51,7 +51,7 @@ pub struct Issued {
 
 #[derive(Debug)]
 pub struct Failed {
-    pub failure: Failure,
+    pub failure: AssumeRoleError,
     pub at: SystemTime,
 }
 
@@ -61,10 +61,10 @@ pub fn start<A: Assume>(
     assume: A,
     now: impl Fn() -> SystemTime + Send + Sync + 'static,
     random: fastrand::Rng,
-) -> (Handle, impl Future<Output = ()> + Send) {
+) -> (CacheHandle, impl Future<Output = ()> + Send) {
     let (sender, state) = watch::channel(State::default());
-    let handle = Handle { state, wake: Arc::default(), now: Arc::new(now) };
-    let keeper = Keeper {
+    let handle = CacheHandle { state, wake: Arc::default(), now: Arc::new(now) };
+    let keeper = CredentialCache {
         assume,
         state: sender,
         wake: Arc::clone(&handle.wake),
@@ -75,7 +75,7 @@ pub fn start<A: Assume>(
     (handle, keeper.run())
 }
 
-impl Handle {
+impl CacheHandle {
     /// Returns credentials that are valid now. Without any, it waits up to `patience` for the
     /// attempt that is in progress or due; it does not wait for a later one. Then it returns the
     /// last failure (none: no attempt has finished yet).
@@ -115,9 +115,9 @@ impl Handle {
     }
 }
 
-impl fmt::Debug for Handle {
+impl fmt::Debug for CacheHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("state", &*self.state.borrow()).finish_non_exhaustive()
+        f.debug_struct("CacheHandle").field("state", &*self.state.borrow()).finish_non_exhaustive()
     }
 }
 
@@ -140,7 +140,7 @@ impl Issued {
     }
 
     fn is_good(&self, wall: SystemTime, since_start: Instant) -> bool {
-        self.remaining(wall, since_start) > LEAST
+        self.remaining(wall, since_start) > SHORTEST_USABLE_LIFETIME
     }
 
     fn is_due(&self, wall: SystemTime, since_start: Instant) -> bool {
@@ -148,7 +148,7 @@ impl Issued {
     }
 }
 
-struct Keeper<A> {
+struct CredentialCache<A> {
     assume: A,
     state: watch::Sender<State>,
     wake: Arc<Notify>,
@@ -158,13 +158,13 @@ struct Keeper<A> {
     lives: bool,
 }
 
-impl<A: Assume> Keeper<A> {
+impl<A: Assume> CredentialCache<A> {
     async fn run(mut self) {
         let mut in_a_row = 0;
         loop {
             let asked = ((self.now)(), Instant::now());
             let answer = self.assume.assume().await;
-            match answer.and_then(|credentials| self.judge(credentials)) {
+            match answer.and_then(|credentials| self.require_lifetime(credentials)) {
                 Ok(credentials) => {
                     (in_a_row, self.lives) = (0, true);
                     let share = share(&mut self.random);
@@ -196,9 +196,9 @@ impl<A: Assume> Keeper<A> {
         }
     }
 
-    /// Rejects credentials that are expired or expire within [`LEAST`].
-    fn judge(&self, credentials: Credentials) -> Result<Credentials, Failure> {
-        if credentials.remaining((self.now)()) > LEAST {
+    /// Rejects credentials that are expired or expire within [`SHORTEST_USABLE_LIFETIME`].
+    fn require_lifetime(&self, credentials: Credentials) -> Result<Credentials, AssumeRoleError> {
+        if credentials.remaining((self.now)()) > SHORTEST_USABLE_LIFETIME {
             return Ok(credentials);
         }
         Err(self.assume.failure(Reason::ClockSkewed))
@@ -227,7 +227,10 @@ impl<A: Assume> Keeper<A> {
             let issued = self.state.borrow().issued.clone();
             if let Some(issued) = issued.filter(|_| self.lives) {
                 if issued.is_good(wall, since_start) {
-                    wake = wake.min(since_start + issued.remaining(wall, since_start) - LEAST);
+                    wake = wake.min(
+                        since_start + issued.remaining(wall, since_start)
+                            - SHORTEST_USABLE_LIFETIME,
+                    );
                 } else {
                     self.lives = false;
                     let access_key_id = &issued.credentials.access_key_id;
@@ -251,7 +254,7 @@ impl<A: Assume> Keeper<A> {
     }
 
     /// Logs successive failures with one code once, not each attempt.
-    fn tell_failure(&self, failure: &Failure, pause: Duration) {
+    fn tell_failure(&self, failure: &AssumeRoleError, pause: Duration) {
         let state = self.state.borrow();
         let code = failure.reason.code();
         if state.failed.as_ref().is_none_or(|failed| failed.failure.reason.code() != code) {
@@ -278,7 +281,7 @@ fn pause(in_a_row: u32, stays: bool, random: &mut fastrand::Rng) -> Duration {
 /// an hour leave 20 minutes; SDKs request new credentials when 5 to 15 minutes are left.
 const SHARE: (f64, f64) = (0.6, 2.0 / 3.0);
 /// Minimum remaining lifetime. A request that is signed with less may reach AWS too late.
-const LEAST: Duration = Duration::from_secs(2);
+const SHORTEST_USABLE_LIFETIME: Duration = Duration::from_secs(2);
 /// Maximum time between two checks of the wall clock.
 const LOOK: Duration = Duration::from_secs(30);
 /// Floor and maximum of the pause after a transient failure.
@@ -312,15 +315,19 @@ mod tests {
     }
 
     impl Assume for Issuer {
-        async fn assume(&self) -> Result<Credentials, Failure> {
+        async fn assume(&self) -> Result<Credentials, AssumeRoleError> {
             let asked = self.since.elapsed();
             sleep(self.takes).await;
             Ok(credentials(self.clock + asked + HOUR))
         }
 
-        fn failure(&self, reason: Reason) -> Failure {
+        fn failure(&self, reason: Reason) -> AssumeRoleError {
             let identity: SourceIdentity = "agent.acme.s".parse().unwrap();
-            Failure { role: "arn:aws:iam::111122223333:role/r".parse().unwrap(), identity, reason }
+            AssumeRoleError {
+                role: "arn:aws:iam::111122223333:role/r".parse().unwrap(),
+                identity,
+                reason,
+            }
         }
     }
 
@@ -372,7 +379,7 @@ mod tests {
     async fn credentials_expired_by_the_nodes_clock_are_not_served() {
         let (clock, since) = (SystemTime::UNIX_EPOCH + HOUR * 1000, Instant::now());
         let issuer = Issuer { clock, since, takes: Duration::ZERO };
-        let shown = move || clock + since.elapsed() + HOUR - LEAST;
+        let shown = move || clock + since.elapsed() + HOUR - SHORTEST_USABLE_LIFETIME;
         let (handle, keeper) = start(issuer, shown, fastrand::Rng::with_seed(4));
         tokio::spawn(keeper);
         let failed = handle.credentials(of(0.9)).await.unwrap_err().unwrap();

@@ -13,13 +13,13 @@ use aws_sdk_sts::{
     config::{ProvideCredentials, SharedCredentialsProvider, timeout::TimeoutConfig},
     error::{ProvideErrorMetadata, SdkError},
     operation::{
-        assume_role::{AssumeRoleError, AssumeRoleOutput},
+        assume_role::{self, AssumeRoleOutput},
         assume_role_with_web_identity::AssumeRoleWithWebIdentityError,
     },
 };
 use tokio::time::timeout;
 
-use super::{Assume, Credentials, Failure, Reason, Secret, denial};
+use super::{Assume, AssumeRoleError, Credentials, Reason, Secret, denial};
 use crate::session::KnownSession;
 
 /// Requests credentials of one session from STS.
@@ -71,15 +71,15 @@ impl Sts {
 }
 
 impl Assume for Sts {
-    async fn assume(&self) -> Result<Credentials, Failure> {
+    async fn assume(&self) -> Result<Credentials, AssumeRoleError> {
         let answer = timeout(WHOLE, self.assume_now()).await;
         let late = || Reason::StsUnavailable { detail: format!("no response within {WHOLE:?}") };
         answer.unwrap_or_else(|_| Err(late())).map_err(|reason| self.failure(reason))
     }
 
-    fn failure(&self, reason: Reason) -> Failure {
+    fn failure(&self, reason: Reason) -> AssumeRoleError {
         let session = &self.session;
-        Failure { role: session.role.clone(), identity: session.source_identity(), reason }
+        AssumeRoleError { role: session.role.clone(), identity: session.source_identity(), reason }
     }
 }
 
@@ -104,7 +104,7 @@ fn credentials(answer: AssumeRoleOutput, asked: Duration) -> Result<Credentials,
 
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html#API_AssumeRole_Errors>
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>
-fn sts_failure(error: &SdkError<AssumeRoleError>) -> Reason {
+fn sts_failure(error: &SdkError<assume_role::AssumeRoleError>) -> Reason {
     let (status, error) = match error {
         SdkError::ServiceError(answer) => (answer.raw().status().as_u16(), answer.err()),
         // The body may contain credentials, so no text shows it.

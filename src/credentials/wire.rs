@@ -43,7 +43,7 @@ pub enum Refused {
 }
 
 impl Asked<'_> {
-    pub fn judge(&self, port: u16, token: &Token) -> Result<Wanted, Refused> {
+    pub fn authorize(&self, port: u16, token: &Token) -> Result<Wanted, Refused> {
         let Self { authorizations, hosts, is_absolute, method, path } = self;
         if *is_absolute {
             return Err(Refused::Absolute);
@@ -234,7 +234,7 @@ mod tests {
             (Asked { authorizations: &[], path: "/", ..good }, Err(Refused::Token)),
         ];
         for (asked, want) in cases {
-            assert_eq!(asked.judge(7413, &token), *want, "{asked:?}");
+            assert_eq!(asked.authorize(7413, &token), *want, "{asked:?}");
         }
     }
 

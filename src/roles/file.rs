@@ -16,7 +16,7 @@ pub fn parse(text: &str, allowed: &Allowed) -> Result<HashMap<TenantName, Entry>
         }
         let mut roles = HashMap::new();
         for (tenant, arn) in root.pairs("roles") {
-            let problem = match (tenant.parse::<TenantName>(), Role::judge(&arn, allowed)) {
+            let problem = match (tenant.parse::<TenantName>(), Role::from_arn(&arn, allowed)) {
                 (Err(rule), _) => format!("not a valid tenant name: {rule}"),
                 (_, Role::Unusable(Unusable::Malformed(rule))) => {
                     format!("not the ARN of an IAM role: {rule}")

@@ -12,11 +12,11 @@ use aws_sdk_ssm::{
 
 use super::{
     Cause,
-    keeper::{Failure, Published, Publisher},
+    refresher::{Published, Publisher, SsmError},
 };
 use crate::config::Ssm;
 
-/// Reads the Parameter Store of one account. The SDK does not retry: [`super::keeper`] does, so
+/// Reads the Parameter Store of one account. The SDK does not retry: [`super::refresher`] does, so
 /// that the metrics count every call that AWS counts.
 #[derive(Clone, Debug)]
 pub struct ParameterStore(Client);
@@ -41,7 +41,7 @@ impl ParameterStore {
 }
 
 impl Publisher for ParameterStore {
-    async fn ask(&self, names: Vec<String>) -> Result<Vec<Published>, Failure> {
+    async fn ask(&self, names: Vec<String>) -> Result<Vec<Published>, SsmError> {
         let call = self.0.get_parameters().set_names(Some(names.clone())).with_decryption(false);
         let answer = call.send().await.map_err(|error| failure(&error))?;
         let mut found: HashMap<String, Published> = HashMap::new();
@@ -65,18 +65,18 @@ fn published(parameter: Parameter) -> Published {
 
 /// Classifies an error by its code:
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/CommonErrors.html>
-fn failure(error: &SdkError<GetParametersError>) -> Failure {
+fn failure(error: &SdkError<GetParametersError>) -> SsmError {
     let cause = match error {
         SdkError::ServiceError(service) => match service.err().code() {
             Some("AccessDeniedException") => Cause::Denied,
             Some("RequestLimitExceeded" | "Throttling" | "ThrottlingException") => Cause::Throttled,
-            Some("ValidationException") => return Failure::Names,
+            Some("ValidationException") => return SsmError::Names,
             _ => Cause::Failed,
         },
         _ if layers(error).any(|layer| layer.is::<CredentialsError>()) => Cause::NoCredentials,
         _ => Cause::NoAnswer,
     };
-    Failure::Unreachable { cause, detail: detail(error) }
+    SsmError::Unreachable { cause, detail: detail(error) }
 }
 
 /// Returns code and message of AWS, or the chain of errors. The body of a response that cannot be
@@ -104,7 +104,7 @@ fn layers(error: &SdkError<GetParametersError>) -> impl Iterator<Item = &(dyn Er
 
 /// Maximum length of a detail in the log, in characters.
 const LONGEST_DETAIL: usize = 500;
-/// Time limit of connecting. The keeper limits the whole call.
+/// Time limit of connecting. The refresher limits the whole call.
 const CONNECT: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    async fn asked(shared: &aws_config::SdkConfig) -> Failure {
+    async fn asked(shared: &aws_config::SdkConfig) -> SsmError {
         let config = "cluster: prod\nroles: {ssm: {endpoint: 'http://127.0.0.1:9'}}";
         let ssm = Config::parse(config).unwrap().roles.ssm.unwrap();
         ParameterStore::new(shared, &ssm).ask(vec!["/x".to_owned()]).await.unwrap_err()
@@ -147,7 +147,7 @@ mod tests {
         for (shared, want) in [(without, Cause::NoCredentials), (with, Cause::NoAnswer)] {
             let failure = asked(&shared.build()).await;
             assert!(
-                matches!(&failure, Failure::Unreachable { cause, .. } if *cause == want),
+                matches!(&failure, SsmError::Unreachable { cause, .. } if *cause == want),
                 "{failure:?}"
             );
         }

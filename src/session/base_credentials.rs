@@ -6,7 +6,7 @@ use super::env::{Value, Variable};
 
 /// The source of base credentials, one of three. The environment variables select it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Base {
+pub enum BaseSource {
     /// Static keys in the environment, set by the platform team (test clusters).
     Environment,
     /// EKS Pod Identity: the container endpoint with its token file.
@@ -16,7 +16,7 @@ pub enum Base {
 }
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum NotABase {
+pub enum NotABaseSource {
     #[error(
         "no source of base credentials is set: set {URI} with {TOKEN_FILE}, or {WEB_IDENTITY_FILE} with {WEB_IDENTITY_ROLE}, or {ACCESS_KEY}"
     )]
@@ -27,7 +27,7 @@ pub enum NotABase {
     Two(&'static str, &'static str),
 }
 
-impl Base {
+impl BaseSource {
     pub fn variables(&self) -> Vec<Variable> {
         let text = |name, value: &str| Variable { name, value: Value::Text(value.to_owned()) };
         match self {
@@ -41,17 +41,17 @@ impl Base {
         }
     }
 
-    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, NotABase> {
-        let half = |has, lacks| variable(lacks).ok_or(NotABase::Half(has, lacks));
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, NotABaseSource> {
+        let half = |has, lacks| variable(lacks).ok_or(NotABaseSource::Half(has, lacks));
         match (variable(URI), variable(WEB_IDENTITY_FILE)) {
-            (Some(_), Some(_)) => Err(NotABase::Two(URI, WEB_IDENTITY_FILE)),
+            (Some(_), Some(_)) => Err(NotABaseSource::Two(URI, WEB_IDENTITY_FILE)),
             (Some(uri), None) => Ok(Self::PodIdentity { uri, token_file: half(URI, TOKEN_FILE)? }),
             (None, Some(token_file)) => Ok(Self::WebIdentity {
                 role: half(WEB_IDENTITY_FILE, WEB_IDENTITY_ROLE)?,
                 token_file,
             }),
             (None, None) if variable(ACCESS_KEY).is_some() => Ok(Self::Environment),
-            (None, None) => Err(NotABase::Absent),
+            (None, None) => Err(NotABaseSource::Absent),
         }
     }
 }
@@ -67,19 +67,19 @@ pub const WEB_IDENTITY_ROLE: &str = "AWS_ROLE_ARN";
 mod tests {
     use super::*;
 
-    fn read(variables: &[(&str, &str)]) -> Result<Base, NotABase> {
-        Base::read(|name| {
+    fn read(variables: &[(&str, &str)]) -> Result<BaseSource, NotABaseSource> {
+        BaseSource::read(|name| {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| (*value).to_owned())
         })
     }
 
-    fn pod_identity() -> Base {
-        Base::PodIdentity { uri: "http://169.254.170.23/v1".into(), token_file: "/t".into() }
+    fn pod_identity() -> BaseSource {
+        BaseSource::PodIdentity { uri: "http://169.254.170.23/v1".into(), token_file: "/t".into() }
     }
 
-    fn web_identity() -> Base {
-        Base::WebIdentity { role: "r".into(), token_file: "/t".into() }
+    fn web_identity() -> BaseSource {
+        BaseSource::WebIdentity { role: "r".into(), token_file: "/t".into() }
     }
 
     #[test]
@@ -99,8 +99,8 @@ mod tests {
                 assert!(read(&lacks).is_err(), "without {name}");
             }
         }
-        assert_eq!(Base::Environment.variables(), []);
-        assert_eq!(read(&[(ACCESS_KEY, "AKIA")]), Ok(Base::Environment));
+        assert_eq!(BaseSource::Environment.variables(), []);
+        assert_eq!(read(&[(ACCESS_KEY, "AKIA")]), Ok(BaseSource::Environment));
     }
 
     #[test]
@@ -109,9 +109,9 @@ mod tests {
         // Static keys are ignored if the webhook wrote another source.
         let keys = [(ACCESS_KEY, "AKIA"), endpoint, (TOKEN_FILE, "/t")];
         assert_eq!(read(&keys), Ok(pod_identity()));
-        assert_eq!(read(&[endpoint]), Err(NotABase::Half(URI, TOKEN_FILE)));
+        assert_eq!(read(&[endpoint]), Err(NotABaseSource::Half(URI, TOKEN_FILE)));
         let both = [endpoint, (WEB_IDENTITY_FILE, "/t")];
-        assert_eq!(read(&both), Err(NotABase::Two(URI, WEB_IDENTITY_FILE)));
-        assert_eq!(read(&[]), Err(NotABase::Absent));
+        assert_eq!(read(&both), Err(NotABaseSource::Two(URI, WEB_IDENTITY_FILE)));
+        assert_eq!(read(&[]), Err(NotABaseSource::Absent));
     }
 }

@@ -53,12 +53,12 @@ impl Apart {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Waits until all lines are written, for [`LAST`] at most.
+    /// Waits until all lines are written, for [`FLUSH_TIME_LIMIT`] at most.
     pub fn finish(&self) {
         let (done, written) = sync_channel(1);
         if self.sender.try_send(Line::End(done)).is_ok() {
             // On a timeout, or if the thread stopped, nothing more can be done.
-            let _ = written.recv_timeout(LAST);
+            let _ = written.recv_timeout(FLUSH_TIME_LIMIT);
         }
     }
 }
@@ -110,7 +110,7 @@ fn write(lines: &Receiver<Line>) {
     let mut piece = Vec::new();
     while let Ok(first) = lines.recv() {
         // Waking this thread for each line costs the sender more than the line itself.
-        thread::sleep(GATHER);
+        thread::sleep(BATCH_TIME);
         let mut ends = Vec::new();
         for line in std::iter::once(first).chain(lines.try_iter()) {
             match line {
@@ -149,9 +149,9 @@ fn start_with(writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static) {
 }
 
 /// How long the thread collects lines before it writes them. Thousands arrive per second at most.
-const GATHER: Duration = Duration::from_millis(5);
+const BATCH_TIME: Duration = Duration::from_millis(5);
 /// Time limit for the last lines of a process that exits.
-const LAST: Duration = Duration::from_secs(1);
+const FLUSH_TIME_LIMIT: Duration = Duration::from_secs(1);
 /// Maximum length of one write, in bytes: the default capacity of a pipe.
 const LONGEST_PIECE: usize = 64 * 1024;
 /// Maximum number of unwritten lines: a third of a MiB with lines of about 300 bytes.

@@ -7,8 +7,8 @@ use fab_session_injector::{
     admission::Refusal,
     config::PodSecurity,
     credentials::{Failure, Reason, denial, wire::Refused},
-    directory::{Cause, Unusable},
     namespaces::NoTenant,
+    roles::{Cause, Unusable},
     session::{NotARoleArn, NotASessionName, NotATenant, SourceIdentity, TenantName},
 };
 

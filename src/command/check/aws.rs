@@ -20,16 +20,16 @@ use futures_util::{
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
-use super::{
-    Failure,
-    aws_client::aws_client,
-    installed::{self, Release},
-};
 use crate::{
     check::{self, Account, Chain, Held, Seen},
+    command::{
+        CommandError,
+        aws_client::aws_client,
+        installed::{self, Release},
+    },
     config::Config,
     credentials::{self, Assume, sts::Sts},
-    directory::{Directory, Role},
+    roles::{Role, Roles},
     session::{KnownSession, RoleArn, TenantName},
 };
 
@@ -45,12 +45,12 @@ pub(super) async fn shell(config: &Config) -> SdkConfig {
 
 /// Reads the tenants' roles. `release`: None if the config is from a file. Static roles need no
 /// `shell`.
-pub(super) async fn directory(
+pub(super) async fn roles(
     shell: Option<&SdkConfig>,
     config: &Config,
     release: Option<&Release>,
     tenants: &BTreeSet<TenantName>,
-) -> Result<Directory, Failure> {
+) -> Result<Roles, CommandError> {
     let mut config = config.clone();
     if let Some(ssm) = &mut config.roles.ssm
         && ssm.region.is_none()
@@ -59,42 +59,42 @@ pub(super) async fn directory(
     }
     let mut tasks = JoinSet::new();
     let (_wanted, wanted) = watch::channel(tenants.iter().cloned().collect());
-    let keeper = installed::roles(&config, release, wanted, &mut tasks).await?;
-    let look_ups = join_all(tenants.iter().map(|tenant| keeper.look_up(tenant.clone())));
+    let handle = installed::roles(&config, release, wanted, &mut tasks).await?;
+    let look_ups = join_all(tenants.iter().map(|tenant| handle.look_up(tenant.clone())));
     // A tenant without a response is missing in the snapshot, and becomes an unknown finding.
     let _ = timeout(PATIENCE, look_ups).await;
-    Ok(keeper.snapshot().as_ref().clone())
+    Ok(handle.snapshot().as_ref().clone())
 }
 
 /// Reads the IAM policies of the tenants' roles and, with `assume_role`, assumes the roles.
 /// `progress` is called before each step.
 pub(super) async fn look(
     shell: &SdkConfig,
-    directory: &Directory,
+    roles: &Roles,
     tenants: &BTreeSet<TenantName>,
     config: &Config,
     assume_role: bool,
     progress: impl Fn(&str),
-) -> Result<Account, Failure> {
+) -> Result<Account, CommandError> {
     let lacking = lacks_credentials(shell).await;
     let assumed = match (assume_role, lacking) {
-        (true, Some(why)) => return Err(Failure::Input(anyhow!("--assume-role: {why}"))),
-        (true, None) => Some(assume(shell, directory, tenants, config, &progress).await),
+        (true, Some(why)) => return Err(CommandError::Input(anyhow!("--assume-role: {why}"))),
+        (true, None) => Some(assume(shell, roles, tenants, config, &progress).await),
         (false, _) => None,
     };
-    let chains = chains(shell, directory, tenants, lacking, &progress).await;
+    let chains = chains(shell, roles, tenants, lacking, &progress).await;
     Ok(Account { assumed, chains })
 }
 
 /// Assumes the role of each tenant as a sidecar does, for the session [`SESSION`].
 async fn assume(
     shell: &SdkConfig,
-    directory: &Directory,
+    roles: &Roles,
     tenants: &BTreeSet<TenantName>,
     config: &Config,
     progress: &impl Fn(&str),
-) -> HashMap<TenantName, Result<(), credentials::Failure>> {
-    let assumed = known(directory, tenants).filter_map(|(tenant, role)| {
+) -> HashMap<TenantName, Result<(), credentials::AssumeRoleError>> {
+    let assumed = known(roles, tenants).filter_map(|(tenant, role)| {
         let session = KnownSession {
             tenant: tenant.clone(),
             name: SESSION.parse().ok()?,
@@ -121,10 +121,10 @@ async fn lacks_credentials(shell: &SdkConfig) -> Option<&'static str> {
 
 /// Returns the tenants whose roles are known, and the roles.
 fn known<'d>(
-    directory: &'d Directory,
+    roles: &'d Roles,
     tenants: &'d BTreeSet<TenantName>,
 ) -> impl Iterator<Item = (&'d TenantName, &'d RoleArn)> {
-    tenants.iter().filter_map(|tenant| match directory.role(tenant) {
+    tenants.iter().filter_map(|tenant| match roles.role(tenant) {
         Some(Role::Known(role)) => Some((tenant, role)),
         _ => None,
     })
@@ -138,13 +138,13 @@ fn sts(shell: &SdkConfig, session: KnownSession) -> Option<Sts> {
 /// IAM cannot be called.
 async fn chains(
     shell: &SdkConfig,
-    directory: &Directory,
+    roles: &Roles,
     tenants: &BTreeSet<TenantName>,
     lacking: Option<&str>,
     progress: &impl Fn(&str),
 ) -> HashMap<TenantName, Chain> {
     let iam = Client::new(shell);
-    let chains = known(directory, tenants).map(|(tenant, role)| {
+    let chains = known(roles, tenants).map(|(tenant, role)| {
         let iam = &iam;
         async move {
             progress(&format!("the policies of tenant {tenant}"));

@@ -10,13 +10,13 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{
-    Failure,
-    cluster::{CORE, Cluster},
-};
 use crate::{
     admission::sidecar,
-    check::{self, Seen, Tenancy, Trial},
+    check::{self, NamespaceContents, Seen, Trial},
+    command::{
+        CommandError,
+        cluster::{CORE, Cluster},
+    },
     config::{Config, Creator, Resources},
     namespaces::Mode,
 };
@@ -48,24 +48,26 @@ impl Running {
 pub(super) async fn run(
     cluster: &Cluster,
     namespaces: &Seen<Vec<Value>>,
-    tenancies: &mut HashMap<String, Tenancy>,
+    contents: &mut HashMap<String, NamespaceContents>,
     config: &Config,
     running: &Running,
     progress: impl Fn(&str),
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let username = whoami(cluster).await?;
     for namespace in check::opted_in(namespaces, config) {
-        let Some(tenancy) = tenancies.get_mut(&namespace.name) else { continue };
+        let Some(contents) = contents.get_mut(&namespace.name) else { continue };
         if namespace.mode != Some(Mode::Enabled) {
             let why = "no test pod started: in mode audit, the webhook injects no sidecar";
-            tenancy.trial = Some(Trial::Untried(why.to_owned()));
+            contents.trial = Some(Trial::Untried(why.to_owned()));
             continue;
         }
         let namespace = namespace.name;
         let creator = Creator::new(&username, &namespace);
-        let Some(account) = check::account_to_try(tenancy, creator, config) else { continue };
+        let Some(account) = check::service_account_to_try(contents, creator, config) else {
+            continue;
+        };
         progress(&format!("a pod in namespace {namespace}"));
-        tenancy.trial = Some(try_pod(cluster, &namespace, account, config, running).await?);
+        contents.trial = Some(try_pod(cluster, &namespace, account, config, running).await?);
     }
     Ok(())
 }
@@ -77,7 +79,7 @@ async fn try_pod(
     account: &str,
     config: &Config,
     running: &Running,
-) -> Result<Trial, Failure> {
+) -> Result<Trial, CommandError> {
     if !may_create(cluster, namespace).await? {
         return Ok(Trial::Untried(format!(
             "no test pod started: the current user may not create pods in {namespace}"
@@ -101,7 +103,7 @@ async fn try_pod(
 
 /// Returns the username of the current user: a component may match the pods that this user creates.
 /// <https://kubernetes.io/docs/reference/access-authn-authz/authentication/#self-subject-review>
-async fn whoami(cluster: &Cluster) -> Result<String, Failure> {
+async fn whoami(cluster: &Cluster) -> Result<String, CommandError> {
     let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
     let answer =
         cluster.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", &review).await?;
@@ -113,7 +115,7 @@ async fn whoami(cluster: &Cluster) -> Result<String, Failure> {
 /// Returns whether the current user may create pods. A denial by RBAC has the same status code as
 /// one by a webhook or a quota, so this is checked first.
 /// <https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access>
-async fn may_create(cluster: &Cluster, namespace: &str) -> Result<bool, Failure> {
+async fn may_create(cluster: &Cluster, namespace: &str) -> Result<bool, CommandError> {
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
@@ -135,7 +137,11 @@ fn is_passing(status: &Status) -> bool {
 
 /// Waits until the pod ends, until its sidecar has had no credentials for [`CREDENTIALS`], or until
 /// [`START`] is over.
-async fn follow(cluster: &Cluster, namespace: &str, metadata: &Value) -> Result<Trial, Failure> {
+async fn follow(
+    cluster: &Cluster,
+    namespace: &str,
+    metadata: &Value,
+) -> Result<Trial, CommandError> {
     let within = format!("{CORE}/namespaces/{namespace}");
     let name = metadata["name"].as_str().unwrap_or_default();
     let deadline = Instant::now() + START;
@@ -172,14 +178,14 @@ async fn last_word(
     within: &str,
     metadata: &Value,
     reason: Option<&str>,
-) -> Result<Option<String>, Failure> {
+) -> Result<Option<String>, CommandError> {
     let uid = metadata["uid"].as_str().unwrap_or_default();
     let of_pod = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
     let path = format!("{within}/events");
     let request = Request::new(&path)
         .list(&of_pod)
         .context("cannot build the request")
-        .map_err(Failure::Ours)?;
+        .map_err(CommandError::Internal)?;
     // Without permission for events, only the status of the pod is known.
     let Seen::Known(Some(list)) = cluster.ask(request, &path).await? else { return Ok(None) };
     let events = list["items"].as_array().into_iter().flatten();

@@ -18,7 +18,7 @@ use axum::{
 
 use crate::{
     credentials::{
-        cache::{Failed, Handle},
+        cache::{CacheHandle, Failed},
         token::Token,
         wire::{self, Asked, LastError, Refused, Status, Wanted},
     },
@@ -26,14 +26,14 @@ use crate::{
 };
 
 /// Returns the router. One handler receives all paths and methods, and checks them.
-pub(super) fn router(world: Arc<World>) -> Router {
-    Router::new().fallback(answer).with_state(world)
+pub(super) fn router(state: Arc<SidecarState>) -> Router {
+    Router::new().fallback(answer).with_state(state)
 }
 
 /// State of the handler.
 #[derive(Debug)]
-pub(super) struct World {
-    pub(super) cache: Handle,
+pub(super) struct SidecarState {
+    pub(super) cache: CacheHandle,
     pub(super) counts: Counts,
     pub(super) port: u16,
     pub(super) session: KnownSession,
@@ -50,20 +50,20 @@ pub(super) struct Counts {
     refused: [AtomicU64; Refused::ALL.len()],
 }
 
-async fn answer(State(world): State<Arc<World>>, request: Request) -> Response {
-    match judge(&world, &request) {
-        Ok(Wanted::Credentials) => credentials(&world).await,
+async fn answer(State(state): State<Arc<SidecarState>>, request: Request) -> Response {
+    match authorize(&state, &request) {
+        Ok(Wanted::Credentials) => credentials(&state).await,
         Ok(Wanted::Status) => {
-            json(StatusCode::OK, serde_json::to_vec(&status(&world)).unwrap_or_default())
+            json(StatusCode::OK, serde_json::to_vec(&status(&state)).unwrap_or_default())
         }
         Err(refused) => {
-            world.counts.refuse(refused);
+            state.counts.refuse(refused);
             error(refused.status(), refused.code(), refused.message())
         }
     }
 }
 
-fn judge(world: &World, request: &Request) -> Result<Wanted, Refused> {
+fn authorize(state: &SidecarState, request: &Request) -> Result<Wanted, Refused> {
     let values = |name: HeaderName| all(request.headers(), &name);
     let asked = Asked {
         authorizations: &values(header::AUTHORIZATION),
@@ -72,22 +72,22 @@ fn judge(world: &World, request: &Request) -> Result<Wanted, Refused> {
         method: request.method().as_str(),
         path: request.uri().path(),
     };
-    asked.judge(world.port, &world.token)
+    asked.authorize(state.port, &state.token)
 }
 
 fn all<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
     headers.get_all(name).iter().map(|value| value.as_bytes()).collect()
 }
 
-async fn credentials(world: &World) -> Response {
-    match world.cache.credentials(PATIENCE).await {
+async fn credentials(state: &SidecarState) -> Response {
+    match state.cache.credentials(PATIENCE).await {
         Ok(issued) => {
-            world.counts.served.fetch_add(1, Ordering::Relaxed);
-            let body = wire::credentials_body(&issued.credentials, &world.session.role);
+            state.counts.served.fetch_add(1, Ordering::Relaxed);
+            let body = wire::credentials_body(&issued.credentials, &state.session.role);
             json(StatusCode::OK, Bytes::from_owner(body))
         }
         Err(failed) => {
-            world.counts.unavailable.fetch_add(1, Ordering::Relaxed);
+            state.counts.unavailable.fetch_add(1, Ordering::Relaxed);
             let Some(failed) = failed else {
                 return error(
                     503,
@@ -103,8 +103,8 @@ async fn credentials(world: &World) -> Response {
     }
 }
 
-fn status(world: &World) -> Status {
-    let World { cache, counts, port: _, session, token: _ } = world;
+fn status(state: &SidecarState) -> Status {
+    let SidecarState { cache, counts, port: _, session, token: _ } = state;
     let state = cache.state();
     let remaining = cache.remaining();
     let issued = state.issued.filter(|_| remaining > Duration::ZERO);

@@ -3,7 +3,7 @@
 //! A review takes one place when it begins. Each byte of its body takes [`FACTOR`] bytes of the
 //! budget when it arrives; `Content-Length` takes nothing. If all places are taken, a new review
 //! ends the oldest one at once. If all bytes are taken, the oldest review ends once it has had
-//! [`FAIR`] time. A usual review is received and answered within milliseconds. So a client that
+//! [`PROTECTED_TIME`] time. A usual review is received and answered within milliseconds. So a client that
 //! sends many slow or incomplete reviews loses its own reviews first.
 
 use std::{
@@ -22,7 +22,7 @@ use tokio::{
 
 /// The budget.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct BodyBudget {
     state: Mutex<State>,
     /// Notifies waiting bodies when a review ends.
     left: Notify,
@@ -30,9 +30,9 @@ pub(super) struct Room {
 
 /// A complete body. Dropping it frees its place and its bytes.
 #[derive(Debug)]
-pub(super) struct Whole<'r> {
+pub(super) struct ReadBody<'r> {
     pub(super) bytes: Bytes,
-    place: Place<'r>,
+    place: Reservation<'r>,
 }
 
 /// Why a body was not read.
@@ -53,7 +53,7 @@ struct State {
     /// Bytes of the budget that are free.
     free: usize,
     /// Reviews in progress, in the order of their arrival.
-    bodies: BTreeMap<u64, Taken>,
+    bodies: BTreeMap<u64, Share>,
     next: u64,
     /// Maximum number of reviews in progress.
     places: usize,
@@ -63,7 +63,7 @@ struct State {
 
 /// The share of one review.
 #[derive(Debug)]
-struct Taken {
+struct Share {
     bytes: usize,
     since: Instant,
     /// Whether it was ordered to end.
@@ -72,13 +72,13 @@ struct Taken {
 }
 
 /// The place of one review. Dropping it frees the place.
-struct Place<'r> {
-    room: &'r Room,
+struct Reservation<'r> {
+    room: &'r BodyBudget,
     number: u64,
     told: Arc<Notify>,
 }
 
-impl Room {
+impl BodyBudget {
     /// Returns a budget of `bytes` bytes and `places` reviews.
     pub(super) fn new(bytes: usize, places: usize) -> Self {
         let state = State { free: bytes, bodies: BTreeMap::new(), next: 0, places, leaving: 0 };
@@ -91,7 +91,7 @@ impl Room {
         mut body: Body,
         most: usize,
         deadline: Instant,
-    ) -> Result<Whole<'_>, NotRead> {
+    ) -> Result<ReadBody<'_>, NotRead> {
         if body.size_hint().lower() > most as u64 {
             return Err(NotRead::TooLong);
         }
@@ -118,11 +118,11 @@ impl Room {
             read = timeout_at(deadline, all) => read.unwrap_or(Err(NotRead::Late))?,
             () = place.told.notified() => return Err(NotRead::Crowded),
         };
-        Ok(Whole { bytes, place })
+        Ok(ReadBody { bytes, place })
     }
 
     /// Takes a place. If none is free, orders the oldest review to end.
-    fn enter(&self) -> Place<'_> {
+    fn enter(&self) -> Reservation<'_> {
         let mut state = self.state();
         if state.bodies.len() - state.leaving >= state.places {
             state.send_away_the_oldest();
@@ -131,9 +131,9 @@ impl Room {
         state.next += 1;
         let told = Arc::new(Notify::new());
         let taken =
-            Taken { bytes: 0, since: Instant::now(), gives_way: false, told: Arc::clone(&told) };
+            Share { bytes: 0, since: Instant::now(), gives_way: false, told: Arc::clone(&told) };
         state.bodies.insert(number, taken);
-        Place { room: self, number, told }
+        Reservation { room: self, number, told }
     }
 
     /// Locks the state. Every change is complete before the lock is released, so a poisoned lock
@@ -143,7 +143,7 @@ impl Room {
     }
 }
 
-impl Whole<'_> {
+impl ReadBody<'_> {
     /// Returns when the review must end.
     pub(super) async fn gives_way(&self) {
         self.place.told.notified().await;
@@ -164,14 +164,16 @@ impl State {
         let mut oldest = self.bodies.values_mut().filter(|body| body.bytes > 0);
         match oldest.next() {
             Some(body) if body.gives_way => {}
-            Some(body) if body.since + FAIR > now => return Err(body.since + FAIR),
+            Some(body) if body.since + PROTECTED_TIME > now => {
+                return Err(body.since + PROTECTED_TIME);
+            }
             Some(body) => {
                 body.tell_to_leave();
                 self.leaving += 1;
             }
             None => {}
         }
-        Err(now + FAIR)
+        Err(now + PROTECTED_TIME)
     }
 
     /// Orders the oldest review to end that was not ordered to yet.
@@ -183,7 +185,7 @@ impl State {
     }
 }
 
-impl Taken {
+impl Share {
     /// Orders the review to end.
     fn tell_to_leave(&mut self) {
         self.gives_way = true;
@@ -191,7 +193,7 @@ impl Taken {
     }
 }
 
-impl Place<'_> {
+impl Reservation<'_> {
     /// Takes `bytes` more, and waits for them if necessary.
     async fn grow(&self, bytes: usize) {
         loop {
@@ -206,7 +208,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let mut state = self.room.state();
         if let Some(taken) = state.bodies.remove(&self.number) {
@@ -218,9 +220,9 @@ impl Drop for Place<'_> {
     }
 }
 
-impl fmt::Debug for Place<'_> {
+impl fmt::Debug for Reservation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").field("number", &self.number).finish_non_exhaustive()
+        f.debug_struct("Reservation").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
@@ -229,7 +231,7 @@ impl fmt::Debug for Place<'_> {
 pub(super) const FACTOR: usize = 4;
 /// Minimum time of a review before a full budget ends it. The largest body takes 0.1 s to arrive
 /// on a network of 1 Gbit/s.
-const FAIR: Duration = Duration::from_millis(250);
+const PROTECTED_TIME: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
@@ -251,10 +253,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_is_read_completely_and_frees_its_budget() {
-        let room = Room::new(MOST * FACTOR, 10);
+        let room = BodyBudget::new(MOST * FACTOR, 10);
         for _ in 0..3 {
             let body = Body::from(vec![b'x'; MOST]);
-            let whole = room.read(body, MOST, within(FAIR)).await.unwrap();
+            let whole = room.read(body, MOST, within(PROTECTED_TIME)).await.unwrap();
             assert_eq!((whole.bytes.len(), room.state().free), (MOST, 0));
             drop(whole);
             assert_eq!(room.state().free, MOST * FACTOR);
@@ -271,16 +273,16 @@ mod tests {
             (Body::from_stream(broken), NotRead::BrokeOff),
             (stalled(10), NotRead::Late),
         ];
-        let room = Room::new(2 * MOST * FACTOR, 10);
+        let room = BodyBudget::new(2 * MOST * FACTOR, 10);
         for (body, want) in cases {
-            assert_eq!(room.read(body, MOST, within(FAIR)).await.unwrap_err(), want);
+            assert_eq!(room.read(body, MOST, within(PROTECTED_TIME)).await.unwrap_err(), want);
             assert_eq!(room.state().free, 2 * MOST * FACTOR, "{want:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_the_oldest_body_yields_when_the_budget_is_full() {
-        let room = Room::new(MOST * FACTOR, 10);
+        let room = BodyBudget::new(MOST * FACTOR, 10);
         let long = within(Duration::from_secs(60));
         let waits = room.read(Body::from(vec![b'x'; 300]), MOST, long).await.unwrap();
         let stalls = room.read(stalled(700), MOST, long);
@@ -300,7 +302,7 @@ mod tests {
         let ((), stalled, (first, second)) = tokio::join!(answered, stalls, good);
         assert_eq!(stalled.unwrap_err(), NotRead::Crowded);
         for (took, _) in [first, second] {
-            assert!(took < FAIR + Duration::from_millis(10), "{took:?}");
+            assert!(took < PROTECTED_TIME + Duration::from_millis(10), "{took:?}");
         }
         assert_eq!((first.1, second.1), (300, 600));
         assert_eq!(room.state().free, MOST * FACTOR);
@@ -309,7 +311,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_oldest_body_yields_its_slot_to_a_new_one_at_once() {
         const PLACES: usize = 3;
-        let room = Room::new(MOST * FACTOR, PLACES);
+        let room = BodyBudget::new(MOST * FACTOR, PLACES);
         let long = within(Duration::from_secs(60));
         let begun = Instant::now();
         let flood =

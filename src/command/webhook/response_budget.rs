@@ -17,7 +17,7 @@ use crate::{serve::Connection, telemetry::Metrics};
 
 /// The budget.
 #[derive(Clone, Debug)]
-pub(super) struct Unread {
+pub(super) struct ResponseBudget {
     metrics: Metrics,
     state: Arc<Mutex<State>>,
 }
@@ -26,7 +26,7 @@ pub(super) struct Unread {
 struct State {
     /// Bytes of the budget that are free.
     free: usize,
-    /// Unread responses, in the order of their creation.
+    /// ResponseBudget responses, in the order of their creation.
     answers: BTreeMap<u64, Answer>,
     next: u64,
 }
@@ -43,10 +43,10 @@ struct Answer {
 struct Counted {
     bytes: Vec<u8>,
     number: u64,
-    unread: Unread,
+    unread: ResponseBudget,
 }
 
-impl Unread {
+impl ResponseBudget {
     pub(super) fn new(room: usize, metrics: Metrics) -> Self {
         let state = State { free: room, answers: BTreeMap::new(), next: 0 };
         Self { metrics, state: Arc::new(Mutex::new(state)) }
@@ -55,7 +55,7 @@ impl Unread {
     /// Counts `bytes` until they are written or `connection` ends, and returns them. Closes the
     /// connections of older responses if the budget is full.
     pub(super) fn hold(&self, bytes: Vec<u8>, connection: Connection) -> Bytes {
-        let size = bytes.len() + BESIDE;
+        let size = bytes.len() + OVERHEAD_BYTES;
         let mut state = self.state();
         for pushed_out in state.make_room(size, Instant::now()) {
             self.metrics.unread_response();
@@ -119,13 +119,13 @@ impl Drop for Counted {
 /// most for a webhook, and 5 s for this one (`timeoutSeconds` in the chart).
 const LONGEST: Duration = Duration::from_secs(10);
 /// Memory of a response in addition to its body, in bytes: its HTTP/2 stream and headers.
-const BESIDE: usize = 4 * 1024;
+const OVERHEAD_BYTES: usize = 4 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ROOM: usize = 10 * (BESIDE + 100);
+    const ROOM: usize = 10 * (OVERHEAD_BYTES + 100);
 
     async fn is_cut(connection: &Connection) -> bool {
         tokio::time::timeout(Duration::from_millis(1), connection.is_cut()).await.is_ok()
@@ -133,13 +133,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_response_that_was_read_frees_its_budget() {
-        let unread = Unread::new(ROOM, Metrics::default());
+        let unread = ResponseBudget::new(ROOM, Metrics::default());
         let connection = Connection::default();
         for _ in 0..100 {
             let bytes = unread.hold(vec![b'x'; 100], connection.clone());
             let piece = bytes.slice(50..);
             drop(bytes);
-            assert_eq!(unread.state().free, ROOM - BESIDE - 100);
+            assert_eq!(unread.state().free, ROOM - OVERHEAD_BYTES - 100);
             drop(piece);
         }
         assert_eq!(unread.state().free, ROOM);
@@ -148,14 +148,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_new_response_evicts_as_many_old_ones_as_it_needs() {
-        let unread = Unread::new(ROOM, Metrics::default());
+        let unread = ResponseBudget::new(ROOM, Metrics::default());
         let connections: Vec<Connection> = (0..11).map(|_| Connection::default()).collect();
         let mut held = Vec::new();
         for connection in &connections {
             held.push(unread.hold(vec![b'x'; 100], connection.clone()));
         }
         let large = Connection::default();
-        held.push(unread.hold(vec![b'x'; 2 * (BESIDE + 100)], large.clone()));
+        held.push(unread.hold(vec![b'x'; 2 * (OVERHEAD_BYTES + 100)], large.clone()));
         for (n, connection) in connections.iter().enumerate() {
             assert_eq!(is_cut(connection).await, n < 4, "{n}");
         }
@@ -167,7 +167,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_response_that_is_not_read_is_evicted_after_a_time() {
-        let unread = Unread::new(ROOM, Metrics::default());
+        let unread = ResponseBudget::new(ROOM, Metrics::default());
         let (old, new) = (Connection::default(), Connection::default());
         let _held = unread.hold(vec![b'x'; 100], old.clone());
         tokio::time::advance(LONGEST).await;

@@ -13,68 +13,69 @@ use axum::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    room::{FACTOR, NotRead, Room, Whole},
-    unread::Unread,
+    body_budget::{BodyBudget, FACTOR, NotRead, ReadBody},
+    response_budget::ResponseBudget,
 };
 use crate::{
     admission::{Answer, Missing, Review},
     config::Config,
-    directory::keeper::Handle,
     namespaces::{Mode, watch::Lookup},
+    roles::refresher::RolesHandle,
     serve::{Connection, health::Readiness},
     telemetry::{Metrics, log_limit::LogLimit},
 };
 
 /// Returns the router with one path for each webhook of the configuration.
-pub(super) fn router(world: Arc<World>) -> Router {
+pub(super) fn router(state: Arc<WebhookState>) -> Router {
     let handler = |mode| {
-        move |State(world): State<Arc<World>>, request: Request| async move {
-            review(&world, mode, request).await
+        move |State(state): State<Arc<WebhookState>>, request: Request| async move {
+            review(&state, mode, request).await
         }
     };
     Router::new()
         .route("/enabled", post(handler(Mode::Enabled)))
         .route("/audit", post(handler(Mode::Audit)))
-        .with_state(world)
+        .with_state(state)
 }
 
 /// State that the handlers share.
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct WebhookState {
     config: Arc<Config>,
     lookup: Lookup,
-    roles: Handle,
+    roles: RolesHandle,
     metrics: Metrics,
     readiness: Readiness,
-    room: Room,
-    unread: Unread,
+    room: BodyBudget,
+    unread: ResponseBudget,
     invalid_requests: LogLimit,
 }
 
-impl World {
+impl WebhookState {
     pub(super) fn new(
         config: Arc<Config>,
         lookup: Lookup,
-        roles: Handle,
+        roles: RolesHandle,
         metrics: Metrics,
         readiness: Readiness,
     ) -> Self {
-        let (room, unread) = (Room::new(ROOM, PLACES), Unread::new(UNREAD, metrics.clone()));
+        let (room, unread) =
+            (BodyBudget::new(ROOM, PLACES), ResponseBudget::new(UNREAD, metrics.clone()));
         let invalid_requests = LogLimit::new(Instant::now().into_std());
         Self { config, lookup, roles, metrics, readiness, room, unread, invalid_requests }
     }
 }
 
-async fn review(world: &World, mode: Mode, mut request: Request) -> Response {
+async fn review(state: &WebhookState, mode: Mode, mut request: Request) -> Response {
     let started = Instant::now();
     let connection = request.extensions_mut().remove::<Connection>().unwrap_or_default();
     let deadline = started + budget(request.uri());
-    match answer(world, mode, request, deadline).await {
+    match answer(state, mode, request, deadline).await {
         Ok((answer, record)) => {
             let Answer { body, decision, code, component, missing: _ } = answer;
             let Record { uid, namespace, dry_run } = record;
             let took = started.elapsed();
-            world.metrics.review(mode.as_str(), decision, code, component.as_deref(), took);
+            state.metrics.review(mode.as_str(), decision, code, component.as_deref(), took);
             let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
             tracing::info!(
                 uid,
@@ -87,11 +88,11 @@ async fn review(world: &World, mode: Mode, mut request: Request) -> Response {
                 micros,
                 "review"
             );
-            let body = world.unread.hold(body, connection);
+            let body = state.unread.hold(body, connection);
             let mut response = ([(header::CONTENT_TYPE, JSON)], body).into_response();
             // The client opens its next connection to another replica, so that it sends no review
             // on a connection that is about to close.
-            if world.readiness.is_stopping() {
+            if state.readiness.is_stopping() {
                 response
                     .headers_mut()
                     .insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -99,13 +100,13 @@ async fn review(world: &World, mode: Mode, mut request: Request) -> Response {
             response
         }
         Err((status, text)) => {
-            world.metrics.rejected(status.as_u16());
-            if let Some(omitted) = world.invalid_requests.admit(Instant::now().into_std()) {
+            state.metrics.rejected(status.as_u16());
+            if let Some(omitted) = state.invalid_requests.admit(Instant::now().into_std()) {
                 tracing::warn!(status = status.as_u16(), reason = text, omitted, "invalid request");
             }
             let text = format!("{text}\n").into_bytes();
             let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-            (status, headers, world.unread.hold(text, connection)).into_response()
+            (status, headers, state.unread.hold(text, connection)).into_response()
         }
     }
 }
@@ -118,12 +119,12 @@ struct Record {
 }
 
 async fn answer(
-    world: &World,
+    state: &WebhookState,
     mode: Mode,
     request: Request,
     deadline: Instant,
 ) -> Result<(Answer, Record), (StatusCode, String)> {
-    let World {
+    let WebhookState {
         config,
         lookup,
         roles,
@@ -132,8 +133,8 @@ async fn answer(
         room,
         unread: _,
         invalid_requests: _,
-    } = world;
-    let body = read_body(request, room, deadline.max(Instant::now() + LEAST)).await?;
+    } = state;
+    let body = read_body(request, room, deadline.max(Instant::now() + SHORTEST_BODY_TIME)).await?;
     let review = Review::parse(&body.bytes)
         .map_err(|error| (StatusCode::BAD_REQUEST, clipped(&error.to_string())))?;
     let mut namespaces = lookup.snapshot();
@@ -176,9 +177,9 @@ fn clipped(text: &str) -> String {
 
 async fn read_body(
     request: Request,
-    room: &Room,
+    room: &BodyBudget,
     deadline: Instant,
-) -> Result<Whole<'_>, (StatusCode, String)> {
+) -> Result<ReadBody<'_>, (StatusCode, String)> {
     let is_json = request
         .headers()
         .get(header::CONTENT_TYPE)
@@ -225,7 +226,7 @@ fn budget(uri: &Uri) -> Duration {
 
 const JSON: &str = "application/json";
 /// Minimum time for a body, even if `?timeout=` is shorter.
-const LEAST: Duration = Duration::from_secs(1);
+const SHORTEST_BODY_TIME: Duration = Duration::from_secs(1);
 /// Maximum time for a review.
 const LONGEST: Duration = Duration::from_secs(3);
 /// Maximum length of the name of a Kubernetes object.

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use fab_session_injector::{
     admission::{self, Decision},
     config::Config,
-    directory::{Directory, Role, Source},
     namespaces::{Namespace, Namespaces},
+    roles::{Role, Roles, Source},
 };
 use json_patch::PatchOperation;
 use serde_json::Value;
@@ -17,7 +17,7 @@ pub struct Tenant {
     /// `tenants-acme` and `fab`, which opted in.
     pub namespaces: Namespaces,
     /// The role of the tenant.
-    pub directory: Directory,
+    pub directory: Roles,
 }
 
 impl Tenant {
@@ -36,7 +36,7 @@ impl Tenant {
         Self {
             config,
             namespaces: namespaces.into_iter().collect(),
-            directory: Directory::new(Source::File("roles.yaml".into()), roles),
+            directory: Roles::new(Source::File("roles.yaml".into()), roles),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::session::{RoleArn, SourceIdentity};
 
 /// A failed request for session credentials. Its text is for the owner of the agent.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Failure {
+pub struct AssumeRoleError {
     pub role: RoleArn,
     pub identity: SourceIdentity,
     pub reason: Reason,
@@ -86,7 +86,7 @@ impl Reason {
     }
 }
 
-impl Failure {
+impl AssumeRoleError {
     fn remedy(&self) -> String {
         let Self { role, identity, reason } = self;
         match reason {
@@ -148,7 +148,7 @@ fn remedy_of(denial: Denial, role: &RoleArn, identity: &SourceIdentity) -> Strin
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for AssumeRoleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { role, identity, reason } = self;
         write!(f, "cannot get credentials of {role} for SourceIdentity {identity}: ")?;
@@ -230,7 +230,7 @@ mod tests {
             ("an unknown message".to_owned(), "assume-role-denied", "trust policy"),
         ];
         for (sentence, code, remedy) in cases {
-            let failure = Failure {
+            let failure = AssumeRoleError {
                 role: role.parse().unwrap(),
                 identity: "agent.acme.s".parse().unwrap(),
                 reason: Reason::Denied { denial: denial(&sentence), sentence: sentence.clone() },

@@ -1,0 +1,91 @@
+//! The source of the sidecar's base credentials.
+
+use std::{convert::Infallible, fmt, str::FromStr};
+
+use super::reader::Section;
+use crate::session::{RoleArn, TenantName};
+
+/// How the sidecar, and no other container of the pod, gets base credentials.
+#[derive(Clone, Debug)]
+pub enum BaseCredentials {
+    /// From the additional variables of the sidecar (test clusters).
+    Environment,
+    /// IAM roles for service accounts: a web identity token and the base role's ARN.
+    Irsa(RoleArnTemplate),
+    /// EKS Pod Identity: a token for the agent on the node.
+    PodIdentity,
+}
+
+/// A role ARN, with `{tenant}` in place of the tenant.
+#[derive(Clone, Debug)]
+pub struct RoleArnTemplate(String);
+
+impl BaseCredentials {
+    pub(super) fn read(mut section: Section<'_>, cluster: &str) -> Self {
+        let source = section.choice("source", Source::PodIdentity, SOURCES);
+        let template: Option<RoleArnTemplate> = section.optional("roleArn");
+        let base = match (source, template) {
+            (Source::Irsa, Some(template)) => {
+                if template.0.contains("{cluster}") && cluster.is_empty() {
+                    section.problem(
+                        "roleArn",
+                        "has {cluster}, but the config's key cluster is empty; set it",
+                    );
+                }
+                let template = RoleArnTemplate(template.0.replace("{cluster}", cluster));
+                if let Err(error) = template.0.replace("{tenant}", "t").parse::<RoleArn>() {
+                    section.problem(
+                        "roleArn",
+                        format!("with {{cluster}} and {{tenant}} filled in, {error}"),
+                    );
+                }
+                Self::Irsa(template)
+            }
+            (Source::Irsa, None) => {
+                section.problem("roleArn", "source: irsa needs the base role's ARN; set it (it may contain {cluster} and {tenant})");
+                Self::PodIdentity
+            }
+            (_, Some(_)) => {
+                section.problem("roleArn", "is allowed only with source: irsa; remove it");
+                Self::PodIdentity
+            }
+            (Source::PodIdentity, None) => Self::PodIdentity,
+            (Source::Environment, None) => Self::Environment,
+        };
+        section.close();
+        base
+    }
+}
+
+impl RoleArnTemplate {
+    pub fn of(&self, tenant: &TenantName) -> String {
+        self.0.replace("{tenant}", tenant.as_str())
+    }
+}
+
+impl fmt::Display for RoleArnTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for RoleArnTemplate {
+    type Err = Infallible;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        Ok(Self(s.to_owned()))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    Environment,
+    Irsa,
+    PodIdentity,
+}
+
+const SOURCES: &[(&str, Source)] = &[
+    ("podIdentity", Source::PodIdentity),
+    ("irsa", Source::Irsa),
+    ("environment", Source::Environment),
+];
