@@ -9,6 +9,7 @@ mod difference;
 mod finding;
 mod guard;
 mod iam;
+mod iam_policy;
 mod id;
 mod namespace;
 mod network;
@@ -24,7 +25,8 @@ use serde_json::Value;
 
 pub use self::{
     finding::{Finding, Findings, Level},
-    iam::{Chain, Held, principals},
+    iam::{Chain, Held},
+    iam_policy::principals,
     id::{About, CheckId},
     namespace::opted_in,
     pods::waits,

@@ -10,7 +10,7 @@ use super::{
     eks,
     items::Variable,
     json::Text,
-    list::ListEdit,
+    list_edit::ListEdit,
     names::{self, METADATA_DISABLED, NO_PROXIES, PROXIES, REGIONS, STS_ENDPOINTS},
     operations::{MOST_BYTES, Patch, at},
     pod::{Container, Placed},

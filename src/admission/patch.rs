@@ -12,7 +12,7 @@ use super::{
     component::SESSION_ID_ANNOTATION,
     decision::Gives,
     eks, env,
-    list::ListEdit,
+    list_edit::ListEdit,
     mesh,
     names::{CONTAINER_NAME, EMPTY_VOLUME, TOKEN_VOLUME},
     operations::{MOST_BYTES, Patch, at},

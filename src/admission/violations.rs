@@ -11,8 +11,9 @@ use super::{
     },
     pod::{Container, MOST_CONTAINERS, Pod},
     refusal::{Refusal, shown},
+    run_as_user,
     same::is,
-    sidecar, user,
+    sidecar,
 };
 use crate::{
     config::{Component, Config, Credentials, PodSecurity},
@@ -79,7 +80,7 @@ pub(super) fn refuse_excess(
         mesh::refuse_own_network(pod, config)?;
         for container in agents(pod) {
             port_is_free(container, config.sidecar.port)?;
-            user::is_another(container, pod, config.sidecar.uid)?;
+            run_as_user::is_another(container, pod, config.sidecar.uid)?;
             mounts_are_ours(container, config)?;
         }
     }

@@ -8,7 +8,13 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{CheckId, Findings, Seen, items};
+use super::{
+    CheckId, Findings, Seen,
+    iam_policy::{
+        allowed_principals, concerns, condition_holds, denials, is_about, is_action, is_gone,
+        names_action, principals_of, statements, strings,
+    },
+};
 use crate::{
     config::BaseCredentials,
     policies::ASSUME,
@@ -31,17 +37,6 @@ pub struct Chain {
     pub session_role: Seen<Held>,
 }
 
-/// Returns the roles that the trust policy allows by ARN.
-pub fn principals(trust: &Value) -> Vec<RoleArn> {
-    let mut roles: Vec<RoleArn> = Vec::new();
-    for role in let_in(trust).filter_map(|arn| arn.parse().ok()) {
-        if !roles.contains(&role) {
-            roles.push(role);
-        }
-    }
-    roles
-}
-
 pub(super) fn check_policies(
     tenant: &TenantName,
     role: &RoleArn,
@@ -55,7 +50,8 @@ pub(super) fn check_policies(
     };
     let needed = needed(credentials);
     is_trusted(tenant, &subject, &session.trust, &needed, found);
-    let others: BTreeSet<&str> = let_in(&session.trust).filter(|it| !is_gone(it)).collect();
+    let others: BTreeSet<&str> =
+        allowed_principals(&session.trust).filter(|it| !is_gone(it)).collect();
     if chain.base_roles.is_empty() && !others.is_empty() {
         let others: Vec<&str> = others.into_iter().collect();
         let others = others.join(", ");
@@ -108,7 +104,7 @@ fn is_trusted(
         let denials = denials(trust, action, None).filter(|it| is_about(it, trust));
         wrong.extend(denials.map(|it| format!("its trust policy denies {action}: {it}")));
     }
-    let gone: BTreeSet<&str> = let_in(trust).filter(|name| is_gone(name)).collect();
+    let gone: BTreeSet<&str> = allowed_principals(trust).filter(|name| is_gone(name)).collect();
     wrong.extend(gone.iter().map(|id| format!("its trust policy names {id}, a deleted role")));
     if wrong.is_empty() {
         found.ok(CheckId::RoleTrust, subject, format!("its trust policy allows {}", names(tenant)));
@@ -116,40 +112,6 @@ fn is_trusted(
     for message in wrong {
         found.error(CheckId::RoleTrust, subject, message);
     }
-}
-
-/// Returns the principals that the trust policy allows: roles, accounts, or `*`.
-fn let_in(trust: &Value) -> impl Iterator<Item = &str> {
-    statements(trust).filter(|it| it["Effect"] == "Allow").flat_map(principals_of)
-}
-
-/// Returns whether the principal is the ID of a deleted role. IAM shows the ID even if a new role
-/// has the same name.
-/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html>
-fn is_gone(principal: &str) -> bool {
-    principal.starts_with("AROA")
-}
-
-/// Returns the principals of a statement, without services and identity providers.
-/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html>
-fn principals_of(statement: &Value) -> impl Iterator<Item = &str> {
-    let principal = &statement["Principal"];
-    principal.as_str().into_iter().chain(strings(&principal["AWS"]))
-}
-
-/// Returns whether the statement names a principal that the trust policy allows, or its whole
-/// account. `NotPrincipal` is not evaluated.
-fn is_about(statement: &Value, trust: &Value) -> bool {
-    let whole_account = |principal: &str, other: &str| {
-        let account = other.parse().ok().map(|role: RoleArn| role.account().to_owned());
-        account.is_some_and(|account| {
-            principal == account || principal.ends_with(&format!(":iam::{account}:root"))
-        })
-    };
-    principals_of(statement).any(|principal| {
-        principal == "*"
-            || let_in(trust).any(|other| other == principal || whole_account(principal, other))
-    })
 }
 
 /// Returns whether the statement's conditions on `sts:SourceIdentity` match sessions of the tenant.
@@ -164,41 +126,7 @@ fn takes(statement: &Value, action: &str, tenant: &TenantName) -> bool {
             keys.as_object().into_iter().flatten().map(move |it| (operator, it))
         })
         .filter(|(_, (key, _))| key.eq_ignore_ascii_case("sts:SourceIdentity"));
-    wanted.all(|(operator, (_, patterns))| holds(operator, patterns, brought))
-}
-
-/// Returns whether the condition matches this value of its key. None: the key is not in the
-/// context.
-/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html>
-/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html>
-fn holds(operator: &str, patterns: &Value, brought: Option<&str>) -> bool {
-    let (set, operator) = operator.split_once(':').unwrap_or(("", operator));
-    let (operator, if_exists) = match operator.strip_suffix("IfExists") {
-        Some(operator) => (operator, true),
-        None => (operator, false),
-    };
-    let (is_negated, equals): (bool, fn(&str, &str) -> bool) = match operator {
-        "StringEquals" => (false, str::eq),
-        "StringEqualsIgnoreCase" => (false, str::eq_ignore_ascii_case),
-        "StringLike" => (false, matches),
-        "StringNotEquals" => (true, str::eq),
-        "StringNotEqualsIgnoreCase" => (true, str::eq_ignore_ascii_case),
-        "StringNotLike" => (true, matches),
-        _ => return true,
-    };
-    let Some(value) = brought else {
-        return match set {
-            _ if if_exists => true,
-            "ForAllValues" => true,
-            "ForAnyValue" => false,
-            _ => is_negated,
-        };
-    };
-    let is_named = strings(patterns).any(|pattern| {
-        // The value of a policy variable is not known here.
-        if pattern.contains("${") { !is_negated } else { equals(pattern, value) }
-    });
-    is_named != is_negated
+    wanted.all(|(operator, (_, patterns))| condition_holds(operator, patterns, brought))
 }
 
 fn may_assume(
@@ -270,78 +198,6 @@ fn loses(subject: &str, base: &Held, session: &Held, found: &mut Findings) {
     }
 }
 
-/// Returns the statements that deny the action without a condition.
-fn denials<'v>(
-    document: &'v Value,
-    action: &'static str,
-    role: Option<&'v RoleArn>,
-) -> impl Iterator<Item = &'v Value> {
-    statements(document).filter(move |statement| {
-        statement["Effect"] == "Deny"
-            && statement["Condition"].is_null()
-            && concerns(statement, action, role)
-    })
-}
-
-fn concerns(statement: &Value, action: &str, role: Option<&RoleArn>) -> bool {
-    names_action(statement, action)
-        && role.is_none_or(|role| {
-            let is_role = |pattern: &str| matches(pattern, role.as_str());
-            is_named(&statement["Resource"], &statement["NotResource"], is_role)
-        })
-}
-
-fn names_action(statement: &Value, action: &str) -> bool {
-    let is_it = |pattern: &str| is_action(pattern, action);
-    is_named(&statement["Action"], &statement["NotAction"], is_it)
-}
-
-fn is_named(these: &Value, not_these: &Value, is_it: impl Fn(&str) -> bool) -> bool {
-    if not_these.is_null() { strings(these).any(is_it) } else { !strings(not_these).any(is_it) }
-}
-
-/// Returns whether the pattern matches the action. Only names of actions ignore case.
-/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_action.html>
-fn is_action(pattern: &str, action: &str) -> bool {
-    matches(&pattern.to_ascii_lowercase(), &action.to_ascii_lowercase())
-}
-
-/// Returns whether the pattern matches the text: `*` matches any number of characters, also none,
-/// and `?` exactly one.
-fn matches(pattern: &str, text: &str) -> bool {
-    let (mut pattern, mut text) = (pattern.as_bytes(), text.as_bytes());
-    // The pattern after the last `*`, and the text that this `*` may still match.
-    let mut retry: Option<(&[u8], &[u8])> = None;
-    loop {
-        (pattern, text) = match (pattern, text, retry) {
-            ([b'*', after @ ..], _, _) => {
-                retry = Some((after, text));
-                (after, text)
-            }
-            ([], [], _) => return true,
-            ([wanted, after @ ..], [found, rest @ ..], _) if [b'?', *found].contains(wanted) => {
-                (after, rest)
-            }
-            (_, _, Some((after, [_, rest @ ..]))) => {
-                retry = Some((after, rest));
-                (after, rest)
-            }
-            (_, _, _) => return false,
-        };
-    }
-}
-
-/// Returns the statements of a policy. A single statement may be an object instead of a list.
-fn statements(document: &Value) -> impl Iterator<Item = &Value> {
-    let one = Some(&document["Statement"]).filter(|statement| statement.is_object());
-    items(document, "Statement").chain(one)
-}
-
-fn strings(value: &Value) -> impl Iterator<Item = &str> {
-    let list = value.as_array().into_iter().flatten().filter_map(Value::as_str);
-    value.as_str().into_iter().chain(list)
-}
-
 fn names(tenant: &TenantName) -> String {
     SourceIdentity::text(tenant, "*")
 }
@@ -352,7 +208,7 @@ const EXAMPLE: &str = "1d3f2a8e-0000-4000-8000-000000000000";
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::iam_policy::principals, *};
     use crate::check::Level;
     use serde_json::json;
 
@@ -629,53 +485,5 @@ mod tests {
                 assert_eq!(taken, [want.0, want.1], "{statement}");
             }
         }
-    }
-
-    #[test]
-    fn only_action_patterns_ignore_case() {
-        let cases = [
-            ("", "", true),
-            ("", "a", false),
-            ("*", "", true),
-            ("**", "anything", true),
-            ("?", "", false),
-            ("?", "a", true),
-            ("?", "ab", false),
-            ("a?c", "abc", true),
-            ("a?c", "ac", false),
-            ("a*b*c", "a-b-b-c", true),
-            ("a*b*c", "acb", false),
-            ("a*?", "a", false),
-            ("*a?", "aab", true),
-            ("*-broker", "prod-acme-broker", true),
-            ("*-broker", "prod-acme-broker-2", false),
-            ("a*", "A", false),
-            ("a.c", "abc", false),
-        ];
-        for (pattern, text, want) in cases {
-            assert_eq!(matches(pattern, text), want, "{pattern:?} {text:?}");
-        }
-        let role: RoleArn = ROLE.parse().unwrap();
-        let cases = [
-            ("sts:AssumeRole", ROLE.to_owned(), true),
-            ("STS:assumerol?", ROLE.replace("acme", "????"), true),
-            ("sts:AssumeRole", ROLE.replace("acme", "?"), false),
-            ("sts:AssumeRole", ROLE.replace("acme", "ACME"), false),
-        ];
-        for (action, resource, want) in cases {
-            let statement = json!({"Action": action, "Resource": resource});
-            assert_eq!(concerns(&statement, "sts:AssumeRole", Some(&role)), want, "{statement}");
-        }
-    }
-
-    #[test]
-    fn principals_that_are_not_roles_are_ignored() {
-        let principal = json!({"AWS": [BASE, "AROAEXAMPLE", "111122223333", BASE], "Service": "ec2.amazonaws.com"});
-        let trust = document(json!([
-            {"Effect": "Allow", "Principal": principal},
-            {"Effect": "Allow", "Principal": "*"},
-            {"Effect": "Deny", "Principal": {"AWS": ROLE}},
-        ]));
-        assert_eq!(principals(&trust), [BASE.parse::<RoleArn>().unwrap()]);
     }
 }
