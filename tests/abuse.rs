@@ -227,6 +227,28 @@ async fn a_valid_review_takes_under_a_second_during_abuse() {
     assert!(most < 256 * 1024, "{at_the_start} KiB at the start, {most} KiB at most");
 }
 
+/// A connection whose body does not arrive whole is closed first.
+#[tokio::test]
+async fn a_review_in_progress_outlives_idle_connections() {
+    let (server, _silent) = start();
+    let mut waits_for_ssm = connect(&server).await;
+    let decided =
+        tokio::spawn(async move { waits_for_ssm.post("/enabled", JSON, review("runtime")).await });
+    let mut slow =
+        shake_hands(server.address, &server.authority(), Protocol::Http1, &[&TLS13]).await.unwrap();
+    let body = post_of(&review("runtime"));
+    slow.write_all(&body[..body.len() - 1]).await.unwrap();
+    sleep(SECOND / 2).await;
+    let mut idle = Vec::new();
+    // As many as the port accepts, so two old connections give way.
+    for _ in 0..Limits::default().connections {
+        idle.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let closed = timeout(SECOND, slow.read(&mut [0])).await;
+    assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
+    is_refused_in_time(&decided.await.unwrap().unwrap());
+}
+
 fn is_refused_in_time(answer: &Answer) {
     let told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let message = told["response"]["status"]["message"].as_str().unwrap_or_default();

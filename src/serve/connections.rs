@@ -1,11 +1,12 @@
 //! The open connections of a port, and the choice of the one that a new connection closes.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -13,10 +14,16 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// The connections of one port, up to a maximum number.
 ///
-/// If the maximum is reached, a new connection closes another one. It is a connection of the
-/// address with the most connections: the oldest one without a successful response (2xx), else the
-/// one whose latest successful response is the oldest. So a client that opens many connections
-/// closes its own, and an API server keeps its few.
+/// If the maximum is reached, a new connection closes another one. A network is an IPv4 address or
+/// an IPv6 /64, which one host can have. The choice:
+///
+/// 1. the network with the most connections;
+/// 2. in it, the address with the most connections;
+/// 3. from this address, the connections without a [`Decision`]; if each has one, all;
+/// 4. among these, the oldest one without a successful response (2xx), else the one whose latest
+///    successful response is the oldest.
+///
+/// So a client that opens many connections closes its own, and an API server keeps its few.
 #[derive(Clone, Debug)]
 pub(super) struct Connections(Arc<Shared>);
 
@@ -56,7 +63,13 @@ struct Inner {
     /// Number of its latest successful response, counted over the port. 0: none.
     latest: AtomicU64,
     answered: Arc<AtomicU64>,
+    /// Number of its requests with a [`Decision`].
+    deciding: AtomicUsize,
 }
+
+/// The decision of a request that was read whole, until this is dropped. A client cannot prolong it.
+#[derive(Debug)]
+pub struct Decision<'c>(&'c Connection);
 
 impl Connections {
     /// Returns a limit of `most` connections.
@@ -87,7 +100,7 @@ impl Connections {
         let mut state = self.state();
         let number = state.next;
         state.next += 1;
-        state.open.insert(number, (peer, connection.clone()));
+        state.open.insert(number, (peer.to_canonical(), connection.clone()));
         drop(state);
         Slot { connection, connections: self.clone(), number, _place: place }
     }
@@ -102,17 +115,31 @@ impl Connections {
 impl State {
     /// Removes the connection that is to be closed for a new one.
     fn take_one_out(&mut self) -> Option<Connection> {
-        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        let mut networks: HashMap<IpAddr, usize> = HashMap::new();
+        let mut addresses: HashMap<IpAddr, usize> = HashMap::new();
         for (peer, _) in self.open.values() {
-            *counts.entry(*peer).or_default() += 1;
+            *networks.entry(network(*peer)).or_default() += 1;
+            *addresses.entry(*peer).or_default() += 1;
         }
-        let rank = |(peer, connection): &(IpAddr, Connection)| {
-            let others = self.open.len() - counts.get(peer).copied().unwrap_or_default();
-            (others, connection.0.latest.load(Ordering::Relaxed))
+        let rank = |(peer, Connection(inner)): &(IpAddr, Connection)| {
+            (
+                Reverse(networks.get(&network(*peer))),
+                Reverse(addresses.get(peer)),
+                inner.deciding.load(Ordering::Relaxed) > 0,
+                inner.latest.load(Ordering::Relaxed),
+            )
         };
         let first = self.open.iter().min_by_key(|(_, entry)| rank(entry));
         let number = first.map(|(&number, _)| number)?;
         self.open.remove(&number).map(|(_, connection)| connection)
+    }
+}
+
+/// Returns the address without the part that a client can choose.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     }
 }
 
@@ -149,10 +176,23 @@ impl Connection {
         self.0.has_asked.store(true, Ordering::Relaxed);
     }
 
+    /// Starts the decision of a request that was read whole.
+    pub fn decides(&self) -> Decision<'_> {
+        self.0.deciding.fetch_add(1, Ordering::Relaxed);
+        Decision(self)
+    }
+
     /// Records a successful response on the connection.
     pub(super) fn is_answered(&self) {
         let number = self.0.answered.fetch_add(1, Ordering::Relaxed) + 1;
         self.0.latest.store(number, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Decision<'_> {
+    fn drop(&mut self) {
+        let Self(Connection(inner)) = self;
+        inner.deciding.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -204,24 +244,80 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_address_with_most_connections_loses_one() {
-        let connections = Connections::new(4);
-        let few = connections.enter(PEER).await;
-        let many = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+    /// Opens these connections and then one more. Returns the index of the one that is closed.
+    async fn closed(open: &[(&str, &str)]) -> usize {
+        let connections = Connections::new(open.len());
         let mut slots = Vec::new();
-        for _ in 0..3 {
-            let slot = connections.enter(many).await;
-            slot.connection().is_answered();
-            slots.push(slot);
+        for (peer, _) in open {
+            slots.push(connections.enter(peer.parse().unwrap()).await);
         }
-        // The client with few connections had no successful response, the other one had.
-        let new = connections.enter(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)));
-        let gives_way = async {
-            assert!(is_cut(slots[0].connection()).await);
-            assert!(!is_cut(few.connection()).await);
-            drop(slots.remove(0));
-        };
-        tokio::join!(new, gives_way);
+        let mut decisions = Vec::new();
+        for ((_, state), slot) in open.iter().zip(&slots) {
+            match *state {
+                "answered" => slot.connection().is_answered(),
+                "deciding" => decisions.push(slot.connection().decides()),
+                "decided" => drop(slot.connection().decides()),
+                _ => {}
+            }
+        }
+        let enters = timeout(Duration::from_millis(1), connections.enter(PEER)).await;
+        assert!(enters.is_err(), "no place is free");
+        let mut closed = Vec::new();
+        for (index, slot) in slots.iter().enumerate() {
+            if is_cut(slot.connection()).await {
+                closed.push(index);
+            }
+        }
+        let [index] = closed[..] else { panic!("{open:?}: {closed:?}") };
+        index
+    }
+
+    /// In each case another rule would close the first connection.
+    #[tokio::test(start_paused = true)]
+    async fn the_client_with_most_connections_loses_one() {
+        // An address has the most.
+        let open = [("10.0.0.1", ""), ("10.0.0.2", "answered"), ("10.0.0.2", "answered")];
+        assert_eq!(closed(&open).await, 1);
+        // A /64 has the most, with one connection from each address.
+        let open = [
+            ("2001:db8:0:1::1", ""),
+            ("2001:db8:0:1::1", ""),
+            ("2001:db8:0:2::1", "answered"),
+            ("2001:db8:0:2:ffff::2", "answered"),
+            ("2001:db8:0:2:ffff:ffff:ffff:ffff", "answered"),
+        ];
+        assert_eq!(closed(&open).await, 2);
+        // An address in the /64 has the most.
+        let open = [
+            ("2001:db8::1", ""),
+            ("10.0.0.1", ""),
+            ("10.0.0.1", ""),
+            ("2001:db8::2", "answered"),
+            ("2001:db8::2", "answered"),
+        ];
+        assert_eq!(closed(&open).await, 3);
+        // IPv4 addresses as IPv6 addresses are all in one /64, and are no network.
+        let open = [
+            ("::ffff:10.0.0.1", ""),
+            ("::ffff:10.0.0.2", ""),
+            ("::ffff:10.0.0.3", ""),
+            ("10.0.0.4", "answered"),
+            ("10.0.0.4", "answered"),
+        ];
+        assert_eq!(closed(&open).await, 3);
+        // In both forms it is one address.
+        let open = [("10.0.0.1", ""), ("10.0.0.2", "answered"), ("::ffff:10.0.0.2", "answered")];
+        assert_eq!(closed(&open).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_with_a_decision_is_closed_last() {
+        let one = "10.0.0.1";
+        assert_eq!(closed(&[(one, "deciding"), (one, "answered"), (one, "answered")]).await, 1);
+        assert_eq!(closed(&[(one, "decided"), (one, "answered")]).await, 0);
+        assert_eq!(closed(&[(one, "deciding"), (one, "deciding")]).await, 0);
+        // It does not protect the address with most connections.
+        let other = ("10.0.0.2", "");
+        assert_eq!(closed(&[other, (one, "deciding"), (one, "deciding")]).await, 1);
     }
 }

@@ -70,7 +70,7 @@ async fn review(state: &WebhookState, mode: Mode, mut request: Request) -> Respo
     let started = Instant::now();
     let connection = request.extensions_mut().remove::<Connection>().unwrap_or_default();
     let deadline = started + budget(request.uri());
-    match answer(state, mode, request, deadline).await {
+    match answer(state, mode, request, deadline, &connection).await {
         Ok((answer, record)) => {
             let Answer { body, decision, code, component, missing: _ } = answer;
             let Record { uid, namespace, dry_run } = record;
@@ -123,6 +123,7 @@ async fn answer(
     mode: Mode,
     request: Request,
     deadline: Instant,
+    connection: &Connection,
 ) -> Result<(Answer, Record), (StatusCode, String)> {
     let WebhookState {
         config,
@@ -137,6 +138,7 @@ async fn answer(
     let body = read_body(request, room, deadline.max(Instant::now() + SHORTEST_BODY_TIME)).await?;
     let review = Review::parse(&body.bytes)
         .map_err(|error| (StatusCode::BAD_REQUEST, clipped(&error.to_string())))?;
+    let _decision = connection.decides();
     let mut namespaces = lookup.snapshot();
     let mut answer = review.answer(mode, &namespaces, &roles.snapshot(), config);
     // The namespace and the role can be missing. Each is looked up once. If a lookup does not
