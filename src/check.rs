@@ -112,6 +112,8 @@ pub struct NamespaceContents {
 pub enum Trial {
     /// The pod was created without a sidecar.
     Bare,
+    /// Another client deleted the pod before its result was known.
+    Deleted,
     /// The sidecar got credentials, so the pod started and ended.
     Ended,
     /// The sidecar has no credentials; with the message of the pod's event.

@@ -9,7 +9,7 @@ use std::{
     io::Write,
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -789,14 +789,26 @@ fn a_test_pod_shows_whether_agents_get_credentials() {
     let world = world();
     let (_webhook, undo) = world.serve();
     let namespace = "tenants-acme";
-    let try_pod_as = |kubeconfig: &Path, check: &str, plays: &dyn Fn(&str)| {
+    let start = |kubeconfig: &Path| {
         let arguments = ["--as-pod", "--namespace", namespace, "-o", "json"];
-        let mut child = world
-            .command(kubeconfig, &arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = world.command(kubeconfig, &arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let send = |signal: &str, child: &Child| {
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    };
+    let finding_of = |child: Child| {
+        let output = child.wait_with_output().unwrap();
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let subject = format!("namespace {namespace}");
+        let all = found["findings"].as_array().unwrap().iter();
+        let of_pod = all.filter(|it| it["check"] == "assume-role" && it["subject"] == *subject);
+        let [finding] = of_pod.collect::<Vec<_>>()[..] else { panic!("{found:#}") };
+        finding.clone()
+    };
+    let try_pod_as = |kubeconfig: &Path, plays: &dyn Fn(&str)| {
+        let mut child = start(kubeconfig);
         let mut played = BTreeSet::new();
         wait_until("check ends", Duration::from_secs(40), || {
             for pod in world.tried_pods(namespace) {
@@ -806,17 +818,11 @@ fn a_test_pod_shows_whether_agents_get_credentials() {
             }
             child.try_wait().unwrap()
         });
-        let output = child.wait_with_output().unwrap();
-        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let subject = format!("namespace {namespace}");
-        let all = found["findings"].as_array().unwrap().iter();
-        let of_pod = all.filter(|it| it["check"] == check && it["subject"] == *subject);
-        let [finding] = of_pod.collect::<Vec<_>>()[..] else { panic!("{found:#}") };
+        let finding = finding_of(child);
         assert_eq!(world.tried_pods(namespace), Vec::<String>::new(), "no test pod is left");
-        (played.len(), finding.clone())
+        (played.len(), finding)
     };
-    let try_pod =
-        |plays: &dyn Fn(&str)| try_pod_as(&world.cluster.kubeconfig(), "assume-role", plays);
+    let try_pod = |plays: &dyn Fn(&str)| try_pod_as(&world.cluster.kubeconfig(), plays);
     let patch_status = |pod: &str, status: &Value| {
         let status = json!({"status": status}).to_string();
         let patch = ["patch", "pod", pod, "--namespace", namespace, "--subresource=status"];
@@ -864,19 +870,33 @@ fn a_test_pod_shows_whether_agents_get_credentials() {
     });
     assert_eq!((pods, &assumed["level"]), (1, &json!("ok")), "{assumed}");
 
-    // A signal to check also deletes the pod.
-    let arguments = ["--as-pod", "--skip-aws", "--namespace", namespace];
-    let mut child = world
-        .command(&world.cluster.kubeconfig(), &arguments)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    wait_until("the test pod exists", Duration::from_secs(20), || {
-        (!world.tried_pods(namespace).is_empty()).then_some(())
+    // A tenant that may delete and create pods cannot decide the result.
+    let (pods, assumed) = try_pod(&|pod| world.remove(&agent(pod)));
+    assert_eq!((pods, &assumed["level"]), (1, &json!("unknown")), "{assumed}");
+    assert!(assumed["message"].as_str().unwrap().contains("was deleted"), "{assumed}");
+
+    // Meanwhile check is stopped, so it only sees the second pod.
+    let child = start(&world.cluster.kubeconfig());
+    let pod = wait_until("the test pod exists", Duration::from_secs(20), || {
+        world.tried_pods(namespace).pop()
     });
-    let stopped = Command::new("kill").arg(child.id().to_string()).status().unwrap();
-    assert!(stopped.success());
+    send("-STOP", &child);
+    world.remove(&agent(&pod));
+    world.create(&agent(&pod));
+    starts(&pod);
+    send("-CONT", &child);
+    let assumed = finding_of(child);
+    assert_eq!(assumed["level"], "unknown", "{assumed}");
+    assert!(assumed["message"].as_str().unwrap().contains("was deleted"), "{assumed}");
+    assert_eq!(world.tried_pods(namespace), [&*pod], "check deletes only its own pod");
+    world.remove(&agent(&pod));
+
+    // A signal to check also deletes the pod.
+    let mut child = start(&world.cluster.kubeconfig());
+    wait_until("the test pod exists", Duration::from_secs(20), || {
+        world.tried_pods(namespace).pop()
+    });
+    send("-TERM", &child);
     assert_eq!(child.wait().unwrap().code(), Some(3));
     assert_eq!(world.tried_pods(namespace), Vec::<String>::new());
 
@@ -896,7 +916,7 @@ fn a_test_pod_shows_whether_agents_get_credentials() {
         let said = world.check_as(&viewer, &["--skip-aws"]).stdout;
         String::from_utf8(said).unwrap().contains("running pods are").then_some(())
     });
-    let (pods, assumed) = try_pod_as(&viewer, "assume-role", &starts);
+    let (pods, assumed) = try_pod_as(&viewer, &starts);
     assert_eq!((pods, &assumed["level"]), (0, &json!("unknown")), "{assumed}");
     assert!(assumed["message"].as_str().unwrap().contains("may not create pods"), "{assumed}");
     bound.into_iter().rev().for_each(|undo| world.undo(undo));

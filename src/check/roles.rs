@@ -90,6 +90,10 @@ fn gets_credentials(namespace: &str, trial: &Trial, found: &mut Findings) {
                 "a test pod was created without a sidecar: the API server did not call the webhook";
             found.error(CheckId::WebhookMissing, subject, message);
         }
+        Trial::Deleted => {
+            let message = "a test pod was deleted before its result was known; run check again";
+            found.unknown(CheckId::AssumeRole, subject, message);
+        }
         Trial::Ended => found.ok(CheckId::AssumeRole, subject, "a test pod got its credentials"),
         // Users with RBAC for events of the namespace may have changed this event.
         Trial::Held(event) => {

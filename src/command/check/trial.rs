@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::HashMap, time::Duration};
 
 use anyhow::Context;
 use kube::{
-    api::{DeleteParams, ListParams},
+    api::{DeleteParams, ListParams, Preconditions},
     core::{Request, Status},
 };
 use serde_json::{Value, json};
@@ -31,13 +31,17 @@ struct Pod {
     /// The API path of pods in its namespace.
     path: String,
     name: String,
+    uid: String,
 }
 
 impl Running {
-    /// Deletes the pod. Ignores errors, because the pod ends by itself.
+    /// Deletes the pod, and never another pod of its name. Ignores errors, because the pod ends by
+    /// itself.
     pub(super) async fn delete(&self) {
-        let Some(Pod { cluster, path, name }) = self.0.take() else { return };
-        if let Ok(request) = Request::new(&path).delete(&name, &DeleteParams::default()) {
+        let Some(Pod { cluster, path, name, uid }) = self.0.take() else { return };
+        let only = Preconditions { uid: Some(uid), ..Preconditions::default() };
+        let only = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
+        if let Ok(request) = Request::new(&path).delete(&name, &only) {
             let _ = cluster.send(request).await;
         }
     }
@@ -91,8 +95,9 @@ async fn try_pod(
         Err(status) if is_passing(&status) => return Ok(Trial::Unanswered(status.message)),
         Err(status) => return Ok(Trial::Refused(status.message)),
     };
-    let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    running.0.replace(Some(Pod { cluster: cluster.clone(), path, name }));
+    let text = |key: &str| pod["metadata"][key].as_str().unwrap_or_default().to_owned();
+    let (name, uid) = (text("name"), text("uid"));
+    running.0.replace(Some(Pod { cluster: cluster.clone(), path, name, uid }));
     let trial = match sidecar(&pod) {
         None => Ok(Trial::Bare),
         Some(_) => follow(cluster, namespace, &pod["metadata"]).await,
@@ -135,8 +140,8 @@ fn is_passing(status: &Status) -> bool {
     matches!(status.code, 429 | 504)
 }
 
-/// Waits until the pod ends, until its sidecar has had no credentials for [`CREDENTIALS`], or until
-/// [`START`] is over.
+/// Waits until the pod ends or is deleted, until its sidecar has had no credentials for
+/// [`CREDENTIALS`], or until [`START`] is over.
 async fn follow(
     cluster: &Cluster,
     namespace: &str,
@@ -147,11 +152,13 @@ async fn follow(
     let deadline = Instant::now() + START;
     let mut waiting_since = None;
     loop {
-        let pod = cluster.get(&format!("{within}/pods"), name).await?;
-        let status = match &pod {
-            Seen::Known(pod) => pod.as_ref().map_or(&Value::Null, |pod| &pod["status"]),
-            Seen::Hidden(why) => return Ok(Trial::Waiting(why.clone())),
+        let pod = match cluster.get(&format!("{within}/pods"), name).await? {
+            Seen::Known(Some(pod)) if pod["metadata"]["uid"] == metadata["uid"] => pod,
+            // A tenant may have created another pod of this name.
+            Seen::Known(_) => return Ok(Trial::Deleted),
+            Seen::Hidden(why) => return Ok(Trial::Waiting(why)),
         };
+        let status = &pod["status"];
         if status["phase"] == "Succeeded" {
             return Ok(Trial::Ended);
         }
@@ -163,7 +170,7 @@ async fn follow(
         }
         if Instant::now() >= deadline {
             let event = last_word(cluster, &within, metadata, None).await?;
-            let phase = status["phase"].as_str().unwrap_or("deleted");
+            let phase = status["phase"].as_str().unwrap_or("unknown");
             let event = event.as_deref().unwrap_or("none");
             return Ok(Trial::Waiting(format!("phase {phase}; last event: {event}")));
         }
