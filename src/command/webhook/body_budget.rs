@@ -73,7 +73,7 @@ struct Share {
 
 /// The place of one review. Dropping it frees the place.
 struct Reservation<'r> {
-    room: &'r BodyBudget,
+    budget: &'r BodyBudget,
     number: u64,
     told: Arc<Notify>,
 }
@@ -133,7 +133,7 @@ impl BodyBudget {
         let taken =
             Share { bytes: 0, since: Instant::now(), gives_way: false, told: Arc::clone(&told) };
         state.bodies.insert(number, taken);
-        Reservation { room: self, number, told }
+        Reservation { budget: self, number, told }
     }
 
     /// Locks the state. Every change is complete before the lock is released, so a poisoned lock
@@ -197,8 +197,8 @@ impl Reservation<'_> {
     /// Takes `bytes` more, and waits for them if necessary.
     async fn grow(&self, bytes: usize) {
         loop {
-            let left = self.room.left.notified();
-            let taken = self.room.state().take(self.number, bytes, Instant::now());
+            let left = self.budget.left.notified();
+            let taken = self.budget.state().take(self.number, bytes, Instant::now());
             let Err(again) = taken else { return };
             tokio::select! {
                 () = left => {}
@@ -210,13 +210,13 @@ impl Reservation<'_> {
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        let mut state = self.room.state();
+        let mut state = self.budget.state();
         if let Some(taken) = state.bodies.remove(&self.number) {
             state.free += taken.bytes;
             state.leaving -= usize::from(taken.gives_way);
         }
         drop(state);
-        self.room.left.notify_waiters();
+        self.budget.left.notify_waiters();
     }
 }
 
@@ -253,13 +253,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_is_read_completely_and_frees_its_budget() {
-        let room = BodyBudget::new(MOST * FACTOR, 10);
+        let budget = BodyBudget::new(MOST * FACTOR, 10);
         for _ in 0..3 {
             let body = Body::from(vec![b'x'; MOST]);
-            let whole = room.read(body, MOST, within(PROTECTED_TIME)).await.unwrap();
-            assert_eq!((whole.bytes.len(), room.state().free), (MOST, 0));
+            let whole = budget.read(body, MOST, within(PROTECTED_TIME)).await.unwrap();
+            assert_eq!((whole.bytes.len(), budget.state().free), (MOST, 0));
             drop(whole);
-            assert_eq!(room.state().free, MOST * FACTOR);
+            assert_eq!(budget.state().free, MOST * FACTOR);
         }
     }
 
@@ -273,25 +273,25 @@ mod tests {
             (Body::from_stream(broken), NotRead::BrokeOff),
             (stalled(10), NotRead::Late),
         ];
-        let room = BodyBudget::new(2 * MOST * FACTOR, 10);
+        let budget = BodyBudget::new(2 * MOST * FACTOR, 10);
         for (body, want) in cases {
-            assert_eq!(room.read(body, MOST, within(PROTECTED_TIME)).await.unwrap_err(), want);
-            assert_eq!(room.state().free, 2 * MOST * FACTOR, "{want:?}");
+            assert_eq!(budget.read(body, MOST, within(PROTECTED_TIME)).await.unwrap_err(), want);
+            assert_eq!(budget.state().free, 2 * MOST * FACTOR, "{want:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_the_oldest_body_yields_when_the_budget_is_full() {
-        let room = BodyBudget::new(MOST * FACTOR, 10);
+        let budget = BodyBudget::new(MOST * FACTOR, 10);
         let long = within(Duration::from_secs(60));
-        let waits = room.read(Body::from(vec![b'x'; 300]), MOST, long).await.unwrap();
-        let stalls = room.read(stalled(700), MOST, long);
+        let waits = budget.read(Body::from(vec![b'x'; 300]), MOST, long).await.unwrap();
+        let stalls = budget.read(stalled(700), MOST, long);
         let begun = Instant::now();
         let good = async {
             sleep_until(begun + Duration::from_millis(1)).await;
-            let first = room.read(Body::from(vec![b'x'; 300]), MOST, long).await.unwrap();
+            let first = budget.read(Body::from(vec![b'x'; 300]), MOST, long).await.unwrap();
             let took = (begun.elapsed(), first.bytes.len());
-            let second = room.read(Body::from(vec![b'x'; 600]), MOST, long).await.unwrap();
+            let second = budget.read(Body::from(vec![b'x'; 600]), MOST, long).await.unwrap();
             (took, (begun.elapsed(), second.bytes.len()))
         };
         // It is answered from the current snapshots, and ends.
@@ -305,29 +305,29 @@ mod tests {
             assert!(took < PROTECTED_TIME + Duration::from_millis(10), "{took:?}");
         }
         assert_eq!((first.1, second.1), (300, 600));
-        assert_eq!(room.state().free, MOST * FACTOR);
+        assert_eq!(budget.state().free, MOST * FACTOR);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_oldest_body_yields_its_slot_to_a_new_one_at_once() {
         const PLACES: usize = 3;
-        let room = BodyBudget::new(MOST * FACTOR, PLACES);
+        let budget = BodyBudget::new(MOST * FACTOR, PLACES);
         let long = within(Duration::from_secs(60));
         let begun = Instant::now();
         let flood =
-            futures_util::future::join_all((0..20).map(|_| room.read(stalled(1), MOST, long)));
+            futures_util::future::join_all((0..20).map(|_| budget.read(stalled(1), MOST, long)));
         let good = async {
             // After the start of the flood, and before its end.
             sleep_until(begun + Duration::from_millis(1)).await;
-            assert_eq!(room.state().bodies.len(), PLACES);
-            let whole = room.read(Body::from(vec![b'x'; 300]), MOST, long).await.unwrap();
+            assert_eq!(budget.state().bodies.len(), PLACES);
+            let whole = budget.read(Body::from(vec![b'x'; 300]), MOST, long).await.unwrap();
             assert_eq!(whole.bytes.len(), 300);
             begun.elapsed()
         };
         let flood = timeout_at(within(Duration::from_millis(5)), flood);
         let (flood, took) = tokio::join!(flood, good);
         assert!(flood.is_err() && took < Duration::from_millis(3), "{took:?}");
-        let state = room.state();
+        let state = budget.state();
         assert_eq!((state.bodies.len(), state.leaving), (0, 0));
     }
 }

@@ -43,12 +43,12 @@ struct Answer {
 struct Counted {
     bytes: Vec<u8>,
     number: u64,
-    unread: ResponseBudget,
+    budget: ResponseBudget,
 }
 
 impl ResponseBudget {
-    pub(super) fn new(room: usize, metrics: Metrics) -> Self {
-        let state = State { free: room, answers: BTreeMap::new(), next: 0 };
+    pub(super) fn new(bytes: usize, metrics: Metrics) -> Self {
+        let state = State { free: bytes, answers: BTreeMap::new(), next: 0 };
         Self { metrics, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -63,7 +63,7 @@ impl ResponseBudget {
         }
         let number = state.enter(size, Instant::now(), connection);
         drop(state);
-        Bytes::from_owner(Counted { bytes, number, unread: self.clone() })
+        Bytes::from_owner(Counted { bytes, number, budget: self.clone() })
     }
 
     /// Locks the state. Every change is complete before the lock is released, so a poisoned lock
@@ -111,7 +111,7 @@ impl AsRef<[u8]> for Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.unread.state().leave(self.number);
+        self.budget.state().leave(self.number);
     }
 }
 
@@ -125,7 +125,7 @@ const OVERHEAD_BYTES: usize = 4 * 1024;
 mod tests {
     use super::*;
 
-    const ROOM: usize = 10 * (OVERHEAD_BYTES + 100);
+    const BUDGET: usize = 10 * (OVERHEAD_BYTES + 100);
 
     async fn is_cut(connection: &Connection) -> bool {
         tokio::time::timeout(Duration::from_millis(1), connection.is_cut()).await.is_ok()
@@ -133,48 +133,48 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_response_that_was_read_frees_its_budget() {
-        let unread = ResponseBudget::new(ROOM, Metrics::default());
+        let budget = ResponseBudget::new(BUDGET, Metrics::default());
         let connection = Connection::default();
         for _ in 0..100 {
-            let bytes = unread.hold(vec![b'x'; 100], connection.clone());
+            let bytes = budget.hold(vec![b'x'; 100], connection.clone());
             let piece = bytes.slice(50..);
             drop(bytes);
-            assert_eq!(unread.state().free, ROOM - OVERHEAD_BYTES - 100);
+            assert_eq!(budget.state().free, BUDGET - OVERHEAD_BYTES - 100);
             drop(piece);
         }
-        assert_eq!(unread.state().free, ROOM);
+        assert_eq!(budget.state().free, BUDGET);
         assert!(!is_cut(&connection).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_new_response_evicts_as_many_old_ones_as_it_needs() {
-        let unread = ResponseBudget::new(ROOM, Metrics::default());
+        let budget = ResponseBudget::new(BUDGET, Metrics::default());
         let connections: Vec<Connection> = (0..11).map(|_| Connection::default()).collect();
         let mut held = Vec::new();
         for connection in &connections {
-            held.push(unread.hold(vec![b'x'; 100], connection.clone()));
+            held.push(budget.hold(vec![b'x'; 100], connection.clone()));
         }
         let large = Connection::default();
-        held.push(unread.hold(vec![b'x'; 2 * (OVERHEAD_BYTES + 100)], large.clone()));
+        held.push(budget.hold(vec![b'x'; 2 * (OVERHEAD_BYTES + 100)], large.clone()));
         for (n, connection) in connections.iter().enumerate() {
             assert_eq!(is_cut(connection).await, n < 4, "{n}");
         }
         assert!(!is_cut(&large).await);
         // Dropped responses left the budget already; they must not free their bytes twice.
         drop(held);
-        assert_eq!(unread.state().free, ROOM);
+        assert_eq!(budget.state().free, BUDGET);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_response_that_is_not_read_is_evicted_after_a_time() {
-        let unread = ResponseBudget::new(ROOM, Metrics::default());
+        let budget = ResponseBudget::new(BUDGET, Metrics::default());
         let (old, new) = (Connection::default(), Connection::default());
-        let _held = unread.hold(vec![b'x'; 100], old.clone());
+        let _held = budget.hold(vec![b'x'; 100], old.clone());
         tokio::time::advance(LONGEST).await;
-        let _also = unread.hold(vec![b'x'; 100], new.clone());
+        let _also = budget.hold(vec![b'x'; 100], new.clone());
         assert!(!is_cut(&old).await);
         tokio::time::advance(Duration::from_millis(1)).await;
-        drop(unread.hold(vec![b'x'; 100], new.clone()));
+        drop(budget.hold(vec![b'x'; 100], new.clone()));
         assert!(is_cut(&old).await && !is_cut(&new).await);
     }
 }

@@ -46,8 +46,8 @@ pub(super) struct WebhookState {
     roles: RolesHandle,
     metrics: Metrics,
     readiness: Readiness,
-    room: BodyBudget,
-    unread: ResponseBudget,
+    body_budget: BodyBudget,
+    response_budget: ResponseBudget,
     invalid_requests: LogLimit,
 }
 
@@ -59,10 +59,21 @@ impl WebhookState {
         metrics: Metrics,
         readiness: Readiness,
     ) -> Self {
-        let (room, unread) =
-            (BodyBudget::new(ROOM, PLACES), ResponseBudget::new(UNREAD, metrics.clone()));
+        let (body_budget, response_budget) = (
+            BodyBudget::new(BODY_BYTES, MOST_REVIEWS),
+            ResponseBudget::new(RESPONSE_BYTES, metrics.clone()),
+        );
         let invalid_requests = LogLimit::new(Instant::now().into_std());
-        Self { config, lookup, roles, metrics, readiness, room, unread, invalid_requests }
+        Self {
+            config,
+            lookup,
+            roles,
+            metrics,
+            readiness,
+            body_budget,
+            response_budget,
+            invalid_requests,
+        }
     }
 }
 
@@ -88,7 +99,7 @@ async fn review(state: &WebhookState, mode: Mode, mut request: Request) -> Respo
                 micros,
                 "review"
             );
-            let body = state.unread.hold(body, connection);
+            let body = state.response_budget.hold(body, connection);
             let mut response = ([(header::CONTENT_TYPE, JSON)], body).into_response();
             // The client opens its next connection to another replica, so that it sends no review
             // on a connection that is about to close.
@@ -106,7 +117,7 @@ async fn review(state: &WebhookState, mode: Mode, mut request: Request) -> Respo
             }
             let text = format!("{text}\n").into_bytes();
             let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-            (status, headers, state.unread.hold(text, connection)).into_response()
+            (status, headers, state.response_budget.hold(text, connection)).into_response()
         }
     }
 }
@@ -131,11 +142,12 @@ async fn answer(
         roles,
         metrics: _,
         readiness: _,
-        room,
-        unread: _,
+        body_budget,
+        response_budget: _,
         invalid_requests: _,
     } = state;
-    let body = read_body(request, room, deadline.max(Instant::now() + SHORTEST_BODY_TIME)).await?;
+    let body =
+        read_body(request, body_budget, deadline.max(Instant::now() + SHORTEST_BODY_TIME)).await?;
     let review = Review::parse(&body.bytes)
         .map_err(|error| (StatusCode::BAD_REQUEST, clipped(&error.to_string())))?;
     let _decision = connection.decides();
@@ -179,7 +191,7 @@ fn clipped(text: &str) -> String {
 
 async fn read_body(
     request: Request,
-    room: &BodyBudget,
+    body_budget: &BodyBudget,
     deadline: Instant,
 ) -> Result<ReadBody<'_>, (StatusCode, String)> {
     let is_json = request
@@ -194,21 +206,24 @@ async fn read_body(
             format!("unsupported Content-Type: expected {JSON}"),
         ));
     }
-    room.read(request.into_body(), MOST_BYTES, deadline).await.map_err(|not_read| match not_read {
-        NotRead::BrokeOff => {
-            (StatusCode::BAD_REQUEST, "the client ended the body early".to_owned())
+    body_budget.read(request.into_body(), MOST_BYTES, deadline).await.map_err(|not_read| {
+        match not_read {
+            NotRead::BrokeOff => {
+                (StatusCode::BAD_REQUEST, "the client ended the body early".to_owned())
+            }
+            NotRead::Crowded => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many reviews at once: this one was the oldest with an incomplete body"
+                    .to_owned(),
+            ),
+            NotRead::Late => {
+                (StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time".to_owned())
+            }
+            NotRead::TooLong => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the body is too long: the limit is {MOST_BYTES} bytes"),
+            ),
         }
-        NotRead::Crowded => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many reviews at once: this one was the oldest with an incomplete body".to_owned(),
-        ),
-        NotRead::Late => {
-            (StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time".to_owned())
-        }
-        NotRead::TooLong => (
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body is too long: the limit is {MOST_BYTES} bytes"),
-        ),
     })
 }
 
@@ -235,12 +250,12 @@ const LONGEST: Duration = Duration::from_secs(3);
 const LONGEST_NAME: usize = 253;
 /// Memory limit of all reviews in progress, in bytes: two of the largest, or thousands of usual
 /// ones.
-const ROOM: usize = 2 * MOST_BYTES * FACTOR;
+const BODY_BYTES: usize = 2 * MOST_BYTES * FACTOR;
 /// Maximum number of reviews in progress. Each takes about 8 KiB before its body arrives, most of
 /// it for its stream in the HTTP library.
-const PLACES: usize = 2048;
+const MOST_REVIEWS: usize = 2048;
 /// Memory limit of all responses that clients have not read yet, in bytes: eight of the largest.
-const UNREAD: usize = 16 * 1024 * 1024;
+const RESPONSE_BYTES: usize = 16 * 1024 * 1024;
 /// Maximum length of a body, in bytes. The API server accepts requests of 3 MiB, and a review can
 /// contain the object twice.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
