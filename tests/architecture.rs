@@ -87,8 +87,10 @@ const CRATES: [(&str, &[&str]); 18] = [
             "credentials/sts",
             "namespaces/watch",
             "roles/agenda",
+            "roles/cache",
             "roles/pace",
             "roles/refresher",
+            "roles/schedule",
             "serve",
         ],
     ),
@@ -147,6 +149,94 @@ fn the_rules_detect_violations() {
         violations("admission/decide", "use crate::roles::{Roles, Role};"),
         Vec::<String>::new()
     );
+}
+
+/// A file and the file of its parent module may use each other: the parent declares the module.
+#[test]
+fn no_files_use_each_other_in_a_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut modules = BTreeMap::new();
+    for file in sources(root.clone()) {
+        let place = file.strip_prefix(&root).unwrap().with_extension("");
+        let module: Vec<String> =
+            place.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+        modules.insert(module, fs::read_to_string(&file).unwrap());
+    }
+    assert_eq!(circle(&modules), None);
+    let bad = [
+        ("a", "mod b; mod c;"),
+        ("a/b", "use super::c::C;"),
+        ("a/c", "use crate::a::d::e;"),
+        ("a/d/e", "fn f() { super::super::b::g() }"),
+        ("a/d", "mod e; use super::A;"),
+    ];
+    let bad = bad.map(|(place, source)| {
+        (place.split('/').map(str::to_owned).collect::<Vec<_>>(), source.to_owned())
+    });
+    assert_eq!(circle(&bad.into()).unwrap(), ["a/b", "a/c", "a/d/e", "a/b"]);
+}
+
+/// Returns a circle of files, or None.
+fn circle(modules: &BTreeMap<Vec<String>, String>) -> Option<Vec<String>> {
+    let uses = modules.iter().map(|(module, source)| (module, used_by(module, source, modules)));
+    let uses: BTreeMap<_, _> = uses.collect();
+    let mut done = BTreeSet::new();
+    modules.keys().find_map(|start| follow(start, &uses, &mut Vec::new(), &mut done))
+}
+
+/// Follows the uses of a file until one is on the path already.
+fn follow<'m>(
+    module: &'m Vec<String>,
+    uses: &BTreeMap<&'m Vec<String>, BTreeSet<&'m Vec<String>>>,
+    path: &mut Vec<&'m Vec<String>>,
+    done: &mut BTreeSet<&'m Vec<String>>,
+) -> Option<Vec<String>> {
+    if let Some(start) = path.iter().position(|other| *other == module) {
+        let circle = path[start..].iter().chain([&module]);
+        return Some(circle.map(|module| module.join("/")).collect());
+    }
+    if !done.insert(module) {
+        return None;
+    }
+    path.push(module);
+    let found = uses[module].iter().find_map(|used| follow(used, uses, path, done));
+    path.pop();
+    found
+}
+
+/// Returns the files that a file uses, except those of modules around it and inside it.
+fn used_by<'m>(
+    module: &[String],
+    source: &str,
+    modules: &'m BTreeMap<Vec<String>, String>,
+) -> BTreeSet<&'m Vec<String>> {
+    let mut paths = Paths::default();
+    paths.visit_file(&syn::parse_file(source).unwrap());
+    let mut used = BTreeSet::new();
+    for path in paths.0 {
+        let mut target: Vec<String> = module.to_vec();
+        for segment in path.split("::") {
+            match segment {
+                "crate" => target.clear(),
+                "self" => {}
+                "super" => drop(target.pop()),
+                name => target.push(name.to_owned()),
+            }
+        }
+        if !["crate", "self", "super"].iter().any(|first| path.starts_with(first)) {
+            continue;
+        }
+        while !target.is_empty() && !modules.contains_key(&target) {
+            target.pop();
+        }
+        if let Some((target, _)) = modules.get_key_value(&target)
+            && !module.starts_with(target)
+            && !target.starts_with(module)
+        {
+            used.insert(target);
+        }
+    }
+    used
 }
 
 /// Keys of labels and annotations are API, so each is written once.
