@@ -104,11 +104,9 @@ fn pods_that_the_guard_refuses_are_admitted_without_it() {
         let let_in = outcome.ok || outcome.stderr.contains("does not have a host assigned");
         assert!(let_in, "{}: without a guard\n{}", attempt.what, outcome.stderr);
     }
-    for bound in ["bound-0", "bound-1"] {
-        let pod = world.cluster.kubectl(&["get", "pod", bound, IN_HELD]).json();
-        let annotations = &pod["metadata"]["annotations"];
-        assert_eq!(annotations["fab.nanohype.dev/source-identity"], "agent.other.own");
-        assert_eq!(annotations[APPARMOR], "localhost/own");
+    for bound in bound() {
+        let pod = world.cluster.kubectl(&["get", "pod", &bound.name, IN_HELD]).json();
+        assert_eq!(pod["metadata"][bound.list][bound.key], bound.value, "{}", bound.name);
     }
 }
 
@@ -755,10 +753,9 @@ fn updates(world: &World) -> Vec<Attempt> {
     let wants = ["[guard-resize]", SIDECAR];
     attempts.push(patch("less CPU for the sidecar", &wants, &resized, "resize", &own));
     may_bind(world, "tenants-held");
-    for path in ["pods/bound-0/binding", "bindings"] {
-        let name = format!("bound-{}", usize::from(path == "bindings"));
+    for Bound { name, path, list, key, value } in bound() {
         running(world, "fenced-without-labels", &name);
-        attempts.push(bind(&name, "tenants-held", path));
+        attempts.push(bind(&name, "tenants-held", &path, &json!({list: {key: value}})));
     }
     // Its network is not created yet.
     let gated = waiting(world, "attack-mesh-linkerd", "waits");
@@ -809,19 +806,46 @@ fn may_bind(world: &World, namespace: &str) {
     ]}));
 }
 
-/// Returns a Binding of a pod to a node, with annotations: one of a session, and one that the
-/// API server allows no user to add to an existing pod.
-fn bind(name: &str, namespace: &str, path: &str) -> Attempt {
+/// A pod whose Binding has an annotation or a label that the API server copies to the pod.
+struct Bound {
+    name: String,
+    path: String,
+    list: &'static str,
+    key: &'static str,
+    value: &'static str,
+}
+
+fn bound() -> Vec<Bound> {
+    let rows = [
+        ("annotations", "fab.nanohype.dev/source-identity", "agent.other.own"),
+        // The API server allows no user to add it to an existing pod.
+        ("annotations", APPARMOR, "localhost/own"),
+        ("labels", "istio.io/dataplane-mode", "ambient"),
+        ("labels", "fab.nanohype.dev/component", "fleet"),
+    ];
+    let mut bound = Vec::new();
+    for (list, key, value) in rows {
+        let name = format!("bound-{}", bound.len());
+        let path = format!("pods/{name}/binding");
+        bound.push(Bound { name, path, list, key, value });
+        let name = format!("bound-{}", bound.len());
+        bound.push(Bound { name, path: "bindings".to_owned(), list, key, value });
+    }
+    bound
+}
+
+/// Binds a pod to a node as the tenant's own scheduler, with this metadata of the Binding.
+fn bind(name: &str, namespace: &str, path: &str, own: &Value) -> Attempt {
+    let mut metadata = own.clone();
+    metadata["name"] = name.into();
+    metadata["namespace"] = namespace.into();
     let binding = json!({
-        "apiVersion": "v1", "kind": "Binding",
-        "metadata": {"name": name, "namespace": namespace, "annotations": {
-            "fab.nanohype.dev/source-identity": "agent.other.own", APPARMOR: "localhost/own",
-        }},
+        "apiVersion": "v1", "kind": "Binding", "metadata": metadata,
         "target": {"apiVersion": "v1", "kind": "Node", "name": "nowhere"},
     });
     let path = format!("/api/v1/namespaces/{namespace}/{path}");
     Attempt::new(
-        &format!("bind by {path}"),
+        &format!("bind by {path} with {own}"),
         &["[guard-binding]"],
         &["create", "--raw", &path, "--filename=-", "--as=binder"],
         binding.to_string(),
@@ -1633,6 +1657,23 @@ fn the_api_server_denies_these_objects_by_itself() {
         assert!(outcome.stderr.contains(said), "{patch:?}: {}", outcome.stderr);
     }
 
+    // Labels and annotations cannot be changed by these. The control is pods/status.
+    for (part, changes) in [("ephemeralcontainers", false), ("resize", false), ("status", true)] {
+        let get = ["get", "pod", "patched", "--namespace=tenants-alone"];
+        let mut pod = WORLD.cluster.kubectl(&get).json();
+        for list in ["labels", "annotations"] {
+            pod["metadata"][list] = json!({"own": part});
+        }
+        let path = format!("/api/v1/namespaces/tenants-alone/pods/patched/{part}");
+        let replace = ["replace", "--raw", &path, "--filename=-"];
+        let outcome = WORLD.cluster.kubectl(&replace).stdin(&pod.to_string()).run();
+        assert!(outcome.ok, "{part}: {}", outcome.stderr);
+        let pod = WORLD.cluster.kubectl(&get).json();
+        for list in ["labels", "annotations"] {
+            assert_eq!(pod["metadata"][list]["own"] == part, changes, "{part}: {list}");
+        }
+    }
+
     // The webhook replaces a volume of that name, and the API server validates the result.
     WORLD.namespace("tenants-file", "enabled", "acme", &[]);
     let own = from_file(json!({"name": "fab-session-base", "emptyDir": {}}));
@@ -1729,22 +1770,30 @@ fn the_guard_admits_unrelated_changes() {
         let outcome = WORLD.cluster.kubectl(&["patch", "pod", "a", inside, &part, &patch]).run();
         assert!(outcome.ok, "{part}: {}", outcome.stderr);
     }
-    let bind = |name: &str, annotations: &Value, user: &str| {
+    let bind = |name: &str, own: &Value, user: &str| {
         let pod = named(original("fenced-without-labels"), "tenants-busy", name);
         WORLD.create(&pod, None).unwrap();
-        let mut attempt = bind(name, "tenants-busy", &format!("pods/{name}/binding"));
-        let mut binding: Value = serde_json::from_str(&attempt.stdin).unwrap();
-        binding["metadata"]["annotations"] = annotations.clone();
-        attempt.stdin = binding.to_string();
+        let mut attempt = bind(name, "tenants-busy", &format!("pods/{name}/binding"), own);
         *attempt.arguments.last_mut().unwrap() = format!("--as={user}");
         let outcome = attempt.run(&WORLD);
         assert!(outcome.ok, "{user}: {}", outcome.stderr);
+        WORLD.cluster.kubectl(&["get", "pod", name, inside]).json()["metadata"]["labels"].take()
     };
     may_bind(&WORLD, "tenants-busy");
-    bind("bound-by-its-own", &json!({}), "binder");
+    // The API server adds two labels of the node to each Binding.
+    let zone = "topology.kubernetes.io/zone";
+    let labels = json!({zone: "a", "topology.kubernetes.io/region": "b", "own": "label"});
+    let metadata = json!({"name": "nowhere", "labels": labels});
+    WORLD.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata}));
+    let mut names = (0..).map(|n| format!("bound-by-its-own-{n}"));
+    wait_until("the API server adds the node's zone", Duration::from_secs(20), || {
+        (bind(&names.next().unwrap(), &json!({}), "binder")[zone] == "a").then_some(())
+    });
     bind("bound", &json!({}), "system:kube-scheduler");
     // Some schedulers copy the pod's annotations.
-    let copied = json!({"fab.nanohype.dev/component": "runtime"});
+    let copied = json!({
+        "annotations": {"fab.nanohype.dev/component": "runtime"}, "labels": {"own": "label"},
+    });
     bind("bound-by-a-copier", &copied, "system:kube-scheduler");
 
     let current = WORLD.cluster.kubectl(&["get", "pod", "a", inside]).json();
@@ -1907,7 +1956,12 @@ fn await_guard(world: &World) {
             ],
             String::new(),
         ),
-        bind("probe", NAMESPACE, "pods/probe/binding?dryRun=All"),
+        bind(
+            "probe",
+            NAMESPACE,
+            "pods/probe/binding?dryRun=All",
+            &json!({"annotations": {"own": "annotation"}}),
+        ),
         debugger,
         Attempt::new(
             "exec",

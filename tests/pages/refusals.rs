@@ -429,8 +429,8 @@ const GUARD: &[Meaning] = &[
     ),
     (
         "guard-binding",
-        "A Binding with annotations comes from a user that may not bind pods in all namespaces.",
-        "The API server writes these annotations over those of the pod.",
+        "A Binding with annotations or labels comes from a user that may not bind pods in all namespaces.",
+        "The API server writes them over those of the pod. The labels `topology.kubernetes.io/region` and `topology.kubernetes.io/zone` are admitted: the API server itself adds them, from the node.",
     ),
     (
         "guard-component",
