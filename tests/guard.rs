@@ -253,7 +253,7 @@ fn creations() -> Vec<Attempt> {
             sidecar(pod)["volumeMounts"].as_array_mut().unwrap().pop();
         }),
     ];
-    let variables: [(&str, Change); 17] = [
+    let variables: [(&str, Change); 18] = [
         ("FAB_SESSION_TENANT, FAB_SESSION_IDENTITY", |pod| {
             set(sidecar(pod), "FAB_SESSION_TENANT", "other");
             set(sidecar(pod), "FAB_SESSION_IDENTITY", "agent.other.$(FAB_SESSION_ID)");
@@ -301,11 +301,15 @@ fn creations() -> Vec<Attempt> {
         }),
         // The last variable with a name is used.
         ("FAB_SESSION_ROLE_ARN", |pod| {
-            let again = json!({"name": "FAB_SESSION_ROLE_ARN", "value": "own"});
+            let again = json!({"name": "FAB_SESSION_ROLE_ARN", "value": role("other")});
+            push(&mut sidecar(pod)["env"], again);
+        }),
+        ("FAB_SESSION_ID", |pod| {
+            let again = variable_mut(sidecar(pod), "FAB_SESSION_ID").clone();
             push(&mut sidecar(pod)["env"], again);
         }),
     ];
-    let others: [(&str, &str, &str, Change); 64] = [
+    let others: [(&str, &str, &str, Change); 68] = [
         ("no-agent", "[guard-too-many]", "65536 variables and mounts", |pod| {
             let env: Vec<Value> = (0..700).map(|n| json!({"name": format!("V{n}")})).collect();
             let container = agent(pod).clone();
@@ -434,6 +438,23 @@ fn creations() -> Vec<Attempt> {
         ("fleet", "[guard-base-credentials]", "FULL_URI", |pod| {
             let uri = "http://127.0.0.1:7413/v1/credentials";
             set(agent(pod), "AWS_CONTAINER_CREDENTIALS_FULL_URI", uri);
+        }),
+        ("fenced-without-labels", "[guard-base-credentials]", "FULL_URI", |pod| {
+            let again = "http://169.254.170.23/v1/credentials";
+            let again = json!({"name": "AWS_CONTAINER_CREDENTIALS_FULL_URI", "value": again});
+            push(&mut agent(pod)["env"], again);
+        }),
+        ("fenced-without-labels", "[guard-agent-env]", "\"agent\" sets FAB_SESSION_ROLE", |pod| {
+            let again = json!({"name": "FAB_SESSION_ROLE_ARN", "value": role("other")});
+            push(&mut agent(pod)["env"], again);
+        }),
+        ("fenced-without-labels", "[guard-agent-env]", "sets FAB_SESSION_ID to", |pod| {
+            let name = json!({"fieldRef": {"fieldPath": "metadata.name"}});
+            let again = json!({"name": "FAB_SESSION_ID", "valueFrom": name});
+            push(&mut agent(pod)["env"], again);
+        }),
+        ("several-containers", "[guard-agent-env]", "\"clone\" sets FAB_SESSION_TEN", |pod| {
+            set(container(pod, "clone"), "FAB_SESSION_TENANT", "other");
         }),
         ("fleet", "[guard-static-credentials]", "AWS_PROFILE", |pod| {
             set(agent(pod), "AWS_PROFILE", "own");
@@ -1208,6 +1229,17 @@ fn the_guard_follows_the_config_and_an_upgrade() {
     let said = world.create(&elsewhere, None).unwrap_err();
     assert!(said.contains("variables: FAB_SESSION_ROLE_ARN [guard-sidecar-env]"), "{said}");
 
+    // Without a region in the values, the guard admits any region, once.
+    guard(&world, &json!({"config": {"region": ""}}));
+    let mut regional = named(injected("fenced-without-labels"), "tenants-acme", "regional");
+    set(sidecar(&mut regional), "AWS_REGION", "us-east-1");
+    wait_until("another region is admitted", Duration::from_secs(20), || {
+        world.create(&regional, None).ok()
+    });
+    push(&mut sidecar(&mut regional)["env"], json!({"name": "AWS_REGION", "value": "eu-west-1"}));
+    let said = world.create(&regional, None).unwrap_err();
+    assert!(said.contains("variables: AWS_REGION [guard-sidecar-env]"), "{said}");
+
     // In a namespace with operator=keep, an old client keeps its base credentials.
     let mut kept = named(original("fenced-without-labels"), "tenants-kept", "kept");
     assert!(world.create(&kept, None).unwrap_err().contains("[guard-sidecar]"));
@@ -1471,7 +1503,7 @@ fn a_disguised_agent_is_injected_or_is_not_an_agent() {
 /// control is a namespace that did not opt in: there the API server stores the pod as written.
 #[test]
 fn admitted_fields_do_not_change_the_sidecar() {
-    let rows: [(&str, &str, Change); 12] = [
+    let rows: [(&str, &str, Change); 13] = [
         ("host names", "\"ip\":\"192.0.2.1\"", |pod| {
             let names = json!(["sts.eu-west-1.amazonaws.com"]);
             pod["spec"]["hostAliases"] = json!([{"ip": "192.0.2.1", "hostnames": names}]);
@@ -1511,6 +1543,13 @@ fn admitted_fields_do_not_change_the_sidecar() {
         }),
         ("an annotation in another case", "Session-ID", |pod| {
             pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/Session-ID": "victim"});
+        }),
+        // The webhook writes no session into proxies.
+        ("a session variable of a proxy", "\"value\":\"own\"", |pod| {
+            let mut proxy = agent(pod).clone();
+            proxy["name"] = "istio-proxy".into();
+            set(&mut proxy, "FAB_SESSION_ID", "own");
+            push(&mut pod["spec"]["containers"], proxy);
         }),
         // The proxy can bind the sidecar's port. Then only this pod has no credentials.
         ("a container after a proxy", "istio-proxy", |pod| {
@@ -1892,7 +1931,10 @@ fn render(values: &Value) -> Result<Vec<Value>, String> {
     let directory = process::own_directory();
     let file = directory.path().join("values.yaml");
     fs::write(&file, values.to_string()).unwrap();
-    let own = [("config.cluster", "prod"), ("config.region", moto::REGION)];
+    let mut own = vec![("config.cluster", "prod")];
+    if values["config"].get("region").is_none() {
+        own.push(("config.region", moto::REGION));
+    }
     let text = helm::render(&chart(), "injector", SYSTEM, &own, Some(&file))?;
     let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
     Ok(manifests.into_iter().filter(|manifest| !manifest.is_null()).collect())

@@ -413,6 +413,11 @@ const REQUESTS: &[Meaning] = &[
 /// Meanings of the guard's codes.
 const GUARD: &[Meaning] = &[
     (
+        "guard-agent-env",
+        "A session variable of a container other than the sidecar and proxies has another value than the sidecar's.",
+        "The variables are `FAB_SESSION_` with `DURATION`, `ID`, `IDENTITY`, `ROLE_ARN` and `TENANT`. If a name appears more than once, each entry is compared: the kubelet uses the last one.",
+    ),
+    (
         "guard-annotation",
         "A session annotation is on a pod without a session, differs from the sidecar's variables, or is changed later.",
         "There are four: `fab.nanohype.dev/` with `session-id`, `source-identity`, `session-role-arn` and `component`. Pods without a session are those with `none` and those that are no agents. Later changes, also by `pods/status`, are refused on any pod.",
@@ -511,7 +516,7 @@ const GUARD: &[Meaning] = &[
     ),
     (
         "guard-sidecar-env",
-        "A variable of the sidecar is missing, is not the webhook's, or has another value.",
+        "A variable of the sidecar is missing, appears more than once, is not the webhook's, or has another value.",
         "Tenant and base credentials are fixed. The role must be one that `config.roles.allow` allows. A session that is no field of the pod requires a trusted creator of `sessionCreators`.",
     ),
     (
