@@ -40,6 +40,6 @@ fn parse_into_a_value(bencher: Bencher, name: &str) {
 
 /// Handles a review; returns the response.
 fn answer_to(tenant: &Tenant, review: &[u8]) -> Vec<u8> {
-    let Tenant { config, namespaces, directory } = tenant;
-    Review::parse(review).unwrap().answer(Mode::Enabled, namespaces, directory, config).body
+    let Tenant { config, namespaces, roles } = tenant;
+    Review::parse(review).unwrap().answer(Mode::Enabled, namespaces, roles, config).body
 }

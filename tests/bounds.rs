@@ -35,11 +35,11 @@ fn tenant() -> Tenant {
 /// Handles the body. Returns the peak memory beside the body and the length of the response,
 /// in bytes.
 fn peak(tenant: &Tenant, body: &[u8]) -> (usize, usize) {
-    let Tenant { config, namespaces, directory } = tenant;
+    let Tenant { config, namespaces, roles } = tenant;
     let mut answer = 0;
     let peak = peak_of(|| match Review::parse(body) {
         Ok(review) => {
-            let whole = review.answer(Mode::Enabled, namespaces, directory, config);
+            let whole = review.answer(Mode::Enabled, namespaces, roles, config);
             answer = whole.body.len();
         }
         // As the handler formats it.

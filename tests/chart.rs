@@ -9,7 +9,7 @@ use clap::Parser;
 use fab_session_injector::{
     cli::{Cli, Command},
     config::Config,
-    directory,
+    roles,
 };
 use harness::{
     helm::{self, chart},

@@ -1139,7 +1139,7 @@ fn agrees_with_the_webhook(world: &World, config: &Config) {
     let known = Role::Known(role("acme").parse().unwrap());
     let entry = Entry { role: Arc::new(known), fresh: true, read_at: None };
     let entries = HashMap::from([("acme".parse().unwrap(), entry)]);
-    let directory = Roles::new(Source::None, entries);
+    let roles = Roles::new(Source::None, entries);
     let (mut refused, mut let_in) = (0, 0);
     // The last is a service account of the pods' own namespace, which is never trusted.
     for creator in [
@@ -1169,7 +1169,7 @@ fn agrees_with_the_webhook(world: &World, config: &Config) {
             let line =
                 said.lines().find(|line| line.contains(&format!("pods \"{name}\" is forbidden")));
             let (decision, _, _) =
-                admission::decide(&pod, creator, NAMESPACE, &snapshot, &directory, config);
+                admission::decide(&pod, creator, NAMESPACE, &snapshot, &roles, config);
             let want = match &decision {
                 Decision::Inject(injection) => match injection.gives {
                     Gives::Sidecar(_) => {

@@ -483,9 +483,9 @@ proptest! {
         *review.pointer_mut(&paths[at.index(paths.len())]).unwrap() = with;
         let body = review.to_string();
         if let Ok(parsed) = Review::parse(body.as_bytes()) {
-            let Tenant { config, namespaces, directory } = tenant();
+            let Tenant { config, namespaces, roles } = tenant();
             for mode in [Mode::Audit, Mode::Enabled] {
-                let answer: Value = serde_json::from_slice(&parsed.answer(mode, &namespaces, &directory, &config).body).unwrap();
+                let answer: Value = serde_json::from_slice(&parsed.answer(mode, &namespaces, &roles, &config).body).unwrap();
                 prop_assert_eq!(&answer["response"]["uid"], &review["request"]["uid"]);
                 prop_assert!(answer["response"]["allowed"].is_boolean());
             }

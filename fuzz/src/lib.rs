@@ -26,7 +26,7 @@ static MEMORY: PeakAlloc = PeakAlloc;
 pub struct World {
     config: Config,
     namespaces: Namespaces,
-    directory: Roles,
+    roles: Roles,
 }
 
 pub static WORLD: LazyLock<World> = LazyLock::new(|| {
@@ -51,7 +51,7 @@ pub static WORLD: LazyLock<World> = LazyLock::new(|| {
     World {
         config,
         namespaces: namespaces.into_iter().collect(),
-        directory: Roles::new(Source::File("roles.yaml".into()), roles),
+        roles: Roles::new(Source::File("roles.yaml".into()), roles),
     }
 });
 
@@ -65,10 +65,10 @@ pub struct Answer {
 impl World {
     /// Returns the response; None for an invalid request.
     pub fn answer(&self, mode: Mode, body: &[u8]) -> Option<Answer> {
-        let Self { config, namespaces, directory } = self;
+        let Self { config, namespaces, roles } = self;
         let answer = || {
             let review = Review::parse(body).ok()?;
-            Some(review.answer(mode, namespaces, directory, config).body)
+            Some(review.answer(mode, namespaces, roles, config).body)
         };
         let before = MEMORY.current_usage();
         MEMORY.reset_peak_usage();

@@ -26,7 +26,9 @@ fn the_cli_page_is_generated_from_the_program() {
 #[test]
 fn every_code_has_a_section_on_the_page() {
     let page = refusals::page();
-    for (file, least) in [("src/admission/refusal.rs", 27), ("src/credentials/failure.rs", 18)] {
+    for (file, least) in
+        [("src/admission/refusal.rs", 27), ("src/credentials/assume_role_error.rs", 18)]
+    {
         let codes = codes(file);
         assert!(codes.len() >= least, "{file}: {codes:?}");
         for code in codes {
@@ -42,7 +44,7 @@ fn every_code_has_a_section_on_the_page() {
 fn other_pages_list_every_code_too() {
     let page = refusals::page();
     let denials = guard::denials().into_iter().map(|denial| denial.code);
-    let files = ["src/admission/refusal.rs", "src/credentials/failure.rs"];
+    let files = ["src/admission/refusal.rs", "src/credentials/assume_role_error.rs"];
     for code in files.into_iter().flat_map(codes).chain(denials) {
         let row = format!("\n| [`{code}`](#{code}) |");
         assert!(page.contains(&row), "{code} is not in the index of docs/refusals.md");
@@ -52,7 +54,7 @@ fn other_pages_list_every_code_too() {
         assert!(page.contains(&heading), "{code} has a meaning, but there is no such code");
     }
     let sidecar = fs::read_to_string(root("docs/sidecar.md")).unwrap();
-    for code in codes("src/credentials/failure.rs") {
+    for code in codes("src/credentials/assume_role_error.rs") {
         assert!(sidecar.contains(&format!("\n| `{code}` |")), "{code} is not in docs/sidecar.md");
     }
     let rules = fs::read_to_string(root("docs/guard.md")).unwrap();
@@ -67,12 +69,13 @@ fn the_refusals_page_has_each_code_and_no_other() {
     let heading = |line: &str| Some(line.strip_prefix("### `")?.strip_suffix('`')?.to_owned());
     let listed: BTreeSet<String> = page.lines().filter_map(heading).collect();
     let guarded = guard::denials().into_iter().map(|denial| denial.code);
-    let existing: BTreeSet<String> = ["src/admission/refusal.rs", "src/credentials/failure.rs"]
-        .into_iter()
-        .flat_map(codes)
-        .chain(guarded)
-        .chain(refusals::request_codes())
-        .collect();
+    let existing: BTreeSet<String> =
+        ["src/admission/refusal.rs", "src/credentials/assume_role_error.rs"]
+            .into_iter()
+            .flat_map(codes)
+            .chain(guarded)
+            .chain(refusals::request_codes())
+            .collect();
     assert_eq!(listed, existing);
 }
 

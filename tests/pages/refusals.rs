@@ -6,7 +6,7 @@ use std::fmt::Write;
 use fab_session_injector::{
     admission::Refusal,
     config::PodSecurity,
-    credentials::{Failure, Reason, denial, wire::Refused},
+    credentials::{AssumeRoleError, Reason, denial, wire::Refused},
     namespaces::NoTenant,
     roles::{Cause, Unusable},
     session::{NotARoleArn, NotASessionName, NotATenant, SourceIdentity, TenantName},
@@ -156,7 +156,8 @@ fn failures() -> Vec<Entry> {
     let role = "arn:aws:iam::111122223333:role/prod-acme-broker".parse().unwrap();
     let identity = SourceIdentity::of(&tenant, &"coder-1".parse().unwrap());
     grouped(reasons().into_iter().map(|reason| {
-        let failure = Failure { role: Clone::clone(&role), identity: identity.clone(), reason };
+        let failure =
+            AssumeRoleError { role: Clone::clone(&role), identity: identity.clone(), reason };
         let status = if failure.reason.stays() { 403 } else { 503 };
         let code = failure.reason.code();
         let text = failure.to_string();
@@ -166,7 +167,7 @@ fn failures() -> Vec<Entry> {
 }
 
 fn requests() -> Vec<Entry> {
-    let handler = include_str!("../../src/command/endpoint.rs");
+    let handler = include_str!("../../src/command/sidecar/endpoint.rs");
     let starting = handler.split("\"starting\",").nth(1).unwrap();
     let starting = starting.split('"').nth(1).unwrap();
     let refused = Refused::ALL.map(|refused| (refused.code(), refused.status(), refused.message()));
@@ -593,8 +594,12 @@ fn examples() -> Vec<Refusal> {
         Refusal::ReservedVolume { container: agent(), volume: "fab-session-base".to_owned() },
         Refusal::RoleDenied { place: place() },
         Refusal::RoleMissing { place: place() },
-        Refusal::RoleUnavailable { place: place(), cause: Some(Cause::Throttled) },
-        Refusal::RoleUnavailable { place: place(), cause: None },
+        Refusal::RoleUnavailable {
+            tenant: acme.clone(),
+            place: place(),
+            cause: Some(Cause::Throttled),
+        },
+        Refusal::RoleUnavailable { tenant: acme.clone(), place: place(), cause: None },
         unusable(Unusable::Malformed(NotARoleArn::Shape)),
         unusable(Unusable::NotAllowed { list: "accounts" }),
         unusable(Unusable::SecureString),

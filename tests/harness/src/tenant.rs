@@ -17,7 +17,7 @@ pub struct Tenant {
     /// `tenants-acme` and `fab`, which opted in.
     pub namespaces: Namespaces,
     /// The role of the tenant.
-    pub directory: Roles,
+    pub roles: Roles,
 }
 
 impl Tenant {
@@ -36,15 +36,15 @@ impl Tenant {
         Self {
             config,
             namespaces: namespaces.into_iter().collect(),
-            directory: Roles::new(Source::File("roles.yaml".into()), roles),
+            roles: Roles::new(Source::File("roles.yaml".into()), roles),
         }
     }
 
     /// Returns the decision about a pod in `tenants-acme`, and the operations of its patch.
     pub fn decide(&self, pod: &Value, creator: &str) -> (Decision, Vec<PatchOperation>) {
-        let Self { config, namespaces, directory } = self;
+        let Self { config, namespaces, roles } = self;
         let (decision, operations, _) =
-            admission::decide(pod, creator, "tenants-acme", namespaces, directory, config);
+            admission::decide(pod, creator, "tenants-acme", namespaces, roles, config);
         (decision, operations)
     }
 }
