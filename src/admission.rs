@@ -11,7 +11,6 @@ mod drift;
 mod eks;
 mod env;
 mod items;
-mod json;
 mod list_edit;
 mod mesh;
 mod names;
@@ -30,7 +29,10 @@ mod violations;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use json_patch::PatchOperation;
-use serde_json::Value;
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
 
 pub use self::{
     component::NamedBy,
@@ -46,12 +48,12 @@ pub use self::{
     review::NotAReview,
 };
 use self::{
-    json::{Object, Scalar},
     outcome::Outcome,
     review::{Request, Resource, UserInfo},
 };
 use crate::{
     config::Config,
+    json::{Object, Scalar},
     namespaces::{Mode, Namespaces},
     roles::Roles,
 };
@@ -156,7 +158,18 @@ pub fn explain<'c>(
     roles: &Roles,
     config: &'c Config,
 ) -> Explained<'c> {
-    let text = pod.to_string();
+    let pod = to_raw_value(pod).ok();
+    explain_text(pod.as_deref(), creator, namespace, namespaces, roles, config)
+}
+
+fn explain_text<'c>(
+    pod: Option<&RawValue>,
+    creator: &str,
+    namespace: &str,
+    namespaces: &Namespaces,
+    roles: &Roles,
+    config: &'c Config,
+) -> Explained<'c> {
     let request = Request {
         uid: "offline".into(),
         operation: "CREATE".into(),
@@ -169,7 +182,7 @@ pub fn explain<'c>(
         sub_resource: "".into(),
         dry_run: Scalar(false),
         user_info: Object(UserInfo { username: creator.into() }),
-        object: serde_json::from_str(&text).ok(),
+        object: pod,
     };
     decide::outcome(&request, namespaces, roles, config).explained()
 }

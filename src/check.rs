@@ -1,6 +1,6 @@
 //! The checks of an installation: takes facts of the cluster and AWS, and returns findings.
 //!
-//! Does no I/O. A fact that could not be read arrives as [`Seen::Hidden`] and becomes a finding of
+//! Does no I/O: the caller reads one namespace after the other, and no namespace is kept. A fact that could not be read arrives as [`Seen::Hidden`] and becomes a finding of
 //! level `unknown`. If the webhook or the sidecar makes the same check, their function is called
 //! and their message is used.
 
@@ -13,46 +13,54 @@ mod iam_policy;
 mod id;
 mod namespace;
 mod network;
+mod objects;
 mod pods;
 mod quota;
 mod rights;
 mod roles;
 mod webhook;
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{
+    collections::{BTreeSet, HashMap},
+    mem::take,
+    time::SystemTime,
+};
 
 use serde_json::Value;
 
+use self::rights::Granted;
 pub use self::{
     finding::{Finding, Findings, Level},
     iam::{Chain, Held},
     iam_policy::principals,
     id::{About, CheckId},
     namespace::opted_in,
+    objects::Objects,
     pods::waits,
     roles::{service_account_to_try, tenants},
     webhook::{CONFIGURATION, service},
 };
-use crate::{config::Config, credentials, roles::Roles, session::TenantName};
+use crate::{
+    config::Config, credentials, json::Json, namespaces::Namespace, roles::Roles,
+    session::TenantName,
+};
 
-/// The facts of the cluster and AWS, as far as they could be read. Objects are as the API server
-/// returned them.
+/// The facts of the cluster and AWS, as far as they could be read, without the contents of
+/// namespaces. Objects are as the API server returned them.
 #[derive(Debug)]
-pub struct Facts {
+pub struct Facts<'c> {
     /// None: AWS is skipped.
     pub account: Option<Account>,
-    pub config: Config,
+    pub config: &'c Config,
     /// All DaemonSets of the cluster.
-    pub daemon_sets: Seen<Vec<Value>>,
+    pub daemon_sets: Seen<Objects>,
     /// The tenants' roles. None: they are in SSM, and AWS is skipped.
     pub roles: Option<Roles>,
     pub guard: Guard,
-    pub namespaces: Seen<Vec<Value>>,
+    pub namespaces: Seen<Objects>,
     pub now: SystemTime,
     /// ClusterRoles and ClusterRoleBindings.
-    pub rights: Seen<Vec<Value>>,
-    /// The contents of the opted-in namespaces, by name.
-    pub contents: HashMap<String, NamespaceContents>,
+    pub rights: Seen<Objects>,
     pub text: Text,
     pub webhook: Webhook,
 }
@@ -72,11 +80,11 @@ pub struct Text {
 #[derive(Debug)]
 pub struct Webhook {
     /// All MutatingWebhookConfigurations.
-    pub configurations: Seen<Vec<Value>>,
+    pub configurations: Seen<Objects>,
     /// The Deployment of the webhook.
     pub deployment: Seen<Option<Value>>,
     /// The EndpointSlices of the webhook's service.
-    pub endpoints: Seen<Vec<Value>>,
+    pub endpoints: Seen<Objects>,
     /// The webhook configuration as rendered by the release.
     pub installed: Seen<Option<Value>>,
     /// The Deployment of certs, if the release has one.
@@ -89,7 +97,7 @@ pub struct Webhook {
 #[derive(Debug)]
 pub struct Guard {
     /// All ValidatingAdmissionPolicies and their bindings.
-    pub objects: Seen<Vec<Value>>,
+    pub objects: Seen<Objects>,
     /// The guard's, as rendered by the release. Empty: the release has no guard.
     pub installed: Seen<Option<Vec<Value>>>,
 }
@@ -97,14 +105,12 @@ pub struct Guard {
 /// The contents of one namespace.
 #[derive(Debug)]
 pub struct NamespaceContents {
-    pub accounts: Seen<Vec<Value>>,
-    pub limit_ranges: Seen<Vec<Value>>,
-    pub pods: Seen<Vec<Value>>,
-    pub quotas: Seen<Vec<Value>>,
+    pub accounts: Seen<Objects>,
+    pub limit_ranges: Seen<Objects>,
+    pub pods: Seen<Objects>,
+    pub quotas: Seen<Objects>,
     /// Roles and RoleBindings.
-    pub rights: Seen<Vec<Value>>,
-    /// The result of the test pod. None: no test pod was started.
-    pub trial: Option<Trial>,
+    pub rights: Seen<Objects>,
 }
 
 /// The result of a test pod: an agent pod that ends as soon as it has started.
@@ -144,17 +150,57 @@ pub enum Seen<T> {
     Known(T),
 }
 
-/// Makes all checks.
-pub fn findings(facts: &Facts) -> Findings {
-    let mut found = Findings::default();
-    config::is_as_installed(&facts.text, &mut found);
-    config::check_exceptions(&facts.config, &mut found);
-    webhook::check_webhook(facts, &mut found);
-    guard::check_guard(&facts.guard, &mut found);
-    network::check_network(facts, &mut found);
-    namespace::check_namespaces(facts, &mut found);
-    roles::check_roles(facts, &mut found);
-    found.in_order()
+/// The checks that have been made, and what the next ones need.
+#[derive(Debug)]
+pub struct Checks<'c> {
+    account: Option<Account>,
+    cluster_roles: Seen<Granted>,
+    config: &'c Config,
+    roles: Option<Roles>,
+    found: Findings,
+    tenants: BTreeSet<TenantName>,
+    /// The results of the test pods, and their namespaces.
+    trials: Vec<(String, Trial)>,
+}
+
+impl<'c> Checks<'c> {
+    /// Makes the checks of the cluster.
+    pub fn of_cluster(facts: Facts<'c>) -> Self {
+        let mut found = Findings::default();
+        config::is_as_installed(&facts.text, &mut found);
+        config::check_exceptions(facts.config, &mut found);
+        webhook::check_webhook(&facts.webhook, facts.now, &mut found);
+        guard::check_guard(&facts.guard, &mut found);
+        network::check_network(&facts, &mut found);
+        namespace::of_cluster(&facts, &mut found);
+        let cluster_roles = rights::of_cluster(&facts.rights, &mut found);
+        let tenants = tenants(&facts.namespaces, facts.config);
+        let Facts { account, config, roles, .. } = facts;
+        Self { account, cluster_roles, config, roles, found, tenants, trials: Vec::new() }
+    }
+
+    /// Makes the checks of an opted-in namespace. `trial` is the result of its test pod. None: no
+    /// test pod was started.
+    pub fn of_namespace(
+        &mut self,
+        namespace: &Namespace,
+        contents: &NamespaceContents,
+        trial: Option<Trial>,
+    ) {
+        let Self { cluster_roles, config, roles, found, .. } = self;
+        namespace::of_namespace(namespace, &contents.accounts, config, found);
+        quota::check_quota(namespace, contents, config, found);
+        pods::check_pods(namespace, &contents.pods, roles.as_ref(), config, found);
+        rights::of_namespace(namespace, &contents.rights, cluster_roles, found);
+        self.trials.extend(trial.map(|trial| (namespace.name.clone(), trial)));
+    }
+
+    /// Makes the checks of AWS, and returns all findings.
+    pub fn finish(mut self) -> Findings {
+        let mut found = take(&mut self.found);
+        roles::check_roles(&self, &mut found);
+        found.in_order()
+    }
 }
 
 impl<T> Seen<T> {
@@ -177,14 +223,20 @@ impl<T> Seen<T> {
     }
 }
 
-impl<T> Seen<Vec<T>> {
+impl Seen<Objects> {
+    /// Returns the objects. Empty if they are hidden.
+    pub fn iter(&self) -> impl Iterator<Item = Json<'_>> {
+        let known = match self {
+            Self::Known(objects) => Some(objects),
+            Self::Hidden(_) => None,
+        };
+        known.into_iter().flat_map(Objects::iter)
+    }
+
     /// Returns both lists as one, or the first hidden reason.
     pub fn beside(self, other: Self) -> Self {
         match (self, other) {
-            (Self::Known(mut these), Self::Known(those)) => {
-                these.extend(those);
-                Self::Known(these)
-            }
+            (Self::Known(these), Self::Known(those)) => Self::Known(these.beside(those)),
             (Self::Hidden(why), _) | (_, Self::Hidden(why)) => Self::Hidden(why),
         }
     }

@@ -13,6 +13,7 @@
 //! - [`policies`] prints the required AWS resources.
 //! - [`check`] has the checks of an installation, in the cluster and in AWS.
 //! - [`telemetry`] has log and metrics.
+//! - [`json`] reads untrusted JSON.
 //! - [`terminal`] escapes foreign text in output and log.
 //! - [`cli`] and [`command`] have the command line and its commands.
 //!
@@ -34,6 +35,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod credentials;
+pub mod json;
 pub mod manifest;
 pub mod namespaces;
 pub mod policies;

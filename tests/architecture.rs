@@ -11,8 +11,8 @@ use std::{
 use syn::visit::Visit;
 
 /// Each module of `src`, and the modules that it may use.
-const ROOMS: [(&str, &[&str]); 15] = [
-    ("admission", &["config", "namespaces", "roles", "session", "terminal"]),
+const ROOMS: [(&str, &[&str]); 16] = [
+    ("admission", &["config", "json", "namespaces", "roles", "session", "terminal"]),
     ("certificates", &[]),
     (
         "check",
@@ -21,6 +21,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
             "certificates",
             "config",
             "credentials",
+            "json",
             "namespaces",
             "policies",
             "roles",
@@ -38,6 +39,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
             "cli",
             "config",
             "credentials",
+            "json",
             "manifest",
             "namespaces",
             "policies",
@@ -50,6 +52,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ),
     ("config", &["session"]),
     ("credentials", &["session"]),
+    ("json", &[]),
     ("manifest", &["terminal"]),
     ("namespaces", &["config", "session"]),
     ("policies", &["session"]),

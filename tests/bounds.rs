@@ -1,18 +1,27 @@
-//! The memory to read a forged review: a bound in lengths of the body, for any body.
+//! The memory to read a forged review, and to check lists of hostile objects: a bound in lengths of
+//! the JSON, for any JSON.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-use std::sync::Mutex;
+use std::{sync::Mutex, time::SystemTime};
 
-use fab_session_injector::{admission::Review, config::Config, namespaces::Mode};
-use harness::{tenant::Tenant, webhook::load::review_with};
+use fab_session_injector::{
+    admission::Review,
+    check::{Checks, Facts, Findings, Guard, Objects, Seen, Tenancy, Text, Webhook},
+    config::Config,
+    namespaces::Mode,
+};
+use harness::{
+    tenant::Tenant,
+    webhook::{load::review_with, server::review},
+};
 use peak_alloc::PeakAlloc;
 use proptest::{
     collection::vec,
     prelude::*,
     test_runner::{Config as Cases, TestRunner},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -159,7 +168,7 @@ fn filled(piece: &str, bytes: usize) -> String {
         if index > 0 {
             text.push(',');
         }
-        text.push_str(piece);
+        text.push_str(&piece.replace('#', &index.to_string()));
     }
     text.push_str(close);
     text
@@ -245,6 +254,224 @@ fn any_generated_body_uses_bounded_memory() {
             is_bound(&tenant, &body, PLACES[place]);
             // And a body that is cut off or is not JSON.
             is_bound(&tenant, &body[..body.len() / 2], PLACES[place]);
+            Ok(())
+        })
+        .unwrap();
+}
+
+/// Bound of the peak memory to check a list beside its responses: this number of lengths of the
+/// list, of sizes of the findings, and the memory of the first holders of each permission or of one
+/// decision.
+const LIST: usize = 2;
+const FINDINGS: usize = 4;
+const HOLDERS: usize = 2 << 20;
+const DECISION: usize = 256 << 10;
+
+/// Kinds of objects, and the paths at which the checks read them.
+const READ: [(&str, &[&str]); 10] = [
+    ("Namespace", &["", "/metadata", "/metadata/name", "/metadata/labels"]),
+    ("DaemonSet", &["", "/metadata", "/metadata/name", "/metadata/namespace"]),
+    ("ClusterRole", &["", "/metadata/name", "/rules", "/rules/0/verbs"]),
+    ("ClusterRoleBinding", &["", "/metadata/name", "/roleRef", "/subjects", "/subjects/0/name"]),
+    ("ServiceAccount", &["", "/metadata", "/metadata/name"]),
+    ("LimitRange", &["", "/metadata/name", "/spec/limits", "/spec/limits/0/max/cpu"]),
+    (
+        "ResourceQuota",
+        &["", "/metadata/name", "/spec/hard", "/spec/hard/cpu", "/spec/scopes", "/status/used/cpu"],
+    ),
+    ("Role", &["", "/metadata/name", "/rules", "/rules/0", "/rules/0/resources"]),
+    (
+        "RoleBinding",
+        &[
+            "",
+            "/metadata/name",
+            "/metadata/labels",
+            "/roleRef/name",
+            "/subjects",
+            "/subjects/0/name",
+        ],
+    ),
+    (
+        "Pod",
+        &[
+            "",
+            "/metadata/name",
+            "/metadata/annotations",
+            "/metadata/managedFields",
+            "/spec/containers",
+            "/spec/containers/0/env",
+            "/spec/initContainers",
+            "/spec/volumes",
+            "/status",
+            "/status/initContainerStatuses",
+        ],
+    ),
+];
+
+/// Repeated pieces, as in [`PIECES`]. `#` is another number each time.
+const NUMBERED: [&str; 18] = [
+    "0",
+    "\"#\"",
+    "[[[[[[0]]]]]]",
+    "{}",
+    "{\"a\":{\"a\":{}}}",
+    "{\"name\":\"#\"}",
+    "{\"name\":\"fab-session-credentials\",\"y\":[[0],[0],[0],[0]]}",
+    "{\"name\":\"\\u0061#\",\"namespace\":\"b\"}",
+    "{\"name\":\"system:authenticated\"}",
+    "{\"apiGroups\":[\"*\"],\"resources\":[\"*\"],\"verbs\":[\"*\"]}",
+    "{\"type\":\"Container\",\"max\":{\"cpu\":\"0\",\"memory\":\"0\"},\"min\":{\"cpu\":\"9\",\"memory\":\"9\"}}",
+    "{\"type\":\"Pod\",\"max\":{\"cpu\":\"0\"}}",
+    ":\"a\":0",
+    ":\"a#\":\"b#\"",
+    ":\"\\u0061\":{}",
+    "@\\u0001,\\\"a ",
+    "@0",
+    "@\u{200b}",
+];
+
+/// Returns an object of the kind. Its numbers are another each time.
+fn object(kind: &str) -> Value {
+    let labels = json!({"fab.nanohype.dev/session-injection": "enabled"});
+    let metadata = json!({"name": "a#", "labels": labels});
+    let amounts = json!({"cpu": "1m", "memory": "1"});
+    match kind {
+        "ClusterRole" | "Role" => json!({"metadata": metadata, "rules": [all_rights()]}),
+        "ClusterRoleBinding" | "RoleBinding" => json!({
+            "metadata": metadata,
+            "roleRef": {"kind": "ClusterRole", "name": "all"},
+            "subjects": [{"name": "u#", "namespace": "n"}],
+        }),
+        "LimitRange" => {
+            let limit = json!({"type": "Container", "max": amounts});
+            json!({"metadata": metadata, "spec": {"limits": [limit]}})
+        }
+        "ResourceQuota" => json!({
+            "metadata": metadata, "spec": {"hard": amounts}, "status": {"used": amounts},
+        }),
+        "Pod" => {
+            let review: Value = serde_json::from_slice(&review("a#")).unwrap();
+            review["request"]["object"].clone()
+        }
+        _ => json!({"metadata": metadata}),
+    }
+}
+
+fn all_rights() -> Value {
+    json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]})
+}
+
+/// Returns a list of `count` objects of the kind, each with `value` at the path.
+fn list(kind: &str, place: &str, value: &str, count: usize) -> Vec<u8> {
+    let mut object = object(kind);
+    let mut parent = &mut object;
+    let keys: Vec<&str> = place.split('/').skip(1).collect();
+    for key in keys {
+        parent = match parent {
+            Value::Array(items) => &mut items[key.parse::<usize>().unwrap()],
+            object => &mut object[key],
+        };
+    }
+    *parent = "@@".into();
+    let object = object.to_string().replacen("\"@@\"", value, 1);
+    let items: Vec<String> =
+        (0..count).map(|index| object.replace('#', &index.to_string())).collect();
+    format!("{{\"kind\":\"{kind}List\",\"items\":[{}]}}", items.join(",")).into_bytes()
+}
+
+/// Makes the checks of a cluster with one namespace, in which only this list has objects.
+fn checked(tenant: &Tenant, kind: &str, list: &[u8]) -> Findings {
+    fn unknown<T>() -> Seen<T> {
+        Seen::Hidden(String::new())
+    }
+    let of = |wanted: &str| {
+        let mut objects = Objects::default();
+        if wanted == kind {
+            objects.add(list).unwrap();
+        }
+        Seen::Known(objects)
+    };
+    let role = json!({"metadata": {"name": "all"}, "rules": [all_rights()]});
+    let roles = Seen::Known(Objects::of("ClusterRole", &[role]));
+    let mut checks = Checks::of_cluster(Facts {
+        account: None,
+        config: &tenant.config,
+        daemon_sets: of("DaemonSet"),
+        directory: Some(tenant.directory.clone()),
+        guard: Guard { objects: unknown(), installed: unknown() },
+        namespaces: of("Namespace"),
+        now: SystemTime::UNIX_EPOCH,
+        rights: roles.beside(of("ClusterRole")).beside(of("ClusterRoleBinding")),
+        text: Text { installed: unknown(), live: None, place: String::new() },
+        webhook: Webhook {
+            configurations: unknown(),
+            deployment: unknown(),
+            endpoints: unknown(),
+            installed: unknown(),
+            keeper: unknown(),
+            secret: unknown(),
+        },
+    });
+    let tenancy = Tenancy {
+        accounts: of("ServiceAccount"),
+        limit_ranges: of("LimitRange"),
+        pods: of("Pod"),
+        quotas: of("ResourceQuota"),
+        rights: of("Role").beside(of("RoleBinding")),
+    };
+    checks.of_namespace(tenant.namespaces.find("tenants-acme").unwrap(), &tenancy, None);
+    checks.finish()
+}
+
+/// Returns the peak memory, without that of the findings, in lengths of the list.
+fn is_bound_list(tenant: &Tenant, kind: &str, list: &[u8], what: &str) -> f64 {
+    let mut findings = 0;
+    let peak = peak_of(|| {
+        let found = checked(tenant, kind, list);
+        findings =
+            found.iter().map(|it| size_of_val(it) + it.subject.len() + it.message.len()).sum();
+        found
+    });
+    let beside = FINDINGS * findings + if kind.ends_with("Binding") { HOLDERS } else { DECISION };
+    let most = LIST * list.len() + beside;
+    let length = list.len();
+    assert!(peak <= most, "{what}: {peak} bytes for {length} and findings of {findings}");
+    peak.saturating_sub(beside) as f64 / length as f64
+}
+
+#[test]
+fn the_checks_of_any_list_use_bounded_memory() {
+    let _alone = COUNTING.lock().unwrap();
+    let tenant = tenant();
+    const BYTES: usize = 128 << 10;
+    let mut worst = (0.0, String::new());
+    for (kind, places) in READ {
+        for place in places {
+            for piece in NUMBERED {
+                for (bytes, count) in [(BYTES, 1), (8, 512)] {
+                    let list = list(kind, place, &filled(piece, bytes), count);
+                    let what = format!("{piece} at {place} of {count} {kind}");
+                    let lengths = is_bound_list(&tenant, kind, &list, &what);
+                    if lengths > worst.0 {
+                        worst = (lengths, what);
+                    }
+                }
+            }
+        }
+    }
+    println!("the worst takes {:.2} lengths of its list: {}", worst.0, worst.1);
+}
+
+#[test]
+fn the_checks_of_generated_lists_use_bounded_memory() {
+    let _alone = COUNTING.lock().unwrap();
+    let tenant = tenant();
+    let cases = Cases { cases: 400, failure_persistence: None, ..Cases::default() };
+    TestRunner::new(cases)
+        .run(&(0..READ.len(), any::<prop::sample::Index>(), value()), |(kind, place, value)| {
+            let (kind, places) = READ[kind];
+            let place = place.get(places);
+            is_bound_list(&tenant, kind, &list(kind, place, &value, 1), place);
             Ok(())
         })
         .unwrap();

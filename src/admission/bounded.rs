@@ -8,7 +8,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::json::{Each, TEXT, Text};
+use crate::json::{Each, TEXT, Text};
 
 /// The items that the webhook acts on in a list that Kubernetes keys by `name`.
 pub(super) struct Picked<T> {

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
-use serde_json::Value;
 
-use super::{CONTAINER_NAME, Decision, Explained, Gives, ROLE_ARN_ANNOTATION, Refusal, explain};
+use super::{
+    CONTAINER_NAME, Decision, Explained, Gives, ROLE_ARN_ANNOTATION, Refusal, explain_text,
+};
 use crate::{
     config::{Config, Credentials, Glob, Matched, Matcher},
+    json::Json,
     namespaces::{Namespace, Namespaces},
     roles::{Role, Roles, Source},
     session::RoleArn,
@@ -52,7 +54,7 @@ pub enum DriftStatus {
 /// Without `creator`, the pod counts as unchanged if it is unchanged for one of the users that may
 /// have requested it.
 pub fn drift(
-    pod: &Value,
+    pod: Json<'_>,
     creator: Option<&str>,
     namespace: &Namespace,
     roles: &Roles,
@@ -95,9 +97,12 @@ pub fn drift(
 }
 
 /// Returns the credential sidecar of a pod.
-pub fn sidecar(pod: &Value) -> Option<&Value> {
-    let containers = pod["spec"]["initContainers"].as_array()?;
-    containers.iter().find(|container| container["name"] == CONTAINER_NAME)
+pub fn sidecar(pod: Json<'_>) -> Option<Json<'_>> {
+    named(pod.at("spec").at("initContainers"), CONTAINER_NAME)
+}
+
+fn named<'a>(list: Json<'a>, name: &str) -> Option<Json<'a>> {
+    list.items().find(|item| item.at("name").string().is_some_and(|found| found == name))
 }
 
 impl DriftStatus {
@@ -119,7 +124,7 @@ impl DriftStatus {
 }
 
 struct Comparison<'p> {
-    pod: &'p Value,
+    pod: Json<'p>,
     namespace: &'p str,
     namespaces: &'p Namespaces,
     roles: &'p Roles,
@@ -131,12 +136,12 @@ impl Comparison<'_> {
     fn compare(&self, creator: &str) -> (DriftStatus, bool) {
         let Self { pod, namespace, namespaces, roles, config } = self;
         let Explained { decision, matched, operations, .. } =
-            explain(pod, creator, namespace, namespaces, roles, config);
+            explain_text(Some(pod.raw()), creator, namespace, namespaces, roles, config);
         let left_alone = matched.is_some_and(|Matched { component, matcher }| {
             matches!(matcher, Matcher::Creator(_))
                 && matches!(component.credentials, Credentials::Env | Credentials::Exempt)
         });
-        let has_sidecar = sidecar(pod).is_some();
+        let has_sidecar = sidecar(*pod).is_some();
         let status = match decision {
             Decision::Pass(_) if has_sidecar => DriftStatus::Orphaned,
             Decision::Pass(_) => DriftStatus::UpToDate,
@@ -158,28 +163,29 @@ impl Comparison<'_> {
 
 /// Returns whether the pod has terminated or terminates soon. A deleted pod runs until the end of
 /// its grace period, which may take years.
-fn has_ended(pod: &Value) -> bool {
-    let phase = pod["status"]["phase"].as_str().unwrap_or_default();
-    let grace = pod["metadata"]["deletionGracePeriodSeconds"].as_u64();
-    matches!(phase, "Failed" | "Succeeded")
+fn has_ended(pod: Json<'_>) -> bool {
+    let phase = pod.at("status").at("phase").string().unwrap_or_default();
+    let grace: Option<u64> =
+        pod.at("metadata").at("deletionGracePeriodSeconds").text().parse().ok();
+    matches!(&*phase, "Failed" | "Succeeded")
         || grace.is_some_and(|seconds| seconds <= ENDS_WITHIN_SECONDS)
 }
 
 /// Returns the config with the region of the pod's sidecar if it sets none: the webhook then uses
 /// its own region, which the caller does not know.
-fn as_deployed(pod: &Value, config: &Config) -> Config {
+fn as_deployed(pod: Json<'_>, config: &Config) -> Config {
     let given = || {
-        let variables = sidecar(pod)?["env"].as_array()?;
-        let region = variables.iter().find(|variable| variable["name"] == "AWS_REGION")?;
-        region["value"].as_str()?.parse().ok()
+        let region = named(sidecar(pod)?.at("env"), "AWS_REGION")?;
+        region.at("value").string()?.parse().ok()
     };
     Config { region: config.region.clone().or_else(given), ..config.clone() }
 }
 
 /// Returns the role of the namespace's tenant: the published one, else that of the pod's
 /// annotation, else a placeholder.
-fn known_role(pod: &Value, namespace: &Namespace, roles: &Roles) -> Roles {
-    let own = || pod["metadata"]["annotations"][ROLE_ARN_ANNOTATION].as_str()?.parse().ok();
+fn known_role(pod: Json<'_>, namespace: &Namespace, roles: &Roles) -> Roles {
+    let annotations = || pod.at("metadata").at("annotations");
+    let own = || annotations().at(ROLE_ARN_ANNOTATION).string()?.parse().ok();
     let role = |tenant| match roles.role(tenant) {
         Some(Role::Known(role)) => Some(role.clone()),
         Some(Role::NotFound | Role::Unreachable(_) | Role::Unusable(_)) | None => {
@@ -202,10 +208,10 @@ const UNKNOWN_ROLE: &str = "arn:aws:iam::000000000000:role/unknown";
 #[cfg(test)]
 mod tests {
     use json_patch::patch;
-    use serde_json::json;
+    use serde_json::{Value, json, value::to_raw_value};
 
     use super::*;
-    use crate::{config::PodSecurity, namespaces::Mode, roles::Cause};
+    use crate::{admission::explain, config::PodSecurity, namespaces::Mode, roles::Cause};
 
     const ROLE: &str = "arn:aws:iam::111122223333:role/acme";
     const OPERATOR: &str = "system:serviceaccount:eks-agent-platform:operator";
@@ -238,13 +244,24 @@ mod tests {
         })
     }
 
+    fn alone(
+        pod: &Value,
+        creator: Option<&str>,
+        namespace: &Namespace,
+        roles: &Roles,
+        config: &Config,
+    ) -> Drift {
+        let text = to_raw_value(pod).unwrap();
+        super::alone((&*text).into(), creator, namespace, roles, config)
+    }
+
     /// Returns the agent's pod as the webhook makes it for this user.
     fn injected(creator: &str, config: &Config) -> Value {
         let mut pod = agent();
         let namespaces = Namespaces::default().with(namespace());
         let explained = explain(&pod, creator, "tenants-acme", &namespaces, &known(ROLE), config);
         patch(&mut pod, &explained.operations).unwrap();
-        assert!(sidecar(&pod).is_some());
+        assert_eq!(pod["spec"]["initContainers"][0]["name"], CONTAINER_NAME);
         pod
     }
 

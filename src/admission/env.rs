@@ -9,7 +9,6 @@ use super::{
     decision::Gives,
     eks,
     items::Variable,
-    json::Text,
     list_edit::ListEdit,
     names::{self, METADATA_DISABLED, NO_PROXIES, PROXIES, REGIONS, STS_ENDPOINTS},
     operations::{MOST_BYTES, Patch, at},
@@ -20,6 +19,7 @@ use super::{
 };
 use crate::{
     config::{Config, Region},
+    json::Text,
     session::{Session, base_credentials, env},
 };
 

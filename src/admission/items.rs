@@ -7,9 +7,9 @@ use serde_json::value::RawValue;
 
 use super::{
     bounded::{MOST_PICKED, Pick},
-    json::{Each, Object, Text, or_default},
     names,
 };
+use crate::json::{Each, Object, Text, or_default};
 
 #[derive(Deserialize)]
 pub(super) struct Name<'a> {

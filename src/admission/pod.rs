@@ -13,11 +13,13 @@ use serde_json::value::RawValue;
 use super::{
     bounded::{ADDED, AnyList, MOST_PICKED, Pairs, Picked},
     items::{Device, Mount, Name, Variable, Volume},
-    json::{Each, Object, Scalar, Text, each, or_default},
     names::CONTAINER_NAME,
     refusal::{Refusal, shown},
 };
-use crate::config::{self, Config, Creator};
+use crate::{
+    config::{self, Config, Creator},
+    json::{Each, Object, Scalar, Text, each, or_default},
+};
 
 /// A pod whose used fields match the Pod API schema.
 pub(super) struct Pod<'a> {

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::json::{Object, Scalar, Text};
+use crate::json::{Object, Scalar, Text};
 
 /// The fields of a review that the webhook reads.
 ///

@@ -1,10 +1,10 @@
 //! The user that a container runs as, by its pod.
 
 use super::{
-    json::Scalar,
     pod::{Container, Pod},
     refusal::{Refusal, shown},
 };
+use crate::json::Scalar;
 
 /// Refuses a container that runs as the sidecar's user.
 ///

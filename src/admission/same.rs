@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::{Value, value::RawValue};
 
-use super::json::Text;
+use crate::json::Text;
 
 /// Returns whether `text` is equal to `wanted` as JSON. The order of an object's keys does not
 /// matter. An object with a repeated key is never equal.

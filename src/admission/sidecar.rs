@@ -18,7 +18,6 @@ use serde_json::value::RawValue;
 
 use super::{
     eks,
-    json::Text,
     names::{
         BASE_VOLUME, CONTAINER_NAME, EMPTY_VOLUME, METADATA_DISABLED, NO_PROXIES, PROXIES, REGIONS,
         STS_ENDPOINTS, TOKEN_DIRECTORY, TOKEN_VOLUME,
@@ -26,6 +25,7 @@ use super::{
 };
 use crate::{
     config::{BaseCredentials, Component, Config, Quantity, Resources, Sidecar},
+    json::Text,
     session::{Session, base_credentials::BaseSource, env},
 };
 

@@ -2,9 +2,7 @@
 
 use super::{
     bounded::Picked,
-    eks,
-    json::{Object, Scalar},
-    mesh,
+    eks, mesh,
     names::{
         BASE_VOLUME, CONTAINER_NAME, EMPTY_VOLUME, FAB_OPERATOR, STATIC_CREDENTIALS, TOKEN_VOLUME,
         VOLUMES, covers_token,
@@ -17,6 +15,7 @@ use super::{
 };
 use crate::{
     config::{Component, Config, Credentials, PodSecurity},
+    json::{Object, Scalar},
     namespaces::Namespace,
 };
 

@@ -165,9 +165,11 @@ impl Findings {
         &mut self,
         check: CheckId,
         level: Level,
-        subject: String,
-        message: String,
+        mut subject: String,
+        mut message: String,
     ) -> &mut Finding {
+        cut(&mut subject);
+        cut(&mut message);
         self.0.push_mut(Finding { check, level, subject, code: None, message, unreachable: false })
     }
 
@@ -212,9 +214,22 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Cuts a text that is longer than [`LONGEST`].
+pub(super) fn cut(text: &mut String) {
+    if text.len() > LONGEST {
+        text.truncate(text.floor_char_boundary(LONGEST));
+        text.push_str(CUT);
+        text.shrink_to_fit();
+    }
+}
+
 fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
+
+/// Maximum length of a message or a subject, in bytes. Tenants control a part of some messages.
+pub(super) const LONGEST: usize = 64 << 10;
+const CUT: &str = " ... (the rest is not shown)";
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,6 @@
 //! Checks whether the policies and bindings of the guard are as rendered by the release.
 
-use serde_json::Value;
-
-use super::{CheckId, Findings, Guard, difference::differences, name, webhook::NOT_SAID};
+use super::{CheckId, Findings, Guard, difference::differences, name, objects, webhook::NOT_SAID};
 
 pub(super) fn check_guard(guard: &Guard, found: &mut Findings) {
     let Some(installed) = guard.installed.or_report(CheckId::GuardMissing, SUBJECT, found) else {
@@ -25,13 +23,13 @@ pub(super) fn check_guard(guard: &Guard, found: &mut Findings) {
     for wanted in installed {
         let kind = wanted["kind"].as_str().unwrap_or_default();
         let subject = format!("{kind} {}", name(wanted));
-        let is_it = |other: &&Value| other["kind"] == kind && name(other) == name(wanted);
-        let Some(live) = live.iter().find(is_it) else {
+        let mut of_kind = live.of_kind(kind);
+        let Some(live) = of_kind.find(|other| objects::name(*other) == name(wanted)) else {
             found.error(CheckId::GuardMissing, subject, "does not exist");
             continue;
         };
         present += 1;
-        let changed = differences(&wanted["spec"], &live["spec"]);
+        let changed = differences(&wanted["spec"], &live.at("spec").tree());
         if changed.is_empty() {
             same += 1;
         } else {

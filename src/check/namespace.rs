@@ -1,25 +1,29 @@
 //! Checks the labels and service accounts of the opted-in namespaces.
 
-use serde_json::Value;
+use std::borrow::Cow;
 
-use super::{CheckId, Facts, Findings, NamespaceContents, Seen, name, pods, quota, rights};
+use super::{CheckId, Facts, Findings, Objects, Seen, objects::name};
 use crate::{
     admission::{self, Refusal},
     config::{Config, Creator, Pod, PodSecurity},
+    json::Json,
     namespaces::{Mode, Namespace, OPERATOR_LABEL, OPT_IN_LABEL, POD_SECURITY_LABEL},
 };
 
-pub(super) fn check_namespaces(facts: &Facts, found: &mut Findings) {
-    let all = facts.namespaces.or_report(CheckId::NamespaceLabel, "namespaces", found);
-    let all: Vec<(&Value, Namespace)> =
-        all.into_iter().flatten().map(|object| (object, read(object, &facts.config))).collect();
+/// Checks the labels of all namespaces for values without effect.
+pub(super) fn of_cluster(facts: &Facts<'_>, found: &mut Findings) {
+    let namespaces = facts.namespaces.or_report(CheckId::NamespaceLabel, "namespaces", found);
+    let Some(namespaces) = namespaces else { return };
     let before = found.iter().count();
-    for (object, namespace) in &all {
-        is_spelled(object, namespace, found);
+    let (mut opted_in, mut all) = (0, 0);
+    for object in namespaces.iter() {
+        let namespace = read(object, facts.config);
+        is_spelled(object, &namespace, found);
+        opted_in += usize::from(namespace.mode.is_some());
+        all += 1;
     }
-    let opted_in = all.iter().filter(|(_, namespace)| namespace.mode.is_some());
-    if found.iter().count() == before && matches!(facts.namespaces, Seen::Known(_)) {
-        match (opted_in.clone().count(), all.len()) {
+    if found.iter().count() == before {
+        match (opted_in, all) {
             (0, all) => {
                 let message = format!("0 of {all} are opted in, so the webhook receives no pods");
                 found.warning(CheckId::NamespaceLabel, "namespaces", message);
@@ -31,39 +35,43 @@ pub(super) fn check_namespaces(facts: &Facts, found: &mut Findings) {
             }
         }
     }
-    rights::of_cluster(&facts.rights, found);
-    for (_, namespace) in opted_in {
-        labels_work(namespace, &facts.config, found);
-        if let Some(contents) = facts.contents.get(&namespace.name) {
-            has_service_account(namespace, contents, &facts.config, found);
-            quota::check_quota(namespace, contents, &facts.config, found);
-            pods::check_pods(namespace, contents, facts, found);
-            rights::of_namespace(namespace, contents, &facts.rights, found);
-        }
-    }
+}
+
+/// Checks the labels and the service accounts of an opted-in namespace.
+pub(super) fn of_namespace(
+    namespace: &Namespace,
+    accounts: &Seen<Objects>,
+    config: &Config,
+    found: &mut Findings,
+) {
+    labels_work(namespace, config, found);
+    has_service_account(namespace, accounts, config, found);
 }
 
 /// Returns the namespaces whose pods API servers send to the webhook.
 pub fn opted_in<'v>(
-    namespaces: &'v Seen<Vec<Value>>,
+    namespaces: &'v Seen<Objects>,
     config: &'v Config,
 ) -> impl Iterator<Item = Namespace> + 'v {
-    let namespaces = match namespaces {
-        Seen::Known(namespaces) => &namespaces[..],
-        Seen::Hidden(_) => &[],
-    };
     let read = namespaces.iter().map(|namespace| read(namespace, config));
     read.filter(|namespace| namespace.mode.is_some())
 }
 
-fn read(object: &Value, config: &Config) -> Namespace {
-    let labels = &object["metadata"]["labels"];
-    Namespace::read(name(object), |key| labels[key].as_str(), &config.tenant)
+pub(super) fn read(object: Json<'_>, config: &Config) -> Namespace {
+    Namespace::read(&name(object), |key| label(object, key), &config.tenant)
 }
 
-fn is_spelled(object: &Value, namespace: &Namespace, found: &mut Findings) {
-    let label = |key: &str| object["metadata"]["labels"][key].as_str();
-    let mistyped = |key: &str| label(key).filter(|value| !MEANT_OFF.contains(value));
+/// Returns the value of a label. A value has no character that JSON escapes.
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set>
+pub(super) fn label<'a>(object: Json<'a>, key: &str) -> Option<&'a str> {
+    match object.at("metadata").at("labels").at(key).string()? {
+        Cow::Borrowed(value) => Some(value),
+        Cow::Owned(_) => None,
+    }
+}
+
+fn is_spelled(object: Json<'_>, namespace: &Namespace, found: &mut Findings) {
+    let mistyped = |key: &str| label(object, key).filter(|value| !MEANT_OFF.contains(value));
     let subject = subject(namespace);
     if namespace.mode.is_none() {
         if let Some(value) = mistyped(OPT_IN_LABEL) {
@@ -78,7 +86,7 @@ fn is_spelled(object: &Value, namespace: &Namespace, found: &mut Findings) {
             format!("{OPERATOR_LABEL}={value} has no effect; the only valid value is keep");
         found.error(CheckId::OperatorLabel, &*subject, message);
     }
-    if let Some(value) = label(POD_SECURITY_LABEL)
+    if let Some(value) = label(object, POD_SECURITY_LABEL)
         && value.parse::<PodSecurity>().is_err()
     {
         let message = format!(
@@ -120,19 +128,18 @@ fn labels_work(namespace: &Namespace, config: &Config, found: &mut Findings) {
 
 fn has_service_account(
     namespace: &Namespace,
-    contents: &NamespaceContents,
+    accounts: &Seen<Objects>,
     config: &Config,
     found: &mut Findings,
 ) {
     let subject = subject(namespace);
-    let Some(accounts) = contents.accounts.or_report(CheckId::ServiceAccount, &subject, found)
-    else {
+    let Some(accounts) = accounts.or_report(CheckId::ServiceAccount, &subject, found) else {
         return;
     };
-    let is_ours = |account: &&str| {
+    let is_ours = |account: &Cow<'_, str>| {
         config.component_of(&Bare { account, creator: Creator::new("", &namespace.name) }).is_some()
     };
-    let ours: Vec<&str> = accounts.iter().map(name).filter(is_ours).collect();
+    let ours: Vec<Cow<'_, str>> = accounts.iter().map(name).filter(is_ours).collect();
     if ours.is_empty() {
         found.warning(
             CheckId::ServiceAccount,
@@ -184,18 +191,20 @@ const MEANT_OFF: [&str; 6] = ["", "disabled", "false", "no", "none", "off"];
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json, value::to_raw_value};
+
     use super::*;
     use crate::namespaces::POD_SECURITY_VERSION_LABEL;
-    use serde_json::json;
 
     #[test]
     fn an_old_version_of_the_standard_is_named_with_its_label() {
         let labels = |version: &str| json!({OPT_IN_LABEL: "enabled", POD_SECURITY_LABEL: "restricted", POD_SECURITY_VERSION_LABEL: version});
         let pod_security = |version: &str| {
             let object = json!({"metadata": {"name": "tenants-a", "labels": labels(version)}});
+            let object = to_raw_value(&object).unwrap();
             let config = Config::default();
             let mut found = Findings::default();
-            labels_work(&read(&object, &config), &config, &mut found);
+            labels_work(&read((&*object).into(), &config), &config, &mut found);
             let it = found.iter().find(|finding| finding.check == CheckId::PodSecurity).unwrap();
             it.message.clone()
         };
@@ -242,12 +251,14 @@ mod tests {
             (json!({POD_SECURITY_LABEL: "Restricted"}), &[]),
         ];
         for (labels, want) in cases {
-            let object = json!({"metadata": {"name": "a", "labels": labels}});
+            let object =
+                to_raw_value(&json!({"metadata": {"name": "a", "labels": labels}})).unwrap();
+            let object = Json::from(&*object);
             let mut found = Findings::default();
-            is_spelled(&object, &read(&object, &Config::default()), &mut found);
+            is_spelled(object, &read(object, &Config::default()), &mut found);
             let found: Vec<String> =
                 found.iter().map(|it| format!("{}: {}", it.check, it.message)).collect();
-            assert_eq!(found.len(), want.len(), "{object}: {found:?}");
+            assert_eq!(found.len(), want.len(), "{object:?}: {found:?}");
             for (message, begins) in found.iter().zip(want) {
                 assert!(message.starts_with(begins), "{message}");
             }

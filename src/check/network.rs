@@ -1,13 +1,18 @@
 //! Finds network plugins that redirect the connections of a pod by its labels or annotations. With
 //! EKS Pod Identity, the sidecar sends the base token without TLS.
 
-use super::{CheckId, Facts, Findings, Seen, name, opted_in};
+use super::{
+    CheckId, Facts, Findings,
+    namespace::{label, read},
+    objects::name,
+};
 use crate::{
     admission::{AMBIENT_LABEL, NOT_AMBIENT},
     config::BaseCredentials,
+    json::Json,
 };
 
-pub(super) fn check_network(facts: &Facts, found: &mut Findings) {
+pub(super) fn check_network(facts: &Facts<'_>, found: &mut Findings) {
     if !matches!(facts.config.base_credentials, BaseCredentials::PodIdentity) {
         found.ok(CheckId::NetworkPlugin, SUBJECT, "baseCredentials.source is not podIdentity");
         return;
@@ -18,11 +23,12 @@ pub(super) fn check_network(facts: &Facts, found: &mut Findings) {
     else {
         return;
     };
-    for daemon_set in daemon_sets {
-        let known = KNOWN.iter().find(|(part, _)| name(daemon_set).contains(part));
+    for daemon_set in daemon_sets.iter() {
+        let name = name(daemon_set);
+        let known = KNOWN.iter().find(|(part, _)| name.contains(part));
         if let Some((_, message)) = known {
-            let namespace = daemon_set["metadata"]["namespace"].as_str().unwrap_or_default();
-            let subject = format!("DaemonSet {namespace}/{}", name(daemon_set));
+            let namespace = daemon_set.at("metadata").at("namespace").string().unwrap_or_default();
+            let subject = format!("DaemonSet {namespace}/{name}");
             found.warning(CheckId::NetworkPlugin, subject, *message);
         }
     }
@@ -36,19 +42,15 @@ pub(super) fn check_network(facts: &Facts, found: &mut Findings) {
 }
 
 /// Adds the opted-in namespaces in Istio's ambient mode.
-fn captured(facts: &Facts, found: &mut Findings) {
-    let objects = match &facts.namespaces {
-        Seen::Known(objects) => &objects[..],
-        Seen::Hidden(_) => &[],
-    };
-    for namespace in opted_in(&facts.namespaces, &facts.config) {
-        let object = objects.iter().find(|object| name(object) == namespace.name);
-        let mode = object.and_then(|object| object["metadata"]["labels"][AMBIENT_LABEL].as_str());
+fn captured(facts: &Facts<'_>, found: &mut Findings) {
+    let is_opted_in = |object: &Json<'_>| read(*object, facts.config).mode.is_some();
+    for object in facts.namespaces.iter().filter(is_opted_in) {
+        let mode = label(object, AMBIENT_LABEL);
         if let Some(mode) = mode.filter(|mode| *mode != NOT_AMBIENT) {
             let message = format!(
                 "{AMBIENT_LABEL}={mode}: ztunnel captures the connections of agent pods, so the guard refuses these pods; label the pods {AMBIENT_LABEL}={NOT_AMBIENT}, or set baseCredentials.source to irsa"
             );
-            found.warning(CheckId::NetworkPlugin, format!("namespace {}", namespace.name), message);
+            found.warning(CheckId::NetworkPlugin, format!("namespace {}", name(object)), message);
         }
     }
 }

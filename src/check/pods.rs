@@ -2,49 +2,50 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
-
 use super::{
-    CheckId, Facts, Findings, NamespaceContents, items, name,
+    CheckId, Findings, Objects, Seen,
     namespace::{self, subject},
+    objects::name,
 };
 use crate::{
     admission::{self, CONTAINER_NAME, Drift, DriftStatus, Refusal},
     config::Config,
+    json::Json,
     namespaces::{Mode, Namespace},
     roles::{Roles, Source},
 };
 
 pub(super) fn check_pods(
     namespace: &Namespace,
-    contents: &NamespaceContents,
-    facts: &Facts,
+    pods: &Seen<Objects>,
+    roles: Option<&Roles>,
+    config: &Config,
     found: &mut Findings,
 ) {
     let subject = subject(namespace);
-    let Some(pods) = contents.pods.or_report(CheckId::PodWithoutSidecar, &subject, found) else {
+    let Some(pods) = pods.or_report(CheckId::PodWithoutSidecar, &subject, found) else {
         return;
     };
     // The webhook injects no sidecar in mode audit, and none without a tenant.
     if namespace.mode != Some(Mode::Enabled)
-        || namespace::without_tenant(namespace, &facts.config).is_some()
+        || namespace::without_tenant(namespace, config).is_some()
     {
         return;
     }
     let unknown = Roles::new(Source::None, HashMap::new());
-    let roles = facts.roles.as_ref().unwrap_or(&unknown);
+    let roles = roles.unwrap_or(&unknown);
     let mut running = 0;
     let mut wrong = 0;
-    for pod in pods {
+    for pod in pods.iter() {
         let Drift { status, possible_exemption, .. } =
-            admission::drift(pod, None, namespace, roles, &facts.config);
+            admission::drift(pod, None, namespace, roles, config);
         running += usize::from(status != DriftStatus::Ended);
-        if status != DriftStatus::Ended && waits(&pod["status"]) {
+        if status != DriftStatus::Ended && waits(pod.at("status")) {
             let subject = format!("pod {}/{}", namespace.name, name(pod));
             let message = "its sidecar has no credentials yet; if this persists, run kubectl describe pod for the reason";
             found.warning(CheckId::AssumeRole, subject, message);
         }
-        let Some((check, says)) = told(&status, pod, &facts.config) else { continue };
+        let Some((check, says)) = told(&status, pod, config) else { continue };
         wrong += 1;
         let subject = format!("pod {}/{}", namespace.name, name(pod));
         match (says, possible_exemption) {
@@ -67,10 +68,12 @@ pub(super) fn check_pods(
 /// Returns whether the sidecar runs and its startup probe has not succeeded yet. The source is the
 /// status of the pod, which only the kubelet writes; any user with RBAC for events can write
 /// events.
-pub fn waits(status: &Value) -> bool {
-    let mut sidecar =
-        items(status, "initContainerStatuses").filter(|it| it["name"] == CONTAINER_NAME);
-    sidecar.any(|it| it["state"]["running"].is_object() && it["started"] != true)
+pub fn waits(status: Json<'_>) -> bool {
+    status.at("initContainerStatuses").items().any(|it| {
+        it.at("name").string().is_some_and(|name| name == CONTAINER_NAME)
+            && it.at("state").at("running").is_object()
+            && it.at("started").text() != "true"
+    })
 }
 
 enum Says<'c> {
@@ -79,7 +82,11 @@ enum Says<'c> {
 }
 
 /// Returns the check that the pod fails, and the message. None if the pod is up to date.
-fn told<'c>(status: &'c DriftStatus, pod: &Value, config: &Config) -> Option<(CheckId, Says<'c>)> {
+fn told<'c>(
+    status: &'c DriftStatus,
+    pod: Json<'_>,
+    config: &Config,
+) -> Option<(CheckId, Says<'c>)> {
     match status {
         DriftStatus::UpToDate | DriftStatus::Ended | DriftStatus::Orphaned => None,
         DriftStatus::Changed(places) => {
@@ -92,10 +99,10 @@ fn told<'c>(status: &'c DriftStatus, pod: &Value, config: &Config) -> Option<(Ch
     }
 }
 
-fn outdated(places: &[String], pod: &Value, config: &Config) -> String {
+fn outdated(places: &[String], pod: Json<'_>, config: &Config) -> String {
     let wanted = &config.sidecar.image;
-    match admission::sidecar(pod).and_then(|sidecar| sidecar["image"].as_str()) {
-        Some(image) if image != wanted => {
+    match admission::sidecar(pod).and_then(|sidecar| sidecar.at("image").string()) {
+        Some(image) if image != *wanted => {
             format!("its sidecar runs {image} instead of {wanted}")
         }
         _ => format!("differs from current injection at {}", places.join(", ")),

@@ -1,10 +1,9 @@
 //! Checks whether quotas and limit ranges of the namespace allow one more sidecar.
 
-use serde_json::Value;
-
-use super::{CheckId, Findings, NamespaceContents, items, name, namespace::subject};
+use super::{CheckId, Findings, NamespaceContents, Objects, namespace::subject, objects::name};
 use crate::{
     config::{Config, Resources, quantity::thousandths},
+    json::Json,
     namespaces::Namespace,
 };
 
@@ -20,7 +19,7 @@ pub(super) fn check_quota(
         tell(CheckId::Quota, &subject, quotas, found, |quota| lacks_room(quota, resources));
     }
     if let Some(ranges) = contents.limit_ranges.or_report(CheckId::LimitRange, &subject, found) {
-        let never = |range: &Value| Lack { never: refuses(range, resources), now: Vec::new() };
+        let never = |range: Json<'_>| Lack { never: refuses(range, resources), now: Vec::new() };
         tell(CheckId::LimitRange, &subject, ranges, found, never);
     }
 }
@@ -37,12 +36,13 @@ struct Lack {
 fn tell(
     check: CheckId,
     subject: &str,
-    objects: &[Value],
+    objects: &Objects,
     found: &mut Findings,
-    judge: impl Fn(&Value) -> Lack,
+    judge: impl Fn(Json<'_>) -> Lack,
 ) {
-    let mut fits = true;
-    for object in objects {
+    let (mut fits, mut count) = (true, 0);
+    for object in objects.iter() {
+        count += 1;
         let Lack { never, now } = judge(object);
         fits &= never.is_empty() && now.is_empty();
         let subject = format!("{subject}, {}", name(object));
@@ -54,9 +54,9 @@ fn tell(
         }
     }
     if fits {
-        let message = match objects.len() {
+        let message = match count {
             0 => "none in the namespace".to_owned(),
-            count => format!("{count} in the namespace, which allow one more sidecar"),
+            _ => format!("{count} in the namespace, which allow one more sidecar"),
         };
         found.ok(check, subject, message);
     }
@@ -65,10 +65,10 @@ fn tell(
 /// Checks a ResourceQuota. One with scopes is skipped: it applies only to some pods, and which ones
 /// is not known before they are created.
 /// <https://kubernetes.io/docs/concepts/policy/resource-quotas/>
-fn lacks_room(quota: &Value, resources: &Resources) -> Lack {
+fn lacks_room(quota: Json<'_>, resources: &Resources) -> Lack {
     let mut lack = Lack::default();
-    let spec = &quota["spec"];
-    if items(spec, "scopes").next().is_some() || spec["scopeSelector"].is_object() {
+    let spec = quota.at("spec");
+    if spec.at("scopes").items().next().is_some() || spec.at("scopeSelector").is_object() {
         return lack;
     }
     let Resources { cpu_request, memory_request, cpu_limit, memory_limit } = resources;
@@ -81,11 +81,11 @@ fn lacks_room(quota: &Value, resources: &Resources) -> Lack {
         ("limits.memory", memory_limit),
     ];
     for (key, needs) in wanted {
-        let Some(hard) = spec["hard"][key].as_str() else { continue };
-        let used = quota["status"]["used"][key].as_str().unwrap_or("0");
+        let Some(hard) = spec.at("hard").at(key).string() else { continue };
+        let used = quota.at("status").at("used").at(key).string().unwrap_or("0".into());
         let needs = needs.as_str();
         let (Some(most), Some(taken), Some(wants)) =
-            (thousandths(hard), thousandths(used), thousandths(needs))
+            (thousandths(&hard), thousandths(&used), thousandths(needs))
         else {
             continue;
         };
@@ -102,20 +102,22 @@ fn lacks_room(quota: &Value, resources: &Resources) -> Lack {
 
 /// Returns why the LimitRange does not allow the sidecar.
 /// <https://kubernetes.io/docs/concepts/policy/limit-range/>
-fn refuses(range: &Value, resources: &Resources) -> Vec<String> {
+fn refuses(range: Json<'_>, resources: &Resources) -> Vec<String> {
     let Resources { cpu_request, memory_request, cpu_limit, memory_limit } = resources;
     let pairs = [("cpu", cpu_request, cpu_limit), ("memory", memory_request, memory_limit)];
     let mut wrong = Vec::new();
-    for item in items(&range["spec"], "limits") {
-        let of = item["type"].as_str().unwrap_or_default();
-        if !["Container", "Pod"].contains(&of) {
-            continue;
-        }
+    let items = range.at("spec").at("limits").items();
+    let of_pods = items.filter_map(|item| {
+        let of = item.at("type").string()?;
+        ["Container", "Pod"].contains(&&*of).then_some((item, of))
+    });
+    // The API server accepts one item of each type.
+    for (item, of) in of_pods.take(2) {
         for (resource, request, limit) in pairs {
             let (request, limit) = (request.as_str(), limit.as_str());
-            let bound = |key: &str| item[key][resource].as_str();
+            let bound = |key: &str| item.at(key).at(resource).string();
             if let Some(most) = bound("max")
-                && thousandths(most) < thousandths(limit)
+                && thousandths(&most) < thousandths(limit)
             {
                 wrong.push(format!(
                     "max {resource} of a {of} is {most}; the sidecar's limit is {limit}"
@@ -126,13 +128,13 @@ fn refuses(range: &Value, resources: &Resources) -> Vec<String> {
                 continue;
             }
             if let Some(least) = bound("min")
-                && thousandths(least) > thousandths(request)
+                && thousandths(&least) > thousandths(request)
             {
                 wrong
                     .push(format!("min {resource} is {least}; the sidecar's request is {request}"));
             }
             if let Some(ratio) = bound("maxLimitRequestRatio")
-                && exceeds(ratio, request, limit) == Some(true)
+                && exceeds(&ratio, request, limit) == Some(true)
             {
                 wrong.push(format!(
                     "maxLimitRequestRatio of {resource} is {ratio}; the sidecar has limit {limit} and request {request}"
@@ -151,12 +153,17 @@ fn exceeds(ratio: &str, request: &str, limit: &str) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json, value::to_raw_value};
+
     use super::*;
-    use serde_json::json;
+
+    fn lacks_room(quota: &Value) -> Lack {
+        let quota = to_raw_value(quota).unwrap();
+        super::lacks_room((&*quota).into(), &Config::default().sidecar.resources)
+    }
 
     #[test]
     fn a_quota_is_too_small_or_currently_full() {
-        let resources = &Config::default().sidecar.resources;
         let cases: [(Value, Value, &[&str], &[&str]); 8] = [
             (json!({"requests.cpu": "1"}), json!({"requests.cpu": "990m"}), &[], &[]),
             (
@@ -195,10 +202,10 @@ mod tests {
         ];
         for (hard, used, never, now) in cases {
             let quota = json!({"spec": {"hard": hard}, "status": {"used": used}});
-            let lack = lacks_room(&quota, resources);
+            let lack = lacks_room(&quota);
             assert_eq!((&*lack.never, &*lack.now), (&strings(never)[..], &strings(now)[..]));
             let scoped = json!({"spec": {"hard": hard, "scopes": ["BestEffort"]}});
-            let lack = lacks_room(&scoped, resources);
+            let lack = lacks_room(&scoped);
             assert!(lack.never.is_empty() && lack.now.is_empty(), "{scoped}");
         }
     }
@@ -216,9 +223,13 @@ mod tests {
             })
         };
         let resources = &Config::default().sidecar.resources;
-        let quotas = [quota("full", "1", "1"), quota("small", "1m", "0"), quota("fits", "1", "0")];
+        let quotas = Objects::of(
+            "ResourceQuota",
+            &[quota("full", "1", "1"), quota("small", "1m", "0"), quota("fits", "1", "0")],
+        );
         let mut found = Findings::default();
-        tell(CheckId::Quota, "namespace a", &quotas, &mut found, |it| lacks_room(it, resources));
+        let lacks_room = |quota: Json<'_>| super::lacks_room(quota, resources);
+        tell(CheckId::Quota, "namespace a", &quotas, &mut found, lacks_room);
         let levels: Vec<_> = found.iter().map(|it| (&*it.subject, it.level.as_str())).collect();
         assert_eq!(levels, [("namespace a, full", "warning"), ("namespace a, small", "error")]);
     }
@@ -236,8 +247,8 @@ mod tests {
             (json!({"type": "PersistentVolumeClaim", "max": {"storage": "1"}}), 0),
         ];
         for (item, want) in cases {
-            let range = json!({"spec": {"limits": [item]}});
-            assert_eq!(refuses(&range, resources).len(), want, "{range}");
+            let range = to_raw_value(&json!({"spec": {"limits": [item]}})).unwrap();
+            assert_eq!(refuses((&*range).into(), resources).len(), want, "{range}");
         }
     }
 }

@@ -1,80 +1,109 @@
 //! Lists users with RBAC permissions on agent pods and their service accounts. Only the guard
 //! restricts how they use these permissions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap},
+};
 
-use serde_json::Value;
+use super::{
+    CheckId, Findings, Objects, Seen,
+    finding::{LONGEST, cut},
+    namespace::{label, subject},
+    objects::name,
+};
+use crate::{json::Json, namespaces::Namespace};
 
-use super::{CheckId, Findings, NamespaceContents, Seen, items, name, namespace::subject};
-use crate::namespaces::Namespace;
+/// The permissions of roles by their name, as bits of [`all`]. Roles without any are left out.
+#[derive(Debug, Default)]
+pub(super) struct Granted(HashMap<String, u16>);
 
-/// Checks ClusterRoleBindings, which apply in every namespace.
-pub(super) fn of_cluster(cluster: &Seen<Vec<Value>>, found: &mut Findings) {
-    let Some(objects) = cluster.or_report(CheckId::Rbac, CLUSTER, found) else { return };
-    let rights = RIGHTS.iter().chain(&EVERYWHERE);
-    report_holders(
-        CLUSTER,
-        of_kind(objects, "ClusterRoleBinding"),
-        &[objects],
-        rights,
-        None,
-        found,
-    );
+/// Checks ClusterRoleBindings, which apply in every namespace. Returns the permissions of
+/// ClusterRoles.
+pub(super) fn of_cluster(cluster: &Seen<Objects>, found: &mut Findings) -> Seen<Granted> {
+    let objects = match cluster {
+        Seen::Known(objects) => objects,
+        Seen::Hidden(why) => {
+            found.unknown(CheckId::Rbac, CLUSTER, why);
+            return Seen::Hidden(why.clone());
+        }
+    };
+    let roles = Granted::read(objects, CLUSTER_ROLE);
+    report_holders(CLUSTER, objects, CLUSTER_ROLE_BINDING, |_, role| roles.of(role), None, found);
+    Seen::Known(roles)
 }
 
 pub(super) fn of_namespace(
     namespace: &Namespace,
-    contents: &NamespaceContents,
-    cluster: &Seen<Vec<Value>>,
+    objects: &Seen<Objects>,
+    cluster: &Seen<Granted>,
     found: &mut Findings,
 ) {
     let subject = subject(namespace);
-    let Some(objects) = contents.rights.or_report(CheckId::Rbac, &subject, found) else { return };
+    let Some(objects) = objects.or_report(CheckId::Rbac, &subject, found) else { return };
+    let unknown = Granted::default();
     let (cluster_roles, hidden) = match cluster {
-        Seen::Known(objects) => (&objects[..], None),
-        Seen::Hidden(why) => (&[][..], Some(&**why)),
+        Seen::Known(roles) => (roles, None),
+        Seen::Hidden(why) => (&unknown, Some(&**why)),
     };
-    let bindings = || of_kind(objects, "RoleBinding");
-    let asks_for_hidden = bindings().any(|binding| binding["roleRef"]["kind"] == "ClusterRole");
-    let hidden = hidden.filter(|_| asks_for_hidden);
-    report_holders(&subject, bindings(), &[objects, cluster_roles], RIGHTS.iter(), hidden, found);
+    let roles = Granted::read(objects, "Role");
+    let granted = |kind: &str, role: &str| {
+        let roles = if kind == CLUSTER_ROLE { cluster_roles } else { &roles };
+        roles.of(role) & IN_NAMESPACES
+    };
+    let mut bindings = objects.of_kind(ROLE_BINDING);
+    let hidden = hidden.filter(|_| bindings.any(|binding| role_of(binding).0 == CLUSTER_ROLE));
+    report_holders(&subject, objects, ROLE_BINDING, granted, hidden, found);
 }
 
-/// `hidden` is the reason why ClusterRoles could not be read.
-fn report_holders<'v>(
+/// Checks the bindings of this kind. `granted` returns the permissions of a role, by its kind and
+/// name. `hidden` is the reason why ClusterRoles could not be read.
+fn report_holders(
     subject: &str,
-    bindings: impl Iterator<Item = &'v Value>,
-    roles: &[&[Value]],
-    rights: impl Iterator<Item = &'static Right> + Clone,
+    objects: &Objects,
+    kind: &str,
+    granted: impl Fn(&str, &str) -> u16,
     hidden: Option<&str>,
     found: &mut Findings,
 ) {
-    let mut holders: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    let mut all_users = BTreeSet::new();
-    for binding in bindings {
-        let mut all = roles.iter().copied().flatten();
-        let Some(role) = all.find(|object| is_role_of(binding, object)) else { continue };
-        for Right { name: right, .. } in rights.clone().filter(|right| gives(role, right)) {
-            for holder in items(binding, "subjects").filter_map(holder) {
-                if ALL_USERS.contains(&&*holder) {
-                    all_users
-                        .insert(format!("{holder} may {right}, granted by {}", title(binding)));
-                } else if !is_built_in(binding) {
-                    holders.entry(right).or_default().insert(holder);
+    let mut holders: BTreeMap<&str, First> = BTreeMap::new();
+    let mut all_users = First::default();
+    for binding in objects.of_kind(kind) {
+        let (role_kind, role) = role_of(binding);
+        let granted = granted(&role_kind, &role);
+        if granted == 0 {
+            continue;
+        }
+        let title = name(binding);
+        // A RoleBinding is never a default of Kubernetes: an admin of the namespace can set its
+        // labels.
+        let is_built_in = kind == CLUSTER_ROLE_BINDING
+            && label(binding, BOOTSTRAPPING).is_some_and(|value| value == "rbac-defaults");
+        for holder in binding.at("subjects").items().filter_map(holder) {
+            let is_all_users = ALL_USERS.contains(&&*holder);
+            for (_, Right { name: right, .. }) in all().filter(|(bit, _)| granted & bit != 0) {
+                if is_all_users {
+                    all_users.insert(format!("{holder} may {right}, granted by {kind} {title}"));
+                } else if !is_built_in {
+                    holders.entry(right).or_default().insert(holder.clone());
                 }
             }
         }
     }
-    for message in &all_users {
+    for message in &all_users.texts {
         found.error(CheckId::Rbac, subject, message);
     }
-    for (right, holders) in &holders {
-        let holders: Vec<&str> = holders.iter().map(String::as_str).collect();
+    if all_users.has_more {
+        found.error(CheckId::Rbac, subject, format!("more {kind}s grant permissions to all users"));
+    }
+    for (right, First { texts, has_more, .. }) in &holders {
+        let mut holders: Vec<&str> = texts.iter().map(String::as_str).collect();
+        holders.extend(has_more.then_some("more users"));
         found.warning(CheckId::Rbac, subject, format!("{} may {right}", holders.join(", ")));
     }
     if let Some(why) = hidden {
         found.unknown(CheckId::Rbac, subject, format!("cannot read ClusterRoles: {why}"));
-    } else if all_users.is_empty() && holders.is_empty() {
+    } else if all_users.texts.is_empty() && holders.is_empty() {
         found.ok(
             CheckId::Rbac,
             subject,
@@ -83,46 +112,70 @@ fn report_holders<'v>(
     }
 }
 
-fn of_kind<'v>(objects: &'v [Value], kind: &'static str) -> impl Iterator<Item = &'v Value> {
-    objects.iter().filter(move |object| object["kind"] == kind)
+impl Granted {
+    fn read(objects: &Objects, kind: &str) -> Self {
+        let granted = objects.of_kind(kind).map(|role| (name(role).into_owned(), grants(role)));
+        Self(granted.filter(|(_, bits)| *bits != 0).collect())
+    }
+
+    fn of(&self, role: &str) -> u16 {
+        self.0.get(role).copied().unwrap_or_default()
+    }
 }
 
-fn is_role_of(binding: &Value, object: &Value) -> bool {
-    let role = &binding["roleRef"];
-    object["kind"] == role["kind"] && role["name"] == name(object)
+/// The first texts in alphabetical order, up to [`LONGEST`] bytes: tenants decide how many there
+/// are.
+#[derive(Default)]
+struct First {
+    texts: BTreeSet<String>,
+    bytes: usize,
+    has_more: bool,
 }
 
-/// Returns whether the role grants the permission.
+impl First {
+    fn insert(&mut self, mut text: String) {
+        cut(&mut text);
+        let bytes = |text: &String| size_of::<String>() + text.len();
+        let more = bytes(&text);
+        if self.texts.insert(text) {
+            self.bytes += more;
+        }
+        while self.bytes > LONGEST && self.texts.len() > 1 {
+            self.bytes -= self.texts.pop_last().as_ref().map_or(0, bytes);
+            self.has_more = true;
+        }
+    }
+}
+
+/// Returns kind and name of the role that the binding grants.
+fn role_of(binding: Json<'_>) -> (Cow<'_, str>, Cow<'_, str>) {
+    let role = binding.at("roleRef");
+    let text = |key: &str| role.at(key).string().unwrap_or_default();
+    (text("kind"), text("name"))
+}
+
+/// Returns the permissions that the role grants, as bits.
 /// <https://kubernetes.io/docs/reference/access-authn-authz/rbac/>
-fn gives(role: &Value, right: &Right) -> bool {
-    let Right { name: _, group, resources, verbs } = right;
-    let names = |rule: &Value, key: &str, wanted: &[&str]| {
-        items(rule, key).any(|item| item.as_str().is_some_and(|item| wanted.contains(&item)))
-    };
-    items(role, "rules").any(|rule| {
-        names(rule, "apiGroups", &[group, "*"])
-            && names(rule, "resources", &[resources, &["*"][..]].concat())
-            && names(rule, "verbs", &[verbs, &["*"][..]].concat())
+fn grants(role: Json<'_>) -> u16 {
+    role.at("rules").items().fold(0, |bits, rule| {
+        let named = |key: &str, is: fn(&Right, &str) -> bool| {
+            rule.at(key).items().filter_map(Json::string).fold(0, |bits, item| {
+                let named = all().filter(|(_, right)| item == "*" || is(right, &item));
+                named.fold(bits, |bits, (bit, _)| bits | bit)
+            })
+        };
+        let groups = named("apiGroups", |right, group| right.group == group);
+        let resources = named("resources", |right, resource| right.resources.contains(&resource));
+        bits | (groups & resources & named("verbs", |right, verb| right.verbs.contains(&verb)))
     })
 }
 
-fn holder(subject: &Value) -> Option<String> {
-    let name = subject["name"].as_str()?;
-    Some(match subject["namespace"].as_str() {
+fn holder(subject: Json<'_>) -> Option<String> {
+    let name = subject.at("name").string()?;
+    Some(match subject.at("namespace").string() {
         Some(namespace) => format!("service account {namespace}/{name}"),
-        None => name.to_owned(),
+        None => name.into_owned(),
     })
-}
-
-/// Returns whether the binding is a default of Kubernetes. A RoleBinding never counts: an admin of
-/// the namespace can set its labels.
-fn is_built_in(binding: &Value) -> bool {
-    binding["kind"] == "ClusterRoleBinding"
-        && binding["metadata"]["labels"][BOOTSTRAPPING] == "rbac-defaults"
-}
-
-fn title(binding: &Value) -> String {
-    format!("{} {}", binding["kind"].as_str().unwrap_or_default(), name(binding))
 }
 
 /// A permission, with its name in messages. RBAC has a wildcard for a subresource of all resources
@@ -166,6 +219,15 @@ const EVERYWHERE: [Right; 2] = [
     },
 ];
 
+/// All permissions, each with its bit.
+fn all() -> impl Iterator<Item = (u16, &'static Right)> {
+    let rights = RIGHTS.iter().chain(&EVERYWHERE).enumerate();
+    rights.map(|(index, right)| (1 << index, right))
+}
+
+/// The bits of [`RIGHTS`].
+const IN_NAMESPACES: u16 = (1 << RIGHTS.len()) - 1;
+
 const fn right(
     name: &'static str,
     resources: &'static [&'static str],
@@ -186,22 +248,28 @@ const ALL_USERS: [&str; 4] = [
     "system:unauthenticated",
 ];
 const CLUSTER: &str = "cluster";
+const CLUSTER_ROLE: &str = "ClusterRole";
+const CLUSTER_ROLE_BINDING: &str = "ClusterRoleBinding";
+const ROLE_BINDING: &str = "RoleBinding";
 const BOOTSTRAPPING: &str = "kubernetes.io/bootstrapping";
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
+    use serde_json::{Value, json};
+
     use super::*;
-    use serde_json::json;
 
     /// Returns the findings for a ClusterRoleBinding of `subject` to a role with this rule.
     fn found(rule: Value, subject: Value, labels: Value) -> Vec<(crate::check::Level, String)> {
-        let objects = vec![
-            json!({"kind": "ClusterRole", "metadata": {"name": "r"}, "rules": [rule]}),
-            json!({
-                "kind": "ClusterRoleBinding", "metadata": {"name": "b", "labels": labels},
-                "roleRef": {"kind": "ClusterRole", "name": "r"}, "subjects": [subject],
-            }),
-        ];
+        let role = json!({"metadata": {"name": "r"}, "rules": [rule]});
+        let binding = json!({
+            "metadata": {"name": "b", "labels": labels},
+            "roleRef": {"kind": "ClusterRole", "name": "r"}, "subjects": [subject],
+        });
+        let objects = Objects::of(CLUSTER_ROLE, &[role]);
+        let objects = objects.beside(Objects::of(CLUSTER_ROLE_BINDING, &[binding]));
         let mut found = Findings::default();
         of_cluster(&Seen::Known(objects), &mut found);
         found.iter().map(|finding| (finding.level, finding.message.clone())).collect()
@@ -286,46 +354,42 @@ mod tests {
     fn a_binding_to_an_unreadable_cluster_role_is_unknown() {
         let binding = |kind: &str| {
             json!({
-                "kind": "RoleBinding", "metadata": {"name": "b"},
+                "metadata": {"name": "b"},
                 "roleRef": {"kind": kind, "name": "r"}, "subjects": [{"kind": "User", "name": "eve"}],
             })
         };
         let rule = json!({"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]});
-        let role = json!({"kind": "Role", "metadata": {"name": "r"}, "rules": [rule]});
+        let role = json!({"metadata": {"name": "r"}, "rules": [rule]});
         let unknown = "unknown namespace a: cannot read ClusterRoles: is forbidden";
         let mut labelled = binding("Role");
         labelled["metadata"]["labels"] = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
         let eve = "warning namespace a: eve may exec into pods";
         let rule = json!({"apiGroups": [""], "resources": ["users"], "verbs": ["impersonate"]});
-        let users = json!({"kind": "Role", "metadata": {"name": "r"}, "rules": [rule]});
-        let cases: [(Vec<Value>, &[&str]); 5] = [
+        let users = json!({"metadata": {"name": "r"}, "rules": [rule]});
+        // Roles, bindings and findings.
+        let cases: [(&[Value], &[Value], &[&str]); 5] = [
             (
-                vec![],
+                &[],
+                &[],
                 &["ok namespace a: only default bindings of Kubernetes grant these permissions"],
             ),
-            (vec![labelled, role.clone()], &[eve]),
-            (vec![binding("ClusterRole")], &[unknown]),
-            (vec![binding("Role"), binding("ClusterRole"), role], &[eve, unknown]),
+            (from_ref(&role), &[labelled], &[eve]),
+            (&[], &[binding("ClusterRole")], &[unknown]),
+            (from_ref(&role), &[binding("Role"), binding("ClusterRole")], &[eve, unknown]),
             // Users have no namespace, so a Role cannot grant permissions on them.
             (
-                vec![binding("Role"), users],
+                &[users],
+                &[binding("Role")],
                 &["ok namespace a: only default bindings of Kubernetes grant these permissions"],
             ),
         ];
         let config = crate::config::Config::default();
         let namespace = Namespace::read("a", |_| None, &config.tenant);
-        for (rights, want) in cases {
-            let nothing = || Seen::Known(Vec::new());
-            let contents = NamespaceContents {
-                accounts: nothing(),
-                limit_ranges: nothing(),
-                pods: nothing(),
-                quotas: nothing(),
-                rights: Seen::Known(rights),
-                trial: None,
-            };
+        let hidden = Seen::Hidden("is forbidden".to_owned());
+        for (roles, bindings, want) in cases {
+            let objects = Objects::of("Role", roles).beside(Objects::of(ROLE_BINDING, bindings));
             let mut found = Findings::default();
-            of_namespace(&namespace, &contents, &Seen::Hidden("is forbidden".into()), &mut found);
+            of_namespace(&namespace, &Seen::Known(objects), &hidden, &mut found);
             let found: Vec<String> = found.iter().map(|it| format!("{} {it}", it.level)).collect();
             assert_eq!(found, want);
         }

@@ -1,12 +1,11 @@
 //! Checks the tenants' session roles: whether they are published and can be assumed.
 
-use std::collections::BTreeSet;
-
-use serde_json::Value;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use super::{
-    Account, CheckId, Facts, Findings, NamespaceContents, Seen, Trial, iam, name,
+    Account, CheckId, Checks, Findings, Objects, Seen, Trial, iam,
     namespace::{self, Bare},
+    objects::name,
 };
 use crate::{
     admission,
@@ -15,24 +14,23 @@ use crate::{
     session::{StartGate, TenantName},
 };
 
-pub(super) fn check_roles(facts: &Facts, found: &mut Findings) {
-    let trials = facts.contents.iter().filter_map(|(name, it)| Some((name, it.trial.as_ref()?)));
-    for (namespace, trial) in trials.clone() {
+pub(super) fn check_roles(checks: &Checks<'_>, found: &mut Findings) {
+    let Checks { account, config, roles, tenants, trials, .. } = checks;
+    for (namespace, trial) in trials {
         gets_credentials(namespace, trial, found);
     }
-    let tenants = tenants(&facts.namespaces, &facts.config);
-    let Some(roles) = &facts.roles else { return };
-    for tenant in &tenants {
+    let Some(roles) = roles else { return };
+    for tenant in tenants {
         is_published(tenant, roles, found);
     }
-    let Some(Account { assumed, chains }) = &facts.account else { return };
-    for tenant in &tenants {
+    let Some(Account { assumed, chains }) = account else { return };
+    for tenant in tenants {
         if let (Some(Role::Known(role)), Some(chain)) = (roles.role(tenant), chains.get(tenant)) {
-            iam::check_policies(tenant, role, chain, &facts.config.base_credentials, found);
+            iam::check_policies(tenant, role, chain, &config.base_credentials, found);
         }
     }
     let Some(assumed) = assumed else {
-        if !tenants.is_empty() && trials.count() == 0 {
+        if !tenants.is_empty() && trials.is_empty() {
             found.unknown(CheckId::AssumeRole, "AWS", NOT_TRIED);
         }
         return;
@@ -57,7 +55,7 @@ pub(super) fn check_roles(facts: &Facts, found: &mut Findings) {
 }
 
 /// Returns the tenants of the opted-in namespaces, without those whose name is invalid or too long.
-pub fn tenants(namespaces: &Seen<Vec<Value>>, config: &Config) -> BTreeSet<TenantName> {
+pub fn tenants(namespaces: &Seen<Objects>, config: &Config) -> BTreeSet<TenantName> {
     let workable = namespace::opted_in(namespaces, config)
         .filter(|namespace| namespace::without_tenant(namespace, config).is_none());
     workable.filter_map(|namespace| namespace.tenant.ok()).collect()
@@ -65,21 +63,18 @@ pub fn tenants(namespaces: &Seen<Vec<Value>>, config: &Config) -> BTreeSet<Tenan
 
 /// Returns a service account of the namespace for the test pod: one that makes a pod without
 /// labels, created by `creator`, an agent pod that waits for its credentials.
-pub fn service_account_to_try<'v>(
-    contents: &'v NamespaceContents,
+pub fn service_account_to_try(
+    accounts: &Seen<Objects>,
     creator: Creator<'_>,
     config: &Config,
-) -> Option<&'v str> {
-    let accounts = match &contents.accounts {
-        Seen::Known(accounts) => &accounts[..],
-        Seen::Hidden(_) => &[],
-    };
-    accounts.iter().map(name).find(|account| {
+) -> Option<String> {
+    let is_one = |account: &Cow<'_, str>| {
         config.component_of(&Bare { account, creator }).is_some_and(|matched| {
             matched.component.credentials == Credentials::Sidecar
                 && matched.component.start_gate == StartGate::Credentials
         })
-    })
+    };
+    accounts.iter().map(name).find(is_one).map(Cow::into_owned)
 }
 
 fn gets_credentials(namespace: &str, trial: &Trial, found: &mut Findings) {

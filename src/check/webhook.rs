@@ -5,19 +5,23 @@ use std::time::{Duration, SystemTime};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-use super::{CheckId, Facts, Findings, Seen, Webhook, difference::differences, items, name};
-use crate::certificates::{self, Distrust};
+use super::{
+    CheckId, Findings, Objects, Seen, Webhook, difference::differences, items, name, objects,
+};
+use crate::{
+    certificates::{self, Distrust},
+    json::Json,
+};
 
-pub(super) fn check_webhook(facts: &Facts, found: &mut Findings) {
-    let Webhook { configurations, deployment, endpoints, installed, keeper, secret } =
-        &facts.webhook;
+pub(super) fn check_webhook(webhook: &Webhook, now: SystemTime, found: &mut Findings) {
+    let Webhook { configurations, deployment, endpoints, installed, keeper, secret } = webhook;
     if let Some(all) = configurations.or_report(CheckId::WebhookMissing, SUBJECT, found) {
         match ours(all) {
             Some(ours) => {
-                is_complete(ours, found);
-                comes_first(ours, all, found);
-                is_as_installed(ours, installed, found);
-                is_believed(ours, secret, facts.now, found);
+                is_complete(&ours, found);
+                comes_first(&ours, all, found);
+                is_as_installed(&ours, installed, found);
+                is_believed(&ours, secret, now, found);
             }
             None => found.error(
                 CheckId::WebhookMissing,
@@ -26,7 +30,7 @@ pub(super) fn check_webhook(facts: &Facts, found: &mut Findings) {
             ),
         }
     }
-    certificate_lasts(secret, facts.now, found);
+    certificate_lasts(secret, now, found);
     is_rolled_out(deployment, "Deployment of the webhook", true, found);
     is_rolled_out(keeper, "Deployment of certs", false, found);
     if let Some(slices) = endpoints.or_report(CheckId::Endpoints, "service of the webhook", found) {
@@ -67,21 +71,23 @@ fn is_rolled_out(
 }
 
 /// Returns the namespace and the name of the service in the injector's webhook configuration.
-pub fn service(configurations: &[Value]) -> Option<(String, String)> {
-    let webhook = items(ours(configurations)?, "webhooks").next()?;
+pub fn service(configurations: &Objects) -> Option<(String, String)> {
+    let ours = ours(configurations)?;
+    let webhook = items(&ours, "webhooks").next()?;
     let service = &webhook["clientConfig"]["service"];
     Some((service["namespace"].as_str()?.to_owned(), service["name"].as_str()?.to_owned()))
 }
 
 /// Returns the injector's webhook configuration: by its name, else by its webhooks, in case it was
 /// renamed.
-fn ours(configurations: &[Value]) -> Option<&Value> {
-    let named = configurations.iter().find(|configuration| name(configuration) == CONFIGURATION);
-    named.or_else(|| {
-        configurations.iter().find(|configuration| {
-            items(configuration, "webhooks").any(|webhook| webhook["name"] == WEBHOOKS[0])
-        })
-    })
+fn ours(configurations: &Objects) -> Option<Value> {
+    let is_named = |configuration: &Json<'_>| objects::name(*configuration) == CONFIGURATION;
+    let has_ours = |configuration: &Json<'_>| {
+        let mut webhooks = configuration.at("webhooks").items();
+        webhooks.any(|webhook| webhook.at("name").string().is_some_and(|it| it == WEBHOOKS[0]))
+    };
+    let named = configurations.iter().find(is_named);
+    named.or_else(|| configurations.iter().find(has_ours)).map(Json::tree)
 }
 
 fn is_complete(ours: &Value, found: &mut Findings) {
@@ -100,12 +106,12 @@ fn is_complete(ours: &Value, found: &mut Findings) {
 
 /// API servers sort webhooks by the names of their configurations, byte by byte.
 /// <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>
-fn comes_first(ours: &Value, all: &[Value], found: &mut Findings) {
+fn comes_first(ours: &Value, all: &Objects, found: &mut Findings) {
     let own = name(ours);
-    let mut names: Vec<&str> = all.iter().map(name).collect();
+    let mut names: Vec<_> = all.iter().map(objects::name).collect();
     names.sort_unstable();
     let order = names.join(", ");
-    if names.contains(&EKS) && own > EKS {
+    if names.iter().any(|name| name == EKS) && own > EKS {
         found.error(
             CheckId::WebhookOrder,
             own,
@@ -234,13 +240,13 @@ fn served(secret: &Seen<Option<Value>>, check: CheckId, found: &mut Findings) ->
     Some(secret.as_ref().map(|secret| text(&secret["data"][CERTIFICATE_KEY])).unwrap_or_default())
 }
 
-fn answers(slices: &[Value], found: &mut Findings) {
+fn answers(slices: &Objects, found: &mut Findings) {
     let ready = slices
         .iter()
-        .flat_map(|slice| items(slice, "endpoints"))
+        .flat_map(|slice| slice.at("endpoints").items())
         // A missing condition counts as ready.
         // https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/#ready
-        .filter(|endpoint| endpoint["conditions"]["ready"] != false)
+        .filter(|endpoint| endpoint.at("conditions").at("ready").text() != "false")
         .count();
     match ready {
         0 => found.error(CheckId::Endpoints, "service of the webhook", "no endpoint is ready"),

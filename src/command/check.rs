@@ -12,24 +12,24 @@ use anyhow::{Context, anyhow};
 
 use super::{
     CommandError,
-    cluster::{self, Cluster},
+    cluster::Cluster,
     environment,
     installed::{self, Installed},
     now, print, runtime, terminated,
 };
 use crate::{
-    check::{self, Facts, Level},
+    check::{self, Checks, Facts, Findings, Level},
     cli::{Check, Format},
-    namespaces::NamespaceName,
+    namespaces::{Namespace, NamespaceName},
     terminal::harmless,
 };
 
 pub(super) fn run(arguments: Check) -> Result<ExitCode, CommandError> {
     let format = arguments.output;
     let running = trial::Running::default();
-    let facts = runtime()?.block_on(async {
+    let found = runtime()?.block_on(async {
         tokio::select! {
-            facts = collect(arguments, &running) => facts,
+            found = run_async(arguments, &running) => found,
             ended = terminated() => {
                 running.delete().await;
                 ended.and(Err(CommandError::Internal(anyhow!("stopped by a signal"))))
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: Check) -> Result<ExitCode, CommandError> {
         }
     });
     clear_progress();
-    let found = check::findings(&facts?);
+    let found = found?;
     let output = match format {
         Format::Json => format!("{:#}\n", found.json()),
         Format::Text => found
@@ -57,7 +57,8 @@ pub(super) fn run(arguments: Check) -> Result<ExitCode, CommandError> {
     })
 }
 
-async fn collect(arguments: Check, running: &trial::Running) -> Result<Facts, CommandError> {
+/// Collects the facts and makes the checks. The contents of one namespace are in memory at a time.
+async fn run_async(arguments: Check, running: &trial::Running) -> Result<Findings, CommandError> {
     let Check { installation, config: file, namespace, assume_role, as_pod, skip_aws, output: _ } =
         arguments;
     let cluster = Cluster::connect(installation.context.as_deref()).await?;
@@ -66,15 +67,6 @@ async fn collect(arguments: Check, running: &trial::Running) -> Result<Facts, Co
         installed::find(&cluster, &installation, file.as_deref()).await?;
     let (webhook, guard, text) = cluster.installation(configurations, &release).await?;
     let namespaces = cluster.namespaces(namespace.as_ref().map(NamespaceName::as_str)).await?;
-    let names: Vec<String> =
-        check::opted_in(&namespaces, &config).map(|namespace| namespace.name).collect();
-    let progress = |index, name: &str| {
-        show_progress(&format!("namespace {} of {}: {name}", index + 1, names.len()));
-    };
-    let mut contents = cluster::contents(&cluster, &names, progress).await?;
-    if as_pod {
-        trial::run(&cluster, &namespaces, &mut contents, &config, running, show_progress).await?;
-    }
     let (rights, daemon_sets) = (cluster.rights().await?, cluster.daemon_sets().await?);
     let tenants = check::tenants(&namespaces, &config);
     let shell = if skip_aws {
@@ -97,20 +89,34 @@ async fn collect(arguments: Check, running: &trial::Running) -> Result<Facts, Co
         }
         _ => None,
     };
-    let now = now();
-    Ok(Facts {
+    let opted_in: Vec<Namespace> = check::opted_in(&namespaces, &config).collect();
+    let mut checks = Checks::of_cluster(Facts {
         account,
-        config,
+        config: &config,
         daemon_sets,
         roles,
         guard,
         namespaces,
-        now,
+        now: now(),
         rights,
-        contents,
         text,
         webhook,
-    })
+    });
+    let username = if as_pod { Some(trial::whoami(&cluster).await?) } else { None };
+    for (index, namespace) in opted_in.iter().enumerate() {
+        let name = &namespace.name;
+        show_progress(&format!("namespace {} of {}: {name}", index + 1, opted_in.len()));
+        let contents = cluster.contents(name).await?;
+        let trial = match &username {
+            Some(username) => {
+                show_progress(&format!("a pod in namespace {name}"));
+                trial::run(&cluster, namespace, &contents, username, &config, running).await?
+            }
+            None => None,
+        };
+        checks.of_namespace(namespace, &contents, trial);
+    }
+    Ok(checks.finish())
 }
 
 /// Colours levels if stdout is a terminal and `NO_COLOR` is not set: <https://no-color.org>.

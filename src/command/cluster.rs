@@ -1,6 +1,6 @@
 //! Reads the objects of a cluster for `check` and `explain`.
 
-use std::{collections::HashMap, fmt, pin::pin, time::Duration};
+use std::{fmt, pin::pin, time::Duration};
 
 use anyhow::{Context, anyhow};
 use axum::http;
@@ -11,14 +11,15 @@ use kube::{
     config::KubeConfigOptions,
     core::{Request, Status},
 };
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, value::RawValue};
 
 use super::{
     CommandError,
     installed::{CONFIG, Release},
 };
 use crate::{
-    check::{Guard, NamespaceContents, Seen, Text, Webhook},
+    check::{Guard, NamespaceContents, Objects, Seen, Text, Webhook},
     manifest,
 };
 
@@ -65,19 +66,19 @@ impl Cluster {
         self.0.default_namespace()
     }
 
-    pub(super) async fn configurations(&self) -> Result<Seen<Vec<Value>>, CommandError> {
-        self.list(&format!("{ADMISSION}/mutatingwebhookconfigurations"), "").await
+    pub(super) async fn configurations(&self) -> Result<Seen<Objects>, CommandError> {
+        self.list(&format!("{ADMISSION}/mutatingwebhookconfigurations"), all()).await
     }
 
     /// Reads webhook, guard and config: as they are in the cluster, and as rendered by the release.
     pub(super) async fn installation(
         &self,
-        configurations: Seen<Vec<Value>>,
+        configurations: Seen<Objects>,
         release: &Release,
     ) -> Result<(Webhook, Guard, Text), CommandError> {
         let Release { namespace, name, data } = release;
         let within = format!("{CORE}/namespaces/{namespace}");
-        let installed =
+        let installed: Seen<Option<Value>> =
             self.get(&format!("{within}/configmaps"), &format!("{name}-installed")).await?;
         let documents = |key: &str| {
             installed.clone().map(|map| {
@@ -91,7 +92,7 @@ impl Cluster {
             endpoints: self
                 .list(
                     &format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"),
-                    &format!("{SERVICE_NAME}={name}"),
+                    all().labels(&format!("{SERVICE_NAME}={name}")),
                 )
                 .await?,
             installed: documents("webhook.yaml").map(|documents| documents?.into_iter().next()),
@@ -99,9 +100,10 @@ impl Cluster {
             secret: self.serving_secret(release, &deployment).await?,
             deployment,
         };
-        let policies = self.list(&format!("{ADMISSION}/validatingadmissionpolicies"), "").await?;
+        let policies =
+            self.list(&format!("{ADMISSION}/validatingadmissionpolicies"), all()).await?;
         let bindings =
-            self.list(&format!("{ADMISSION}/validatingadmissionpolicybindings"), "").await?;
+            self.list(&format!("{ADMISSION}/validatingadmissionpolicybindings"), all()).await?;
         let guard =
             Guard { objects: policies.beside(bindings), installed: documents("guard.yaml") };
         let text = |map: &Value| map["data"][CONFIG].as_str().map(str::to_owned);
@@ -131,11 +133,11 @@ impl Cluster {
     pub(super) async fn namespaces(
         &self,
         only: Option<&str>,
-    ) -> Result<Seen<Vec<Value>>, CommandError> {
+    ) -> Result<Seen<Objects>, CommandError> {
         let namespaces = format!("{CORE}/namespaces");
-        let Some(name) = only else { return self.list(&namespaces, "").await };
-        match self.get(&namespaces, name).await? {
-            Seen::Known(Some(namespace)) => Ok(Seen::Known(vec![namespace])),
+        let Some(name) = only else { return self.list(&namespaces, all()).await };
+        match self.get::<Box<RawValue>>(&namespaces, name).await? {
+            Seen::Known(Some(namespace)) => Ok(Seen::Known(Objects::of("Namespace", &[namespace]))),
             Seen::Known(None) => {
                 Err(CommandError::Input(anyhow!("--namespace {name}: no such namespace")))
             }
@@ -143,12 +145,13 @@ impl Cluster {
         }
     }
 
+    /// Reads the contents of a namespace.
     pub(super) async fn contents(
         &self,
         namespace: &str,
     ) -> Result<NamespaceContents, CommandError> {
         let of = async |group: &str, kind: &str| {
-            self.list(&format!("{group}/namespaces/{namespace}/{kind}"), "").await
+            self.list(&format!("{group}/namespaces/{namespace}/{kind}"), all()).await
         };
         let (accounts, limit_ranges, pods, quotas, roles, bindings) = tokio::try_join!(
             of(CORE, "serviceaccounts"),
@@ -159,17 +162,17 @@ impl Cluster {
             of(RBAC, "rolebindings"),
         )?;
         let rights = roles.beside(bindings);
-        Ok(NamespaceContents { accounts, limit_ranges, pods, quotas, rights, trial: None })
+        Ok(NamespaceContents { accounts, limit_ranges, pods, quotas, rights })
     }
 
-    pub(super) async fn daemon_sets(&self) -> Result<Seen<Vec<Value>>, CommandError> {
-        self.list("/apis/apps/v1/daemonsets", "").await
+    pub(super) async fn daemon_sets(&self) -> Result<Seen<Objects>, CommandError> {
+        self.list("/apis/apps/v1/daemonsets", all()).await
     }
 
     /// Reads ClusterRoles and ClusterRoleBindings.
-    pub(super) async fn rights(&self) -> Result<Seen<Vec<Value>>, CommandError> {
-        let all = async |kind: &str| self.list(&format!("{RBAC}/{kind}"), "").await;
-        let (roles, bindings) = tokio::try_join!(all("clusterroles"), all("clusterrolebindings"))?;
+    pub(super) async fn rights(&self) -> Result<Seen<Objects>, CommandError> {
+        let of = async |kind: &str| self.list(&format!("{RBAC}/{kind}"), all()).await;
+        let (roles, bindings) = tokio::try_join!(of("clusterroles"), of("clusterrolebindings"))?;
         Ok(roles.beside(bindings))
     }
 
@@ -197,7 +200,7 @@ impl Cluster {
             .filter_map(|volume| volume["secret"]["secretName"].as_str());
         let Some(name) = names.next() else { return Ok(Seen::Known(None)) };
         let path = format!("{CORE}/namespaces/{namespace}/secrets");
-        let secret = self.get(&path, name).await?;
+        let secret: Seen<Option<Value>> = self.get(&path, name).await?;
         // Drops the private key, which no check needs.
         Ok(secret.map(|secret| {
             let mut secret = secret?;
@@ -216,15 +219,15 @@ impl Cluster {
         self.get(&format!("/apis/apps/v1/namespaces/{namespace}/deployments"), name).await
     }
 
-    /// Lists all objects, and adds their kind, which items of a list do not have.
+    /// Lists the objects, page by page.
     pub(super) async fn list(
         &self,
         path: &str,
-        selector: &str,
-    ) -> Result<Seen<Vec<Value>>, CommandError> {
-        let mut found = Vec::new();
+        which: ListParams,
+    ) -> Result<Seen<Objects>, CommandError> {
+        let mut found = Objects::default();
         let mut length = 0;
-        let mut page = ListParams::default().labels(selector).limit(PAGE);
+        let mut page = which.limit(PAGE);
         loop {
             let request =
                 Request::new(path).list(&page).context(BUILD).map_err(CommandError::Internal)?;
@@ -235,50 +238,48 @@ impl Cluster {
                 page.limit = Some((limit / 10).max(1));
                 continue;
             }
-            let answer = answer.inspect(|(_, bytes)| length += bytes).map(|(answer, _)| answer);
-            if length > LONGEST_LIST {
-                return Ok(Seen::Hidden(format!(
-                    "{path} has more than {} MiB of objects, the limit for one list; use kubectl get to see them",
-                    LONGEST_LIST >> 20
-                )));
-            }
-            let mut list: Value = match seen(answer, path)? {
-                Seen::Known(Some(list)) => list,
+            let next = answer.and_then(|answer| {
+                length += answer.len();
+                found.add(&answer).map_err(kube::Error::SerdeError)
+            });
+            match seen(next, path)? {
+                _ if length > LONGEST_LIST => {
+                    return Ok(Seen::Hidden(format!(
+                        "{path} has more than {} MiB of objects, the limit for one list; use kubectl get to see them",
+                        LONGEST_LIST >> 20
+                    )));
+                }
+                Seen::Known(Some(Some(next))) => page = page.continue_token(&next),
                 // An API server without this kind has no objects of it.
-                Seen::Known(None) => return Ok(Seen::Known(found)),
+                Seen::Known(Some(None) | None) => return Ok(Seen::Known(found)),
                 Seen::Hidden(why) => return Ok(Seen::Hidden(why)),
-            };
-            let kind = list["kind"].as_str().and_then(|kind| kind.strip_suffix("List"));
-            let kind = Value::from(kind);
-            if let Value::Array(items) = list["items"].take() {
-                found.extend(items.into_iter().map(|mut item| {
-                    item["kind"] = kind.clone();
-                    item
-                }));
-            }
-            match list["metadata"]["continue"].as_str() {
-                Some(next) if !next.is_empty() => page = page.continue_token(next),
-                _ => return Ok(Seen::Known(found)),
             }
         }
     }
 
-    pub(super) async fn get(
+    /// Reads an object; as [`RawValue`] if a tenant may have written it.
+    pub(super) async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
         name: &str,
-    ) -> Result<Seen<Option<Value>>, CommandError> {
+    ) -> Result<Seen<Option<T>>, CommandError> {
         let request = Request::new(path).get(name, &GetParams::default());
-        self.ask(request.context(BUILD).map_err(CommandError::Internal)?, path).await
+        let answer = self.send(request.context(BUILD).map_err(CommandError::Internal)?).await;
+        let parse = |answer: Box<RawValue>| serde_json::from_str(answer.get());
+        seen(answer.and_then(|answer| parse(answer).map_err(kube::Error::SerdeError)), path)
     }
 
-    pub(super) async fn send(&self, request: http::Request<Vec<u8>>) -> kube::Result<Value> {
-        self.fetch(request).await.map(|(answer, _)| answer)
+    pub(super) async fn send(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> kube::Result<Box<RawValue>> {
+        let answer = self.fetch(request).await?;
+        serde_json::from_slice(&answer).map_err(kube::Error::SerdeError)
     }
 
-    /// Returns the response and its length in bytes, which is at most [`LONGEST_ANSWER`]: tenants
-    /// control the size of objects.
-    async fn fetch(&self, request: http::Request<Vec<u8>>) -> kube::Result<(Value, usize)> {
+    /// Returns the response, which has at most [`LONGEST_ANSWER`] bytes: tenants control the size
+    /// of objects.
+    async fn fetch(&self, request: http::Request<Vec<u8>>) -> kube::Result<Vec<u8>> {
         let answer = pin!(self.0.request_stream(request).await?);
         let mut most = answer.take(LONGEST_ANSWER + 1);
         let mut text = Vec::new();
@@ -287,8 +288,7 @@ impl Cluster {
         if most.limit() == 0 {
             return Err(kube::Error::Service(AnswerTooLong.into()));
         }
-        let answer = serde_json::from_slice(&text).map_err(kube::Error::SerdeError)?;
-        Ok((answer, text.len()))
+        Ok(text)
     }
 
     /// Creates the object. Returns the created object, or the status with which the API server
@@ -297,7 +297,7 @@ impl Cluster {
         &self,
         path: &str,
         object: &Value,
-    ) -> Result<Result<Value, Status>, CommandError> {
+    ) -> Result<Result<Box<RawValue>, Status>, CommandError> {
         let object = object.to_string().into_bytes();
         let request = Request::new(path).create(&PostParams::default(), object);
         match self.send(request.context(BUILD).map_err(CommandError::Internal)?).await {
@@ -305,16 +305,6 @@ impl Cluster {
             Err(kube::Error::Api(status)) => Ok(Err(*status)),
             Err(error) => Err(unanswered(error, path)),
         }
-    }
-
-    /// Sends the request. Known(None): the object does not exist (404). Hidden: access is denied
-    /// (403).
-    pub(super) async fn ask(
-        &self,
-        request: http::Request<Vec<u8>>,
-        path: &str,
-    ) -> Result<Seen<Option<Value>>, CommandError> {
-        seen(self.send(request).await, path)
     }
 }
 
@@ -326,7 +316,9 @@ fn is_too_long(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Service(error) if error.is::<AnswerTooLong>())
 }
 
-fn seen(answer: kube::Result<Value>, path: &str) -> Result<Seen<Option<Value>>, CommandError> {
+/// Known(None): the object does not exist (404). Hidden: access is denied (403), or a tenant made
+/// the response unreadable.
+fn seen<T>(answer: kube::Result<T>, path: &str) -> Result<Seen<Option<T>>, CommandError> {
     match answer {
         Ok(answer) => Ok(Seen::Known(Some(answer))),
         Err(kube::Error::Api(status)) if status.code == 403 => Ok(Seen::Hidden(status.message)),
@@ -334,7 +326,6 @@ fn seen(answer: kube::Result<Value>, path: &str) -> Result<Seen<Option<Value>>, 
         Err(error) if is_too_long(&error) => {
             Ok(Seen::Hidden(format!("cannot read {path}: {AnswerTooLong}")))
         }
-        // A tenant may nest `managedFields` deeper than a parser follows them.
         Err(kube::Error::SerdeError(error)) => {
             Ok(Seen::Hidden(format!("cannot read {path}: {error}")))
         }
@@ -348,18 +339,9 @@ fn unanswered(error: kube::Error, path: &str) -> CommandError {
     )
 }
 
-/// Reads the contents of the opted-in namespaces. `progress` is called before each.
-pub(super) async fn contents(
-    cluster: &Cluster,
-    names: &[String],
-    mut progress: impl FnMut(usize, &str),
-) -> Result<HashMap<String, NamespaceContents>, CommandError> {
-    let mut contents = HashMap::new();
-    for (index, name) in names.iter().enumerate() {
-        progress(index, name);
-        contents.insert(name.clone(), cluster.contents(name).await?);
-    }
-    Ok(contents)
+/// Parameters of a list without a selector.
+fn all() -> ListParams {
+    ListParams::default()
 }
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -412,35 +394,30 @@ mod tests {
 
     #[tokio::test]
     async fn long_objects_are_read_in_smaller_pages() {
-        let Seen::Known(pods) = with_pods(20).list("/pods", "").await.unwrap() else {
+        let Seen::Known(pods) = with_pods(20).list("/pods", all()).await.unwrap() else {
             panic!("20 MiB are below the limit of a list")
         };
-        assert_eq!(pods.len(), 20);
-        assert!(pods.iter().all(|pod| pod["kind"] == "Pod"));
+        assert_eq!(pods.of_kind("Pod").count(), 20);
     }
 
     #[tokio::test]
-    async fn a_deeply_nested_object_hides_its_list_only() {
-        let answer = |request: http::Request<Body>| async move {
-            let depth = if request.uri().path() == "/pods" { 200 } else { 1 };
-            let nested =
-                format!("{}{}", "{\"f:x\":".repeat(depth), "0".to_owned() + &"}".repeat(depth));
+    async fn a_deeply_nested_object_can_be_listed() {
+        let answer = |_: http::Request<Body>| async move {
+            let nested = format!("{}0{}", "{\"f:x\":".repeat(200), "}".repeat(200));
             let list = format!(
-                r#"{{"kind":"List","items":[{{"metadata":{{"managedFields":{nested}}}}}]}}"#
+                r#"{{"kind":"PodList","items":[{{"metadata":{{"managedFields":{nested},"name":"a"}}}}]}}"#
             );
             Ok::<_, Infallible>(http::Response::new(Body::from(list.into_bytes())))
         };
         let cluster = Cluster(Client::new(service_fn(answer), "default"));
-        let Seen::Hidden(why) = cluster.list("/pods", "").await.unwrap() else {
-            panic!("a list with 200 levels was read")
-        };
-        assert!(why.starts_with("cannot read /pods: recursion limit exceeded"), "{why}");
-        assert!(matches!(cluster.list("/accounts", "").await.unwrap(), Seen::Known(_)));
+        let pods = cluster.list("/pods", all()).await.unwrap();
+        let names: Vec<_> = pods.iter().map(|pod| pod.at("metadata").at("name").text()).collect();
+        assert_eq!(names, ["\"a\""]);
     }
 
     #[tokio::test]
     async fn a_list_above_the_limit_is_reported_and_not_read() {
-        let Seen::Hidden(why) = with_pods(140).list("/pods", "").await.unwrap() else {
+        let Seen::Hidden(why) = with_pods(140).list("/pods", all()).await.unwrap() else {
             panic!("140 MiB were read")
         };
         assert!(why.contains("more than 128 MiB") && why.contains("/pods"), "{why}");

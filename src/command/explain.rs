@@ -5,7 +5,7 @@ mod explanation;
 use std::{collections::HashSet, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::anyhow;
-use serde_json::Value;
+use serde_json::{Value, value::to_raw_value};
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use self::explanation::{Creator, Explanation, Subject, Verdict};
@@ -153,7 +153,9 @@ impl Explainer {
             let _ = timeout(LOOKUP, self.roles.look_up(tenant.clone())).await;
         }
         let roles = self.roles.snapshot();
-        let drift = admission::drift(pod, given, namespace, &roles, &self.config);
+        // A parsed pod can be written as JSON.
+        let text = to_raw_value(pod).unwrap_or_default();
+        let drift = admission::drift((&*text).into(), given, namespace, &roles, &self.config);
         let (creator, name) = match (given, &drift.assumed_creator) {
             (Some(name), _) => (Creator::Given(name.to_owned()), name.to_owned()),
             (None, Some(glob)) => (Creator::Assumed(glob.to_string()), glob.example().to_owned()),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use kube::api::ListParams;
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet};
 
@@ -15,9 +16,10 @@ use super::{
     files, roles,
 };
 use crate::{
-    check::{self, Seen},
+    check::{self, Objects, Seen},
     cli::Installation,
     config::Config,
+    json::Json,
     roles::{Roles, Source, file, refresher::RolesHandle},
     session::TenantName,
 };
@@ -26,7 +28,7 @@ pub(super) struct Installed {
     /// The config. If it has no region, it gets the one that the Deployment sets for the webhook.
     pub(super) config: Config,
     /// All MutatingWebhookConfigurations.
-    pub(super) configurations: Seen<Vec<Value>>,
+    pub(super) configurations: Seen<Objects>,
     pub(super) release: Release,
 }
 
@@ -65,7 +67,7 @@ pub(super) async fn find(
 async fn release(
     cluster: &Cluster,
     which: &Installation,
-    configurations: &Seen<Vec<Value>>,
+    configurations: &Seen<Objects>,
 ) -> Result<Release, CommandError> {
     let called = match configurations {
         Seen::Known(configurations) => check::service(configurations),
@@ -79,7 +81,7 @@ async fn release(
     let namespace = match (release_namespace, called) {
         (None, Some((namespace, service))) if name.is_none() => {
             let maps = format!("{CORE}/namespaces/{namespace}/configmaps");
-            let data = match cluster.get(&maps, &service).await? {
+            let data = match cluster.get::<Value>(&maps, &service).await? {
                 Seen::Known(Some(map)) => Some(map["data"].clone()),
                 Seen::Known(None) | Seen::Hidden(_) => None,
             };
@@ -89,7 +91,7 @@ async fn release(
         (None, _) => namespace_by_rights(cluster, &selector).await?,
     };
     let maps = format!("{CORE}/namespaces/{namespace}/configmaps");
-    let mut maps = match cluster.list(&maps, &selector).await? {
+    let maps = match cluster.list(&maps, labelled(&selector)).await? {
         Seen::Known(maps) => maps,
         Seen::Hidden(why) => {
             let why = anyhow!("cannot read ConfigMaps of namespace {namespace}: {why}");
@@ -97,11 +99,12 @@ async fn release(
         }
     };
     // Skips the ConfigMap of the chart's test, which is a Helm hook.
-    maps.retain(|map| {
-        map["data"][ROLES].is_string() && map["metadata"]["annotations"][HOOK].is_null()
+    let maps = maps.iter().filter(|map| {
+        let hook = map.at("metadata").at("annotations").at(HOOK);
+        map.at("data").at(ROLES).string().is_some() && hook.string().is_none()
     });
     let title = |map: &Value| map["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    match &maps[..] {
+    match &maps.map(Json::tree).collect::<Vec<_>>()[..] {
         [] => {
             let which = name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default();
             Err(CommandError::Input(anyhow!(
@@ -119,21 +122,26 @@ async fn release(
 
 /// Returns the namespace of the service account that the chart's ClusterRoleBindings name.
 async fn namespace_by_rights(cluster: &Cluster, selector: &str) -> Result<String, CommandError> {
-    let bindings = match cluster.list(&format!("{RBAC}/clusterrolebindings"), selector).await? {
+    let bindings = format!("{RBAC}/clusterrolebindings");
+    let bindings = match cluster.list(&bindings, labelled(selector)).await? {
         Seen::Known(bindings) => bindings,
         Seen::Hidden(why) => return Err(CommandError::Input(anyhow!("{NO_RELEASE}: {why}"))),
     };
-    let subjects = bindings.iter().flat_map(|it| it["subjects"].as_array().into_iter().flatten());
-    let namespaces: BTreeSet<&str> =
-        subjects.filter_map(|subject| subject["namespace"].as_str()).collect();
-    match namespaces.into_iter().collect::<Vec<_>>()[..] {
+    let subjects = bindings.iter().flat_map(|binding| binding.at("subjects").items());
+    let namespaces: BTreeSet<_> =
+        subjects.filter_map(|subject| subject.at("namespace").string()).collect();
+    match &namespaces.into_iter().collect::<Vec<_>>()[..] {
         [] => Err(CommandError::Input(anyhow!(NO_RELEASE))),
-        [namespace] => Ok(namespace.to_owned()),
+        [namespace] => Ok(namespace.to_string()),
         [first, second, ..] => Err(CommandError::Input(anyhow!(
             "more than one release, in namespaces {first} and {second}; choose one with \
              --release or --release-namespace"
         ))),
     }
+}
+
+fn labelled(selector: &str) -> ListParams {
+    ListParams::default().labels(selector)
 }
 
 /// Parses the config of the release, as the webhook does.

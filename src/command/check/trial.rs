@@ -1,13 +1,12 @@
 //! `check --as-pod`: starts a test pod in a namespace, and reports whether it gets credentials.
 
-use std::{cell::RefCell, collections::HashMap, time::Duration};
+use std::{cell::RefCell, time::Duration};
 
-use anyhow::Context;
 use kube::{
     api::{DeleteParams, ListParams, Preconditions},
     core::{Request, Status},
 };
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -18,7 +17,8 @@ use crate::{
         cluster::{CORE, Cluster},
     },
     config::{Config, Creator, Resources},
-    namespaces::Mode,
+    json::Json,
+    namespaces::{Mode, Namespace},
 };
 
 /// The test pod that runs now, so that a signal can delete it.
@@ -47,33 +47,24 @@ impl Running {
     }
 }
 
-/// Starts a test pod in each `enabled` namespace, one after the other. `progress` is called before
-/// each.
+/// Starts a test pod in the namespace, as this user. None: the namespace has no account for it.
 pub(super) async fn run(
     cluster: &Cluster,
-    namespaces: &Seen<Vec<Value>>,
-    contents: &mut HashMap<String, NamespaceContents>,
+    namespace: &Namespace,
+    contents: &NamespaceContents,
+    username: &str,
     config: &Config,
     running: &Running,
-    progress: impl Fn(&str),
-) -> Result<(), CommandError> {
-    let username = whoami(cluster).await?;
-    for namespace in check::opted_in(namespaces, config) {
-        let Some(contents) = contents.get_mut(&namespace.name) else { continue };
-        if namespace.mode != Some(Mode::Enabled) {
-            let why = "no test pod started: in mode audit, the webhook injects no sidecar";
-            contents.trial = Some(Trial::Untried(why.to_owned()));
-            continue;
-        }
-        let namespace = namespace.name;
-        let creator = Creator::new(&username, &namespace);
-        let Some(account) = check::service_account_to_try(contents, creator, config) else {
-            continue;
-        };
-        progress(&format!("a pod in namespace {namespace}"));
-        contents.trial = Some(try_pod(cluster, &namespace, account, config, running).await?);
+) -> Result<Option<Trial>, CommandError> {
+    if namespace.mode != Some(Mode::Enabled) {
+        let why = "no test pod started: in mode audit, the webhook injects no sidecar";
+        return Ok(Some(Trial::Untried(why.to_owned())));
     }
-    Ok(())
+    let name = &namespace.name;
+    let creator = Creator::new(username, name);
+    let account = check::service_account_to_try(&contents.accounts, creator, config);
+    let Some(account) = account else { return Ok(None) };
+    Ok(Some(try_pod(cluster, name, &account, config, running).await?))
 }
 
 /// Starts a pod that ends once its startup gate opens, and deletes it.
@@ -95,12 +86,14 @@ async fn try_pod(
         Err(status) if is_passing(&status) => return Ok(Trial::Unanswered(status.message)),
         Err(status) => return Ok(Trial::Refused(status.message)),
     };
-    let text = |key: &str| pod["metadata"][key].as_str().unwrap_or_default().to_owned();
+    let pod = Json::from(&*pod);
+    let metadata = pod.at("metadata");
+    let text = |key: &str| metadata.at(key).string().unwrap_or_default().into_owned();
     let (name, uid) = (text("name"), text("uid"));
     running.0.replace(Some(Pod { cluster: cluster.clone(), path, name, uid }));
-    let trial = match sidecar(&pod) {
+    let trial = match sidecar(pod) {
         None => Ok(Trial::Bare),
-        Some(_) => follow(cluster, namespace, &pod["metadata"]).await,
+        Some(_) => follow(cluster, namespace, metadata).await,
     };
     running.delete().await;
     trial
@@ -108,13 +101,14 @@ async fn try_pod(
 
 /// Returns the username of the current user: a component may match the pods that this user creates.
 /// <https://kubernetes.io/docs/reference/access-authn-authz/authentication/#self-subject-review>
-async fn whoami(cluster: &Cluster) -> Result<String, CommandError> {
+pub(super) async fn whoami(cluster: &Cluster) -> Result<String, CommandError> {
     let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
     let answer =
         cluster.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", &review).await?;
     // A user without permission for this review counts as an unknown user.
     let answer = answer.unwrap_or_default();
-    Ok(answer["status"]["userInfo"]["username"].as_str().unwrap_or_default().to_owned())
+    let user = Json::from(&*answer).at("status").at("userInfo");
+    Ok(user.at("username").string().unwrap_or_default().into_owned())
 }
 
 /// Returns whether the current user may create pods. A denial by RBAC has the same status code as
@@ -131,7 +125,8 @@ async fn may_create(cluster: &Cluster, namespace: &str) -> Result<bool, CommandE
     let answer =
         cluster.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review).await?;
     // Without permission for this review, the creation itself shows whether it is allowed.
-    Ok(answer.map_or(true, |answer| answer["status"]["allowed"] != false))
+    Ok(answer
+        .map_or(true, |answer| Json::from(&*answer).at("status").at("allowed").text() != "false"))
 }
 
 /// Returns whether the API server itself was too busy (429) or too slow (504). A webhook that is
@@ -145,21 +140,26 @@ fn is_passing(status: &Status) -> bool {
 async fn follow(
     cluster: &Cluster,
     namespace: &str,
-    metadata: &Value,
+    metadata: Json<'_>,
 ) -> Result<Trial, CommandError> {
     let within = format!("{CORE}/namespaces/{namespace}");
-    let name = metadata["name"].as_str().unwrap_or_default();
+    let name = metadata.at("name").string().unwrap_or_default();
     let deadline = Instant::now() + START;
     let mut waiting_since = None;
     loop {
-        let pod = match cluster.get(&format!("{within}/pods"), name).await? {
-            Seen::Known(Some(pod)) if pod["metadata"]["uid"] == metadata["uid"] => pod,
-            // A tenant may have created another pod of this name.
-            Seen::Known(_) => return Ok(Trial::Deleted),
+        let pod: Box<RawValue> = match cluster.get(&format!("{within}/pods"), &name).await? {
+            Seen::Known(Some(pod)) => pod,
+            Seen::Known(None) => return Ok(Trial::Deleted),
             Seen::Hidden(why) => return Ok(Trial::Waiting(why)),
         };
-        let status = &pod["status"];
-        if status["phase"] == "Succeeded" {
+        let pod = Json::from(&*pod);
+        // A tenant may have created another pod of this name.
+        if pod.at("metadata").at("uid").string() != metadata.at("uid").string() {
+            return Ok(Trial::Deleted);
+        }
+        let status = pod.at("status");
+        let phase = status.at("phase").string();
+        if phase.as_deref() == Some("Succeeded") {
             return Ok(Trial::Ended);
         }
         if !check::waits(status) {
@@ -170,7 +170,7 @@ async fn follow(
         }
         if Instant::now() >= deadline {
             let event = last_word(cluster, &within, metadata, None).await?;
-            let phase = status["phase"].as_str().unwrap_or("unknown");
+            let phase = phase.as_deref().unwrap_or("unknown");
             let event = event.as_deref().unwrap_or("none");
             return Ok(Trial::Waiting(format!("phase {phase}; last event: {event}")));
         }
@@ -183,27 +183,20 @@ async fn follow(
 async fn last_word(
     cluster: &Cluster,
     within: &str,
-    metadata: &Value,
+    metadata: Json<'_>,
     reason: Option<&str>,
 ) -> Result<Option<String>, CommandError> {
-    let uid = metadata["uid"].as_str().unwrap_or_default();
+    let uid = metadata.at("uid").string().unwrap_or_default();
     let of_pod = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
-    let path = format!("{within}/events");
-    let request = Request::new(&path)
-        .list(&of_pod)
-        .context("cannot build the request")
-        .map_err(CommandError::Internal)?;
     // Without permission for events, only the status of the pod is known.
-    let Seen::Known(Some(list)) = cluster.ask(request, &path).await? else { return Ok(None) };
-    let events = list["items"].as_array().into_iter().flatten();
-    let mut matching = events.filter(|event| {
-        event["source"]["component"] == "kubelet"
-            && reason.is_none_or(|reason| event["reason"] == reason)
+    let events = cluster.list(&format!("{within}/events"), of_pod).await?;
+    let matching = events.iter().filter(|event| {
+        let is = |json: Json<'_>, text| json.string().is_some_and(|found| found == text);
+        is(event.at("source").at("component"), "kubelet")
+            && reason.is_none_or(|reason| is(event.at("reason"), reason))
     });
-    Ok(matching
-        .next_back()
-        .and_then(|event| event["message"].as_str())
-        .map(|message| message.trim().to_owned()))
+    let message = matching.last().and_then(|event| event.at("message").string());
+    Ok(message.map(|message| message.trim().to_owned()))
 }
 
 /// Returns the test pod. It meets the Pod Security Standard `restricted`, and ends by itself even

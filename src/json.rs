@@ -1,5 +1,7 @@
 //! Readers of untrusted JSON. They build no tree, and copy no string into an error.
 
+mod view;
+
 use std::{borrow::Cow, fmt, marker::PhantomData, ops::Deref};
 
 use serde::{
@@ -8,14 +10,16 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+pub use self::view::Json;
+
 /// A struct that is read only from a JSON object. serde's derived code also reads it from a list,
 /// by the order of the fields.
 #[derive(Default)]
-pub(super) struct Object<T>(pub(super) T);
+pub(crate) struct Object<T>(pub(crate) T);
 
 /// A JSON string, borrowed if it has no escapes.
 #[derive(Default)]
-pub(super) struct Text<'a>(Cow<'a, str>);
+pub(crate) struct Text<'a>(Cow<'a, str>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -42,7 +46,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 /// A boolean or an integer. serde's own implementations copy a string that they find instead into
 /// their error, at any length.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Scalar<T>(pub(super) T);
+pub(crate) struct Scalar<T>(pub(crate) T);
 
 impl<'de> Deserialize<'de> for Scalar<bool> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -94,7 +98,7 @@ impl<'de> Deserialize<'de> for Scalar<i64> {
 
 /// Error for a string in place of another type. The messages of serde and serde_json contain the
 /// complete string. serde_json writes its own error for all calls except `deserialize_any`.
-pub(super) const TEXT: &str = "found a string, expected another type";
+pub(crate) const TEXT: &str = "found a string, expected another type";
 
 impl<'a> From<&'a str> for Text<'a> {
     fn from(text: &'a str) -> Self {
@@ -133,7 +137,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 }
 
 /// Calls a function for each item of a list, and keeps no item.
-pub(super) struct Each<F, T>(pub(super) F, pub(super) PhantomData<T>);
+pub(crate) struct Each<F, T>(pub(crate) F, pub(crate) PhantomData<T>);
 
 impl<'de, T, F> Visitor<'de> for Each<F, T>
 where
@@ -160,7 +164,7 @@ where
     }
 }
 
-pub(super) fn each<'a, T: Deserialize<'a>>(
+pub(crate) fn each<'a, T: Deserialize<'a>>(
     list: &'a RawValue,
     f: impl FnMut(usize, T) -> serde_json::Result<()>,
 ) -> serde_json::Result<()> {
@@ -168,7 +172,7 @@ pub(super) fn each<'a, T: Deserialize<'a>>(
 }
 
 /// Reads null as absent, as Kubernetes does.
-pub(super) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
