@@ -244,7 +244,7 @@ mod tests {
         })
     }
 
-    fn alone(
+    fn drift(
         pod: &Value,
         creator: Option<&str>,
         namespace: &Namespace,
@@ -252,7 +252,7 @@ mod tests {
         config: &Config,
     ) -> Drift {
         let text = to_raw_value(pod).unwrap();
-        super::alone((&*text).into(), creator, namespace, roles, config)
+        super::drift((&*text).into(), creator, namespace, roles, config)
     }
 
     /// Returns the agent's pod as the webhook makes it for this user.

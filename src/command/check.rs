@@ -1,6 +1,7 @@
 //! `check`: collects the facts of the cluster and AWS, makes the checks, and prints the findings.
 
 mod aws;
+mod facts;
 mod trial;
 
 use std::{

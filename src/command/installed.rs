@@ -12,7 +12,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     CommandError,
-    cluster::{CORE, Cluster, RBAC},
+    cluster::{ADMISSION, CORE, Cluster, RBAC, all},
     files, roles,
 };
 use crate::{
@@ -47,7 +47,8 @@ pub(super) async fn find(
     which: &Installation,
     file: Option<&Path>,
 ) -> Result<Installed, CommandError> {
-    let configurations = cluster.configurations().await?;
+    let configurations =
+        cluster.list(&format!("{ADMISSION}/mutatingwebhookconfigurations"), all()).await?;
     let release = release(cluster, which, &configurations).await?;
     let mut config = match file {
         Some(file) => files::config(Some(file)),
@@ -55,7 +56,7 @@ pub(super) async fn find(
     }
     .map_err(CommandError::Input)?;
     if config.region.is_none() {
-        let region = cluster.region(&release).await?;
+        let region = region(cluster, &release).await?;
         config.region = region.and_then(|region| region.parse().ok());
     }
     Ok(Installed { config, configurations, release })
@@ -118,6 +119,21 @@ async fn release(
             title(second)
         ))),
     }
+}
+
+/// Returns the region that the Deployment sets for the webhook.
+async fn region(cluster: &Cluster, release: &Release) -> Result<Option<String>, CommandError> {
+    let Release { namespace, name, data: _ } = release;
+    let Seen::Known(Some(deployment)) = cluster.deployment(namespace, name).await? else {
+        return Ok(None);
+    };
+    let containers = deployment["spec"]["template"]["spec"]["containers"].as_array();
+    let variables = containers
+        .into_iter()
+        .flatten()
+        .flat_map(|container| container["env"].as_array().into_iter().flatten());
+    let mut region = variables.filter(|variable| variable["name"] == "AWS_REGION");
+    Ok(region.next().and_then(|variable| variable["value"].as_str()).map(str::to_owned))
 }
 
 /// Returns the namespace of the service account that the chart's ClusterRoleBindings name.

@@ -1,0 +1,146 @@
+//! Reads the objects of a cluster that `check` inspects.
+
+use anyhow::anyhow;
+use serde_json::{Value, value::RawValue};
+
+use crate::{
+    check::{Guard, NamespaceContents, Objects, Seen, Text, Webhook},
+    command::{
+        CommandError,
+        cluster::{ADMISSION, CORE, Cluster, RBAC, all},
+        installed::{CONFIG, Release},
+    },
+    manifest,
+};
+
+impl Cluster {
+    /// Reads webhook, guard and config: as they are in the cluster, and as rendered by the release.
+    pub(super) async fn installation(
+        &self,
+        configurations: Seen<Objects>,
+        release: &Release,
+    ) -> Result<(Webhook, Guard, Text), CommandError> {
+        let Release { namespace, name, data } = release;
+        let within = format!("{CORE}/namespaces/{namespace}");
+        let installed: Seen<Option<Value>> =
+            self.get(&format!("{within}/configmaps"), &format!("{name}-installed")).await?;
+        let documents = |key: &str| {
+            installed.clone().map(|map| {
+                // A key is missing if the release does not have the object.
+                manifest::read(map?["data"][key].as_str().unwrap_or_default()).ok()
+            })
+        };
+        let deployment = self.deployment(namespace, name).await?;
+        let webhook = Webhook {
+            configurations,
+            endpoints: self
+                .list(
+                    &format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"),
+                    all().labels(&format!("{SERVICE_NAME}={name}")),
+                )
+                .await?,
+            installed: documents("webhook.yaml").map(|documents| documents?.into_iter().next()),
+            keeper: self.deployment(namespace, &format!("{name}-certs")).await?,
+            secret: self.serving_secret(release, &deployment).await?,
+            deployment,
+        };
+        let policies =
+            self.list(&format!("{ADMISSION}/validatingadmissionpolicies"), all()).await?;
+        let bindings =
+            self.list(&format!("{ADMISSION}/validatingadmissionpolicybindings"), all()).await?;
+        let guard =
+            Guard { objects: policies.beside(bindings), installed: documents("guard.yaml") };
+        let text = |map: &Value| map["data"][CONFIG].as_str().map(str::to_owned);
+        let text = Text {
+            live: data.as_ref().and_then(|data| data[CONFIG].as_str()).map(str::to_owned),
+            installed: installed.map(|map| map.as_ref().and_then(text)),
+            place: format!("ConfigMap {namespace}/{name}"),
+        };
+        Ok((webhook, guard, text))
+    }
+
+    pub(super) async fn namespaces(
+        &self,
+        only: Option<&str>,
+    ) -> Result<Seen<Objects>, CommandError> {
+        let namespaces = format!("{CORE}/namespaces");
+        let Some(name) = only else { return self.list(&namespaces, all()).await };
+        match self.get::<Box<RawValue>>(&namespaces, name).await? {
+            Seen::Known(Some(namespace)) => Ok(Seen::Known(Objects::of("Namespace", &[namespace]))),
+            Seen::Known(None) => {
+                Err(CommandError::Input(anyhow!("--namespace {name}: no such namespace")))
+            }
+            Seen::Hidden(why) => Ok(Seen::Hidden(why)),
+        }
+    }
+
+    /// Reads the contents of a namespace.
+    pub(super) async fn contents(
+        &self,
+        namespace: &str,
+    ) -> Result<NamespaceContents, CommandError> {
+        let of = async |group: &str, kind: &str| {
+            self.list(&format!("{group}/namespaces/{namespace}/{kind}"), all()).await
+        };
+        let (accounts, limit_ranges, pods, quotas, roles, bindings) = tokio::try_join!(
+            of(CORE, "serviceaccounts"),
+            of(CORE, "limitranges"),
+            of(CORE, "pods"),
+            of(CORE, "resourcequotas"),
+            of(RBAC, "roles"),
+            of(RBAC, "rolebindings"),
+        )?;
+        let rights = roles.beside(bindings);
+        Ok(NamespaceContents { accounts, limit_ranges, pods, quotas, rights })
+    }
+
+    pub(super) async fn daemon_sets(&self) -> Result<Seen<Objects>, CommandError> {
+        self.list("/apis/apps/v1/daemonsets", all()).await
+    }
+
+    /// Reads ClusterRoles and ClusterRoleBindings.
+    pub(super) async fn rights(&self) -> Result<Seen<Objects>, CommandError> {
+        let of = async |kind: &str| self.list(&format!("{RBAC}/{kind}"), all()).await;
+        let (roles, bindings) = tokio::try_join!(of("clusterroles"), of("clusterrolebindings"))?;
+        Ok(roles.beside(bindings))
+    }
+
+    /// Reads the Secret that the Deployment mounts, without the private key.
+    async fn serving_secret(
+        &self,
+        release: &Release,
+        deployment: &Seen<Option<Value>>,
+    ) -> Result<Seen<Option<Value>>, CommandError> {
+        let Release { namespace, name, data: _ } = release;
+        let deployment = match deployment {
+            Seen::Known(Some(deployment)) => deployment,
+            Seen::Known(None) => {
+                let why = format!(
+                    "the Deployment {namespace}/{name}, which names the Secret, does not exist"
+                );
+                return Ok(Seen::Hidden(why));
+            }
+            Seen::Hidden(why) => return Ok(Seen::Hidden(why.clone())),
+        };
+        let volumes = deployment["spec"]["template"]["spec"]["volumes"].as_array();
+        let mut names = volumes
+            .into_iter()
+            .flatten()
+            .filter_map(|volume| volume["secret"]["secretName"].as_str());
+        let Some(name) = names.next() else { return Ok(Seen::Known(None)) };
+        let path = format!("{CORE}/namespaces/{namespace}/secrets");
+        let secret: Seen<Option<Value>> = self.get(&path, name).await?;
+        // Drops the private key, which no check needs.
+        Ok(secret.map(|secret| {
+            let mut secret = secret?;
+            if let Some(data) = secret["data"].as_object_mut() {
+                data.retain(|key, _| key == CERTIFICATE);
+            }
+            Some(secret)
+        }))
+    }
+}
+
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Key of the Secret.
+const CERTIFICATE: &str = "tls.crt";
