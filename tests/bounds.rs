@@ -7,7 +7,7 @@ use std::{sync::Mutex, time::SystemTime};
 
 use fab_session_injector::{
     admission::Review,
-    check::{Checks, Facts, Findings, Guard, Objects, Seen, Tenancy, Text, Webhook},
+    check::{Checks, Facts, Findings, Guard, NamespaceContents, Objects, Seen, Text, Webhook},
     config::Config,
     namespaces::Mode,
 };
@@ -397,7 +397,7 @@ fn checked(tenant: &Tenant, kind: &str, list: &[u8]) -> Findings {
         account: None,
         config: &tenant.config,
         daemon_sets: of("DaemonSet"),
-        directory: Some(tenant.directory.clone()),
+        roles: Some(tenant.roles.clone()),
         guard: Guard { objects: unknown(), installed: unknown() },
         namespaces: of("Namespace"),
         now: SystemTime::UNIX_EPOCH,
@@ -412,7 +412,7 @@ fn checked(tenant: &Tenant, kind: &str, list: &[u8]) -> Findings {
             secret: unknown(),
         },
     });
-    let tenancy = Tenancy {
+    let tenancy = NamespaceContents {
         accounts: of("ServiceAccount"),
         limit_ranges: of("LimitRange"),
         pods: of("Pod"),

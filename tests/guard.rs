@@ -18,7 +18,7 @@ use fab_session_injector::{
     config::Config,
     namespaces::{self, Namespace, Namespaces},
     roles::{Entry, Role, Roles, Source},
-    session::base,
+    session::base_credentials,
 };
 use harness::{
     case::{self, Case},
