@@ -17,6 +17,7 @@ use futures_util::{
     future::join_all,
     stream::{self, StreamExt},
 };
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
@@ -222,16 +223,8 @@ async fn managed(iam: &Client, arn: &str) -> Result<Value, String> {
 /// Parses a policy document. IAM returns it URL-encoded. Null if it is not JSON.
 /// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetRole.html>
 fn document(text: &str) -> Value {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, following @ ..] = rest {
-        let escaped = following.get(..2).filter(|_| *first == b'%');
-        let escaped = escaped.and_then(|digits| std::str::from_utf8(digits).ok());
-        let escaped = escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(escaped.unwrap_or(*first));
-        rest = if escaped.is_some() { &following[2..] } else { following };
-    }
-    serde_json::from_slice(&bytes).unwrap_or_default()
+    let json: Vec<u8> = percent_decode_str(text).collect();
+    serde_json::from_slice(&json).unwrap_or_default()
 }
 
 fn said<E: ProvideErrorMetadata>(error: &SdkError<E>) -> String {
