@@ -249,6 +249,18 @@ mod tests {
     }
 
     #[test]
+    fn a_very_long_message_is_cut() {
+        let mut found = Findings::default();
+        found.error(CheckId::Rbac, "namespace a", "é".repeat(LONGEST));
+        found.error(CheckId::Rbac, "namespace a", "x".repeat(LONGEST));
+        let [cut, whole] = &found.iter().map(|it| &*it.message).collect::<Vec<_>>()[..] else {
+            panic!("{found:?}")
+        };
+        assert!(cut.len() < LONGEST + 50 && cut.ends_with("é ... (the rest is not shown)"));
+        assert_eq!(whole.len(), LONGEST);
+    }
+
+    #[test]
     fn a_summary_counts_the_levels() {
         let mut found = Findings::default();
         let text = |found: &Findings| found.text(|_, level| level.to_owned()).unwrap();

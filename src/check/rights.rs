@@ -351,6 +351,42 @@ mod tests {
     }
 
     #[test]
+    fn the_first_of_very_many_holders_are_named() {
+        let rule = |resource: &str| json!({"apiGroups": [""], "resources": [resource], "verbs": ["create"]});
+        let role = |name: &str, rule| json!({"metadata": {"name": name}, "rules": [rule]});
+        let roles = [role("exec", rule("pods/exec")), role("bind", rule("pods/binding"))];
+        let binding = |role: &str, subjects: Vec<Value>| {
+            json!({
+                "metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": role},
+                "subjects": subjects,
+            })
+        };
+        let users = (0..9999).rev().map(|index| json!({"name": format!("user-{index:04}")}));
+        let groups = (0..9999).map(|_| json!({"name": "system:authenticated"}));
+        let bindings = [
+            binding("exec", users.chain(groups).collect()),
+            binding("bind", vec![json!({"name": "zed"})]),
+        ];
+        let objects = Objects::of(CLUSTER_ROLE, &roles);
+        let objects = objects.beside(Objects::of(CLUSTER_ROLE_BINDING, &bindings));
+        let mut found = Findings::default();
+        of_cluster(&Seen::Known(objects), &mut found);
+        let [all, bind, exec] = &found.iter().map(|it| &*it.message).collect::<Vec<_>>()[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!(
+            (*all, *bind),
+            (
+                "system:authenticated may exec into pods, granted by ClusterRoleBinding b",
+                "zed may bind pods"
+            )
+        );
+        assert!(exec.starts_with("user-0000, user-0001, user-0002,"), "{exec}");
+        assert!(exec.ends_with(", more users may exec into pods"), "{exec}");
+        assert!((LONGEST / 4..LONGEST).contains(&exec.len()), "{}", exec.len());
+    }
+
+    #[test]
     fn a_binding_to_an_unreadable_cluster_role_is_unknown() {
         let binding = |kind: &str| {
             json!({
