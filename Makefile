@@ -6,28 +6,26 @@ demo:
 	cargo build --locked --package fab-session-injector --bin fab-session-injector --package demo
 	cargo run --locked --quiet --package demo
 
-# After each change: format, lints of the program, and the fast tests that do not need tests/setup.
+# After each change: format, lints of the program, and the tests that take seconds.
 quick:
 	cargo fmt --all --check
 	cargo clippy --locked --lib --bins -- --deny warnings
-	cargo test --locked --lib --test architecture --test command_line --test explain --test golden \
-	  --test inject --test laws --test pages --test raw --test words
+	tests/run quick
 
-# All tests, against the real kube-apiserver, etcd, Helm and moto that tests/setup builds
-# once and caches outside the clone.
+# All tests but those on a node, against the real kube-apiserver, etcd, Helm and moto that
+# tests/setup builds once and caches outside the clone.
 test:
-	variables=$$(tests/setup) && eval "$$variables" && tests/all
+	variables=$$(tests/setup) && eval "$$variables" && tests/run quick server cluster
 
 # The image, the chart and AWS's SDKs on a real node. It has mounts, links and cgroups of
 # its own, hence root.
 e2e: image
-	variables=$$(tests/setup --node) && eval "$$variables" && cargo test --locked --test e2e --test check_node --test memory_limit --test mesh --test pilot --test shared_user
+	variables=$$(tests/setup --node) && eval "$$variables" && tests/run node
 
 # Ten minutes more of it, on several nodes: each promise, changes of the installation under a
 # stream of pods, and wrong installs. Not part of CI.
 e2e-long: image
-	variables=$$(tests/setup --node) && eval "$$variables" && \
-	  cargo test --locked --no-fail-fast --test promised --test rollout --test wrong_installs
+	variables=$$(tests/setup --node) && eval "$$variables" && tests/run long
 
 # The image of this commit for this architecture, as an OCI archive in target/image.
 image:
@@ -38,8 +36,6 @@ lint:
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
-	cargo clippy --locked --test sidecar --test tenants --test soak --test metrics --test chart_cluster -- --deny warnings
-	cargo clippy --locked --test e2e --test check_node --test memory_limit --test mesh --test pilot --test shared_user --test promised --test rollout --test wrong_installs -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" cargo doc --quiet --locked --workspace --no-deps --document-private-items
 	cargo deny --locked --workspace check bans licenses sources
 

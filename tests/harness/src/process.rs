@@ -6,7 +6,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -137,14 +137,17 @@ pub fn own_directory() -> TempDir {
 /// Returns a free port of 127.0.0.1.
 ///
 /// It is below the range of ephemeral ports of Linux (32768 and up): the API server alone opens
-/// about a hundred of those while others start. Each test process searches its own range.
+/// about a hundred of those while others start. A test process takes one port after the other, so
+/// that the port of a stopped program stays free for its next start.
 pub fn free_port() -> u16 {
-    static TAKEN: AtomicU16 = AtomicU16::new(0);
-    let window = 12_000 + (std::process::id() % 200) as u16 * 100;
-    (0..100)
-        .map(|_| window + TAKEN.fetch_add(1, Ordering::Relaxed) % 100)
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    // A prime number, so that processes with consecutive ids begin far apart.
+    let first = std::process::id() as usize * 7919;
+    (0..20_000)
+        .map(|_| first + TAKEN.fetch_add(1, Ordering::Relaxed))
+        .map(|n| u16::try_from(12_000 + n % 20_000).unwrap())
         .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .expect("one of a hundred ports is free")
+        .expect("one of twenty thousand ports is free")
 }
 
 /// Returns the path of a program that `tests/setup` built.

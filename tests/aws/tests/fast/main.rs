@@ -1,0 +1,16 @@
+//! Tests of the rules, each with a case that is allowed; and of the server, with the real SDK.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bedrock;
+mod boundary;
+mod caller;
+mod chain;
+mod events;
+mod faults;
+mod pod_identity;
+mod server;
+mod signature;
+mod tags;
+mod trust;
+mod web_identity;

@@ -1,0 +1,5 @@
+//! Tests which load the machine and measure time: nothing runs beside them.
+
+mod forged;
+mod holds;
+mod patch_cost;

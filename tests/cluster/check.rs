@@ -1,0 +1,1559 @@
+//! `check` on a real API server, with the chart as Helm installs it, a real parameter store and a
+//! strict AWS. An intact installation has only ok findings. Each fault is found, and nothing else.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use fab_session_injector::check::CheckId;
+use harness::{
+    control_plane::ControlPlane,
+    helm::{self, chart},
+    moto::{Moto, REGION},
+    process::{self, Process, wait_until},
+    sidecar::account::{self, Account, BASE, BROKER, Policies, allow, statements, trust},
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+static WORLD: LazyLock<Mutex<World>> = LazyLock::new(|| Mutex::new(World::whole()));
+
+/// A change that breaks an intact installation.
+struct Fault {
+    name: &'static str,
+    change: Change,
+    /// The expected findings that are not ok: level, check and code.
+    want: Vec<&'static str>,
+}
+
+enum Change {
+    /// The trusted CA: start and end of its validity, in days from now.
+    Ca(i64, i64),
+    /// Replaces the policies in AWS.
+    Aws(Box<Policies>),
+    /// The serving certificate: start and end of its validity, in days from now, and whether it is
+    /// signed by another CA.
+    Certificate {
+        days: (i64, i64),
+        host: &'static str,
+        other: bool,
+    },
+    Create(Value),
+    Delete(Object),
+    /// Replaces a text in a key of a ConfigMap.
+    Edit(Object, &'static str, &'static str, &'static str),
+    /// Replaces the parameter of the tenant (type and value), or deletes it.
+    Parameter(Option<(&'static str, &'static str)>),
+    Patch(Object, Value),
+    /// Creates a pod before its namespace opts in.
+    Pod(Value),
+    Rename(Object, &'static str),
+}
+
+/// Kind, name, and the namespace if there is one.
+#[derive(Clone, Copy)]
+struct Object(&'static str, &'static str, Option<&'static str>);
+
+const CONFIGURATION: Object = Object("mutatingwebhookconfiguration", "fab-session-injector", None);
+const ACME: Object = Object("namespace", "tenants-acme", None);
+const SECOND: Object = Object("namespace", "second", None);
+const CONFIG: Object = Object("configmap", "pilot-fab-session-injector", Some(SYSTEM));
+const INSTALLED: Object = Object("configmap", "pilot-fab-session-injector-installed", Some(SYSTEM));
+
+fn faults() -> Vec<Fault> {
+    let pods_policy = Object("validatingadmissionpolicy", "fab-session-injector-pods", None);
+    let exec = Object("validatingadmissionpolicybinding", "fab-session-injector-exec", None);
+    let exec_policy = Object("validatingadmissionpolicy", "fab-session-injector-exec", None);
+    let slice = Object("endpointslice", "webhook", Some(SYSTEM));
+    let label = |key: &str| format!("/metadata/labels/{}", key.replace('/', "~1"));
+    let opt_in = label("fab.nanohype.dev/session-injection");
+    let tenant = label("fab.nanohype.dev/tenant");
+    let enforce = label("pod-security.kubernetes.io/enforce");
+    let replace = |object, path: &str, value: Value| {
+        Change::Patch(object, json!([{"op": "replace", "path": path, "value": value}]))
+    };
+    let remove =
+        |object, path: &str| Change::Patch(object, json!([{"op": "remove", "path": path}]));
+    let add = |object, path: &str, value: Value| {
+        Change::Patch(object, json!([{"op": "add", "path": path, "value": value}]))
+    };
+    let policies = |policies| Change::Aws(Box::new(policies));
+    let own = &json!({"StringLike": {"sts:SourceIdentity": "agent.acme.*"}});
+    let fault = |name, change, want: &[&'static str]| Fault { name, change, want: want.to_vec() };
+    vec![
+        // The webhook.
+        fault(
+            "configuration renamed, behind EKS's",
+            Change::Rename(CONFIGURATION, "zz-session-injector"),
+            &["error webhook-order"],
+        ),
+        fault(
+            "configuration renamed, still before EKS's",
+            Change::Rename(CONFIGURATION, "a-session-injector"),
+            &["error webhook-order"],
+        ),
+        fault("configuration deleted", Change::Delete(CONFIGURATION), &["error webhook-missing"]),
+        fault(
+            "one webhook removed",
+            remove(CONFIGURATION, "/webhooks/1"),
+            &["error webhook-missing"],
+        ),
+        fault(
+            "failure policy changed",
+            replace(CONFIGURATION, "/webhooks/0/failurePolicy", json!("Ignore")),
+            &["error webhook-edited"],
+        ),
+        fault(
+            "timeout changed",
+            replace(CONFIGURATION, "/webhooks/0/timeoutSeconds", json!(30)),
+            &["error webhook-edited"],
+        ),
+        fault(
+            "namespace selector edited",
+            add(
+                CONFIGURATION,
+                "/webhooks/0/namespaceSelector/matchExpressions/-",
+                json!({"key": "a", "operator": "Exists"}),
+            ),
+            &["error webhook-edited"],
+        ),
+        fault(
+            "object selector added",
+            add(CONFIGURATION, "/webhooks/0/objectSelector", json!({"matchLabels": {"a": "b"}})),
+            &["error webhook-edited"],
+        ),
+        fault(
+            "matcher edited",
+            replace(CONFIGURATION, "/webhooks/0/matchConditions/0/expression", json!("true")),
+            &["error webhook-edited"],
+        ),
+        fault(
+            "caBundle removed",
+            remove(CONFIGURATION, "/webhooks/0/clientConfig/caBundle"),
+            &["error ca-bundle"],
+        ),
+        fault(
+            "certificate of another CA",
+            Change::Certificate { days: (-30, 30), host: HOST, other: true },
+            &["error ca-bundle"],
+        ),
+        fault(
+            "certificate for another host",
+            Change::Certificate { days: (-30, 30), host: "other.injector.svc", other: false },
+            &["error ca-bundle"],
+        ),
+        fault("CA expired", Change::Ca(-400, -1), &["error ca-bundle"]),
+        fault("CA not yet valid", Change::Ca(1, 400), &["error ca-bundle"]),
+        fault(
+            "certificate not yet valid",
+            Change::Certificate { days: (1, 30), host: HOST, other: false },
+            &["error certificate"],
+        ),
+        fault(
+            "certificate expired",
+            Change::Certificate { days: (-30, -1), host: HOST, other: false },
+            &["error certificate"],
+        ),
+        fault(
+            "certificate expires soon",
+            Change::Certificate { days: (-30, 5), host: HOST, other: false },
+            &["error certificate"],
+        ),
+        fault(
+            "Secret deleted",
+            Change::Delete(Object("secret", SECRET, Some(SYSTEM))),
+            &["error ca-bundle", "error certificate"],
+        ),
+        fault(
+            "Deployment deleted",
+            Change::Delete(Object("deployment", "pilot-fab-session-injector", Some(SYSTEM))),
+            &["error rollout", "unknown ca-bundle", "unknown certificate"],
+        ),
+        fault(
+            "one replica missing",
+            replace(
+                Object("deployment", "pilot-fab-session-injector", Some(SYSTEM)),
+                "/spec/template/spec/priorityClassName",
+                json!("no-such-class"),
+            ),
+            &["error rollout"],
+        ),
+        fault(
+            "no ConfigMap of what was installed",
+            Change::Delete(INSTALLED),
+            &["unknown config-edited", "unknown guard-missing", "unknown webhook-edited"],
+        ),
+        fault("no replica is ready", Change::Delete(slice), &["error endpoints"]),
+        fault(
+            "the one replica is not ready",
+            replace(slice, "/endpoints/0/conditions/ready", json!(false)),
+            &["error endpoints"],
+        ),
+        // The guard.
+        fault("guard's binding deleted", Change::Delete(exec), &["error guard-missing"]),
+        fault("guard's policy deleted", Change::Delete(exec_policy), &["error guard-missing"]),
+        fault(
+            "guard's policy edited",
+            replace(pods_policy, "/spec/validations/0/expression", json!("true")),
+            &["error guard-edited"],
+        ),
+        fault(
+            "guard's binding only warns",
+            replace(exec, "/spec/validationActions", json!(["Warn"])),
+            &["error guard-edited"],
+        ),
+        fault(
+            "release without guard",
+            remove(INSTALLED, "/data/guard.yaml"),
+            &["warning guard-disabled"],
+        ),
+        // Network plugins.
+        fault(
+            "DaemonSet of Istio's plugin",
+            Change::Create(daemon_set("istio-cni-node")),
+            &["warning network-plugin"],
+        ),
+        fault(
+            "DaemonSet of Multus",
+            Change::Create(daemon_set("kube-multus-ds")),
+            &["warning network-plugin"],
+        ),
+        fault(
+            "a namespace in ambient mode",
+            add(SECOND, &label("istio.io/dataplane-mode"), json!("ambient")),
+            &["warning network-plugin"],
+        ),
+        // The config.
+        fault(
+            "a component is exempt",
+            Change::Edit(
+                CONFIG,
+                "config.yaml",
+                "components:\n",
+                "components:\n- {name: gateway, serviceAccounts: [gateway], credentials: exempt}\n",
+            ),
+            &["error config-edited", "warning component-unattributed"],
+        ),
+        fault(
+            "Pod Security lowered",
+            Change::Edit(CONFIG, "config.yaml", "podSecurity: restricted", "podSecurity: baseline"),
+            &["error config-edited", "warning pod-security-lowered"],
+        ),
+        fault(
+            "no account is allow-listed",
+            Change::Edit(CONFIG, "config.yaml", "- \"111122223333\"", ""),
+            &["error config-edited", "warning role-allow-list"],
+        ),
+        // The namespaces.
+        fault(
+            "opt-in mistyped",
+            replace(SECOND, &opt_in, json!("enable")),
+            &["error namespace-label"],
+        ),
+        fault("opt-in true", replace(SECOND, &opt_in, json!("true")), &["error namespace-label"]),
+        fault("no tenant", remove(SECOND, &tenant), &["error tenant tenant-missing"]),
+        fault(
+            "tenant too long",
+            replace(SECOND, &tenant, json!("a-name-of-22-characters")),
+            &["error tenant tenant-too-long"],
+        ),
+        fault(
+            "no role for the tenant",
+            replace(SECOND, &tenant, json!("unknown")),
+            &["error role-parameter role-missing"],
+        ),
+        fault(
+            "Pod Security not enforced",
+            remove(SECOND, &enforce),
+            &["error pod-security pod-security"],
+        ),
+        fault(
+            "Pod Security baseline",
+            replace(SECOND, &enforce, json!("baseline")),
+            &["error pod-security pod-security"],
+        ),
+        fault(
+            "Pod Security of a version with NET_RAW",
+            add(SECOND, &label("pod-security.kubernetes.io/enforce-version"), json!("v1.21")),
+            &["error pod-security pod-security"],
+        ),
+        fault(
+            "operator label keep",
+            add(SECOND, &label("fab.nanohype.dev/operator"), json!("keep")),
+            &["warning operator-label"],
+        ),
+        fault(
+            "operator label mistyped",
+            add(SECOND, &label("fab.nanohype.dev/operator"), json!("kept")),
+            &["error operator-label"],
+        ),
+        fault(
+            "no fenced service account",
+            Change::Delete(Object("serviceaccount", "tenant-runtime", Some("second"))),
+            &["warning service-account"],
+        ),
+        fault(
+            "quota too small",
+            Change::Create(json!({
+                "apiVersion": "v1", "kind": "ResourceQuota",
+                "metadata": {"name": "small", "namespace": "second"},
+                "spec": {"hard": {"limits.memory": "32Mi"}},
+            })),
+            &["error quota"],
+        ),
+        fault(
+            "quota full for now",
+            Change::Create(json!({
+                "apiVersion": "v1", "kind": "ResourceQuota",
+                "metadata": {"name": "full", "namespace": "tenants-acme"},
+                "spec": {"hard": {"limits.memory": "100Mi"}},
+            })),
+            &["warning quota"],
+        ),
+        fault(
+            "limit range below the sidecar",
+            Change::Create(json!({
+                "apiVersion": "v1", "kind": "LimitRange",
+                "metadata": {"name": "small", "namespace": "second"},
+                "spec": {"limits": [{"type": "Container", "max": {"cpu": "50m"}}]},
+            })),
+            &["error limit-range"],
+        ),
+        fault(
+            "every user may exec",
+            Change::Create(json!({
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+                "metadata": {"name": "all", "namespace": "second"},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "admin"},
+                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:authenticated"}],
+            })),
+            &["error rbac"],
+        ),
+        fault(
+            "one user may exec",
+            Change::Create(json!({
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+                "metadata": {"name": "eve", "namespace": "second"},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "eve"}],
+            })),
+            &["warning rbac"],
+        ),
+        // The pods.
+        fault("pod without sidecar", Change::Pod(agent("bare")), &["error pod-without-sidecar"]),
+        fault(
+            "pod with an older sidecar",
+            Change::Pod(injected("old", |pod| {
+                pod["spec"]["initContainers"][0]["image"] = json!("sidecar:old");
+            })),
+            &["error pod-outdated"],
+        ),
+        fault(
+            "pod of another role",
+            Change::Pod(injected("moved", |pod| {
+                let text = pod.to_string().replace(BROKER, BASE);
+                *pod = serde_json::from_str(&text).unwrap();
+            })),
+            &["error pod-outdated"],
+        ),
+        fault(
+            "pod with static AWS keys",
+            Change::Pod({
+                let mut pod = agent("keys");
+                pod["spec"]["containers"][0]["env"] =
+                    json!([{"name": "AWS_ACCESS_KEY_ID", "value": "AKIA"}]);
+                pod
+            }),
+            &["error pod-refused static-credentials"],
+        ),
+        // AWS.
+        fault("parameter missing", Change::Parameter(None), &["error role-parameter role-missing"]),
+        fault(
+            "parameter is a secret",
+            Change::Parameter(Some(("SecureString", BROKER))),
+            &["error role-parameter role-secure-string"],
+        ),
+        fault(
+            "parameter is a list",
+            Change::Parameter(Some(("StringList", BROKER))),
+            &["error role-parameter role-wrong-type"],
+        ),
+        fault(
+            "parameter is no ARN",
+            Change::Parameter(Some(("String", "acme-broker"))),
+            &["error role-parameter role-malformed"],
+        ),
+        fault(
+            "role is not allow-listed",
+            Change::Parameter(Some((
+                "String",
+                "arn:aws:iam::999999999999:role/eks-agent-platform/tenants/prod-acme-broker",
+            ))),
+            &["error role-parameter role-not-allowed"],
+        ),
+        fault(
+            "trust without SetSourceIdentity",
+            policies(Policies {
+                trust: statements(&[allow(
+                    &["sts:AssumeRole", "sts:TagSession"],
+                    json!({"Principal": {"AWS": BASE}}),
+                )]),
+                ..Policies::default()
+            }),
+            &["error assume-role set-source-identity-denied", "error role-trust"],
+        ),
+        fault(
+            "trust without TagSession",
+            policies(Policies {
+                trust: statements(&[allow(
+                    &["sts:AssumeRole", "sts:SetSourceIdentity"],
+                    json!({"Principal": {"AWS": BASE}}),
+                )]),
+                ..Policies::default()
+            }),
+            &["error assume-role tag-session-denied", "error role-trust"],
+        ),
+        fault(
+            "trust of another principal",
+            policies(Policies {
+                trust: statements(&[allow(
+                    &["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"],
+                    json!({"Principal": {"AWS": BROKER}}),
+                )]),
+                ..Policies::default()
+            }),
+            &["error assume-role assume-role-denied", "error base-role"],
+        ),
+        fault(
+            "trust of a whole account",
+            policies(Policies {
+                trust: statements(&[allow(
+                    &["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"],
+                    json!({"Principal": {"AWS": "arn:aws:iam::111122223333:root"}}),
+                )]),
+                ..Policies::default()
+            }),
+            &["unknown base-role"],
+        ),
+        fault(
+            "trust of another tenant's names",
+            policies(Policies {
+                trust: trust(&json!({"StringLike": {"sts:SourceIdentity": "agent.beta.*"}})),
+                ..Policies::default()
+            }),
+            &["error assume-role assume-role-denied", "error role-trust"],
+        ),
+        fault(
+            "base role may not assume",
+            policies(Policies {
+                base: statements(&[allow(&["bedrock:InvokeModel"], json!({"Resource": "*"}))]),
+                trust: trust(own),
+                ..Policies::default()
+            }),
+            &["error assume-role base-role-denied", "error base-role"],
+        ),
+        fault(
+            "boundary denies",
+            policies(Policies {
+                boundary: Some(statements(&[account::deny(
+                    &["sts:AssumeRole"],
+                    json!({"Resource": "*"}),
+                )])),
+                ..Policies::default()
+            }),
+            &["error assume-role boundary-denied", "error base-role"],
+        ),
+        fault(
+            "base role allows more",
+            policies(Policies {
+                base: statements(&[
+                    allow(
+                        &["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"],
+                        json!({"Resource": BROKER}),
+                    ),
+                    allow(&["s3:GetObject"], json!({"Resource": "*"})),
+                ]),
+                ..Policies::default()
+            }),
+            &["warning permissions-lost"],
+        ),
+    ]
+}
+
+/// Returns the DaemonSet of a network plugin.
+fn daemon_set(name: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": {"name": name, "namespace": "kube-system"},
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "install", "image": "registry.example/plugin:1"}]},
+            },
+        },
+    })
+}
+
+#[test]
+fn check_finds_each_fault_and_nothing_else() {
+    let world = world();
+    assert_eq!(world.found(), BTreeSet::new(), "{}", world.text());
+    let faults = faults();
+    // docs/testing.md has this number.
+    assert_eq!(faults.len(), 67);
+    for Fault { name, change, want } in &faults {
+        let undo = world.make(change);
+        let want: BTreeSet<String> = want.iter().map(|line| (*line).to_owned()).collect();
+        world.finds(name, &want);
+        world.undo(undo);
+        world.finds(&format!("{name}, undone"), &BTreeSet::new());
+    }
+}
+
+/// One fault does not hide another.
+#[test]
+fn two_faults_at_once_are_both_found() {
+    let world = world();
+    let faults = faults();
+    let pairs = [
+        ("failure policy changed", "certificate expired"),
+        ("certificate of another CA", "no replica is ready"),
+        ("configuration renamed, behind EKS's", "guard's binding deleted"),
+        ("guard's policy edited", "guard's policy deleted"),
+        ("caBundle removed", "matcher edited"),
+        ("opt-in mistyped", "pod without sidecar"),
+        ("no tenant", "parameter is a secret"),
+        ("tenant too long", "trust without SetSourceIdentity"),
+        ("Pod Security not enforced", "pod with an older sidecar"),
+        ("quota too small", "limit range below the sidecar"),
+        ("no tenant", "Pod Security not enforced"),
+        ("configuration deleted", "certificate expires soon"),
+    ];
+    for (first, second) in pairs {
+        let find = |name| faults.iter().find(|fault| fault.name == name).unwrap();
+        let (first, second) = (find(first), find(second));
+        let undo_first = world.make(&first.change);
+        let undo_second = world.make(&second.change);
+        let want = first.want.iter().chain(&second.want).map(|line| (*line).to_owned()).collect();
+        world.finds(&format!("{} and {}", first.name, second.name), &want);
+        world.undo(undo_second);
+        world.undo(undo_first);
+    }
+    world.finds("all undone", &BTreeSet::new());
+}
+
+/// The requesting user of a pod is not recorded, and a component may exempt pods of some users.
+#[test]
+fn a_pod_that_may_be_exempt_is_unknown() {
+    let world = world();
+    let undo = [
+        Change::Edit(
+            CONFIG,
+            "config.yaml",
+            "components:\n",
+            "components:\n- {name: jobs, creators: ['system:serviceaccount:jobs:*'], credentials: exempt}\n",
+        ),
+        Change::Pod(agent("whose")),
+    ]
+    .map(|change| world.make(&change));
+    let want =
+        ["error config-edited", "warning component-unattributed", "unknown pod-without-sidecar"];
+    world.finds("an exempt creator", &want.map(str::to_owned).into());
+    undo.into_iter().rev().for_each(|undo| world.undo(undo));
+}
+
+#[test]
+fn the_docs_list_each_check() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/check.md");
+    let docs = fs::read_to_string(docs).unwrap();
+    let (_, docs) = docs.split_once("\n## Checks\n").unwrap();
+    let rows: Vec<&str> = docs.lines().filter(|line| line.starts_with("| `")).collect();
+    let want: Vec<String> = CheckId::ALL
+        .iter()
+        .map(|link| {
+            let about = link.about();
+            format!("| `{}` | {} | {} |", about.id, about.cause, about.remedy)
+        })
+        .collect();
+    assert_eq!(rows, want, "\n{}", want.join("\n"));
+}
+
+#[test]
+fn text_and_json_report_errors_and_remedies() {
+    let world = world();
+    let undo = world.make(&Change::Patch(
+        SECOND,
+        json!([{"op": "replace", "path": "/metadata/labels/fab.nanohype.dev~1session-injection", "value": "enable"}]),
+    ));
+    let output = wait_until("it is found", Duration::from_secs(10), || {
+        let output = world.check(&[]);
+        (output.status.code() == Some(1)).then_some(output)
+    });
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = text.lines().find(|line| line.starts_with("error")).unwrap();
+    assert_eq!(
+        line,
+        "error    namespace-label         namespace second: fab.nanohype.dev/session-injection=enable is invalid, so the namespace is not opted in: set the label to `enabled` or `audit`, or remove it"
+    );
+    assert!(text.ends_with("1 error, 0 unknown, 0 warnings\n"), "{text}");
+    assert!(!text.contains('\u{1b}'), "colours only on a terminal");
+    assert!(output.stderr.is_empty(), "progress only on a terminal");
+    let json: Value = serde_json::from_slice(&world.check(&["-o", "json"]).stdout).unwrap();
+    assert_eq!(json["errors"], 1);
+    let findings = json["findings"].as_array().unwrap();
+    let of = |check: &str| findings.iter().filter(|it| it["check"] == check).count();
+    assert_eq!(of("namespace-label"), 1);
+    let checks: BTreeSet<&str> = findings.iter().map(|it| it["check"].as_str().unwrap()).collect();
+    assert!(checks.len() > 18, "ok findings are printed, too: {checks:?}");
+
+    // The other namespace has no error.
+    let one = world.check(&["--namespace", "tenants-acme", "--skip-aws"]);
+    assert_eq!(one.status.code(), Some(0), "{}", String::from_utf8_lossy(&one.stdout));
+    world.undo(undo);
+    let out = world.check(&["--namespace", "plain", "-o", "json"]);
+    assert_eq!(levels(&out), BTreeSet::from(["warning namespace-label".to_owned()]));
+}
+
+#[test]
+fn checks_without_permission_are_unknown() {
+    let world = world();
+    let kubeconfig = world.kubeconfig_of("little");
+    // Only ConfigMaps and namespaces.
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "little"},
+        "rules": [{"apiGroups": [""], "resources": ["configmaps", "namespaces"], "verbs": ["get", "list"]}],
+    });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "little"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "little"},
+        "subjects": [{"kind": "ServiceAccount", "name": "little", "namespace": SYSTEM}],
+    });
+    let undo = [Change::Create(role), Change::Create(binding)].map(|change| world.make(&change));
+    let output = wait_until("the user may read the config", Duration::from_secs(10), || {
+        let output = world
+            .check_as(&kubeconfig, &["--skip-aws", "-o", "json", "--release-namespace", SYSTEM]);
+        (output.status.code() == Some(0)).then_some(output)
+    });
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = json["findings"].as_array().unwrap().iter();
+    let unknown: Vec<&Value> = findings.filter(|it| it["level"] == "unknown").collect();
+    let checks: BTreeSet<&str> = unknown.iter().map(|it| it["check"].as_str().unwrap()).collect();
+    let want = [
+        "certificate",
+        "endpoints",
+        "guard-missing",
+        "limit-range",
+        "network-plugin",
+        "pod-without-sidecar",
+        "quota",
+        "rbac",
+        "rollout",
+        "service-account",
+        "webhook-missing",
+    ];
+    assert_eq!(checks, want.into(), "{unknown:#?}");
+    for finding in unknown {
+        assert!(finding["message"].as_str().unwrap().contains("is forbidden: User"), "{finding}");
+    }
+    undo.into_iter().rev().for_each(|undo| world.undo(undo));
+
+    // Without a config, check is not possible, unless --config sets one.
+    let none = world.check_as(&kubeconfig, &["--skip-aws"]);
+    let said = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert_eq!(none.status.code(), Some(2), "{said}");
+    assert!(said.contains("set --release-namespace"), "{said}");
+}
+
+#[test]
+fn failed_aws_calls_are_unknown_and_not_errors() {
+    let world = world();
+    let mut command = world.command(&world.cluster.kubeconfig(), &["-o", "json", "--assume-role"]);
+    // An STS endpoint that nothing serves.
+    let output = command.env("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1").output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(levels(&output), BTreeSet::from(["unknown assume-role".to_owned()]));
+    let mut command = world.command(&world.cluster.kubeconfig(), &["-o", "json", "--assume-role"]);
+    let output = command.env("AWS_ENDPOINT_URL_IAM", "http://127.0.0.1:1").output().unwrap();
+    assert_eq!(levels(&output), BTreeSet::from(["unknown role-trust".to_owned()]));
+    // Roles are assumed only with --assume-role.
+    let output = world.check(&["-o", "json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let output = world.check_as(&world.cluster.kubeconfig(), &["-o", "json"]);
+    assert_eq!(levels(&output), BTreeSet::from(["unknown assume-role".to_owned()]));
+}
+
+/// With `--skip-aws`, not even the instance metadata service is called.
+#[test]
+fn skip_aws_makes_no_aws_call() {
+    let world = world();
+    let directory = process::own_directory();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let roles = write("roles.yaml", &format!("roles: {{acme: {BROKER}}}\n"));
+    let config = write("config.yaml", &format!("roles: {{file: {roles}}}\n"));
+    let asks = |flags: &[&str]| {
+        let metadata = TcpListener::bind("127.0.0.1:0").unwrap();
+        metadata.set_nonblocking(true).unwrap();
+        let address = format!("http://{}", metadata.local_addr().unwrap());
+        let arguments = [&["--config", &config, "-o", "json"], flags].concat();
+        let mut command = world.command(&world.cluster.kubeconfig(), &arguments);
+        command.env_remove("AWS_REGION").env_remove("AWS_EC2_METADATA_DISABLED");
+        let output = command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", address).output().unwrap();
+        let found: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        let mut findings = found["findings"].as_array().unwrap().iter();
+        let role = findings.find(|it| it["check"] == "role-parameter").unwrap();
+        assert_eq!(role["level"], "ok", "a static role is checked with and without AWS: {role}");
+        metadata.accept().is_ok()
+    };
+    assert!(asks(&[]));
+    assert!(!asks(&["--skip-aws"]));
+}
+
+#[test]
+fn a_terminal_gets_colours_and_progress() {
+    let world = world();
+    let on_a_terminal = |colour: &str| {
+        let program = world.command(&world.cluster.kubeconfig(), &[]);
+        let line = format!("{} check --skip-aws", program.get_program().to_str().unwrap());
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let output = command.env("NO_COLOR", colour).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let plain = on_a_terminal("1");
+    assert!(plain.contains("\u{1b}[Kchecking namespace 2 of 2: "), "{plain:?}");
+    let (_, report) = plain.rsplit_once("\u{1b}[K").unwrap();
+    assert!(report.starts_with("ok ") && !report.contains("checking "), "{report:?}");
+    assert!(!report.contains('\u{1b}'), "{report:?}");
+    assert!(on_a_terminal("").contains("\u{1b}[32mok     \u{1b}[0m"));
+}
+
+#[test]
+fn check_uses_the_chosen_release_or_a_config_file() {
+    let world = world();
+    let directory = process::own_directory();
+    let file = directory.path().join("config.yaml");
+    let config = world.get(CONFIG)["data"]["config.yaml"].as_str().unwrap().to_owned();
+    fs::write(&file, config.replace("podSecurity: restricted", "podSecurity: baseline")).unwrap();
+    let file = file.to_str().unwrap();
+    let by_file = world.check(&["-o", "json", "--config", file]);
+    assert_eq!(levels(&by_file), BTreeSet::from(["warning pod-security-lowered".to_owned()]));
+
+    // A tenant may create such a ConfigMap in its own namespace.
+    let mut second = world.get(CONFIG);
+    second["metadata"]["name"] = json!("trial-fab-session-injector");
+    second["metadata"]["labels"]["app.kubernetes.io/instance"] = json!("trial");
+    let mut forged = second.clone();
+    forged["metadata"]["namespace"] = json!("plain");
+    let undo = [second, forged].map(|config| world.make(&Change::Create(config)));
+    assert_eq!(levels(&world.check(&["-o", "json"])), BTreeSet::new());
+    let either = world.check(&["-o", "json", "--release-namespace", SYSTEM]);
+    let said = String::from_utf8_lossy(&either.stderr).into_owned();
+    assert_eq!(either.status.code(), Some(2), "{said}");
+    assert!(said.contains("more than one release") && said.contains("--release"), "{said}");
+    let chosen = world.check(&["-o", "json", "--release", "pilot"]);
+    assert_eq!(levels(&chosen), BTreeSet::new());
+    undo.into_iter().for_each(|undo| world.undo(undo));
+    let elsewhere = world.check(&["--release-namespace", "plain"]);
+    assert_eq!(elsewhere.status.code(), Some(2));
+}
+
+/// With the real webhook and without a kubelet: the test sets the status of pods.
+#[test]
+fn a_test_pod_shows_whether_agents_get_credentials() {
+    let world = world();
+    let (_webhook, undo) = world.serve();
+    let namespace = "tenants-acme";
+    let start = |kubeconfig: &Path| {
+        let arguments = ["--as-pod", "--namespace", namespace, "-o", "json"];
+        let mut command = world.command(kubeconfig, &arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let send = |signal: &str, child: &Child| {
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    };
+    let finding_of = |child: Child| {
+        let output = child.wait_with_output().unwrap();
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let subject = format!("namespace {namespace}");
+        let all = found["findings"].as_array().unwrap().iter();
+        let of_pod = all.filter(|it| it["check"] == "assume-role" && it["subject"] == *subject);
+        let [finding] = of_pod.collect::<Vec<_>>()[..] else { panic!("{found:#}") };
+        finding.clone()
+    };
+    let try_pod_as = |kubeconfig: &Path, plays: &dyn Fn(&str)| {
+        let mut child = start(kubeconfig);
+        let mut played = BTreeSet::new();
+        wait_until("check ends", Duration::from_secs(40), || {
+            for pod in world.tried_pods(namespace) {
+                if played.insert(pod.clone()) {
+                    plays(&pod);
+                }
+            }
+            child.try_wait().unwrap()
+        });
+        let finding = finding_of(child);
+        assert_eq!(world.tried_pods(namespace), Vec::<String>::new(), "no test pod is left");
+        (played.len(), finding)
+    };
+    let try_pod = |plays: &dyn Fn(&str)| try_pod_as(&world.cluster.kubeconfig(), plays);
+    let patch_status = |pod: &str, status: &Value| {
+        let status = json!({"status": status}).to_string();
+        let patch = ["patch", "pod", pod, "--namespace", namespace, "--subresource=status"];
+        world.cluster.kubectl(&[&patch[..], &["--patch", &status]].concat()).json();
+    };
+
+    let starts = |pod: &str| {
+        let stored = world.get_in("pod", pod, namespace);
+        assert_eq!(stored["spec"]["initContainers"][0]["name"], "fab-session-credentials");
+        patch_status(pod, &json!({"phase": "Succeeded"}));
+    };
+    let (pods, assumed) = try_pod(&starts);
+    assert_eq!((pods, &assumed["level"]), (1, &json!("ok")), "{assumed}");
+
+    let says = "Startup probe failed: cannot get credentials of arn:aws:iam::1:role/r [set-source-identity-denied]: allow it";
+    let event = |pod: &str, component: &str, says: &str| {
+        let uid = &world.get_in("pod", pod, namespace)["metadata"]["uid"];
+        world.apply(&json!({
+            "apiVersion": "v1", "kind": "Event",
+            "metadata": {"name": format!("{pod}.{component}"), "namespace": namespace},
+            "involvedObject": {"kind": "Pod", "name": pod, "namespace": namespace, "uid": uid},
+            "reason": "Unhealthy", "message": says, "count": 3, "type": "Warning",
+            "source": {"component": component},
+        }));
+    };
+    let is_held = |pod: &str| {
+        event(pod, "kubelet", says);
+        event(pod, "other", "all is well");
+        patch_status(
+            pod,
+            &json!({"initContainerStatuses": [{
+                "name": "fab-session-credentials", "image": "i", "imageID": "i", "ready": false,
+                "restartCount": 0, "started": false, "state": {"running": {}},
+            }]}),
+        );
+    };
+    let (pods, assumed) = try_pod(&is_held);
+    assert_eq!((pods, &assumed["level"]), (1, &json!("error")), "{assumed}");
+    assert!(assumed["message"].as_str().unwrap().contains(says), "{assumed}");
+
+    // Other users may write events.
+    let (pods, assumed) = try_pod(&|pod| {
+        event(pod, "kubelet", says);
+        starts(pod);
+    });
+    assert_eq!((pods, &assumed["level"]), (1, &json!("ok")), "{assumed}");
+
+    // A tenant that may delete and create pods cannot decide the result.
+    let (pods, assumed) = try_pod(&|pod| world.remove(&agent(pod)));
+    assert_eq!((pods, &assumed["level"]), (1, &json!("unknown")), "{assumed}");
+    assert!(assumed["message"].as_str().unwrap().contains("was deleted"), "{assumed}");
+
+    // Meanwhile check is stopped, so it only sees the second pod.
+    let child = start(&world.cluster.kubeconfig());
+    let pod = wait_until("the test pod exists", Duration::from_secs(20), || {
+        world.tried_pods(namespace).pop()
+    });
+    send("-STOP", &child);
+    world.remove(&agent(&pod));
+    world.create(&agent(&pod));
+    starts(&pod);
+    send("-CONT", &child);
+    let assumed = finding_of(child);
+    assert_eq!(assumed["level"], "unknown", "{assumed}");
+    assert!(assumed["message"].as_str().unwrap().contains("was deleted"), "{assumed}");
+    assert_eq!(world.tried_pods(namespace), [&*pod], "check deletes only its own pod");
+    world.remove(&agent(&pod));
+
+    // A signal to check also deletes the pod.
+    let mut child = start(&world.cluster.kubeconfig());
+    wait_until("the test pod exists", Duration::from_secs(20), || {
+        world.tried_pods(namespace).pop()
+    });
+    send("-TERM", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    assert_eq!(world.tried_pods(namespace), Vec::<String>::new());
+
+    // A user that may read but not create pods gets an unknown finding.
+    let viewer = world.kubeconfig_of("viewer");
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "viewer"},
+        "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"]}],
+    });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "viewer"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "viewer"},
+        "subjects": [{"kind": "ServiceAccount", "name": "viewer", "namespace": SYSTEM}],
+    });
+    let bound = [Change::Create(role), Change::Create(binding)].map(|change| world.make(&change));
+    wait_until("the user may read", Duration::from_secs(10), || {
+        let said = world.check_as(&viewer, &["--skip-aws"]).stdout;
+        String::from_utf8(said).unwrap().contains("running pods are").then_some(())
+    });
+    let (pods, assumed) = try_pod_as(&viewer, &starts);
+    assert_eq!((pods, &assumed["level"]), (0, &json!("unknown")), "{assumed}");
+    assert!(assumed["message"].as_str().unwrap().contains("may not create pods"), "{assumed}");
+    bound.into_iter().rev().for_each(|undo| world.undo(undo));
+
+    let gone = world.make(&Change::Parameter(None));
+    let refused = wait_until("the webhook has read it", Duration::from_secs(20), || {
+        let (pods, assumed) = try_pod(&starts);
+        (pods == 0).then_some(assumed)
+    });
+    assert_eq!(refused["level"], "error");
+    assert!(refused["message"].as_str().unwrap().contains("[role-missing]"), "{refused}");
+    world.undo(gone);
+
+    // Without webhook and guard, the test pod is created without a sidecar.
+    let binding = Object("validatingadmissionpolicybinding", "fab-session-injector-pods", None);
+    let gone = [CONFIGURATION, binding].map(|object| world.make(&Change::Delete(object)));
+    let bare = wait_until("a pod is created bare", Duration::from_secs(30), || {
+        let tried = &["--as-pod", "--namespace", namespace, "-o", "json"];
+        let tried = world.check_as(&world.cluster.kubeconfig(), tried);
+        let found: Value = serde_json::from_slice(&tried.stdout).unwrap();
+        let subject = format!("namespace {namespace}");
+        let mut findings = found["findings"].as_array().unwrap().iter();
+        findings.find(|it| it["check"] == "webhook-missing" && it["subject"] == *subject).cloned()
+    });
+    assert_eq!(bare["level"], "error", "{bare}");
+    assert_eq!(world.tried_pods(namespace), Vec::<String>::new());
+    gone.into_iter().rev().for_each(|undo| world.undo(undo));
+    undo.into_iter().rev().for_each(|undo| world.undo(undo));
+}
+
+#[test]
+fn invalid_input_names_the_flag_and_the_cause() {
+    let world = world();
+    let directory = process::own_directory();
+    let wrong = directory.path().join("wrong.yaml");
+    fs::write(&wrong, "regoin: eu-west-1\n").unwrap();
+    let wrong = wrong.to_str().unwrap();
+    let cases: [(&[&str], &[&str]); 7] = [
+        (&["--config", wrong], &[wrong, "regoin"]),
+        (&["--config", "/nowhere.yaml"], &["/nowhere.yaml"]),
+        (&["--namespace", "Acme"], &["--namespace"]),
+        (&["--namespace", "nowhere"], &["--namespace nowhere", "no such namespace"]),
+        (&["--context", "elsewhere"], &["--context elsewhere"]),
+        (&["--release", "other"], &["no release of the chart was found", "--release-namespace"]),
+        (&["-o", "yaml"], &["--output", "json", "text"]),
+    ];
+    for (arguments, wanted) in cases {
+        let kubeconfig = world.cluster.kubeconfig();
+        let output = world.check_as(&kubeconfig, arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        // The service of the webhook configuration names the release.
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        for part in wanted {
+            assert!(said.contains(part), "{arguments:?}: {said}");
+        }
+    }
+    let directory = process::own_directory();
+    let gone = directory.path().join("gone.kubeconfig");
+    let admin = fs::read_to_string(world.cluster.kubeconfig()).unwrap();
+    let mut config: Value = serde_saphyr::from_str(&admin).unwrap();
+    config["clusters"][0]["cluster"]["server"] = json!("https://127.0.0.1:1");
+    fs::write(&gone, config.to_string()).unwrap();
+    let output = world.check_as(&gone, &[]);
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_closed_stdout_ends_check_quietly() {
+    let world = world();
+    let mut child = world
+        .command(&world.cluster.kubeconfig(), &["--skip-aws"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(141), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A cluster with an intact installation.
+struct World {
+    cluster: ControlPlane,
+    moto: Moto,
+    account: Mutex<Account>,
+    ca: Ca,
+}
+
+/// How to undo a change.
+enum Undo {
+    Account(Account),
+    Delete(Value),
+    Parameter,
+    /// The object as it was before, and an object to delete first.
+    Restore(Value, Option<Value>),
+}
+
+impl World {
+    fn whole() -> Self {
+        let cluster = ControlPlane::start();
+        let moto = Moto::start();
+        moto.put_parameter(PARAMETER, BROKER, "String");
+        let endpoint = moto.endpoint();
+        cluster.create_namespace(SYSTEM, &[]);
+        let values = [
+            ("config.cluster", "prod"),
+            ("config.region", REGION),
+            ("config.roles.ssm.endpoint", &*endpoint),
+            ("config.roles.allow.partitions[0]", "aws"),
+            ("config.roles.allow.pathPrefixes[0]", "/eks-agent-platform/tenants/"),
+        ];
+        let directory = process::own_directory();
+        let file = directory.path().join("values.yaml");
+        fs::write(&file, "config: {roles: {allow: {accounts: ['111122223333']}}}\n").unwrap();
+        let text = helm::render(&chart(), "pilot", SYSTEM, &values, Some(&file)).unwrap();
+        let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+        let is_hook =
+            |manifest: &Value| manifest["metadata"]["annotations"].get("helm.sh/hook").is_some();
+        let items: Vec<Value> =
+            manifests.into_iter().filter(|it| !it.is_null() && !is_hook(it)).collect();
+        let world = Self {
+            cluster,
+            moto,
+            account: Mutex::new(Account::open(Policies::default())),
+            ca: Ca::new(),
+        };
+        world.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}));
+        world.make_roles();
+        // The webhook configuration of EKS, and one that sorts before it.
+        for name in ["pod-identity-webhook", "aws-load-balancer-webhook"] {
+            world.apply(&json!({
+                "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+                "metadata": {"name": name}, "webhooks": [],
+            }));
+        }
+        let certificate = world.ca.certificate((-30, 30), HOST);
+        world.patch(
+            Object("secret", SECRET, Some(SYSTEM)),
+            &json!([{"op": "add", "path": "/data", "value": {"tls.crt": base64(&certificate)}}]),
+        );
+        let bundle = base64(&world.ca.pem);
+        let to_both = [0, 1].map(|index| {
+            json!({"op": "add", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": bundle})
+        });
+        world.patch(CONFIGURATION, &json!(to_both));
+        world.apply(&json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": "webhook", "namespace": SYSTEM, "labels": {"kubernetes.io/service-name": "pilot-fab-session-injector"}},
+            "endpoints": [{"addresses": ["10.1.0.1"], "conditions": {"ready": true}}],
+            "ports": [{"name": "https", "port": 8443, "protocol": "TCP"}],
+        }));
+        world.cluster.create_namespace("plain", &[]);
+        for (name, tenant) in [("tenants-acme", "acme"), ("second", "acme")] {
+            let labels = [
+                ("fab.nanohype.dev/tenant", tenant),
+                ("pod-security.kubernetes.io/enforce", "restricted"),
+            ];
+            world.cluster.create_namespace(name, &labels);
+            let create = ["create", "serviceaccount", "tenant-runtime", "--namespace", name];
+            world.cluster.kubectl(&create).json();
+        }
+        // Created before the opt-in, because no webhook serves yet.
+        world.create(&injected("whole", |_| {}));
+        let mut finished = agent("finished");
+        finished["metadata"]["name"] = json!("not-an-agent");
+        finished["spec"]["serviceAccountName"] = json!("default");
+        world.create(&finished);
+        for namespace in [ACME, SECOND] {
+            world.opt_in(namespace.1, Some("enabled"));
+        }
+        wait_until("the release is rolled out", Duration::from_secs(30), || {
+            world.run_pods();
+            let status = ["rollout", "status", "deployment", "--namespace", SYSTEM, "--timeout=1s"];
+            world.cluster.kubectl(&status).run().ok.then_some(())
+        });
+        world
+    }
+
+    /// Returns the findings that are not ok.
+    fn found(&self) -> BTreeSet<String> {
+        levels(&self.check(&["-o", "json"]))
+    }
+
+    /// Waits for the findings, because controllers update status a moment later.
+    fn finds(&self, name: &str, want: &BTreeSet<String>) {
+        let mut found = BTreeSet::new();
+        for _ in 0..10 {
+            self.run_pods();
+            found = self.found();
+            if found == *want {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        assert_eq!(found, *want, "{name}\n{}", self.text());
+    }
+
+    /// Sets the status of the release's pods, as a kubelet would.
+    fn run_pods(&self) {
+        let pods = self.cluster.kubectl(&["get", "pods", "--namespace", SYSTEM]).json();
+        for pod in pods["items"].as_array().unwrap() {
+            if pod["status"]["phase"] == "Running" {
+                continue;
+            }
+            let name = pod["metadata"]["name"].as_str().unwrap();
+            let status = json!({"status": {
+                "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}],
+            }});
+            let patch = ["patch", "pod", name, "--namespace", SYSTEM, "--subresource=status"];
+            // The pod may be deleted by now.
+            self.cluster.kubectl(&[&patch[..], &["--patch", &status.to_string()]].concat()).run();
+        }
+    }
+
+    fn text(&self) -> String {
+        let output = self.check(&[]);
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    }
+
+    /// Runs check as the administrator, with the base role's credentials of EKS Pod Identity.
+    fn check(&self, arguments: &[&str]) -> Output {
+        let assumes = !arguments.contains(&"--skip-aws");
+        let assume: &[&str] = if assumes { &["--assume-role"] } else { &[] };
+        self.check_as(&self.cluster.kubeconfig(), &[arguments, assume].concat())
+    }
+
+    fn check_as(&self, kubeconfig: &Path, arguments: &[&str]) -> Output {
+        self.command(kubeconfig, arguments).output().unwrap()
+    }
+
+    fn command(&self, kubeconfig: &Path, arguments: &[&str]) -> Command {
+        let account = self.account.lock().unwrap();
+        let token = account.mint("check", "pods.eks.amazonaws.com", Duration::from_secs(3600));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
+        command
+            .arg("check")
+            .args(arguments)
+            .env("KUBECONFIG", kubeconfig)
+            .env("AWS_REGION", REGION)
+            .env("AWS_ENDPOINT_URL_STS", format!("http://{}", account.address()))
+            .env("AWS_ENDPOINT_URL_IAM", self.moto.endpoint())
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env_remove("AWS_ACCESS_KEY_ID")
+            .env(
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                format!("http://{}/v1/credentials", account.address()),
+            )
+            .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", token);
+        command
+    }
+
+    fn make(&self, change: &Change) -> Undo {
+        match change {
+            Change::Ca(from, until) => {
+                let bundle = base64(&self.ca.pem_of(*from, *until));
+                let put = [0, 1].map(|index| {
+                    json!({"op": "replace", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": bundle})
+                });
+                self.make(&Change::Patch(CONFIGURATION, json!(put)))
+            }
+            Change::Aws(policies) => {
+                self.write_down(policies);
+                let account = Account::open((**policies).clone());
+                Undo::Account(std::mem::replace(&mut *self.account.lock().unwrap(), account))
+            }
+            Change::Certificate { days, host, other } => {
+                let secret = Object("secret", SECRET, Some(SYSTEM));
+                let before = self.get(secret);
+                let stranger = Ca::new();
+                let ca = if *other { &stranger } else { &self.ca };
+                let certificate = base64(&ca.certificate(*days, host));
+                let put = json!([{"op": "replace", "path": "/data/tls.crt", "value": certificate}]);
+                self.patch(secret, &put);
+                Undo::Restore(before, None)
+            }
+            Change::Create(object) => {
+                self.apply(object);
+                Undo::Delete(object.clone())
+            }
+            Change::Delete(object) => {
+                let before = self.get(*object);
+                self.delete(*object);
+                Undo::Restore(before, None)
+            }
+            Change::Edit(object, key, from, to) => {
+                let before = self.get(*object);
+                let mut after = before.clone();
+                let text = before["data"][*key].as_str().unwrap();
+                assert!(text.contains(from), "{from:?} is not in\n{text}");
+                after["data"][*key] = json!(text.replacen(from, to, 1));
+                self.replace(&after);
+                Undo::Restore(before, None)
+            }
+            Change::Parameter(value) => {
+                match value {
+                    Some((kind, value)) => {
+                        // The type of a parameter cannot be changed in place.
+                        self.moto.delete_parameter(PARAMETER);
+                        self.moto.put_parameter(PARAMETER, value, kind);
+                    }
+                    None => self.moto.delete_parameter(PARAMETER),
+                }
+                Undo::Parameter
+            }
+            Change::Patch(object, operations) => {
+                let before = self.get(*object);
+                self.patch(*object, operations);
+                Undo::Restore(before, None)
+            }
+            Change::Pod(pod) => {
+                let namespace = pod["metadata"]["namespace"].as_str().unwrap();
+                self.opt_in(namespace, None);
+                self.create(pod);
+                self.opt_in(namespace, Some("enabled"));
+                Undo::Delete(pod.clone())
+            }
+            Change::Rename(object, name) => {
+                let before = self.get(*object);
+                let mut after = before.clone();
+                after["metadata"]["name"] = json!(name);
+                self.delete(*object);
+                self.apply(&after);
+                Undo::Restore(before, Some(after))
+            }
+        }
+    }
+
+    fn undo(&self, undo: Undo) {
+        match undo {
+            Undo::Account(account) => {
+                self.write_down(&Policies::default());
+                *self.account.lock().unwrap() = account;
+            }
+            Undo::Delete(object) => self.remove(&object),
+            Undo::Parameter => {
+                // The parameter may not exist.
+                self.moto.put_parameter(PARAMETER, BROKER, "String");
+                self.moto.delete_parameter(PARAMETER);
+                self.moto.put_parameter(PARAMETER, BROKER, "String");
+            }
+            Undo::Restore(before, first) => {
+                first.iter().for_each(|object| self.remove(object));
+                self.replace(&before);
+            }
+        }
+    }
+
+    /// Writes the policies of the strict AWS to IAM.
+    fn write_down(&self, policies: &Policies) {
+        let Policies { base, boundary, trust, .. } = policies;
+        let iam = |action: &str, parameters: &[(&str, &str)]| self.moto.iam(action, parameters);
+        let role = ("RoleName", "prod-acme-tenant");
+        let (trust, base) = (trust.to_string(), base.to_string());
+        iam(
+            "UpdateAssumeRolePolicy",
+            &[("RoleName", "prod-acme-broker"), ("PolicyDocument", &trust)],
+        );
+        iam("PutRolePolicy", &[role, ("PolicyName", "own"), ("PolicyDocument", &base)]);
+        match boundary {
+            Some(boundary) => {
+                let boundary = boundary.to_string();
+                iam("CreatePolicy", &[("PolicyName", "boundary"), ("PolicyDocument", &boundary)]);
+                iam("PutRolePermissionsBoundary", &[role, ("PermissionsBoundary", BOUNDARY)]);
+            }
+            None => iam("DeleteRolePermissionsBoundary", &[role]),
+        }
+    }
+
+    fn make_roles(&self) {
+        let empty = statements(&[]).to_string();
+        for name in ["prod-acme-tenant", "prod-acme-broker"] {
+            self.moto.iam(
+                "CreateRole",
+                &[
+                    ("RoleName", name),
+                    ("Path", "/eks-agent-platform/tenants/"),
+                    ("AssumeRolePolicyDocument", &empty),
+                ],
+            );
+        }
+        let models = allow(&["bedrock:*"], json!({"Resource": "*"}));
+        let models = statements(&[models]).to_string();
+        self.moto.iam("CreatePolicy", &[("PolicyName", "models"), ("PolicyDocument", &models)]);
+        self.moto.iam(
+            "AttachRolePolicy",
+            &[
+                ("RoleName", "prod-acme-broker"),
+                ("PolicyArn", "arn:aws:iam::111122223333:policy/models"),
+            ],
+        );
+        self.write_down(&Policies::default());
+    }
+
+    fn get(&self, Object(kind, name, namespace): Object) -> Value {
+        let mut arguments = vec!["get", kind, name];
+        arguments.extend(namespace.into_iter().flat_map(|namespace| ["--namespace", namespace]));
+        let mut object = self.cluster.kubectl(&arguments).json();
+        let metadata = object["metadata"].as_object_mut().unwrap();
+        for key in ["creationTimestamp", "generation", "managedFields", "resourceVersion", "uid"] {
+            metadata.shift_remove(key);
+        }
+        object
+    }
+
+    fn patch(&self, Object(kind, name, namespace): Object, operations: &Value) {
+        let operations = operations.to_string();
+        let mut arguments = vec!["patch", kind, name, "--type=json", "--patch", &operations];
+        arguments.extend(namespace.into_iter().flat_map(|namespace| ["--namespace", namespace]));
+        self.cluster.kubectl(&arguments).json();
+    }
+
+    fn delete(&self, Object(kind, name, namespace): Object) {
+        let mut arguments = vec!["delete", kind, name];
+        arguments.extend(namespace.into_iter().flat_map(|namespace| ["--namespace", namespace]));
+        let deleted = self.cluster.kubectl(&arguments).run();
+        assert!(deleted.ok, "{}", deleted.stderr);
+    }
+
+    fn remove(&self, object: &Value) {
+        let arguments = ["delete", "--filename=-", "--grace-period=0", "--force"];
+        let removed = self.cluster.kubectl(&arguments).stdin(&object.to_string()).run();
+        assert!(removed.ok, "{}", removed.stderr);
+    }
+
+    fn apply(&self, object: &Value) {
+        let apply = ["apply", "--server-side", "--force-conflicts", "--filename=-"];
+        let applied = self.cluster.kubectl(&apply).stdin(&object.to_string()).run();
+        assert!(applied.ok, "{}", applied.stderr);
+    }
+
+    /// Replaces or creates the object. Retries, because a controller may write at the same time.
+    fn replace(&self, object: &Value) {
+        let text = object.to_string();
+        let by = |verb: &str| self.cluster.kubectl(&[verb, "--filename=-"]).stdin(&text).run();
+        wait_until("the object is as before", Duration::from_secs(10), || {
+            (by("replace").ok || by("create").ok).then_some(())
+        });
+    }
+
+    /// Creates the pod. Retries until the API server has seen that the namespace opted out.
+    fn create(&self, pod: &Value) {
+        wait_until("the pod may be created", Duration::from_secs(20), || {
+            let created =
+                self.cluster.kubectl(&["create", "--filename=-"]).stdin(&pod.to_string()).run();
+            assert!(
+                created.ok
+                    || created.stderr.contains("failed calling webhook")
+                    || created.stderr.contains("ValidatingAdmissionPolicy"),
+                "{}",
+                created.stderr
+            );
+            created.ok.then_some(())
+        });
+    }
+
+    fn opt_in(&self, namespace: &str, mode: Option<&str>) {
+        let label = match mode {
+            Some(mode) => format!("fab.nanohype.dev/session-injection={mode}"),
+            None => "fab.nanohype.dev/session-injection-".to_owned(),
+        };
+        self.cluster.kubectl(&["label", "namespace", namespace, &label, "--overwrite"]).json();
+    }
+
+    /// Starts the real webhook at an address that the API server can reach.
+    fn serve(&self) -> (Process, Vec<Undo>) {
+        let directory = self.cluster.kubeconfig().parent().unwrap().to_owned();
+        let (certificate, key) = self.ca.pair((-30, 30), "127.0.0.1");
+        let config = self.get(CONFIG)["data"]["config.yaml"].as_str().unwrap().to_owned();
+        let file = |name: &str, text: &str| {
+            let path = directory.join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let (port, health_port) = (process::free_port(), process::free_port());
+        let config = config.replace("refreshSeconds: 300", "refreshSeconds: 1");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
+        command
+            .args(["webhook", "--shutdown-delay=0", "--config"])
+            .arg(file("webhook.yaml", &config))
+            .arg(format!("--listen=127.0.0.1:{port}"))
+            .arg(format!("--health-listen=127.0.0.1:{health_port}"))
+            .arg("--tls-certificate")
+            .arg(file("webhook.crt", &certificate))
+            .arg("--tls-key")
+            .arg(file("webhook.key", &key))
+            .env("KUBECONFIG", self.cluster.kubeconfig())
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("AWS_REGION", REGION);
+        let mut webhook = Process::start("webhook", &directory, &command);
+        webhook.wait_until("the webhook is ready", Duration::from_secs(30), || {
+            let health = ([127, 0, 0, 1], health_port).into();
+            process::get(health, "/readyz").starts_with("HTTP/1.1 200").then_some(())
+        });
+        let bundle = base64(&self.ca.pem);
+        let called = [(0, "enabled"), (1, "audit")].map(|(index, path)| {
+            let url = format!("https://127.0.0.1:{port}/{path}");
+            json!({"op": "replace", "path": format!("/webhooks/{index}/clientConfig"), "value": {"url": url, "caBundle": bundle}})
+        });
+        let undo = vec![self.make(&Change::Patch(CONFIGURATION, json!(called)))];
+        // The change takes effect a moment later.
+        wait_until("the API server calls the webhook", Duration::from_secs(20), || {
+            let create = ["create", "--dry-run=server", "--filename=-"];
+            let created = self.cluster.kubectl(&create).stdin(&agent("asked").to_string()).run();
+            created.ok.then_some(())
+        });
+        (webhook, undo)
+    }
+
+    fn tried_pods(&self, namespace: &str) -> Vec<String> {
+        let pods = self.cluster.kubectl(&["get", "pods", "--namespace", namespace]).json();
+        let names = pods["items"].as_array().unwrap().iter();
+        let names = names.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned());
+        names.filter(|name| name.starts_with("fab-check-")).collect()
+    }
+
+    fn get_in(&self, kind: &str, name: &str, namespace: &str) -> Value {
+        self.cluster.kubectl(&["get", kind, name, "--namespace", namespace]).json()
+    }
+
+    /// Returns a kubeconfig of a service account in the release's namespace.
+    fn kubeconfig_of(&self, account: &str) -> PathBuf {
+        let create = ["create", "serviceaccount", account, "--namespace", SYSTEM];
+        self.cluster.kubectl(&create).json();
+        self.cluster.kubeconfig_of(SYSTEM, account)
+    }
+}
+
+/// Returns level, check and code of each finding that is not ok.
+fn levels(output: &Output) -> BTreeSet<String> {
+    let findings: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    let findings = findings["findings"].as_array().unwrap().iter();
+    findings
+        .filter(|finding| finding["level"] != "ok")
+        .map(|finding| {
+            let text = |key: &str| finding[key].as_str().unwrap_or_default();
+            format!("{} {} {}", text("level"), text("check"), text("code")).trim().to_owned()
+        })
+        .collect()
+}
+
+/// Returns a pod with the service account that has base credentials. It meets `restricted`.
+fn agent(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "tenants-acme"},
+        "spec": {
+            "serviceAccountName": "tenant-runtime",
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "agent", "image": "agent:1", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
+        },
+    })
+}
+
+/// Returns the same pod as the webhook injects it, after `change`.
+fn injected(name: &str, change: impl Fn(&mut Value)) -> Value {
+    let directory: TempDir = process::own_directory();
+    let roles = directory.path().join("roles.yaml");
+    fs::write(&roles, format!("roles: {{acme: {BROKER}}}\n")).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+        .args(["inject", "-f", "-", "--namespace=tenants-acme", "--region", REGION, "--roles"])
+        .arg(&roles)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(agent(name).to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let mut pod: Value = serde_saphyr::from_slice(&output.stdout).unwrap();
+    change(&mut pod);
+    pod
+}
+
+struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Ca {
+    fn new() -> Self {
+        let (parameters, key) = (Self::parameters(-400, 400), KeyPair::generate().unwrap());
+        let pem = parameters.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(parameters, key), pem }
+    }
+
+    /// Returns the same CA with another validity, in days from now.
+    fn pem_of(&self, from: i64, until: i64) -> String {
+        Self::parameters(from, until).self_signed(self.issuer.key()).unwrap().pem()
+    }
+
+    fn parameters(from: i64, until: i64) -> CertificateParams {
+        let mut parameters = CertificateParams::default();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        parameters.distinguished_name = DistinguishedName::new();
+        parameters.distinguished_name.push(DnType::CommonName, "CA of a test");
+        (parameters.not_before, parameters.not_after) = (days(from).into(), days(until).into());
+        parameters
+    }
+
+    /// Returns a certificate with this validity, in days from now.
+    fn certificate(&self, holds: (i64, i64), host: &str) -> String {
+        self.pair(holds, host).0
+    }
+
+    fn pair(&self, (begins, ends): (i64, i64), host: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::new(vec![host.to_owned()]).unwrap();
+        // One more hour, so that the remaining time is in whole days.
+        (parameters.not_before, parameters.not_after) =
+            (days(begins).into(), (days(ends) + Duration::from_secs(3600)).into());
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap().pem();
+        (certificate, key.serialize_pem())
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the program under test uses the same clock")]
+fn days(from_now: i64) -> SystemTime {
+    let time = Duration::from_secs(from_now.unsigned_abs() * 86_400);
+    if from_now < 0 { SystemTime::now() - time } else { SystemTime::now() + time }
+}
+
+fn base64(text: &str) -> Value {
+    json!(k8s_openapi::ByteString(text.as_bytes().to_vec()))
+}
+
+fn world() -> MutexGuard<'static, World> {
+    WORLD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const SYSTEM: &str = "injector";
+const SECRET: &str = "pilot-fab-session-injector-tls";
+const HOST: &str = "pilot-fab-session-injector.injector.svc";
+const PARAMETER: &str = "/eks-agent-platform/prod/tenant-substrate/acme/session_role_arn";
+const BOUNDARY: &str = "arn:aws:iam::111122223333:policy/boundary";

@@ -1,0 +1,949 @@
+//! Tests the sidecar as injected pods run it: the real program with the arguments and variables
+//! of its container. The strict AWS rejects the calls that the real one rejects.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{ErrorKind, Read, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::fs::MetadataExt,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use harness::{
+    process::{self, wait_until},
+    sidecar::{
+        account::{Account, BASE, BROKER, Policies, allow, deny, statements, trust},
+        client::{self, CLIENTS, Client},
+        pod::{POD_UID, without_a_pod},
+    },
+    tls,
+};
+use serde_json::{Value, json};
+use strict_aws::{Fault, Target, Times};
+
+#[test]
+fn an_injected_pod_gets_credentials_of_its_session() {
+    let known = "agent.acme.fab-coder-x7k2p";
+    let cases = [
+        ("podIdentity", "creator-or-uid", Some("fab-coder-x7k2p"), known.to_owned()),
+        ("irsa", "creator-or-uid", Some("fab-coder-x7k2p"), known.to_owned()),
+        ("podIdentity", "creator-or-uid", None, format!("agent.acme.{POD_UID}")),
+        ("podIdentity", "pod-uid", Some("other"), format!("agent.acme.{POD_UID}")),
+        ("irsa", "pod-name", Some("other"), "agent.acme.session-fab-coder-x7k2p".to_owned()),
+    ];
+    for (source, session, named, identity) in cases {
+        let account = Account::open(Policies::default());
+        let mut template = account.template();
+        (template.source, template.base_role) = (source, BASE);
+        (template.session, template.named) = (session, named);
+        let pod = account.pod_of(&template);
+        let _sidecar = pod.start_ready();
+        let mut agent = Client::start("boto3", pod.agent(&client::words("boto3")));
+
+        let arn = agent.call().unwrap();
+        let name = identity.rsplit_once('.').unwrap().1;
+        assert_eq!(arn, format!("arn:aws:sts::111122223333:assumed-role/prod-acme-broker/{name}"));
+        let [call] = &account.events("GetCallerIdentity")[..] else { panic!("one call") };
+        assert_eq!(source_identity(call), identity, "{source} {session}");
+        assert_eq!(pod.status()["sourceIdentity"], identity);
+        assert_eq!(account.assumed(), 1);
+    }
+}
+
+#[test]
+fn static_base_credentials_are_used_only_if_configured() {
+    let account = Account::open(Policies::default());
+    let keys = account.base_session();
+    let mut template = account.template();
+    template.source = "environment";
+    template.env = vec![
+        ("AWS_ACCESS_KEY_ID", keys.access_key_id),
+        ("AWS_SECRET_ACCESS_KEY", keys.secret_access_key),
+        ("AWS_SESSION_TOKEN", keys.session_token),
+    ];
+    let pod = account.pod_of(&template);
+    let _sidecar = pod.start_ready();
+    assert_eq!(pod.get("/v1/credentials").0, 200);
+    // With another source the sidecar does not use them, although they are set.
+    template.source = "podIdentity";
+    let pod = account.pod_of(&template);
+    pod.project("no token");
+    let _sidecar = pod.start();
+    wait_until("it is refused", PATIENCE, || pod.status()["lastError"].is_object().then_some(()));
+    assert_eq!(pod.status()["lastError"]["code"], "base-credentials-unavailable");
+}
+
+/// AWS itself can restrict the name to the pod, since Pod Identity tags each session with it.
+#[test]
+fn a_trust_policy_can_restrict_the_name_to_the_pod() {
+    for (session, tag, others) in [
+        ("pod-uid", "kubernetes-pod-uid", "pod-name"),
+        ("pod-name", "kubernetes-pod-name", "pod-uid"),
+    ] {
+        let own = format!("agent.acme.${{aws:PrincipalTag/{tag}}}");
+        let condition = json!({"StringEquals": {"sts:SourceIdentity": own}});
+        let account = Account::open(Policies { trust: trust(&condition), ..Policies::default() });
+        let mut template = account.template();
+        template.session = session;
+        let pod = account.pod_of(&template);
+        let _sidecar = pod.start_ready();
+        assert_eq!(pod.get("/v1/credentials").0, 200, "{session}");
+        // The control: AWS denies any other name, here one of the other kind.
+        template.session = others;
+        let pod = account.pod_of(&template);
+        let _sidecar = pod.start();
+        let code = wait_until("it is refused", PATIENCE, || {
+            pod.status()["lastError"]["code"].as_str().map(str::to_owned)
+        });
+        assert!(code.ends_with("-denied"), "{code}");
+        assert_eq!(pod.get("/v1/credentials").0, 403);
+    }
+}
+
+#[test]
+fn a_denial_names_its_cause_in_every_output() {
+    let condition = || json!({"StringLike": {"sts:SourceIdentity": "agent.acme.*"}});
+    let all = ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"];
+    let works = Policies::default;
+    let cases = [
+        (
+            "a foreign trust policy",
+            Policies {
+                trust: statements(&[allow(
+                    &all,
+                    json!({"Principal": {"AWS": "arn:aws:iam::999999999999:root"}}),
+                )]),
+                ..works()
+            },
+            "assume-role-denied",
+        ),
+        (
+            "no sts:SetSourceIdentity in the trust policy",
+            Policies {
+                trust: statements(&[allow(
+                    &["sts:AssumeRole", "sts:TagSession"],
+                    json!({"Principal": {"AWS": BASE}}),
+                )]),
+                ..works()
+            },
+            "set-source-identity-denied",
+        ),
+        (
+            "no sts:SetSourceIdentity in the base role's policy",
+            Policies {
+                base: statements(&[allow(
+                    &["sts:AssumeRole", "sts:TagSession"],
+                    json!({"Resource": BROKER}),
+                )]),
+                ..works()
+            },
+            "base-role-denied",
+        ),
+        (
+            "another tenant's name in the condition",
+            Policies {
+                trust: trust(&json!({"StringLike": {"sts:SourceIdentity": "agent.other.*"}})),
+                ..works()
+            },
+            "assume-role-denied",
+        ),
+        (
+            "sts:TagSession under a condition that it does not have",
+            Policies {
+                trust: statements(&[allow(
+                    &all,
+                    json!({"Principal": {"AWS": BASE}, "Condition": condition()}),
+                )]),
+                ..works()
+            },
+            "tag-session-denied",
+        ),
+        (
+            "a boundary that denies",
+            Policies {
+                boundary: Some(statements(&[
+                    allow(&["*"], json!({"Resource": "*"})),
+                    deny(&["sts:AssumeRole"], json!({"Resource": "*"})),
+                ])),
+                ..works()
+            },
+            "boundary-denied",
+        ),
+    ];
+    for (name, policies, want) in cases {
+        for terse in [false, true] {
+            let account = Account::open(Policies { terse, ..policies.clone() });
+            let pod = account.pod();
+            let mut sidecar = pod.start();
+            let code = wait_until("it is refused", PATIENCE, || {
+                pod.status()["lastError"]["code"].as_str().map(str::to_owned)
+            });
+            // Without a reason only the action is known. The remedy then lists all policies.
+            let want = match want {
+                "base-role-denied" if terse => "set-source-identity-denied",
+                "boundary-denied" if terse => "assume-role-denied",
+                _ => want,
+            };
+            assert_eq!(code, want, "{name}, terse: {terse}");
+            let (status, body) = pod.get("/v1/credentials");
+            assert_eq!((status, &body["code"], &body["Code"]), (403, &json!(want), &json!(want)));
+            let probed = pod.probe();
+            assert_eq!(probed.status.code(), Some(1), "{name}");
+            let said = String::from_utf8(probed.stdout).unwrap();
+            for part in [BROKER, "agent.acme.fab-coder-x7k2p", want] {
+                assert!(said.contains(part), "{name}: {said}");
+                assert!(sidecar.log().contains(part), "{name}: {}", sidecar.log());
+            }
+            assert_eq!(account.assumed(), 1, "{name}: the sidecar retries a denial slowly");
+            assert!(sidecar.ended().is_none(), "the sidecar keeps running and retries");
+        }
+    }
+}
+
+#[test]
+fn the_dispatcher_starts_without_credentials() {
+    let account = Account::open(Policies {
+        trust: trust(&json!({"StringLike": {"sts:SourceIdentity": "agent.other.*"}})),
+        ..Policies::default()
+    });
+    let mut template = account.template();
+    let _runtime = {
+        let pod = account.pod_of(&template);
+        let sidecar = pod.start();
+        assert_eq!(pod.probe().status.code(), Some(1));
+        sidecar
+    };
+    template.labels = json!({"fab.nanohype.dev/component": "dispatcher"});
+    let pod = account.pod_of(&template);
+    assert_eq!(pod.probe().status.code(), Some(3), "nothing listens");
+    let _sidecar = pod.start_ready();
+}
+
+#[test]
+fn a_client_that_only_fetches_urls_gets_nothing() {
+    let account = Account::open(Policies::default());
+    let pod = account.pod();
+    let _sidecar = pod.start_ready();
+    let (port, token) = (pod.port, pod.token());
+    let host = format!("Host: 127.0.0.1:{port}");
+    let right = format!("Authorization: {token}");
+    let request = |line: &str, headers: &[&str]| {
+        pod.exchange(&format!("{line} HTTP/1.1\r\n{}\r\n\r\n", headers.join("\r\n")))
+    };
+    let path = "/v1/credentials";
+    // The control: a complete request gets a response.
+    let good = request(&format!("GET {path}"), &[&host, &right]);
+    assert!(good.starts_with("HTTP/1.1 200 OK\r\n") && good.contains("SecretAccessKey"), "{good}");
+    assert!(good.contains("\r\ncontent-type: application/json\r\n"), "{good}");
+    assert!(good.contains("\r\ncache-control: no-store\r\n"), "{good}");
+
+    let wrong = format!("Authorization: {}0", &token[..63]);
+    let huge = format!("X-Huge: {}", "x".repeat(100_000));
+    let many = vec!["X-Many: x"; 200].join("\r\n");
+    let url = format!("http://127.0.0.1:{port}{path}");
+    let cases: [(&str, &str, &[&str], &str); 15] = [
+        ("no token", "GET /v1/credentials", &[&host], "401"),
+        ("no token, the status", "GET /v1/status", &[&host], "401"),
+        ("no token, elsewhere", "GET /", &[&host], "401"),
+        ("a wrong token", "GET /v1/credentials", &[&host, &wrong], "401"),
+        ("an empty token", "GET /v1/credentials", &[&host, "Authorization: "], "401"),
+        ("a token in the URL", &format!("GET {path}?Authorization={token}"), &[&host], "401"),
+        ("a foreign host", "GET /v1/credentials", &["Host: evil.example", &right], "403"),
+        ("no host", "GET /v1/credentials", &[&right], "403"),
+        ("POST", "POST /v1/credentials", &[&host, &right, "Content-Length: 0"], "405"),
+        ("HEAD", "HEAD /v1/credentials", &[&host, &right], "405"),
+        ("a preflight", "OPTIONS /v1/credentials", &[&host, "Origin: https://evil.example"], "405"),
+        ("as a proxy", &format!("GET {url}"), &[&host, &right], "400"),
+        ("CONNECT", &format!("CONNECT 127.0.0.1:{port}"), &[&host, &right], "400"),
+        ("a huge header", "GET /v1/credentials", &[&host, &right, &huge], "431"),
+        ("many headers", "GET /v1/credentials", &[&host, &right, &many], "431"),
+    ];
+    for (name, line, headers, status) in cases {
+        let answer = request(line, headers);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{name}: {answer}");
+        for never in ["SecretAccessKey", "access-control", &token] {
+            assert!(!answer.to_lowercase().contains(&never.to_lowercase()), "{name}: {answer}");
+        }
+    }
+    // Two requests at once: the connection closes after the first response.
+    let both = format!("GET {path} HTTP/1.1\r\n{host}\r\n{right}\r\n\r\n").repeat(2);
+    assert_eq!(pod.exchange(&both).matches("HTTP/1.1 ").count(), 1);
+    assert_eq!(pod.status()["refused"]["token-wrong"], 6);
+}
+
+/// A container that listens on the port first only prevents credentials in its own pod. It gets
+/// no request later.
+#[test]
+fn no_container_shares_the_sidecars_port() {
+    let account = Account::open(Policies::default());
+    let pod = account.pod();
+    let share = || {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseport(true).unwrap();
+        socket.bind(pod.address()).map(|()| socket)
+    };
+    // The control: two sockets that both allow it share the port.
+    let both = [share(), share()];
+    assert!(both.iter().all(Result::is_ok), "{both:?}");
+    drop(both);
+
+    let sidecar = pod.start_ready();
+    assert_eq!(share().unwrap_err().kind(), ErrorKind::AddrInUse);
+    drop(sidecar);
+
+    let first = TcpListener::bind(pod.address()).unwrap();
+    let late = pod.start();
+    wait_until("the sidecar reports that the port is taken", PATIENCE, || {
+        late.log().contains(&format!("cannot listen on {}", pod.address())).then_some(())
+    });
+    drop(first);
+}
+
+#[test]
+fn a_thousand_clients_at_the_start_cause_one_call() {
+    let account = Account::open(Policies::default());
+    account.aws.inject(
+        Target::AssumeRole,
+        Fault::Slow(Duration::from_millis(400)),
+        Times::UntilCleared,
+    );
+    let pod = account.pod();
+    let _sidecar = pod.start();
+    wait_until("it listens", PATIENCE, || TcpStream::connect(pod.address()).ok());
+    let token =
+        wait_until("there is a token", PATIENCE, || Some(pod.token()).filter(|t| !t.is_empty()));
+    let request = format!(
+        "GET /v1/credentials HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\n\r\n"
+    );
+    let mut connections: Vec<TcpStream> = (0..1000)
+        .map(|_| {
+            let mut connection = TcpStream::connect(pod.address()).unwrap();
+            connection.set_read_timeout(Some(PATIENCE)).unwrap();
+            connection.write_all(request.as_bytes()).unwrap();
+            connection
+        })
+        .collect();
+    let mut served = 0;
+    for connection in &mut connections {
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        // Or 503, where the first credentials arrive after the time limit of the request.
+        assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 503"));
+        served += u32::from(answer.starts_with("HTTP/1.1 200"));
+    }
+    assert!(served > 0);
+    assert_eq!(pod.get("/v1/credentials").0, 200);
+    assert_eq!(account.assumed(), 1);
+}
+
+#[test]
+fn idle_and_slow_connections_delay_no_client() {
+    let account = Account::open(Policies::default());
+    let pod = account.pod();
+    let _sidecar = pod.start_ready();
+    let request = format!(
+        "GET /v1/credentials HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\n\r\n",
+        pod.token()
+    );
+    let mut idle: Vec<TcpStream> =
+        (0..500).map(|_| TcpStream::connect(pod.address()).unwrap()).collect();
+    let _slow: Vec<TcpStream> = (0..100)
+        .map(|_| {
+            let mut connection = TcpStream::connect(pod.address()).unwrap();
+            // Sends a request and never reads the response.
+            connection.write_all(request.as_bytes()).unwrap();
+            connection
+        })
+        .collect();
+    let mut half: Vec<TcpStream> = (0..100)
+        .map(|_| {
+            let mut connection = TcpStream::connect(pod.address()).unwrap();
+            connection.write_all(b"GET /v1/credentials HTTP/1.1\r\nHost: ").unwrap();
+            connection
+        })
+        .collect();
+    // A client that gives up after a second, as two SDKs do.
+    let mut connection = TcpStream::connect(pod.address()).unwrap();
+    connection.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    connection.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // The sidecar closes connections that send no request or an incomplete one.
+    let ended = |connection: &mut TcpStream| {
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut rest = Vec::new();
+        match connection.read_to_end(&mut rest) {
+            Ok(_) => assert!(!String::from_utf8_lossy(&rest).contains(" 200 "), "{rest:?}"),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
+    };
+    ended(&mut idle[0]);
+    ended(&mut half[0]);
+    // With more connections than the limit, a new one waits until the sidecar closes another.
+    let mut flood: Vec<TcpStream> =
+        (0..1100).map(|_| TcpStream::connect(pod.address()).unwrap()).collect();
+    let mut late = TcpStream::connect(pod.address()).unwrap();
+    late.write_all(request.as_bytes()).unwrap();
+    late.set_read_timeout(Some(PATIENCE)).unwrap();
+    answer.clear();
+    late.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let is_open = |connection: &mut TcpStream| {
+        connection.set_nonblocking(true).unwrap();
+        let read = connection.read(&mut [0]);
+        read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    let open = flood.iter_mut().filter_map(|it| is_open(it).then_some(())).count();
+    assert!(open <= 1024, "{open} connections are open, and the late one had another");
+}
+
+/// The sidecar serves the cached credentials while they are valid, and then only the reason.
+#[test]
+fn cached_credentials_are_served_until_they_expire() {
+    let faults = [
+        (Fault::Throttle, "sts-throttled"),
+        (Fault::InternalError, "sts-unavailable"),
+        (Fault::Garbage, "sts-unavailable"),
+        (Fault::Empty, "sts-unavailable"),
+        (Fault::Huge, "sts-unavailable"),
+        (Fault::CloseMidBody, "sts-unavailable"),
+        (Fault::Denied, "assume-role-denied"),
+        (Fault::Hang, "sts-unavailable"),
+    ];
+    thread::scope(|threads| {
+        for (fault, code) in faults {
+            threads.spawn(move || last_good(fault, code));
+        }
+    });
+}
+
+fn last_good(fault: Fault, code: &str) {
+    // A call without a response times out after 15 seconds.
+    let seconds = if fault == Fault::Hang { 60 } else { 20 };
+    let account = Account::open(Policies { seconds: Some(seconds), ..Policies::default() });
+    let pod = account.pod();
+    let sidecar = pod.start_ready();
+    let struck = account.aws.inject(Target::AssumeRole, fault, Times::UntilCleared);
+    let key = pod.get("/v1/credentials").1["AccessKeyId"].clone();
+    assert!(key.is_string(), "{fault:?}");
+    wait_until("the fault strikes", Duration::from_secs(60), || {
+        let (status, body) = pod.get("/v1/credentials");
+        assert_eq!((status, &body["AccessKeyId"]), (200, &key), "{fault:?}");
+        (pod.status()["lastError"]["code"] == code).then_some(())
+    });
+    assert!(struck.fired() > 0, "{fault:?}");
+    wait_until("the credentials expire", Duration::from_secs(60), || {
+        let (status, body) = pod.get("/v1/credentials");
+        if status == 200 {
+            let expiration = body["Expiration"].as_str().unwrap();
+            assert!(*expiration > *now(), "{fault:?}: {expiration}");
+            return None;
+        }
+        assert_eq!(body["code"], code, "{fault:?}");
+        assert!([403, 503].contains(&status), "{fault:?}: {status}");
+        Some(())
+    });
+    account.aws.clear_faults();
+    if fault != Fault::Denied {
+        wait_until("it has recovered", Duration::from_secs(90), || {
+            (pod.get("/v1/credentials").0 == 200).then_some(())
+        });
+        assert_eq!(pod.status()["lastError"], Value::Null);
+    }
+    // The sidecar logs each change once, not each attempt.
+    let told = |part: &str| sidecar.log().matches(part).count();
+    let recovered = usize::from(fault != Fault::Denied);
+    for (part, times) in [
+        (format!("\"code\":\"{code}\""), 1),
+        ("session credentials expired; serving none".to_owned(), 1),
+        ("\"after_failures\":true".to_owned(), recovered),
+    ] {
+        assert_eq!(told(&part), times, "{part}: {}", sidecar.log());
+    }
+}
+
+#[test]
+fn faulty_responses_are_reported_by_code() {
+    let cases = [
+        (Target::AssumeRole, Fault::Nameless, "source-identity-missing", 403),
+        (Target::AssumeRole, Fault::Malformed, "sts-unavailable", 503),
+        (Target::PodIdentity, Fault::Hang, "base-credentials-unavailable", 503),
+        (Target::PodIdentity, Fault::Denied, "base-credentials-unavailable", 503),
+    ];
+    // A trust policy without a condition, so that only the sidecar can notice the fault.
+    let all = ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"];
+    let trust = statements(&[allow(&all, json!({"Principal": {"AWS": BASE}}))]);
+    for (target, fault, code, status) in cases {
+        let account = Account::open(Policies { trust: trust.clone(), ..Policies::default() });
+        account.aws.inject(target, fault, Times::UntilCleared);
+        let pod = account.pod();
+        let _sidecar = pod.start();
+        wait_until("the status has the code", PATIENCE, || {
+            (pod.status()["lastError"]["code"] == code).then_some(())
+        });
+        let (found, body) = pod.get("/v1/credentials");
+        assert_eq!((found, &body["code"]), (status, &json!(code)), "{fault:?}");
+    }
+}
+
+/// The kubelet stops a probe after five seconds, and writes its output into the pod's events.
+#[test]
+fn the_probe_waits_a_limited_time_for_the_sidecar() {
+    let account = Account::open(Policies::default());
+    let (pod, started) = (account.pod(), std::time::Instant::now());
+    let sidecar = thread::scope(|threads| {
+        let late = threads.spawn(|| {
+            thread::sleep(Duration::from_secs(1));
+            pod.start()
+        });
+        assert_eq!(pod.probe().status.code(), Some(0), "the sidecar starts in time");
+        late.join().unwrap()
+    });
+    assert!(started.elapsed() >= Duration::from_secs(1));
+    drop(sidecar);
+    let started = std::time::Instant::now();
+    let probed = pod.probe();
+    assert_eq!(probed.status.code(), Some(3));
+    let said = String::from_utf8(probed.stderr).unwrap();
+    assert!(said.contains("the sidecar does not listen on port"), "{said}");
+    // The probe stopped by itself, not by the kubelet and without output.
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_rotated_projected_token_is_read_again() {
+    for (source, audience, other, code) in [
+        ("podIdentity", EKS, STS, "base-credentials-unavailable"),
+        ("irsa", STS, EKS, "base-credentials-refused"),
+    ] {
+        rotation(source, audience, other, code);
+    }
+}
+
+fn rotation(source: &'static str, audience: &str, other: &str, code: &str) {
+    let account = Account::open(Policies { seconds: Some(9), ..Policies::default() });
+    let mut template = account.template();
+    (template.source, template.base_role) = (source, BASE);
+    let pod = account.pod_of(&template);
+    let brief = Duration::from_secs(3);
+    pod.project(&account.mint(&template.name, audience, brief));
+    let _sidecar = pod.start_ready();
+    let key = pod.get("/v1/credentials").1["AccessKeyId"].clone();
+    // The first token is expired when the next credentials are due.
+    pod.project(&account.mint(&template.name, audience, Duration::from_secs(600)));
+    wait_until("there are new ones", PATIENCE, || {
+        let (status, body) = pod.get("/v1/credentials");
+        (status == 200 && body["AccessKeyId"] != key).then_some(())
+    });
+    // Without a valid token there are no new credentials.
+    pod.project(&account.mint(&template.name, other, Duration::from_secs(600)));
+    wait_until("it is refused", PATIENCE, || {
+        (pod.status()["lastError"]["code"] == code).then_some(())
+    });
+}
+
+#[test]
+fn a_sidecar_exits_on_sigterm_and_the_next_reuses_its_token() {
+    let account = Account::open(Policies::default());
+    let pod = account.pod();
+    let mut sidecar = pod.start_ready();
+    let token = pod.token();
+    assert_eq!(token.len(), 64);
+    sidecar.terminate();
+    let status = wait_until("it has ended", PATIENCE, || sidecar.ended());
+    assert_eq!(status.code(), Some(0));
+    assert!(sidecar.log().contains("\"message\":\"stopped\",\"finished\":true"));
+    let _sidecar = pod.start_ready();
+    // Agents that have read the token can continue to use it.
+    assert_eq!(pod.token(), token);
+}
+
+#[test]
+fn an_invalid_environment_is_reported() {
+    let run = |environment: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
+        let output = command.arg("sidecar").env_clear().envs(environment.iter().copied()).output();
+        let output = output.unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let session = [
+        ("FAB_SESSION_ROLE_ARN", BROKER),
+        ("FAB_SESSION_ID", "s"),
+        ("FAB_SESSION_TENANT", "acme"),
+        ("FAB_SESSION_IDENTITY", "agent.acme.s"),
+        ("FAB_SESSION_DURATION", "3600"),
+    ];
+    let serving = [
+        ("FAB_SESSION_PORT", "7413"),
+        ("FAB_SESSION_START_GATE", "credentials"),
+        ("FAB_SESSION_TOKEN_FILE", "/nowhere/token"),
+    ];
+    let base = [("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_REGION", "eu-west-1")];
+    let region = ("AWS_REGION", "eu-west-1");
+    let bundles =
+        ["/nowhere.pem", "/dev/null"].map(|path| [base[0], region, ("SSL_CERT_FILE", path)]);
+    type Variables<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(&[Variables<'_>], i32, &str); 8] = [
+        (&[], 2, "FAB_SESSION_ROLE_ARN is not set"),
+        (&[&session], 2, "FAB_SESSION_PORT is not set"),
+        (&[&session, &serving], 2, "no source of base credentials is set"),
+        (&[&session, &serving, &base[..1]], 2, "AWS_REGION is not set"),
+        (&[&session, &serving, &bundles[0]], 2, "(PEM) from SSL_CERT_FILE /nowhere.pem: "),
+        (&[&session, &serving, &bundles[1]], 2, "/dev/null: no certificate found"),
+        (&[&session, &serving, &base], 3, "cannot write the token file /nowhere/token"),
+        (&[&session, &[("FAB_SESSION_ID", "t")]], 2, "FAB_SESSION_IDENTITY is agent.acme.s, but"),
+    ];
+    for (environment, code, said) in cases {
+        let (status, output) = run(&environment.concat());
+        assert_eq!(status, Some(code), "{output}");
+        assert!(output.contains(said), "{output}");
+    }
+}
+
+/// The call goes through a proxy, which sees the host name.
+#[test]
+fn the_sidecar_calls_the_sts_endpoint_of_its_region() {
+    let cases = [
+        ("eu-west-1", None, "sts.eu-west-1.amazonaws.com:443"),
+        (
+            "us-east-1",
+            Some(("AWS_USE_FIPS_ENDPOINT", "true")),
+            "sts-fips.us-east-1.amazonaws.com:443",
+        ),
+        ("eu-west-1", Some(("AWS_USE_DUALSTACK_ENDPOINT", "true")), "sts.eu-west-1.api.aws:443"),
+        ("cn-north-1", None, "sts.cn-north-1.amazonaws.com.cn:443"),
+        (
+            "eu-west-1",
+            Some(("AWS_ENDPOINT_URL_STS", "https://vpce-1.sts.example")),
+            "vpce-1.sts.example:443",
+        ),
+    ];
+    for (region, more, want) in cases {
+        let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+        let directory = process::own_directory();
+        let mut command = without_a_pod(directory.path());
+        command
+            .env("AWS_ACCESS_KEY_ID", "AKIA")
+            .env("AWS_SECRET_ACCESS_KEY", "secret")
+            .env("AWS_REGION", region)
+            .env("HTTPS_PROXY", format!("http://{}", proxy.local_addr().unwrap()))
+            .envs(more);
+        let _sidecar = process::Process::start("sidecar", directory.path(), &command);
+        proxy.set_nonblocking(true).unwrap();
+        let (mut asked, _) = wait_until("the sidecar connects", PATIENCE, || proxy.accept().ok());
+        asked.set_nonblocking(false).unwrap();
+        let mut head = [0; 256];
+        let read = asked.read(&mut head).unwrap();
+        let head = String::from_utf8_lossy(&head[..read]);
+        assert!(head.starts_with(&format!("CONNECT {want} ")), "{region} {more:?}: {head}");
+    }
+}
+
+/// A proxy would read the token, which is sent without TLS. The test above is the control: with
+/// the same variables the call to STS goes through the proxy.
+#[test]
+fn the_base_token_is_never_sent_to_a_proxy() {
+    for host in ["127.0.0.1", "localhost", "[::1]"] {
+        let agent = TcpListener::bind((host.trim_matches(['[', ']']), 0)).unwrap();
+        let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+        let directory = process::own_directory();
+        let token = directory.path().join("base");
+        fs::write(&token, "the-base-token").unwrap();
+        let port = agent.local_addr().unwrap().port();
+        let mut command = without_a_pod(directory.path());
+        command
+            .env("AWS_REGION", "eu-west-1")
+            .env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token)
+            .env(
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                format!("http://{host}:{port}/v1/credentials"),
+            );
+        for variable in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+            let url = format!("http://{}", proxy.local_addr().unwrap());
+            command.env(variable, &url).env(variable.to_lowercase(), &url);
+        }
+        let _sidecar = process::Process::start("sidecar", directory.path(), &command);
+        for listener in [&agent, &proxy] {
+            listener.set_nonblocking(true).unwrap();
+        }
+        let (mut asked, _) = wait_until(host, PATIENCE, || agent.accept().ok());
+        asked.set_nonblocking(false).unwrap();
+        let mut head = [0; 1024];
+        let read = asked.read(&mut head).unwrap();
+        let head = String::from_utf8_lossy(&head[..read]);
+        assert!(
+            head.starts_with("GET /v1/credentials ") && head.contains("the-base-token"),
+            "{head}"
+        );
+        assert!(proxy.accept().is_err(), "{host}: the proxy was called");
+    }
+}
+
+/// Test clusters and private endpoints have a certificate that no public CA signed.
+#[test]
+fn sts_is_trusted_by_the_configured_ca_bundle() {
+    let account = Account::open(Policies::default());
+    let tls = tls::Tls::before(account.address());
+    let mut template = account.template();
+    template.env = vec![("AWS_ENDPOINT_URL_STS", tls.endpoint())];
+    let pod = account.pod_of(&template);
+    let sidecar = pod.start();
+    wait_until("the certificate is rejected", PATIENCE, || {
+        (pod.status()["lastError"]["code"] == "sts-unavailable").then_some(())
+    });
+    assert_eq!(account.assumed(), 0);
+    drop(sidecar);
+    template.env.push(("SSL_CERT_FILE", tls.authority().display().to_string()));
+    let pod = account.pod_of(&template);
+    let _sidecar = pod.start_ready();
+    assert_eq!(pod.get("/v1/credentials").0, 200);
+    assert_eq!(account.assumed(), 1);
+}
+
+/// The other process stands for an agent that runs as the sidecar's uid in its PID namespace.
+#[test]
+fn processes_of_the_same_user_cannot_read_its_memory() {
+    let account = Account::open(Policies::default());
+    let pod = account.pod();
+    let directory = pod.directory.path();
+    // Root can read all memory, unless it has no capabilities.
+    let user: &[&str] = match fs::metadata("/proc/self").unwrap().uid() {
+        0 => &["setpriv", "--inh-caps=-all", "--bounding-set=-all"],
+        _ => &[],
+    };
+    let run = |words: &[&str], environment: &[(String, String)]| {
+        let words = [user, words].concat();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).env_clear().envs(environment.iter().cloned());
+        command.env("PATH", "/usr/bin:/bin").stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    };
+    let reads = |pid: u32, file: &str| {
+        let path = format!("/proc/{pid}/{file}");
+        run(&["head", "--bytes=1", &path], &[]).status().unwrap().success()
+    };
+    // A path outside of the container's mounts.
+    let token = directory.join("token/token");
+    let mut environment = pod.sidecar_environment();
+    environment.retain(|(name, _)| name != "FAB_SESSION_TOKEN_FILE");
+    environment.push(("FAB_SESSION_TOKEN_FILE".to_owned(), token.display().to_string()));
+    let binary = env!("CARGO_BIN_EXE_fab-session-injector");
+    let mut sidecar = run(&[binary, "sidecar"], &environment).spawn().unwrap();
+    let mut control = run(&["sleep", "60"], &[]).spawn().unwrap();
+    wait_until("the token file exists", PATIENCE, || token.exists().then_some(()));
+    wait_until("the control can be read", PATIENCE, || {
+        reads(control.id(), "environ").then_some(())
+    });
+    let pid = sidecar.id();
+    let seen: Vec<&str> =
+        ["environ", "mem", "maps", "auxv"].into_iter().filter(|file| reads(pid, file)).collect();
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    for process in [&mut sidecar, &mut control] {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    assert_eq!(seen, Vec::<&str>::new());
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).collect::<Vec<_>>(), ["0", "0", "bytes"]);
+}
+
+#[test]
+fn no_output_of_the_sidecar_has_a_secret() {
+    let account = Account::open(Policies::default());
+    let keys = account.base_session();
+    let mut static_keys = account.template();
+    static_keys.source = "environment";
+    static_keys.env = vec![
+        ("AWS_ACCESS_KEY_ID", keys.access_key_id.clone()),
+        ("AWS_SECRET_ACCESS_KEY", keys.secret_access_key.clone()),
+        ("AWS_SESSION_TOKEN", keys.session_token.clone()),
+    ];
+    let mut web_identity = account.template();
+    (web_identity.source, web_identity.base_role) = ("irsa", BASE);
+    let mut secrets = vec![keys.secret_access_key, keys.session_token];
+    let mut said = String::new();
+    for (template, target) in [
+        (account.template(), Target::AssumeRole),
+        (static_keys, Target::AssumeRole),
+        // The first call to STS requests base credentials.
+        (web_identity, Target::Sts),
+    ] {
+        let faults =
+            [Fault::Denied, Fault::Malformed, Fault::CloseMidBody, Fault::Garbage, Fault::Empty]
+                .map(|fault| account.aws.inject(target, fault, Times::Next(1)));
+        let pod = account.pod_of(&template);
+        let sidecar = pod.start();
+        for (failures, struck) in (1..).zip(&faults) {
+            wait_until("the fault strikes", Duration::from_secs(60), || {
+                let reached = pod.status()["failures"].as_u64() >= Some(failures);
+                // The SDK itself retries the call for web identity credentials.
+                (struck.fired() > 0 && (reached || target == Target::Sts)).then_some(())
+            });
+            said += &pod.status().to_string();
+            // Only a response with status 200 may contain secrets.
+            let (status, body) = pod.get("/v1/credentials");
+            said += &if status == 200 { String::new() } else { body.to_string() };
+            said += &String::from_utf8(pod.probe().stdout).unwrap();
+        }
+        wait_until("it is ready", PATIENCE, || pod.probe().status.success().then_some(()));
+        let body = pod.get("/v1/credentials").1;
+        for key in ["SecretAccessKey", "Token"] {
+            secrets.push(body[key].as_str().unwrap().to_owned());
+        }
+        secrets.push(pod.token());
+        secrets.push(fs::read_to_string(pod.directory.path().join("base/token")).unwrap());
+        said += &pod.status().to_string();
+        said += &pod.exchange("GET /v1/credentials HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        said += &sidecar.log();
+    }
+    assert!(said.contains("agent.acme.fab-coder-x7k2p"), "{said}");
+    assert!(secrets.len() == 14 && secrets.iter().all(|secret| secret.len() >= 40));
+    for secret in secrets {
+        assert!(!said.contains(&secret[..20]), "{secret} is in:\n{said}");
+    }
+    for part in ["SecretAccessKey", "SessionToken"] {
+        assert!(!said.contains(part), "{said}");
+    }
+}
+
+/// Each SDK runs in its own process, with only the environment and the files of its container.
+/// All of them share one pod, through a refresh, a restart and outages.
+#[test]
+fn real_sdks_work_through_refresh_restart_and_outage() {
+    let account = Account::open(Policies { seconds: Some(30), ..Policies::default() });
+    let pod = account.pod();
+    let mut sidecar = pod.start_ready();
+    let mut clients = CLIENTS.map(|name| Client::start(name, pod.agent(&client::words(name))));
+    let key = || pod.get("/v1/credentials").1["AccessKeyId"].as_str().map(str::to_owned);
+    let renewed = |old: &Option<String>| {
+        wait_until("there are new credentials", Duration::from_secs(90), || {
+            key().filter(|key| Some(key) != old.as_ref())
+        })
+    };
+    let all = |clients: &mut [Client], when: &str| {
+        clients.iter_mut().for_each(Client::ask);
+        for client in clients {
+            let arn =
+                client.answer().unwrap_or_else(|error| panic!("{} {when}: {error}", client.name));
+            assert!(arn.ends_with(":assumed-role/prod-acme-broker/fab-coder-x7k2p"), "{arn}");
+        }
+    };
+    all(&mut clients, "at the start");
+    let old = key();
+    renewed(&old);
+    all(&mut clients, "after a refresh");
+
+    sidecar.terminate();
+    wait_until("it has ended", PATIENCE, || sidecar.ended());
+    let _sidecar = pod.start_ready();
+    all(&mut clients, "after a restart");
+
+    // An outage that is shorter than the remaining lifetime.
+    let old = Some(renewed(&key()));
+    let throttled = account.aws.inject(Target::AssumeRole, Fault::Throttle, Times::UntilCleared);
+    wait_until("a call is throttled", PATIENCE, || (throttled.fired() > 0).then_some(()));
+    all(&mut clients, "in a short outage");
+    account.aws.clear_faults();
+    renewed(&old);
+    all(&mut clients, "after a short outage");
+
+    // A longer outage: the sidecar serves nothing, and no SDK uses expired credentials.
+    let down = account.aws.inject(Target::AssumeRole, Fault::InternalError, Times::UntilCleared);
+    wait_until("the credentials expire", Duration::from_secs(60), || key().is_none().then_some(()));
+    assert!(down.fired() > 0);
+    // The sidecar stops two seconds before the expiry of the credentials that agents have.
+    thread::sleep(Duration::from_secs(3));
+    clients.iter_mut().for_each(Client::ask);
+    for client in &clients {
+        assert!(client.answer().is_err(), "{} has no credentials", client.name);
+    }
+    account.aws.clear_faults();
+    renewed(&None);
+    all(&mut clients, "after a long outage");
+
+    // CloudTrail shows, for each SDK, one name with several access keys.
+    for name in CLIENTS {
+        let calls: Vec<Value> = account
+            .events("GetCallerIdentity")
+            .into_iter()
+            .filter(|event| event["userAgent"].as_str().is_some_and(|by| by.contains(agent(name))))
+            .filter(|event| event["errorCode"].is_null())
+            .collect();
+        let keys: BTreeSet<&str> = calls
+            .iter()
+            .map(|event| event["userIdentity"]["accessKeyId"].as_str().unwrap())
+            .collect();
+        assert!(calls.len() >= 6 && keys.len() >= 3, "{name}: {} {keys:?}", calls.len());
+        for call in &calls {
+            assert_eq!(source_identity(call), "agent.acme.fab-coder-x7k2p", "{name}");
+        }
+    }
+}
+
+/// Without the injected variables there are no session credentials. With other credentials the
+/// call shows the owner of those.
+#[test]
+fn no_call_has_the_session_without_the_injected_variables() {
+    let account = Account::open(Policies::default());
+    let pod = account.pod();
+    let _sidecar = pod.start_ready();
+    let base = account.base_session();
+    let keys = [
+        ("AWS_ACCESS_KEY_ID", base.access_key_id),
+        ("AWS_SECRET_ACCESS_KEY", base.secret_access_key),
+        ("AWS_SESSION_TOKEN", base.session_token),
+    ];
+    let keys = keys.map(|(name, value)| format!("{name}={value}"));
+    let mut without: Vec<(Client, Client, Client)> = CLIENTS
+        .into_iter()
+        .map(|name| {
+            let words = client::words(name);
+            let lacking = |variable| Client::start(name, pod.agent_without(variable, &words));
+            let with_base = [&["env".to_owned()], &keys[..], &words].concat();
+            (
+                lacking("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+                lacking("AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+                Client::start(name, pod.agent(&with_base)),
+            )
+        })
+        .collect();
+    for (no_token, no_endpoint, with_base) in &mut without {
+        assert!(no_token.call().is_err(), "{}: without the token", no_token.name);
+        assert!(no_endpoint.call().is_err(), "{}: without the endpoint", no_endpoint.name);
+        let arn = with_base.call().unwrap();
+        assert!(arn.contains(":assumed-role/prod-acme-tenant/"), "{arn}");
+    }
+    let calls = account.events("GetCallerIdentity");
+    assert_eq!(calls.len(), CLIENTS.len(), "only those with the base credentials arrived");
+    assert!(calls.iter().all(|call| source_identity(call).is_empty()));
+    assert!(pod.status()["refused"]["token-wrong"].as_u64() >= Some(CLIENTS.len() as u64));
+}
+
+/// Returns the start of the SDK's user agent.
+fn agent(client: &str) -> &str {
+    match client {
+        "boto3" => "Boto3/",
+        "cli" => "aws-cli/",
+        "go" => "aws-sdk-go-v2/",
+        "java" => "aws-sdk-java/",
+        "javascript" => "aws-sdk-js/",
+        _ => "aws-sdk-rust/",
+    }
+}
+
+fn source_identity(event: &Value) -> &str {
+    event["userIdentity"]["sessionContext"]["sourceIdentity"].as_str().unwrap_or_default()
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().to_string()
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Audiences of projected tokens, for EKS Pod Identity and for web identities.
+const EKS: &str = "pods.eks.amazonaws.com";
+const STS: &str = "sts.amazonaws.com";

@@ -1,0 +1,353 @@
+//! Tests `explain` for manifests, without a cluster. `tests/cluster/explain.rs` tests it with one.
+
+use std::{
+    fs,
+    io::Write,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+    sync::LazyLock,
+};
+
+use harness::case::Case;
+use serde_json::{Value, json};
+
+const OPERATOR: &str = "system:serviceaccount:eks-agent-platform:operator";
+const ROLE: &str = "arn:aws:iam::111122223333:role/acme";
+
+static ROLES: LazyLock<PathBuf> = LazyLock::new(|| {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("explain.roles.yaml");
+    fs::write(&path, format!("roles: {{acme: '{ROLE}'}}\n")).unwrap();
+    path
+});
+
+fn explain(manifest: &str, arguments: &[&str]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+        .args(["explain", "--filename=-", "--roles"])
+        .arg(&*ROLES)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let _ = child.stdin.take().unwrap().write_all(manifest.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+fn said(manifest: &str, arguments: &[&str]) -> Value {
+    let output = explain(manifest, &[&["--output=json"], arguments].concat());
+    let printed = text(&output.stdout);
+    serde_json::from_str(printed).unwrap_or_else(|error| {
+        panic!("{error}: {printed}{}", text(&output.stderr));
+    })
+}
+
+fn pod(labels: &[(&str, &str)], account: &str) -> Value {
+    let labels: serde_json::Map<String, Value> =
+        labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "a", "namespace": "tenants-acme", "labels": labels},
+        "spec": {"serviceAccountName": account, "containers": [{"name": "agent", "image": "i"}]},
+    })
+}
+
+fn namespace(mode: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenants-acme", "labels": {
+        "fab.nanohype.dev/session-injection": mode, "pod-security.kubernetes.io/enforce": "restricted",
+    }}})
+}
+
+#[test]
+fn explain_shows_the_component_and_what_matched() {
+    let config = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("explain.config.yaml");
+    let text = "components: [{name: mine, creators: ['system:serviceaccount:mine:*']}, {name: left, serviceAccounts: [left-*], credentials: exempt}, {name: rest, fenced: true}]\n";
+    fs::write(&config, text).unwrap();
+    let config = format!("--config={}", config.display());
+    let sandbox = ("agents.nanohype.dev/agentsandbox", "coder-1");
+    let cases: [(Value, &[&str], &str, [&str; 3]); 7] = [
+        (pod(&[sandbox], "other"), &[], "inject", ["runtime", "label-selector", sandbox.0]),
+        (
+            pod(&[("agents.nanohype.dev/agent", "x")], "tenant-runtime"),
+            &[],
+            "withhold",
+            ["fleet", "label-selector", "agents.nanohype.dev/agent"],
+        ),
+        (pod(&[], "fab"), &[], "inject", ["dispatcher", "service-account", "fab"]),
+        (
+            pod(&[], "tenant-runtime-x-1"),
+            &[],
+            "inject",
+            ["runtime", "fenced-service-account", "tenant-runtime-x-*"],
+        ),
+        (
+            pod(&[], "other"),
+            &[&config, "--as=system:serviceaccount:mine:job"],
+            "inject",
+            ["mine", "creator", "system:serviceaccount:mine:*"],
+        ),
+        (pod(&[], "left-1"), &[&config], "pass", ["left", "service-account", "left-*"]),
+        (
+            pod(&[sandbox], "tenant-runtime"),
+            &[&config],
+            "inject",
+            ["rest", "fenced-service-account", "tenant-runtime"],
+        ),
+    ];
+    for (pod, arguments, decision, [component, matcher, matched]) in cases {
+        let said = said(&pod.to_string(), arguments);
+        assert_eq!(said["decision"], decision, "{pod}");
+        let want = json!({"name": component, "matcher": matcher, "matched": matched});
+        assert_eq!(said["component"], want, "{pod}");
+    }
+}
+
+#[test]
+fn explain_shows_the_source_of_the_session_name() {
+    let label = ("agents.nanohype.dev/agentsandbox", "coder-1");
+    let mut annotated = pod(&[label], "tenant-runtime");
+    annotated["metadata"]["annotations"] = json!({"fab.nanohype.dev/session-id": "named"});
+    let plain = pod(&[], "tenant-runtime");
+    let by_name = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("explain.by-name.yaml");
+    fs::write(&by_name, "components: [{name: all, fenced: true, session: pod-name}]\n").unwrap();
+    let by_name = format!("--config={}", by_name.display());
+    let operator = format!("--as={OPERATOR}");
+    let named_in = |kind: &str, key: &str| json!({"kind": kind, "key": key});
+    let by_annotation = named_in("annotation", "fab.nanohype.dev/session-id");
+    let labelled = pod(&[label], "tenant-runtime");
+    let cases: [(&Value, &str, &str, &str, Value); 5] = [
+        (&annotated, &operator, "named", "trusted-creator", by_annotation),
+        (&labelled, &operator, "coder-1", "trusted-creator", named_in("label", label.0)),
+        (&plain, &operator, "<pod uid>", "none", Value::Null),
+        (&annotated, "--as=jane", "<pod uid>", "not-trusted", Value::Null),
+        (&plain, &by_name, "<pod name>", "config", Value::Null),
+    ];
+    for (pod, argument, id, named_by, named_in) in cases {
+        let said = said(&pod.to_string(), &[argument]);
+        let want = json!({
+            "id": id, "namedBy": named_by, "namedIn": named_in, "sourceIdentity": format!("agent.acme.{id}"),
+            "roleArn": ROLE,
+            "source": format!("role for tenant acme in the static role file {}", ROLES.display()),
+        });
+        assert_eq!(said["session"], want, "{argument}");
+    }
+}
+
+#[test]
+fn explain_shows_the_rule_of_the_decision() {
+    let plain = pod(&[], "tenant-runtime");
+    let mut with_keys = plain.clone();
+    with_keys["spec"]["containers"][0]["env"] = json!([{"name": "AWS_PROFILE", "value": "x"}]);
+    let cases: [(String, &[&str], i32, &str, &str); 6] = [
+        (pod(&[], "other").to_string(), &[], 0, "unchanged", "not-an-agent"),
+        (format!("{}\n---\n{plain}", namespace("off")), &[], 0, "unchanged", "not-opted-in"),
+        (with_keys.to_string(), &[], 1, "code", "static-credentials"),
+        (format!("{}\n---\n{with_keys}", namespace("audit")), &[], 0, "code", "static-credentials"),
+        (plain.to_string(), &["--namespace=tenants-other"], 1, "code", "role-missing"),
+        (
+            pod(&[("fab.nanohype.dev/component", "other")], "x").to_string(),
+            &[],
+            1,
+            "code",
+            "unknown-component",
+        ),
+    ];
+    for (manifest, arguments, code, field, want) in cases {
+        let output = explain(&manifest, &[&["-ojson"], arguments].concat());
+        assert_eq!(output.status.code(), Some(code), "{want}: {}", text(&output.stderr));
+        let said: Value = serde_json::from_str(text(&output.stdout)).unwrap();
+        let found = if field == "code" { &said["refusal"]["code"] } else { &said[field] };
+        assert_eq!(found, want, "{said}");
+    }
+}
+
+/// `explain` makes the same decision as `inject` for each golden, and prints the same message.
+#[test]
+fn explain_decides_as_in_the_goldens() {
+    let (mut refused, mut others) = (0, 0);
+    for case in Case::all() {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
+        command
+            .args(["explain", "--region=eu-west-1", "--roles=tests/golden/roles.yaml", "-f"])
+            .arg(case.input())
+            .args(case.creator.iter().flat_map(|creator| ["--as", creator]))
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        if let Some(config) = &case.config {
+            command.arg("--config").arg(config);
+        }
+        let output = command.arg("-ojson").output().unwrap();
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let refusal = &said["refusal"];
+        match fs::read_to_string(case.path("refused.txt")) {
+            Ok(want) => {
+                let part = |key: &str| refusal[key].as_str().unwrap().to_owned();
+                let denial =
+                    format!("{} [{}]: {}\n", part("message"), part("code"), part("remedy"));
+                assert!(want.ends_with(&denial), "{}: {denial}", case.name);
+                assert_eq!(output.status.code(), Some(1), "{}", case.name);
+                refused += 1;
+            }
+            Err(_) => {
+                assert_eq!(refusal, &Value::Null, "{}", case.name);
+                let injected = fs::read_to_string(case.path("injected.yaml")).unwrap();
+                let has_sidecar = injected.contains("name: fab-session-credentials");
+                assert_eq!(said["decision"] == "inject", has_sidecar, "{}: {said}", case.name);
+                others += 1;
+            }
+        }
+    }
+    assert!(refused > 20 && others > 20, "{refused} refused, {others} others");
+}
+
+#[test]
+fn explain_prints_all_facts_as_text() {
+    let mut session = pod(&[("agents.nanohype.dev/agentsandbox", "coder-1")], "tenant-runtime");
+    session["spec"]["containers"][0]["envFrom"] = json!([{"secretRef": {"name": "s"}}]);
+    let output = explain(&session.to_string(), &["--as", OPERATOR]);
+    let want = format!(
+        "Pod/a in tenants-acme: inject: session credentials from the sidecar
+  namespace  enabled, tenant acme
+  user       {OPERATOR}
+  component  runtime, by label selector agents.nanohype.dev/agentsandbox
+  session    coder-1, named by the trusted creator in the label agents.nanohype.dev/agentsandbox
+  identity   agent.acme.coder-1
+  role       {ROLE}
+  source     role for tenant acme in the static role file {}
+",
+        ROLES.display()
+    );
+    let printed = text(&output.stdout);
+    assert!(printed.starts_with(&want), "{printed}\nwant {want}");
+    assert!(printed.contains("\n  warning    "), "{printed}");
+    assert!(text(&output.stderr).starts_with("assumed: namespace tenants-acme has the label"));
+
+    let mut refused = pod(&[], "tenant-runtime");
+    refused["spec"]["hostPID"] = true.into();
+    let output = explain(&format!("{}\n---\n{refused}", namespace("audit")), &[]);
+    assert!(output.status.success(), "no pod is refused in audit");
+    let want = "Pod/a in tenants-acme: left unchanged (audit); if enabled: refuse
+  namespace  audit, tenant acme
+  user       unknown; assumed not to be a trusted creator (set --as)
+  component  runtime, by fenced service account tenant-runtime
+  code       host-namespace (HTTP 403, permanent until fixed)
+  message    the pod sets hostPID
+  remedy     remove the field; it exposes credentials to other containers or to the node
+";
+    assert_eq!(text(&output.stdout), want);
+}
+
+#[test]
+fn invalid_input_is_named() {
+    let pod = pod(&[], "tenant-runtime").to_string();
+    let cases: [(&str, &[&str], i32, &str); 7] = [
+        ("kind: [", &[], 2, "standard input: invalid YAML: unclosed bracket '[' at line 1"),
+        (&pod, &["--output=xml"], 2, "'--output <FORMAT>'"),
+        (&pod, &["--roles=/nowhere"], 2, "cannot be used multiple times"),
+        (&pod, &["some-pod"], 2, "cannot be used with"),
+        (&pod, &["--config=/nowhere"], 2, "cannot read /nowhere"),
+        (&pod, &["--namespace=A_B"], 2, "'--namespace <NAME>': not a valid namespace name"),
+        ("", &[], 2, "standard input contains no object"),
+    ];
+    for (manifest, arguments, code, want) in cases {
+        let output = explain(manifest, arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        assert!(text(&output.stderr).contains(want), "{arguments:?}: {}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    }
+    for (arguments, want) in [
+        (vec!["explain"], "required"),
+        (vec!["explain", "-f", "x.yaml"], "no source of roles is configured: set --roles"),
+        (vec!["explain", "../../nodes"], "not a valid pod name"),
+        (vec!["explain", "a", "--tenant=acme"], "cannot be used with"),
+        (vec!["explain", "a", "--config=c.yaml", "--release=r"], "cannot be used with"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+            .args(&arguments)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output.stderr).contains(want), "{arguments:?}: {}", text(&output.stderr));
+    }
+}
+
+/// The fields are API, so the page documents all of them.
+#[test]
+fn the_page_lists_every_field() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/log.md");
+    let page = fs::read_to_string(page).unwrap();
+    let mut refused = pod(&[], "tenant-runtime");
+    refused["spec"]["hostPID"] = true.into();
+    let pods = [pod(&[], "tenant-runtime"), refused];
+    for said in pods.map(|pod| said(&pod.to_string(), &[])) {
+        for (field, value) in said.as_object().unwrap() {
+            assert!(page.contains(&format!("\n| `{field}` |")), "{field}");
+            for part in value.as_object().into_iter().flatten().map(|(part, _)| part) {
+                assert!(page.contains(&format!("`{part}`")), "{field}.{part}");
+            }
+        }
+    }
+}
+
+/// Closes the pipe as `explain | head -1` does.
+#[test]
+fn a_closed_stdout_prints_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+        .args(["explain", "--filename=-", "--roles"])
+        .arg(&*ROLES)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let pod = pod(&[], "tenant-runtime").to_string();
+    child.stdin.take().unwrap().write_all(pod.as_bytes()).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(141));
+}
+
+#[test]
+fn an_unreadable_role_is_not_a_refusal() {
+    let directory = tempfile::tempdir().unwrap();
+    let (config, manifest) =
+        (directory.path().join("config.yaml"), directory.path().join("pod.yaml"));
+    // No program listens on port 9.
+    let text_of =
+        "{cluster: prod, roles: {ssm: {endpoint: 'http://127.0.0.1:9', region: eu-west-1}}}";
+    fs::write(&config, text_of).unwrap();
+    fs::write(&manifest, pod(&[], "tenant-runtime").to_string()).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+        .args(["explain", "-ojson", "-f"])
+        .arg(&manifest)
+        .arg("--config")
+        .arg(&config)
+        .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["refusal"]["code"], "role-unavailable", "{said}");
+    assert_eq!(said["refusal"]["transient"], true);
+}
+
+#[test]
+fn an_unreachable_cluster_differs_from_invalid_input() {
+    let directory = tempfile::tempdir().unwrap();
+    let kubeconfig = directory.path().join("config");
+    // No program listens on port 9.
+    let text_of = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "users": [{"name": "u", "user": {}}]});
+    fs::write(&kubeconfig, text_of.to_string()).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+        .args(["explain", "a", "--namespace=n", "--roles"])
+        .arg(&*ROLES)
+        .env("KUBECONFIG", &kubeconfig)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("request to the API server failed"));
+}

@@ -1,0 +1,270 @@
+//! Tests `inject` for many kinds of manifests, without a cluster.
+
+use std::{
+    fs,
+    io::Write,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+    sync::LazyLock,
+};
+
+use serde_json::{Value, json};
+
+static ROLES: LazyLock<PathBuf> = LazyLock::new(|| {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("inject.roles.yaml");
+    fs::write(&path, "roles: {acme: 'arn:aws:iam::111122223333:role/acme'}\n").unwrap();
+    path
+});
+
+/// Runs `inject` with the manifest on standard input.
+fn inject(manifest: &str, arguments: &[&str]) -> Output {
+    let mut child = command().args(arguments).spawn().unwrap();
+    let _ = child.stdin.take().unwrap().write_all(manifest.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
+    command
+        .args(["inject", "--filename=-", "--roles"])
+        .arg(&*ROLES)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+fn template() -> Value {
+    json!({"metadata": {"labels": {"app": "a"}}, "spec": {"serviceAccountName": "tenant-runtime", "containers": [{"name": "agent", "image": "i"}]}})
+}
+
+#[test]
+fn templates_of_all_workloads_are_injected() {
+    let object = |api_version: &str, kind: &str, spec: Value| json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "o"}, "spec": spec});
+    let cases = [
+        (object("apps/v1", "Deployment", json!({"template": template()})), "/spec/template/spec"),
+        (object("apps/v1", "DaemonSet", json!({"template": template()})), "/spec/template/spec"),
+        (object("apps/v1", "ReplicaSet", json!({"template": template()})), "/spec/template/spec"),
+        (object("apps/v1", "StatefulSet", json!({"template": template()})), "/spec/template/spec"),
+        (object("batch/v1", "Job", json!({"template": template()})), "/spec/template/spec"),
+        (
+            object("v1", "ReplicationController", json!({"template": template()})),
+            "/spec/template/spec",
+        ),
+        (
+            json!({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "o"}, "template": template()}),
+            "/template/spec",
+        ),
+        (
+            object(
+                "batch/v1",
+                "CronJob",
+                json!({"jobTemplate": {"spec": {"template": template()}}}),
+            ),
+            "/spec/jobTemplate/spec/template/spec",
+        ),
+        (
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o"}, "spec": template()["spec"]}),
+            "/spec",
+        ),
+    ];
+    for (object, spec) in &cases {
+        let output = inject(&object.to_string(), &["--namespace=tenants-acme"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let injected: Value = serde_saphyr::from_str(text(&output.stdout)).unwrap();
+        let sidecar = &injected.pointer(spec).unwrap()["initContainers"][0];
+        assert_eq!(sidecar["name"], "fab-session-credentials", "{object}");
+        // The metadata of the workload is left unchanged.
+        if *spec != "/spec" {
+            assert_eq!(injected["metadata"], object["metadata"]);
+        }
+    }
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": cases.iter().map(|(object, _)| object).collect::<Vec<_>>()});
+    let output = inject(
+        &format!(
+            "{list}\n---\n# a document more\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m}}\n"
+        ),
+        &["--namespace=tenants-acme"],
+    );
+    let all: Vec<Value> = serde_saphyr::from_multiple(text(&output.stdout)).unwrap();
+    assert_eq!(all.len(), cases.len() + 1);
+    assert_eq!(
+        all.last().unwrap(),
+        &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}})
+    );
+}
+
+#[test]
+fn a_patch_applies_to_the_whole_object() {
+    let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "o", "namespace": "tenants-acme"}, "spec": {"template": {"spec": template()["spec"]}}});
+    let output = inject(&object.to_string(), &["--patch"]);
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed["object"], "Deployment/o");
+    let patch: json_patch::Patch = serde_json::from_value(printed["patch"].clone()).unwrap();
+    let mut patched = object.clone();
+    json_patch::patch(&mut patched, &patch).unwrap();
+    let whole = inject(&object.to_string(), &[]);
+    assert_eq!(patched, serde_saphyr::from_str::<Value>(text(&whole.stdout)).unwrap());
+    assert!(
+        patched.pointer("/spec/template/metadata/annotations").is_some(),
+        "a template without metadata gets some"
+    );
+}
+
+#[test]
+fn a_diff_has_no_colours_without_a_terminal() {
+    let object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o"}, "spec": template()["spec"]});
+    let output = inject(&object.to_string(), &["--namespace=tenants-acme", "--diff"]);
+    let diff = text(&output.stdout);
+    assert!(diff.starts_with("--- Pod/o\n+++ Pod/o, injected\n@@"), "{diff}");
+    assert!(diff.contains("name: fab-session-credentials\n"), "{diff}");
+    assert!(!diff.contains('\u{1b}'), "{diff}");
+}
+
+#[test]
+fn labels_of_a_namespace_in_the_input_decide() {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o", "namespace": "elsewhere"}, "spec": template()["spec"]});
+    let namespace = |labels: Value| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns", "labels": labels}});
+    let run = |labels: Value, arguments: &[&str]| {
+        let mut all = vec!["--namespace=ns"];
+        all.extend(arguments);
+        inject(&format!("{}\n---\n{pod}\n", namespace(labels)), &all)
+    };
+    let opted_in = json!({"fab.nanohype.dev/session-injection": "enabled", "fab.nanohype.dev/tenant": "acme", "pod-security.kubernetes.io/enforce": "restricted"});
+    let output = run(opted_in.clone(), &[]);
+    assert!(text(&output.stdout).contains("fab-session-credentials"));
+    assert!(!text(&output.stderr).contains("assumed"), "{}", text(&output.stderr));
+    let output = run(json!({"fab.nanohype.dev/tenant": "acme"}), &[]);
+    assert!(!text(&output.stdout).contains("fab-session-credentials"), "not opted in");
+    assert!(text(&output.stderr).contains("namespace ns has not opted in"));
+    let output = run(
+        json!({"fab.nanohype.dev/session-injection": "enabled", "fab.nanohype.dev/tenant": "acme"}),
+        &[],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("[pod-security]"));
+    assert_eq!(text(&output.stdout), "");
+
+    let output = inject(&pod.to_string(), &["--namespace=anything", "--tenant=acme"]);
+    assert!(text(&output.stdout).contains("agent.acme."), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("assumed: namespace anything"));
+}
+
+#[test]
+fn the_old_client_mode_differs_from_an_env_component() {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenants-acme", "labels": {"fab.nanohype.dev/session-injection": "audit", "fab.nanohype.dev/operator": "keep", "pod-security.kubernetes.io/enforce": "restricted"}}});
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o", "namespace": "tenants-acme"}, "spec": template()["spec"]});
+    pod["spec"]["containers"][0]["env"] = json!([{"name": "FAB_OPERATOR", "value": "jane"}]);
+    let output = inject(&format!("{namespace}\n---\n{pod}\n"), &[]);
+    let said = text(&output.stderr);
+    assert!(said.contains("if enabled: keep"), "{said}");
+}
+
+#[test]
+fn an_input_without_pods_is_reported() {
+    let text_of =
+        |kind: &str| format!("apiVersion: example.com/v1\nkind: {kind}\nmetadata:\n  name: o\n");
+    let output = inject(&text_of("Widget"), &[]);
+    assert!(output.status.success());
+    assert_eq!(text(&output.stdout), text_of("Widget"));
+    assert_eq!(
+        text(&output.stderr),
+        "standard input contains no pod and no pod template; its objects are left unchanged\n"
+    );
+}
+
+/// Closes the pipe as `inject | head -1` does.
+#[test]
+fn a_closed_stdout_prints_no_error() {
+    let mut child =
+        command().args(["--namespace=tenants-acme", "--region=eu-west-1"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o"}, "spec": template()["spec"]});
+    child.stdin.take().unwrap().write_all(pod.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    let said = text(&output.stderr);
+    assert!(said.lines().all(|line| line.starts_with("assumed: ")), "{said}");
+}
+
+#[test]
+fn invalid_input_differs_from_a_refusal() {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o"}, "spec": template()["spec"]}).to_string();
+    let elsewhere = pod.replace(r#"{"name":"o"}"#, r#"{"name":"o","namespace":"Else.where"}"#);
+    let cases: [(&str, &[&str], i32, &str); 11] = [
+        (&pod, &["--namespace=A_B"], 2, "'--namespace <NAME>': not a valid namespace name"),
+        (
+            &elsewhere,
+            &[],
+            2,
+            "Pod/o: metadata.namespace \"Else.where\": not a valid namespace name",
+        ),
+        (
+            "a: 1\n---\nkind: [",
+            &[],
+            2,
+            "standard input: invalid YAML: unclosed bracket '[' at line 3",
+        ),
+        (
+            "a: 1\n---\nb: 18446744073709551616",
+            &[],
+            2,
+            "standard input: document 2: /b is an integer",
+        ),
+        (&pod, &[], 2, "Pod/o has no metadata.namespace; set --namespace"),
+        ("kind: [", &["--namespace=tenants-acme"], 2, "invalid YAML"),
+        ("", &["--namespace=tenants-acme"], 2, "standard input contains no object"),
+        (&pod, &["--namespace=tenants-acme", "--tenant=A.B"], 2, "a tenant is a DNS label"),
+        (&pod, &["--namespace=tenants-acme", "--config=/nowhere"], 2, "cannot read /nowhere"),
+        (&pod, &["--namespace=tenants-acme", "--diff", "--patch"], 2, "cannot be used with"),
+        (&pod, &["--namespace=tenants-other"], 1, "[role-missing]"),
+    ];
+    for (manifest, arguments, code, want) in cases {
+        let output = inject(manifest, arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        assert!(text(&output.stderr).contains(want), "{arguments:?}: {}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn missing_and_ambiguous_settings_are_reported() {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "tenants-acme"}, "spec": template()["spec"]});
+    let said = |output: &Output| text(&output.stderr).to_owned();
+    let no_region = "no region is set, so the sidecar in this output cannot start";
+    assert!(said(&inject(&pod.to_string(), &[])).contains(no_region));
+    assert!(!said(&inject(&pod.to_string(), &["--region=eu-west-1"])).contains(no_region));
+    let mut other = pod.clone();
+    other["spec"]["serviceAccountName"] = "default".into();
+    assert!(!said(&inject(&other.to_string(), &[])).contains(no_region));
+
+    let namespace = |mode: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenants-acme", "labels": {"fab.nanohype.dev/session-injection": mode}}});
+    let twice = format!("{}\n---\n{}\n---\n{pod}", namespace("off"), namespace("enabled"));
+    let output = inject(&twice, &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        said(&output).contains("Namespace \"tenants-acme\" appears twice"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn pods_in_lists_of_all_kinds_are_evaluated() {
+    let bare = json!({"metadata": {"name": "a"}, "spec": {"serviceAccountName": "tenant-runtime", "hostNetwork": true, "containers": []}});
+    let mut pod = bare.clone();
+    pod["apiVersion"] = "v1".into();
+    pod["kind"] = "Pod".into();
+    let list =
+        |kind: &str, item: &Value| json!({"apiVersion": "v1", "kind": kind, "items": [item]});
+    for input in [list("List", &list("List", &pod)), list("PodList", &bare), list("PodList", &pod)]
+    {
+        let output = inject(&input.to_string(), &["--namespace=tenants-acme"]);
+        assert_eq!(output.status.code(), Some(1), "{input}");
+        assert!(text(&output.stderr).contains("[host-namespace]"), "{input}");
+    }
+}

@@ -1,0 +1,127 @@
+//! Checks the pages that are generated from the code: docs/refusals.md and docs/cli.md. `UPDATE=1`
+//! regenerates them; review the diff.
+
+mod cli;
+mod guard;
+mod refusals;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+#[test]
+fn the_refusals_page_is_generated_from_the_code() {
+    is_as_generated("docs/refusals.md", &refusals::page());
+}
+
+#[test]
+fn the_cli_page_is_generated_from_the_program() {
+    is_as_generated("docs/cli.md", &cli::page());
+}
+
+#[test]
+fn every_code_has_a_section_on_the_page() {
+    let page = refusals::page();
+    for (file, least) in
+        [("src/admission/refusal.rs", 27), ("src/credentials/assume_role_error.rs", 18)]
+    {
+        let codes = codes(file);
+        assert!(codes.len() >= least, "{file}: {codes:?}");
+        for code in codes {
+            assert!(
+                page.contains(&format!("\n### `{code}`\n")),
+                "{code} of {file} has no example in tests/fast/pages/refusals.rs"
+            );
+        }
+    }
+}
+
+#[test]
+fn other_pages_list_every_code_too() {
+    let page = refusals::page();
+    let denials = guard::denials().into_iter().map(|denial| denial.code);
+    let files = ["src/admission/refusal.rs", "src/credentials/assume_role_error.rs"];
+    for code in files.into_iter().flat_map(codes).chain(denials) {
+        let row = format!("\n| [`{code}`](#{code}) |");
+        assert!(page.contains(&row), "{code} is not in the index of docs/refusals.md");
+    }
+    for code in refusals::codes() {
+        let heading = format!("\n### `{code}`\n");
+        assert!(page.contains(&heading), "{code} has a meaning, but there is no such code");
+    }
+    let sidecar = fs::read_to_string(root("docs/sidecar.md")).unwrap();
+    for code in codes("src/credentials/assume_role_error.rs") {
+        assert!(sidecar.contains(&format!("\n| `{code}` |")), "{code} is not in docs/sidecar.md");
+    }
+    let rules = fs::read_to_string(root("docs/guard.md")).unwrap();
+    for guard::Denial { code, .. } in guard::denials() {
+        assert!(rules.contains(&format!("`{code}`")), "{code} is not in docs/guard.md");
+    }
+}
+
+#[test]
+fn the_refusals_page_has_each_code_and_no_other() {
+    let page = fs::read_to_string(root("docs/refusals.md")).unwrap();
+    let heading = |line: &str| Some(line.strip_prefix("### `")?.strip_suffix('`')?.to_owned());
+    let listed: BTreeSet<String> = page.lines().filter_map(heading).collect();
+    let guarded = guard::denials().into_iter().map(|denial| denial.code);
+    let existing: BTreeSet<String> =
+        ["src/admission/refusal.rs", "src/credentials/assume_role_error.rs"]
+            .into_iter()
+            .flat_map(codes)
+            .chain(guarded)
+            .chain(refusals::request_codes())
+            .collect();
+    assert_eq!(listed, existing);
+}
+
+fn is_as_generated(page: &str, generated: &str) {
+    if is_update() {
+        fs::write(root(page), generated).unwrap();
+    }
+    let found = fs::read_to_string(root(page)).unwrap_or_default();
+    let diff = similar::TextDiff::from_lines(&*found, generated);
+    assert!(
+        found == generated,
+        "{page} is out of date; UPDATE=1 regenerates it\n{}",
+        diff.unified_diff().header("found", "generated")
+    );
+}
+
+/// Returns every string in the body of the function `code` of a file.
+fn codes(file: &str) -> Vec<String> {
+    let source = fs::read_to_string(root(file)).unwrap();
+    let body = source.split("pub fn code(&self)").nth(1).unwrap();
+    let body = body.split("\n    }\n").next().unwrap();
+    let mut codes: Vec<String> = body.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+    codes.sort();
+    codes
+}
+
+/// Returns the text in lines of at most 120 characters, as far as its words allow.
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().unwrap();
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= 120 {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines.join("\n")
+}
+
+fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+#[allow(clippy::disallowed_methods, reason = "a test has no command line")]
+fn is_update() -> bool {
+    std::env::var("UPDATE").is_ok()
+}

@@ -1,0 +1,3 @@
+//! Tests which load the machine and measure time: nothing runs beside them.
+
+mod abuse;
