@@ -36,7 +36,7 @@ use serde_json::{
 
 pub use self::{
     component::NamedBy,
-    decide::{insecure, unpublished, unworkable},
+    decide::{namespace_refusal, pod_security_refusal, role_refusal},
     decision::{Decision, Gives, Injection, Missing, Passed},
     drift::{Drift, DriftStatus, drift, sidecar},
     eks::VARIABLES as BASE_CREDENTIALS,

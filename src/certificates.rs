@@ -266,7 +266,7 @@ mod tests {
         }
 
         /// Reports whether an API server with the published bundle accepts the certificate.
-        fn believes(&self, certificate: &str, key: &str) -> bool {
+        fn trusts(&self, certificate: &str, key: &str) -> bool {
             pem_blocks(&self.published.bundles[0]).any(|trusted| {
                 authority::expiry_if_valid(&trusted, certificate, key, HOST, self.now).is_some()
             })
@@ -285,7 +285,7 @@ mod tests {
         let mut cluster = Cluster::new();
         let next = cluster.settle();
         assert_eq!(cluster.steps, ["AuthorityMissing", "publish", "CertificateMissing"]);
-        assert!(cluster.believes(&cluster.stored.certificate, &cluster.stored.key));
+        assert!(cluster.trusts(&cluster.stored.certificate, &cluster.stored.key));
         // Two thirds of 30 days.
         let days = next.duration_since(cluster.now).unwrap().as_secs_f64() / 86_400.0;
         assert!((19.9..=20.0).contains(&days), "{days}");
@@ -308,11 +308,11 @@ mod tests {
                 certificates += usize::from(step == "CertificateOld");
             }
             let lagging = shown.take().unwrap_or(before);
-            assert!(cluster.believes(&lagging.certificate, &lagging.key), "a slow kubelet");
+            assert!(cluster.trusts(&lagging.certificate, &lagging.key), "a slow kubelet");
             if next.duration_since(cluster.now).unwrap() < OVERLAP - Duration::from_secs(60) {
                 shown = Some(lagging);
             }
-            assert!(cluster.believes(&cluster.stored.certificate, &cluster.stored.key));
+            assert!(cluster.trusts(&cluster.stored.certificate, &cluster.stored.key));
         }
         assert_eq!(authorities, 2, "each year's is replaced after eight months");
         assert!((26..=32).contains(&certificates), "{certificates}");
@@ -350,12 +350,12 @@ mod tests {
             break_it(&mut cluster);
             cluster.settle();
             assert_eq!(cluster.taken_steps(), want, "{name}");
-            assert!(cluster.believes(&cluster.stored.certificate, &cluster.stored.key), "{name}");
+            assert!(cluster.trusts(&cluster.stored.certificate, &cluster.stored.key), "{name}");
             assert!(
-                cluster.believes(&served.certificate, &served.key),
+                cluster.trusts(&served.certificate, &served.key),
                 "{name}: what pods still serve"
             );
-            assert!(!cluster.believes(&other.certificate, &other.key), "{name}");
+            assert!(!cluster.trusts(&other.certificate, &other.key), "{name}");
             // Finally only one CA is trusted.
             for _ in 0..4 {
                 cluster.now = cluster.settle();
@@ -391,7 +391,7 @@ mod tests {
             cluster.stored.authority_key.clear();
             cluster.settle();
             assert_eq!(cluster.stored.certificate, served.certificate);
-            assert!(cluster.believes(&served.certificate, &served.key));
+            assert!(cluster.trusts(&served.certificate, &served.key));
         }
     }
 
@@ -402,7 +402,7 @@ mod tests {
         cluster.now = cluster.settle();
         cluster.settle();
         cluster.now -= Duration::from_secs(5400);
-        assert!(cluster.believes(&cluster.stored.certificate, &cluster.stored.key));
+        assert!(cluster.trusts(&cluster.stored.certificate, &cluster.stored.key));
     }
 
     #[test]
@@ -418,7 +418,7 @@ mod tests {
         );
         cluster.now += 3 * 365 * DAY;
         cluster.settle();
-        assert!(cluster.believes(&cluster.stored.certificate, &cluster.stored.key));
+        assert!(cluster.trusts(&cluster.stored.certificate, &cluster.stored.key));
     }
 
     #[test]

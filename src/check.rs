@@ -1,8 +1,9 @@
 //! The checks of an installation: takes facts of the cluster and AWS, and returns findings.
 //!
-//! Does no I/O: the caller reads one namespace after the other, and no namespace is kept. A fact that could not be read arrives as [`Seen::Hidden`] and becomes a finding of
-//! level `unknown`. If the webhook or the sidecar makes the same check, their function is called
-//! and their message is used.
+//! Does no I/O: the caller reads one namespace after the other, and no namespace is kept. A fact
+//! that could not be read arrives as [`Seen::Hidden`] and becomes a finding of level `unknown`. If
+//! the webhook or the sidecar makes the same check, their function is called and their message is
+//! used.
 
 mod config;
 mod difference;
@@ -50,7 +51,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Facts<'c> {
     /// None: AWS is skipped.
-    pub account: Option<Account>,
+    pub account: Option<AwsFacts>,
     pub config: &'c Config,
     /// All DaemonSets of the cluster.
     pub daemon_sets: Seen<Objects>,
@@ -88,7 +89,7 @@ pub struct Webhook {
     /// The webhook configuration as rendered by the release.
     pub installed: Seen<Option<Value>>,
     /// The Deployment of certs, if the release has one.
-    pub keeper: Seen<Option<Value>>,
+    pub certs_deployment: Seen<Option<Value>>,
     /// The Secret with the serving certificate.
     pub secret: Seen<Option<Value>>,
 }
@@ -136,7 +137,7 @@ pub enum Trial {
 
 /// The facts of AWS.
 #[derive(Debug)]
-pub struct Account {
+pub struct AwsFacts {
     /// The result of assuming each tenant's role. None: not requested.
     pub assumed: Option<HashMap<TenantName, Result<(), credentials::AssumeRoleError>>>,
     /// The IAM policies of each tenant's role and of its base roles.
@@ -153,7 +154,7 @@ pub enum Seen<T> {
 /// The checks that have been made, and what the next ones need.
 #[derive(Debug)]
 pub struct Checks<'c> {
-    account: Option<Account>,
+    account: Option<AwsFacts>,
     cluster_roles: Seen<Granted>,
     config: &'c Config,
     roles: Option<Roles>,
@@ -167,7 +168,7 @@ impl<'c> Checks<'c> {
     /// Makes the checks of the cluster.
     pub fn of_cluster(facts: Facts<'c>) -> Self {
         let mut found = Findings::default();
-        config::is_as_installed(&facts.text, &mut found);
+        config::check_as_installed(&facts.text, &mut found);
         config::check_exceptions(facts.config, &mut found);
         webhook::check_webhook(&facts.webhook, facts.now, &mut found);
         guard::check_guard(&facts.guard, &mut found);

@@ -187,7 +187,7 @@ const POD_SECURITY: &[(&str, PodSecurity)] = &[
     ("restricted", PodSecurity::Restricted),
 ];
 
-/// Label of a pod: its component, as the pod's author claims. The webhook writes the component that
+/// Label of a pod: its component, as the pod's author sets. The webhook writes the component that
 /// it finds into the annotation of the same key.
 pub const COMPONENT_LABEL: &str = "fab.nanohype.dev/component";
 /// Label of a pod: the sandbox that it runs.

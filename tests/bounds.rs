@@ -412,7 +412,7 @@ fn checked(tenant: &Tenant, kind: &str, list: &[u8]) -> Findings {
             deployment: unknown(),
             endpoints: unknown(),
             installed: unknown(),
-            keeper: unknown(),
+            certs_deployment: unknown(),
             secret: unknown(),
         },
     });
@@ -453,7 +453,7 @@ fn the_checks_of_any_list_use_bounded_memory() {
                 let list = list(kind, place, &filled(piece, 64 << 10), 1);
                 is_bound_list(&tenant, kind, &list, &format!("{piece} at {place} of a {kind}"));
             }
-            let list = list(kind, place, "[{}]", if kind == "Pod" { 256 } else { 8192 });
+            let list = list(kind, place, "[{}]", if kind == "Pod" { 256 } else { 2048 });
             is_bound_list(&tenant, kind, &list, &format!("many {kind}s with a short {place}"));
         }
     }

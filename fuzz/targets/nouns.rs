@@ -35,7 +35,7 @@ fuzz_target!(|bytes: &[u8]| {
             let role_session_name = RoleSessionName::of(&name);
             assert!(role_session_name.as_str().parse::<SourceIdentity>().is_ok());
             assert!(!role_session_name.as_str().contains('@'));
-            if tenant.room() >= 12 {
+            if tenant.remaining_length() >= 12 {
                 let identity = SourceIdentity::of(&tenant, &name);
                 assert_eq!(identity.as_str().parse(), Ok(identity));
             }

@@ -102,30 +102,30 @@ fn pass_or_inject(
 
 /// Returns the refusal that the labels of a namespace cause: for all of its agent pods, or for
 /// those whose session is their UID.
-pub fn unworkable(namespace: &Namespace, config: &Config) -> Option<Refusal> {
+pub fn namespace_refusal(namespace: &Namespace, config: &Config) -> Option<Refusal> {
     let tenant = match tenant_of(namespace) {
         Ok(tenant) => tenant,
         Err(refusal) => return Some(refusal),
     };
-    violations::enforces(namespace, config)
+    violations::refuse_pod_security(namespace, config)
         .and_then(|()| {
             let kinds = config
                 .components
                 .iter()
                 .filter(|component| component.credentials == Credentials::Sidecar);
             let uid = kinds.clone().any(|component| component.session != SessionSource::PodName);
-            if uid { fits(&SessionId::PodUid, tenant) } else { Ok(()) }
+            if uid { refuse_too_long(&SessionId::PodUid, tenant) } else { Ok(()) }
         })
         .err()
 }
 
 /// Returns the refusal that the Pod Security labels of a namespace cause, for any tenant.
-pub fn insecure(namespace: &Namespace, config: &Config) -> Option<Refusal> {
-    violations::enforces(namespace, config).err()
+pub fn pod_security_refusal(namespace: &Namespace, config: &Config) -> Option<Refusal> {
+    violations::refuse_pod_security(namespace, config).err()
 }
 
 /// Returns the refusal that the tenant's role causes for every pod that needs a session.
-pub fn unpublished(tenant: &TenantName, roles: &Roles) -> Option<Refusal> {
+pub fn role_refusal(tenant: &TenantName, roles: &Roles) -> Option<Refusal> {
     role_of(tenant, roles).err()
 }
 
@@ -162,8 +162,8 @@ fn session(
     config: &Config,
 ) -> Result<(Session, NamedBy), Refusal> {
     let (id, named_by) = component::session(pod, component.session, config)?;
-    fits(&id, tenant)?;
-    if id == SessionId::PodName && name_length(pod) > tenant.room() {
+    refuse_too_long(&id, tenant)?;
+    if id == SessionId::PodName && name_length(pod) > tenant.remaining_length() {
         return Err(Refusal::SessionTooLong { tenant: tenant.clone(), needed: name_length(pod) });
     }
     let role = role_of(tenant, roles)?.clone();
@@ -171,11 +171,12 @@ fn session(
     Ok((Session { tenant: tenant.clone(), id, role, duration }, named_by))
 }
 
-fn fits(id: &SessionId, tenant: &TenantName) -> Result<(), Refusal> {
+fn refuse_too_long(id: &SessionId, tenant: &TenantName) -> Result<(), Refusal> {
     if id.fits(tenant) {
         return Ok(());
     }
-    let longest = (tenant.as_str().len() + tenant.room()).saturating_sub(id.least_room());
+    let longest =
+        (tenant.as_str().len() + tenant.remaining_length()).saturating_sub(id.least_length());
     let session = match id {
         SessionId::Known(_) => "a shortened session name".to_owned(),
         SessionId::PodName | SessionId::PodUid => id.to_string(),

@@ -1,5 +1,5 @@
-//! Names of the containers, variables and volumes that the webhook acts on. It skips all others
-//! unread.
+//! Names of the containers, variables and volumes that the webhook acts on. It does not
+//! parse others.
 
 use super::eks;
 use crate::session::{base_credentials, env};

@@ -38,7 +38,7 @@ pub(super) fn patch(
     }
     volumes(pod, gives, config, &mut patch);
     if let Gives::Sidecar(session) = gives {
-        slot(pod, session, component, config, &mut patch);
+        put_sidecar(pod, session, component, config, &mut patch);
     }
     labels(pod, gives, &mut patch);
     annotations(pod, component, gives, config, &mut patch);
@@ -103,7 +103,7 @@ fn volumes(pod: &Pod<'_>, gives: &Gives, config: &Config, patch: &mut Patch) {
 
 /// Puts the sidecar before all init containers except those in `proxyContainers`, so that it serves
 /// when the first container of the agent starts.
-fn slot(
+fn put_sidecar(
     pod: &Pod<'_>,
     session: &Session,
     component: &Component,

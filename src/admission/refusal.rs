@@ -87,7 +87,7 @@ impl Refusal {
     }
 
     /// Returns whether the same request may succeed a second later without any change (HTTP 503).
-    pub fn may_heal(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(
             self,
             Self::Internal
@@ -263,7 +263,7 @@ impl Refusal {
             Self::SessionTooLong { tenant, needed } => write!(
                 f,
                 "the pod name takes {needed} characters; a SourceIdentity of tenant {tenant} has {} characters for the session",
-                tenant.room()
+                tenant.remaining_length()
             ),
             Self::SidecarUser { container, field, uid } => write!(
                 f,

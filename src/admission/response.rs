@@ -116,7 +116,7 @@ impl Status {
     /// makes client-go retry the call.
     fn of(refusal: &Refusal) -> Self {
         let message = refusal.to_string();
-        if refusal.may_heal() {
+        if refusal.is_transient() {
             let details = Some(Details { retry_after_seconds: 1 });
             Self { code: 503, reason: "ServiceUnavailable", message, details }
         } else {

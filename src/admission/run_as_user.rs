@@ -13,7 +13,7 @@ use crate::json::Scalar;
 /// (`fs.epoll.max_user_watches`). Groups are not compared: they have no such limits and give no
 /// access to files of the sidecar, since its token is readable by all and no agent mounts its other
 /// volumes. The user of an image does not appear in a pod.
-pub(super) fn is_another(
+pub(super) fn refuse_same(
     container: &Container<'_>,
     pod: &Pod<'_>,
     uid: u32,

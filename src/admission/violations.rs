@@ -66,21 +66,21 @@ pub(super) fn refuse_excess(
         }
     }
     if credentials != Credentials::Sidecar {
-        no_name_of_ours(pod, component)?;
+        refuse_reserved_names(pod, component)?;
     }
     if matches!(credentials, Credentials::Env | Credentials::Exempt) {
         return Ok(());
     }
-    enforces(namespace, config)?;
-    on_linux(pod)?;
-    shares_nothing(pod)?;
-    no_aws_token(pod, &config.aws_audiences)?;
+    refuse_pod_security(namespace, config)?;
+    refuse_other_os(pod)?;
+    refuse_shared_namespaces(pod)?;
+    refuse_aws_tokens(pod, &config.aws_audiences)?;
     if credentials == Credentials::Sidecar {
         mesh::refuse_own_network(pod, config)?;
         for container in agents(pod) {
-            port_is_free(container, config.sidecar.port)?;
-            run_as_user::is_another(container, pod, config.sidecar.uid)?;
-            mounts_are_ours(container, config)?;
+            refuse_taken_port(container, config.sidecar.port)?;
+            run_as_user::refuse_same(container, pod, config.sidecar.uid)?;
+            refuse_foreign_mounts(container, config)?;
         }
     }
     Ok(())
@@ -90,7 +90,7 @@ pub(super) fn refuse_excess(
 ///
 /// Agents share network and volumes with the sidecar. With NET_RAW, NET_ADMIN, privileged or
 /// hostPath an agent reads all of its data. The level `restricted` allows none of them.
-pub(super) fn enforces(namespace: &Namespace, config: &Config) -> Result<(), Refusal> {
+pub(super) fn refuse_pod_security(namespace: &Namespace, config: &Config) -> Result<(), Refusal> {
     let (enforced, wanted) = (namespace.pod_security, config.pod_security);
     let name = || namespace.name.clone();
     if let Some(pinned) = namespace.old_standard
@@ -112,7 +112,7 @@ fn agents<'p, 'a>(pod: &'p Pod<'a>) -> impl Iterator<Item = &'p Container<'a>> {
         .filter(|container| *container.name != *CONTAINER_NAME)
 }
 
-fn no_name_of_ours(pod: &Pod<'_>, component: &Component) -> Result<(), Refusal> {
+fn refuse_reserved_names(pod: &Pod<'_>, component: &Component) -> Result<(), Refusal> {
     let reserved = |what, name: &str| Refusal::ReservedName {
         what,
         name: name.to_owned(),
@@ -128,7 +128,7 @@ fn no_name_of_ours(pod: &Pod<'_>, component: &Component) -> Result<(), Refusal> 
     }
 }
 
-fn on_linux(pod: &Pod<'_>) -> Result<(), Refusal> {
+fn refuse_other_os(pod: &Pod<'_>) -> Result<(), Refusal> {
     let os = pod.spec.os.as_ref().map(|Object(os)| &*os.name);
     let node = pod.spec.node_selector.as_ref().and_then(|labels| labels.find("kubernetes.io/os"));
     if [os, node].contains(&Some("windows")) {
@@ -137,7 +137,7 @@ fn on_linux(pod: &Pod<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn shares_nothing(pod: &Pod<'_>) -> Result<(), Refusal> {
+fn refuse_shared_namespaces(pod: &Pod<'_>) -> Result<(), Refusal> {
     let fields = [
         ("hostNetwork", pod.spec.host_network),
         ("hostPID", pod.spec.host_pid),
@@ -152,7 +152,7 @@ fn shares_nothing(pod: &Pod<'_>) -> Result<(), Refusal> {
 /// Refuses a volume that projects a token for an audience of AWS, which AWS exchanges for the role
 /// of the service account. It ignores the sidecar's volume, and those of the EKS webhook: the patch
 /// removes them.
-fn no_aws_token(pod: &Pod<'_>, audiences: &[String]) -> Result<(), Refusal> {
+fn refuse_aws_tokens(pod: &Pod<'_>, audiences: &[String]) -> Result<(), Refusal> {
     let ours_or_removed = |name: &str| name == BASE_VOLUME || eks::VOLUMES.contains(&name);
     let volumes = pod.spec.volumes.iter().flat_map(Picked::iter).map(|(_, volume)| volume);
     for volume in volumes.filter(|volume| !ours_or_removed(&volume.name)) {
@@ -167,14 +167,14 @@ fn no_aws_token(pod: &Pod<'_>, audiences: &[String]) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn port_is_free(container: &Container<'_>, port: u16) -> Result<(), Refusal> {
+fn refuse_taken_port(container: &Container<'_>, port: u16) -> Result<(), Refusal> {
     if container.ports.as_ref().is_some_and(|ports| ports.declare(port)) {
         return Err(Refusal::PortTaken { container: shown(&container.name), port });
     }
     Ok(())
 }
 
-fn mounts_are_ours(container: &Container<'_>, config: &Config) -> Result<(), Refusal> {
+fn refuse_foreign_mounts(container: &Container<'_>, config: &Config) -> Result<(), Refusal> {
     let reserved = |volume: &str| Refusal::ReservedVolume {
         container: shown(&container.name),
         volume: volume.to_owned(),

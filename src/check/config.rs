@@ -4,7 +4,7 @@ use super::{CheckId, Findings, Text, webhook::NOT_SAID};
 use crate::config::{Component, Config, Credentials, PodSecurity};
 
 /// The match conditions and the guard are rendered from the same values as the installed text.
-pub(super) fn is_as_installed(text: &Text, found: &mut Findings) {
+pub(super) fn check_as_installed(text: &Text, found: &mut Findings) {
     let Some(live) = &text.live else { return };
     let place = &*text.place;
     let Some(installed) = text.installed.or_report(CheckId::ConfigEdited, place, found) else {

@@ -49,7 +49,7 @@ pub(super) fn check_policies(
         return;
     };
     let needed = needed(credentials);
-    is_trusted(tenant, &subject, &session.trust, &needed, found);
+    check_trust(tenant, &subject, &session.trust, &needed, found);
     let others: BTreeSet<&str> =
         allowed_principals(&session.trust).filter(|it| !is_gone(it)).collect();
     if chain.base_roles.is_empty() && !others.is_empty() {
@@ -61,8 +61,8 @@ pub(super) fn check_policies(
     for (base, held) in &chain.base_roles {
         let subject = format!("tenant {tenant}, {base}");
         let Some(held) = held.or_report(CheckId::BaseRole, &subject, found) else { continue };
-        may_assume(&subject, role, base, held, &needed, found);
-        loses(&subject, held, session, found);
+        check_base_role(&subject, role, base, held, &needed, found);
+        check_lost_permissions(&subject, held, session, found);
     }
 }
 
@@ -75,7 +75,7 @@ fn needed(credentials: &BaseCredentials) -> Vec<&'static str> {
 }
 
 /// Checks whether the trust policy allows each needed action for sessions of the tenant.
-fn is_trusted(
+fn check_trust(
     tenant: &TenantName,
     subject: &str,
     trust: &Value,
@@ -129,7 +129,7 @@ fn takes(statement: &Value, action: &str, tenant: &TenantName) -> bool {
     wanted.all(|(operator, (_, patterns))| condition_holds(operator, patterns, brought))
 }
 
-fn may_assume(
+fn check_base_role(
     subject: &str,
     role: &RoleArn,
     base: &RoleArn,
@@ -171,7 +171,7 @@ fn may_assume(
 
 /// Checks which actions agents lose. They act as the session role, and actions that only the base
 /// role allows are lost.
-fn loses(subject: &str, base: &Held, session: &Held, found: &mut Findings) {
+fn check_lost_permissions(subject: &str, base: &Held, session: &Held, found: &mut Findings) {
     let allowed = |held: &Held| -> Vec<String> {
         let all = held.policies.iter().flat_map(statements).filter(|it| it["Effect"] == "Allow");
         all.flat_map(|statement| strings(&statement["Action"])).map(str::to_owned).collect()

@@ -263,8 +263,8 @@ mod tests {
 
     #[test]
     fn each_check_is_listed_once_with_a_unique_id() {
-        let links: HashSet<CheckId> = CheckId::ALL.into_iter().collect();
+        let ids: HashSet<CheckId> = CheckId::ALL.into_iter().collect();
         let names: HashSet<&str> = CheckId::ALL.into_iter().map(CheckId::as_str).collect();
-        assert_eq!((links.len(), names.len()), (CheckId::ALL.len(), CheckId::ALL.len()));
+        assert_eq!((ids.len(), names.len()), (CheckId::ALL.len(), CheckId::ALL.len()));
     }
 }

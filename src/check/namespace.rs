@@ -18,7 +18,7 @@ pub(super) fn of_cluster(facts: &Facts<'_>, found: &mut Findings) {
     let (mut opted_in, mut all) = (0, 0);
     for object in namespaces.iter() {
         let namespace = read(object, facts.config);
-        is_spelled(object, &namespace, found);
+        check_spelling(object, &namespace, found);
         opted_in += usize::from(namespace.mode.is_some());
         all += 1;
     }
@@ -44,8 +44,8 @@ pub(super) fn of_namespace(
     config: &Config,
     found: &mut Findings,
 ) {
-    labels_work(namespace, config, found);
-    has_service_account(namespace, accounts, config, found);
+    check_labels(namespace, config, found);
+    check_service_accounts(namespace, accounts, config, found);
 }
 
 /// Returns the namespaces whose pods API servers send to the webhook.
@@ -70,7 +70,7 @@ pub(super) fn label<'a>(object: Json<'a>, key: &str) -> Option<&'a str> {
     }
 }
 
-fn is_spelled(object: Json<'_>, namespace: &Namespace, found: &mut Findings) {
+fn check_spelling(object: Json<'_>, namespace: &Namespace, found: &mut Findings) {
     let mistyped = |key: &str| label(object, key).filter(|value| !MEANT_OFF.contains(value));
     let subject = subject(namespace);
     if namespace.mode.is_none() {
@@ -96,7 +96,7 @@ fn is_spelled(object: Json<'_>, namespace: &Namespace, found: &mut Findings) {
     }
 }
 
-fn labels_work(namespace: &Namespace, config: &Config, found: &mut Findings) {
+fn check_labels(namespace: &Namespace, config: &Config, found: &mut Findings) {
     let subject = subject(namespace);
     match (without_tenant(namespace, config), &namespace.tenant) {
         (Some(refusal), _) => found.refused(CheckId::Tenant, &*subject, &refusal),
@@ -104,13 +104,13 @@ fn labels_work(namespace: &Namespace, config: &Config, found: &mut Findings) {
             let mode = namespace.mode.map_or("", Mode::as_str);
             let message = format!(
                 "{mode}, tenant {tenant}, session names of up to {} characters",
-                tenant.room()
+                tenant.remaining_length()
             );
             found.ok(CheckId::Tenant, &*subject, message);
         }
         (None, Err(_)) => {}
     }
-    match admission::insecure(namespace, config) {
+    match admission::pod_security_refusal(namespace, config) {
         Some(refusal) => found.refused(CheckId::PodSecurity, &*subject, &refusal),
         None => {
             let message = format!("enforces {}", namespace.pod_security);
@@ -126,7 +126,7 @@ fn labels_work(namespace: &Namespace, config: &Config, found: &mut Findings) {
     }
 }
 
-fn has_service_account(
+fn check_service_accounts(
     namespace: &Namespace,
     accounts: &Seen<Objects>,
     config: &Config,
@@ -159,7 +159,7 @@ fn has_service_account(
 /// Standard is ignored: it has a check of its own, and the webhook reports only the first problem.
 pub(super) fn without_tenant(namespace: &Namespace, config: &Config) -> Option<Refusal> {
     let secured = Namespace { pod_security: config.pod_security, ..namespace.clone() };
-    admission::unworkable(&secured, config)
+    admission::namespace_refusal(&secured, config)
 }
 
 /// A pod of which only the service account and the requesting user are known.
@@ -204,7 +204,7 @@ mod tests {
             let object = to_raw_value(&object).unwrap();
             let config = Config::default();
             let mut found = Findings::default();
-            labels_work(&read((&*object).into(), &config), &config, &mut found);
+            check_labels(&read((&*object).into(), &config), &config, &mut found);
             let it = found.iter().find(|finding| finding.check == CheckId::PodSecurity).unwrap();
             it.message.clone()
         };
@@ -255,7 +255,7 @@ mod tests {
                 to_raw_value(&json!({"metadata": {"name": "a", "labels": labels}})).unwrap();
             let object = Json::from(&*object);
             let mut found = Findings::default();
-            is_spelled(object, &read(object, &Config::default()), &mut found);
+            check_spelling(object, &read(object, &Config::default()), &mut found);
             let found: Vec<String> =
                 found.iter().map(|it| format!("{}: {}", it.check, it.message)).collect();
             assert_eq!(found.len(), want.len(), "{object:?}: {found:?}");

@@ -16,7 +16,7 @@ pub(super) fn check_quota(
     let subject = subject(namespace);
     let resources = &config.sidecar.resources;
     if let Some(quotas) = contents.quotas.or_report(CheckId::Quota, &subject, found) {
-        tell(CheckId::Quota, &subject, quotas, found, |quota| lacks_room(quota, resources));
+        tell(CheckId::Quota, &subject, quotas, found, |quota| lacks(quota, resources));
     }
     if let Some(ranges) = contents.limit_ranges.or_report(CheckId::LimitRange, &subject, found) {
         let never = |range: Json<'_>| Lack { never: refuses(range, resources), now: Vec::new() };
@@ -38,12 +38,12 @@ fn tell(
     subject: &str,
     objects: &Objects,
     found: &mut Findings,
-    judge: impl Fn(Json<'_>) -> Lack,
+    compare: impl Fn(Json<'_>) -> Lack,
 ) {
     let (mut fits, mut count) = (true, 0);
     for object in objects.iter() {
         count += 1;
-        let Lack { never, now } = judge(object);
+        let Lack { never, now } = compare(object);
         fits &= never.is_empty() && now.is_empty();
         let subject = format!("{subject}, {}", name(object));
         if !never.is_empty() {
@@ -65,7 +65,7 @@ fn tell(
 /// Checks a ResourceQuota. One with scopes is skipped: it applies only to some pods, and which ones
 /// is not known before they are created.
 /// <https://kubernetes.io/docs/concepts/policy/resource-quotas/>
-fn lacks_room(quota: Json<'_>, resources: &Resources) -> Lack {
+fn lacks(quota: Json<'_>, resources: &Resources) -> Lack {
     let mut lack = Lack::default();
     let spec = quota.at("spec");
     if spec.at("scopes").items().next().is_some() || spec.at("scopeSelector").is_object() {
@@ -157,9 +157,9 @@ mod tests {
 
     use super::*;
 
-    fn lacks_room(quota: &Value) -> Lack {
+    fn lacks(quota: &Value) -> Lack {
         let quota = to_raw_value(quota).unwrap();
-        super::lacks_room((&*quota).into(), &Config::default().sidecar.resources)
+        super::lacks((&*quota).into(), &Config::default().sidecar.resources)
     }
 
     #[test]
@@ -202,10 +202,10 @@ mod tests {
         ];
         for (hard, used, never, now) in cases {
             let quota = json!({"spec": {"hard": hard}, "status": {"used": used}});
-            let lack = lacks_room(&quota);
+            let lack = lacks(&quota);
             assert_eq!((&*lack.never, &*lack.now), (&strings(never)[..], &strings(now)[..]));
             let scoped = json!({"spec": {"hard": hard, "scopes": ["BestEffort"]}});
-            let lack = lacks_room(&scoped);
+            let lack = lacks(&scoped);
             assert!(lack.never.is_empty() && lack.now.is_empty(), "{scoped}");
         }
     }
@@ -228,8 +228,8 @@ mod tests {
             &[quota("full", "1", "1"), quota("small", "1m", "0"), quota("fits", "1", "0")],
         );
         let mut found = Findings::default();
-        let lacks_room = |quota: Json<'_>| super::lacks_room(quota, resources);
-        tell(CheckId::Quota, "namespace a", &quotas, &mut found, lacks_room);
+        let lacks = |quota: Json<'_>| super::lacks(quota, resources);
+        tell(CheckId::Quota, "namespace a", &quotas, &mut found, lacks);
         let levels: Vec<_> = found.iter().map(|it| (&*it.subject, it.level.as_str())).collect();
         assert_eq!(levels, [("namespace a, full", "warning"), ("namespace a, small", "error")]);
     }

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::BTreeSet};
 
 use super::{
-    Account, CheckId, Checks, Findings, Objects, Seen, Trial, iam,
+    AwsFacts, CheckId, Checks, Findings, Objects, Seen, Trial, iam,
     namespace::{self, Bare},
     objects::name,
 };
@@ -17,13 +17,13 @@ use crate::{
 pub(super) fn check_roles(checks: &Checks<'_>, found: &mut Findings) {
     let Checks { account, config, roles, tenants, trials, .. } = checks;
     for (namespace, trial) in trials {
-        gets_credentials(namespace, trial, found);
+        check_trial(namespace, trial, found);
     }
     let Some(roles) = roles else { return };
     for tenant in tenants {
-        is_published(tenant, roles, found);
+        check_publication(tenant, roles, found);
     }
-    let Some(Account { assumed, chains }) = account else { return };
+    let Some(AwsFacts { assumed, chains }) = account else { return };
     for tenant in tenants {
         if let (Some(Role::Known(role)), Some(chain)) = (roles.role(tenant), chains.get(tenant)) {
             iam::check_policies(tenant, role, chain, &config.base_credentials, found);
@@ -46,7 +46,7 @@ pub(super) fn check_roles(checks: &Checks<'_>, found: &mut Findings) {
                 "STS issues credentials with its SourceIdentity",
             ),
             // A permanent failure is an error; a transient one means that a service did not answer.
-            Err(failure) if failure.reason.stays() => {
+            Err(failure) if failure.reason.is_permanent() => {
                 found.failed(CheckId::AssumeRole, subject, failure);
             }
             Err(failure) => found.unreachable(CheckId::AssumeRole, subject, failure.to_string()),
@@ -77,7 +77,7 @@ pub fn service_account_to_try(
     accounts.iter().map(name).find(is_one).map(Cow::into_owned)
 }
 
-fn gets_credentials(namespace: &str, trial: &Trial, found: &mut Findings) {
+fn check_trial(namespace: &str, trial: &Trial, found: &mut Findings) {
     let subject = format!("namespace {namespace}");
     match trial {
         Trial::Bare => {
@@ -111,9 +111,9 @@ fn gets_credentials(namespace: &str, trial: &Trial, found: &mut Findings) {
     }
 }
 
-fn is_published(tenant: &TenantName, roles: &Roles, found: &mut Findings) {
+fn check_publication(tenant: &TenantName, roles: &Roles, found: &mut Findings) {
     let subject = format!("tenant {tenant}");
-    match (roles.role(tenant), admission::unpublished(tenant, roles)) {
+    match (roles.role(tenant), admission::role_refusal(tenant, roles)) {
         (Some(Role::Known(role)), _) => {
             found.ok(
                 CheckId::RoleParameter,
@@ -137,7 +137,7 @@ fn is_published(tenant: &TenantName, roles: &Roles, found: &mut Findings) {
                 }
             }
         }
-        (_, Some(refusal)) if !refusal.may_heal() => {
+        (_, Some(refusal)) if !refusal.is_transient() => {
             found.refused(CheckId::RoleParameter, subject, &refusal);
         }
         (_, _) => {
@@ -168,7 +168,7 @@ mod tests {
             role.map(|role| (tenant.clone(), role.into())).into_iter().collect();
         let template = "/roles/{tenant}".parse().unwrap();
         let mut found = Findings::default();
-        is_published(&tenant, &Roles::new(Source::Ssm(template), entries), &mut found);
+        check_publication(&tenant, &Roles::new(Source::Ssm(template), entries), &mut found);
         let finding = found.iter().next().unwrap();
         assert_eq!(found.iter().count(), 1);
         assert!(finding.message.contains("/roles/acme"), "{finding}");

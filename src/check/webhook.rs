@@ -14,14 +14,15 @@ use crate::{
 };
 
 pub(super) fn check_webhook(webhook: &Webhook, now: SystemTime, found: &mut Findings) {
-    let Webhook { configurations, deployment, endpoints, installed, keeper, secret } = webhook;
+    let Webhook { configurations, deployment, endpoints, installed, certs_deployment, secret } =
+        webhook;
     if let Some(all) = configurations.or_report(CheckId::WebhookMissing, SUBJECT, found) {
         match ours(all) {
             Some(ours) => {
-                is_complete(&ours, found);
-                comes_first(&ours, all, found);
-                is_as_installed(&ours, installed, found);
-                is_believed(&ours, secret, now, found);
+                check_entries(&ours, found);
+                check_order(&ours, all, found);
+                check_as_installed(&ours, installed, found);
+                check_ca_bundle(&ours, secret, now, found);
             }
             None => found.error(
                 CheckId::WebhookMissing,
@@ -31,16 +32,16 @@ pub(super) fn check_webhook(webhook: &Webhook, now: SystemTime, found: &mut Find
         }
     }
     certificate_lasts(secret, now, found);
-    is_rolled_out(deployment, "Deployment of the webhook", true, found);
-    is_rolled_out(keeper, "Deployment of certs", false, found);
+    check_rollout(deployment, "Deployment of the webhook", true, found);
+    check_rollout(certs_deployment, "Deployment of certs", false, found);
     if let Some(slices) = endpoints.or_report(CheckId::Endpoints, "service of the webhook", found) {
-        answers(slices, found);
+        check_endpoints(slices, found);
     }
 }
 
 /// Checks whether all replicas of a Deployment are up to date and available. `needed`: the
 /// Deployment must exist; not every release has a Deployment of certs.
-fn is_rolled_out(
+fn check_rollout(
     deployment: &Seen<Option<Value>>,
     subject: &str,
     needed: bool,
@@ -90,7 +91,7 @@ fn ours(configurations: &Objects) -> Option<Value> {
     named.or_else(|| configurations.iter().find(has_ours)).map(Json::tree)
 }
 
-fn is_complete(ours: &Value, found: &mut Findings) {
+fn check_entries(ours: &Value, found: &mut Findings) {
     let lacks = |wanted: &&str| items(ours, "webhooks").all(|webhook| webhook["name"] != **wanted);
     let lacking: Vec<&str> = WEBHOOKS.into_iter().filter(lacks).collect();
     if lacking.is_empty() {
@@ -106,7 +107,7 @@ fn is_complete(ours: &Value, found: &mut Findings) {
 
 /// API servers sort webhooks by the names of their configurations, byte by byte.
 /// <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>
-fn comes_first(ours: &Value, all: &Objects, found: &mut Findings) {
+fn check_order(ours: &Value, all: &Objects, found: &mut Findings) {
     let own = name(ours);
     let mut names: Vec<_> = all.iter().map(objects::name).collect();
     names.sort_unstable();
@@ -134,7 +135,7 @@ fn comes_first(ours: &Value, all: &Objects, found: &mut Findings) {
     }
 }
 
-fn is_as_installed(ours: &Value, installed: &Seen<Option<Value>>, found: &mut Findings) {
+fn check_as_installed(ours: &Value, installed: &Seen<Option<Value>>, found: &mut Findings) {
     let subject = name(ours);
     let Some(installed) = installed.or_report(CheckId::WebhookEdited, subject, found) else {
         return;
@@ -168,7 +169,12 @@ fn trustless(webhook: &Value) -> Value {
     webhook
 }
 
-fn is_believed(ours: &Value, secret: &Seen<Option<Value>>, now: SystemTime, found: &mut Findings) {
+fn check_ca_bundle(
+    ours: &Value,
+    secret: &Seen<Option<Value>>,
+    now: SystemTime,
+    found: &mut Findings,
+) {
     let Some(certificate) = served(secret, CheckId::CaBundle, found) else { return };
     for webhook in items(ours, "webhooks") {
         let client = &webhook["clientConfig"];
@@ -240,7 +246,7 @@ fn served(secret: &Seen<Option<Value>>, check: CheckId, found: &mut Findings) ->
     Some(secret.as_ref().map(|secret| text(&secret["data"][CERTIFICATE_KEY])).unwrap_or_default())
 }
 
-fn answers(slices: &Objects, found: &mut Findings) {
+fn check_endpoints(slices: &Objects, found: &mut Findings) {
     let ready = slices
         .iter()
         .flat_map(|slice| slice.at("endpoints").items())

@@ -67,7 +67,7 @@ async fn run_async(arguments: Certs) -> Result<ExitCode, CommandError> {
     ));
     let host = format!("{service}.{namespace}.svc");
     tracing::info!(%host, %secret, %webhook_configuration, "managing the certificate");
-    let mut keeper = CertificateController {
+    let mut controller = CertificateController {
         secrets: Api::namespaced(client.clone(), &namespace),
         configurations: Api::all(client.clone()),
         changes: Box::pin(changes(client, &namespace, &secret, &webhook_configuration)),
@@ -83,7 +83,7 @@ async fn run_async(arguments: Certs) -> Result<ExitCode, CommandError> {
     };
     tokio::select! {
         signalled = terminated() => signalled?,
-        () = keeper.keep(ordered) => {}
+        () = controller.keep(ordered) => {}
     }
     stop.send_replace(true);
     tracing::info!("stopped");

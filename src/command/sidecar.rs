@@ -107,8 +107,8 @@ async fn run_async(
         .with_use_dual_stack(config.use_dual_stack());
     let base = base_provider::provider(base, &provider, &session.role_session_name());
     let sts = Sts::new(&config, base, session.clone());
-    let (cache, keeper) = cache::start(sts, now, fastrand::Rng::new());
-    let keeper = tokio::spawn(keeper);
+    let (cache, task) = cache::start(sts, now, fastrand::Rng::new());
+    let task = tokio::spawn(task);
 
     let (role, source_identity) = (session.role.to_string(), session.source_identity().to_string());
     tracing::info!(port, role, source_identity, "serving session credentials");
@@ -123,7 +123,7 @@ async fn run_async(
     let stop = async {
         ended = tokio::select! {
             signalled = terminated() => signalled,
-            _ = keeper => Err(CommandError::Internal(anyhow!("the task that refreshes credentials exited unexpectedly"))),
+            _ = task => Err(CommandError::Internal(anyhow!("the task that refreshes credentials exited unexpectedly"))),
         };
     };
     let router = endpoint::router(state);

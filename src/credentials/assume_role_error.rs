@@ -68,7 +68,7 @@ impl Reason {
     }
 
     /// Returns whether the failure is permanent until a change is made. Retries are then slow.
-    pub fn stays(&self) -> bool {
+    pub fn is_permanent(&self) -> bool {
         match self {
             Self::BaseRefused { .. }
             | Self::Denied { .. }
@@ -240,7 +240,7 @@ mod tests {
             for part in [role, "agent.acme.s", &*sentence, code, remedy] {
                 assert!(text.contains(part), "{part}: {text}");
             }
-            assert!(failure.reason.stays());
+            assert!(failure.reason.is_permanent());
         }
     }
 }

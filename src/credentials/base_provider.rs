@@ -1,4 +1,4 @@
-//! BaseSource credentials: credentials of the pod's service account. With them the sidecar assumes the
+//! Base credentials: credentials of the pod's service account. With them the sidecar assumes the
 //! session-broker role.
 //!
 //! Only the source that the environment names is used: no profile and no instance metadata.

@@ -64,7 +64,7 @@ pub fn start<A: Assume>(
 ) -> (CacheHandle, impl Future<Output = ()> + Send) {
     let (sender, state) = watch::channel(State::default());
     let handle = CacheHandle { state, wake: Arc::default(), now: Arc::new(now) };
-    let keeper = CredentialCache {
+    let task = CredentialCache {
         assume,
         state: sender,
         wake: Arc::clone(&handle.wake),
@@ -72,7 +72,7 @@ pub fn start<A: Assume>(
         random,
         lives: false,
     };
-    (handle, keeper.run())
+    (handle, task.run())
 }
 
 impl CacheHandle {
@@ -179,7 +179,7 @@ impl<A: Assume> CredentialCache<A> {
                     self.until_due(&issued).await;
                 }
                 Err(failure) => {
-                    let pause = pause(in_a_row, failure.reason.stays(), &mut self.random);
+                    let pause = pause(in_a_row, failure.reason.is_permanent(), &mut self.random);
                     in_a_row += 1;
                     self.tell_failure(&failure, pause);
                     let (at, next) = ((self.now)(), Instant::now() + pause);
@@ -380,8 +380,8 @@ mod tests {
         let (clock, since) = (SystemTime::UNIX_EPOCH + HOUR * 1000, Instant::now());
         let issuer = Issuer { clock, since, takes: Duration::ZERO };
         let shown = move || clock + since.elapsed() + HOUR - SHORTEST_USABLE_LIFETIME;
-        let (handle, keeper) = start(issuer, shown, fastrand::Rng::with_seed(4));
-        tokio::spawn(keeper);
+        let (handle, task) = start(issuer, shown, fastrand::Rng::with_seed(4));
+        tokio::spawn(task);
         let failed = handle.credentials(of(0.9)).await.unwrap_err().unwrap();
         assert_eq!(failed.failure.reason, Reason::ClockSkewed);
         assert_eq!(handle.remaining(), Duration::ZERO);
@@ -394,10 +394,10 @@ mod tests {
         let (clock, since) = (SystemTime::UNIX_EPOCH + HOUR * 1000, Instant::now());
         let issuer = Issuer { clock, since, takes: of(10.0) };
         let shown = move || clock + since.elapsed() - of(300.0);
-        let (handle, keeper) = start(issuer, shown, fastrand::Rng::with_seed(3));
-        let keeper = tokio::spawn(keeper);
+        let (handle, task) = start(issuer, shown, fastrand::Rng::with_seed(3));
+        let task = tokio::spawn(task);
         let first = handle.credentials(HOUR).await.unwrap();
-        keeper.abort();
+        task.abort();
         sleep(HOUR - of(2.5) - since.elapsed()).await;
         assert!(handle.credentials(Duration::ZERO).await.is_ok());
         sleep(of(0.5)).await;

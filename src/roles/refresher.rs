@@ -144,10 +144,10 @@ struct Refresher<P> {
     schedule: Schedule,
     /// Reviews that wait for a tenant's role.
     waiting: HashMap<TenantName, Waiting>,
-    running: JoinSet<(Call, Answer)>,
+    running: JoinSet<(Call, CallResult)>,
 }
 
-type Answer = Result<Vec<Published>, SsmError>;
+type CallResult = Result<Vec<Published>, SsmError>;
 
 /// The reviews that wait for one tenant.
 #[derive(Default)]
@@ -239,7 +239,7 @@ impl<P: Publisher> Refresher<P> {
     }
 
     /// Stores the result of a call.
-    fn absorb(&mut self, call: Call, answer: Answer, now: Instant) {
+    fn absorb(&mut self, call: Call, answer: CallResult, now: Instant) {
         self.calls.count(&answer);
         let several = call.tenants.len() > 1;
         let tenants = self.schedule.end(call, answer.is_err());

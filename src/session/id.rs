@@ -37,7 +37,7 @@ impl SessionId {
     /// A known name is cut to the available length: three characters of it, '-' and 8 hex digits
     /// are the minimum that still distinguishes sessions. A UID has 36 characters (RFC 9562). The
     /// length of a pod's name is checked at admission.
-    pub fn least_room(&self) -> usize {
+    pub fn least_length(&self) -> usize {
         match self {
             Self::Known(_) => 12,
             Self::PodName => 1,
@@ -46,7 +46,7 @@ impl SessionId {
     }
 
     pub fn fits(&self, tenant: &TenantName) -> bool {
-        self.least_room() <= tenant.room()
+        self.least_length() <= tenant.remaining_length()
     }
 }
 

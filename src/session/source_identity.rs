@@ -25,11 +25,11 @@ impl SourceIdentity {
     /// [`SessionId::fits`](super::SessionId::fits).
     pub fn of(tenant: &TenantName, session: &SessionName) -> Self {
         let name = session.as_str();
-        if name.len() <= tenant.room() {
+        if name.len() <= tenant.remaining_length() {
             return Self(Self::text(tenant, name));
         }
         let tail = session.tail();
-        let kept = tenant.room().saturating_sub(tail.len());
+        let kept = tenant.remaining_length().saturating_sub(tail.len());
         Self(Self::text(tenant, &format!("{}{tail}", &name[..kept])))
     }
 

@@ -22,7 +22,7 @@ impl TenantName {
 
     /// Returns the remaining length of a SourceIdentity (at most 64 characters) for the session
     /// after `agent.<tenant>.`: 64 - 6 - 1 - the tenant's length.
-    pub fn room(&self) -> usize {
+    pub fn remaining_length(&self) -> usize {
         (64 - "agent.".len() - ".".len()).saturating_sub(self.0.len())
     }
 }
@@ -94,7 +94,11 @@ mod tests {
         let cases =
             [("a", 56), (&*"a".repeat(21), 36), (&*"a".repeat(45), 12), (&*"a".repeat(63), 0)];
         for (tenant, room) in cases {
-            assert_eq!(tenant.parse::<TenantName>().unwrap().room(), room, "{tenant:?}");
+            assert_eq!(
+                tenant.parse::<TenantName>().unwrap().remaining_length(),
+                room,
+                "{tenant:?}"
+            );
         }
     }
 }

@@ -30,9 +30,9 @@ pub fn start() {
 }
 
 /// Starts a log that a separate thread writes, so that a slow reader of standard error delays no
-/// review. Lines are dropped and counted while [`ROOM`] lines wait.
+/// review. Lines are dropped and counted while [`MOST_LINES`] lines wait.
 pub fn start_apart() -> io::Result<Apart> {
-    let (sender, lines) = sync_channel(ROOM);
+    let (sender, lines) = sync_channel(MOST_LINES);
     let apart = Apart { sender, lost: Arc::default() };
     thread::Builder::new().name("log".to_owned()).spawn(move || write(&lines))?;
     let writer = Writer(apart.clone());
@@ -155,4 +155,4 @@ const FLUSH_TIME_LIMIT: Duration = Duration::from_secs(1);
 /// Maximum length of one write, in bytes: the default capacity of a pipe.
 const LONGEST_PIECE: usize = 64 * 1024;
 /// Maximum number of unwritten lines: a third of a MiB with lines of about 300 bytes.
-const ROOM: usize = 1024;
+const MOST_LINES: usize = 1024;

@@ -9,7 +9,7 @@ use std::{
 use syn::visit::Visit;
 
 /// Each module of `src`, and the modules that it may use.
-const ROOMS: [(&str, &[&str]); 16] = [
+const MODULES: [(&str, &[&str]); 16] = [
     ("admission", &["config", "json", "namespaces", "roles", "session", "terminal"]),
     ("certificates", &[]),
     (
@@ -102,7 +102,7 @@ const FILLERS: [&str; 3] = ["roles::refresher", "roles::ssm", "namespaces::watch
 
 #[test]
 fn modules_use_only_their_allowed_modules() {
-    let mut rooms = BTreeSet::new();
+    let mut modules_found = BTreeSet::new();
     let mut wrong = Vec::new();
     for file in sources(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         let place = file
@@ -113,12 +113,12 @@ fn modules_use_only_their_allowed_modules() {
         if ["lib", "main"].contains(&&*place) {
             continue;
         }
-        rooms.insert(place.split('/').next().unwrap().to_owned());
+        modules_found.insert(place.split('/').next().unwrap().to_owned());
         wrong.extend(violations(&place, &fs::read_to_string(&file).unwrap()));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let listed: BTreeSet<String> = ROOMS.iter().map(|(room, _)| (*room).to_owned()).collect();
-    assert_eq!(rooms, listed, "each room has its row, and each row its room");
+    let listed: BTreeSet<String> = MODULES.iter().map(|(module, _)| (*module).to_owned()).collect();
+    assert_eq!(modules_found, listed, "each module has its row, and each row its module");
 }
 
 #[test]
@@ -285,10 +285,10 @@ fn all_output_passes_the_escaping_functions() {
 }
 
 fn violations(place: &str, source: &str) -> Vec<String> {
-    let room = place.split('/').next().unwrap();
-    let allowed = ROOMS
+    let module = place.split('/').next().unwrap();
+    let allowed = MODULES
         .iter()
-        .find(|(name, _)| *name == room)
+        .find(|(name, _)| *name == module)
         .map(|(_, allowed)| *allowed)
         .unwrap_or_default();
     let mut paths = Paths::default();
@@ -297,18 +297,18 @@ fn violations(place: &str, source: &str) -> Vec<String> {
     for path in paths.0 {
         let segments: Vec<&str> = path.split("::").collect();
         match segments.as_slice() {
-            ["crate", used, rest @ ..] if *used != room => {
+            ["crate", used, rest @ ..] if *used != module => {
                 let filler = format!("{used}::{}", rest.first().unwrap_or(&""));
                 if !allowed.contains(used) {
-                    wrong.insert(format!("{room} uses {used}"));
-                } else if room != "command" && FILLERS.contains(&filler.as_str()) {
-                    wrong.insert(format!("{room} uses {filler}"));
+                    wrong.insert(format!("{module} uses {used}"));
+                } else if module != "command" && FILLERS.contains(&filler.as_str()) {
+                    wrong.insert(format!("{module} uses {filler}"));
                 }
             }
             [first, ..] => {
                 let rule = CRATES.iter().find(|(name, _)| name == first);
                 let may = |places: &[&str]| {
-                    places.iter().any(|allowed| place == *allowed || room == *allowed)
+                    places.iter().any(|allowed| place == *allowed || module == *allowed)
                 };
                 if rule.is_some_and(|(_, places)| !may(places)) {
                     wrong.insert(format!("{place} names {first}"));

@@ -93,9 +93,9 @@ async fn thirty_days_of_faults_serve_no_wrong_credentials() {
     };
     let sts = Sts::new(&config, SharedCredentialsProvider::new(base), session);
     let wall = clock.clone();
-    let (cache, keeper) =
+    let (cache, task) =
         cache::start(sts, move || wall.shown(), fastrand::Rng::with_seed(random.u64(..)));
-    let keeper = tokio::spawn(keeper);
+    let task = tokio::spawn(task);
 
     let mut fired: BTreeMap<String, u64> = BTreeMap::new();
     let (mut served, mut refused, mut trouble_time) = (0_u64, 0_u64, Duration::ZERO);
@@ -171,7 +171,7 @@ async fn thirty_days_of_faults_serve_no_wrong_credentials() {
     // The run ends with a time without a fault.
     let last = cache.credentials(Duration::from_secs(1)).await;
     assert!(last.is_ok(), "{last:?} {:?}", cache.state());
-    assert!(!keeper.is_finished());
+    assert!(!task.is_finished());
 
     let calls = cache.state().assumed;
     // One call per 60 % of an hour. Up to 12 more per fault, when it starts or ends. And during

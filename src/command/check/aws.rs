@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
-    check::{self, Account, Chain, Held, Seen},
+    check::{self, AwsFacts, Chain, Held, Seen},
     command::{
         CommandError,
         aws_client::aws_client,
@@ -76,7 +76,7 @@ pub(super) async fn look(
     config: &Config,
     assume_role: bool,
     progress: impl Fn(&str),
-) -> Result<Account, CommandError> {
+) -> Result<AwsFacts, CommandError> {
     let lacking = lacks_credentials(shell).await;
     let assumed = match (assume_role, lacking) {
         (true, Some(why)) => return Err(CommandError::Input(anyhow!("--assume-role: {why}"))),
@@ -84,7 +84,7 @@ pub(super) async fn look(
         (false, _) => None,
     };
     let chains = chains(shell, roles, tenants, lacking, &progress).await;
-    Ok(Account { assumed, chains })
+    Ok(AwsFacts { assumed, chains })
 }
 
 /// Assumes the role of each tenant as a sidecar does, for the session [`SESSION`].

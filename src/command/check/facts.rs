@@ -40,7 +40,7 @@ impl Cluster {
                 )
                 .await?,
             installed: documents("webhook.yaml").map(|documents| documents?.into_iter().next()),
-            keeper: self.deployment(namespace, &format!("{name}-certs")).await?,
+            certs_deployment: self.deployment(namespace, &format!("{name}-certs")).await?,
             secret: self.serving_secret(release, &deployment).await?,
             deployment,
         };

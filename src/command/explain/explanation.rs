@@ -207,7 +207,7 @@ impl Said {
             code: refusal.code(),
             message: refusal.sentence(),
             remedy: refusal.remedy(),
-            transient: refusal.may_heal(),
+            transient: refusal.is_transient(),
         }
     }
 }

@@ -97,7 +97,7 @@ async fn credentials(state: &SidecarState) -> Response {
             };
             let reason = &failed.failure.reason;
             // SDKs do not retry a 4xx at once. They send the next request with their next call.
-            let status = if reason.stays() { 403 } else { 503 };
+            let status = if reason.is_permanent() { 403 } else { 503 };
             error(status, reason.code(), &failed.failure.to_string())
         }
     }

@@ -3,7 +3,7 @@
 //! A review takes one place when it begins. Each byte of its body takes [`FACTOR`] bytes of the
 //! budget when it arrives; `Content-Length` takes nothing. If all places are taken, a new review
 //! ends the oldest one at once. If all bytes are taken, the oldest review ends once it has had
-//! [`PROTECTED_TIME`] time. A usual review is received and answered within milliseconds. So a client that
+//! [`PROTECTED_TIME`]. A usual review is received and answered within milliseconds. So a client that
 //! sends many slow or incomplete reviews loses its own reviews first.
 
 use std::{

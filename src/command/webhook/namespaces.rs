@@ -83,7 +83,7 @@ async fn check_namespaces(
         let mut misconfigured: BTreeMap<&'static str, usize> = BTreeMap::new();
         let mut reasons = HashMap::new();
         for namespace in snapshot.iter() {
-            if let Some(refusal) = admission::unworkable(namespace, &config) {
+            if let Some(refusal) = admission::namespace_refusal(namespace, &config) {
                 *misconfigured.entry(refusal.code()).or_default() += 1;
                 let reason = refusal.to_string();
                 if logged.get(&namespace.name) != Some(&reason) {

@@ -26,14 +26,14 @@ pub(super) struct ResponseBudget {
 struct State {
     /// Bytes of the budget that are free.
     free: usize,
-    /// ResponseBudget responses, in the order of their creation.
-    answers: BTreeMap<u64, Answer>,
+    /// Unread responses, in the order of their creation.
+    answers: BTreeMap<u64, UnreadResponse>,
     next: u64,
 }
 
 /// An unread response.
 #[derive(Debug)]
-struct Answer {
+struct UnreadResponse {
     bytes: usize,
     since: Instant,
     connection: Connection,
@@ -57,7 +57,7 @@ impl ResponseBudget {
     pub(super) fn hold(&self, bytes: Vec<u8>, connection: Connection) -> Bytes {
         let size = bytes.len() + OVERHEAD_BYTES;
         let mut state = self.state();
-        for pushed_out in state.make_room(size, Instant::now()) {
+        for pushed_out in state.evict_for(size, Instant::now()) {
             self.metrics.unread_response();
             pushed_out.connection.cut();
         }
@@ -75,7 +75,7 @@ impl ResponseBudget {
 
 impl State {
     /// Drops responses that are too old, and as many more as `bytes` needs. Returns them.
-    fn make_room(&mut self, bytes: usize, now: Instant) -> Vec<Answer> {
+    fn evict_for(&mut self, bytes: usize, now: Instant) -> Vec<UnreadResponse> {
         let mut pushed_out = Vec::new();
         while let Some(oldest) = self.answers.first_entry()
             && (bytes > self.free || now > oldest.get().since + LONGEST)
@@ -92,7 +92,7 @@ impl State {
         self.free -= bytes;
         let number = self.next;
         self.next += 1;
-        self.answers.insert(number, Answer { bytes, since, connection });
+        self.answers.insert(number, UnreadResponse { bytes, since, connection });
         number
     }
 

@@ -145,7 +145,7 @@ const GUARD_INTRODUCTION: &str =
 
 fn refusals() -> Vec<Entry> {
     grouped(examples().into_iter().map(|refusal| {
-        let status = if refusal.may_heal() { 503 } else { 403 };
+        let status = if refusal.is_transient() { 503 } else { 403 };
         let example = example(&refusal.sentence(), &refusal.remedy());
         (refusal.code().to_owned(), status, example)
     }))
@@ -158,7 +158,7 @@ fn failures() -> Vec<Entry> {
     grouped(reasons().into_iter().map(|reason| {
         let failure =
             AssumeRoleError { role: Clone::clone(&role), identity: identity.clone(), reason };
-        let status = if failure.reason.stays() { 403 } else { 503 };
+        let status = if failure.reason.is_permanent() { 403 } else { 503 };
         let code = failure.reason.code();
         let text = failure.to_string();
         let (sentence, remedy) = text.split_once(&format!(" [{code}]: ")).unwrap();
