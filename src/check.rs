@@ -1,6 +1,6 @@
 //! The checks of an installation: takes facts of the cluster and AWS, and returns findings.
 //!
-//! Does no I/O: the caller reads one namespace after the other, and no namespace is kept. A fact
+//! Does no I/O. The caller reads and passes one namespace after the other, and none is kept. A fact
 //! that could not be read arrives as [`Seen::Hidden`] and becomes a finding of level `unknown`. If
 //! the webhook or the sidecar makes the same check, their function is called and their message is
 //! used.
