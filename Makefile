@@ -15,7 +15,7 @@ quick:
 # All tests but those on a node, against the real kube-apiserver, etcd, Helm and moto that
 # tests/setup builds once and caches outside the clone.
 test:
-	variables=$$(tests/setup) && eval "$$variables" && tests/run quick server cluster
+	variables=$$(tests/setup) && eval "$$variables" && tests/run quick server chart cluster
 
 # The image, the chart and AWS's SDKs on a real node. It has mounts, links and cgroups of
 # its own, hence root.

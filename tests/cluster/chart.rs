@@ -1,5 +1,7 @@
 //! The chart, rendered by the real Helm, compared with the program that it installs.
 
+mod release;
+
 use std::path::{Path, PathBuf};
 use std::process::Command as Program;
 

@@ -18,7 +18,6 @@ mod guard;
 mod iam;
 mod injection;
 mod metrics;
-mod release;
 mod sidecar;
 
 use std::sync::LazyLock;
