@@ -70,12 +70,13 @@ pub(super) const VOLUMES: [&str; 3] = [TOKEN_VOLUME, BASE_VOLUME, EMPTY_VOLUME];
 pub(super) const TOKEN_DIRECTORY: &str = "/var/run/fab-session";
 pub const CONTAINER_NAME: &str = "fab-session-credentials";
 pub(super) const FAB_OPERATOR: &str = "FAB_OPERATOR";
-/// Variables that AWS SDKs read before a container credential endpoint.
-///
-/// Some are aliases: of the keys and the profile file in the Java SDK, of the session token in
-/// boto, and of all three keys in the SDKs for Ruby and for JavaScript (version 2). botocore also
-/// reads keys from the files of its predecessor and of EC2's old tools. The chart's guard has the
+/// Variables that AWS SDKs read before a container credential endpoint. The chart's guard has the
 /// same list.
+///
+/// Some are aliases. `AWS_ACCESS_KEY` and `AWS_SECRET_KEY`: Java (version 1), Go, Ruby; .NET reads
+/// the second. `AMAZON_*`: JavaScript (version 2), Ruby. `AWS_SECURITY_TOKEN`: botocore.
+/// `AWS_CREDENTIAL_PROFILES_FILE`: Java (version 1). botocore also reads keys from the files of its
+/// predecessor (`BOTO_CONFIG`) and of EC2's old tools (`AWS_CREDENTIAL_FILE`).
 pub const STATIC_CREDENTIALS: [&str; 17] = [
     "AMAZON_ACCESS_KEY_ID",
     "AMAZON_SECRET_ACCESS_KEY",
