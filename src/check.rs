@@ -23,7 +23,6 @@ mod webhook;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    mem::take,
     time::SystemTime,
 };
 
@@ -167,14 +166,16 @@ pub struct Checks<'c> {
 impl<'c> Checks<'c> {
     /// Makes the checks of the cluster.
     pub fn of_cluster(facts: Facts<'c>) -> Self {
-        let mut found = Findings::default();
-        config::check_as_installed(&facts.text, &mut found);
-        config::check_exceptions(facts.config, &mut found);
-        webhook::check_webhook(&facts.webhook, facts.now, &mut found);
-        guard::check_guard(&facts.guard, &mut found);
-        network::check_network(&facts, &mut found);
-        namespace::of_cluster(&facts, &mut found);
-        let cluster_roles = rights::of_cluster(&facts.rights, &mut found);
+        let (cluster_roles, rights) = rights::check_cluster_rights(&facts.rights);
+        let found = Findings::of([
+            config::check_as_installed(&facts.text),
+            config::check_exceptions(facts.config),
+            webhook::check_webhook(&facts.webhook, facts.now),
+            guard::check_guard(&facts.guard),
+            network::check_network(&facts),
+            namespace::check_opt_in(&facts),
+            rights,
+        ]);
         let tenants = tenants(&facts.namespaces, facts.config);
         let Facts { account, config, roles, .. } = facts;
         Self { account, cluster_roles, config, roles, found, tenants, trials: Vec::new() }
@@ -188,19 +189,22 @@ impl<'c> Checks<'c> {
         contents: &NamespaceContents,
         trial: Option<Trial>,
     ) {
-        let Self { cluster_roles, config, roles, found, .. } = self;
-        namespace::of_namespace(namespace, &contents.accounts, config, found);
-        quota::check_quota(namespace, contents, config, found);
-        pods::check_pods(namespace, &contents.pods, roles.as_ref(), config, found);
-        rights::of_namespace(namespace, &contents.rights, cluster_roles, found);
+        let Self { cluster_roles, config, roles, .. } = &*self;
+        let found = Findings::of([
+            namespace::check_namespace(namespace, &contents.accounts, config),
+            quota::check_quota(namespace, contents, config),
+            pods::check_pods(namespace, &contents.pods, roles.as_ref(), config),
+            rights::check_rights(namespace, &contents.rights, cluster_roles),
+        ]);
+        self.found.extend(found);
         self.trials.extend(trial.map(|trial| (namespace.name.clone(), trial)));
     }
 
     /// Makes the checks of AWS, and returns all findings.
     pub fn finish(mut self) -> Findings {
-        let mut found = take(&mut self.found);
-        roles::check_roles(&self, &mut found);
-        found.in_order()
+        let roles = roles::check_roles(&self);
+        self.found.extend(roles);
+        self.found.in_order()
     }
 }
 

@@ -11,8 +11,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use fab_session_injector::{
     admission::Review,
     config::Config,
-    roles::{Roles, Role, Source},
     namespaces::{Mode, Namespace, Namespaces},
+    roles::{Role, Roles, Source},
 };
 use peak_alloc::PeakAlloc;
 use serde_json::{Value, json};

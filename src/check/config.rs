@@ -4,11 +4,12 @@ use super::{CheckId, Findings, Text, webhook::NOT_SAID};
 use crate::config::{Component, Config, Credentials, PodSecurity};
 
 /// The match conditions and the guard are rendered from the same values as the installed text.
-pub(super) fn check_as_installed(text: &Text, found: &mut Findings) {
-    let Some(live) = &text.live else { return };
+pub(super) fn check_as_installed(text: &Text) -> Findings {
+    let mut found = Findings::default();
+    let Some(live) = &text.live else { return found };
     let place = &*text.place;
-    let Some(installed) = text.installed.or_report(CheckId::ConfigEdited, place, found) else {
-        return;
+    let Some(installed) = text.installed.or_report(CheckId::ConfigEdited, place, &mut found) else {
+        return found;
     };
     match installed {
         Some(installed) if installed == live => {
@@ -23,9 +24,11 @@ pub(super) fn check_as_installed(text: &Text, found: &mut Findings) {
         }
         None => found.unknown(CheckId::ConfigEdited, place, NOT_SAID),
     }
+    found
 }
 
-pub(super) fn check_exceptions(config: &Config, found: &mut Findings) {
+pub(super) fn check_exceptions(config: &Config) -> Findings {
+    let mut found = Findings::default();
     let open = config.components.iter().filter_map(|component| Some((component, kind(component)?)));
     let mut closed = true;
     for (component, kind) in open {
@@ -79,6 +82,7 @@ pub(super) fn check_exceptions(config: &Config, found: &mut Findings) {
             ),
         );
     }
+    found
 }
 
 fn kind(component: &Component) -> Option<&'static str> {

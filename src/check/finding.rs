@@ -37,6 +37,15 @@ pub struct Finding {
 pub struct Findings(Vec<Finding>);
 
 impl Findings {
+    /// Returns the findings of several checks.
+    pub(super) fn of(checks: impl IntoIterator<Item = Self>) -> Self {
+        Self(checks.into_iter().flat_map(|findings| findings.0).collect())
+    }
+
+    pub(super) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Finding> {
         self.0.iter()
     }

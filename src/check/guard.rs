@@ -2,13 +2,15 @@
 
 use super::{CheckId, Findings, Guard, difference::differences, name, objects, webhook::NOT_SAID};
 
-pub(super) fn check_guard(guard: &Guard, found: &mut Findings) {
-    let Some(installed) = guard.installed.or_report(CheckId::GuardMissing, SUBJECT, found) else {
-        return;
+pub(super) fn check_guard(guard: &Guard) -> Findings {
+    let mut found = Findings::default();
+    let Some(installed) = guard.installed.or_report(CheckId::GuardMissing, SUBJECT, &mut found)
+    else {
+        return found;
     };
     let Some(installed) = installed else {
         found.unknown(CheckId::GuardMissing, SUBJECT, NOT_SAID);
-        return;
+        return found;
     };
     if installed.is_empty() {
         found.warning(
@@ -16,9 +18,11 @@ pub(super) fn check_guard(guard: &Guard, found: &mut Findings) {
             SUBJECT,
             "disabled in the release (guard.enabled: false)",
         );
-        return;
+        return found;
     }
-    let Some(live) = guard.objects.or_report(CheckId::GuardMissing, SUBJECT, found) else { return };
+    let Some(live) = guard.objects.or_report(CheckId::GuardMissing, SUBJECT, &mut found) else {
+        return found;
+    };
     let (mut present, mut same) = (0, 0);
     for wanted in installed {
         let kind = wanted["kind"].as_str().unwrap_or_default();
@@ -46,6 +50,7 @@ pub(super) fn check_guard(guard: &Guard, found: &mut Findings) {
             "existing policies and bindings are as rendered by the release",
         );
     }
+    found
 }
 
 const SUBJECT: &str = "guard";

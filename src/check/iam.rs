@@ -42,14 +42,15 @@ pub(super) fn check_policies(
     role: &RoleArn,
     chain: &Chain,
     credentials: &BaseCredentials,
-    found: &mut Findings,
-) {
+) -> Findings {
+    let mut found = Findings::default();
     let subject = format!("tenant {tenant}, {role}");
-    let Some(session) = chain.session_role.or_report(CheckId::RoleTrust, &subject, found) else {
-        return;
+    let Some(session) = chain.session_role.or_report(CheckId::RoleTrust, &subject, &mut found)
+    else {
+        return found;
     };
     let needed = needed(credentials);
-    check_trust(tenant, &subject, &session.trust, &needed, found);
+    check_trust(tenant, &subject, &session.trust, &needed, &mut found);
     let others: BTreeSet<&str> =
         allowed_principals(&session.trust).filter(|it| !is_gone(it)).collect();
     if chain.base_roles.is_empty() && !others.is_empty() {
@@ -60,10 +61,11 @@ pub(super) fn check_policies(
     }
     for (base, held) in &chain.base_roles {
         let subject = format!("tenant {tenant}, {base}");
-        let Some(held) = held.or_report(CheckId::BaseRole, &subject, found) else { continue };
-        check_base_role(&subject, role, base, held, &needed, found);
-        check_lost_permissions(&subject, held, session, found);
+        let Some(held) = held.or_report(CheckId::BaseRole, &subject, &mut found) else { continue };
+        check_base_role(&subject, role, base, held, &needed, &mut found);
+        check_lost_permissions(&subject, held, session, &mut found);
     }
+    found
 }
 
 /// Returns the actions that the policies must allow. Only credentials of EKS Pod Identity have
@@ -249,8 +251,7 @@ mod tests {
                 .collect(),
             session_role: Seen::Known(session),
         };
-        let mut found = Findings::default();
-        check_policies(&tenant, &ROLE.parse().unwrap(), &chain, credentials, &mut found);
+        let found = check_policies(&tenant, &ROLE.parse().unwrap(), &chain, credentials);
         let wrong = found.iter().filter(|finding| finding.level != Level::Ok);
         wrong.map(|finding| format!("{}: {}", finding.check, finding.message)).collect()
     }

@@ -11,41 +11,44 @@ use crate::{
 };
 
 /// Checks the labels of all namespaces for values without effect.
-pub(super) fn of_cluster(facts: &Facts<'_>, found: &mut Findings) {
-    let namespaces = facts.namespaces.or_report(CheckId::NamespaceLabel, "namespaces", found);
-    let Some(namespaces) = namespaces else { return };
-    let before = found.iter().count();
+pub(super) fn check_opt_in(facts: &Facts<'_>) -> Findings {
+    let mut found = Findings::default();
+    let namespaces = facts.namespaces.or_report(CheckId::NamespaceLabel, "namespaces", &mut found);
+    let Some(namespaces) = namespaces else { return found };
     let (mut opted_in, mut all) = (0, 0);
     for object in namespaces.iter() {
         let namespace = read(object, facts.config);
-        check_spelling(object, &namespace, found);
+        check_spelling(object, &namespace, &mut found);
         opted_in += usize::from(namespace.mode.is_some());
         all += 1;
     }
-    if found.iter().count() == before {
+    if found.iter().all(|finding| finding.check != CheckId::NamespaceLabel) {
         match (opted_in, all) {
             (0, all) => {
                 let message = format!("0 of {all} are opted in, so the webhook receives no pods");
                 found.warning(CheckId::NamespaceLabel, "namespaces", message);
             }
             (count, all) => {
-                let message =
-                    format!("{count} of {all} are opted in, and no label has an invalid value");
+                let message = format!(
+                    "{count} of {all} are opted in, and no opt-in label has an invalid value"
+                );
                 found.ok(CheckId::NamespaceLabel, "namespaces", message);
             }
         }
     }
+    found
 }
 
 /// Checks the labels and the service accounts of an opted-in namespace.
-pub(super) fn of_namespace(
+pub(super) fn check_namespace(
     namespace: &Namespace,
     accounts: &Seen<Objects>,
     config: &Config,
-    found: &mut Findings,
-) {
-    check_labels(namespace, config, found);
-    check_service_accounts(namespace, accounts, config, found);
+) -> Findings {
+    let mut found = Findings::default();
+    check_labels(namespace, config, &mut found);
+    check_service_accounts(namespace, accounts, config, &mut found);
+    found
 }
 
 /// Returns the namespaces whose pods API servers send to the webhook.

@@ -12,16 +12,18 @@ use crate::{
     json::Json,
 };
 
-pub(super) fn check_network(facts: &Facts<'_>, found: &mut Findings) {
+pub(super) fn check_network(facts: &Facts<'_>) -> Findings {
+    let mut found = Findings::default();
     if !matches!(facts.config.base_credentials, BaseCredentials::PodIdentity) {
         found.ok(CheckId::NetworkPlugin, SUBJECT, "baseCredentials.source is not podIdentity");
-        return;
+        return found;
     }
     let before = found.iter().count();
-    captured(facts, found);
-    let Some(daemon_sets) = facts.daemon_sets.or_report(CheckId::NetworkPlugin, SUBJECT, found)
+    captured(facts, &mut found);
+    let Some(daemon_sets) =
+        facts.daemon_sets.or_report(CheckId::NetworkPlugin, SUBJECT, &mut found)
     else {
-        return;
+        return found;
     };
     for daemon_set in daemon_sets.iter() {
         let name = name(daemon_set);
@@ -39,6 +41,7 @@ pub(super) fn check_network(facts: &Facts<'_>, found: &mut Findings) {
             "no DaemonSet of a plugin known to redirect connections",
         );
     }
+    found
 }
 
 /// Adds the opted-in namespaces in Istio's ambient mode.

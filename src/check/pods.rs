@@ -20,17 +20,17 @@ pub(super) fn check_pods(
     pods: &Seen<Objects>,
     roles: Option<&Roles>,
     config: &Config,
-    found: &mut Findings,
-) {
+) -> Findings {
+    let mut found = Findings::default();
     let subject = subject(namespace);
-    let Some(pods) = pods.or_report(CheckId::PodWithoutSidecar, &subject, found) else {
-        return;
+    let Some(pods) = pods.or_report(CheckId::PodWithoutSidecar, &subject, &mut found) else {
+        return found;
     };
     // The webhook injects no sidecar in mode audit, and none without a tenant.
     if namespace.mode != Some(Mode::Enabled)
         || namespace::without_tenant(namespace, config).is_some()
     {
-        return;
+        return found;
     }
     let unknown = Roles::new(Source::None, HashMap::new());
     let roles = roles.unwrap_or(&unknown);
@@ -63,6 +63,7 @@ pub(super) fn check_pods(
         let message = format!("{running} running pods are up to date");
         found.ok(CheckId::PodWithoutSidecar, subject, message);
     }
+    found
 }
 
 /// Returns whether the sidecar runs and its startup probe has not succeeded yet. The source is the

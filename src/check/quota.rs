@@ -11,17 +11,19 @@ pub(super) fn check_quota(
     namespace: &Namespace,
     contents: &NamespaceContents,
     config: &Config,
-    found: &mut Findings,
-) {
+) -> Findings {
+    let mut found = Findings::default();
     let subject = subject(namespace);
     let resources = &config.sidecar.resources;
-    if let Some(quotas) = contents.quotas.or_report(CheckId::Quota, &subject, found) {
-        tell(CheckId::Quota, &subject, quotas, found, |quota| lacks(quota, resources));
+    if let Some(quotas) = contents.quotas.or_report(CheckId::Quota, &subject, &mut found) {
+        tell(CheckId::Quota, &subject, quotas, &mut found, |quota| lacks(quota, resources));
     }
-    if let Some(ranges) = contents.limit_ranges.or_report(CheckId::LimitRange, &subject, found) {
+    if let Some(ranges) = contents.limit_ranges.or_report(CheckId::LimitRange, &subject, &mut found)
+    {
         let never = |range: Json<'_>| Lack { never: refuses(range, resources), now: Vec::new() };
-        tell(CheckId::LimitRange, &subject, ranges, found, never);
+        tell(CheckId::LimitRange, &subject, ranges, &mut found, never);
     }
+    found
 }
 
 /// The reasons why a quota or limit range does not allow one more sidecar.

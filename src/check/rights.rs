@@ -20,27 +20,37 @@ pub(super) struct Granted(HashMap<String, u16>);
 
 /// Checks ClusterRoleBindings, which apply in every namespace. Returns the permissions of
 /// ClusterRoles.
-pub(super) fn of_cluster(cluster: &Seen<Objects>, found: &mut Findings) -> Seen<Granted> {
+pub(super) fn check_cluster_rights(cluster: &Seen<Objects>) -> (Seen<Granted>, Findings) {
+    let mut found = Findings::default();
     let objects = match cluster {
         Seen::Known(objects) => objects,
         Seen::Hidden(why) => {
             found.unknown(CheckId::Rbac, CLUSTER, why);
-            return Seen::Hidden(why.clone());
+            return (Seen::Hidden(why.clone()), found);
         }
     };
     let roles = Granted::read(objects, CLUSTER_ROLE);
-    report_holders(CLUSTER, objects, CLUSTER_ROLE_BINDING, |_, role| roles.of(role), None, found);
-    Seen::Known(roles)
+    report_holders(
+        CLUSTER,
+        objects,
+        CLUSTER_ROLE_BINDING,
+        |_, role| roles.of(role),
+        None,
+        &mut found,
+    );
+    (Seen::Known(roles), found)
 }
 
-pub(super) fn of_namespace(
+pub(super) fn check_rights(
     namespace: &Namespace,
     objects: &Seen<Objects>,
     cluster: &Seen<Granted>,
-    found: &mut Findings,
-) {
+) -> Findings {
+    let mut found = Findings::default();
     let subject = subject(namespace);
-    let Some(objects) = objects.or_report(CheckId::Rbac, &subject, found) else { return };
+    let Some(objects) = objects.or_report(CheckId::Rbac, &subject, &mut found) else {
+        return found;
+    };
     let unknown = Granted::default();
     let (cluster_roles, hidden) = match cluster {
         Seen::Known(roles) => (roles, None),
@@ -53,7 +63,8 @@ pub(super) fn of_namespace(
     };
     let mut bindings = objects.of_kind(ROLE_BINDING);
     let hidden = hidden.filter(|_| bindings.any(|binding| role_of(binding).0 == CLUSTER_ROLE));
-    report_holders(&subject, objects, ROLE_BINDING, granted, hidden, found);
+    report_holders(&subject, objects, ROLE_BINDING, granted, hidden, &mut found);
+    found
 }
 
 /// Checks the bindings of this kind. `granted` returns the permissions of a role, by its kind and
@@ -270,8 +281,7 @@ mod tests {
         });
         let objects = Objects::of(CLUSTER_ROLE, &[role]);
         let objects = objects.beside(Objects::of(CLUSTER_ROLE_BINDING, &[binding]));
-        let mut found = Findings::default();
-        of_cluster(&Seen::Known(objects), &mut found);
+        let (_, found) = check_cluster_rights(&Seen::Known(objects));
         found.iter().map(|finding| (finding.level, finding.message.clone())).collect()
     }
 
@@ -369,8 +379,7 @@ mod tests {
         ];
         let objects = Objects::of(CLUSTER_ROLE, &roles);
         let objects = objects.beside(Objects::of(CLUSTER_ROLE_BINDING, &bindings));
-        let mut found = Findings::default();
-        of_cluster(&Seen::Known(objects), &mut found);
+        let (_, found) = check_cluster_rights(&Seen::Known(objects));
         let [all, bind, exec] = &found.iter().map(|it| &*it.message).collect::<Vec<_>>()[..] else {
             panic!("{found:?}")
         };
@@ -424,8 +433,7 @@ mod tests {
         let hidden = Seen::Hidden("is forbidden".to_owned());
         for (roles, bindings, want) in cases {
             let objects = Objects::of("Role", roles).beside(Objects::of(ROLE_BINDING, bindings));
-            let mut found = Findings::default();
-            of_namespace(&namespace, &Seen::Known(objects), &hidden, &mut found);
+            let found = check_rights(&namespace, &Seen::Known(objects), &hidden);
             let found: Vec<String> = found.iter().map(|it| format!("{} {it}", it.level)).collect();
             assert_eq!(found, want);
         }

@@ -14,26 +14,27 @@ use crate::{
     session::{StartGate, TenantName},
 };
 
-pub(super) fn check_roles(checks: &Checks<'_>, found: &mut Findings) {
+pub(super) fn check_roles(checks: &Checks<'_>) -> Findings {
+    let mut found = Findings::default();
     let Checks { account, config, roles, tenants, trials, .. } = checks;
     for (namespace, trial) in trials {
-        check_trial(namespace, trial, found);
+        check_trial(namespace, trial, &mut found);
     }
-    let Some(roles) = roles else { return };
+    let Some(roles) = roles else { return found };
     for tenant in tenants {
-        check_publication(tenant, roles, found);
+        check_publication(tenant, roles, &mut found);
     }
-    let Some(AwsFacts { assumed, chains }) = account else { return };
+    let Some(AwsFacts { assumed, chains }) = account else { return found };
     for tenant in tenants {
         if let (Some(Role::Known(role)), Some(chain)) = (roles.role(tenant), chains.get(tenant)) {
-            iam::check_policies(tenant, role, chain, &config.base_credentials, found);
+            found.extend(iam::check_policies(tenant, role, chain, &config.base_credentials));
         }
     }
     let Some(assumed) = assumed else {
         if !tenants.is_empty() && trials.is_empty() {
             found.unknown(CheckId::AssumeRole, "AWS", NOT_TRIED);
         }
-        return;
+        return found;
     };
     for (tenant, assumed) in
         tenants.iter().filter_map(|tenant| Some((tenant, assumed.get(tenant)?)))
@@ -52,6 +53,7 @@ pub(super) fn check_roles(checks: &Checks<'_>, found: &mut Findings) {
             Err(failure) => found.unreachable(CheckId::AssumeRole, subject, failure.to_string()),
         }
     }
+    found
 }
 
 /// Returns the tenants of the opted-in namespaces, without those whose name is invalid or too long.

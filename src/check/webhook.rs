@@ -13,16 +13,17 @@ use crate::{
     json::Json,
 };
 
-pub(super) fn check_webhook(webhook: &Webhook, now: SystemTime, found: &mut Findings) {
+pub(super) fn check_webhook(webhook: &Webhook, now: SystemTime) -> Findings {
+    let mut found = Findings::default();
     let Webhook { configurations, deployment, endpoints, installed, certs_deployment, secret } =
         webhook;
-    if let Some(all) = configurations.or_report(CheckId::WebhookMissing, SUBJECT, found) {
+    if let Some(all) = configurations.or_report(CheckId::WebhookMissing, SUBJECT, &mut found) {
         match ours(all) {
             Some(ours) => {
-                check_entries(&ours, found);
-                check_order(&ours, all, found);
-                check_as_installed(&ours, installed, found);
-                check_ca_bundle(&ours, secret, now, found);
+                check_entries(&ours, &mut found);
+                check_order(&ours, all, &mut found);
+                check_as_installed(&ours, installed, &mut found);
+                check_ca_bundle(&ours, secret, now, &mut found);
             }
             None => found.error(
                 CheckId::WebhookMissing,
@@ -31,12 +32,15 @@ pub(super) fn check_webhook(webhook: &Webhook, now: SystemTime, found: &mut Find
             ),
         }
     }
-    certificate_lasts(secret, now, found);
-    check_rollout(deployment, "Deployment of the webhook", true, found);
-    check_rollout(certs_deployment, "Deployment of certs", false, found);
-    if let Some(slices) = endpoints.or_report(CheckId::Endpoints, "service of the webhook", found) {
-        check_endpoints(slices, found);
+    certificate_lasts(secret, now, &mut found);
+    check_rollout(deployment, "Deployment of the webhook", true, &mut found);
+    check_rollout(certs_deployment, "Deployment of certs", false, &mut found);
+    if let Some(slices) =
+        endpoints.or_report(CheckId::Endpoints, "service of the webhook", &mut found)
+    {
+        check_endpoints(slices, &mut found);
     }
+    found
 }
 
 /// Checks whether all replicas of a Deployment are up to date and available. `needed`: the
