@@ -50,7 +50,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Facts<'c> {
     /// None: AWS is skipped.
-    pub account: Option<AwsFacts>,
+    pub aws: Option<AwsFacts>,
     pub config: &'c Config,
     /// All DaemonSets of the cluster.
     pub daemon_sets: Seen<Objects>,
@@ -153,7 +153,7 @@ pub enum Seen<T> {
 /// The checks that have been made, and what the next ones need.
 #[derive(Debug)]
 pub struct Checks<'c> {
-    account: Option<AwsFacts>,
+    aws: Option<AwsFacts>,
     cluster_roles: Seen<Granted>,
     config: &'c Config,
     roles: Option<Roles>,
@@ -173,12 +173,12 @@ impl<'c> Checks<'c> {
             webhook::check_webhook(&facts.webhook, facts.now),
             guard::check_guard(&facts.guard),
             network::check_network(&facts),
-            namespace::check_opt_in(&facts),
+            namespace::check_opt_in(&facts.namespaces, facts.config),
             rights,
         ]);
         let tenants = tenants(&facts.namespaces, facts.config);
-        let Facts { account, config, roles, .. } = facts;
-        Self { account, cluster_roles, config, roles, found, tenants, trials: Vec::new() }
+        let Facts { aws, config, roles, .. } = facts;
+        Self { aws, cluster_roles, config, roles, found, tenants, trials: Vec::new() }
     }
 
     /// Makes the checks of an opted-in namespace. `trial` is the result of its test pod. None: no

@@ -19,7 +19,7 @@ mod webhook;
 
 use std::{
     fmt,
-    io::{ErrorKind, Write, stdout},
+    io::{ErrorKind, Write, stderr, stdout},
     net::SocketAddr,
     process::ExitCode,
     time::SystemTime,
@@ -33,7 +33,11 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{cli::Command, serve, terminal::in_escapes};
+use crate::{
+    cli::Command,
+    serve,
+    terminal::{harmless, in_escapes},
+};
 
 /// Why a command failed, which decides its exit code.
 #[derive(Debug)]
@@ -92,6 +96,11 @@ fn print(output: &str) -> Result<ExitCode, CommandError> {
             Err(CommandError::Internal(anyhow!(error).context("cannot write to standard output")))
         }
     }
+}
+
+/// Writes a line for the user to standard error. A closed standard error is no failure.
+fn say(line: &str) {
+    let _ = writeln!(stderr(), "{}", harmless(line));
 }
 
 /// Starts a runtime with one thread: commands wait more than they compute.

@@ -21,7 +21,7 @@ pub(crate) use self::reader::parse;
 use self::reader::{Reader, Section};
 pub use self::{
     base_credentials::{BaseCredentials, RoleArnTemplate},
-    component::{Component, Credentials, Matched, Matcher, Pod, SessionSource},
+    component::{Component, Credentials, Matched, Matcher, PodProperties, SessionSource},
     creator::Creator,
     glob::Glob,
     quantity::Quantity,
@@ -116,7 +116,7 @@ impl Config {
     }
 
     /// Returns the first component that matches the pod.
-    pub fn component_of(&self, pod: &impl Pod) -> Option<Matched<'_>> {
+    pub fn component_of(&self, pod: &impl PodProperties) -> Option<Matched<'_>> {
         let globs = &self.fenced_service_accounts;
         let fence = |account: &str| globs.iter().find(|glob| glob.matches(account));
         self.components.iter().find_map(|component| {
@@ -187,7 +187,7 @@ const POD_SECURITY: &[(&str, PodSecurity)] = &[
     ("restricted", PodSecurity::Restricted),
 ];
 
-/// Label of a pod: its component, as the pod's author sets. The webhook writes the component that
+/// Label of a pod: its component, as the author of the pod sets it. The webhook writes the component that
 /// it finds into the annotation of the same key.
 pub const COMPONENT_LABEL: &str = "fab.nanohype.dev/component";
 /// Label of a pod: the sandbox that it runs.

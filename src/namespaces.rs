@@ -2,7 +2,7 @@
 //!
 //! Only [`watch`] does I/O: it fills the snapshot.
 
-mod standard;
+mod old_standard;
 pub mod watch;
 
 use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
@@ -12,7 +12,7 @@ use crate::{
     session::{NotATenant, TenantName, is_dns_label},
 };
 
-pub use self::standard::OldStandard;
+pub use self::old_standard::OldStandard;
 
 /// An immutable snapshot of the opted-in namespaces.
 #[derive(Clone, Debug, Default)]

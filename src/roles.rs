@@ -3,14 +3,17 @@
 //! Only [`ssm`] and [`refresher`] do I/O: they fill the snapshot.
 
 mod agenda;
-pub mod cache;
+mod cache;
 pub mod file;
-mod pace;
+pub mod publisher;
+mod rate_limit;
 pub mod refresher;
 mod schedule;
 pub mod ssm;
 
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc, time::Instant};
+
+use arc_swap::ArcSwap;
 
 use crate::{
     config::{Allowed, ParameterTemplate},
@@ -23,6 +26,9 @@ pub struct Roles {
     entries: HashMap<TenantName, Entry>,
     source: Source,
 }
+
+/// Roles that are served while the publisher cannot be reached.
+pub type Backup = Arc<ArcSwap<HashMap<TenantName, Entry>>>;
 
 /// The cached role of one tenant.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! The log and the metrics. All metric names are spelled here.
+//! The log and the metrics. The metrics of the webhook are spelled here, those of `certs` in `telemetry/certs.rs`.
 
 mod certs;
 pub mod log;

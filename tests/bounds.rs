@@ -398,7 +398,7 @@ fn checked(tenant: &Tenant, kind: &str, list: &[u8]) -> Findings {
     let role = json!({"metadata": {"name": "all"}, "rules": [all_rights()]});
     let roles = Seen::Known(Objects::of("ClusterRole", &[role]));
     let mut checks = Checks::of_cluster(Facts {
-        account: None,
+        aws: None,
         config: &tenant.config,
         daemon_sets: of("DaemonSet"),
         roles: Some(tenant.roles.clone()),
@@ -416,14 +416,14 @@ fn checked(tenant: &Tenant, kind: &str, list: &[u8]) -> Findings {
             secret: unknown(),
         },
     });
-    let tenancy = NamespaceContents {
+    let contents = NamespaceContents {
         accounts: of("ServiceAccount"),
         limit_ranges: of("LimitRange"),
         pods: of("Pod"),
         quotas: of("ResourceQuota"),
         rights: of("Role").beside(of("RoleBinding")),
     };
-    checks.of_namespace(tenant.namespaces.find("tenants-acme").unwrap(), &tenancy, None);
+    checks.of_namespace(tenant.namespaces.find("tenants-acme").unwrap(), &contents, None);
     checks.finish()
 }
 

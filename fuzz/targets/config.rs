@@ -1,7 +1,7 @@
 //! Any text as config and as role file: parsing it again gives the same result.
 #![no_main]
 
-use fab_session_injector::{config::Config, directory::file};
+use fab_session_injector::{config::Config, roles::file};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -5,6 +5,7 @@
 use super::{
     component::{self, NamedBy, PodKind},
     decision::{Decision, Gives, Injection, Passed},
+    names::FAB_OPERATOR,
     operations::Patch,
     outcome::Outcome,
     patch::patch,
@@ -75,7 +76,7 @@ fn pass_or_inject(
     }
     let component = component?;
     let tenant = tenant_of(namespace)?;
-    let credentials = violations::credentials(pod, component, namespace);
+    let credentials = credentials(pod, component, namespace);
     violations::refuse_excess(pod, component, credentials, namespace, config)?;
     let session = || session(pod, component, tenant, roles, config);
     let (gives, named_by) = match credentials {
@@ -144,6 +145,17 @@ fn creation_of_a_pod(request: &Request<'_>) -> Result<(), Refusal> {
                 ),
             },
         }),
+    }
+}
+
+/// Returns the credentials of the pod: those of its component, or the old client mode if the
+/// namespace keeps it and the pod sets `FAB_OPERATOR`.
+fn credentials(pod: &Pod<'_>, component: &Component, namespace: &Namespace) -> Credentials {
+    let old_client = namespace.operator_kept
+        && pod.containers().any(|placed| placed.container.sets(FAB_OPERATOR));
+    match component.credentials {
+        Credentials::Sidecar if old_client => Credentials::Env,
+        credentials => credentials,
     }
 }
 

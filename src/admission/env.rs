@@ -125,7 +125,7 @@ impl<'p, 'a> Variables<'p, 'a> {
     /// Adds the session's variables. One that refers to another by `$(NAME)` is put behind it: the
     /// kubelet expands references only to earlier variables.
     fn put_session(&mut self, session: &Session) {
-        let variables = env::variables(session);
+        let variables = env::session_variables(session);
         let mut positions: Vec<(&str, Position)> = Vec::with_capacity(variables.len());
         for variable in &variables {
             let behind = positions

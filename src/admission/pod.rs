@@ -242,7 +242,7 @@ impl<'a> Pod<'a> {
     }
 }
 
-impl config::Pod for Pod<'_> {
+impl config::PodProperties for Pod<'_> {
     fn creator(&self) -> Creator<'_> {
         self.creator
     }

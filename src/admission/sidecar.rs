@@ -168,9 +168,9 @@ fn variables(session: &Session, component: &Component, config: &Config) -> Vec<E
         start_gate: component.start_gate,
         token_file: token_file().into(),
     };
-    let mut variables: Vec<EnvVar> = env::variables(session)
+    let mut variables: Vec<EnvVar> = env::session_variables(session)
         .iter()
-        .chain(&env::serving_variables(&serving))
+        .chain(&env::endpoint_variables(&serving))
         .map(entry)
         .collect();
     let token_file = format!("{BASE_DIRECTORY}/token");

@@ -19,21 +19,6 @@ use crate::{
     namespaces::Namespace,
 };
 
-/// Returns the credentials of the pod: those of its component, or the old client mode if the
-/// namespace keeps it and the pod sets `FAB_OPERATOR`.
-pub(super) fn credentials(
-    pod: &Pod<'_>,
-    component: &Component,
-    namespace: &Namespace,
-) -> Credentials {
-    let old_client = namespace.operator_kept
-        && pod.containers().any(|placed| placed.container.sets(FAB_OPERATOR));
-    match component.credentials {
-        Credentials::Sidecar if old_client => Credentials::Env,
-        credentials => credentials,
-    }
-}
-
 /// Refuses a pod that exceeds a limit, or asks for something that its kind of credentials rules
 /// out.
 pub(super) fn refuse_excess(

@@ -185,13 +185,13 @@ mod tests {
         let (ours, other) = (stored(HOST), stored(HOST));
         let both = format!("{}{}", other.authorities, ours.authorities);
         let ends = ours.certificate_ends().unwrap();
-        let judge = |bundle: &str, certificate: &str, host, now| {
+        let compare = |bundle: &str, certificate: &str, host, now| {
             trust(bundle, certificate, host, now).map(|at| at == ends)
         };
         let (authorities, certificate) = (&*ours.authorities, &*ours.certificate);
-        assert_eq!(judge(authorities, certificate, HOST, now()), Ok(true));
-        assert_eq!(judge(&both, certificate, HOST, now()), Ok(true));
-        assert_eq!(judge(authorities, certificate, HOST, days_on(40)), Ok(true), "expired");
+        assert_eq!(compare(authorities, certificate, HOST, now()), Ok(true));
+        assert_eq!(compare(&both, certificate, HOST, now()), Ok(true));
+        assert_eq!(compare(authorities, certificate, HOST, days_on(40)), Ok(true), "expired");
         let cases = [
             (&*other.authorities, certificate, HOST, Distrust::OtherAuthority),
             ("", certificate, HOST, Distrust::NoAuthority),

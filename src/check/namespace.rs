@@ -2,22 +2,22 @@
 
 use std::borrow::Cow;
 
-use super::{CheckId, Facts, Findings, Objects, Seen, objects::name};
+use super::{CheckId, Findings, Objects, Seen, objects::name};
 use crate::{
     admission::{self, Refusal},
-    config::{Config, Creator, Pod, PodSecurity},
+    config::{Config, Creator, PodProperties, PodSecurity},
     json::Json,
     namespaces::{Mode, Namespace, OPERATOR_LABEL, OPT_IN_LABEL, POD_SECURITY_LABEL},
 };
 
 /// Checks the labels of all namespaces for values without effect.
-pub(super) fn check_opt_in(facts: &Facts<'_>) -> Findings {
+pub(super) fn check_opt_in(namespaces: &Seen<Objects>, config: &Config) -> Findings {
     let mut found = Findings::default();
-    let namespaces = facts.namespaces.or_report(CheckId::NamespaceLabel, "namespaces", &mut found);
+    let namespaces = namespaces.or_report(CheckId::NamespaceLabel, "namespaces", &mut found);
     let Some(namespaces) = namespaces else { return found };
     let (mut opted_in, mut all) = (0, 0);
     for object in namespaces.iter() {
-        let namespace = read(object, facts.config);
+        let namespace = read(object, config);
         check_spelling(object, &namespace, &mut found);
         opted_in += usize::from(namespace.mode.is_some());
         all += 1;
@@ -171,7 +171,7 @@ pub(super) struct Bare<'v> {
     pub(super) creator: Creator<'v>,
 }
 
-impl Pod for Bare<'_> {
+impl PodProperties for Bare<'_> {
     fn creator(&self) -> Creator<'_> {
         self.creator
     }
@@ -217,6 +217,18 @@ mod tests {
             "{message}"
         );
         assert_eq!(pod_security("v1.22"), "enforces restricted");
+    }
+
+    #[test]
+    fn a_mistyped_other_label_hides_no_count_of_namespaces() {
+        let labels = json!({OPT_IN_LABEL: "enabled", OPERATOR_LABEL: "kept"});
+        let object = json!({"metadata": {"name": "a", "labels": labels}});
+        let namespaces = Seen::Known(Objects::of("Namespace", &[object]));
+        let found = check_opt_in(&namespaces, &Config::default());
+        let found: Vec<_> = found.iter().map(|it| (it.check, &*it.message)).collect();
+        assert_eq!(found[0].0, CheckId::OperatorLabel);
+        let counted = "1 of 1 are opted in, and no opt-in label has an invalid value";
+        assert_eq!(found[1], (CheckId::NamespaceLabel, counted));
     }
 
     #[test]

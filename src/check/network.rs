@@ -18,7 +18,6 @@ pub(super) fn check_network(facts: &Facts<'_>) -> Findings {
         found.ok(CheckId::NetworkPlugin, SUBJECT, "baseCredentials.source is not podIdentity");
         return found;
     }
-    let before = found.iter().count();
     captured(facts, &mut found);
     let Some(daemon_sets) =
         facts.daemon_sets.or_report(CheckId::NetworkPlugin, SUBJECT, &mut found)
@@ -34,7 +33,7 @@ pub(super) fn check_network(facts: &Facts<'_>) -> Findings {
             found.warning(CheckId::NetworkPlugin, subject, *message);
         }
     }
-    if found.iter().count() == before {
+    if found.iter().next().is_none() {
         found.ok(
             CheckId::NetworkPlugin,
             SUBJECT,

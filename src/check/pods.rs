@@ -45,7 +45,7 @@ pub(super) fn check_pods(
             let message = "its sidecar has no credentials yet; if this persists, run kubectl describe pod for the reason";
             found.warning(CheckId::AssumeRole, subject, message);
         }
-        let Some((check, says)) = told(&status, pod, config) else { continue };
+        let Some((check, says)) = finding_of(&status, pod, config) else { continue };
         wrong += 1;
         let subject = format!("pod {}/{}", namespace.name, name(pod));
         match (says, possible_exemption) {
@@ -83,7 +83,7 @@ enum Says<'c> {
 }
 
 /// Returns the check that the pod fails, and the message. None if the pod is up to date.
-fn told<'c>(
+fn finding_of<'c>(
     status: &'c DriftStatus,
     pod: Json<'_>,
     config: &Config,

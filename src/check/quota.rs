@@ -16,12 +16,12 @@ pub(super) fn check_quota(
     let subject = subject(namespace);
     let resources = &config.sidecar.resources;
     if let Some(quotas) = contents.quotas.or_report(CheckId::Quota, &subject, &mut found) {
-        tell(CheckId::Quota, &subject, quotas, &mut found, |quota| lacks(quota, resources));
+        report(CheckId::Quota, &subject, quotas, &mut found, |quota| lacks(quota, resources));
     }
     if let Some(ranges) = contents.limit_ranges.or_report(CheckId::LimitRange, &subject, &mut found)
     {
         let never = |range: Json<'_>| Lack { never: refuses(range, resources), now: Vec::new() };
-        tell(CheckId::LimitRange, &subject, ranges, &mut found, never);
+        report(CheckId::LimitRange, &subject, ranges, &mut found, never);
     }
     found
 }
@@ -35,7 +35,7 @@ struct Lack {
     now: Vec<String>,
 }
 
-fn tell(
+fn report(
     check: CheckId,
     subject: &str,
     objects: &Objects,
@@ -231,7 +231,7 @@ mod tests {
         );
         let mut found = Findings::default();
         let lacks = |quota: Json<'_>| super::lacks(quota, resources);
-        tell(CheckId::Quota, "namespace a", &quotas, &mut found, lacks);
+        report(CheckId::Quota, "namespace a", &quotas, &mut found, lacks);
         let levels: Vec<_> = found.iter().map(|it| (&*it.subject, it.level.as_str())).collect();
         assert_eq!(levels, [("namespace a, full", "warning"), ("namespace a, small", "error")]);
     }

@@ -16,7 +16,7 @@ use crate::{
 
 pub(super) fn check_roles(checks: &Checks<'_>) -> Findings {
     let mut found = Findings::default();
-    let Checks { account, config, roles, tenants, trials, .. } = checks;
+    let Checks { aws, config, roles, tenants, trials, .. } = checks;
     for (namespace, trial) in trials {
         check_trial(namespace, trial, &mut found);
     }
@@ -24,7 +24,7 @@ pub(super) fn check_roles(checks: &Checks<'_>) -> Findings {
     for tenant in tenants {
         check_publication(tenant, roles, &mut found);
     }
-    let Some(AwsFacts { assumed, chains }) = account else { return found };
+    let Some(AwsFacts { assumed, chains }) = aws else { return found };
     for tenant in tenants {
         if let (Some(Role::Known(role)), Some(chain)) = (roles.role(tenant), chains.get(tenant)) {
             found.extend(iam::check_policies(tenant, role, chain, &config.base_credentials));

@@ -148,7 +148,7 @@ fn check_as_installed(ours: &Value, installed: &Seen<Option<Value>>, found: &mut
         found.unknown(CheckId::WebhookEdited, subject, NOT_SAID);
         return;
     };
-    // A missing webhook is reported by `is_complete`.
+    // A missing webhook is reported by `check_entries`.
     let live = |wanted: &Value| items(ours, "webhooks").find(|it| it["name"] == wanted["name"]);
     let mut changed: Vec<String> = Vec::new();
     for wanted in items(installed, "webhooks") {

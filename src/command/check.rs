@@ -83,7 +83,7 @@ async fn run_async(arguments: Check, running: &trial::Running) -> Result<Finding
     } else {
         None
     };
-    let account = match (&shell, &roles) {
+    let aws_facts = match (&shell, &roles) {
         (Some(shell), Some(roles)) => {
             let look = aws::look(shell, roles, &tenants, &config, assume_role, show_progress);
             Some(look.await?)
@@ -92,7 +92,7 @@ async fn run_async(arguments: Check, running: &trial::Running) -> Result<Finding
     };
     let opted_in: Vec<Namespace> = check::opted_in(&namespaces, &config).collect();
     let mut checks = Checks::of_cluster(Facts {
-        account,
+        aws: aws_facts,
         config: &config,
         daemon_sets,
         roles,

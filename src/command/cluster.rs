@@ -107,7 +107,7 @@ impl Cluster {
         }
     }
 
-    /// Reads an object; as [`RawValue`] if a tenant may have written it.
+    /// Reads an object; for `check` as [`RawValue`] if a tenant may have written it.
     pub(super) async fn get<T: DeserializeOwned>(
         &self,
         path: &str,

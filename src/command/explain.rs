@@ -14,8 +14,8 @@ use super::{
     cluster::{CORE, Cluster},
     files,
     installed::{self, Installed, Release},
-    offline::{self, Assumed, say},
-    print, roles, runtime,
+    offline::{self, Assumed},
+    print, roles, runtime, say,
 };
 use crate::{
     admission::{self, Explained, Missing},

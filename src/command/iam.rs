@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 
-use super::{CommandError, files, offline::say, print};
+use super::{CommandError, files, print, say};
 use crate::{
     cli::Iam,
     config::{Component, Config, Credentials, SessionSource},

@@ -13,8 +13,8 @@ use similar::{ChangeTag, TextDiff};
 
 use super::{
     CommandError, environment, files,
-    offline::{self, Assumed, say},
-    print,
+    offline::{self, Assumed},
+    print, say,
 };
 use crate::{
     admission::{self, Decision},

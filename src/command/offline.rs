@@ -1,22 +1,16 @@
 //! The objects and namespaces of `inject` and `explain` without a cluster.
 
-use std::{
-    cell::RefCell,
-    collections::BTreeSet,
-    io::{Write, stderr},
-    path::Path,
-};
+use std::{cell::RefCell, collections::BTreeSet, path::Path};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use super::files;
+use super::{files, say};
 use crate::{
     config::{Config, PodSecurity},
     manifest::{self, PodIn},
     namespaces::{Mode, Namespace, NamespaceName, OPT_IN_LABEL},
     session::TenantName,
-    terminal::harmless,
 };
 
 /// The namespaces of an offline run. One without an object in the input is assumed to be `enabled`
@@ -118,9 +112,4 @@ pub(super) fn namespace_of(
             bail!("{} has no metadata.namespace; set --namespace", manifest::title(object))
         }
     }
-}
-
-/// Writes a line for the user to standard error. A closed standard error is no failure.
-pub(super) fn say(line: &str) {
-    let _ = writeln!(stderr(), "{}", harmless(line));
 }

@@ -18,8 +18,7 @@ use super::{CommandError, aws_client::aws_client, files};
 use crate::{
     config::Config,
     roles::{
-        Entry, Roles, Source,
-        cache::Backup,
+        Backup, Entry, Roles, Source,
         refresher::{self, RolesHandle},
         ssm::ParameterStore,
     },

@@ -57,7 +57,7 @@ pub enum Matcher<'c> {
 }
 
 /// The properties of a pod that components match.
-pub trait Pod {
+pub trait PodProperties {
     fn creator(&self) -> Creator<'_>;
     fn label(&self, key: &str) -> Option<&str>;
     fn service_account(&self) -> &str;
@@ -68,7 +68,7 @@ impl Component {
     /// `fencedServiceAccounts` that matches a service account.
     pub(super) fn matcher<'c>(
         &'c self,
-        pod: &impl Pod,
+        pod: &impl PodProperties,
         fence: impl Fn(&str) -> Option<&'c Glob>,
     ) -> Option<Matcher<'c>> {
         let Self { selectors, service_accounts, creators, fenced, .. } = self;

@@ -1,15 +1,11 @@
 //! The cached roles, and how long each is fresh. Does no I/O and reads no clock.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
-use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
-use super::{Entry, Role, Roles, Source, agenda::Agenda};
+use super::{Backup, Entry, Role, Roles, Source, agenda::Agenda};
 use crate::{config::Ssm, session::TenantName};
-
-/// Roles that are served while the publisher cannot be reached.
-pub type Backup = Arc<ArcSwap<HashMap<TenantName, Entry>>>;
 
 /// The roles that reviews use.
 pub(super) struct Cache {

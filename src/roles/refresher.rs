@@ -24,45 +24,15 @@ use tokio::{
 };
 
 use super::{
-    Cause, Role, Roles, Unusable,
-    cache::{Backup, Cache},
+    Backup, Cause, Role, Roles, Unusable,
+    cache::Cache,
+    publisher::{Published, Publisher, ReadError},
     schedule::{Call, Schedule},
 };
 use crate::{
     config::{Allowed, ParameterTemplate, Ssm},
     session::TenantName,
 };
-
-/// A service that publishes role ARNs.
-pub trait Publisher: Send + Sync + 'static {
-    /// Reads the values of `names`, ten at most, with one call and without retries. Returns
-    /// them in the order of `names`.
-    fn ask(
-        &self,
-        names: Vec<String>,
-    ) -> impl Future<Output = Result<Vec<Published>, SsmError>> + Send;
-}
-
-/// The value of one name.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Published {
-    /// The name does not exist.
-    Absent,
-    /// A type other than String and SecureString.
-    OtherType,
-    SecureString,
-    /// A String.
-    Text(String),
-}
-
-/// Why a call returned no values.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum SsmError {
-    /// One of the names is not a valid parameter name.
-    Names,
-    /// The publisher returned an error, or no response.
-    Unreachable { cause: Cause, detail: String },
-}
 
 /// Access of reviews to the roles.
 #[derive(Clone, Debug)]
@@ -147,7 +117,7 @@ struct Refresher<P> {
     running: JoinSet<(Call, CallResult)>,
 }
 
-type CallResult = Result<Vec<Published>, SsmError>;
+type CallResult = Result<Vec<Published>, ReadError>;
 
 /// The reviews that wait for one tenant.
 #[derive(Default)]
@@ -214,20 +184,22 @@ impl<P: Publisher> Refresher<P> {
             self.publish();
         }
         loop {
-            match self.schedule.next_call(now, |tenant| self.cache.has_role(tenant)) {
+            let running = self.running.len();
+            match self.schedule.next_call(running, now, |tenant| self.cache.has_role(tenant)) {
                 Ok(call) => self.start(call),
                 Err(wake) => return self.cache.next_expiry().map_or(wake, |at| wake.min(at)),
             }
         }
     }
 
+    /// Starts a call, with its time limit.
     fn start(&mut self, call: Call) {
         let publisher = Arc::clone(&self.publisher);
         let names = call.tenants.iter().map(|tenant| self.parameter.of(tenant)).collect();
         self.running.spawn(async move {
             let asked = AssertUnwindSafe(publisher.ask(names)).catch_unwind();
             let failure = |cause, detail: &str| {
-                Err(SsmError::Unreachable { cause, detail: detail.to_owned() })
+                Err(ReadError::Unreachable { cause, detail: detail.to_owned() })
             };
             let answer = match timeout(call.time_limit, asked).await {
                 Ok(Ok(answer)) => answer,
@@ -254,7 +226,7 @@ impl<P: Publisher> Refresher<P> {
             }
             // AWS refuses the whole call if one name is invalid or denied. Each name is read
             // again by a call of its own.
-            Err(SsmError::Names | SsmError::Unreachable { cause: Cause::Denied, .. })
+            Err(ReadError::Names | ReadError::Unreachable { cause: Cause::Denied, .. })
                 if several =>
             {
                 for tenant in tenants {
@@ -263,10 +235,10 @@ impl<P: Publisher> Refresher<P> {
                 }
             }
             // Only this name is invalid, so the other tenants are not affected.
-            Err(SsmError::Names) => self.unanswered(tenants, Cause::Failed, now),
-            Err(SsmError::Unreachable { cause: Cause::Denied, detail }) => {
+            Err(ReadError::Names) => self.unanswered(tenants, Cause::Failed, now),
+            Err(ReadError::Unreachable { cause: Cause::Denied, detail }) => {
                 for tenant in &tenants {
-                    if self.schedule.is_newly_denied(tenant) {
+                    if self.schedule.record_denied(tenant) {
                         tracing::warn!(%tenant, detail, "access denied reading tenant role");
                     }
                 }
@@ -277,7 +249,7 @@ impl<P: Publisher> Refresher<P> {
                 }
                 self.unanswered(tenants, Cause::Denied, now);
             }
-            Err(SsmError::Unreachable { cause, detail }) => {
+            Err(ReadError::Unreachable { cause, detail }) => {
                 self.slow_down(cause, &detail, now);
                 self.unanswered(tenants, cause, now);
             }
@@ -350,15 +322,15 @@ fn report_recovery(failures: u32) {
 }
 
 impl Calls {
-    fn count(&self, answer: &Result<Vec<Published>, SsmError>) {
+    fn count(&self, answer: &Result<Vec<Published>, ReadError>) {
         let index = match answer {
             Ok(_) => 0,
-            Err(SsmError::Names) => 1,
-            Err(SsmError::Unreachable { cause: Cause::Denied, .. }) => 2,
-            Err(SsmError::Unreachable { cause: Cause::Failed, .. }) => 3,
-            Err(SsmError::Unreachable { cause: Cause::NoAnswer, .. }) => 4,
-            Err(SsmError::Unreachable { cause: Cause::NoCredentials, .. }) => 5,
-            Err(SsmError::Unreachable { cause: Cause::Throttled, .. }) => 6,
+            Err(ReadError::Names) => 1,
+            Err(ReadError::Unreachable { cause: Cause::Denied, .. }) => 2,
+            Err(ReadError::Unreachable { cause: Cause::Failed, .. }) => 3,
+            Err(ReadError::Unreachable { cause: Cause::NoAnswer, .. }) => 4,
+            Err(ReadError::Unreachable { cause: Cause::NoCredentials, .. }) => 5,
+            Err(ReadError::Unreachable { cause: Cause::Throttled, .. }) => 6,
         };
         self.0[index].fetch_add(1, Ordering::Relaxed);
     }
@@ -406,12 +378,12 @@ mod tests {
         denied: HashSet<String>,
         /// Invalid names.
         illegal: HashSet<String>,
-        failure: Option<SsmError>,
+        failure: Option<ReadError>,
         calls: Vec<(Instant, Vec<String>)>,
     }
 
     impl Publisher for Store {
-        async fn ask(&self, names: Vec<String>) -> Result<Vec<Published>, SsmError> {
+        async fn ask(&self, names: Vec<String>) -> Result<Vec<Published>, ReadError> {
             assert!(names.len() <= BATCH);
             self.0.lock().unwrap().calls.push((Instant::now(), names.clone()));
             sleep(Duration::from_millis(50)).await;
@@ -420,7 +392,7 @@ mod tests {
                 return Err(failure.clone());
             }
             if names.iter().any(|name| shelf.illegal.contains(name)) {
-                return Err(SsmError::Names);
+                return Err(ReadError::Names);
             }
             if names.iter().any(|name| shelf.denied.contains(name)) {
                 return Err(unreachable(Cause::Denied));
@@ -441,7 +413,7 @@ mod tests {
                 .insert(format!("/p/{tenant}"), Published::Text(arn.to_owned()));
         }
 
-        fn fail(&self, failure: Option<SsmError>) {
+        fn fail(&self, failure: Option<ReadError>) {
             self.0.lock().unwrap().failure = failure;
         }
 
@@ -450,8 +422,8 @@ mod tests {
         }
     }
 
-    fn unreachable(cause: Cause) -> SsmError {
-        SsmError::Unreachable { cause, detail: String::new() }
+    fn unreachable(cause: Cause) -> ReadError {
+        ReadError::Unreachable { cause, detail: String::new() }
     }
 
     fn tenant(name: &str) -> TenantName {
@@ -669,7 +641,7 @@ mod tests {
     struct Hangs;
 
     impl Publisher for Hangs {
-        async fn ask(&self, _: Vec<String>) -> Result<Vec<Published>, SsmError> {
+        async fn ask(&self, _: Vec<String>) -> Result<Vec<Published>, ReadError> {
             std::future::pending().await
         }
     }

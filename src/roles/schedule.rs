@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{agenda::Agenda, pace::Pace};
+use super::{agenda::Agenda, rate_limit::RateLimit};
 use crate::session::TenantName;
 
 /// The next reads of all tenants.
@@ -20,8 +20,6 @@ pub(super) struct Schedule {
     throttled: Agenda,
     /// Tenants of the running calls, with the time limit of the call.
     in_flight: HashMap<TenantName, Duration>,
-    /// Number of running calls.
-    running: usize,
     /// Tenants that were in a refused batch: each is read by a call of its own.
     alone: HashSet<TenantName>,
     /// Tenants whose own call was denied since the last successful call.
@@ -29,14 +27,15 @@ pub(super) struct Schedule {
     /// Number of failed calls in a row.
     failures: u32,
     refresh: Duration,
-    sweep: Pace,
-    lookup: Pace,
+    sweep: RateLimit,
+    lookup: RateLimit,
 }
 
 /// One call to the publisher, for [`BATCH`] tenants at most.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Call {
     pub(super) tenants: Vec<TenantName>,
+    /// A lookup has less time than a call of the sweep, for which no review waits.
     pub(super) time_limit: Duration,
 }
 
@@ -47,13 +46,12 @@ impl Schedule {
             urgent: VecDeque::new(),
             throttled: Agenda::default(),
             in_flight: HashMap::new(),
-            running: 0,
             alone: HashSet::new(),
             denied: HashSet::new(),
             failures: 0,
             refresh,
-            sweep: Pace::new(calls_per_second, now),
-            lookup: Pace::new(calls_per_second, now),
+            sweep: RateLimit::new(calls_per_second, now),
+            lookup: RateLimit::new(calls_per_second, now),
         }
     }
 
@@ -114,10 +112,11 @@ impl Schedule {
         self.due.put(tenant, now + jittered(UNANSWERED));
     }
 
-    /// Returns the next call that may start now. Err: when to ask again. A tenant that is due soon
-    /// may be read early if `is_cached` reports a role for it.
+    /// Returns the next call that may start now, beside `running` others. Err: when to ask again. A
+    /// tenant that is due soon may be read early if `is_cached` reports a role for it.
     pub(super) fn next_call(
         &mut self,
+        running: usize,
         now: Instant,
         is_cached: impl Fn(&TenantName) -> bool,
     ) -> Result<Call, Instant> {
@@ -125,7 +124,7 @@ impl Schedule {
             self.urgent.push_back(tenant);
         }
         let mut wake = self.throttled.first().unwrap_or(now + IDLE);
-        if !self.urgent.is_empty() && self.running < MOST_AT_ONCE {
+        if !self.urgent.is_empty() && running < MOST_AT_ONCE {
             match self.lookup.take(now) {
                 Ok(()) => {
                     let batch = self.urgent_batch();
@@ -139,7 +138,7 @@ impl Schedule {
             return Err(wake.min(first));
         }
         // The other half of the calls is reserved for lookups.
-        if self.running >= MOST_AT_ONCE / 2 {
+        if running >= MOST_AT_ONCE / 2 {
             return Err(wake);
         }
         match self.sweep.take(now) {
@@ -162,7 +161,6 @@ impl Schedule {
             self.in_flight.insert(tenant.clone(), time_limit);
         }
         self.urgent.retain(|waiting| !tenants.contains(waiting));
-        self.running += 1;
         Call { tenants, time_limit }
     }
 
@@ -207,7 +205,6 @@ impl Schedule {
     /// of the lookup counts.
     pub(super) fn end(&mut self, call: Call, has_failed: bool) -> Vec<TenantName> {
         let Call { mut tenants, time_limit } = call;
-        self.running -= 1;
         for tenant in &tenants {
             if self.in_flight.get(tenant) == Some(&time_limit) {
                 self.in_flight.remove(tenant);
@@ -229,8 +226,12 @@ impl Schedule {
     }
 
     /// Records that SSM denied the tenant's own call. Returns whether this is new.
-    pub(super) fn is_newly_denied(&mut self, tenant: &TenantName) -> bool {
-        self.denied.insert(tenant.clone())
+    pub(super) fn record_denied(&mut self, tenant: &TenantName) -> bool {
+        let is_new = self.denied.insert(tenant.clone());
+        if self.is_all_denied() {
+            self.alone.clear();
+        }
+        is_new
     }
 
     /// Reports whether SSM probably denies all names. Then only calls with one name are made, until
@@ -248,9 +249,6 @@ impl Schedule {
     /// Pauses the sweep after a failed call, longer each time. Returns whether it is the first of
     /// an outage.
     pub(super) fn slow_down(&mut self, now: Instant) -> bool {
-        if self.is_all_denied() {
-            self.alone.clear();
-        }
         self.failures = self.failures.saturating_add(1);
         let longest = BACKOFF_MOST.min(BACKOFF_FIRST * 2_u32.saturating_pow(self.failures.min(16)));
         self.sweep.pause(now + longest.mul_f64(fastrand::f64()));
@@ -308,10 +306,10 @@ mod tests {
         let (now, tenants) = (Instant::now(), tenants(BATCH + 1));
         let mut schedule = schedule(&tenants[..BATCH], now);
         schedule.look_up(tenants[BATCH].clone());
-        let first = schedule.next_call(now, |_| false).unwrap();
+        let first = schedule.next_call(0, now, |_| false).unwrap();
         assert_eq!((&first.tenants[0], first.time_limit), (&tenants[BATCH], LOOKUP));
         assert_eq!(first.tenants.len(), BATCH, "filled with tenants that are due");
-        let second = schedule.next_call(now, |_| false).unwrap();
+        let second = schedule.next_call(0, now, |_| false).unwrap();
         assert_eq!((second.tenants.len(), second.time_limit), (1, SWEEP));
     }
 
@@ -319,11 +317,11 @@ mod tests {
     async fn calls_of_one_kind_keep_their_distance() {
         let (now, tenants) = (Instant::now(), tenants(2 * BATCH));
         let mut schedule = schedule(&tenants, now);
-        assert!(schedule.next_call(now, |_| false).is_ok());
-        let later = schedule.next_call(now, |_| false).unwrap_err();
+        assert!(schedule.next_call(0, now, |_| false).is_ok());
+        let later = schedule.next_call(0, now, |_| false).unwrap_err();
         // Half of ten calls per second.
         assert_eq!(later - now, Duration::from_millis(200));
-        assert!(schedule.next_call(later, |_| false).is_ok());
+        assert!(schedule.next_call(0, later, |_| false).is_ok());
     }
 
     #[tokio::test]
@@ -331,7 +329,7 @@ mod tests {
         let (now, tenants) = (Instant::now(), tenants(3));
         let mut schedule = schedule(&tenants[..1], now);
         tenants[1..].iter().for_each(|tenant| schedule.retry(tenant.clone(), now));
-        let call = schedule.next_call(now, |tenant| *tenant == tenants[2]).unwrap();
+        let call = schedule.next_call(0, now, |tenant| *tenant == tenants[2]).unwrap();
         assert_eq!(call.tenants, [tenants[0].clone(), tenants[2].clone()]);
     }
 
@@ -339,12 +337,12 @@ mod tests {
     async fn a_tenant_of_a_refused_batch_is_read_alone() {
         let (now, tenants) = (Instant::now(), tenants(3));
         let mut schedule = schedule(&tenants, now);
-        let refused = schedule.next_call(now, |_| false).unwrap();
+        let refused = schedule.next_call(0, now, |_| false).unwrap();
         for tenant in schedule.end(refused, true) {
             schedule.read_alone(tenant, false, now);
         }
         for at in 1..=3 {
-            let call = schedule.next_call(now + at * Duration::from_secs(1), |_| true).unwrap();
+            let call = schedule.next_call(0, now + at * Duration::from_secs(1), |_| true).unwrap();
             assert_eq!(call.tenants.len(), 1);
         }
     }
@@ -353,9 +351,9 @@ mod tests {
     async fn a_failed_sweep_call_leaves_a_lookup_its_result() {
         let (now, tenants) = (Instant::now(), tenants(2));
         let mut schedule = schedule(&tenants, now);
-        let sweep = schedule.next_call(now, |_| false).unwrap();
+        let sweep = schedule.next_call(0, now, |_| false).unwrap();
         schedule.look_up(tenants[0].clone());
-        let lookup = schedule.next_call(now, |_| false).unwrap();
+        let lookup = schedule.next_call(0, now, |_| false).unwrap();
         assert_eq!(schedule.end(sweep, true), [tenants[1].clone()]);
         assert_eq!(schedule.end(lookup, true), [tenants[0].clone()]);
     }

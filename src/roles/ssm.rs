@@ -12,7 +12,7 @@ use aws_sdk_ssm::{
 
 use super::{
     Cause,
-    refresher::{Published, Publisher, SsmError},
+    publisher::{Published, Publisher, ReadError},
 };
 use crate::config::Ssm;
 
@@ -41,7 +41,7 @@ impl ParameterStore {
 }
 
 impl Publisher for ParameterStore {
-    async fn ask(&self, names: Vec<String>) -> Result<Vec<Published>, SsmError> {
+    async fn ask(&self, names: Vec<String>) -> Result<Vec<Published>, ReadError> {
         let call = self.0.get_parameters().set_names(Some(names.clone())).with_decryption(false);
         let answer = call.send().await.map_err(|error| failure(&error))?;
         let mut found: HashMap<String, Published> = HashMap::new();
@@ -65,18 +65,18 @@ fn published(parameter: Parameter) -> Published {
 
 /// Classifies an error by its code:
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/CommonErrors.html>
-fn failure(error: &SdkError<GetParametersError>) -> SsmError {
+fn failure(error: &SdkError<GetParametersError>) -> ReadError {
     let cause = match error {
         SdkError::ServiceError(service) => match service.err().code() {
             Some("AccessDeniedException") => Cause::Denied,
             Some("RequestLimitExceeded" | "Throttling" | "ThrottlingException") => Cause::Throttled,
-            Some("ValidationException") => return SsmError::Names,
+            Some("ValidationException") => return ReadError::Names,
             _ => Cause::Failed,
         },
         _ if layers(error).any(|layer| layer.is::<CredentialsError>()) => Cause::NoCredentials,
         _ => Cause::NoAnswer,
     };
-    SsmError::Unreachable { cause, detail: detail(error) }
+    ReadError::Unreachable { cause, detail: detail(error) }
 }
 
 /// Returns code and message of AWS, or the chain of errors. The body of a response that cannot be
@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    async fn asked(shared: &aws_config::SdkConfig) -> SsmError {
+    async fn asked(shared: &aws_config::SdkConfig) -> ReadError {
         let config = "cluster: prod\nroles: {ssm: {endpoint: 'http://127.0.0.1:9'}}";
         let ssm = Config::parse(config).unwrap().roles.ssm.unwrap();
         ParameterStore::new(shared, &ssm).ask(vec!["/x".to_owned()]).await.unwrap_err()
@@ -147,7 +147,7 @@ mod tests {
         for (shared, want) in [(without, Cause::NoCredentials), (with, Cause::NoAnswer)] {
             let failure = asked(&shared.build()).await;
             assert!(
-                matches!(&failure, SsmError::Unreachable { cause, .. } if *cause == want),
+                matches!(&failure, ReadError::Unreachable { cause, .. } if *cause == want),
                 "{failure:?}"
             );
         }

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 ///
 /// 1. the network with the most connections;
 /// 2. in it, the address with the most connections;
-/// 3. from this address, the connections without a [`Decision`]; if each has one, all;
+/// 3. from this address, the connections without a [`PendingDecision`]; if each has one, all;
 /// 4. among these, the oldest one without a successful response (2xx), else the one whose latest
 ///    successful response is the oldest.
 ///
@@ -63,13 +63,13 @@ struct Inner {
     /// Number of its latest successful response, counted over the port. 0: none.
     latest: AtomicU64,
     answered: Arc<AtomicU64>,
-    /// Number of its requests with a [`Decision`].
+    /// Number of its requests with a [`PendingDecision`].
     deciding: AtomicUsize,
 }
 
 /// The decision of a request that was read whole, until this is dropped. A client cannot prolong it.
 #[derive(Debug)]
-pub struct Decision<'c>(&'c Connection);
+pub struct PendingDecision<'c>(&'c Connection);
 
 impl Connections {
     /// Returns a limit of `most` connections.
@@ -177,9 +177,9 @@ impl Connection {
     }
 
     /// Starts the decision of a request that was read whole.
-    pub fn decides(&self) -> Decision<'_> {
+    pub fn decides(&self) -> PendingDecision<'_> {
         self.0.deciding.fetch_add(1, Ordering::Relaxed);
-        Decision(self)
+        PendingDecision(self)
     }
 
     /// Records a successful response on the connection.
@@ -189,7 +189,7 @@ impl Connection {
     }
 }
 
-impl Drop for Decision<'_> {
+impl Drop for PendingDecision<'_> {
     fn drop(&mut self) {
         let Self(Connection(inner)) = self;
         inner.deciding.fetch_sub(1, Ordering::Relaxed);

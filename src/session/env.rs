@@ -1,6 +1,6 @@
 //! The environment variables that the webhook writes and the sidecar reads.
 //!
-//! Only this module has their names. The webhook writes [`variables`], and [`serving_variables`]
+//! Only this module has their names. The webhook writes [`session_variables`], and [`endpoint_variables`]
 //! for the sidecar only. The kubelet fills in fields of the pod and expands `$(NAME)`. The sidecar
 //! reads the result with [`read`] and [`read_serving`], which reject every value that the webhook
 //! cannot have written.
@@ -69,7 +69,7 @@ pub enum NotASession {
 }
 
 /// Returns the variables of `session`, in an order in which the kubelet can expand them.
-pub fn variables(session: &Session) -> [Variable; 5] {
+pub fn session_variables(session: &Session) -> [Variable; 5] {
     let Session { tenant, id, role, duration } = session;
     let (id, identity) = match id {
         SessionId::Known(name) => {
@@ -104,7 +104,7 @@ pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<KnownSession, N
 }
 
 /// Returns the variables of `serving` for the sidecar's container.
-pub fn serving_variables(serving: &Serving) -> [Variable; 3] {
+pub fn endpoint_variables(serving: &Serving) -> [Variable; 3] {
     let Serving { port, start_gate, token_file } = serving;
     [
         Variable { name: PORT, value: Value::Text(port.to_string()) },
@@ -128,7 +128,7 @@ pub fn read_serving(variable: impl Fn(&str) -> Option<String>) -> Result<Serving
     Ok(Serving { port, start_gate, token_file })
 }
 
-/// The names of [`variables`].
+/// The names of [`session_variables`].
 pub const NAMES: [&str; 5] = [ROLE_ARN, ID, TENANT, IDENTITY, DURATION];
 
 /// The path at which the sidecar serves credentials.
@@ -192,7 +192,7 @@ mod tests {
         ];
         for (id, want) in cases {
             let written = session("acme", id);
-            let environment = kubelet(&variables(&written), "session-a.b", uid);
+            let environment = kubelet(&session_variables(&written), "session-a.b", uid);
             let found = read(|name| environment.get(name).cloned()).unwrap();
             let Session { tenant, id, role, duration } = written;
             let want = KnownSession { tenant, name: want.parse().unwrap(), role, duration };
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_sidecar_refuses_what_the_webhook_cannot_have_written() {
-        let good = kubelet(&variables(&session("acme", known("s"))), "", "");
+        let good = kubelet(&session_variables(&session("acme", known("s"))), "", "");
         let cases = [
             (ID, "t", "FAB_SESSION_IDENTITY is agent.acme.s, but"),
             (IDENTITY, "agent.other.s", "FAB_SESSION_IDENTITY is agent.other.s, but"),
@@ -229,7 +229,7 @@ mod tests {
             start_gate: StartGate::Listening,
             token_file: "/var/run/fab-session/token".into(),
         };
-        let good = kubelet(&serving_variables(&serving), "", "");
+        let good = kubelet(&endpoint_variables(&serving), "", "");
         assert_eq!(read_serving(|name| good.get(name).cloned()).unwrap(), serving);
         for (name, value) in
             [(PORT, "80"), (PORT, "x"), (START_GATE, "never"), (TOKEN_FILE, "token")]

@@ -32,7 +32,7 @@ pub enum NotASessionName {
 }
 
 impl SessionId {
-    /// Returns the minimum of [`TenantName::room`] for this kind of name, in characters.
+    /// Returns the minimum of [`TenantName::remaining_length`] for this kind of name, in characters.
     ///
     /// A known name is cut to the available length: three characters of it, '-' and 8 hex digits
     /// are the minimum that still distinguishes sessions. A UID has 36 characters (RFC 9562). The

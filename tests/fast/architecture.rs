@@ -89,7 +89,7 @@ const CRATES: [(&str, &[&str]); 18] = [
             "namespaces/watch",
             "roles/agenda",
             "roles/cache",
-            "roles/pace",
+            "roles/rate_limit",
             "roles/refresher",
             "roles/schedule",
             "serve",

@@ -23,10 +23,10 @@ use crate::{
 
 /// The test pod that runs now, so that a signal can delete it.
 #[derive(Debug, Default)]
-pub(super) struct Running(RefCell<Option<Pod>>);
+pub(super) struct Running(RefCell<Option<TestPod>>);
 
 #[derive(Debug)]
-struct Pod {
+struct TestPod {
     cluster: Cluster,
     /// The API path of pods in its namespace.
     path: String,
@@ -38,7 +38,7 @@ impl Running {
     /// Deletes the pod, and never another pod of its name. Ignores errors, because the pod ends by
     /// itself.
     pub(super) async fn delete(&self) {
-        let Some(Pod { cluster, path, name, uid }) = self.0.take() else { return };
+        let Some(TestPod { cluster, path, name, uid }) = self.0.take() else { return };
         let only = Preconditions { uid: Some(uid), ..Preconditions::default() };
         let only = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
         if let Ok(request) = Request::new(&path).delete(&name, &only) {
@@ -90,7 +90,7 @@ async fn try_pod(
     let metadata = pod.at("metadata");
     let text = |key: &str| metadata.at(key).string().unwrap_or_default().into_owned();
     let (name, uid) = (text("name"), text("uid"));
-    running.0.replace(Some(Pod { cluster: cluster.clone(), path, name, uid }));
+    running.0.replace(Some(TestPod { cluster: cluster.clone(), path, name, uid }));
     let trial = match sidecar(pod) {
         None => Ok(Trial::Bare),
         Some(_) => follow(cluster, namespace, metadata).await,

@@ -171,8 +171,8 @@ impl Explanation {
         let transient = self.refusal.as_ref().is_some_and(|said| said.transient);
         match &self.drift {
             Some(ShownDrift { status: DriftStatus::Ended, .. }) => Verdict::Fine,
-            Some(stands) if self.mode.is_some() && !stands.status.is_in_order() => {
-                if stands.possible_exemptions.is_empty() {
+            Some(drift) if self.mode.is_some() && !drift.status.is_in_order() => {
+                if drift.possible_exemptions.is_empty() {
                     Verdict::Wrong
                 } else {
                     Verdict::Undecided

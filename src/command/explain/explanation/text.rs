@@ -81,7 +81,7 @@ impl fmt::Display for Explanation {
             say("warning", warning)?;
         }
         match drift {
-            Some(stands) => say("drift", &stands.to_string()),
+            Some(drift) => say("drift", &drift.to_string()),
             None => Ok(()),
         }
     }

@@ -1,16 +1,16 @@
-//! Rate limit.
+//! A rate limit.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// Limits calls per second, evenly spaced.
-pub(super) struct Pace {
+pub(super) struct RateLimit {
     interval: Duration,
     next: Instant,
 }
 
-impl Pace {
+impl RateLimit {
     /// Returns a limit of half of `per_second`: sweep and lookups have one limit each.
     pub(super) fn new(per_second: u32, now: Instant) -> Self {
         Self { interval: Duration::from_secs(2) / per_second.max(1), next: now }
