@@ -460,17 +460,23 @@ async fn a_shutdown_finishes_requests_in_progress() {
 
 #[tokio::test]
 async fn the_webhook_serves_unready_during_the_shutdown_delay() {
-    let directory = own_directory();
-    let tls = directory.path().join("tls");
-    make_certificate(&tls, &[]);
-    let mut server = Server::start_with(directory, &tls, &["--shutdown-delay=3"]);
-    server.process.terminate();
-    wait_until("the webhook is not ready", Duration::from_secs(10), || {
+    let start = |delay: &str| {
+        let directory = own_directory();
+        let tls = directory.path().join("tls");
+        make_certificate(&tls, &[]);
+        let mut server = Server::start_with(directory, &tls, &[delay]);
+        server.process.terminate();
+        server
+    };
+    // Longer than any machine needs for the two requests.
+    let server = start("--shutdown-delay=600");
+    wait_until("the webhook is not ready", Duration::from_secs(60), || {
         get(server.health, "/readyz").contains("not ready: stopping").then_some(())
     });
     assert_eq!(response(&ask(&server, "/enabled", review("runtime")).await)["allowed"], true);
+    let mut server = start("--shutdown-delay=1");
     let status =
-        wait_until("the webhook has ended", Duration::from_secs(15), || server.process.ended());
+        wait_until("the webhook has ended", Duration::from_secs(60), || server.process.ended());
     assert_eq!(status.code(), Some(0));
 }
 
