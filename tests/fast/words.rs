@@ -66,6 +66,24 @@ fn the_name_of_a_test_has_at_most_60_characters() {
     assert!(wrong.is_empty(), "\n{wrong}");
 }
 
+#[test]
+fn the_tests_that_a_page_names_exist() {
+    let mut wrong = String::new();
+    for file in files().into_iter().filter(|file| is(file, "md")) {
+        let text = fs::read_to_string(&file).unwrap();
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || "./_-".contains(c)));
+        let is_test = |word: &&str| word.starts_with("tests/") && word.ends_with(".rs");
+        // Capitals stand for any name.
+        let is_name = |word: &&str| !word.contains(|c: char| c.is_ascii_uppercase());
+        for path in words.filter(is_test).filter(is_name) {
+            if !root().join(path).exists() {
+                writeln!(wrong, "{}: {path}", file.display()).unwrap();
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
 /// A terminal shows a line of prose without wrapping it, and README is read on one page. Quotes are
 /// messages as they are printed, and a link cannot be wrapped.
 #[test]

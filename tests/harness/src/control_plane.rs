@@ -195,7 +195,7 @@ pub struct Outcome {
 }
 
 fn make_keys(directory: &Path, api_port: u16) {
-    let made = Command::new(root().join("tests/cluster/pki"))
+    let made = Command::new(root().join("tests/harness/pki"))
         .arg(directory)
         .arg(api_port.to_string())
         .output()
@@ -237,7 +237,7 @@ fn start_api_server(directory: &Path, port: u16, etcd_port: u16) -> Process {
         .arg(key("service-account-signing-key-file", "service-accounts.key"))
         .arg(format!(
             "--audit-policy-file={}",
-            root().join("tests/cluster/audit-policy.yaml").display()
+            root().join("tests/harness/audit-policy.yaml").display()
         ))
         .arg(format!("--audit-log-path={}", audit_log(directory).display()))
         .arg("--audit-log-mode=blocking");

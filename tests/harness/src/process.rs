@@ -29,7 +29,7 @@ impl Process {
     pub fn start(name: &str, directory: &Path, command: &Command) -> Self {
         let log = directory.join(format!("{name}.log"));
         let output = File::create(&log).unwrap();
-        let mut leashed = Command::new(root().join("tests/cluster/leash"));
+        let mut leashed = Command::new(root().join("tests/harness/leash"));
         leashed.arg(command.get_program()).args(command.get_args());
         for (variable, value) in command.get_envs() {
             match value {

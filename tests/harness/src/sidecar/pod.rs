@@ -227,7 +227,7 @@ pub fn without_a_pod(directory: &Path) -> Command {
 }
 
 fn container(directory: &Path, mode: &str, env: &[(String, String)], words: &[String]) -> Command {
-    let script = root().join("tests/sidecar/container");
+    let script = root().join("tests/harness/container");
     let mut command = Command::new(script);
     command.arg(directory).arg(mode);
     command.args(env.iter().map(|(name, value)| format!("{name}={value}"))).args(words);
