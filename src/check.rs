@@ -196,7 +196,7 @@ impl<'c> Checks<'c> {
             pods::check_pods(namespace, &contents.pods, roles.as_ref(), config),
             rights::check_rights(namespace, &contents.rights, cluster_roles),
         ]);
-        self.found.extend(found);
+        self.found.extend(found.shortened(&namespace::subject(namespace)));
         self.trials.extend(trial.map(|trial| (namespace.name.clone(), trial)));
     }
 

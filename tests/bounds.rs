@@ -319,8 +319,8 @@ const NUMBERED: [&str; 18] = [
     "{\"a\":{\"a\":{}}}",
     "{\"name\":\"#\"}",
     "{\"name\":\"fab-session-credentials\",\"y\":[[0],[0],[0],[0]]}",
-    "{\"name\":\"\\u0061#\",\"namespace\":\"b\"}",
-    "{\"name\":\"system:authenticated\"}",
+    "{\"kind\":\"ServiceAccount\",\"name\":\"\\u0061#\",\"namespace\":\"b\"}",
+    "{\"kind\":\"Group\",\"name\":\"system:authenticated\"}",
     "{\"apiGroups\":[\"*\"],\"resources\":[\"*\"],\"verbs\":[\"*\"]}",
     "{\"type\":\"Container\",\"max\":{\"cpu\":\"0\",\"memory\":\"0\"},\"min\":{\"cpu\":\"9\",\"memory\":\"9\"}}",
     "{\"type\":\"Pod\",\"max\":{\"cpu\":\"0\"}}",
@@ -342,7 +342,7 @@ fn object(kind: &str) -> Value {
         "ClusterRoleBinding" | "RoleBinding" => json!({
             "metadata": metadata,
             "roleRef": {"kind": "ClusterRole", "name": "all"},
-            "subjects": [{"name": "u#", "namespace": "n"}],
+            "subjects": [{"kind": "ServiceAccount", "name": "u#", "namespace": "n"}],
         }),
         "LimitRange" => {
             let limit = json!({"type": "Container", "max": amounts});

@@ -46,6 +46,33 @@ impl Findings {
         self.0.extend(other.0);
     }
 
+    /// Returns the findings of one namespace whose texts have [`MOST_TEXT`] bytes, and one finding
+    /// for all others of the same check and level.
+    pub(super) fn shortened(self, subject: &str) -> Self {
+        let mut text = 0;
+        let mut kept = Vec::new();
+        let mut others: Vec<(CheckId, Level, usize)> = Vec::new();
+        for finding in self.0 {
+            text += finding.subject.len() + finding.message.len();
+            let Finding { check, level, .. } = finding;
+            if text <= MOST_TEXT {
+                kept.push(finding);
+            } else if let Some((_, _, count)) =
+                others.iter_mut().find(|(id, of, _)| (*id, *of) == (check, level))
+            {
+                *count += 1;
+            } else {
+                others.push((check, level, 1));
+            }
+        }
+        let mut shortened = Self(kept);
+        for (check, level, count) in others {
+            let message = format!("{count} more findings of this check are not shown");
+            shortened.add(check, level, subject.to_owned(), message);
+        }
+        shortened
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Finding> {
         self.0.iter()
     }
@@ -238,6 +265,8 @@ fn plural(count: usize) -> &'static str {
 
 /// Maximum length of a message or a subject, in bytes. Tenants control a part of some messages.
 pub(super) const LONGEST: usize = 64 << 10;
+/// Maximum length of the texts of one namespace's findings, in bytes: thousands of usual ones.
+const MOST_TEXT: usize = 1 << 20;
 const CUT: &str = " ... (the rest is not shown)";
 
 #[cfg(test)]
@@ -255,6 +284,27 @@ mod tests {
         assert_eq!([0, 1].map(|index| value(index, "level")), [json!("unknown"), json!("unknown")]);
         assert_eq!(json["errors"], 0);
         assert!(found.is_unreachable() && !found.has_errors());
+    }
+
+    #[test]
+    fn very_many_findings_of_a_namespace_are_counted() {
+        let mut found = Findings::default();
+        for _ in 0..100 {
+            found.error(CheckId::PodOutdated, "pod a/b", "x".repeat(LONGEST));
+            found.ok(CheckId::Rbac, "namespace a", "x");
+        }
+        let found = found.shortened("namespace a");
+        let text: usize = found.iter().map(|it| it.subject.len() + it.message.len()).sum();
+        assert!(text < MOST_TEXT + 200, "{text}");
+        assert!(found.has_errors());
+        let last: Vec<String> = found.iter().map(|it| format!("{} {it}", it.level)).collect();
+        assert_eq!(
+            last[last.len() - 2..],
+            [
+                "error namespace a: 85 more findings of this check are not shown: re-create the pod",
+                "ok namespace a: 85 more findings of this check are not shown",
+            ]
+        );
     }
 
     #[test]

@@ -90,7 +90,9 @@ fn report_holders(
         // labels.
         let is_built_in = kind == CLUSTER_ROLE_BINDING
             && label(binding, BOOTSTRAPPING).is_some_and(|value| value == "rbac-defaults");
-        for holder in binding.at("subjects").items().filter_map(holder) {
+        let namespace = binding.at("metadata").at("namespace").string().unwrap_or_default();
+        let subjects = binding.at("subjects").items();
+        for holder in subjects.filter_map(|subject| holder(subject, &namespace)) {
             let is_all_users = ALL_USERS.contains(&&*holder);
             for (_, Right { name: right, .. }) in all().filter(|(bit, _)| granted & bit != 0) {
                 if is_all_users {
@@ -181,12 +183,18 @@ fn grants(role: Json<'_>) -> u16 {
     })
 }
 
-fn holder(subject: Json<'_>) -> Option<String> {
+/// Returns the user, the group or the service account to which a binding in `namespace` applies.
+/// Only a service account has a namespace, that of the binding by default. For users and groups the
+/// API server ignores the field, so a tenant may set it.
+/// Source: `appliesToUser` in Kubernetes' pkg/registry/rbac/validation/rule.go.
+fn holder(subject: Json<'_>, namespace: &str) -> Option<String> {
     let name = subject.at("name").string()?;
-    Some(match subject.at("namespace").string() {
-        Some(namespace) => format!("service account {namespace}/{name}"),
-        None => name.into_owned(),
-    })
+    if subject.at("kind").string()? != "ServiceAccount" {
+        return Some(name.into_owned());
+    }
+    let own = subject.at("namespace").string().filter(|namespace| !namespace.is_empty());
+    let namespace = own.as_deref().unwrap_or(namespace);
+    (!namespace.is_empty()).then(|| format!("service account {namespace}/{name}"))
 }
 
 /// A permission, with its name in messages. RBAC has a wildcard for a subresource of all resources
@@ -350,6 +358,23 @@ mod tests {
                     "system:authenticated may exec into pods, granted by ClusterRoleBinding b",
                 )],
             ),
+            // The API server ignores the namespace of a group.
+            (
+                exec(),
+                json!({"kind": "Group", "name": "system:authenticated", "namespace": "n"}),
+                json!({}),
+                vec![(
+                    Error,
+                    "system:authenticated may exec into pods, granted by ClusterRoleBinding b",
+                )],
+            ),
+            // Without a namespace it is that of the binding, which a ClusterRoleBinding has not.
+            (
+                exec(),
+                json!({"kind": "ServiceAccount", "name": "a"}),
+                json!({}),
+                vec![(Ok, "only default bindings")],
+            ),
         ];
         for (rule, subject, labels, want) in cases {
             let found = found(rule, subject, labels);
@@ -371,11 +396,13 @@ mod tests {
                 "subjects": subjects,
             })
         };
-        let users = (0..9999).rev().map(|index| json!({"name": format!("user-{index:04}")}));
-        let groups = (0..9999).map(|_| json!({"name": "system:authenticated"}));
+        let users = (0..9999)
+            .rev()
+            .map(|index| json!({"kind": "User", "name": format!("user-{index:04}")}));
+        let groups = (0..9999).map(|_| json!({"kind": "Group", "name": "system:authenticated"}));
         let bindings = [
             binding("exec", users.chain(groups).collect()),
-            binding("bind", vec![json!({"name": "zed"})]),
+            binding("bind", vec![json!({"kind": "User", "name": "zed"})]),
         ];
         let objects = Objects::of(CLUSTER_ROLE, &roles);
         let objects = objects.beside(Objects::of(CLUSTER_ROLE_BINDING, &bindings));
@@ -412,13 +439,21 @@ mod tests {
         let rule = json!({"apiGroups": [""], "resources": ["users"], "verbs": ["impersonate"]});
         let users = json!({"metadata": {"name": "r"}, "rules": [rule]});
         // Roles, bindings and findings.
-        let cases: [(&[Value], &[Value], &[&str]); 5] = [
+        let mut own_account = binding("Role");
+        own_account["metadata"]["namespace"] = "a".into();
+        own_account["subjects"] = json!([{"kind": "ServiceAccount", "name": "default"}]);
+        let cases: [(&[Value], &[Value], &[&str]); 6] = [
             (
                 &[],
                 &[],
                 &["ok namespace a: only default bindings of Kubernetes grant these permissions"],
             ),
             (from_ref(&role), &[labelled], &[eve]),
+            (
+                from_ref(&role),
+                &[own_account],
+                &["warning namespace a: service account a/default may exec into pods"],
+            ),
             (&[], &[binding("ClusterRole")], &[unknown]),
             (from_ref(&role), &[binding("Role"), binding("ClusterRole")], &[eve, unknown]),
             // Users have no namespace, so a Role cannot grant permissions on them.

@@ -49,6 +49,9 @@ impl Cluster {
         };
         config.connect_timeout = Some(CONNECT);
         config.read_timeout = Some(ANSWER);
+        // The client would repeat a request for minutes while an API server or a webhook answers
+        // 429, 503 or 504, and a creation might then make several pods.
+        config.default_retry = false;
         let client = Client::try_from(config)
             .context("cannot create the Kubernetes client")
             .map_err(CommandError::Internal)?;

@@ -464,7 +464,7 @@ async fn the_webhook_serves_unready_during_the_shutdown_delay() {
         let directory = own_directory();
         let tls = directory.path().join("tls");
         make_certificate(&tls, &[]);
-        let mut server = Server::start_with(directory, &tls, &[delay]);
+        let server = Server::start_with(directory, &tls, &[delay]);
         server.process.terminate();
         server
     };
