@@ -336,6 +336,24 @@ mod tests {
     }
 
     #[test]
+    fn credentials_are_due_and_dead_by_either_clock() {
+        let (wall, since_start) = (SystemTime::UNIX_EPOCH, Instant::now());
+        let issued = Issued::new(credentials(wall + HOUR), wall, since_start, 0.5);
+        let early = HOUR.mul_f64(0.4);
+        for (by_wall, by_start, is_due, is_good) in [
+            (early, early, false, true),
+            (HOUR / 2, early, true, true),
+            (early, HOUR / 2, true, true),
+            (HOUR, early, true, false),
+            (early, HOUR, true, false),
+        ] {
+            let (wall, since_start) = (wall + by_wall, since_start + by_start);
+            assert_eq!(issued.is_due(wall, since_start), is_due, "{by_wall:?} {by_start:?}");
+            assert_eq!(issued.is_good(wall, since_start), is_good, "{by_wall:?} {by_start:?}");
+        }
+    }
+
+    #[test]
     fn credentials_are_due_after_60_to_67_percent_of_their_life() {
         let (wall, since_start) = (SystemTime::UNIX_EPOCH, Instant::now());
         let mut random = fastrand::Rng::with_seed(1);
