@@ -96,10 +96,6 @@ impl<'de> Deserialize<'de> for Scalar<i64> {
     }
 }
 
-/// Error for a string in place of another type. The messages of serde and serde_json contain the
-/// complete string. serde_json writes its own error for all calls except `deserialize_any`.
-pub(crate) const TEXT: &str = "found a string, expected another type";
-
 impl<'a> From<&'a str> for Text<'a> {
     fn from(text: &'a str) -> Self {
         Self(Cow::Borrowed(text))
@@ -177,3 +173,7 @@ pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de
 ) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
+
+/// Error for a string in place of another type. The messages of serde and serde_json contain the
+/// complete string. serde_json writes its own error for all calls except `deserialize_any`.
+pub(crate) const TEXT: &str = "found a string, expected another type";

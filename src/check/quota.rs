@@ -85,12 +85,8 @@ fn lacks(quota: Json<'_>, resources: &Resources) -> Lack {
     for (key, needs) in wanted {
         let Some(hard) = spec.at("hard").at(key).string() else { continue };
         let used = quota.at("status").at("used").at(key).string().unwrap_or("0".into());
-        let needs = needs.as_str();
-        let (Some(most), Some(taken), Some(wants)) =
-            (thousandths(&hard), thousandths(&used), thousandths(needs))
-        else {
-            continue;
-        };
+        let (Some(most), Some(taken)) = (thousandths(&hard), thousandths(&used)) else { continue };
+        let (needs, wants) = (needs.as_str(), needs.thousandths());
         if most < wants {
             lack.never.push(format!("{key} is {hard}; one sidecar requires {needs}"));
         } else if most.saturating_sub(taken) < wants {

@@ -222,7 +222,7 @@ impl Schedule {
         for tenant in tenants {
             self.alone.remove(tenant);
         }
-        std::mem::take(&mut self.failures)
+        self.answered()
     }
 
     /// Records that SSM denied the tenant's own call. Returns whether this is new.
