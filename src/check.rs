@@ -170,6 +170,7 @@ impl<'c> Checks<'c> {
         let found = Findings::of([
             config::check_as_installed(&facts.text),
             config::check_exceptions(facts.config),
+            config::check_image(&facts.webhook.configurations, facts.config),
             webhook::check_webhook(&facts.webhook, facts.now),
             guard::check_guard(&facts.guard),
             network::check_network(&facts),

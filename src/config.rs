@@ -7,6 +7,7 @@ mod base_credentials;
 mod component;
 mod creator;
 mod glob;
+mod image;
 pub(crate) mod quantity;
 mod reader;
 mod roles;
@@ -24,6 +25,7 @@ pub use self::{
     component::{Component, Credentials, Matched, Matcher, PodProperties, SessionSource},
     creator::Creator,
     glob::Glob,
+    image::{Image, ImageDigest},
     quantity::Quantity,
     reader::Problems,
     roles::{Allowed, ParameterTemplate, RoleSettings, Ssm},

@@ -29,8 +29,9 @@ use crate::{
     session::{Session, base_credentials::BaseSource, env},
 };
 
-/// Returns the sidecar's container. `existing` is the pod's container of that name: the ephemeral
-/// storage that a LimitRange may have added to its resources stays.
+/// Returns the sidecar's container. `existing` is the pod's container of that name. Two of its
+/// fields stay: the image, if a policy engine pinned it to a listed digest, and the ephemeral storage
+/// that a LimitRange may have added to its resources.
 pub(super) fn container(
     session: &Session,
     component: &Component,
@@ -39,12 +40,15 @@ pub(super) fn container(
 ) -> Container {
     let Sidecar { image, image_pull_policy, port: _, uid, duration: _, resources, env: _ } =
         &config.sidecar;
+    let Existing { image: pinned, resources: stored } =
+        existing.map(Existing::of).unwrap_or_default();
+    let pinned = pinned.filter(|reference| image.is(reference));
     Container {
         name: CONTAINER_NAME.to_owned(),
-        image: Some(image.clone()),
+        image: Some(pinned.as_deref().unwrap_or(image.as_str()).to_owned()),
         args: Some(vec!["sidecar".to_owned()]),
         env: Some(variables(session, component, config)),
-        resources: Some(resources_beside(resources, existing)),
+        resources: Some(resources_beside(resources, stored.unwrap_or_default())),
         volume_mounts: Some(mounts(config)),
         restart_policy: Some("Always".to_owned()),
         // The time that an agent may wait for its credentials. Each probe waits for up to 3 s
@@ -251,7 +255,7 @@ fn mount(volume: &str, directory: &str, read_only: bool) -> VolumeMount {
 ///
 /// All other existing resources are dropped: with an extended resource a device plugin can add
 /// variables, mounts and devices to the container that holds the base token.
-fn resources_beside(resources: &Resources, existing: Option<&RawValue>) -> ResourceRequirements {
+fn resources_beside(resources: &Resources, stored: Kinds<'_>) -> ResourceRequirements {
     let Resources { cpu_request, memory_request, cpu_limit, memory_limit } = resources;
     let quantity = |quantity: &Quantity| KubernetesQuantity(quantity.as_str().to_owned());
     let beside = |storage: Option<String>, cpu: &Quantity, memory: &Quantity| {
@@ -263,46 +267,46 @@ fn resources_beside(resources: &Resources, existing: Option<&RawValue>) -> Resou
         }
         Some(all)
     };
-    let Storage { limits, requests } = existing.map(storage).unwrap_or_default();
+    let Kinds { limits, requests } = stored;
     ResourceRequirements {
-        limits: beside(limits, cpu_limit, memory_limit),
-        requests: beside(requests, cpu_request, memory_request),
+        limits: beside(storage(limits), cpu_limit, memory_limit),
+        requests: beside(storage(requests), cpu_request, memory_request),
         claims: None,
     }
 }
 
-/// The ephemeral storage of a container: limit and request.
-#[derive(Default)]
-struct Storage {
-    limits: Option<String>,
-    requests: Option<String>,
+/// The fields of a pod's sidecar that the webhook may leave as they are.
+#[derive(Default, Deserialize)]
+struct Existing<'a> {
+    #[serde(borrow)]
+    image: Option<Text<'a>>,
+    #[serde(borrow)]
+    resources: Option<Kinds<'a>>,
 }
 
-fn storage(container: &RawValue) -> Storage {
-    #[derive(Default, Deserialize)]
-    struct Read<'a> {
-        #[serde(borrow)]
-        resources: Option<Kinds<'a>>,
+#[derive(Default, Deserialize)]
+struct Kinds<'a> {
+    #[serde(borrow)]
+    limits: Option<Stored<'a>>,
+    #[serde(borrow)]
+    requests: Option<Stored<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Stored<'a> {
+    #[serde(borrow, rename = "ephemeral-storage")]
+    storage: Option<Text<'a>>,
+}
+
+impl<'a> Existing<'a> {
+    fn of(container: &'a RawValue) -> Self {
+        serde_json::from_str(container.get()).unwrap_or_default()
     }
-    #[derive(Default, Deserialize)]
-    struct Kinds<'a> {
-        #[serde(borrow)]
-        limits: Option<Stored<'a>>,
-        #[serde(borrow)]
-        requests: Option<Stored<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct Stored<'a> {
-        #[serde(borrow, rename = "ephemeral-storage")]
-        storage: Option<Text<'a>>,
-    }
-    let Read { resources } = serde_json::from_str(container.get()).unwrap_or_default();
-    let Kinds { limits, requests } = resources.unwrap_or_default();
-    let text = |stored: Option<Stored<'_>>| {
-        let storage = stored?.storage?;
-        (storage.len() <= LONGEST_QUANTITY).then(|| storage.to_string())
-    };
-    Storage { limits: text(limits), requests: text(requests) }
+}
+
+fn storage(stored: Option<Stored<'_>>) -> Option<String> {
+    let storage = stored?.storage?;
+    (storage.len() <= LONGEST_QUANTITY).then(|| storage.to_string())
 }
 
 const STORAGE: &str = "ephemeral-storage";

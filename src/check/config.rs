@@ -1,6 +1,6 @@
 //! Checks whether the config is as rendered by the release, and which exceptions it configures.
 
-use super::{CheckId, Findings, Text, webhook::NOT_SAID};
+use super::{CheckId, Findings, Objects, Seen, Text, objects, webhook::NOT_SAID};
 use crate::config::{Component, Config, Credentials, PodSecurity};
 
 /// The match conditions and the guard are rendered from the same values as the installed text.
@@ -23,6 +23,35 @@ pub(super) fn check_as_installed(text: &Text) -> Findings {
             );
         }
         None => found.unknown(CheckId::ConfigEdited, place, NOT_SAID),
+    }
+    found
+}
+
+/// Checks whether a policy engine may pin the sidecar's image to a digest that the guard does not
+/// know.
+pub(super) fn check_image(configurations: &Seen<Objects>, config: &Config) -> Findings {
+    let mut found = Findings::default();
+    let image = config.sidecar.image.as_str();
+    if config.sidecar.image.has_digest() {
+        found.ok(
+            CheckId::SidecarImage,
+            CONFIG,
+            format!("the sidecar's image {image} has a digest"),
+        );
+        return found;
+    }
+    let Some(all) = configurations.or_report(CheckId::SidecarImage, CONFIG, &mut found) else {
+        return found;
+    };
+    let names: Vec<_> = all.iter().map(objects::name).collect();
+    let engine = names.iter().find(|name| ENGINES.iter().any(|engine| name.starts_with(engine)));
+    match engine {
+        Some(engine) => found.warning(
+            CheckId::SidecarImage,
+            CONFIG,
+            format!("{engine} may add a digest to the sidecar's image {image}, which has none"),
+        ),
+        None => found.ok(CheckId::SidecarImage, CONFIG, "no known policy engine pins images"),
     }
     found
 }
@@ -100,3 +129,10 @@ fn pods_of(component: &Component) -> String {
 }
 
 const CONFIG: &str = "config";
+/// Beginnings of the names of mutating webhook configurations of policy engines that can pin images.
+const ENGINES: [&str; 4] = [
+    "digester-mutating-webhook-configuration",
+    "gatekeeper-mutating-webhook-configuration",
+    "kyverno-resource-mutating-webhook-cfg",
+    "policy.sigstore.dev",
+];

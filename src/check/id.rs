@@ -33,6 +33,7 @@ pub enum CheckId {
     RoleTrust,
     Rollout,
     ServiceAccount,
+    SidecarImage,
     Tenant,
     WebhookEdited,
     WebhookMissing,
@@ -49,11 +50,12 @@ pub struct About {
 
 impl CheckId {
     /// The order of the report: from the API server to the pod, then AWS.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::ConfigEdited,
         Self::ComponentUnattributed,
         Self::PodSecurityLowered,
         Self::RoleAllowList,
+        Self::SidecarImage,
         Self::WebhookMissing,
         Self::WebhookOrder,
         Self::WebhookEdited,
@@ -223,6 +225,11 @@ impl CheckId {
                 "service-account",
                 "The namespace has no fenced service account and none that a component names.",
                 "create the service account, or add the one that has base credentials to `fencedServiceAccounts` in the config",
+            ),
+            Self::SidecarImage => (
+                "sidecar-image",
+                "A policy engine that can pin images (Digester, Gatekeeper, Kyverno, Sigstore policy-controller) is installed, and the sidecar's image has no digest. If the engine adds one, the guard refuses the pod with `guard-image`.",
+                "set `image.digest` in the chart values, or list the digest in `config.sidecar.imageDigests`",
             ),
             Self::Tenant => (
                 "tenant",

@@ -103,8 +103,8 @@ fn finding_of<'c>(
 fn outdated(places: &[String], pod: Json<'_>, config: &Config) -> String {
     let wanted = &config.sidecar.image;
     match admission::sidecar(pod).and_then(|sidecar| sidecar.at("image").string()) {
-        Some(image) if image != *wanted => {
-            format!("its sidecar runs {image} instead of {wanted}")
+        Some(image) if !wanted.is(&image) => {
+            format!("its sidecar runs {image} instead of {}", wanted.as_str())
         }
         _ => format!("differs from current injection at {}", places.join(", ")),
     }

@@ -1,11 +1,15 @@
 //! Settings of the sidecar container.
 
-use super::{quantity::Quantity, reader::Section};
+use super::{
+    image::{Image, ImageDigest},
+    quantity::Quantity,
+    reader::Section,
+};
 use crate::session::SessionDuration;
 
 #[derive(Clone, Debug)]
 pub struct Sidecar {
-    pub image: String,
+    pub image: Image,
     pub image_pull_policy: PullPolicy,
     /// The port on the pod's loopback on which the sidecar serves credentials.
     pub port: u16,
@@ -37,8 +41,13 @@ impl Sidecar {
         let mut resources = section.section("resources");
         let mut requests = resources.section("requests");
         let mut limits = resources.section("limits");
+        let reference = match section.text("image", "") {
+            empty if empty.is_empty() => DEFAULT_IMAGE.to_owned(),
+            reference => reference,
+        };
+        let digests: Vec<ImageDigest> = section.list("imageDigests").unwrap_or_default();
         let sidecar = Self {
-            image: section.text("image", DEFAULT_IMAGE),
+            image: Image::new(reference, &digests),
             image_pull_policy: section.choice(
                 "imagePullPolicy",
                 PullPolicy::IfNotPresent,
@@ -90,10 +99,7 @@ impl Sidecar {
         requests.close();
         resources.close();
         section.close();
-        Self {
-            image: if sidecar.image.is_empty() { DEFAULT_IMAGE.to_owned() } else { sidecar.image },
-            ..sidecar
-        }
+        sidecar
     }
 }
 

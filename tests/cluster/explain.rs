@@ -36,13 +36,13 @@ fn agent(name: &str) -> Value {
 }
 
 /// The shell of an administrator: a kubeconfig, and credentials that can read SSM.
-struct Terminal<'w> {
+pub(crate) struct Terminal<'w> {
     world: &'w World,
     directory: TempDir,
 }
 
 impl<'w> Terminal<'w> {
-    fn open(world: &'w World) -> Self {
+    pub(crate) fn open(world: &'w World) -> Self {
         // `explain` finds the release by the service account in the chart's ClusterRoleBindings.
         for kind in ["ConfigMap", "ClusterRoleBinding"] {
             world.apply(world.manifest(kind));
@@ -87,7 +87,7 @@ impl<'w> Terminal<'w> {
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }
 
-    fn said(&self, code: i32, arguments: &[&str]) -> Value {
+    pub(crate) fn said(&self, code: i32, arguments: &[&str]) -> Value {
         let (found, stdout, stderr) = self.explain(&[&["--output=json"], arguments].concat(), "");
         assert_eq!(found, code, "{arguments:?}: {stdout}{stderr}");
         serde_json::from_str(&stdout).unwrap()

@@ -18,6 +18,7 @@ mod guard;
 mod iam;
 mod injection;
 mod metrics;
+mod policies;
 mod sidecar;
 
 use std::sync::LazyLock;

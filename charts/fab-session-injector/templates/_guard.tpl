@@ -82,6 +82,34 @@ A service account of no component is refused only with `denyAwsTokens: all`.
 {{- end -}}
 
 {{/*
+The forms of the image `.image` that a policy engine may write when it pins the image to one of
+the digests `.digests`, or to the image's own: as in src/config/image.rs.
+*/}}
+{{- define "fab-session-injector.guard.pinned" -}}
+{{- $parts := splitList "@" .image -}}
+{{- $tagged := first $parts -}}
+{{- $pinned := list -}}
+{{- range $digest := concat .digests (rest $parts) -}}
+  {{- range list $tagged (regexReplaceAll ":[^:/]*$" $tagged "") -}}
+    {{- $pinned = append $pinned (printf "%s@%s" . $digest) -}}
+  {{- end -}}
+{{- end -}}
+{{- toRawJson $pinned -}}
+{{- end -}}
+
+{{/* All images that the sidecar of a new pod may have. */}}
+{{- define "fab-session-injector.guard.images" -}}
+{{- $sidecar := (include "fab-session-injector.config" . | fromYaml).sidecar -}}
+{{- $images := list $sidecar.image -}}
+{{- $images = concat $images (include "fab-session-injector.guard.pinned" (dict "image" $sidecar.image "digests" $sidecar.imageDigests) | fromJsonArray) -}}
+{{- range .Values.guard.previousImages -}}
+  {{- $images = append $images . -}}
+  {{- $images = concat $images (include "fab-session-injector.guard.pinned" (dict "image" . "digests" list) | fromJsonArray) -}}
+{{- end -}}
+{{- uniq $images | toRawJson -}}
+{{- end -}}
+
+{{/*
 Text of the request in a message. The API server validates names after the guard, so a
 malformed name could contain terminal escape sequences, or imitate a code.
 */}}

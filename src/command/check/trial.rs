@@ -220,7 +220,7 @@ fn pod_to_try(account: &str, config: &Config) -> Value {
             },
             "containers": [{
                 "name": "agent",
-                "image": config.sidecar.image,
+                "image": config.sidecar.image.as_str(),
                 "imagePullPolicy": config.sidecar.image_pull_policy.as_str(),
                 "args": ["--version"],
                 "resources": {

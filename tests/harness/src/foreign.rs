@@ -24,7 +24,19 @@ pub struct Webhook<'w> {
 impl<'w> Webhook<'w> {
     /// Starts a webhook. The API server calls webhooks in the order of their configuration names.
     pub fn start(world: &'w World, configuration: &str, label: &str, effect: Effect) -> Self {
-        Self::start_with(world, configuration, label, effect, json!({}))
+        Self::start_with(world, configuration, label, effect, &json!({}))
+    }
+
+    /// Starts a policy engine that registers as Kyverno does: it is called again if a later webhook
+    /// changed the pod.
+    pub fn start_engine(
+        world: &'w World,
+        configuration: &str,
+        label: &str,
+        effect: Effect,
+    ) -> Self {
+        let settings = json!({"reinvocationPolicy": "IfNeeded"});
+        Self::start_with(world, configuration, label, effect, &settings)
     }
 
     /// Starts the EKS Pod Identity webhook. `honours_label`: whether it has the object selector of
@@ -37,7 +49,8 @@ impl<'w> Webhook<'w> {
     ) -> Self {
         let skip = json!({"matchExpressions": [{"key": "eks.amazonaws.com/skip-pod-identity-webhook", "operator": "DoesNotExist"}]});
         let selector = if honours_label { skip } else { json!({}) };
-        Self::start_with(world, configuration, label, pod_identity, selector)
+        let settings = json!({"objectSelector": selector});
+        Self::start_with(world, configuration, label, pod_identity, &settings)
     }
 
     fn start_with(
@@ -45,10 +58,10 @@ impl<'w> Webhook<'w> {
         configuration: &str,
         label: &str,
         effect: Effect,
-        object_selector: Value,
+        settings: &Value,
     ) -> Self {
         let server = Server::start(Ipv4Addr::LOCALHOST, effect);
-        world.apply(&server.configuration(configuration, label, object_selector));
+        world.apply(&server.configuration(configuration, label, settings));
         let configuration = configuration.to_owned();
         let mut webhook = Self { world, configuration, server, calls_before: 0 };
         webhook.wait_until_called(label);

@@ -43,7 +43,11 @@ impl Eks {
         let start = |configuration: &str, label: &str, selector: &Value| {
             let effect: Effect = pod_identity;
             let server = Server::start(node.host_address(), effect);
-            node.create(&[server.configuration(configuration, label, selector.clone())]);
+            node.create(&[server.configuration(
+                configuration,
+                label,
+                &json!({"objectSelector": selector}),
+            )]);
             server
         };
         let eks = Self {

@@ -58,11 +58,12 @@ impl Server {
     }
 
     /// Returns the configuration for pods of namespaces with the label
-    /// `test.example/foreign=<label>`. The API server calls webhooks in the order of these names.
-    pub fn configuration(&self, name: &str, label: &str, object_selector: Value) -> Value {
+    /// `test.example/foreign=<label>`, with further settings of the webhook. The API server calls
+    /// webhooks in the order of these names.
+    pub fn configuration(&self, name: &str, label: &str, settings: &Value) -> Value {
         let authority = std::fs::read(self.directory.path().join("ca.crt")).unwrap();
         let url = format!("https://{}:{}/mutate", self.address, self.port);
-        json!({
+        let mut configuration = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "MutatingWebhookConfiguration",
             "metadata": {"name": name},
@@ -72,11 +73,13 @@ impl Server {
                 "clientConfig": {"url": url, "caBundle": STANDARD.encode(authority)},
                 "failurePolicy": "Fail",
                 "namespaceSelector": {"matchLabels": {"test.example/foreign": label}},
-                "objectSelector": object_selector,
                 "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
                 "sideEffects": "None",
             }],
-        })
+        });
+        let webhook = configuration["webhooks"][0].as_object_mut().unwrap();
+        webhook.extend(settings.as_object().unwrap().clone());
+        configuration
     }
 
     /// Returns the number of calls.
