@@ -78,17 +78,14 @@ fn pass_or_inject(
     let tenant = tenant_of(namespace)?;
     let credentials = credentials(pod, component, namespace);
     violations::refuse_excess(pod, component, credentials, namespace, config)?;
+    violations::refuse_annotations(pod, component, credentials, config)?;
     let session = || session(pod, component, tenant, roles, config);
     let (gives, named_by) = match credentials {
-        Credentials::Env => {
+        Credentials::Env if component.credentials == Credentials::Env => {
             let (session, named_by) = session()?;
-            let gives = if component.credentials == Credentials::Env {
-                Gives::Env(session)
-            } else {
-                Gives::Keep(session)
-            };
-            (gives, Some(named_by))
+            (Gives::Env(session), Some(named_by))
         }
+        Credentials::Env => (Gives::Keep, None),
         Credentials::Exempt => return pass(Passed::Exempt),
         Credentials::Nothing => (Gives::Nothing, None),
         Credentials::Sidecar => {

@@ -40,9 +40,10 @@ pub struct Injection {
 pub enum Gives {
     /// Variables with role and SourceIdentity. The pod keeps its base credentials.
     Env(Session),
-    /// The same as `Env`, for a pod whose component has a sidecar: the namespace keeps the old
-    /// client mode. The pod's calls are not attributed to a session.
-    Keep(Session),
+    /// Nothing of the webhook's, for a pod whose component has a sidecar: the namespace keeps the old
+    /// client mode. The pod's own code assumes a role that the pod brings, so its calls carry the
+    /// name that this code chooses. The pod keeps its base credentials.
+    Keep,
     /// No credentials: base credentials are removed.
     Nothing,
     /// Session credentials from the sidecar. Base credentials are removed from all other
@@ -60,20 +61,20 @@ pub enum Missing {
 impl Gives {
     pub fn session(&self) -> Option<&Session> {
         match self {
-            Self::Env(session) | Self::Keep(session) | Self::Sidecar(session) => Some(session),
-            Self::Nothing => None,
+            Self::Env(session) | Self::Sidecar(session) => Some(session),
+            Self::Keep | Self::Nothing => None,
         }
     }
 
     /// Returns whether the pod keeps its base credentials.
     pub(super) fn leaves_base_credentials(&self) -> bool {
-        matches!(self, Self::Env(_) | Self::Keep(_))
+        matches!(self, Self::Env(_) | Self::Keep)
     }
 
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Env(_) => "env",
-            Self::Keep(_) => "keep",
+            Self::Keep => "keep",
             Self::Nothing => "withhold",
             Self::Sidecar(_) => "inject",
         }

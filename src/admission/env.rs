@@ -33,7 +33,8 @@ pub(super) fn edit(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patc
         }
     } else {
         match gives {
-            Gives::Env(session) | Gives::Keep(session) => variables.put_session(session),
+            Gives::Env(session) => variables.put_session(session),
+            Gives::Keep => {}
             Gives::Nothing => {
                 variables.take_base_credentials_away();
                 variables.take_endpoint_away();
@@ -46,7 +47,7 @@ pub(super) fn edit(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patc
                 variables.keep_loopback_off_proxies();
             }
         }
-        if container.env_from.length > 0 {
+        if container.env_from.length > 0 && !matches!(gives, Gives::Keep) {
             variables.warnings.push(format!(
                 "container {:?} uses envFrom, whose variables the webhook cannot read; AWS credentials in them take precedence over the session credentials",
                 shown(&container.name)

@@ -168,15 +168,7 @@ fn annotations(
             wanted.push((COMPONENT_LABEL, Some(component.name.clone())));
         }
         // Only the webhook sets these. A pod without a session has none of them.
-        None => wanted.extend(
-            [
-                SESSION_ID_ANNOTATION,
-                SOURCE_IDENTITY_ANNOTATION,
-                ROLE_ARN_ANNOTATION,
-                COMPONENT_LABEL,
-            ]
-            .map(|key| (key, None)),
-        ),
+        None => wanted.extend(ANNOTATIONS.map(|key| (key, None))),
     }
     if !gives.leaves_base_credentials() {
         wanted.push((eks::SKIP_ANNOTATION, Some(all_containers(pod, gives))));
@@ -252,4 +244,7 @@ const MOST_OPERATIONS: usize = 10_000;
 pub const ROLE_ARN_ANNOTATION: &str = "fab.nanohype.dev/session-role-arn";
 const SAFE_TO_EVICT_ANNOTATION: &str =
     "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
+/// The annotations of a pod with a session.
+pub(super) const ANNOTATIONS: [&str; 4] =
+    [SESSION_ID_ANNOTATION, SOURCE_IDENTITY_ANNOTATION, ROLE_ARN_ANNOTATION, COMPONENT_LABEL];
 const SOURCE_IDENTITY_ANNOTATION: &str = "fab.nanohype.dev/source-identity";

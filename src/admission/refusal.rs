@@ -28,6 +28,7 @@ pub enum Refusal {
     PodNetwork { what: &'static str, key: &'static str },
     PodSecurity { namespace: String, enforced: PodSecurity, wanted: PodSecurity },
     PortTaken { container: String, port: u16 },
+    ReservedAnnotation { key: &'static str },
     ReservedName { what: &'static str, name: String, component: String },
     ReservedVolume { container: String, volume: String },
     RoleDenied { place: String },
@@ -62,6 +63,7 @@ impl Refusal {
             Self::PodNetwork { .. } => "pod-network",
             Self::OldPodSecurity { .. } | Self::PodSecurity { .. } => "pod-security",
             Self::PortTaken { .. } => "port-taken",
+            Self::ReservedAnnotation { .. } => "reserved-annotation",
             Self::ReservedName { .. } => "reserved-name",
             Self::ReservedVolume { .. } => "reserved-volume",
             Self::RoleDenied { .. } => "role-denied",
@@ -127,6 +129,7 @@ impl Refusal {
                 format!("kubectl label namespace {namespace} {POD_SECURITY_LABEL}={wanted} --overwrite")
             }
             Self::PortTaken { .. } => "use another port in the container, or set another sidecar.port in the config".to_owned(),
+            Self::ReservedAnnotation { .. } => "remove the annotation from the pod and from the object that it is made from; only users in sessionCreators of the config may name a session".to_owned(),
             Self::ReservedName { .. } => "choose another name".to_owned(),
             Self::ReservedVolume { .. } => "remove the mount; the webhook adds the mounts that the container needs".to_owned(),
             Self::RoleDenied { .. } => "grant ssm:GetParameters on this parameter to the webhook's IAM role".to_owned(),
@@ -222,6 +225,12 @@ impl Refusal {
                 write!(
                     f,
                     "container {container:?} declares port {port}, which is reserved for the credential sidecar"
+                )
+            }
+            Self::ReservedAnnotation { key } => {
+                write!(
+                    f,
+                    "the annotation {key} is reserved for the webhook, which writes it itself"
                 )
             }
             Self::ReservedName { what, name, component } => {

@@ -2,11 +2,13 @@
 
 use super::{
     bounded::Picked,
+    component::SESSION_ID_ANNOTATION,
     eks, mesh,
     names::{
         BASE_VOLUME, CONTAINER_NAME, EMPTY_VOLUME, FAB_OPERATOR, STATIC_CREDENTIALS, TOKEN_VOLUME,
         VOLUMES, covers_token,
     },
+    patch::ANNOTATIONS,
     pod::{Container, MOST_CONTAINERS, Pod},
     refusal::{Refusal, shown},
     run_as_user,
@@ -14,9 +16,10 @@ use super::{
     sidecar,
 };
 use crate::{
-    config::{Component, Config, Credentials, PodSecurity},
+    config::{Component, Config, Credentials, PodSecurity, SessionSource},
     json::{Object, Scalar},
     namespaces::Namespace,
+    session::env,
 };
 
 /// Refuses a pod that exceeds a limit, or asks for something that its kind of credentials rules
@@ -69,6 +72,36 @@ pub(super) fn refuse_excess(
         }
     }
     Ok(())
+}
+
+/// Refuses a pod that brings an annotation of the webhook's, unless the annotation names its session.
+///
+/// The webhook would replace or remove it. A controller that copies annotations from a template would
+/// write it back, and the guard would refuse each of its updates. A pod that was injected before has
+/// these annotations: at a reinvocation, or when it is compared with current injection.
+pub(super) fn refuse_annotations(
+    pod: &Pod<'_>,
+    component: &Component,
+    credentials: Credentials,
+    config: &Config,
+) -> Result<(), Refusal> {
+    let is_ours = |container: &Container<'_>| {
+        *container.name == *CONTAINER_NAME || env::NAMES.iter().all(|name| container.sets(name))
+    };
+    if pod.containers().any(|placed| is_ours(placed.container)) {
+        return Ok(());
+    }
+    let names_session = component.credentials == credentials
+        && credentials != Credentials::Nothing
+        && component.session == SessionSource::CreatorOrUid
+        && config.may_name_sessions(pod.creator);
+    let brought = ANNOTATIONS.into_iter().find(|key| {
+        pod.annotation(key).is_some() && !(names_session && *key == SESSION_ID_ANNOTATION)
+    });
+    match brought {
+        Some(key) => Err(Refusal::ReservedAnnotation { key }),
+        None => Ok(()),
+    }
 }
 
 /// Refuses a namespace that enforces less than the config's `podSecurity`.

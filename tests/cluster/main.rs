@@ -13,6 +13,7 @@ mod alone;
 mod chart;
 mod check;
 mod cloudtrail;
+mod controllers;
 mod explain;
 mod guard;
 mod iam;

@@ -249,6 +249,12 @@ const WEBHOOK: &[Meaning] = &[
     ),
     ("port-taken", "A container declares the sidecar's port.", ""),
     (
+        "reserved-annotation",
+        "The pod brings an annotation that only the webhook writes.",
+        "A controller that copies annotations from a template would write its own value back, and the guard would refuse \
+         each of its updates.",
+    ),
+    (
         "reserved-name",
         "A pod without a sidecar uses a container or volume name that is reserved for the injector.",
         "",
@@ -586,6 +592,7 @@ fn examples() -> Vec<Refusal> {
             wanted: PodSecurity::Restricted,
         },
         Refusal::PortTaken { container: agent(), port: 7413 },
+        Refusal::ReservedAnnotation { key: "fab.nanohype.dev/session-id" },
         Refusal::ReservedName {
             what: "container",
             name: "fab-session-credentials".to_owned(),

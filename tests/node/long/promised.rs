@@ -112,8 +112,9 @@ fn a_label_of_another_component_gains_nothing() {
 
 #[test]
 fn a_pod_cannot_name_another_session() {
-    let mut pod = labelled(agent("claims"), "agents.nanohype.dev/agentsandbox", "victim");
-    pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/session-id": "victim"});
+    let pod = labelled(agent("claims"), "agents.nanohype.dev/agentsandbox", "victim");
+    let mut annotated = agent("claims-in-an-annotation");
+    annotated["metadata"]["annotations"] = json!({"fab.nanohype.dev/session-id": "victim"});
     // A tenant's copy of the pod that the webhook injects for a trusted creator.
     let copy = injected(&PLAIN, &pod, OPERATOR);
     for platform in [&*BOTH, &*WEBHOOK] {
@@ -121,11 +122,12 @@ fn a_pod_cannot_name_another_session() {
         let caller = platform.call(&PLAIN, "claims");
         assert_eq!(platform.identity_of(&caller), format!("agent.plain.{}", uid(&started)));
         assert_eq!(platform.asked_for("agent.plain.victim"), NOTHING);
+        platform.assert_refused(&PLAIN, &annotated, "[reserved-annotation]");
 
         // The control: a trusted creator is allowed to name the session.
         let mut named = pod.clone();
         named["metadata"]["name"] = "named".into();
-        named["metadata"]["annotations"]["fab.nanohype.dev/session-id"] = "named".into();
+        named["metadata"]["annotations"] = json!({"fab.nanohype.dev/session-id": "named"});
         platform.run_as(OPERATOR, &PLAIN, &named);
         let caller = platform.call(&PLAIN, "named");
         assert_eq!(platform.identity_of(&caller), "agent.plain.named");
@@ -140,7 +142,6 @@ fn a_pod_cannot_name_another_session() {
 #[test]
 fn a_pod_cannot_act_as_another_tenant() {
     let mut pod = labelled(agent("strays"), "agents.nanohype.dev/platform", "held");
-    pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/session-role-arn": HELD.broker});
     set(&mut pod, "FAB_SESSION_TENANT", "held");
     set(&mut pod, "FAB_SESSION_ROLE_ARN", HELD.broker);
     let mut copy = injected(&HELD, &pod, ADMIN);

@@ -128,7 +128,7 @@ pub(super) fn becomes(decision: &Decision, mode: Option<Mode>) -> String {
     let words = match decision {
         Decision::Inject(injection) => match injection.gives {
             Gives::Env(_) => "env: role and identity as variables; base credentials stay",
-            Gives::Keep(_) => "keep: variables only, for FAB_OPERATOR; base credentials stay",
+            Gives::Keep => "keep: nothing is given, for FAB_OPERATOR; base credentials stay",
             Gives::Nothing => "withhold: base credentials are removed, no others are given",
             Gives::Sidecar(_) => "inject: session credentials from the sidecar",
         },
