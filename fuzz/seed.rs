@@ -26,7 +26,7 @@ fn main() {
     for (name, text) in files("tests/golden", ".yaml") {
         write("manifest", &name, text.as_bytes());
         let objects = manifest::read(&text).unwrap();
-        for PodIn { pod, .. } in objects.iter().filter_map(PodIn::find) {
+        for PodIn { pod, .. } in objects.iter().flat_map(PodIn::find) {
             write("pod", &name, pod.to_string().as_bytes());
             let mut review = recorded.clone();
             review["request"]["object"] = pod;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     config::Region,
@@ -13,7 +13,12 @@ use crate::{
 
 /// Injects a credential sidecar into agent pods, so that each AWS call shows tenant and session.
 #[derive(Debug, Parser)]
-#[command(name = "fab-session-injector", version, max_term_width = 100)]
+#[command(
+    name = "fab-session-injector",
+    version = VERSION,
+    max_term_width = 100,
+    after_help = "The chart and the webhook start webhook, certs, sidecar and probe in containers."
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -27,7 +32,7 @@ pub enum Command {
     /// of one webhook configuration. Renews CA and certificate before they expire, and restores
     /// Secret and caBundle when they change. Exit codes: 0 stopped by a signal; 2 invalid input; 3
     /// internal error.
-    #[command(after_long_help = CERTS_EXAMPLES)]
+    #[command(after_long_help = CERTS_EXAMPLES, display_order = 12)]
     Certs(Certs),
     /// Check the installation: webhook, guard, namespaces, IAM and SSM
     ///
@@ -35,12 +40,12 @@ pub enum Command {
     /// sts:AssumeRole. Checks without permission are reported as unknown. Config and names are
     /// those of the chart's release in the cluster. Exit codes: 0 no errors; 1 errors found; 2
     /// invalid input; 3 internal error or API unreachable; 141 stdout closed (SIGPIPE).
-    #[command(after_long_help = CHECK_EXAMPLES)]
+    #[command(after_long_help = CHECK_EXAMPLES, display_order = 1)]
     Check(Check),
     /// Generate shell completions
     ///
     /// Exit codes: 0 done; 2 invalid input; 141 stdout closed (SIGPIPE).
-    #[command(after_long_help = COMPLETIONS_EXAMPLES)]
+    #[command(after_long_help = COMPLETIONS_EXAMPLES, display_order = 5)]
     Completions(Completions),
     /// Explain the webhook's decision for a pod
     ///
@@ -50,7 +55,7 @@ pub enum Command {
     /// the cluster differs from current injection (in audit neither counts: 0); 2 invalid input; 3
     /// internal error, an API is unreachable, or the result depends on the unknown requesting user
     /// (set --as); 141 stdout closed (SIGPIPE).
-    #[command(after_long_help = EXPLAIN_EXAMPLES)]
+    #[command(after_long_help = EXPLAIN_EXAMPLES, display_order = 2)]
     Explain(Explain),
     /// Print the IAM policies and the SSM parameter that a tenant needs
     ///
@@ -58,32 +63,53 @@ pub enum Command {
     /// With --only it prints one document, as the AWS CLI accepts it; with --terraform a Terraform
     /// file. Only --deny-without-source-identity adds the one policy that stops running pods. Exit
     /// codes: 0 done; 2 invalid input; 3 internal error; 141 stdout closed (SIGPIPE).
-    #[command(after_long_help = IAM_EXAMPLES)]
+    #[command(after_long_help = IAM_EXAMPLES, display_order = 4)]
     Iam(Iam),
     /// Show how the webhook changes manifests, without a cluster
     ///
+    /// The printed manifests do not have the comments of the input. Standard error names each object
+    /// without a pod.
+    ///
     /// Exit codes: 0 done; 1 a pod is refused (in audit none is: 0); 2 invalid input; 3 internal
     /// error; 141 stdout closed (SIGPIPE).
-    #[command(after_long_help = INJECT_EXAMPLES)]
+    #[command(after_long_help = INJECT_EXAMPLES, display_order = 3)]
     Inject(Inject),
     /// Ask the sidecar in this container whether the agent may start (startup probe)
     ///
     /// Reads all settings from the environment variables that the webhook sets. Exit codes: 0
     /// ready; 1 not ready, for the printed reason; 2 invalid environment; 3 the sidecar does not
     /// respond.
-    #[command(after_long_help = PROBE_EXAMPLES)]
+    #[command(after_long_help = PROBE_EXAMPLES, display_order = 14)]
     Probe,
     /// Serve session credentials to the containers of this pod
     ///
     /// Reads all settings from the environment variables that the webhook sets. Exit codes: 0
     /// stopped by a signal; 2 invalid environment; 3 internal error.
-    #[command(after_long_help = SIDECAR_EXAMPLES)]
+    #[command(after_long_help = SIDECAR_EXAMPLES, display_order = 13)]
     Sidecar,
     /// Serve admission reviews
     ///
     /// Exit codes: 0 stopped by a signal; 2 invalid input; 3 internal error.
-    #[command(after_long_help = WEBHOOK_EXAMPLES)]
+    #[command(after_long_help = WEBHOOK_EXAMPLES, display_order = 11)]
     Webhook(Webhook),
+}
+
+impl Command {
+    /// Returns whether the command prints JSON instead of text.
+    pub fn prints_json(&self) -> bool {
+        match self {
+            Self::Check(Check { output, .. }) | Self::Explain(Explain { output, .. }) => {
+                matches!(output, Format::Json)
+            }
+            Self::Certs(_)
+            | Self::Completions(_)
+            | Self::Iam(_)
+            | Self::Inject(_)
+            | Self::Probe
+            | Self::Sidecar
+            | Self::Webhook(_) => false,
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -160,18 +186,16 @@ pub enum Shell {
 }
 
 #[derive(Args, Debug)]
+#[command(group(ArgGroup::new("subject").args(["pod", "filename"]).required(true)))]
 pub struct Explain {
     /// Pod of the cluster; uses the same kubeconfig as kubectl
-    #[arg(
-        value_name = "POD",
-        required_unless_present = "filename",
-        conflicts_with_all = ["filename", "tenant"]
-    )]
+    #[arg(value_name = "POD", conflicts_with = "tenant")]
     pub pod: Option<PodName>,
     #[command(flatten)]
     pub installation: Installation,
-    /// Manifests in YAML or JSON, read without a cluster: pods, workloads with a pod template,
-    /// lists; - is standard input; at most 64 MiB each; may be repeated
+    /// Manifests in YAML or JSON, read without a cluster: pods, objects with a pod template, lists; a
+    /// directory stands for its *.json, *.yaml and *.yml files; - is standard input; at most 64 MiB
+    /// each; may be repeated
     #[arg(
         short,
         long,
@@ -258,15 +282,15 @@ pub struct Iam {
 
 #[derive(Args, Debug)]
 pub struct Inject {
-    /// Manifests in YAML or JSON: pods, workloads with a pod template, lists; - is standard input;
-    /// at most 64 MiB
-    #[arg(short, long, value_name = "FILE|-")]
-    pub filename: PathBuf,
+    /// Manifests in YAML or JSON: pods, objects with a pod template, lists; a directory stands for
+    /// its *.json, *.yaml and *.yml files; - is standard input; at most 64 MiB each; may be repeated
+    #[arg(short, long, value_name = "FILE|-", required = true)]
+    pub filename: Vec<PathBuf>,
     /// YAML file with the roles of tenants: `roles: {<tenant>: <role ARN>}`
     #[arg(long, value_name = "FILE")]
     pub roles: PathBuf,
-    /// Namespace in which the pods would be created
-    #[arg(long, value_name = "NAME")]
+    /// Namespace in which the pods would be created (default: the object's own)
+    #[arg(short, long, value_name = "NAME")]
     pub namespace: Option<NamespaceName>,
     /// Tenant of that namespace; takes precedence over its labels and its name
     #[arg(long, value_name = "NAME")]
@@ -383,3 +407,8 @@ const WEBHOOK_EXAMPLES: &str = "Examples:
     --tls-certificate tls.crt --tls-key tls.key
   fab-session-injector webhook --roles roles.yaml --namespaces namespaces.yaml \\
     --listen 127.0.0.1:8443 --tls-certificate tls.crt --tls-key tls.key";
+/// Version of the program. `image/build` sets FAB_VERSION, which has the commit, too.
+const VERSION: &str = match option_env!("FAB_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};

@@ -26,6 +26,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use serde_json::json;
 use tokio::{
     net::TcpListener,
     runtime::{self, Runtime},
@@ -48,8 +49,19 @@ pub enum CommandError {
     Internal(anyhow::Error),
 }
 
-/// Runs one command to completion.
+/// Runs one command to completion. A command with `-o json` prints its failure as JSON, too.
 pub fn run(command: Command) -> Result<ExitCode, CommandError> {
+    let in_json = command.prints_json();
+    let result = dispatch(command);
+    if let (true, Err(failure)) = (in_json, &result) {
+        let failure = json!({"exitCode": failure.code(), "message": failure.to_string()});
+        let error = json!({"error": failure});
+        print(&format!("{error:#}\n"))?;
+    }
+    result
+}
+
+fn dispatch(command: Command) -> Result<ExitCode, CommandError> {
     match command {
         Command::Certs(arguments) => certs::run(arguments),
         Command::Check(arguments) => check::run(arguments),
@@ -65,10 +77,14 @@ pub fn run(command: Command) -> Result<ExitCode, CommandError> {
 
 impl CommandError {
     pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
+        ExitCode::from(self.code())
+    }
+
+    fn code(&self) -> u8 {
+        match self {
             Self::Input(_) => 2,
             Self::Internal(_) => 3,
-        })
+        }
     }
 }
 

@@ -18,6 +18,8 @@ pub enum NotAManifest {
         "document {document}: {place} is an integer that does not fit into 64 bits; quote it if it is text"
     )]
     Number { document: usize, place: PointerBuf },
+    #[error("document {document} is {found}, not an object with apiVersion and kind")]
+    NotAnObject { document: usize, found: &'static str },
     #[error("invalid YAML: {0}")]
     Syntax(String),
     /// A value of 2 bytes takes up to 300 bytes of memory.
@@ -61,8 +63,17 @@ fn read_at_most(text: &str, most_values: usize) -> Result<Vec<Value>, NotAManife
         }
     }
     let mut objects = Vec::with_capacity(documents.len());
-    for document in documents.into_iter().filter(|document| !document.is_null()) {
-        take_apart(document, &mut objects);
+    for (index, document) in documents.into_iter().enumerate() {
+        let found = match document {
+            Value::Null => continue,
+            Value::Object(_) => {
+                take_apart(document, &mut objects);
+                continue;
+            }
+            Value::Array(_) => "a list",
+            Value::Bool(_) | Value::Number(_) | Value::String(_) => "a scalar",
+        };
+        return Err(NotAManifest::NotAnObject { document: index + 1, found });
     }
     Ok(objects)
 }
@@ -139,7 +150,7 @@ fn has_such_a_key(value: &Value) -> bool {
     }
 }
 
-/// The pod of an object: the object itself, or its pod template.
+/// A pod of an object: the object itself, or a pod template in it.
 #[derive(Debug)]
 pub struct PodIn {
     /// The pod as a client would create it.
@@ -147,48 +158,75 @@ pub struct PodIn {
     /// Path of the pod's `metadata` and `spec` in the object.
     path: PointerBuf,
     namespace: Option<String>,
+    maker: Maker,
+}
+
+/// The client that creates the pod.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Maker {
+    /// A controller of Kubernetes, with this user name where each controller has its own service
+    /// account (kube-controller-manager's `--use-service-account-credentials`, as on EKS).
+    Controller(&'static str),
+    /// A controller that is not part of Kubernetes, with an unknown user name. It may change the pod.
+    Other,
+    /// The user that applies the manifest.
+    User,
 }
 
 impl PodIn {
-    /// Returns the pod of the object. None: an object of this kind has no pod.
-    pub fn find(object: &Value) -> Option<Self> {
-        let kind = object.get("kind")?.as_str()?;
-        let api_version = object.get("apiVersion")?.as_str()?;
-        let (tokens, owner_suffix): (&[&str], &str) = match (api_version, kind) {
-            ("v1", "Pod") => (&[], ""),
-            ("apps/v1", "DaemonSet" | "ReplicaSet") => (&["spec", "template"], "-"),
-            // Two random parts: that of the ReplicaSet and that of the pod.
-            ("apps/v1", "Deployment") => (&["spec", "template"], "-xxxxxxxxxx-"),
-            ("apps/v1", "StatefulSet") | ("batch/v1", "Job") | ("v1", "ReplicationController") => {
-                (&["spec", "template"], "-")
-            }
-            ("v1", "PodTemplate") => (&["template"], "-"),
-            ("batch/v1", "CronJob") => (&["spec", "jobTemplate", "spec", "template"], "-xxxxxxxx-"),
-            _ => return None,
+    /// Returns the pods of the object: one for a kind of Kubernetes that has pods, else one for each
+    /// part that has the form of a pod template.
+    pub fn find(object: &Value) -> Vec<Self> {
+        let text = |key: &str| object.get(key).and_then(Value::as_str);
+        let (Some(api_version), Some(kind)) = (text("apiVersion"), text("kind")) else {
+            return Vec::new();
+        };
+        let Some((tokens, owner_suffix, maker)) = known(api_version, kind) else {
+            let mut templates = Vec::new();
+            find_templates(object, Pointer::root(), &mut templates);
+            let found = templates.into_iter();
+            return found.map(|path| Self::at(object, path, "-", Maker::Other)).collect();
         };
         let path = PointerBuf::from_tokens(tokens.iter().copied());
-        let found = path.resolve(object).ok()?;
-        let text =
-            |field: &str| object.pointer(&format!("/metadata/{field}")).and_then(Value::as_str);
+        if path.resolve(object).is_err() {
+            return Vec::new();
+        }
+        let mut found = Self::at(object, path, owner_suffix, maker);
+        // The name of a pod is fixed; the last one is the longest.
+        if let (true, Some(owner)) = (kind == "StatefulSet", name_of(object)) {
+            let name = format!("{owner}-{}", last_ordinal(object));
+            if let Some(metadata) = found.pod["metadata"].as_object_mut() {
+                metadata.shift_remove("generateName");
+                metadata.insert("name".to_owned(), name.into());
+            }
+        }
+        vec![found]
+    }
+
+    fn at(object: &Value, path: PointerBuf, owner_suffix: &str, maker: Maker) -> Self {
+        let found = path.resolve(object).unwrap_or(&Value::Null);
         let mut metadata =
             found.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
-        match text("name").filter(|_| !tokens.is_empty()) {
-            // The name of a pod is fixed; the last one is the longest.
-            Some(owner) if kind == "StatefulSet" => {
-                let ordinal = last_ordinal(object);
-                metadata.insert("name".to_owned(), format!("{owner}-{ordinal}").into());
-            }
-            Some(owner) => {
-                metadata.insert("generateName".to_owned(), format!("{owner}{owner_suffix}").into());
-            }
-            None => {}
+        if let (false, Some(owner)) = (maker == Maker::User, name_of(object)) {
+            metadata.insert("generateName".to_owned(), format!("{owner}{owner_suffix}").into());
         }
         let spec = found.get("spec").cloned().unwrap_or(Value::Object(Map::new()));
-        Some(Self {
+        let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str);
+        Self {
             pod: json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}),
             path,
-            namespace: text("namespace").map(str::to_owned),
-        })
+            namespace: namespace.map(str::to_owned),
+            maker,
+        }
+    }
+
+    /// Returns the path of the pod in the object: empty if the object is the pod.
+    pub fn path(&self) -> &Pointer {
+        &self.path
+    }
+
+    pub fn maker(&self) -> Maker {
+        self.maker
     }
 
     pub fn namespace(&self) -> Option<&str> {
@@ -221,6 +259,59 @@ impl PodIn {
         }));
         lifted
     }
+}
+
+/// Returns where a kind of Kubernetes has its pod, what follows the owner's name in the pod's name, and
+/// the maker. None: the kind has none.
+fn known(api_version: &str, kind: &str) -> Option<(&'static [&'static str], &'static str, Maker)> {
+    let template: &[&str] = &["spec", "template"];
+    let by = Maker::Controller;
+    Some(match (api_version, kind) {
+        ("v1", "Pod") => (&[], "", Maker::User),
+        ("apps/v1", "DaemonSet") => (template, "-", by(DAEMON_SET_CONTROLLER)),
+        // Two random parts: that of the ReplicaSet and that of the pod.
+        ("apps/v1", "Deployment") => (template, "-xxxxxxxxxx-", by(REPLICA_SET_CONTROLLER)),
+        ("apps/v1", "ReplicaSet") => (template, "-", by(REPLICA_SET_CONTROLLER)),
+        ("apps/v1", "StatefulSet") => (template, "-", by(STATEFUL_SET_CONTROLLER)),
+        ("batch/v1", "CronJob") => {
+            (&["spec", "jobTemplate", "spec", "template"], "-xxxxxxxx-", by(JOB_CONTROLLER))
+        }
+        ("batch/v1", "Job") => (template, "-", by(JOB_CONTROLLER)),
+        ("v1", "PodTemplate") => (&["template"], "-", Maker::Other),
+        ("v1", "ReplicationController") => (template, "-", by(REPLICATION_CONTROLLER)),
+        _ => return None,
+    })
+}
+
+/// Adds the path of each part of the value that has a `spec` with containers.
+fn find_templates(value: &Value, at: &Pointer, found: &mut Vec<PointerBuf>) {
+    let has_containers = |spec: &Value| {
+        let containers = spec.get("containers").and_then(Value::as_array);
+        containers.is_some_and(|list| {
+            let mut named = list.iter().map(|container| container.get("name"));
+            !list.is_empty() && named.all(|name| name.is_some_and(Value::is_string))
+        })
+    };
+    match value {
+        Value::Object(entries) if entries.get("spec").is_some_and(has_containers) => {
+            found.push(at.to_buf());
+        }
+        Value::Object(entries) => {
+            for (key, entry) in entries {
+                find_templates(entry, &at.with_trailing_token(key.as_str()), found);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                find_templates(item, &at.with_trailing_token(index), found);
+            }
+        }
+        Value::Bool(_) | Value::Null | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn name_of(object: &Value) -> Option<&str> {
+    object.pointer("/metadata/name").and_then(Value::as_str)
 }
 
 /// Returns kind and name for display, such as `Pod/session-a`.
@@ -261,6 +352,11 @@ fn last_ordinal(object: &Value) -> u64 {
     start.unwrap_or(0).saturating_add(replicas.unwrap_or(1).saturating_sub(1))
 }
 
+const DAEMON_SET_CONTROLLER: &str = "system:serviceaccount:kube-system:daemon-set-controller";
+const JOB_CONTROLLER: &str = "system:serviceaccount:kube-system:job-controller";
+const REPLICA_SET_CONTROLLER: &str = "system:serviceaccount:kube-system:replicaset-controller";
+const REPLICATION_CONTROLLER: &str = "system:serviceaccount:kube-system:replication-controller";
+const STATEFUL_SET_CONTROLLER: &str = "system:serviceaccount:kube-system:statefulset-controller";
 /// Maximum number of mappings, lists and scalars of all documents, including keys. In the worst
 /// case, lists in lists, they take about 2.3 GiB.
 const MOST_VALUES: usize = 1 << 23;
@@ -299,8 +395,8 @@ mod tests {
     #[test]
     fn a_manifest_above_the_memory_limit_is_not_read() {
         // An item, and how many of it make 1000 values in a list; then the same with documents.
-        for (item, most) in [("[0]", 499), ("0", 999)] {
-            let list = |count: usize| format!("[{}]", vec![item; count].join(","));
+        for (item, most) in [("[0]", 498), ("0", 997)] {
+            let list = |count: usize| format!("a: [{}]", vec![item; count].join(","));
             assert!(read_at_most(&list(most), 1000).is_ok());
             let error = read_at_most(&list(most + 1), 1000).unwrap_err();
             assert!(matches!(error, NotAManifest::TooLarge), "{error}");
@@ -337,8 +433,6 @@ mod tests {
             for object in [
                 json!({"a": text, "b": [text, [text], {"c": text}]}),
                 json!({text.as_str(): "a", "b": {text.as_str(): text}}),
-                json!([text]),
-                json!(text),
             ] {
                 let yaml = write(&object).unwrap();
                 assert!(!yaml.chars().any(is_unescaped), "{text:?}: {yaml}");
@@ -373,7 +467,7 @@ mod tests {
     fn pods_are_named_as_their_controllers_name_them() {
         let named = |api_version: &str, kind: &str, spec: Value| {
             let object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "o"}, "spec": spec});
-            let metadata = PodIn::find(&object).unwrap().pod["metadata"].take();
+            let metadata = PodIn::find(&object).remove(0).pod["metadata"].take();
             (metadata["name"].clone(), metadata["generateName"].clone())
         };
         let template = json!({"spec": {"containers": []}});
@@ -419,17 +513,45 @@ mod tests {
                     json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "o"}, "spec": {"template": template}})
                 }
             };
-            let found = PodIn::find(&object).unwrap();
+            let found = PodIn::find(&object).remove(0);
             assert_eq!(found.pod["metadata"]["labels"], template["metadata"]["labels"], "{kind}");
             assert_eq!(found.path.as_str(), path.unwrap_or_default(), "{kind}");
         }
-        for (api_version, kind) in [("v1", "Service"), ("v2", "Pod"), ("example.com/v1", "Job")] {
-            assert!(
-                PodIn::find(
-                    &json!({"apiVersion": api_version, "kind": kind, "spec": {"template": {}}})
-                )
-                .is_none()
-            );
+        let without = json!({"apiVersion": "v1", "kind": "Service", "spec": {"template": {}}});
+        assert!(PodIn::find(&without).is_empty());
+    }
+
+    #[test]
+    fn pod_templates_of_other_kinds_are_found_by_their_form() {
+        let template = json!({"spec": {"containers": [{"name": "a", "image": "i"}]}});
+        let object = |spec: Value| json!({"apiVersion": "example.com/v1", "kind": "Any", "metadata": {"name": "o", "namespace": "n"}, "spec": spec});
+        for (spec, paths) in [
+            (json!({"template": template}), &["/spec/template"][..]),
+            (json!({"podTemplate": template}), &["/spec/podTemplate"]),
+            (
+                json!({"groups": [{"template": template}, {"head": template}]}),
+                &["/spec/groups/0/template", "/spec/groups/1/head"],
+            ),
+            (json!({"template": {"spec": {"containers": []}}}), &[]),
+            (json!({"template": {"spec": {"containers": [{"image": "i"}]}}}), &[]),
+        ] {
+            let object = object(spec);
+            let found = PodIn::find(&object);
+            let at: Vec<&str> = found.iter().map(|found| found.path().as_str()).collect();
+            assert_eq!(at, paths, "{object}");
+            for found in found {
+                assert_eq!(found.maker(), Maker::Other);
+                assert_eq!(found.namespace(), Some("n"));
+                assert_eq!(found.pod["metadata"]["generateName"], "o-");
+            }
+        }
+    }
+
+    #[test]
+    fn a_document_that_is_no_object_is_rejected() {
+        for text in ["hello world", "a: 1\n---\n[1]", "3"] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains("not an object with apiVersion and kind"), "{text:?}: {error}");
         }
     }
 }

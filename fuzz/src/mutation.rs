@@ -112,7 +112,7 @@ static PARTS: LazyLock<Vec<(String, Value)>> = LazyLock::new(|| {
     for entry in fs::read_dir(goldens).unwrap() {
         let text = fs::read_to_string(entry.unwrap().path()).unwrap();
         let objects = manifest::read(&text).unwrap_or_default();
-        for PodIn { pod, .. } in objects.iter().filter_map(PodIn::find) {
+        for PodIn { pod, .. } in objects.iter().flat_map(PodIn::find) {
             let mut places = Vec::new();
             collect(&pod, "", &mut places);
             for place in places {

@@ -1,6 +1,6 @@
 //! Reads the objects of a cluster for `check` and `explain`.
 
-use std::{fmt, pin::pin, time::Duration};
+use std::{error::Error, fmt, io::ErrorKind, pin::pin, time::Duration};
 
 use anyhow::{Context, anyhow};
 use axum::http;
@@ -8,17 +8,21 @@ use futures_util::AsyncReadExt;
 use kube::{
     Client,
     api::{GetParams, ListParams, PostParams},
-    config::KubeConfigOptions,
+    config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError},
     core::{Request, Status},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, value::RawValue};
 
-use super::CommandError;
+use super::{CommandError, environment};
 use crate::check::{Objects, Seen};
 
 #[derive(Clone)]
-pub(super) struct Cluster(Client);
+pub(super) struct Cluster {
+    client: Client,
+    /// The address of the API server and the kubeconfig context, for errors.
+    place: String,
+}
 
 impl fmt::Debug for Cluster {
     /// Omits the client, which contains credentials.
@@ -37,15 +41,17 @@ impl Cluster {
                     context: Some(context.to_owned()),
                     ..KubeConfigOptions::default()
                 };
-                kube::Config::from_kubeconfig(&options)
-                    .await
-                    .with_context(|| format!("--context {context}"))
-                    .map_err(CommandError::Input)?
+                kube::Config::from_kubeconfig(&options).await.map_err(|error| {
+                    let why = told(&error);
+                    CommandError::Input(anyhow!("cannot use --context {context}: {why}"))
+                })?
             }
-            None => kube::Config::infer()
-                .await
-                .context("cannot find a cluster; set KUBECONFIG or --context")
-                .map_err(CommandError::Input)?,
+            None => kube::Config::infer().await.map_err(|error| no_cluster(&error))?,
+        };
+        let server = config.cluster_url.to_string();
+        let place = match context.map(str::to_owned).or_else(current_context) {
+            Some(context) => format!("{} (context {context})", server.trim_end_matches('/')),
+            None => server,
         };
         config.connect_timeout = Some(CONNECT);
         config.read_timeout = Some(ANSWER);
@@ -55,12 +61,12 @@ impl Cluster {
         let client = Client::try_from(config)
             .context("cannot create the Kubernetes client")
             .map_err(CommandError::Internal)?;
-        Ok(Self(client))
+        Ok(Self { client, place })
     }
 
     /// Returns the namespace of the kubeconfig context.
     pub(super) fn default_namespace(&self) -> &str {
-        self.0.default_namespace()
+        self.client.default_namespace()
     }
 
     /// Reads a Deployment.
@@ -95,7 +101,7 @@ impl Cluster {
                 length += answer.len();
                 found.add(&answer).map_err(kube::Error::SerdeError)
             });
-            match seen(next, path)? {
+            match self.seen(next, path)? {
                 _ if length > LONGEST_LIST => {
                     return Ok(Seen::Hidden(format!(
                         "{path} has more than {} MiB of objects, the limit for one list; use kubectl get to see them",
@@ -119,7 +125,7 @@ impl Cluster {
         let request = Request::new(path).get(name, &GetParams::default());
         let answer = self.send(request.context(BUILD).map_err(CommandError::Internal)?).await;
         let parse = |answer: Box<RawValue>| serde_json::from_str(answer.get());
-        seen(answer.and_then(|answer| parse(answer).map_err(kube::Error::SerdeError)), path)
+        self.seen(answer.and_then(|answer| parse(answer).map_err(kube::Error::SerdeError)), path)
     }
 
     pub(super) async fn send(
@@ -133,7 +139,7 @@ impl Cluster {
     /// Returns the response, which has at most [`LONGEST_ANSWER`] bytes: tenants control the size
     /// of objects.
     async fn fetch(&self, request: http::Request<Vec<u8>>) -> kube::Result<Vec<u8>> {
-        let answer = pin!(self.0.request_stream(request).await?);
+        let answer = pin!(self.client.request_stream(request).await?);
         let mut most = answer.take(LONGEST_ANSWER + 1);
         let mut text = Vec::new();
         let read = most.read_to_end(&mut text).await;
@@ -156,9 +162,89 @@ impl Cluster {
         match self.send(request.context(BUILD).map_err(CommandError::Internal)?).await {
             Ok(created) => Ok(Ok(created)),
             Err(kube::Error::Api(status)) => Ok(Err(*status)),
-            Err(error) => Err(unanswered(error, path)),
+            Err(error) => Err(self.unanswered(&error, path)),
         }
     }
+
+    /// Known(None): the object does not exist (404). Hidden: access is denied (403), or a tenant made
+    /// the response unreadable.
+    fn seen<T>(
+        &self,
+        answer: kube::Result<T>,
+        path: &str,
+    ) -> Result<Seen<Option<T>>, CommandError> {
+        match answer {
+            Ok(answer) => Ok(Seen::Known(Some(answer))),
+            Err(kube::Error::Api(status)) if status.code == 403 => Ok(Seen::Hidden(status.message)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Seen::Known(None)),
+            Err(error) if is_too_long(&error) => {
+                Ok(Seen::Hidden(format!("cannot read {path}: {AnswerTooLong}")))
+            }
+            Err(kube::Error::SerdeError(error)) => {
+                Ok(Seen::Hidden(format!("cannot read {path}: {error}")))
+            }
+            Err(error) => Err(self.unanswered(&error, path)),
+        }
+    }
+
+    fn unanswered(&self, error: &kube::Error, path: &str) -> CommandError {
+        let place = &self.place;
+        CommandError::Internal(match error {
+            kube::Error::Api(status) if status.code == 401 => anyhow!(
+                "the API server {place} does not accept the credentials of the kubeconfig: log in again, or choose another context with --context"
+            ),
+            kube::Error::Api(status) => {
+                anyhow!(
+                    "{path}: the API server {place} responded {}: {}",
+                    status.code,
+                    status.message
+                )
+            }
+            error => anyhow!(
+                "cannot reach the API server {place}: {}; try kubectl cluster-info, or choose another context with --context",
+                root_cause(error)
+            ),
+        })
+    }
+}
+
+/// Returns the last cause of an error: those above it repeat it.
+fn root_cause(error: &dyn Error) -> String {
+    let mut last = error;
+    while let Some(next) = last.source() {
+        last = next;
+    }
+    last.to_string()
+}
+
+fn no_cluster(error: &InferConfigError) -> CommandError {
+    let kubeconfig = error.source().and_then(|source| source.downcast_ref::<KubeconfigError>());
+    let why = match (kubeconfig, environment("KUBERNETES_SERVICE_HOST")) {
+        (Some(kubeconfig), None) => told(kubeconfig),
+        // In a pod, also says why its service account cannot be used.
+        (_, _) => error.to_string(),
+    };
+    CommandError::Input(anyhow!("no cluster: {why}; set KUBECONFIG or --context"))
+}
+
+/// The message of most of these errors contains that of their source.
+fn told(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::ReadConfig(error, path) if error.kind() == ErrorKind::NotFound => {
+            format!("the kubeconfig {} does not exist", path.display())
+        }
+        KubeconfigError::ReadConfig(error, path) => {
+            format!("cannot read the kubeconfig {}: {error}", path.display())
+        }
+        KubeconfigError::Parse(error) => {
+            format!("the kubeconfig is not valid YAML: {}", error.without_snippet())
+        }
+        error => error.to_string(),
+    }
+}
+
+fn current_context() -> Option<String> {
+    Kubeconfig::read().ok()?.current_context
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -167,29 +253,6 @@ struct AnswerTooLong;
 
 fn is_too_long(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Service(error) if error.is::<AnswerTooLong>())
-}
-
-/// Known(None): the object does not exist (404). Hidden: access is denied (403), or a tenant made
-/// the response unreadable.
-fn seen<T>(answer: kube::Result<T>, path: &str) -> Result<Seen<Option<T>>, CommandError> {
-    match answer {
-        Ok(answer) => Ok(Seen::Known(Some(answer))),
-        Err(kube::Error::Api(status)) if status.code == 403 => Ok(Seen::Hidden(status.message)),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Seen::Known(None)),
-        Err(error) if is_too_long(&error) => {
-            Ok(Seen::Hidden(format!("cannot read {path}: {AnswerTooLong}")))
-        }
-        Err(kube::Error::SerdeError(error)) => {
-            Ok(Seen::Hidden(format!("cannot read {path}: {error}")))
-        }
-        Err(error) => Err(unanswered(error, path)),
-    }
-}
-
-fn unanswered(error: kube::Error, path: &str) -> CommandError {
-    CommandError::Internal(
-        anyhow!(error).context(format!("request to the API server failed: {path}")),
-    )
 }
 
 /// Parameters of a list without a selector.
@@ -239,7 +302,7 @@ mod tests {
             );
             Ok::<_, Infallible>(http::Response::new(Body::from(list.into_bytes())))
         };
-        Cluster(Client::new(service_fn(pods), "default"))
+        Cluster { client: Client::new(service_fn(pods), "default"), place: String::new() }
     }
 
     #[tokio::test]
@@ -259,7 +322,8 @@ mod tests {
             );
             Ok::<_, Infallible>(http::Response::new(Body::from(list.into_bytes())))
         };
-        let cluster = Cluster(Client::new(service_fn(answer), "default"));
+        let client = Client::new(service_fn(answer), "default");
+        let cluster = Cluster { client, place: String::new() };
         let pods = cluster.list("/pods", all()).await.unwrap();
         let names: Vec<_> = pods.iter().map(|pod| pod.at("metadata").at("name").text()).collect();
         assert_eq!(names, ["\"a\""]);

@@ -168,22 +168,19 @@ impl Explainer {
     /// Explains the pods and pod templates of the manifests, as if they were created now.
     async fn proposed(&self, arguments: &Explain) -> Result<Vec<Explanation>, CommandError> {
         let mut explanations = Vec::new();
-        for path in &arguments.filename {
-            let before = explanations.len();
-            let (objects, source) = offline::objects(path).map_err(CommandError::Input)?;
-            let assumed = Assumed::read(&objects, arguments.tenant.as_ref(), &self.config)
-                .map_err(CommandError::Input)?;
-            for object in &objects {
-                let Some(found) = PodIn::find(object) else { continue };
+        let objects = offline::objects(&arguments.filename).map_err(CommandError::Input)?;
+        let assumed = Assumed::read(&objects, arguments.tenant.as_ref(), &self.config)
+            .map_err(CommandError::Input)?;
+        for object in &objects {
+            for found in PodIn::find(object) {
                 let name = offline::namespace_of(object, &found, arguments.namespace.as_ref())
                     .map_err(CommandError::Input)?;
                 explanations.push(self.one(object, &found, &name, &assumed, arguments).await);
             }
-            if explanations.len() == before {
-                say(&format!("{source} contains no pod and no pod template"));
-            }
-            assumed.say_what_was_assumed();
         }
+        let creator = arguments.creator.as_deref().unwrap_or_default();
+        offline::say_what_is_not_covered(&objects, creator);
+        assumed.say_what_they_decided();
         Ok(explanations)
     }
 

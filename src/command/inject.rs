@@ -17,7 +17,7 @@ use super::{
     print, say,
 };
 use crate::{
-    admission::{self, Decision},
+    admission::{self, Decision, Gives},
     cli::Inject,
     config::Config,
     manifest::{self, PodIn},
@@ -33,39 +33,39 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, CommandError> {
     }
     let roles = files::roles(&arguments.roles, &config).map_err(CommandError::Input)?;
     let roles = Roles::new(Source::File(arguments.roles.clone()), roles);
-    let (objects, source) = offline::objects(&arguments.filename).map_err(CommandError::Input)?;
+    let objects = offline::objects(&arguments.filename).map_err(CommandError::Input)?;
     let namespaces =
         Assumed::read(&objects, arguments.tenant.as_ref(), &config).map_err(CommandError::Input)?;
 
     let mut output = String::new();
     let mut refused = false;
-    let (mut pods, mut injected_pods) = (0, 0);
+    let mut sidecars = false;
     for object in &objects {
-        let found = PodIn::find(object);
-        pods += usize::from(found.is_some());
-        let (operations, refusal) = match &found {
-            None => (Vec::new(), None),
-            Some(found) => injected(object, found, arguments, &namespaces, &roles, &config)
-                .map_err(CommandError::Input)?,
-        };
-        injected_pods += usize::from(!operations.is_empty());
-        if let Some(refusal) = refusal {
-            refused = true;
-            say(&format!("{}: {refusal}", manifest::title(object)));
+        let mut operations = Vec::new();
+        for found in PodIn::find(object) {
+            let outcome = injected(object, &found, arguments, &namespaces, &roles, &config)
+                .map_err(CommandError::Input)?;
+            match outcome {
+                Injected::Patched { operations: patch, has_sidecar } => {
+                    operations.extend(patch);
+                    sidecars |= has_sidecar;
+                }
+                Injected::Refused(refusal) => {
+                    refused = true;
+                    say(&format!("{}: {refusal}", manifest::title(object)));
+                }
+                Injected::Unchanged => {}
+            }
         }
         render(object, operations, arguments, &mut output).map_err(CommandError::Internal)?;
     }
     let has_region = config.sidecar.env.iter().any(|(name, _)| name == "AWS_REGION");
-    if injected_pods > 0 && config.region.is_none() && !has_region {
+    if sidecars && config.region.is_none() && !has_region {
         say(
             "no region is set, so the sidecar in this output cannot start; set --region or the config key region",
         );
     }
-    if pods == 0 {
-        say(&format!(
-            "{source} contains no pod and no pod template; its objects are left unchanged"
-        ));
-    }
+    offline::say_what_is_not_covered(&objects, &arguments.creator);
     namespaces.say_what_they_decided();
     if refused {
         return Ok(ExitCode::from(1));
@@ -73,7 +73,13 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, CommandError> {
     print(&output)
 }
 
-/// Returns the operations on one object, and the refusal, if it is refused.
+/// The result for one pod of an object.
+enum Injected {
+    Patched { operations: Vec<PatchOperation>, has_sidecar: bool },
+    Refused(admission::Refusal),
+    Unchanged,
+}
+
 fn injected(
     object: &Value,
     found: &PodIn,
@@ -81,7 +87,7 @@ fn injected(
     namespaces: &Assumed,
     roles: &Roles,
     config: &Config,
-) -> anyhow::Result<(Vec<PatchOperation>, Option<admission::Refusal>)> {
+) -> anyhow::Result<Injected> {
     let namespace = offline::namespace_of(object, found, arguments.namespace.as_ref())?;
     let namespace = namespace.as_str();
     let known = namespaces.namespace(namespace);
@@ -99,12 +105,15 @@ fn injected(
             Decision::Refuse(refusal) => format!("refuse: {refusal}"),
         };
         say(&format!("audit: {} is left unchanged; if enabled: {would}", manifest::title(object)));
-        return Ok((Vec::new(), None));
+        return Ok(Injected::Unchanged);
     }
     Ok(match decision {
-        Decision::Inject(_) => (found.lift(object, operations), None),
-        Decision::Pass(_) => (Vec::new(), None),
-        Decision::Refuse(refusal) => (Vec::new(), Some(refusal)),
+        Decision::Inject(injection) => Injected::Patched {
+            operations: found.lift(object, operations),
+            has_sidecar: matches!(injection.gives, Gives::Sidecar(_)),
+        },
+        Decision::Pass(_) => Injected::Unchanged,
+        Decision::Refuse(refusal) => Injected::Refused(refusal),
     })
 }
 

@@ -95,7 +95,9 @@ async fn release(
     let maps = match cluster.list(&maps, labelled(&selector)).await? {
         Seen::Known(maps) => maps,
         Seen::Hidden(why) => {
-            let why = anyhow!("cannot read ConfigMaps of namespace {namespace}: {why}");
+            let why = anyhow!(
+                "cannot read ConfigMaps of namespace {namespace}; use --config FILE with the webhook's config: {why}"
+            );
             return Err(CommandError::Input(why));
         }
     };
@@ -141,7 +143,9 @@ async fn namespace_by_rights(cluster: &Cluster, selector: &str) -> Result<String
     let bindings = format!("{RBAC}/clusterrolebindings");
     let bindings = match cluster.list(&bindings, labelled(selector)).await? {
         Seen::Known(bindings) => bindings,
-        Seen::Hidden(why) => return Err(CommandError::Input(anyhow!("{NO_RELEASE}: {why}"))),
+        Seen::Hidden(why) => {
+            return Err(CommandError::Input(anyhow!("{NO_RELEASE}, or --config: {why}")));
+        }
     };
     let subjects = bindings.iter().flat_map(|binding| binding.at("subjects").items());
     let namespaces: BTreeSet<_> =

@@ -1,6 +1,13 @@
 //! The objects and namespaces of `inject` and `explain` without a cluster.
 
-use std::{cell::RefCell, collections::BTreeSet, path::Path};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    fs,
+    io::stdin,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -8,7 +15,7 @@ use serde_json::Value;
 use super::{files, say};
 use crate::{
     config::{Config, PodSecurity},
-    manifest::{self, PodIn},
+    manifest::{self, Maker, PodIn},
     namespaces::{Mode, Namespace, NamespaceName, OPT_IN_LABEL},
     session::TenantName,
 };
@@ -23,6 +30,8 @@ pub(super) struct Assumed {
     assumed: RefCell<BTreeSet<String>>,
     /// Namespaces of pods that have not opted in, by their object in the input.
     not_opted_in: RefCell<BTreeSet<String>>,
+    /// The opt-in labels of the namespaces in the input.
+    labels: BTreeMap<String, String>,
 }
 
 impl Assumed {
@@ -37,11 +46,17 @@ impl Assumed {
             config: config.clone(),
             assumed: RefCell::default(),
             not_opted_in: RefCell::default(),
+            labels: objects.iter().filter_map(opt_in_label).collect(),
         })
     }
 
     /// Returns the namespace of this name, opted in or not.
     pub(super) fn namespace(&self, name: &str) -> Namespace {
+        if name == NEVER_CALLED {
+            say(&format!(
+                "warning: API servers do not call the webhook for pods of {name}; the output shows the result in another namespace"
+            ));
+        }
         let said = self.from_input.iter().find(|namespace| namespace.name == name).cloned();
         let mut namespace = said.unwrap_or_else(|| {
             self.assumed.borrow_mut().insert(name.to_owned());
@@ -60,16 +75,17 @@ impl Assumed {
         namespace
     }
 
+    /// Says which namespaces of the input left pods unchanged, and what was assumed of others.
     pub(super) fn say_what_they_decided(&self) {
         for namespace in self.not_opted_in.borrow().iter() {
+            let label = match self.labels.get(namespace) {
+                Some(value) => format!("has {OPT_IN_LABEL}={value}, which has no effect"),
+                None => "has not opted in".to_owned(),
+            };
             say(&format!(
-                "unchanged: namespace {namespace} has not opted in, so its pods are left unchanged (to opt in, set its label {OPT_IN_LABEL} to enabled or audit)"
+                "unchanged: namespace {namespace} {label}, so its pods are left unchanged (to opt in, set its label {OPT_IN_LABEL} to enabled or audit)"
             ));
         }
-        self.say_what_was_assumed();
-    }
-
-    pub(super) fn say_what_was_assumed(&self) {
         for namespace in self.assumed.borrow().iter() {
             say(&format!(
                 "assumed: namespace {namespace} has the label {OPT_IN_LABEL}=enabled and enforces the Pod Security Standard restricted (add its Namespace object to the input to use its own labels)"
@@ -78,23 +94,93 @@ impl Assumed {
     }
 }
 
-/// Returns the objects of a manifest, and the display name of the manifest.
-pub(super) fn objects(path: &Path) -> anyhow::Result<(Vec<Value>, String)> {
-    let source = if path == Path::new("-") {
-        "standard input".to_owned()
-    } else {
-        path.display().to_string()
+/// Returns name and opt-in label of a Namespace that has the label.
+fn opt_in_label(object: &Value) -> Option<(String, String)> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let label = text(&object["metadata"]["labels"][OPT_IN_LABEL])?;
+    (object["kind"] == "Namespace").then_some((text(&object["metadata"]["name"])?, label))
+}
+
+/// Returns the objects of the manifests. A directory stands for its JSON and YAML files, in the order
+/// of their names, as for kubectl.
+pub(super) fn objects(paths: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
+    let mut all = Vec::new();
+    for path in paths {
+        for file in files_of(path)? {
+            all.extend(objects_of(&file)?);
+        }
+    }
+    Ok(all)
+}
+
+fn files_of(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let name = path.display();
+    let entries = fs::read_dir(path).with_context(|| format!("cannot read {name}"))?;
+    let is_manifest = |path: &PathBuf| {
+        let extension = path.extension().and_then(OsStr::to_str);
+        extension.is_some_and(|extension| ["json", "yaml", "yml"].contains(&extension))
     };
-    let text = if path == Path::new("-") {
-        files::text_of(std::io::stdin().lock(), &source)?
+    let mut found: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("cannot read {name}"))?;
+    found.retain(is_manifest);
+    found.sort();
+    if found.is_empty() {
+        bail!("{name} contains no file *.json, *.yaml or *.yml");
+    }
+    Ok(found)
+}
+
+fn objects_of(path: &Path) -> anyhow::Result<Vec<Value>> {
+    let (source, text) = if path == Path::new("-") {
+        let source = "standard input".to_owned();
+        let text = files::text_of(stdin().lock(), &source)?;
+        (source, text)
     } else {
-        files::text(path)?
+        (path.display().to_string(), files::text(path)?)
     };
     let objects = files::objects(&source, &text)?;
     if objects.is_empty() {
         bail!("{source} contains no object");
     }
-    Ok((objects, source))
+    Ok(objects)
+}
+
+/// Says what the result for these objects does not cover: objects without a pod, and pods that a
+/// controller makes. `creator` is the user of `--as`, or empty.
+pub(super) fn say_what_is_not_covered(objects: &[Value], creator: &str) {
+    let mut without = Vec::new();
+    let mut pods = 0;
+    for object in objects {
+        let found = PodIn::find(object);
+        pods += found.len();
+        let title = manifest::title(object);
+        if found.is_empty() && object["kind"] != "Namespace" {
+            without.push(title.clone());
+        }
+        for found in found {
+            match found.maker() {
+                Maker::User => {}
+                Maker::Controller(user) if user == creator || creator.is_empty() => {}
+                Maker::Controller(user) => say(&format!(
+                    "warning: the pods of {title} are created by {user}, not by {creator}; set --as to it"
+                )),
+                Maker::Other => say(&format!(
+                    "assumed: the pods of {title} are as in {}; the controller that creates them may set other labels, annotations and fields",
+                    found.path()
+                )),
+            }
+        }
+    }
+    if pods == 0 {
+        say("the input contains no pod and no pod template");
+    } else if !without.is_empty() {
+        say(&format!("not evaluated, because they contain no pod: {}", without.join(", ")));
+    }
 }
 
 /// Returns the namespace of a pod in `object`: that of the command line, else the object's own.
@@ -113,3 +199,6 @@ pub(super) fn namespace_of(
         }
     }
 }
+
+/// The namespace that the chart's webhook configuration excludes, besides that of the release.
+const NEVER_CALLED: &str = "kube-system";

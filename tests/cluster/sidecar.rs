@@ -14,6 +14,7 @@ use std::{
 
 use harness::{
     process::{self, wait_until},
+    program,
     sidecar::{
         account::{Account, BASE, BROKER, Policies, allow, deny, statements, trust},
         client::{self, CLIENTS, Client},
@@ -74,6 +75,87 @@ fn static_base_credentials_are_used_only_if_configured() {
     let _sidecar = pod.start();
     wait_until("it is refused", PATIENCE, || pod.status()["lastError"].is_object().then_some(()));
     assert_eq!(pod.status()["lastError"]["code"], "base-credentials-unavailable");
+}
+
+/// fab without injection: its own code assumes the role that the operator gives it, under the name of
+/// the person for whom it acts (`aws sts assume-role` in fab's src/attribution.ts at 5dc03db).
+#[test]
+fn an_old_client_assumes_the_role_that_its_pod_brings() {
+    let operators = json!({"StringEquals": {"sts:SourceIdentity": ["ada@example.com"]}});
+    // The control: the trust policy of a session-broker role, whose ARN would replace the pod's.
+    for (trust, is_let_in) in [(trust(&operators), true), (Policies::default().trust, false)] {
+        let account = Account::open(Policies { trust, ..Policies::default() });
+        let endpoint = account.template().endpoint;
+        let brought = [
+            ("AWS_ENDPOINT_URL_STS", &*endpoint),
+            ("AWS_REGION", "eu-west-1"),
+            ("FAB_OPERATOR", "ada@example.com"),
+            ("FAB_SESSION_DURATION", "1800"),
+            ("FAB_SESSION_ROLE_ARN", BROKER),
+        ];
+        let keys = account.base_session();
+        // EKS gives base credentials after the webhook, by other variables.
+        let base = [
+            ("AWS_ACCESS_KEY_ID", &*keys.access_key_id),
+            ("AWS_SECRET_ACCESS_KEY", &*keys.secret_access_key),
+            ("AWS_SESSION_TOKEN", &*keys.session_token),
+        ];
+        let script = "exec \"$0\" sts assume-role --role-arn \"$FAB_SESSION_ROLE_ARN\" \
+                      --role-session-name fab --duration-seconds \"$FAB_SESSION_DURATION\" \
+                      --source-identity \"$FAB_OPERATOR\"";
+        let outcome = Command::new("sh")
+            .args(["-c", script])
+            .args(client::words("cli"))
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .envs(kept(&brought))
+            .envs(base)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(outcome.stderr).unwrap();
+        assert_eq!(outcome.status.success(), is_let_in, "{stderr}");
+        assert!(is_let_in || stderr.contains("AccessDenied"), "{stderr}");
+        let [assumed] = &account.events("AssumeRole")[..] else { panic!("one call") };
+        let asked = &assumed["requestParameters"];
+        assert_eq!(asked["roleArn"], BROKER);
+        assert_eq!(asked["durationSeconds"], 1800);
+        assert_eq!(asked["sourceIdentity"], "ada@example.com");
+    }
+}
+
+/// Returns the variables of a pod that sets these, as `inject` prints it for a namespace that keeps
+/// the old client mode.
+fn kept(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+    let labels = json!({
+        "agents.nanohype.dev/platform": "acme",
+        "fab.nanohype.dev/operator": "keep",
+        "fab.nanohype.dev/session-injection": "enabled",
+        "pod-security.kubernetes.io/enforce": "restricted",
+    });
+    let env: Vec<Value> =
+        variables.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenants-acme", "labels": labels}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "old", "namespace": "tenants-acme"}, "spec": {
+            "serviceAccountName": "tenant-runtime",
+            "containers": [{"name": "agent", "image": "agent", "env": env}],
+        }},
+    ]});
+    let directory = process::own_directory();
+    let roles = json!({"roles": {"acme": "arn:aws:iam::111122223333:role/prod-acme-other"}});
+    fs::write(directory.path().join("roles.yaml"), roles.to_string()).unwrap();
+    fs::write(directory.path().join("list.yaml"), list.to_string()).unwrap();
+    let injected = Command::new(program())
+        .args(["inject", "--roles=roles.yaml", "--filename=list.yaml"])
+        .current_dir(directory.path())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&injected.stderr);
+    assert!(injected.status.success(), "{stderr}");
+    let printed: Value = serde_saphyr::from_slice(&injected.stdout).unwrap();
+    let env = printed["items"][1]["spec"]["containers"][0]["env"].as_array().unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    env.iter().map(|entry| (text(&entry["name"]), text(&entry["value"]))).collect()
 }
 
 /// AWS itself can restrict the name to the pod, since Pod Identity tags each session with it.

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::LazyLock,
 };
@@ -123,7 +123,7 @@ fn explain_shows_the_source_of_the_session_name() {
         (&annotated, &operator, "named", "trusted-creator", by_annotation),
         (&labelled, &operator, "coder-1", "trusted-creator", named_in("label", label.0)),
         (&plain, &operator, "<pod uid>", "none", Value::Null),
-        (&annotated, "--as=jane", "<pod uid>", "not-trusted", Value::Null),
+        (&labelled, "--as=jane", "<pod uid>", "not-trusted", Value::Null),
         (&plain, &by_name, "<pod name>", "config", Value::Null),
     ];
     for (pod, argument, id, named_by, named_in) in cases {
@@ -259,7 +259,7 @@ fn invalid_input_is_named() {
         assert_eq!(text(&output.stdout), "", "{arguments:?}");
     }
     for (arguments, want) in [
-        (vec!["explain"], "required"),
+        (vec!["explain"], "<POD|--filename <FILE|->>"),
         (vec!["explain", "-f", "x.yaml"], "no source of roles is configured: set --roles"),
         (vec!["explain", "../../nodes"], "not a valid pod name"),
         (vec!["explain", "a", "--tenant=acme"], "cannot be used with"),
@@ -328,8 +328,12 @@ fn an_unreadable_role_is_not_a_refusal() {
         .unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["decision"], "unknown", "{said}");
     assert_eq!(said["refusal"]["code"], "role-unavailable", "{said}");
     assert_eq!(said["refusal"]["transient"], true);
+    let message = said["refusal"]["message"].as_str().unwrap();
+    assert!(message.starts_with("this shell cannot read SSM parameter"), "{message}");
+    assert_eq!(said["component"]["name"], "runtime", "the rest is known");
 }
 
 #[test]
@@ -342,12 +346,37 @@ fn an_unreachable_cluster_differs_from_invalid_input() {
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
         "users": [{"name": "u", "user": {}}]});
     fs::write(&kubeconfig, text_of.to_string()).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
-        .args(["explain", "a", "--namespace=n", "--roles"])
-        .arg(&*ROLES)
-        .env("KUBECONFIG", &kubeconfig)
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("request to the API server failed"));
+    let run = |arguments: &[&str], kubeconfig: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+            .args(arguments)
+            .arg("--output=json")
+            .env("KUBECONFIG", kubeconfig)
+            .env_remove("KUBERNETES_SERVICE_HOST")
+            .output()
+            .unwrap()
+    };
+    let missing = directory.path().join("missing");
+    let malformed = directory.path().join("malformed");
+    fs::write(&malformed, ": [").unwrap();
+    let unreachable = "cannot reach the API server http://127.0.0.1:9 (context c): Connection refused (os error 111); try kubectl cluster-info, or choose another context with --context";
+    let absent = format!(
+        "no cluster: the kubeconfig {} does not exist; set KUBECONFIG or --context",
+        missing.display()
+    );
+    for command in [&["explain", "a", "--namespace=n"][..], &["check"]] {
+        for (kubeconfig, code, want) in [
+            (&kubeconfig, 3, unreachable),
+            (&missing, 2, &absent),
+            (&malformed, 2, "no cluster: the kubeconfig is not valid YAML: "),
+        ] {
+            let output = run(command, kubeconfig);
+            let stderr = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(code), "{command:?}: {stderr}");
+            assert!(stderr.starts_with(&format!("fab-session-injector: {want}")), "{stderr}");
+            assert_eq!(stderr.lines().count(), 1, "one cause, once: {stderr}");
+            let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(said["error"]["exitCode"], code, "{said}");
+            assert!(said["error"]["message"].as_str().unwrap().starts_with(want), "{said}");
+        }
+    }
 }

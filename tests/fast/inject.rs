@@ -171,10 +171,72 @@ fn an_input_without_pods_is_reported() {
     let output = inject(&text_of("Widget"), &[]);
     assert!(output.status.success());
     assert_eq!(text(&output.stdout), text_of("Widget"));
-    assert_eq!(
-        text(&output.stderr),
-        "standard input contains no pod and no pod template; its objects are left unchanged\n"
-    );
+    assert_eq!(text(&output.stderr), "the input contains no pod and no pod template\n");
+}
+
+#[test]
+fn stderr_names_what_the_output_does_not_cover() {
+    let object = |api_version: &str, kind: &str, spec: Value| json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "o"}, "spec": spec});
+    let deployment = object("apps/v1", "Deployment", json!({"template": template()}));
+    let rollout = object("argoproj.io/v1alpha1", "Rollout", json!({"template": template()}));
+    let sandbox = object("agents.x-k8s.io/v1beta1", "Sandbox", json!({"podTemplate": template()}));
+    let all = [&deployment, &rollout, &sandbox, &object("v1", "Service", json!({}))];
+    let input = all.map(Value::to_string).join("\n---\n");
+    let output = inject(&input, &["--namespace=tenants-acme", "--as=jane", "--region=eu-west-1"]);
+    let said = text(&output.stderr);
+    for line in [
+        "warning: the pods of Deployment/o are created by system:serviceaccount:kube-system:replicaset-controller, not by jane; set --as to it",
+        "assumed: the pods of Rollout/o are as in /spec/template; the controller that creates them may set other labels, annotations and fields",
+        "assumed: the pods of Sandbox/o are as in /spec/podTemplate; the controller that creates them may set other labels, annotations and fields",
+        "not evaluated, because they contain no pod: Service/o",
+    ] {
+        assert!(said.lines().any(|said| said == line), "{line}\n{said}");
+    }
+    let printed: Vec<Value> = serde_saphyr::from_multiple(text(&output.stdout)).unwrap();
+    for (object, spec) in
+        printed.iter().zip(["/spec/template", "/spec/template", "/spec/podTemplate"])
+    {
+        let sidecar = &object.pointer(spec).unwrap()["spec"]["initContainers"][0];
+        assert_eq!(sidecar["name"], "fab-session-credentials", "{object}");
+    }
+
+    let output = inject(&deployment.to_string(), &["-n", "kube-system", "--tenant=acme"]);
+    let said = text(&output.stderr);
+    assert!(said.contains("API servers do not call the webhook for pods of kube-system"), "{said}");
+}
+
+#[test]
+fn a_directory_stands_for_its_manifests() {
+    let directory = tempfile::tempdir().unwrap();
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenants-acme", "labels": {"fab.nanohype.dev/session-injection": "true"}}});
+    let pod = |name: &str| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "tenants-acme"}, "spec": template()["spec"]});
+    for (name, object) in [("b.yml", pod("b")), ("a.json", pod("a")), ("c.yaml", namespace)] {
+        fs::write(directory.path().join(name), object.to_string()).unwrap();
+    }
+    fs::write(directory.path().join("notes.txt"), "no manifest").unwrap();
+    let run = |files: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+            .args(["inject", "--roles"])
+            .arg(&*ROLES)
+            .args(files.iter().flat_map(|file| ["-f", file]))
+            .current_dir(directory.path())
+            .output()
+            .unwrap()
+    };
+    for files in [&["."][..], &["a.json", "b.yml", "c.yaml"]] {
+        let output = run(files);
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let want = "namespace tenants-acme has fab.nanohype.dev/session-injection=true, which has no effect";
+        assert!(said.contains(want), "{said}");
+        let printed: Vec<Value> = serde_saphyr::from_multiple(text(&output.stdout)).unwrap();
+        let names: Vec<&Value> = printed.iter().map(|object| &object["metadata"]["name"]).collect();
+        assert_eq!(names, ["a", "b", "tenants-acme"]);
+    }
+    fs::create_dir(directory.path().join("empty")).unwrap();
+    let output = run(&["empty"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("empty contains no file *.json, *.yaml or *.yml"));
 }
 
 /// Closes the pipe as `inject | head -1` does.
@@ -195,7 +257,7 @@ fn a_closed_stdout_prints_no_error() {
 fn invalid_input_differs_from_a_refusal() {
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "o"}, "spec": template()["spec"]}).to_string();
     let elsewhere = pod.replace(r#"{"name":"o"}"#, r#"{"name":"o","namespace":"Else.where"}"#);
-    let cases: [(&str, &[&str], i32, &str); 11] = [
+    let cases: [(&str, &[&str], i32, &str); 12] = [
         (&pod, &["--namespace=A_B"], 2, "'--namespace <NAME>': not a valid namespace name"),
         (
             &elsewhere,
@@ -218,6 +280,7 @@ fn invalid_input_differs_from_a_refusal() {
         (&pod, &[], 2, "Pod/o has no metadata.namespace; set --namespace"),
         ("kind: [", &["--namespace=tenants-acme"], 2, "invalid YAML"),
         ("", &["--namespace=tenants-acme"], 2, "standard input contains no object"),
+        ("hello", &[], 2, "standard input: document 1 is a scalar, not an object with apiVersion"),
         (&pod, &["--namespace=tenants-acme", "--tenant=A.B"], 2, "a tenant is a DNS label"),
         (&pod, &["--namespace=tenants-acme", "--config=/nowhere"], 2, "cannot read /nowhere"),
         (&pod, &["--namespace=tenants-acme", "--diff", "--patch"], 2, "cannot be used with"),
@@ -241,6 +304,9 @@ fn missing_and_ambiguous_settings_are_reported() {
     let mut other = pod.clone();
     other["spec"]["serviceAccountName"] = "default".into();
     assert!(!said(&inject(&other.to_string(), &[])).contains(no_region));
+    let mut fleet = pod.clone();
+    fleet["metadata"]["labels"] = json!({"agents.nanohype.dev/agent": "a"});
+    assert!(!said(&inject(&fleet.to_string(), &[])).contains(no_region), "no sidecar");
 
     let namespace = |mode: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenants-acme", "labels": {"fab.nanohype.dev/session-injection": mode}}});
     let twice = format!("{}\n---\n{}\n---\n{pod}", namespace("off"), namespace("enabled"));

@@ -10,7 +10,7 @@ use crate::{
     config::{Matched, Matcher},
     manifest,
     namespaces::{Mode, Namespace},
-    roles::Roles,
+    roles::{Cause, Roles},
     session::{Session, SessionId, SourceIdentity},
 };
 
@@ -25,7 +25,7 @@ pub(super) struct Explanation {
     mode: Option<Mode>,
     tenant: Option<String>,
     requesting_user: Creator,
-    /// The value in log and metrics.
+    /// The value in log and metrics. `unknown`: this shell cannot read the tenant's role.
     decision: &'static str,
     #[serde(skip)]
     becomes: String,
@@ -59,7 +59,7 @@ pub(super) enum Creator {
     Unknown,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Said {
     code: &'static str,
@@ -127,10 +127,16 @@ impl Explanation {
         roles: &Roles,
     ) -> Self {
         let Explained { decision, matched, operations: _, warnings } = explained;
+        let unread = match &decision {
+            Decision::Refuse(refusal) => Said::of_unread(refusal),
+            Decision::Inject(_) | Decision::Pass(_) => None,
+        };
         let (unchanged, refusal, session) = match &decision {
             Decision::Inject(injection) => (None, None, Identity::of(&subject, injection, roles)),
             Decision::Pass(passed) => (Some(name_of(*passed)), None, None),
-            Decision::Refuse(refusal) => (None, Some(Said::of(refusal)), None),
+            Decision::Refuse(refusal) => {
+                (None, Some(unread.clone().unwrap_or_else(|| Said::of(refusal))), None)
+            }
         };
         let (object, drift) = match subject {
             Subject::Proposed(object) => (object, None),
@@ -154,9 +160,10 @@ impl Explanation {
             decision: match &decision {
                 Decision::Inject(injection) => injection.gives.as_str(),
                 Decision::Pass(_) => "pass",
+                Decision::Refuse(_) if unread.is_some() => "unknown",
                 Decision::Refuse(_) => "refuse",
             },
-            becomes: text::becomes(&decision, namespace.mode),
+            becomes: text::becomes(&decision, unread.is_some(), namespace.mode),
             unchanged,
             refusal,
             component: matched.map(Component::of),
@@ -209,6 +216,29 @@ impl Said {
             remedy: refusal.remedy(),
             transient: refusal.is_transient(),
         }
+    }
+}
+
+impl Said {
+    /// Returns the report on a role that this shell cannot read with its own AWS credentials. The
+    /// webhook has others.
+    fn of_unread(refusal: &Refusal) -> Option<Self> {
+        let (place, cause) = match refusal {
+            Refusal::RoleDenied { place } => (place, Some(Cause::Denied)),
+            Refusal::RoleUnavailable { place, cause, .. } => (place, *cause),
+            _ => return None,
+        };
+        let why = match cause {
+            Some(Cause::Denied) => "access denied".to_owned(),
+            Some(Cause::NoCredentials) => "no AWS credentials".to_owned(),
+            Some(cause) => cause.to_string(),
+            None => "timed out".to_owned(),
+        };
+        Some(Self {
+            message: format!("this shell cannot read {place}: {why}; the webhook may have a role"),
+            remedy: "log in to AWS as a user that may read it, or set --roles".to_owned(),
+            ..Self::of(refusal)
+        })
     }
 }
 

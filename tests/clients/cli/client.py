@@ -1,13 +1,18 @@
 """The AWS CLI as an agent calls it: for each line of input, one command and one
 line of JSON. Each command is a process of its own, which fetches credentials
-anew, and says nothing of the key that it signs with."""
+anew, and says nothing of the key that it signs with. With arguments it is the
+CLI itself."""
 
 import json
 import subprocess
 import sys
 
 # The script `aws` names the place of its Python, which is not where pip wrote it.
-COMMAND = [sys.executable, "-m", "awscli", "sts", "get-caller-identity", "--output", "json"]
+CLI = [sys.executable, "-m", "awscli"]
+COMMAND = CLI + ["sts", "get-caller-identity", "--output", "json"]
+
+if sys.argv[1:]:
+    sys.exit(subprocess.call(CLI + sys.argv[1:]))
 
 for _ in sys.stdin:
     # The next lines are ours, not the command's.

@@ -124,7 +124,7 @@ impl fmt::Display for ShownDrift {
 }
 
 /// Describes a decision in words.
-pub(super) fn becomes(decision: &Decision, mode: Option<Mode>) -> String {
+pub(super) fn becomes(decision: &Decision, is_unread: bool, mode: Option<Mode>) -> String {
     let words = match decision {
         Decision::Inject(injection) => match injection.gives {
             Gives::Env(_) => "env: role and identity as variables; base credentials stay",
@@ -137,6 +137,7 @@ pub(super) fn becomes(decision: &Decision, mode: Option<Mode>) -> String {
         Decision::Pass(Passed::NotOptedIn) => {
             return "pass: its namespace has not opted in".to_owned();
         }
+        Decision::Refuse(_) if is_unread => "unknown: this shell cannot read the tenant's role",
         Decision::Refuse(_) => "refuse",
     };
     match mode {
