@@ -25,7 +25,7 @@ pub use self::{
 
 /// The data of the Secret. A key that is missing, or is not UTF-8, is an empty text.
 #[derive(Clone, Default, Eq, PartialEq)]
-pub struct Stored {
+pub struct SecretData {
     /// The trusted CA certificates, as PEM. The first one signs.
     pub authorities: String,
     /// The key of the first CA, as PEM.
@@ -38,7 +38,7 @@ pub struct Stored {
 
 /// The CA certificates in the webhook configuration.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Published {
+pub struct PublishedBundles {
     /// The `caBundle` of each webhook in it, as PEM.
     pub bundles: Vec<String>,
     /// Since when all bundles equal the CA certificates of the Secret, as far as this process
@@ -52,14 +52,14 @@ pub enum Step {
     /// Write these CA certificates to each `caBundle`.
     Publish(String),
     /// Write this data to the Secret, for this reason.
-    Store(Box<Stored>, Reason),
+    Store(Box<SecretData>, RotationReason),
     /// Nothing to do until this time.
     WaitUntil(SystemTime),
 }
 
 /// Why the Secret must change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Reason {
+pub enum RotationReason {
     /// There is no valid CA with its key.
     AuthorityMissing,
     /// Less than a third of the CA's lifetime remains.
@@ -75,8 +75,8 @@ pub enum Reason {
 /// Returns the next step for the webhook that API servers call at `host`. Fails if a CA or a
 /// certificate cannot be created for `host`.
 pub fn plan(
-    stored: &Stored,
-    published: &Published,
+    stored: &SecretData,
+    published: &PublishedBundles,
     host: &str,
     now: SystemTime,
 ) -> Result<Step, CannotSign> {
@@ -85,10 +85,13 @@ pub fn plan(
             // The Secret may not name the CA of the served certificate any more. The published
             // bundles do, so their CAs stay trusted.
             let trusted = published.bundles.iter().flat_map(|bundle| pem_blocks(bundle));
-            (Reason::AuthorityMissing, pem_blocks(&stored.authorities).chain(trusted).collect())
+            (
+                RotationReason::AuthorityMissing,
+                pem_blocks(&stored.authorities).chain(trusted).collect(),
+            )
         }
         Some(authority) if authority.old_at() <= now => {
-            (Reason::AuthorityOld, pem_blocks(&stored.authorities).collect())
+            (RotationReason::AuthorityOld, pem_blocks(&stored.authorities).collect())
         }
         Some(authority) => return keep(stored, published, &authority, host, now),
     };
@@ -103,7 +106,7 @@ pub fn plan(
             authorities.push(former);
         }
     }
-    let stored = Stored {
+    let stored = SecretData {
         authorities: authorities.concat(),
         authority_key: authority.key_pem(),
         ..stored.clone()
@@ -113,8 +116,8 @@ pub fn plan(
 
 /// Returns the next step if the CA is valid.
 fn keep(
-    stored: &Stored,
-    published: &Published,
+    stored: &SecretData,
+    published: &PublishedBundles,
     authority: &Authority,
     host: &str,
     now: SystemTime,
@@ -132,28 +135,28 @@ fn keep(
                 Step::WaitUntil(authority.old_at().min(ends - CERTIFICATE_LIFE / 3))
             } else if shown_everywhere <= now {
                 let stored =
-                    Stored { authorities: authority.certificate.clone(), ..stored.clone() };
-                Step::Store(Box::new(stored), Reason::Superseded)
+                    SecretData { authorities: authority.certificate.clone(), ..stored.clone() };
+                Step::Store(Box::new(stored), RotationReason::Superseded)
             } else {
                 Step::WaitUntil(shown_everywhere)
             });
         }
-        Some(_) => Reason::CertificateOld,
+        Some(_) => RotationReason::CertificateOld,
         // Pods still serve a certificate of a former CA, which API servers trust.
         None if former.iter().any(|former| signed(former, stored, host, now)) => {
             if now < trusted_since + OVERLAP {
                 return Ok(Step::WaitUntil(trusted_since + OVERLAP));
             }
-            Reason::CertificateOld
+            RotationReason::CertificateOld
         }
-        None => Reason::CertificateMissing,
+        None => RotationReason::CertificateMissing,
     };
     let (certificate, key) = authority.sign(host, now)?;
-    Ok(Step::Store(Box::new(Stored { certificate, key, ..stored.clone() }), reason))
+    Ok(Step::Store(Box::new(SecretData { certificate, key, ..stored.clone() }), reason))
 }
 
 /// Reports whether the CA signed the stored certificate, and the certificate is valid.
-fn signed(authority: &str, stored: &Stored, host: &str, now: SystemTime) -> bool {
+fn signed(authority: &str, stored: &SecretData, host: &str, now: SystemTime) -> bool {
     authority::expiry_if_valid(authority, &stored.certificate, &stored.key, host, now).is_some()
 }
 
@@ -162,7 +165,7 @@ fn holds(certificate: &str, now: SystemTime) -> bool {
     validity::of_pem(certificate).is_some_and(|validity| validity.holds(now))
 }
 
-impl Stored {
+impl SecretData {
     /// Returns the expiry of the CA that signs. None: there is none.
     pub fn authority_ends(&self) -> Option<SystemTime> {
         validity::of_pem(&self.authorities).map(|validity| validity.ends)
@@ -180,16 +183,16 @@ impl Stored {
     }
 }
 
-impl fmt::Debug for Stored {
+impl fmt::Debug for SecretData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stored")
+        f.debug_struct("SecretData")
             .field("ca_certificates", &self.authorities)
             .field("certificate", &self.certificate)
             .finish_non_exhaustive()
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for RotationReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::AuthorityMissing => "the CA or its key is missing or invalid: new CA",
@@ -222,18 +225,18 @@ mod tests {
     const HOST: &str = "fab-session-injector.platform.svc";
 
     /// A cluster that carries out each step at once.
-    struct Cluster {
-        stored: Stored,
-        published: Published,
+    struct SimulatedCluster {
+        stored: SecretData,
+        published: PublishedBundles,
         now: SystemTime,
         steps: Vec<String>,
     }
 
-    impl Cluster {
+    impl SimulatedCluster {
         fn new() -> Self {
             Self {
-                stored: Stored::default(),
-                published: Published { bundles: vec![String::new(); 2], since: None },
+                stored: SecretData::default(),
+                published: PublishedBundles { bundles: vec![String::new(); 2], since: None },
                 now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
                 steps: Vec::new(),
             }
@@ -273,8 +276,8 @@ mod tests {
         }
     }
 
-    fn settled() -> Cluster {
-        let mut cluster = Cluster::new();
+    fn settled() -> SimulatedCluster {
+        let mut cluster = SimulatedCluster::new();
         cluster.settle();
         cluster.steps.clear();
         cluster
@@ -282,7 +285,7 @@ mod tests {
 
     #[test]
     fn an_empty_secret_gets_a_published_ca_before_a_certificate() {
-        let mut cluster = Cluster::new();
+        let mut cluster = SimulatedCluster::new();
         let next = cluster.settle();
         assert_eq!(cluster.steps, ["AuthorityMissing", "publish", "CertificateMissing"]);
         assert!(cluster.trusts(&cluster.stored.certificate, &cluster.stored.key));
@@ -293,9 +296,9 @@ mod tests {
 
     #[test]
     fn each_certificate_is_trusted_during_18_months_of_rotations() {
-        let mut cluster = Cluster::new();
+        let mut cluster = SimulatedCluster::new();
         // A kubelet mounts the Secret as it was nine minutes ago.
-        let mut shown: Option<Stored> = None;
+        let mut shown: Option<SecretData> = None;
         let mut next = cluster.settle();
         let end = cluster.now + 540 * DAY;
         let (mut authorities, mut certificates) = (0, 0);
@@ -321,7 +324,7 @@ mod tests {
 
     #[test]
     fn damaged_secrets_and_bundles_are_repaired() {
-        type Break = fn(&mut Cluster);
+        type Break = fn(&mut SimulatedCluster);
         let other = settled().stored;
         let cases: [(&str, Break, &[&str]); 7] = [
             ("certificate gone", |c| c.stored.certificate.clear(), &["CertificateMissing"]),
@@ -340,7 +343,7 @@ mod tests {
             ("CA key gone", |c| c.stored.authority_key.clear(), &["AuthorityMissing", "publish"]),
             (
                 "all gone",
-                |c| c.stored = Stored::default(),
+                |c| c.stored = SecretData::default(),
                 &["AuthorityMissing", "publish", "CertificateMissing"],
             ),
         ];
@@ -430,7 +433,7 @@ mod tests {
         else {
             panic!("the CA of another host was accepted");
         };
-        assert_eq!(reason, Reason::AuthorityMissing);
+        assert_eq!(reason, RotationReason::AuthorityMissing);
         assert_eq!(pem_blocks(&stored.authorities).count(), 2);
     }
 

@@ -61,13 +61,13 @@ pub struct Facts<'c> {
     pub now: SystemTime,
     /// ClusterRoles and ClusterRoleBindings.
     pub rights: Seen<Objects>,
-    pub text: Text,
-    pub webhook: Webhook,
+    pub text: ConfigText,
+    pub webhook: WebhookFacts,
 }
 
 /// The config as text.
 #[derive(Debug)]
-pub struct Text {
+pub struct ConfigText {
     /// As rendered by the release.
     pub installed: Seen<Option<String>>,
     /// As it is in the cluster. None: the ConfigMap of the release was not found.
@@ -78,7 +78,7 @@ pub struct Text {
 
 /// The webhook configuration, and the objects of the release that serve it.
 #[derive(Debug)]
-pub struct Webhook {
+pub struct WebhookFacts {
     /// All MutatingWebhookConfigurations.
     pub configurations: Seen<Objects>,
     /// The Deployment of the webhook.

@@ -22,7 +22,7 @@ pub(crate) use self::reader::parse;
 use self::reader::{Reader, Section};
 pub use self::{
     base_credentials::{BaseCredentials, RoleArnTemplate},
-    component::{Component, Credentials, Matched, Matcher, PodProperties, SessionSource},
+    component::{Component, CredentialsMode, Matched, Matcher, PodProperties, SessionSource},
     creator::Creator,
     glob::Glob,
     image::{Image, ImageDigest},

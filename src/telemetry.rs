@@ -27,7 +27,7 @@ pub use self::certs::CertificateMetrics;
 
 /// The webhook's metrics. Tenants cannot choose any label value.
 #[derive(Clone, Debug)]
-pub struct Metrics(Arc<Registered>);
+pub struct Metrics(Arc<RegisteredMetrics>);
 
 /// Values that are read at a scrape, because other types count them.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +49,7 @@ pub struct Observed {
 }
 
 #[derive(Debug)]
-struct Registered {
+struct RegisteredMetrics {
     registry: Registry,
     ready: Gauge,
     reviews: Family<ReviewLabels, Counter>,
@@ -186,7 +186,7 @@ impl Default for Metrics {
             "Log lines dropped because standard error was not read in time",
             log_lines_dropped.clone(),
         );
-        Self(Arc::new(Registered {
+        Self(Arc::new(RegisteredMetrics {
             registry,
             ready,
             reviews,

@@ -8,7 +8,8 @@ use std::{sync::Mutex, time::SystemTime};
 use fab_session_injector::{
     admission::Review,
     check::{
-        Checks, Facts, Finding, Findings, Guard, NamespaceContents, Objects, Seen, Text, Webhook,
+        Checks, ConfigText, Facts, Finding, Findings, Guard, NamespaceContents, Objects, Seen,
+        WebhookFacts,
     },
     config::Config,
     namespaces::Mode,
@@ -406,8 +407,8 @@ fn checked(tenant: &Tenant, kind: &str, list: &[u8]) -> Findings {
         namespaces: of("Namespace"),
         now: SystemTime::UNIX_EPOCH,
         rights: roles.beside(of("ClusterRole")).beside(of("ClusterRoleBinding")),
-        text: Text { installed: unknown(), live: None, place: String::new() },
-        webhook: Webhook {
+        text: ConfigText { installed: unknown(), live: None, place: String::new() },
+        webhook: WebhookFacts {
             configurations: unknown(),
             deployment: unknown(),
             endpoints: unknown(),

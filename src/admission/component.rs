@@ -5,7 +5,7 @@ use super::{
     refusal::{Refusal, shown},
 };
 use crate::{
-    config::{COMPONENT_LABEL, Config, Credentials, Matched, SANDBOX_LABEL, SessionSource},
+    config::{COMPONENT_LABEL, Config, CredentialsMode, Matched, SANDBOX_LABEL, SessionSource},
     session::{SessionId, SessionName},
 };
 
@@ -34,7 +34,7 @@ pub enum NamedBy {
 pub(super) fn kind<'c>(pod: &Pod<'_>, config: &'c Config) -> Result<PodKind<'c>, Refusal> {
     let matched = config.component_of(pod);
     if let Some(matched) =
-        matched.filter(|matched| matched.component.credentials == Credentials::Exempt)
+        matched.filter(|matched| matched.component.credentials == CredentialsMode::Exempt)
     {
         return Ok(PodKind::Exempt(matched));
     }

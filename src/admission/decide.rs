@@ -15,7 +15,7 @@ use super::{
     violations,
 };
 use crate::{
-    config::{Component, Config, Creator, Credentials, SessionSource},
+    config::{Component, Config, Creator, CredentialsMode, SessionSource},
     namespaces::{Namespace, Namespaces},
     roles::{Cause, Role, Roles},
     session::{RoleArn, Session, SessionId, TenantName},
@@ -81,14 +81,14 @@ fn pass_or_inject(
     violations::refuse_annotations(pod, component, credentials, config)?;
     let session = || session(pod, component, tenant, roles, config);
     let (gives, named_by) = match credentials {
-        Credentials::Env if component.credentials == Credentials::Env => {
+        CredentialsMode::Env if component.credentials == CredentialsMode::Env => {
             let (session, named_by) = session()?;
             (Gives::Env(session), Some(named_by))
         }
-        Credentials::Env => (Gives::Keep, None),
-        Credentials::Exempt => return pass(Passed::Exempt),
-        Credentials::Nothing => (Gives::Nothing, None),
-        Credentials::Sidecar => {
+        CredentialsMode::Env => (Gives::Keep, None),
+        CredentialsMode::Exempt => return pass(Passed::Exempt),
+        CredentialsMode::Nothing => (Gives::Nothing, None),
+        CredentialsMode::Sidecar => {
             let (session, named_by) = session()?;
             (Gives::Sidecar(session), Some(named_by))
         }
@@ -110,7 +110,7 @@ pub fn namespace_refusal(namespace: &Namespace, config: &Config) -> Option<Refus
             let kinds = config
                 .components
                 .iter()
-                .filter(|component| component.credentials == Credentials::Sidecar);
+                .filter(|component| component.credentials == CredentialsMode::Sidecar);
             let uid = kinds.clone().any(|component| component.session != SessionSource::PodName);
             if uid { refuse_too_long(&SessionId::PodUid, tenant) } else { Ok(()) }
         })
@@ -147,11 +147,11 @@ fn creation_of_a_pod(request: &Request<'_>) -> Result<(), Refusal> {
 
 /// Returns the credentials of the pod: those of its component, or the old client mode if the
 /// namespace keeps it and the pod sets `FAB_OPERATOR`.
-fn credentials(pod: &Pod<'_>, component: &Component, namespace: &Namespace) -> Credentials {
+fn credentials(pod: &Pod<'_>, component: &Component, namespace: &Namespace) -> CredentialsMode {
     let old_client = namespace.operator_kept
         && pod.containers().any(|placed| placed.container.sets(FAB_OPERATOR));
     match component.credentials {
-        Credentials::Sidecar if old_client => Credentials::Env,
+        CredentialsMode::Sidecar if old_client => CredentialsMode::Env,
         credentials => credentials,
     }
 }

@@ -8,7 +8,7 @@ use super::{
     CONTAINER_NAME, Decision, Explained, Gives, ROLE_ARN_ANNOTATION, Refusal, explain_text,
 };
 use crate::{
-    config::{Config, Credentials, Glob, Matched, Matcher},
+    config::{Config, CredentialsMode, Glob, Matched, Matcher},
     json::Json,
     namespaces::{Namespace, Namespaces},
     roles::{Role, Roles, Source},
@@ -139,7 +139,7 @@ impl Comparison<'_> {
             explain_text(Some(pod.raw()), creator, namespace, namespaces, roles, config);
         let left_alone = matched.is_some_and(|Matched { component, matcher }| {
             matches!(matcher, Matcher::Creator(_))
-                && matches!(component.credentials, Credentials::Env | Credentials::Exempt)
+                && matches!(component.credentials, CredentialsMode::Env | CredentialsMode::Exempt)
         });
         let has_sidecar = sidecar(*pod).is_some();
         let status = match decision {

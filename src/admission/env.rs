@@ -8,7 +8,7 @@ use super::{
     bounded::Picked,
     decision::Gives,
     eks,
-    items::Variable,
+    items::PodVariable,
     list_edit::ListEdit,
     names::{self, METADATA_DISABLED, NO_PROXIES, PROXIES, REGIONS, STS_ENDPOINTS},
     operations::{MOST_BYTES, Patch, at},
@@ -65,8 +65,8 @@ pub(super) fn edit(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patc
 /// A container's list of variables, and its edit.
 struct Variables<'p, 'a> {
     container: &'p str,
-    present: Option<&'p Picked<Variable<'a>>>,
-    edit: ListEdit<Entry<'a>>,
+    present: Option<&'p Picked<PodVariable<'a>>>,
+    edit: ListEdit<EnvEntry<'a>>,
     /// Whether a value to be copied is longer than a patch may be.
     too_long: bool,
     warnings: Vec<String>,
@@ -75,11 +75,11 @@ struct Variables<'p, 'a> {
 /// An item of the list: a variable of the webhook's, or a copy of the pod's under another name.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Entry<'a> {
+enum EnvEntry<'a> {
     Copy {
         name: &'static str,
         #[serde(flatten)]
-        source: Source<'a>,
+        source: ValueSource<'a>,
     },
     Ours(Box<EnvVar>),
 }
@@ -87,7 +87,7 @@ enum Entry<'a> {
 /// The value of a variable or its reference, as the JSON of the review.
 #[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Source<'a> {
+struct ValueSource<'a> {
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     value: Option<&'a RawValue>,
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
@@ -138,7 +138,7 @@ impl<'p, 'a> Variables<'p, 'a> {
                 _ => Some(position),
             });
             let position =
-                self.put(variable.name, Entry::Ours(Box::new(sidecar::entry(variable))), behind);
+                self.put(variable.name, EnvEntry::Ours(Box::new(sidecar::entry(variable))), behind);
             positions.push((variable.name, position));
         }
     }
@@ -202,26 +202,26 @@ impl<'p, 'a> Variables<'p, 'a> {
     }
 
     /// Returns the variable's literal value, or `None` if it has a `valueFrom`.
-    fn value(&mut self, found: &Variable<'a>) -> Option<Text<'a>> {
+    fn value(&mut self, found: &PodVariable<'a>) -> Option<Text<'a>> {
         #[derive(Default, Deserialize)]
-        struct Read<'a> {
+        struct OnlyValue<'a> {
             #[serde(borrow)]
             value: Option<Text<'a>>,
         }
-        let Some(Source { value: _, value_from: None }) = self.source(found) else {
+        let Some(ValueSource { value: _, value_from: None }) = self.source(found) else {
             return None;
         };
-        let Read { value } = serde_json::from_str(found.raw.get()).unwrap_or_default();
+        let OnlyValue { value } = serde_json::from_str(found.raw.get()).unwrap_or_default();
         Some(value.unwrap_or_default())
     }
 
-    fn copy(&mut self, found: &Variable<'a>, name: &'static str) {
+    fn copy(&mut self, found: &PodVariable<'a>, name: &'static str) {
         let source = self.source(found).unwrap_or_default();
-        self.append(Entry::Copy { name, source });
+        self.append(EnvEntry::Copy { name, source });
     }
 
     /// Returns the variable's value or reference, or `None` if it is too long for a patch.
-    fn source(&mut self, found: &Variable<'a>) -> Option<Source<'a>> {
+    fn source(&mut self, found: &PodVariable<'a>) -> Option<ValueSource<'a>> {
         self.too_long |= found.raw.get().len() > MOST_BYTES;
         let source = serde_json::from_str(found.raw.get()).unwrap_or_default();
         (!self.too_long).then_some(source)
@@ -233,7 +233,7 @@ impl<'p, 'a> Variables<'p, 'a> {
 
     /// Puts the variable at the first position of its name and removes its duplicates. A variable
     /// that is absent, or that would precede one that it refers to, goes to the end.
-    fn put(&mut self, name: &str, wanted: Entry<'a>, behind: Option<Position>) -> Position {
+    fn put(&mut self, name: &str, wanted: EnvEntry<'a>, behind: Option<Position>) -> Position {
         let mut named = self.named(name).map(|(index, entry)| (index, entry.raw));
         let first = named.next();
         let duplicates: Vec<(usize, &RawValue)> = named.collect();
@@ -257,7 +257,7 @@ impl<'p, 'a> Variables<'p, 'a> {
         }
     }
 
-    fn append(&mut self, entry: Entry<'a>) {
+    fn append(&mut self, entry: EnvEntry<'a>) {
         self.edit.appended.push(entry);
     }
 
@@ -267,14 +267,14 @@ impl<'p, 'a> Variables<'p, 'a> {
     }
 
     /// Returns the last variable of the name, which is the effective one.
-    fn last(&self, name: &str) -> Option<(usize, &'p Variable<'a>)> {
+    fn last(&self, name: &str) -> Option<(usize, &'p PodVariable<'a>)> {
         self.named(name).next_back()
     }
 
     fn named<'n>(
         &self,
         name: &'n str,
-    ) -> impl DoubleEndedIterator<Item = (usize, &'p Variable<'a>)> + use<'n, 'p, 'a> {
+    ) -> impl DoubleEndedIterator<Item = (usize, &'p PodVariable<'a>)> + use<'n, 'p, 'a> {
         debug_assert!(names::of_variable(name).is_some(), "{name} is not read");
         self.present.into_iter().flat_map(Picked::iter).filter(move |(_, entry)| entry.name == name)
     }
@@ -295,8 +295,8 @@ fn with_loopback(value: &str) -> String {
     })
 }
 
-fn text<'a>(name: &str, value: &str) -> Entry<'a> {
-    Entry::Ours(Box::new(sidecar::text(name, value)))
+fn text<'a>(name: &str, value: &str) -> EnvEntry<'a> {
+    EnvEntry::Ours(Box::new(sidecar::text(name, value)))
 }
 
 const LOOPBACK: &str = "127.0.0.1,localhost";

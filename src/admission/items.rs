@@ -12,13 +12,13 @@ use super::{
 use crate::json::{Each, Object, Text, or_default};
 
 #[derive(Deserialize)]
-pub(super) struct Name<'a> {
+pub(super) struct Named<'a> {
     #[serde(borrow)]
     pub(super) name: Text<'a>,
 }
 
 /// A variable whose name the webhook acts on, see [`names::of_variable`].
-pub(super) struct Variable<'a> {
+pub(super) struct PodVariable<'a> {
     pub(super) name: &'static str,
     pub(super) raw: &'a RawValue,
 }
@@ -52,9 +52,9 @@ pub(super) struct Device {
     pub(super) volume: &'static str,
 }
 
-impl<'de: 'a, 'a> Pick<'de> for Variable<'a> {
+impl<'de: 'a, 'a> Pick<'de> for PodVariable<'a> {
     fn pick(raw: &'de RawValue) -> serde_json::Result<Option<Self>> {
-        let Object(Name { name }) = serde_json::from_str(raw.get())?;
+        let Object(Named { name }) = serde_json::from_str(raw.get())?;
         Ok(names::of_variable(&name).map(|name| Self { name, raw }))
     }
 }
@@ -63,13 +63,13 @@ impl<'de: 'a, 'a> Pick<'de> for Mount<'a> {
     fn pick(raw: &'de RawValue) -> serde_json::Result<Option<Self>> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Read<'a> {
+        struct NameAndPath<'a> {
             #[serde(borrow)]
             name: Text<'a>,
             #[serde(borrow, default, deserialize_with = "or_default")]
             mount_path: Text<'a>,
         }
-        let Object(Read { name, mount_path: path }) = serde_json::from_str(raw.get())?;
+        let Object(NameAndPath { name, mount_path: path }) = serde_json::from_str(raw.get())?;
         let volume = names::of_volume(&name);
         let acted_on = volume.is_some() || names::covers_token(&path);
         Ok(acted_on.then_some(Self { volume, path, raw }))
@@ -79,7 +79,7 @@ impl<'de: 'a, 'a> Pick<'de> for Mount<'a> {
 impl<'de: 'a, 'a> Pick<'de> for Volume<'a> {
     fn pick(raw: &'de RawValue) -> serde_json::Result<Option<Self>> {
         #[derive(Deserialize)]
-        struct Read<'a> {
+        struct NameAndProjected<'a> {
             #[serde(borrow)]
             name: Text<'a>,
             #[serde(borrow)]
@@ -90,7 +90,7 @@ impl<'de: 'a, 'a> Pick<'de> for Volume<'a> {
             #[serde(borrow, default, deserialize_with = "or_default")]
             sources: Audiences<'a>,
         }
-        let Object(Read { name, projected }) = serde_json::from_str(raw.get())?;
+        let Object(NameAndProjected { name, projected }) = serde_json::from_str(raw.get())?;
         let Audiences { first: audiences, too_many } =
             projected.map(|Object(projected)| projected.sources).unwrap_or_default();
         let acted_on = !audiences.is_empty() || names::of_volume(&name).is_some();
@@ -100,7 +100,7 @@ impl<'de: 'a, 'a> Pick<'de> for Volume<'a> {
 
 impl<'a> Pick<'a> for Device {
     fn pick(raw: &'a RawValue) -> serde_json::Result<Option<Self>> {
-        let Object(Name { name }) = serde_json::from_str(raw.get())?;
+        let Object(Named { name }) = serde_json::from_str(raw.get())?;
         Ok(names::of_our_volume(&name).map(|volume| Self { volume }))
     }
 }
@@ -109,17 +109,20 @@ impl<'de: 'a, 'a> Deserialize<'de> for Audiences<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Source<'a> {
+        struct VolumeProjection<'a> {
             #[serde(borrow)]
-            service_account_token: Option<Object<Token<'a>>>,
+            service_account_token: Option<Object<TokenProjection<'a>>>,
         }
         #[derive(Deserialize)]
-        struct Token<'a> {
+        struct TokenProjection<'a> {
             #[serde(borrow)]
             audience: Option<Text<'a>>,
         }
         let mut audiences = Self::default();
-        let push = |_, Object(Source { service_account_token: token }): Object<Source<'de>>| {
+        let push = |_,
+                    Object(VolumeProjection { service_account_token: token }): Object<
+            VolumeProjection<'de>,
+        >| {
             match token.and_then(|Object(token)| token.audience) {
                 Some(_) if audiences.first.len() == MOST_PICKED => audiences.too_many = true,
                 audience => audiences.first.extend(audience),

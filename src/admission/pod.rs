@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{
     bounded::{ADDED, AnyList, MOST_PICKED, Pairs, Picked},
-    items::{Device, Mount, Name, Variable, Volume},
+    items::{Device, Mount, Named, PodVariable, Volume},
     names::CONTAINER_NAME,
     refusal::{Refusal, shown},
 };
@@ -60,7 +60,7 @@ pub(super) struct Spec<'a> {
     #[serde(borrow)]
     pub(super) node_selector: Option<Pairs<'a>>,
     #[serde(borrow)]
-    pub(super) os: Option<Object<Name<'a>>>,
+    pub(super) os: Option<Object<Named<'a>>>,
     #[serde(default, deserialize_with = "or_default")]
     pub(super) host_network: Scalar<bool>,
     #[serde(default, deserialize_with = "or_default", rename = "hostPID")]
@@ -78,7 +78,7 @@ pub(super) struct Container<'a> {
     pub(super) name: Text<'a>,
     /// `None` if the container has no such list.
     #[serde(borrow)]
-    pub(super) env: Option<Picked<Variable<'a>>>,
+    pub(super) env: Option<Picked<PodVariable<'a>>>,
     #[serde(borrow, rename = "volumeMounts")]
     pub(super) mounts: Option<Picked<Mount<'a>>>,
     #[serde(default, deserialize_with = "or_default")]
@@ -131,13 +131,13 @@ struct Containers<'a> {
 impl<'a> Pod<'a> {
     pub(super) fn read(object: &'a RawValue, creator: Creator<'a>) -> Result<Self, Refusal> {
         #[derive(Deserialize)]
-        struct Read<'a> {
+        struct MetadataAndSpec<'a> {
             #[serde(borrow)]
             metadata: Object<Metadata<'a>>,
             #[serde(borrow)]
             spec: Object<Spec<'a>>,
         }
-        let Object(Read { metadata: Object(metadata), spec: Object(spec) }) =
+        let Object(MetadataAndSpec { metadata: Object(metadata), spec: Object(spec) }) =
             serde_json::from_str(object.get())
                 .map_err(|_| Refusal::UnreadablePod { place: place(object) })?;
         let pod = Self { metadata, spec, object, creator };
@@ -206,12 +206,12 @@ impl<'a> Pod<'a> {
     /// sidecar needs it.
     pub(super) fn text(&self, placed: &Placed<'_, '_>) -> Option<&'a RawValue> {
         #[derive(Deserialize)]
-        struct Read<'a> {
+        struct OnlyLists<'a> {
             #[serde(borrow)]
             spec: Lists<'a>,
         }
         // The pod was parsed before, so this cannot fail.
-        let Read { spec } = serde_json::from_str(self.object.get()).ok()?;
+        let OnlyLists { spec } = serde_json::from_str(self.object.get()).ok()?;
         let mut found = None;
         each(spec.of(placed.list)?, |index, container: &RawValue| {
             if index == placed.index {
@@ -341,13 +341,13 @@ impl<'a> Lists<'a> {
 /// Returns the part of the pod that does not match the schema, as text for a refusal.
 fn place(object: &RawValue) -> String {
     #[derive(Deserialize)]
-    struct Read<'a> {
+    struct RawParts<'a> {
         #[serde(borrow, default)]
         metadata: Option<&'a RawValue>,
         #[serde(borrow, default)]
         spec: Option<&'a RawValue>,
     }
-    let Ok(Object(Read { metadata, spec })) = serde_json::from_str(object.get()) else {
+    let Ok(Object(RawParts { metadata, spec })) = serde_json::from_str(object.get()) else {
         return "the pod".to_owned();
     };
     if metadata.is_none_or(|metadata| {

@@ -13,7 +13,7 @@ use super::{
 /// nor refuses the pod.
 pub(super) fn respond(uid: &str, outcome: &Outcome, apply: bool) -> Vec<u8> {
     let refusal = outcome.refusal().filter(|_| apply);
-    let answer = Review {
+    let answer = AdmissionReview {
         api_version: API_VERSION,
         kind: KIND,
         response: Response {
@@ -58,7 +58,7 @@ fn append_patch(body: &mut Vec<u8>, patch: &[u8]) {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Review<'a> {
+struct AdmissionReview<'a> {
     api_version: &'static str,
     kind: &'static str,
     response: Response<'a>,

@@ -287,13 +287,13 @@ struct Existing<'a> {
 #[derive(Default, Deserialize)]
 struct Kinds<'a> {
     #[serde(borrow)]
-    limits: Option<Stored<'a>>,
+    limits: Option<StorageQuantity<'a>>,
     #[serde(borrow)]
-    requests: Option<Stored<'a>>,
+    requests: Option<StorageQuantity<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Stored<'a> {
+struct StorageQuantity<'a> {
     #[serde(borrow, rename = "ephemeral-storage")]
     storage: Option<Text<'a>>,
 }
@@ -304,7 +304,7 @@ impl<'a> Existing<'a> {
     }
 }
 
-fn storage(stored: Option<Stored<'_>>) -> Option<String> {
+fn storage(stored: Option<StorageQuantity<'_>>) -> Option<String> {
     let storage = stored?.storage?;
     (storage.len() <= LONGEST_QUANTITY).then(|| storage.to_string())
 }

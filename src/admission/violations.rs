@@ -16,7 +16,7 @@ use super::{
     sidecar,
 };
 use crate::{
-    config::{Component, Config, Credentials, PodSecurity, SessionSource},
+    config::{Component, Config, CredentialsMode, PodSecurity, SessionSource},
     json::{Object, Scalar},
     namespaces::Namespace,
     session::env,
@@ -27,7 +27,7 @@ use crate::{
 pub(super) fn refuse_excess(
     pod: &Pod<'_>,
     component: &Component,
-    credentials: Credentials,
+    credentials: CredentialsMode,
     namespace: &Namespace,
     config: &Config,
 ) -> Result<(), Refusal> {
@@ -53,17 +53,17 @@ pub(super) fn refuse_excess(
             });
         }
     }
-    if credentials != Credentials::Sidecar {
+    if credentials != CredentialsMode::Sidecar {
         refuse_reserved_names(pod, component)?;
     }
-    if matches!(credentials, Credentials::Env | Credentials::Exempt) {
+    if matches!(credentials, CredentialsMode::Env | CredentialsMode::Exempt) {
         return Ok(());
     }
     refuse_pod_security(namespace, config)?;
     refuse_other_os(pod)?;
     refuse_shared_namespaces(pod)?;
     refuse_aws_tokens(pod, &config.aws_audiences)?;
-    if credentials == Credentials::Sidecar {
+    if credentials == CredentialsMode::Sidecar {
         mesh::refuse_own_network(pod, config)?;
         for container in agents(pod) {
             refuse_taken_port(container, config.sidecar.port)?;
@@ -82,7 +82,7 @@ pub(super) fn refuse_excess(
 pub(super) fn refuse_annotations(
     pod: &Pod<'_>,
     component: &Component,
-    credentials: Credentials,
+    credentials: CredentialsMode,
     config: &Config,
 ) -> Result<(), Refusal> {
     let is_ours = |container: &Container<'_>| {
@@ -92,7 +92,7 @@ pub(super) fn refuse_annotations(
         return Ok(());
     }
     let names_session = component.credentials == credentials
-        && credentials != Credentials::Nothing
+        && credentials != CredentialsMode::Nothing
         && component.session == SessionSource::CreatorOrUid
         && config.may_name_sessions(pod.creator);
     let brought = ANNOTATIONS.into_iter().find(|key| {

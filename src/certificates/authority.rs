@@ -17,7 +17,7 @@ use rustls::{
 use zeroize::Zeroizing;
 
 use super::{
-    AUTHORITY_LIFE, BACKDATED, CERTIFICATE_LIFE, Stored,
+    AUTHORITY_LIFE, BACKDATED, CERTIFICATE_LIFE, SecretData,
     validity::{self, Validity, ends, pem_blocks},
 };
 
@@ -64,7 +64,7 @@ impl Authority {
 
     /// Returns the first stored CA, if the CA and a certificate that it signs for the host are
     /// valid now.
-    pub(super) fn read(stored: &Stored, host: &str, now: SystemTime) -> Option<Self> {
+    pub(super) fn read(stored: &SecretData, host: &str, now: SystemTime) -> Option<Self> {
         let certificate = pem_blocks(&stored.authorities).next()?;
         let key = KeyPair::from_pem(&stored.authority_key).ok()?;
         // A signature uses only the name and the key of the issuer.

@@ -123,7 +123,7 @@ mod tests {
     };
 
     use super::{
-        super::{DAY, Published, Step, Stored, plan},
+        super::{DAY, PublishedBundles, SecretData, Step, plan},
         *,
     };
 
@@ -139,9 +139,9 @@ mod tests {
         if days < 0 { now() - time } else { now() + time }
     }
 
-    fn stored(host: &str) -> Stored {
-        let mut stored = Stored::default();
-        let mut published = Published { bundles: vec![String::new()], since: Some(now()) };
+    fn stored(host: &str) -> SecretData {
+        let mut stored = SecretData::default();
+        let mut published = PublishedBundles { bundles: vec![String::new()], since: Some(now()) };
         loop {
             match plan(&stored, &published, host, now()).unwrap() {
                 Step::Publish(bundle) => published.bundles = vec![bundle],

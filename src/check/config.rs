@@ -1,10 +1,10 @@
 //! Checks whether the config is as rendered by the release, and which exceptions it configures.
 
-use super::{CheckId, Findings, Objects, Seen, Text, objects, webhook::NOT_SAID};
-use crate::config::{Component, Config, Credentials, PodSecurity};
+use super::{CheckId, ConfigText, Findings, Objects, Seen, objects, webhook::NOT_SAID};
+use crate::config::{Component, Config, CredentialsMode, PodSecurity};
 
 /// The match conditions and the guard are rendered from the same values as the installed text.
-pub(super) fn check_as_installed(text: &Text) -> Findings {
+pub(super) fn check_as_installed(text: &ConfigText) -> Findings {
     let mut found = Findings::default();
     let Some(live) = &text.live else { return found };
     let place = &*text.place;
@@ -116,9 +116,9 @@ pub(super) fn check_exceptions(config: &Config) -> Findings {
 
 fn kind(component: &Component) -> Option<&'static str> {
     match component.credentials {
-        Credentials::Env => Some("env"),
-        Credentials::Exempt => Some("exempt"),
-        Credentials::Nothing | Credentials::Sidecar => None,
+        CredentialsMode::Env => Some("env"),
+        CredentialsMode::Exempt => Some("exempt"),
+        CredentialsMode::Nothing | CredentialsMode::Sidecar => None,
     }
 }
 

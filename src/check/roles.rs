@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     admission,
-    config::{Config, Creator, Credentials},
+    config::{Config, Creator, CredentialsMode},
     roles::{Cause, Role, Roles},
     session::{StartGate, TenantName},
 };
@@ -72,7 +72,7 @@ pub fn service_account_to_try(
 ) -> Option<String> {
     let is_one = |account: &Cow<'_, str>| {
         config.component_of(&Bare { account, creator }).is_some_and(|matched| {
-            matched.component.credentials == Credentials::Sidecar
+            matched.component.credentials == CredentialsMode::Sidecar
                 && matched.component.start_gate == StartGate::Credentials
         })
     };

@@ -6,16 +6,16 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
 use super::{
-    CheckId, Findings, Objects, Seen, Webhook, difference::differences, items, name, objects,
+    CheckId, Findings, Objects, Seen, WebhookFacts, difference::differences, items, name, objects,
 };
 use crate::{
     certificates::{self, Distrust},
     json::Json,
 };
 
-pub(super) fn check_webhook(webhook: &Webhook, now: SystemTime) -> Findings {
+pub(super) fn check_webhook(webhook: &WebhookFacts, now: SystemTime) -> Findings {
     let mut found = Findings::default();
-    let Webhook { configurations, deployment, endpoints, installed, certs_deployment, secret } =
+    let WebhookFacts { configurations, deployment, endpoints, installed, certs_deployment, secret } =
         webhook;
     if let Some(all) = configurations.or_report(CheckId::WebhookMissing, SUBJECT, &mut found) {
         match ours(all) {
@@ -212,7 +212,7 @@ fn check_ca_bundle(
 
 fn certificate_lasts(secret: &Seen<Option<Value>>, now: SystemTime, found: &mut Findings) {
     let Some(certificate) = served(secret, CheckId::Certificate, found) else { return };
-    let stored = certificates::Stored { certificate, ..certificates::Stored::default() };
+    let stored = certificates::SecretData { certificate, ..certificates::SecretData::default() };
     let (Some(ends), Some(life)) = (stored.certificate_ends(), stored.certificate_life()) else {
         found.error(CheckId::Certificate, CERTIFICATE, "is missing or not a certificate");
         return;
@@ -303,14 +303,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        certificates::{Published, Step, Stored, plan},
+        certificates::{PublishedBundles, SecretData, Step, plan},
         check::Level,
     };
 
     /// Returns the Secret that the Deployment of certs writes at this time.
     fn secret(made_at: SystemTime) -> Value {
-        let mut stored = Stored::default();
-        let mut published = Published { bundles: vec![String::new()], since: Some(made_at) };
+        let mut stored = SecretData::default();
+        let mut published = PublishedBundles { bundles: vec![String::new()], since: Some(made_at) };
         loop {
             match plan(&stored, &published, "webhook.platform.svc", made_at).unwrap() {
                 Step::Publish(bundle) => published.bundles = vec![bundle],

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 
 use super::{CommandError, bind, now, runtime, terminated, until};
 use crate::{
-    certificates::{self, Published, Step, Stored},
+    certificates::{self, PublishedBundles, SecretData, Step},
     cli::Certs,
     serve::{
         Transport,
@@ -180,7 +180,7 @@ impl<C: Stream<Item = ()> + Unpin> CertificateController<C> {
             _ => self.published = agreed.then(|| (stored.authorities.clone(), now)),
         }
         let published =
-            Published { bundles, since: self.published.as_ref().map(|(_, since)| *since) };
+            PublishedBundles { bundles, since: self.published.as_ref().map(|(_, since)| *since) };
         self.metrics
             .holds(since_1970(stored.authority_ends()), since_1970(stored.certificate_ends()));
         let step = certificates::plan(&stored, &published, host, now)?;
@@ -243,14 +243,14 @@ fn since_1970(at: Option<SystemTime>) -> Option<u64> {
     at?.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
-fn stored(secret: &Secret) -> Stored {
+fn stored(secret: &Secret) -> SecretData {
     let text = |key: &str| {
         let bytes = secret.data.as_ref().and_then(|data| data.get(key));
         bytes
             .and_then(|ByteString(bytes)| String::from_utf8(bytes.clone()).ok())
             .unwrap_or_default()
     };
-    Stored {
+    SecretData {
         authorities: text(AUTHORITIES),
         authority_key: Zeroizing::new(text(AUTHORITY_KEY)),
         certificate: text(CERTIFICATE),
@@ -260,8 +260,8 @@ fn stored(secret: &Secret) -> Stored {
 
 /// Returns the patch of the Secret. It contains the `resourceVersion` that was read, so that a
 /// concurrent write causes a conflict.
-fn store(secret: &Secret, stored: &Stored) -> Value {
-    let Stored { authorities, authority_key, certificate, key } = stored;
+fn store(secret: &Secret, stored: &SecretData) -> Value {
+    let SecretData { authorities, authority_key, certificate, key } = stored;
     let mut data = Map::new();
     for (name, text) in [
         (AUTHORITIES, authorities),

@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use serde_json::{Value, value::to_raw_value};
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
-use self::explanation::{Creator, Explanation, Subject, Verdict};
+use self::explanation::{Explanation, RequestingUser, Subject, Verdict};
 use super::{
     CommandError,
     cluster::{CORE, Cluster},
@@ -157,9 +157,11 @@ impl Explainer {
         let text = to_raw_value(pod).unwrap_or_default();
         let drift = admission::drift((&*text).into(), given, namespace, &roles, &self.config);
         let (creator, name) = match (given, &drift.assumed_creator) {
-            (Some(name), _) => (Creator::Given(name.to_owned()), name.to_owned()),
-            (None, Some(glob)) => (Creator::Assumed(glob.to_string()), glob.example().to_owned()),
-            (None, None) => (Creator::Unknown, String::new()),
+            (Some(name), _) => (RequestingUser::Given(name.to_owned()), name.to_owned()),
+            (None, Some(glob)) => {
+                (RequestingUser::Assumed(glob.to_string()), glob.example().to_owned())
+            }
+            (None, None) => (RequestingUser::Unknown, String::new()),
         };
         let explained = self.explain(pod, &name, namespace).await;
         Explanation::new(Subject::Existing { pod, drift }, namespace, creator, explained, &roles)
@@ -192,7 +194,8 @@ impl Explainer {
         assumed: &Assumed,
         arguments: &Explain,
     ) -> Explanation {
-        let creator = arguments.creator.clone().map_or(Creator::Unknown, Creator::Given);
+        let creator =
+            arguments.creator.clone().map_or(RequestingUser::Unknown, RequestingUser::Given);
         let namespace = assumed.namespace(name.as_str());
         let explained = self.explain(&found.pod, creator.as_str(), &namespace).await;
         let (object, roles) = (Subject::Proposed(object), self.roles.snapshot());

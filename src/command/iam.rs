@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{CommandError, files, print, say};
 use crate::{
     cli::Iam,
-    config::{Component, Config, Credentials, SessionSource},
+    config::{Component, Config, CredentialsMode, SessionSource},
     policies::{self, Account, Name, RestrictTo},
 };
 
@@ -110,7 +110,7 @@ fn contradict(restrict_to: RestrictTo, config: &Config) -> bool {
         RestrictTo::PodName => SessionSource::PodName,
         RestrictTo::PodUid => SessionSource::PodUid,
     };
-    let with_sidecar = |component: &&Component| component.credentials == Credentials::Sidecar;
+    let with_sidecar = |component: &&Component| component.credentials == CredentialsMode::Sidecar;
     config.components.iter().filter(with_sidecar).any(|component| component.session != session)
 }
 

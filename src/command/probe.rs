@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{CommandError, environment, runtime};
 use crate::{
-    credentials::wire::{STATUS_PATH, Status},
+    credentials::wire::{STATUS_PATH, SidecarStatus},
     session::{
         StartGate,
         env::{self, Serving},
@@ -61,7 +61,7 @@ async fn wait(serving: &Serving) -> Result<Option<String>, CommandError> {
 }
 
 /// Returns why the startup gate is closed. None: it is open.
-fn what_lacks(gate: StartGate, status: &Status) -> Option<String> {
+fn what_lacks(gate: StartGate, status: &SidecarStatus) -> Option<String> {
     if gate == StartGate::Listening || status.remaining_seconds > 0 {
         return None;
     }
@@ -72,7 +72,7 @@ fn what_lacks(gate: StartGate, status: &Status) -> Option<String> {
 }
 
 /// Requests the sidecar's status.
-async fn ask(serving: &Serving) -> anyhow::Result<Status> {
+async fn ask(serving: &Serving) -> anyhow::Result<SidecarStatus> {
     let Serving { port, start_gate: _, token_file } = serving;
     let token = fs::read(token_file)
         .with_context(|| format!("the sidecar has not written {} yet", token_file.display()))?;

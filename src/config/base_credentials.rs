@@ -22,10 +22,10 @@ pub struct RoleArnTemplate(String);
 
 impl BaseCredentials {
     pub(super) fn read(mut section: Section<'_>, cluster: &str) -> Self {
-        let source = section.choice("source", Source::PodIdentity, SOURCES);
+        let source = section.choice("source", BaseCredentialsSource::PodIdentity, SOURCES);
         let template: Option<RoleArnTemplate> = section.optional("roleArn");
         let base = match (source, template) {
-            (Source::Irsa, Some(template)) => {
+            (BaseCredentialsSource::Irsa, Some(template)) => {
                 if template.0.contains("{cluster}") && cluster.is_empty() {
                     section.problem(
                         "roleArn",
@@ -41,7 +41,7 @@ impl BaseCredentials {
                 }
                 Self::Irsa(template)
             }
-            (Source::Irsa, None) => {
+            (BaseCredentialsSource::Irsa, None) => {
                 section.problem("roleArn", "source: irsa needs the base role's ARN; set it (it may contain {cluster} and {tenant})");
                 Self::PodIdentity
             }
@@ -49,8 +49,8 @@ impl BaseCredentials {
                 section.problem("roleArn", "is allowed only with source: irsa; remove it");
                 Self::PodIdentity
             }
-            (Source::PodIdentity, None) => Self::PodIdentity,
-            (Source::Environment, None) => Self::Environment,
+            (BaseCredentialsSource::PodIdentity, None) => Self::PodIdentity,
+            (BaseCredentialsSource::Environment, None) => Self::Environment,
         };
         section.close();
         base
@@ -78,14 +78,14 @@ impl FromStr for RoleArnTemplate {
 }
 
 #[derive(Clone, Copy)]
-enum Source {
+enum BaseCredentialsSource {
     Environment,
     Irsa,
     PodIdentity,
 }
 
-const SOURCES: &[(&str, Source)] = &[
-    ("podIdentity", Source::PodIdentity),
-    ("irsa", Source::Irsa),
-    ("environment", Source::Environment),
+const SOURCES: &[(&str, BaseCredentialsSource)] = &[
+    ("podIdentity", BaseCredentialsSource::PodIdentity),
+    ("irsa", BaseCredentialsSource::Irsa),
+    ("environment", BaseCredentialsSource::Environment),
 ];

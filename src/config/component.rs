@@ -14,13 +14,13 @@ pub struct Component {
     pub creators: Vec<Glob>,
     /// Whether every pod of a fenced service account matches.
     pub fenced: bool,
-    pub credentials: Credentials,
+    pub credentials: CredentialsMode,
     pub session: SessionSource,
     pub start_gate: StartGate,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Credentials {
+pub enum CredentialsMode {
     /// Role and identity as variables only; base credentials stay.
     Env,
     /// The pod is left unchanged.
@@ -101,7 +101,7 @@ pub(super) fn read(root: &mut Section<'_>) -> Vec<Component> {
             service_accounts: section.list("serviceAccounts").unwrap_or_default(),
             creators: section.list("creators").unwrap_or_default(),
             fenced: section.truth("fenced"),
-            credentials: section.choice("credentials", Credentials::Sidecar, CREDENTIALS),
+            credentials: section.choice("credentials", CredentialsMode::Sidecar, CREDENTIALS),
             session: section.choice("session", SessionSource::CreatorOrUid, SESSION_SOURCES),
             start_gate: section.parsed("startGate", StartGate::Credentials),
         };
@@ -136,10 +136,12 @@ fn report_problems(component: &Component, earlier: &[Component], section: &Secti
             "matches no pod; set selectors, serviceAccounts, creators or fenced: true",
         );
     }
-    if *fenced && matches!(credentials, Credentials::Env | Credentials::Exempt) {
+    if *fenced && matches!(credentials, CredentialsMode::Env | CredentialsMode::Exempt) {
         section.problem("fenced", "credentials: env or exempt would end the protection of all fenced service accounts; list those that need it in serviceAccounts instead");
     }
-    if matches!(credentials, Credentials::Env | Credentials::Exempt) && !selectors.is_empty() {
+    if matches!(credentials, CredentialsMode::Env | CredentialsMode::Exempt)
+        && !selectors.is_empty()
+    {
         section.problem(
             "selectors",
             "tenants write labels, so a selector cannot be used with credentials: env or exempt; use serviceAccounts or creators",
@@ -162,7 +164,7 @@ fn defaults() -> Vec<Component> {
             service_accounts: vec![Glob::new("fab")],
             creators: Vec::new(),
             fenced: false,
-            credentials: Credentials::Sidecar,
+            credentials: CredentialsMode::Sidecar,
             session: SessionSource::CreatorOrUid,
             start_gate: StartGate::Listening,
         },
@@ -172,7 +174,7 @@ fn defaults() -> Vec<Component> {
             service_accounts: Vec::new(),
             creators: Vec::new(),
             fenced: false,
-            credentials: Credentials::Nothing,
+            credentials: CredentialsMode::Nothing,
             session: SessionSource::CreatorOrUid,
             start_gate: StartGate::Credentials,
         },
@@ -186,18 +188,18 @@ fn defaults() -> Vec<Component> {
             service_accounts: Vec::new(),
             creators: Vec::new(),
             fenced: true,
-            credentials: Credentials::Sidecar,
+            credentials: CredentialsMode::Sidecar,
             session: SessionSource::CreatorOrUid,
             start_gate: StartGate::Credentials,
         },
     ]
 }
 
-const CREDENTIALS: &[(&str, Credentials)] = &[
-    ("sidecar", Credentials::Sidecar),
-    ("env", Credentials::Env),
-    ("none", Credentials::Nothing),
-    ("exempt", Credentials::Exempt),
+const CREDENTIALS: &[(&str, CredentialsMode)] = &[
+    ("sidecar", CredentialsMode::Sidecar),
+    ("env", CredentialsMode::Env),
+    ("none", CredentialsMode::Nothing),
+    ("exempt", CredentialsMode::Exempt),
 ];
 const SESSION_SOURCES: &[(&str, SessionSource)] = &[
     ("creator-or-uid", SessionSource::CreatorOrUid),

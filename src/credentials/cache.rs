@@ -22,14 +22,14 @@ use super::{Assume, AssumeRoleError, Credentials, Reason};
 /// Read access to the cache, for the endpoint.
 #[derive(Clone)]
 pub struct CacheHandle {
-    state: watch::Receiver<State>,
+    state: watch::Receiver<CacheState>,
     wake: Arc<Notify>,
     now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
 }
 
 /// A snapshot of the cache.
 #[derive(Clone, Debug, Default)]
-pub struct State {
+pub struct CacheState {
     pub issued: Option<Arc<Issued>>,
     /// The last attempt, if it failed.
     pub failed: Option<Arc<Failed>>,
@@ -62,7 +62,7 @@ pub fn start<A: Assume>(
     now: impl Fn() -> SystemTime + Send + Sync + 'static,
     random: fastrand::Rng,
 ) -> (CacheHandle, impl Future<Output = ()> + Send) {
-    let (sender, state) = watch::channel(State::default());
+    let (sender, state) = watch::channel(CacheState::default());
     let handle = CacheHandle { state, wake: Arc::default(), now: Arc::new(now) };
     let task = CredentialCache {
         assume,
@@ -86,7 +86,7 @@ impl CacheHandle {
         let deadline = Instant::now() + patience;
         let mut state = self.state.clone();
         loop {
-            let State { issued, failed, next, .. } = state.borrow_and_update().clone();
+            let CacheState { issued, failed, next, .. } = state.borrow_and_update().clone();
             if let Some(issued) = issued {
                 let (wall, since_start) = ((self.now)(), Instant::now());
                 if issued.is_due(wall, since_start) {
@@ -104,7 +104,7 @@ impl CacheHandle {
     }
 
     /// Returns the current snapshot. Its credentials may have expired.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> CacheState {
         self.state.borrow().clone()
     }
 
@@ -150,7 +150,7 @@ impl Issued {
 
 struct CredentialCache<A> {
     assume: A,
-    state: watch::Sender<State>,
+    state: watch::Sender<CacheState>,
     wake: Arc<Notify>,
     now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
     random: fastrand::Rng,

@@ -12,7 +12,7 @@ use crate::session::{RoleArn, env::CREDENTIALS_PATH};
 
 /// The parts of a request that decide about it.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct CredentialsRequest<'a> {
     /// The values of `Authorization`.
     pub authorizations: &'a [&'a [u8]],
     /// The values of `Host`.
@@ -42,7 +42,7 @@ pub enum Refused {
     Token,
 }
 
-impl Asked<'_> {
+impl CredentialsRequest<'_> {
     pub fn authorize(&self, port: u16, token: &Token) -> Result<Wanted, Refused> {
         let Self { authorizations, hosts, is_absolute, method, path } = self;
         if *is_absolute {
@@ -149,7 +149,7 @@ pub fn error_body(code: &str, message: &str) -> Vec<u8> {
 /// The response body of `/v1/status`. It contains no secret.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Status {
+pub struct SidecarStatus {
     pub source_identity: String,
     pub role_arn: String,
     /// The access key ID of the credentials that are served now, if there are any.
@@ -201,7 +201,7 @@ mod tests {
         let token = token();
         let right = token.expose().as_bytes();
         let hosts: &[&[u8]] = &[b"127.0.0.1:7413"];
-        let good = Asked {
+        let good = CredentialsRequest {
             authorizations: &[right],
             hosts,
             is_absolute: false,
@@ -209,29 +209,29 @@ mod tests {
             path: CREDENTIALS_PATH,
         };
         let bearer = [b"Bearer ", right].concat();
-        let cases: &[(Asked<'_>, _)] = &[
+        let cases: &[(CredentialsRequest<'_>, _)] = &[
             (good, Ok(Wanted::Credentials)),
-            (Asked { path: STATUS_PATH, ..good }, Ok(Wanted::Status)),
-            (Asked { hosts: &[b"127.0.0.1"], ..good }, Ok(Wanted::Credentials)),
-            (Asked { hosts: &[b"LOCALHOST:7413"], ..good }, Ok(Wanted::Credentials)),
-            (Asked { hosts: &[b"[::1]"], ..good }, Ok(Wanted::Credentials)),
-            (Asked { path: "/", ..good }, Err(Refused::Path)),
-            (Asked { path: "/v1/credentials/", ..good }, Err(Refused::Path)),
-            (Asked { method: "POST", ..good }, Err(Refused::Method)),
-            (Asked { method: "HEAD", ..good }, Err(Refused::Method)),
-            (Asked { method: "OPTIONS", ..good }, Err(Refused::Method)),
-            (Asked { is_absolute: true, ..good }, Err(Refused::Absolute)),
-            (Asked { hosts: &[], ..good }, Err(Refused::Host)),
-            (Asked { hosts: &[b"evil"], ..good }, Err(Refused::Host)),
-            (Asked { hosts: &[b"evil:7413"], ..good }, Err(Refused::Host)),
-            (Asked { hosts: &[b"127.0.0.1.evil"], ..good }, Err(Refused::Host)),
-            (Asked { hosts: &[b"127.0.0.1:80"], ..good }, Err(Refused::Host)),
-            (Asked { hosts: &[b"127.0.0.1", b"evil"], ..good }, Err(Refused::Host)),
-            (Asked { authorizations: &[], ..good }, Err(Refused::Token)),
-            (Asked { authorizations: &[b""], ..good }, Err(Refused::Token)),
-            (Asked { authorizations: &[&bearer], ..good }, Err(Refused::Token)),
-            (Asked { authorizations: &[right, right], ..good }, Err(Refused::Token)),
-            (Asked { authorizations: &[], path: "/", ..good }, Err(Refused::Token)),
+            (CredentialsRequest { path: STATUS_PATH, ..good }, Ok(Wanted::Status)),
+            (CredentialsRequest { hosts: &[b"127.0.0.1"], ..good }, Ok(Wanted::Credentials)),
+            (CredentialsRequest { hosts: &[b"LOCALHOST:7413"], ..good }, Ok(Wanted::Credentials)),
+            (CredentialsRequest { hosts: &[b"[::1]"], ..good }, Ok(Wanted::Credentials)),
+            (CredentialsRequest { path: "/", ..good }, Err(Refused::Path)),
+            (CredentialsRequest { path: "/v1/credentials/", ..good }, Err(Refused::Path)),
+            (CredentialsRequest { method: "POST", ..good }, Err(Refused::Method)),
+            (CredentialsRequest { method: "HEAD", ..good }, Err(Refused::Method)),
+            (CredentialsRequest { method: "OPTIONS", ..good }, Err(Refused::Method)),
+            (CredentialsRequest { is_absolute: true, ..good }, Err(Refused::Absolute)),
+            (CredentialsRequest { hosts: &[], ..good }, Err(Refused::Host)),
+            (CredentialsRequest { hosts: &[b"evil"], ..good }, Err(Refused::Host)),
+            (CredentialsRequest { hosts: &[b"evil:7413"], ..good }, Err(Refused::Host)),
+            (CredentialsRequest { hosts: &[b"127.0.0.1.evil"], ..good }, Err(Refused::Host)),
+            (CredentialsRequest { hosts: &[b"127.0.0.1:80"], ..good }, Err(Refused::Host)),
+            (CredentialsRequest { hosts: &[b"127.0.0.1", b"evil"], ..good }, Err(Refused::Host)),
+            (CredentialsRequest { authorizations: &[], ..good }, Err(Refused::Token)),
+            (CredentialsRequest { authorizations: &[b""], ..good }, Err(Refused::Token)),
+            (CredentialsRequest { authorizations: &[&bearer], ..good }, Err(Refused::Token)),
+            (CredentialsRequest { authorizations: &[right, right], ..good }, Err(Refused::Token)),
+            (CredentialsRequest { authorizations: &[], path: "/", ..good }, Err(Refused::Token)),
         ];
         for (asked, want) in cases {
             assert_eq!(asked.authorize(7413, &token), *want, "{asked:?}");

@@ -39,13 +39,14 @@ struct Labelled {
 fn name_and_labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Read {
+    struct NameAndLabels {
         name: Option<String>,
         labels: Option<BTreeMap<String, String>>,
         resource_version: Option<String>,
         uid: Option<String>,
     }
-    let Read { name, labels, resource_version, uid } = Read::deserialize(deserializer)?;
+    let NameAndLabels { name, labels, resource_version, uid } =
+        NameAndLabels::deserialize(deserializer)?;
     Ok(ObjectMeta { name, labels, resource_version, uid, ..ObjectMeta::default() })
 }
 
@@ -145,12 +146,12 @@ pub struct Lookup {
     api: Option<Api<Labelled>>,
     rule: TenantRule,
     snapshot: watch::Receiver<Arc<Namespaces>>,
-    asked: Mutex<Asked>,
+    asked: Mutex<CachedLookups>,
 }
 
 /// Cache and rate limit of the calls.
 #[derive(Debug)]
-struct Asked {
+struct CachedLookups {
     /// Results by name, with the time of their call. None: the namespace does not exist.
     answers: HashMap<String, (Instant, Option<Namespace>)>,
     tokens: u32,
@@ -164,7 +165,8 @@ impl Lookup {
         rule: TenantRule,
         snapshot: watch::Receiver<Arc<Namespaces>>,
     ) -> Self {
-        let asked = Asked { answers: HashMap::new(), tokens: BURST, filled: Instant::now() };
+        let asked =
+            CachedLookups { answers: HashMap::new(), tokens: BURST, filled: Instant::now() };
         Self { api: client.map(Api::all), rule, snapshot, asked: Mutex::new(asked) }
     }
 
@@ -222,7 +224,7 @@ impl Lookup {
     }
 }
 
-impl Asked {
+impl CachedLookups {
     /// Takes a token from the bucket: [`BURST`] tokens at most, [`PER_SECOND`] new ones per second.
     fn may_ask(&mut self, now: Instant) -> bool {
         let seconds = now.duration_since(self.filled).as_secs();
@@ -275,10 +277,10 @@ mod tests {
 
     /// A stand-in for the API server: its namespaces, and the names that were requested.
     #[derive(Clone, Default)]
-    struct Server(Arc<StdMutex<State>>);
+    struct Server(Arc<StdMutex<ServerState>>);
 
     #[derive(Default)]
-    struct State {
+    struct ServerState {
         namespaces: HashMap<String, Value>,
         asked: Vec<String>,
         hangs: bool,

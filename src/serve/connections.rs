@@ -30,13 +30,13 @@ pub(super) struct Connections(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     slots: Arc<Semaphore>,
-    state: Mutex<State>,
+    state: Mutex<OpenConnections>,
     /// Number of successful responses on this port.
     answered: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct OpenConnections {
     /// Open connections, in the order of their arrival, without those that are being closed.
     open: BTreeMap<u64, (IpAddr, Connection)>,
     next: u64,
@@ -107,12 +107,12 @@ impl Connections {
 
     /// Locks the state. Every change is complete before the lock is released, so a poisoned lock
     /// can be used.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, OpenConnections> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl OpenConnections {
     /// Removes the connection that is to be closed for a new one.
     fn take_one_out(&mut self) -> Option<Connection> {
         let mut networks: HashMap<IpAddr, usize> = HashMap::new();

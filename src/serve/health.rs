@@ -28,10 +28,10 @@ pub const LIMITS: Limits = Limits {
 
 /// Named conditions that must be met before the process is ready.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<State>);
+pub struct Readiness(Arc<ReadinessState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct ReadinessState {
     conditions: Vec<Condition>,
     stopping: AtomicBool,
 }
@@ -45,7 +45,7 @@ struct Condition {
 /// Marks one condition as met, permanently.
 #[derive(Debug)]
 pub struct Latch {
-    state: Arc<State>,
+    state: Arc<ReadinessState>,
     index: usize,
 }
 
@@ -56,7 +56,7 @@ impl Readiness {
             .into_iter()
             .map(|name| Condition { name, holds: AtomicBool::new(false) })
             .collect();
-        let state = Arc::new(State { conditions, stopping: AtomicBool::new(false) });
+        let state = Arc::new(ReadinessState { conditions, stopping: AtomicBool::new(false) });
         let latches = std::array::from_fn(|index| Latch { state: Arc::clone(&state), index });
         (Self(state), latches)
     }

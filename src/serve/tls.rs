@@ -42,14 +42,14 @@ pub struct Certificate {
 #[derive(Debug)]
 struct Loaded {
     certificate: Vec<u8>,
-    key: Secret,
+    key: PrivateKeyBytes,
     certified: Arc<CertifiedKey>,
     ends: Option<SystemTime>,
 }
 
 /// Bytes of a private key, for comparison only.
 #[derive(PartialEq)]
-struct Secret(Vec<u8>);
+struct PrivateKeyBytes(Vec<u8>);
 
 /// Why a certificate and key cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +159,7 @@ impl ResolvesServerCert for Certificate {
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for PrivateKeyBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("<secret>")
     }
@@ -185,7 +185,7 @@ fn read(files: &Files, provider: &CryptoProvider) -> Result<Loaded, NotACertific
     Ok(Loaded {
         ends,
         certificate: certificate_bytes,
-        key: Secret(key_bytes),
+        key: PrivateKeyBytes(key_bytes),
         certified: Arc::new(certified),
     })
 }

@@ -10,10 +10,10 @@ use prometheus_client::{
 
 /// The metrics of `certs`.
 #[derive(Clone, Debug)]
-pub struct CertificateMetrics(Arc<Registered>);
+pub struct CertificateMetrics(Arc<RegisteredCertsMetrics>);
 
 #[derive(Debug)]
-struct Registered {
+struct RegisteredCertsMetrics {
     registry: Registry,
     ready: Gauge,
     ca_expiry: Gauge,
@@ -56,7 +56,7 @@ impl Default for CertificateMetrics {
             "Failed attempts to read or update the Secret or the webhook configuration",
             failures.clone(),
         );
-        Self(Arc::new(Registered {
+        Self(Arc::new(RegisteredCertsMetrics {
             registry,
             ready,
             ca_expiry,

@@ -240,6 +240,21 @@ fn used_by<'m>(
     used
 }
 
+/// A reader who searches a type's name finds one type, also in functions and in tests.
+#[test]
+fn no_two_types_share_a_name() {
+    let mut types = Types::default();
+    for file in sources(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        types.visit_file(&syn::parse_file(&fs::read_to_string(&file).unwrap()).unwrap());
+    }
+    assert_eq!(types.twice(), [""; 0]);
+    let mut bad = Types::default();
+    for source in ["struct A; enum B {}", "mod tests { fn f() { struct A; } }", "trait C {}"] {
+        bad.visit_file(&syn::parse_file(source).unwrap());
+    }
+    assert_eq!(bad.twice(), ["A"]);
+}
+
 /// Keys of labels and annotations are API, so each is written once.
 #[test]
 fn each_key_is_spelled_in_one_place() {
@@ -357,6 +372,34 @@ impl<'ast> Visit<'ast> for Paths {
             path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         self.0.push(segments.join("::"));
         syn::visit::visit_path(self, path);
+    }
+}
+
+/// Counts the types of each name. The types that belong to an implementation of a trait are the
+/// trait's.
+#[derive(Default)]
+struct Types(BTreeMap<String, usize>);
+
+impl Types {
+    fn count(&mut self, name: &syn::Ident) {
+        *self.0.entry(name.to_string()).or_default() += 1;
+    }
+
+    fn twice(self) -> Vec<String> {
+        self.0.into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name).collect()
+    }
+}
+
+impl<'ast> Visit<'ast> for Types {
+    fn visit_item(&mut self, item: &'ast syn::Item) {
+        match item {
+            syn::Item::Enum(item) => self.count(&item.ident),
+            syn::Item::Struct(item) => self.count(&item.ident),
+            syn::Item::Trait(item) => self.count(&item.ident),
+            syn::Item::Type(item) => self.count(&item.ident),
+            _ => {}
+        }
+        syn::visit::visit_item(self, item);
     }
 }
 

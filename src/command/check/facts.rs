@@ -4,7 +4,7 @@ use anyhow::anyhow;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    check::{Guard, NamespaceContents, Objects, Seen, Text, Webhook},
+    check::{ConfigText, Guard, NamespaceContents, Objects, Seen, WebhookFacts},
     command::{
         CommandError,
         cluster::{ADMISSION, CORE, Cluster, RBAC, all},
@@ -19,7 +19,7 @@ impl Cluster {
         &self,
         configurations: Seen<Objects>,
         release: &Release,
-    ) -> Result<(Webhook, Guard, Text), CommandError> {
+    ) -> Result<(WebhookFacts, Guard, ConfigText), CommandError> {
         let Release { namespace, name, data } = release;
         let within = format!("{CORE}/namespaces/{namespace}");
         let installed: Seen<Option<Value>> =
@@ -31,7 +31,7 @@ impl Cluster {
             })
         };
         let deployment = self.deployment(namespace, name).await?;
-        let webhook = Webhook {
+        let webhook = WebhookFacts {
             configurations,
             endpoints: self
                 .list(
@@ -51,7 +51,7 @@ impl Cluster {
         let guard =
             Guard { objects: policies.beside(bindings), installed: documents("guard.yaml") };
         let text = |map: &Value| map["data"][CONFIG].as_str().map(str::to_owned);
-        let text = Text {
+        let text = ConfigText {
             live: data.as_ref().and_then(|data| data[CONFIG].as_str()).map(str::to_owned),
             installed: installed.map(|map| map.as_ref().and_then(text)),
             place: format!("ConfigMap {namespace}/{name}"),

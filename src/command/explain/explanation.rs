@@ -24,7 +24,7 @@ pub(super) struct Explanation {
     #[serde(serialize_with = "mode")]
     mode: Option<Mode>,
     tenant: Option<String>,
-    requesting_user: Creator,
+    requesting_user: RequestingUser,
     /// The value in log and metrics. `unknown`: this shell cannot read the tenant's role.
     decision: &'static str,
     #[serde(skip)]
@@ -32,7 +32,7 @@ pub(super) struct Explanation {
     /// Why the pod is left unchanged.
     unchanged: Option<&'static str>,
     refusal: Option<Said>,
-    component: Option<Component>,
+    component: Option<ShownComponent>,
     session: Option<Identity>,
     warnings: Vec<String>,
     drift: Option<ShownDrift>,
@@ -50,7 +50,7 @@ pub(super) enum Subject<'p> {
 /// The requesting user: who creates the pod.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "known", content = "username")]
-pub(super) enum Creator {
+pub(super) enum RequestingUser {
     /// Given on the command line.
     Given(String),
     /// A user that matches this glob of the config: the pod matches what is injected for such a
@@ -70,7 +70,7 @@ struct Said {
 }
 
 #[derive(Debug, Serialize)]
-struct Component {
+struct ShownComponent {
     name: String,
     matcher: &'static str,
     /// The selector or glob of the config that matched.
@@ -122,7 +122,7 @@ impl Explanation {
     pub(super) fn new(
         subject: Subject<'_>,
         namespace: &Namespace,
-        creator: Creator,
+        creator: RequestingUser,
         explained: Explained<'_>,
         roles: &Roles,
     ) -> Self {
@@ -166,7 +166,7 @@ impl Explanation {
             becomes: text::becomes(&decision, unread.is_some(), namespace.mode),
             unchanged,
             refusal,
-            component: matched.map(Component::of),
+            component: matched.map(ShownComponent::of),
             session,
             warnings,
             drift,
@@ -199,7 +199,7 @@ impl Explanation {
     }
 }
 
-impl Creator {
+impl RequestingUser {
     pub(super) fn as_str(&self) -> &str {
         match self {
             Self::Given(name) | Self::Assumed(name) => name,
@@ -242,7 +242,7 @@ impl Said {
     }
 }
 
-impl Component {
+impl ShownComponent {
     fn of(matched: Matched<'_>) -> Self {
         let Matched { component, matcher } = matched;
         let (matcher, matched) = match matcher {

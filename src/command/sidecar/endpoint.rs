@@ -20,7 +20,7 @@ use crate::{
     credentials::{
         cache::{CacheHandle, Failed},
         token::Token,
-        wire::{self, Asked, LastError, Refused, Status, Wanted},
+        wire::{self, CredentialsRequest, LastError, Refused, SidecarStatus, Wanted},
     },
     session::KnownSession,
 };
@@ -65,7 +65,7 @@ async fn answer(State(state): State<Arc<SidecarState>>, request: Request) -> Res
 
 fn authorize(state: &SidecarState, request: &Request) -> Result<Wanted, Refused> {
     let values = |name: HeaderName| all(request.headers(), &name);
-    let asked = Asked {
+    let asked = CredentialsRequest {
         authorizations: &values(header::AUTHORIZATION),
         hosts: &values(header::HOST),
         is_absolute: request.uri().authority().is_some(),
@@ -103,13 +103,13 @@ async fn credentials(state: &SidecarState) -> Response {
     }
 }
 
-fn status(state: &SidecarState) -> Status {
+fn status(state: &SidecarState) -> SidecarStatus {
     let SidecarState { cache, counts, port: _, session, token: _ } = state;
     let state = cache.state();
     let remaining = cache.remaining();
     let issued = state.issued.filter(|_| remaining > Duration::ZERO);
     let expiration = |time: SystemTime| wire::utc(time);
-    Status {
+    SidecarStatus {
         source_identity: session.source_identity().to_string(),
         role_arn: session.role.to_string(),
         access_key_id: issued.as_ref().map(|issued| issued.credentials.access_key_id.clone()),

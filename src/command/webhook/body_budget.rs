@@ -23,7 +23,7 @@ use tokio::{
 /// The budget.
 #[derive(Debug)]
 pub(super) struct BodyBudget {
-    state: Mutex<State>,
+    state: Mutex<BodyBudgetState>,
     /// Notifies waiting bodies when a review ends.
     left: Notify,
 }
@@ -49,7 +49,7 @@ pub(super) enum NotRead {
 }
 
 #[derive(Debug)]
-struct State {
+struct BodyBudgetState {
     /// Bytes of the budget that are free.
     free: usize,
     /// Reviews in progress, in the order of their arrival.
@@ -81,7 +81,8 @@ struct Reservation<'r> {
 impl BodyBudget {
     /// Returns a budget of `bytes` bytes and `places` reviews.
     pub(super) fn new(bytes: usize, places: usize) -> Self {
-        let state = State { free: bytes, bodies: BTreeMap::new(), next: 0, places, leaving: 0 };
+        let state =
+            BodyBudgetState { free: bytes, bodies: BTreeMap::new(), next: 0, places, leaving: 0 };
         Self { state: Mutex::new(state), left: Notify::new() }
     }
 
@@ -138,7 +139,7 @@ impl BodyBudget {
 
     /// Locks the state. Every change is complete before the lock is released, so a poisoned lock
     /// can be used.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BodyBudgetState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -150,7 +151,7 @@ impl ReadBody<'_> {
     }
 }
 
-impl State {
+impl BodyBudgetState {
     /// Takes `bytes` for the body `number`. Err: when to try again.
     fn take(&mut self, number: u64, bytes: usize, now: Instant) -> Result<(), Instant> {
         if bytes <= self.free

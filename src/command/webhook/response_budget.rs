@@ -19,11 +19,11 @@ use crate::{serve::Connection, telemetry::Metrics};
 #[derive(Clone, Debug)]
 pub(super) struct ResponseBudget {
     metrics: Metrics,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ResponseBudgetState>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ResponseBudgetState {
     /// Bytes of the budget that are free.
     free: usize,
     /// Unread responses, in the order of their creation.
@@ -48,7 +48,7 @@ struct Counted {
 
 impl ResponseBudget {
     pub(super) fn new(bytes: usize, metrics: Metrics) -> Self {
-        let state = State { free: bytes, answers: BTreeMap::new(), next: 0 };
+        let state = ResponseBudgetState { free: bytes, answers: BTreeMap::new(), next: 0 };
         Self { metrics, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -68,12 +68,12 @@ impl ResponseBudget {
 
     /// Locks the state. Every change is complete before the lock is released, so a poisoned lock
     /// can be used.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ResponseBudgetState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl ResponseBudgetState {
     /// Drops responses that are too old, and as many more as `bytes` needs. Returns them.
     fn evict_for(&mut self, bytes: usize, now: Instant) -> Vec<UnreadResponse> {
         let mut pushed_out = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Component, Creator, Explanation, Identity, NamedIn, Said, ShownDrift};
+use super::{Explanation, Identity, NamedIn, RequestingUser, Said, ShownComponent, ShownDrift};
 use crate::{
     admission::{Decision, DriftStatus, Gives, Passed},
     namespaces::Mode,
@@ -33,18 +33,18 @@ impl fmt::Display for Explanation {
             tenant.as_ref().map_or("no tenant".to_owned(), |name| format!("tenant {name}"));
         say("namespace", &format!("{mode}, {tenant}"))?;
         match requesting_user {
-            Creator::Given(name) => say("user", name)?,
-            Creator::Assumed(name) => say(
+            RequestingUser::Given(name) => say("user", name)?,
+            RequestingUser::Assumed(name) => say(
                 "user",
                 &format!(
                     "not recorded on pods; assuming {name}, because the pod matches what is injected for it"
                 ),
             )?,
-            Creator::Unknown => {
+            RequestingUser::Unknown => {
                 say("user", "unknown; assumed not to be a trusted creator (set --as)")?;
             }
         }
-        if let Some(Component { name, matcher, matched }) = component {
+        if let Some(ShownComponent { name, matcher, matched }) = component {
             say("component", &format!("{name}, by {} {matched}", matcher.replace('-', " ")))?;
         }
         if let Some(session) = session {
