@@ -2,6 +2,7 @@
 //! strict AWS. An intact installation has only ok findings. Each fault is found, and nothing else.
 
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     fs,
     io::Write,
@@ -15,510 +16,137 @@ use std::{
 use fab_session_injector::check::CheckId;
 use harness::{
     control_plane::ControlPlane,
+    data,
     helm::{self, chart},
     moto::{Moto, REGION},
     process::{self, Process, wait_until},
-    sidecar::account::{self, Account, BASE, BROKER, Policies, allow, statements, trust},
+    sidecar::account::{Account, BROKER, Policies, allow, statements},
 };
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 static WORLD: LazyLock<Mutex<World>> = LazyLock::new(|| Mutex::new(World::whole()));
 
-/// A change that breaks an intact installation.
+/// A change that breaks an intact installation, from a file of `check/faults`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Fault {
-    name: &'static str,
+    name: String,
     change: Change,
     /// The expected findings that are not ok: level, check and code.
-    want: Vec<&'static str>,
+    want: Vec<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 enum Change {
     /// The trusted CA: start and end of its validity, in days from now.
-    Ca(i64, i64),
-    /// Replaces the policies in AWS.
-    Aws(Box<Policies>),
-    /// The serving certificate: start and end of its validity, in days from now, and whether it is
-    /// signed by another CA.
-    Certificate {
+    Ca {
         days: (i64, i64),
-        host: &'static str,
-        other: bool,
     },
+    /// The statements of policies in AWS.
+    Aws(Statements),
+    /// The serving certificate.
+    Certificate(Certificate),
     Create(Value),
     Delete(Object),
     /// Replaces a text in a key of a ConfigMap.
-    Edit(Object, &'static str, &'static str, &'static str),
-    /// Replaces the parameter of the tenant (type and value), or deletes it.
-    Parameter(Option<(&'static str, &'static str)>),
-    Patch(Object, Value),
+    Edit {
+        object: Object,
+        key: String,
+        from: String,
+        to: String,
+    },
+    /// Replaces the parameter of the tenant, or deletes it.
+    Parameter(Option<Parameter>),
+    Patch {
+        object: Object,
+        operations: Value,
+    },
     /// Creates a pod before its namespace opts in.
-    Pod(Value),
-    Rename(Object, &'static str),
+    Pod(Agent),
+    Rename {
+        object: Object,
+        to: String,
+    },
 }
 
-/// Kind, name, and the namespace if there is one.
-#[derive(Clone, Copy)]
-struct Object(&'static str, &'static str, Option<&'static str>);
-
-const CONFIGURATION: Object = Object("mutatingwebhookconfiguration", "fab-session-injector", None);
-const ACME: Object = Object("namespace", "tenants-acme", None);
-const SECOND: Object = Object("namespace", "second", None);
-const CONFIG: Object = Object("configmap", "pilot-fab-session-injector", Some(SYSTEM));
-const INSTALLED: Object = Object("configmap", "pilot-fab-session-injector-installed", Some(SYSTEM));
-
-fn faults() -> Vec<Fault> {
-    let pods_policy = Object("validatingadmissionpolicy", "fab-session-injector-pods", None);
-    let exec = Object("validatingadmissionpolicybinding", "fab-session-injector-exec", None);
-    let exec_policy = Object("validatingadmissionpolicy", "fab-session-injector-exec", None);
-    let slice = Object("endpointslice", "webhook", Some(SYSTEM));
-    let label = |key: &str| format!("/metadata/labels/{}", key.replace('/', "~1"));
-    let opt_in = label("fab.nanohype.dev/session-injection");
-    let tenant = label("fab.nanohype.dev/tenant");
-    let enforce = label("pod-security.kubernetes.io/enforce");
-    let replace = |object, path: &str, value: Value| {
-        Change::Patch(object, json!([{"op": "replace", "path": path, "value": value}]))
-    };
-    let remove =
-        |object, path: &str| Change::Patch(object, json!([{"op": "remove", "path": path}]));
-    let add = |object, path: &str, value: Value| {
-        Change::Patch(object, json!([{"op": "add", "path": path, "value": value}]))
-    };
-    let policies = |policies| Change::Aws(Box::new(policies));
-    let own = &json!({"StringLike": {"sts:SourceIdentity": "agent.acme.*"}});
-    let fault = |name, change, want: &[&'static str]| Fault { name, change, want: want.to_vec() };
-    vec![
-        // The webhook.
-        fault(
-            "configuration renamed, behind EKS's",
-            Change::Rename(CONFIGURATION, "zz-session-injector"),
-            &["error webhook-order"],
-        ),
-        fault(
-            "configuration renamed, still before EKS's",
-            Change::Rename(CONFIGURATION, "a-session-injector"),
-            &["error webhook-order"],
-        ),
-        fault("configuration deleted", Change::Delete(CONFIGURATION), &["error webhook-missing"]),
-        fault(
-            "one webhook removed",
-            remove(CONFIGURATION, "/webhooks/1"),
-            &["error webhook-missing"],
-        ),
-        fault(
-            "failure policy changed",
-            replace(CONFIGURATION, "/webhooks/0/failurePolicy", json!("Ignore")),
-            &["error webhook-edited"],
-        ),
-        fault(
-            "timeout changed",
-            replace(CONFIGURATION, "/webhooks/0/timeoutSeconds", json!(30)),
-            &["error webhook-edited"],
-        ),
-        fault(
-            "namespace selector edited",
-            add(
-                CONFIGURATION,
-                "/webhooks/0/namespaceSelector/matchExpressions/-",
-                json!({"key": "a", "operator": "Exists"}),
-            ),
-            &["error webhook-edited"],
-        ),
-        fault(
-            "object selector added",
-            add(CONFIGURATION, "/webhooks/0/objectSelector", json!({"matchLabels": {"a": "b"}})),
-            &["error webhook-edited"],
-        ),
-        fault(
-            "matcher edited",
-            replace(CONFIGURATION, "/webhooks/0/matchConditions/0/expression", json!("true")),
-            &["error webhook-edited"],
-        ),
-        fault(
-            "caBundle removed",
-            remove(CONFIGURATION, "/webhooks/0/clientConfig/caBundle"),
-            &["error ca-bundle"],
-        ),
-        fault(
-            "certificate of another CA",
-            Change::Certificate { days: (-30, 30), host: HOST, other: true },
-            &["error ca-bundle"],
-        ),
-        fault(
-            "certificate for another host",
-            Change::Certificate { days: (-30, 30), host: "other.injector.svc", other: false },
-            &["error ca-bundle"],
-        ),
-        fault("CA expired", Change::Ca(-400, -1), &["error ca-bundle"]),
-        fault("CA not yet valid", Change::Ca(1, 400), &["error ca-bundle"]),
-        fault(
-            "certificate not yet valid",
-            Change::Certificate { days: (1, 30), host: HOST, other: false },
-            &["error certificate"],
-        ),
-        fault(
-            "certificate expired",
-            Change::Certificate { days: (-30, -1), host: HOST, other: false },
-            &["error certificate"],
-        ),
-        fault(
-            "certificate expires soon",
-            Change::Certificate { days: (-30, 5), host: HOST, other: false },
-            &["error certificate"],
-        ),
-        fault(
-            "Secret deleted",
-            Change::Delete(Object("secret", SECRET, Some(SYSTEM))),
-            &["error ca-bundle", "error certificate"],
-        ),
-        fault(
-            "Deployment deleted",
-            Change::Delete(Object("deployment", "pilot-fab-session-injector", Some(SYSTEM))),
-            &["error rollout", "unknown ca-bundle", "unknown certificate"],
-        ),
-        fault(
-            "one replica missing",
-            replace(
-                Object("deployment", "pilot-fab-session-injector", Some(SYSTEM)),
-                "/spec/template/spec/priorityClassName",
-                json!("no-such-class"),
-            ),
-            &["error rollout"],
-        ),
-        fault(
-            "no ConfigMap of what was installed",
-            Change::Delete(INSTALLED),
-            &["unknown config-edited", "unknown guard-missing", "unknown webhook-edited"],
-        ),
-        fault("no replica is ready", Change::Delete(slice), &["error endpoints"]),
-        fault(
-            "the one replica is not ready",
-            replace(slice, "/endpoints/0/conditions/ready", json!(false)),
-            &["error endpoints"],
-        ),
-        // The guard.
-        fault("guard's binding deleted", Change::Delete(exec), &["error guard-missing"]),
-        fault("guard's policy deleted", Change::Delete(exec_policy), &["error guard-missing"]),
-        fault(
-            "guard's policy edited",
-            replace(pods_policy, "/spec/validations/0/expression", json!("true")),
-            &["error guard-edited"],
-        ),
-        fault(
-            "guard's binding only warns",
-            replace(exec, "/spec/validationActions", json!(["Warn"])),
-            &["error guard-edited"],
-        ),
-        fault(
-            "release without guard",
-            remove(INSTALLED, "/data/guard.yaml"),
-            &["warning guard-disabled"],
-        ),
-        // Network plugins.
-        fault(
-            "DaemonSet of Istio's plugin",
-            Change::Create(daemon_set("istio-cni-node")),
-            &["warning network-plugin"],
-        ),
-        fault(
-            "DaemonSet of Multus",
-            Change::Create(daemon_set("kube-multus-ds")),
-            &["warning network-plugin"],
-        ),
-        fault(
-            "a namespace in ambient mode",
-            add(SECOND, &label("istio.io/dataplane-mode"), json!("ambient")),
-            &["warning network-plugin"],
-        ),
-        // The config.
-        fault(
-            "a component is exempt",
-            Change::Edit(
-                CONFIG,
-                "config.yaml",
-                "components:\n",
-                "components:\n- {name: gateway, serviceAccounts: [gateway], credentials: exempt}\n",
-            ),
-            &["error config-edited", "warning component-unattributed"],
-        ),
-        fault(
-            "Pod Security lowered",
-            Change::Edit(CONFIG, "config.yaml", "podSecurity: restricted", "podSecurity: baseline"),
-            &["error config-edited", "warning pod-security-lowered"],
-        ),
-        fault(
-            "no account is allow-listed",
-            Change::Edit(CONFIG, "config.yaml", "- \"111122223333\"", ""),
-            &["error config-edited", "warning role-allow-list"],
-        ),
-        // The namespaces.
-        fault(
-            "opt-in mistyped",
-            replace(SECOND, &opt_in, json!("enable")),
-            &["error namespace-label"],
-        ),
-        fault("opt-in true", replace(SECOND, &opt_in, json!("true")), &["error namespace-label"]),
-        fault("no tenant", remove(SECOND, &tenant), &["error tenant tenant-missing"]),
-        fault(
-            "tenant too long",
-            replace(SECOND, &tenant, json!("a-name-of-22-characters")),
-            &["error tenant tenant-too-long"],
-        ),
-        fault(
-            "no role for the tenant",
-            replace(SECOND, &tenant, json!("unknown")),
-            &["error role-parameter role-missing"],
-        ),
-        fault(
-            "Pod Security not enforced",
-            remove(SECOND, &enforce),
-            &["error pod-security pod-security"],
-        ),
-        fault(
-            "Pod Security baseline",
-            replace(SECOND, &enforce, json!("baseline")),
-            &["error pod-security pod-security"],
-        ),
-        fault(
-            "Pod Security of a version with NET_RAW",
-            add(SECOND, &label("pod-security.kubernetes.io/enforce-version"), json!("v1.21")),
-            &["error pod-security pod-security"],
-        ),
-        fault(
-            "operator label keep",
-            add(SECOND, &label("fab.nanohype.dev/operator"), json!("keep")),
-            &["warning operator-label"],
-        ),
-        fault(
-            "operator label mistyped",
-            add(SECOND, &label("fab.nanohype.dev/operator"), json!("kept")),
-            &["error operator-label"],
-        ),
-        fault(
-            "no fenced service account",
-            Change::Delete(Object("serviceaccount", "tenant-runtime", Some("second"))),
-            &["warning service-account"],
-        ),
-        fault(
-            "quota too small",
-            Change::Create(json!({
-                "apiVersion": "v1", "kind": "ResourceQuota",
-                "metadata": {"name": "small", "namespace": "second"},
-                "spec": {"hard": {"limits.memory": "32Mi"}},
-            })),
-            &["error quota"],
-        ),
-        fault(
-            "quota full for now",
-            Change::Create(json!({
-                "apiVersion": "v1", "kind": "ResourceQuota",
-                "metadata": {"name": "full", "namespace": "tenants-acme"},
-                "spec": {"hard": {"limits.memory": "100Mi"}},
-            })),
-            &["warning quota"],
-        ),
-        fault(
-            "limit range below the sidecar",
-            Change::Create(json!({
-                "apiVersion": "v1", "kind": "LimitRange",
-                "metadata": {"name": "small", "namespace": "second"},
-                "spec": {"limits": [{"type": "Container", "max": {"cpu": "50m"}}]},
-            })),
-            &["error limit-range"],
-        ),
-        fault(
-            "every user may exec",
-            Change::Create(json!({
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-                "metadata": {"name": "all", "namespace": "second"},
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "admin"},
-                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:authenticated"}],
-            })),
-            &["error rbac"],
-        ),
-        fault(
-            "one user may exec",
-            Change::Create(json!({
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-                "metadata": {"name": "eve", "namespace": "second"},
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
-                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "eve"}],
-            })),
-            &["warning rbac"],
-        ),
-        // The pods.
-        fault("pod without sidecar", Change::Pod(agent("bare")), &["error pod-without-sidecar"]),
-        fault(
-            "pod with an older sidecar",
-            Change::Pod(injected("old", |pod| {
-                pod["spec"]["initContainers"][0]["image"] = json!("sidecar:old");
-            })),
-            &["error pod-outdated"],
-        ),
-        fault(
-            "pod of another role",
-            Change::Pod(injected("moved", |pod| {
-                let text = pod.to_string().replace(BROKER, BASE);
-                *pod = serde_json::from_str(&text).unwrap();
-            })),
-            &["error pod-outdated"],
-        ),
-        fault(
-            "pod with static AWS keys",
-            Change::Pod({
-                let mut pod = agent("keys");
-                pod["spec"]["containers"][0]["env"] =
-                    json!([{"name": "AWS_ACCESS_KEY_ID", "value": "AKIA"}]);
-                pod
-            }),
-            &["error pod-refused static-credentials"],
-        ),
-        // AWS.
-        fault("parameter missing", Change::Parameter(None), &["error role-parameter role-missing"]),
-        fault(
-            "parameter is a secret",
-            Change::Parameter(Some(("SecureString", BROKER))),
-            &["error role-parameter role-secure-string"],
-        ),
-        fault(
-            "parameter is a list",
-            Change::Parameter(Some(("StringList", BROKER))),
-            &["error role-parameter role-wrong-type"],
-        ),
-        fault(
-            "parameter is no ARN",
-            Change::Parameter(Some(("String", "acme-broker"))),
-            &["error role-parameter role-malformed"],
-        ),
-        fault(
-            "role is not allow-listed",
-            Change::Parameter(Some((
-                "String",
-                "arn:aws:iam::999999999999:role/eks-agent-platform/tenants/prod-acme-broker",
-            ))),
-            &["error role-parameter role-not-allowed"],
-        ),
-        fault(
-            "trust without SetSourceIdentity",
-            policies(Policies {
-                trust: statements(&[allow(
-                    &["sts:AssumeRole", "sts:TagSession"],
-                    json!({"Principal": {"AWS": BASE}}),
-                )]),
-                ..Policies::default()
-            }),
-            &["error assume-role set-source-identity-denied", "error role-trust"],
-        ),
-        fault(
-            "trust without TagSession",
-            policies(Policies {
-                trust: statements(&[allow(
-                    &["sts:AssumeRole", "sts:SetSourceIdentity"],
-                    json!({"Principal": {"AWS": BASE}}),
-                )]),
-                ..Policies::default()
-            }),
-            &["error assume-role tag-session-denied", "error role-trust"],
-        ),
-        fault(
-            "trust of another principal",
-            policies(Policies {
-                trust: statements(&[allow(
-                    &["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"],
-                    json!({"Principal": {"AWS": BROKER}}),
-                )]),
-                ..Policies::default()
-            }),
-            &["error assume-role assume-role-denied", "error base-role"],
-        ),
-        fault(
-            "trust of a whole account",
-            policies(Policies {
-                trust: statements(&[allow(
-                    &["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"],
-                    json!({"Principal": {"AWS": "arn:aws:iam::111122223333:root"}}),
-                )]),
-                ..Policies::default()
-            }),
-            &["unknown base-role"],
-        ),
-        fault(
-            "trust of another tenant's names",
-            policies(Policies {
-                trust: trust(&json!({"StringLike": {"sts:SourceIdentity": "agent.beta.*"}})),
-                ..Policies::default()
-            }),
-            &["error assume-role assume-role-denied", "error role-trust"],
-        ),
-        fault(
-            "base role may not assume",
-            policies(Policies {
-                base: statements(&[allow(&["bedrock:InvokeModel"], json!({"Resource": "*"}))]),
-                trust: trust(own),
-                ..Policies::default()
-            }),
-            &["error assume-role base-role-denied", "error base-role"],
-        ),
-        fault(
-            "boundary denies",
-            policies(Policies {
-                boundary: Some(statements(&[account::deny(
-                    &["sts:AssumeRole"],
-                    json!({"Resource": "*"}),
-                )])),
-                ..Policies::default()
-            }),
-            &["error assume-role boundary-denied", "error base-role"],
-        ),
-        fault(
-            "base role allows more",
-            policies(Policies {
-                base: statements(&[
-                    allow(
-                        &["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"],
-                        json!({"Resource": BROKER}),
-                    ),
-                    allow(&["s3:GetObject"], json!({"Resource": "*"})),
-                ]),
-                ..Policies::default()
-            }),
-            &["warning permissions-lost"],
-        ),
-    ]
+/// A policy that is not named is as it should be.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Statements {
+    base: Option<Vec<Value>>,
+    boundary: Option<Vec<Value>>,
+    trust: Option<Vec<Value>>,
 }
 
-/// Returns the DaemonSet of a network plugin.
-fn daemon_set(name: &str) -> Value {
-    json!({
-        "apiVersion": "apps/v1", "kind": "DaemonSet",
-        "metadata": {"name": name, "namespace": "kube-system"},
-        "spec": {
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name}},
-                "spec": {"containers": [{"name": "install", "image": "registry.example/plugin:1"}]},
-            },
-        },
-    })
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Certificate {
+    /// Start and end of its validity, in days from now.
+    days: (i64, i64),
+    host: Option<String>,
+    /// Whether another CA signs it.
+    #[serde(default)]
+    other_ca: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameter {
+    r#type: String,
+    value: String,
+}
+
+/// A pod with the service account that has base credentials.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Agent {
+    name: String,
+    /// Whether the webhook has injected it.
+    injected: bool,
+    /// The role in all places, instead of the tenant's.
+    role: Option<String>,
+    /// Operations of a JSON patch.
+    operations: Vec<Value>,
+}
+
+/// Kind, name and `--namespace` as arguments of kubectl.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+struct Object(Cow<'static, str>);
+
+const CONFIGURATION: Object = object("mutatingwebhookconfiguration fab-session-injector");
+const CONFIG: Object = object("configmap pilot-fab-session-injector --namespace injector");
+const PODS_BINDING: Object = object("validatingadmissionpolicybinding fab-session-injector-pods");
+const SECRET: Object = object("secret pilot-fab-session-injector-tls --namespace injector");
+
+const fn object(arguments: &'static str) -> Object {
+    Object(Cow::Borrowed(arguments))
+}
+
+/// The faults, each with the place of its file.
+fn faults() -> Vec<(String, Fault)> {
+    let faults = data::cases::<Fault>("tests/cluster/check/faults");
+    // docs/testing.md has this number.
+    assert_eq!(faults.len(), 67);
+    faults
 }
 
 #[test]
 fn check_finds_each_fault_and_nothing_else() {
     let world = world();
     assert_eq!(world.found(), BTreeSet::new(), "{}", world.text());
-    let faults = faults();
-    // docs/testing.md has this number.
-    assert_eq!(faults.len(), 67);
-    for Fault { name, change, want } in &faults {
-        let undo = world.make(change);
-        let want: BTreeSet<String> = want.iter().map(|line| (*line).to_owned()).collect();
-        world.finds(name, &want);
+    for (file, Fault { name, change, want }) in faults() {
+        let undo = world.make(&change);
+        world.finds(&format!("{file}: {name}"), &want.into_iter().collect());
         world.undo(undo);
-        world.finds(&format!("{name}, undone"), &BTreeSet::new());
+        world.finds(&format!("{file}: {name}, undone"), &BTreeSet::new());
     }
 }
 
@@ -542,11 +170,11 @@ fn two_faults_at_once_are_both_found() {
         ("configuration deleted", "certificate expires soon"),
     ];
     for (first, second) in pairs {
-        let find = |name| faults.iter().find(|fault| fault.name == name).unwrap();
+        let find = |name| &faults.iter().find(|(_, fault)| fault.name == name).unwrap().1;
         let (first, second) = (find(first), find(second));
         let undo_first = world.make(&first.change);
         let undo_second = world.make(&second.change);
-        let want = first.want.iter().chain(&second.want).map(|line| (*line).to_owned()).collect();
+        let want = first.want.iter().chain(&second.want).cloned().collect();
         world.finds(&format!("{} and {}", first.name, second.name), &want);
         world.undo(undo_second);
         world.undo(undo_first);
@@ -558,14 +186,15 @@ fn two_faults_at_once_are_both_found() {
 #[test]
 fn a_pod_that_may_be_exempt_is_unknown() {
     let world = world();
+    let exempt = "components:\n- {name: jobs, creators: ['system:serviceaccount:jobs:*'], credentials: exempt}\n";
     let undo = [
-        Change::Edit(
-            CONFIG,
-            "config.yaml",
-            "components:\n",
-            "components:\n- {name: jobs, creators: ['system:serviceaccount:jobs:*'], credentials: exempt}\n",
-        ),
-        Change::Pod(agent("whose")),
+        Change::Edit {
+            object: CONFIG,
+            key: "config.yaml".to_owned(),
+            from: "components:\n".to_owned(),
+            to: exempt.to_owned(),
+        },
+        Change::Pod(Agent { name: "whose".to_owned(), ..Agent::default() }),
     ]
     .map(|change| world.make(&change));
     let want =
@@ -593,10 +222,8 @@ fn the_docs_list_each_check() {
 #[test]
 fn text_and_json_report_errors_and_remedies() {
     let world = world();
-    let undo = world.make(&Change::Patch(
-        SECOND,
-        json!([{"op": "replace", "path": "/metadata/labels/fab.nanohype.dev~1session-injection", "value": "enable"}]),
-    ));
+    let mistyped = faults().into_iter().find(|(_, fault)| fault.name == "opt-in mistyped");
+    let undo = world.make(&mistyped.unwrap().1.change);
     let output = wait_until("it is found", Duration::from_secs(10), || {
         let output = world.check(&[]);
         (output.status.code() == Some(1)).then_some(output)
@@ -756,14 +383,14 @@ fn check_uses_the_chosen_release_or_a_config_file() {
     let world = world();
     let directory = process::own_directory();
     let file = directory.path().join("config.yaml");
-    let config = world.get(CONFIG)["data"]["config.yaml"].as_str().unwrap().to_owned();
+    let config = world.get(&CONFIG)["data"]["config.yaml"].as_str().unwrap().to_owned();
     fs::write(&file, config.replace("podSecurity: restricted", "podSecurity: baseline")).unwrap();
     let file = file.to_str().unwrap();
     let by_file = world.check(&["-o", "json", "--config", file]);
     assert_eq!(levels(&by_file), BTreeSet::from(["warning pod-security-lowered".to_owned()]));
 
     // A tenant may create such a ConfigMap in its own namespace.
-    let mut second = world.get(CONFIG);
+    let mut second = world.get(&CONFIG);
     second["metadata"]["name"] = json!("trial-fab-session-injector");
     second["metadata"]["labels"]["app.kubernetes.io/instance"] = json!("trial");
     let mut forged = second.clone();
@@ -929,8 +556,7 @@ fn a_test_pod_shows_whether_agents_get_credentials() {
     world.undo(gone);
 
     // Without webhook and guard, the test pod is created without a sidecar.
-    let binding = Object("validatingadmissionpolicybinding", "fab-session-injector-pods", None);
-    let gone = [CONFIGURATION, binding].map(|object| world.make(&Change::Delete(object)));
+    let gone = [CONFIGURATION, PODS_BINDING].map(|object| world.make(&Change::Delete(object)));
     let bare = wait_until("a pod is created bare", Duration::from_secs(30), || {
         let tried = &["--as-pod", "--namespace", namespace, "-o", "json"];
         let tried = world.check_as(&world.cluster.kubeconfig(), tried);
@@ -1052,14 +678,14 @@ impl World {
         }
         let certificate = world.ca.certificate((-30, 30), HOST);
         world.patch(
-            Object("secret", SECRET, Some(SYSTEM)),
+            &SECRET,
             &json!([{"op": "add", "path": "/data", "value": {"tls.crt": base64(&certificate)}}]),
         );
         let bundle = base64(&world.ca.pem);
         let to_both = [0, 1].map(|index| {
             json!({"op": "add", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": bundle})
         });
-        world.patch(CONFIGURATION, &json!(to_both));
+        world.patch(&CONFIGURATION, &json!(to_both));
         world.apply(&json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
             "metadata": {"name": "webhook", "namespace": SYSTEM, "labels": {"kubernetes.io/service-name": "pilot-fab-session-injector"}},
@@ -1077,13 +703,13 @@ impl World {
             world.cluster.kubectl(&create).json();
         }
         // Created before the opt-in, because no webhook serves yet.
-        world.create(&injected("whole", |_| {}));
+        world.create(&injected("whole"));
         let mut finished = agent("finished");
         finished["metadata"]["name"] = json!("not-an-agent");
         finished["spec"]["serviceAccountName"] = json!("default");
         world.create(&finished);
-        for namespace in [ACME, SECOND] {
-            world.opt_in(namespace.1, Some("enabled"));
+        for namespace in ["tenants-acme", "second"] {
+            world.opt_in(namespace, Some("enabled"));
         }
         wait_until("the release is rolled out", Duration::from_secs(30), || {
             world.run_pods();
@@ -1172,26 +798,30 @@ impl World {
 
     fn make(&self, change: &Change) -> Undo {
         match change {
-            Change::Ca(from, until) => {
+            Change::Ca { days: (from, until) } => {
                 let bundle = base64(&self.ca.pem_of(*from, *until));
-                let put = [0, 1].map(|index| {
+                let operations = [0, 1].map(|index| {
                     json!({"op": "replace", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": bundle})
                 });
-                self.make(&Change::Patch(CONFIGURATION, json!(put)))
+                self.make(&Change::Patch { object: CONFIGURATION, operations: json!(operations) })
             }
-            Change::Aws(policies) => {
-                self.write_down(policies);
-                let account = Account::open((**policies).clone());
+            Change::Aws(Statements { base, boundary, trust }) => {
+                let mut policies = Policies::default();
+                for (policy, own) in [(&mut policies.base, base), (&mut policies.trust, trust)] {
+                    *policy = own.as_deref().map_or_else(|| policy.take(), statements);
+                }
+                policies.boundary = boundary.as_deref().map(statements);
+                self.write_down(&policies);
+                let account = Account::open(policies);
                 Undo::Account(std::mem::replace(&mut *self.account.lock().unwrap(), account))
             }
-            Change::Certificate { days, host, other } => {
-                let secret = Object("secret", SECRET, Some(SYSTEM));
-                let before = self.get(secret);
+            Change::Certificate(Certificate { days, host, other_ca }) => {
+                let before = self.get(&SECRET);
                 let stranger = Ca::new();
-                let ca = if *other { &stranger } else { &self.ca };
-                let certificate = base64(&ca.certificate(*days, host));
+                let ca = if *other_ca { &stranger } else { &self.ca };
+                let certificate = base64(&ca.certificate(*days, host.as_deref().unwrap_or(HOST)));
                 let put = json!([{"op": "replace", "path": "/data/tls.crt", "value": certificate}]);
-                self.patch(secret, &put);
+                self.patch(&SECRET, &put);
                 Undo::Restore(before, None)
             }
             Change::Create(object) => {
@@ -1199,47 +829,45 @@ impl World {
                 Undo::Delete(object.clone())
             }
             Change::Delete(object) => {
-                let before = self.get(*object);
-                self.delete(*object);
+                let before = self.get(object);
+                self.delete(object);
                 Undo::Restore(before, None)
             }
-            Change::Edit(object, key, from, to) => {
-                let before = self.get(*object);
+            Change::Edit { object, key, from, to } => {
+                let before = self.get(object);
                 let mut after = before.clone();
-                let text = before["data"][*key].as_str().unwrap();
+                let text = before["data"][key].as_str().unwrap();
                 assert!(text.contains(from), "{from:?} is not in\n{text}");
-                after["data"][*key] = json!(text.replacen(from, to, 1));
+                after["data"][key] = json!(text.replacen(from, to, 1));
                 self.replace(&after);
                 Undo::Restore(before, None)
             }
-            Change::Parameter(value) => {
-                match value {
-                    Some((kind, value)) => {
-                        // The type of a parameter cannot be changed in place.
-                        self.moto.delete_parameter(PARAMETER);
-                        self.moto.put_parameter(PARAMETER, value, kind);
-                    }
-                    None => self.moto.delete_parameter(PARAMETER),
+            Change::Parameter(parameter) => {
+                // The type of a parameter cannot be changed in place.
+                self.moto.delete_parameter(PARAMETER);
+                if let Some(Parameter { r#type, value }) = parameter {
+                    self.moto.put_parameter(PARAMETER, value, r#type);
                 }
                 Undo::Parameter
             }
-            Change::Patch(object, operations) => {
-                let before = self.get(*object);
-                self.patch(*object, operations);
+            Change::Patch { object, operations } => {
+                let before = self.get(object);
+                self.patch(object, operations);
                 Undo::Restore(before, None)
             }
-            Change::Pod(pod) => {
+            Change::Pod(agent) => {
+                let pod = agent.pod();
                 let namespace = pod["metadata"]["namespace"].as_str().unwrap();
                 self.opt_in(namespace, None);
-                self.create(pod);
+                self.create(&pod);
                 self.opt_in(namespace, Some("enabled"));
-                Undo::Delete(pod.clone())
+                Undo::Delete(pod)
             }
-            Change::Rename(object, name) => {
-                let before = self.get(*object);
+            Change::Rename { object, to } => {
+                let before = self.get(object);
                 let mut after = before.clone();
-                after["metadata"]["name"] = json!(name);
-                self.delete(*object);
+                after["metadata"]["name"] = json!(to);
+                self.delete(object);
                 self.apply(&after);
                 Undo::Restore(before, Some(after))
             }
@@ -1312,10 +940,8 @@ impl World {
         self.write_down(&Policies::default());
     }
 
-    fn get(&self, Object(kind, name, namespace): Object) -> Value {
-        let mut arguments = vec!["get", kind, name];
-        arguments.extend(namespace.into_iter().flat_map(|namespace| ["--namespace", namespace]));
-        let mut object = self.cluster.kubectl(&arguments).json();
+    fn get(&self, object: &Object) -> Value {
+        let mut object = self.cluster.kubectl(&object.arguments("get")).json();
         let metadata = object["metadata"].as_object_mut().unwrap();
         for key in ["creationTimestamp", "generation", "managedFields", "resourceVersion", "uid"] {
             metadata.shift_remove(key);
@@ -1323,17 +949,15 @@ impl World {
         object
     }
 
-    fn patch(&self, Object(kind, name, namespace): Object, operations: &Value) {
+    fn patch(&self, object: &Object, operations: &Value) {
         let operations = operations.to_string();
-        let mut arguments = vec!["patch", kind, name, "--type=json", "--patch", &operations];
-        arguments.extend(namespace.into_iter().flat_map(|namespace| ["--namespace", namespace]));
+        let mut arguments = object.arguments("patch");
+        arguments.extend(["--type=json", "--patch", &operations]);
         self.cluster.kubectl(&arguments).json();
     }
 
-    fn delete(&self, Object(kind, name, namespace): Object) {
-        let mut arguments = vec!["delete", kind, name];
-        arguments.extend(namespace.into_iter().flat_map(|namespace| ["--namespace", namespace]));
-        let deleted = self.cluster.kubectl(&arguments).run();
+    fn delete(&self, object: &Object) {
+        let deleted = self.cluster.kubectl(&object.arguments("delete")).run();
         assert!(deleted.ok, "{}", deleted.stderr);
     }
 
@@ -1386,7 +1010,7 @@ impl World {
     fn serve(&self) -> (Process, Vec<Undo>) {
         let directory = self.cluster.kubeconfig().parent().unwrap().to_owned();
         let (certificate, key) = self.ca.pair((-30, 30), "127.0.0.1");
-        let config = self.get(CONFIG)["data"]["config.yaml"].as_str().unwrap().to_owned();
+        let config = self.get(&CONFIG)["data"]["config.yaml"].as_str().unwrap().to_owned();
         let file = |name: &str, text: &str| {
             let path = directory.join(name);
             fs::write(&path, text).unwrap();
@@ -1418,7 +1042,8 @@ impl World {
             let url = format!("https://127.0.0.1:{port}/{path}");
             json!({"op": "replace", "path": format!("/webhooks/{index}/clientConfig"), "value": {"url": url, "caBundle": bundle}})
         });
-        let undo = vec![self.make(&Change::Patch(CONFIGURATION, json!(called)))];
+        let called = Change::Patch { object: CONFIGURATION, operations: json!(called) };
+        let undo = vec![self.make(&called)];
         // The change takes effect a moment later.
         wait_until("the API server calls the webhook", Duration::from_secs(20), || {
             let create = ["create", "--dry-run=server", "--filename=-"];
@@ -1474,8 +1099,8 @@ fn agent(name: &str) -> Value {
     })
 }
 
-/// Returns the same pod as the webhook injects it, after `change`.
-fn injected(name: &str, change: impl Fn(&mut Value)) -> Value {
+/// Returns the same pod as the webhook injects it.
+fn injected(name: &str) -> Value {
     let directory: TempDir = process::own_directory();
     let roles = directory.path().join("roles.yaml");
     fs::write(&roles, format!("roles: {{acme: {BROKER}}}\n")).unwrap();
@@ -1490,9 +1115,25 @@ fn injected(name: &str, change: impl Fn(&mut Value)) -> Value {
     child.stdin.take().unwrap().write_all(agent(name).to_string().as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
-    let mut pod: Value = serde_saphyr::from_slice(&output.stdout).unwrap();
-    change(&mut pod);
-    pod
+    serde_saphyr::from_slice(&output.stdout).unwrap()
+}
+
+impl Object {
+    fn arguments<'o>(&'o self, verb: &'o str) -> Vec<&'o str> {
+        std::iter::once(verb).chain(self.0.split(' ')).collect()
+    }
+}
+
+impl Agent {
+    fn pod(&self) -> Value {
+        let Self { name, injected: is_injected, role, operations } = self;
+        let mut pod = if *is_injected { injected(name) } else { agent(name) };
+        if let Some(role) = role {
+            pod = serde_json::from_str(&pod.to_string().replace(BROKER, role)).unwrap();
+        }
+        data::patch(&mut pod, operations);
+        pod
+    }
 }
 
 struct Ca {
@@ -1553,7 +1194,6 @@ fn world() -> MutexGuard<'static, World> {
 }
 
 const SYSTEM: &str = "injector";
-const SECRET: &str = "pilot-fab-session-injector-tls";
 const HOST: &str = "pilot-fab-session-injector.injector.svc";
 const PARAMETER: &str = "/eks-agent-platform/prod/tenant-substrate/acme/session_role_arn";
 const BOUNDARY: &str = "arn:aws:iam::111122223333:policy/boundary";

@@ -13,6 +13,7 @@ pub mod api_server;
 pub mod case;
 pub mod cloud;
 pub mod control_plane;
+pub mod data;
 pub mod foreign;
 pub mod helm;
 pub mod image;
