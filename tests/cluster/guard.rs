@@ -1647,34 +1647,10 @@ pub(crate) fn await_guard(world: &World) {
     }
 }
 
-/// Creates the namespaces of the goldens, each with the tenant and the labels of its golden.
+/// Creates the namespaces of the goldens.
 fn make_homes(world: &World, cases: &[Case], prefix: &str) {
-    let mut objects = Vec::new();
-    for case in cases {
-        let mut namespace = read(&case.input()).swap_remove(0);
-        let was = namespace["metadata"]["name"].as_str().unwrap().to_owned();
-        namespace["metadata"]["name"] = home(case, prefix).into();
-        if let Some(tenant) = was.strip_prefix("tenants-") {
-            let labels = namespace["metadata"]["labels"].as_object_mut().unwrap();
-            labels.entry("agents.nanohype.dev/platform").or_insert_with(|| tenant.into());
-        }
-        objects.push(namespace);
-        for account in [
-            "tenant-runtime",
-            "tenant-runtime-x-tenants-acme-x-vcluster",
-            "fab",
-            "exempted",
-            "legacy",
-        ] {
-            objects.push(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": home(case, prefix)}}));
-        }
-    }
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-    let made = world.cluster.kubectl(&["create", "--filename=-"]).stdin(&list.to_string()).run();
-    assert!(made.ok, "{}", made.stderr);
-    for case in cases {
-        world.cluster.await_service_account(&home(case, prefix), "default");
-    }
+    let homes = cases.iter().flat_map(|case| case.home(&home(case, prefix)));
+    world.create_homes(&homes.collect::<Vec<_>>());
 }
 
 fn home(case: &Case, prefix: &str) -> String {
@@ -1754,15 +1730,11 @@ fn many_containers(variables: usize) -> Value {
 }
 
 fn original(golden: &str) -> Value {
-    read(&case::directory().join(format!("{golden}.yaml"))).pop().unwrap()
+    case::objects(&format!("{golden}.yaml")).pop().unwrap()
 }
 
 fn injected(golden: &str) -> Value {
-    read(&case::directory().join(format!("{golden}.injected.yaml"))).pop().unwrap()
-}
-
-fn read(path: &Path) -> Vec<Value> {
-    serde_saphyr::from_multiple(&fs::read_to_string(path).unwrap()).unwrap()
+    case::objects(&format!("{golden}.injected.yaml")).pop().unwrap()
 }
 
 fn named(mut pod: Value, namespace: &str, name: &str) -> Value {

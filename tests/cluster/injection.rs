@@ -46,16 +46,10 @@ fn is_injected(created: &Created) -> bool {
 fn goldens_hold(world: &World, belongs: impl Fn(&Case) -> bool, prefix: &str) -> (usize, usize) {
     let cases: Vec<Golden> =
         Case::all().into_iter().filter(belongs).map(|case| Golden::read(case, prefix)).collect();
-    let objects: Vec<Value> = cases.iter().flat_map(Golden::namespaces).collect();
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-    let made = world.cluster.kubectl(&["create", "--filename=-"]).stdin(&list.to_string()).run();
-    assert!(made.ok, "{}", made.stderr);
+    world.create_homes(&cases.iter().flat_map(Golden::homes).collect::<Vec<_>>());
     let (mut stored, mut refused) = (0, 0);
     for golden in &cases {
         let Golden { case, own, plain, was, pod, .. } = golden;
-        for namespace in [own, plain] {
-            world.cluster.await_service_account(namespace, "default");
-        }
         let creation = world.create(&inside(pod.clone(), own), case.creator.as_deref());
         if case.path("refused.txt").exists() {
             let want = fs::read_to_string(case.path("refused.txt")).unwrap();
@@ -69,7 +63,7 @@ fn goldens_hold(world: &World, belongs: impl Fn(&Case) -> bool, prefix: &str) ->
             continue;
         }
         let creation = creation.unwrap_or_else(|said| panic!("{}: {said}", case.name));
-        let injected = read(case.path("injected.yaml")).pop().unwrap();
+        let injected = case::objects(&format!("{}.injected.yaml", case.name)).pop().unwrap();
         let by_hand = world
             .create(&inside(injected, plain), case.creator.as_deref())
             .unwrap_or_else(|said| panic!("{}, injected by hand: {said}", case.name));
@@ -92,7 +86,6 @@ fn goldens_hold(world: &World, belongs: impl Fn(&Case) -> bool, prefix: &str) ->
 /// A golden with its own two namespaces: one like the golden's, one that did not opt in.
 struct Golden {
     case: Case,
-    namespace: Value,
     pod: Value,
     was: String,
     own: String,
@@ -101,43 +94,20 @@ struct Golden {
 
 impl Golden {
     fn read(case: Case, prefix: &str) -> Self {
-        let [namespace, pod] = <[Value; 2]>::try_from(read(case.input())).unwrap();
+        let objects = case::objects(&format!("{}.yaml", case.name));
+        let [namespace, pod] = <[Value; 2]>::try_from(objects).unwrap();
         let was = namespace["metadata"]["name"].as_str().unwrap().to_owned();
         let own = format!("{prefix}-{}", case.name);
         let plain = format!("plain-{own}");
-        Self { case, namespace, pod, was, own, plain }
+        Self { case, pod, was, own, plain }
     }
 
-    fn namespaces(&self) -> Vec<Value> {
-        let mut objects = Vec::new();
-        for (name, opted_in) in [(&self.own, true), (&self.plain, false)] {
-            let mut namespace = self.namespace.clone();
-            namespace["metadata"]["name"] = name.as_str().into();
-            let labels = namespace["metadata"]["labels"].as_object_mut().unwrap();
-            if !opted_in {
-                labels.shift_remove("fab.nanohype.dev/session-injection");
-            }
-            // The tenant comes from the original name, since the new name has none.
-            if let Some(tenant) = self.was.strip_prefix("tenants-") {
-                labels.entry("agents.nanohype.dev/platform").or_insert_with(|| tenant.into());
-            }
-            objects.push(namespace);
-            for account in [
-                "tenant-runtime",
-                "tenant-runtime-x-tenants-acme-x-vcluster",
-                "fab",
-                "exempted",
-                "legacy",
-            ] {
-                objects.push(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": name}}));
-            }
-        }
-        objects
+    fn homes(&self) -> Vec<Value> {
+        let mut plain = self.case.home(&self.plain);
+        let labels = plain[0]["metadata"]["labels"].as_object_mut().unwrap();
+        labels.shift_remove("fab.nanohype.dev/session-injection");
+        [self.case.home(&self.own), plain].concat()
     }
-}
-
-fn read(path: std::path::PathBuf) -> Vec<Value> {
-    serde_saphyr::from_multiple(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
 fn inside(mut pod: Value, namespace: &str) -> Value {

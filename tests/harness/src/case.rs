@@ -2,6 +2,8 @@
 
 use std::{fs, path::PathBuf};
 
+use serde_json::{Value, json};
+
 use crate::{root, scratch};
 
 /// A golden.
@@ -50,6 +52,20 @@ impl Case {
         directory().join(format!("{}.{suffix}", self.name))
     }
 
+    /// Returns the golden's namespace under another name, with the service accounts of all goldens.
+    pub fn home(&self, name: &str) -> Vec<Value> {
+        let mut namespace = objects(&format!("{}.yaml", self.name)).swap_remove(0);
+        let was = namespace["metadata"]["name"].as_str().unwrap().to_owned();
+        namespace["metadata"]["name"] = name.into();
+        // The tenant comes from the original name, since the new name has none.
+        if let Some(tenant) = was.strip_prefix("tenants-") {
+            let labels = namespace["metadata"]["labels"].as_object_mut().unwrap();
+            labels.entry("agents.nanohype.dev/platform").or_insert_with(|| tenant.into());
+        }
+        let account = |account| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": name}});
+        std::iter::once(namespace).chain(ACCOUNTS.map(account)).collect()
+    }
+
     /// Returns the path of a test's own file.
     pub fn scratch(&self, suffix: &str) -> PathBuf {
         scratch().join(format!("{}.{suffix}", self.name))
@@ -60,3 +76,13 @@ impl Case {
 pub fn directory() -> PathBuf {
     root().join("tests/golden")
 }
+
+/// Returns the objects in a file of the goldens: a namespace and a pod.
+pub fn objects(file: &str) -> Vec<Value> {
+    let text = fs::read_to_string(directory().join(file)).unwrap();
+    serde_saphyr::from_multiple(&text).unwrap()
+}
+
+/// The service accounts of all goldens, beside `default`.
+const ACCOUNTS: [&str; 5] =
+    ["tenant-runtime", "tenant-runtime-x-tenants-acme-x-vcluster", "fab", "exempted", "legacy"];

@@ -210,6 +210,17 @@ impl World {
         self.service_account(name, "tenant-runtime");
     }
 
+    /// Creates namespaces and service accounts; returns when pods can be created in them.
+    pub fn create_homes(&self, objects: &[Value]) {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        let made = self.cluster.kubectl(&["create", "--filename=-"]).stdin(&list.to_string()).run();
+        assert!(made.ok, "{}", made.stderr);
+        for namespace in objects.iter().filter(|object| object["kind"] == "Namespace") {
+            let name = namespace["metadata"]["name"].as_str().unwrap();
+            self.cluster.await_service_account(name, "default");
+        }
+    }
+
     /// Creates a service account.
     pub fn service_account(&self, namespace: &str, name: &str) {
         self.cluster.kubectl(&["create", "serviceaccount", name, "--namespace", namespace]).json();
