@@ -20,6 +20,7 @@ mod iam;
 mod injection;
 mod metrics;
 mod policies;
+mod setup;
 mod sidecar;
 
 use std::sync::LazyLock;
