@@ -5,7 +5,7 @@ use super::{
     quantity::Quantity,
     reader::Section,
 };
-use crate::session::SessionDuration;
+use crate::session::{SessionDuration, env};
 
 #[derive(Clone, Debug)]
 pub struct Sidecar {
@@ -71,11 +71,9 @@ impl Sidecar {
                     "not a valid variable name: expected printable ASCII characters except '='",
                 );
             }
-            if name.starts_with("FAB_SESSION_") {
-                section.problem(
-                    &format!("env.{name}"),
-                    "the prefix FAB_SESSION_ is reserved for the webhook; remove the variable",
-                );
+            if env::is_reserved(name) {
+                section
+                    .problem(&format!("env.{name}"), "the webhook sets this variable; remove it");
             }
             if value.contains("$(") {
                 section.problem(

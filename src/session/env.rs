@@ -128,6 +128,12 @@ pub fn read_serving(variable: impl Fn(&str) -> Option<String>) -> Result<Serving
     Ok(Serving { port, start_gate, token_file })
 }
 
+/// Reports whether webhook and sidecar use the variable. The agent `fab` has variables of its own
+/// that begin with `FAB_SESSION_`, such as `FAB_SESSION_IDLE_MS`.
+pub fn is_reserved(name: &str) -> bool {
+    NAMES.contains(&name) || [PORT, START_GATE, TOKEN_FILE].contains(&name)
+}
+
 /// The names of [`session_variables`].
 pub const NAMES: [&str; 5] = [ROLE_ARN, ID, TENANT, IDENTITY, DURATION];
 

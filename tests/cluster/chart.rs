@@ -12,6 +12,7 @@ use fab_session_injector::{
     roles,
 };
 use harness::{
+    case,
     helm::{self, chart},
     process,
 };
@@ -138,6 +139,26 @@ fn unknown_and_invalid_values_are_refused() {
     for (key, value, want) in cases {
         let said = render(&[(key, value)]).expect_err(key);
         assert!(said.contains(want), "{key}={value}: {said}");
+    }
+}
+
+/// `sidecar.env` must not replace a variable that the webhook writes; other variables may begin
+/// with the same prefix.
+#[test]
+fn sidecar_env_refuses_only_variables_of_the_webhook() {
+    let text = std::fs::read_to_string(case::directory().join("fab-timeouts.injected.yaml"));
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&text.unwrap()).unwrap();
+    let sidecar = &documents.last().unwrap()["spec"]["initContainers"][0];
+    let names = sidecar["env"].as_array().unwrap().iter().filter_map(|it| it["name"].as_str());
+    let names: Vec<&str> = names.filter(|name| name.starts_with("FAB_SESSION_")).collect();
+    assert_eq!(names.len(), 9, "the eight variables of the webhook and one of fab: {names:?}");
+    for name in names {
+        let config = json!({"sidecar": {"env": {name: "x"}}});
+        let is_refused = name != "FAB_SESSION_IDLE_MS";
+        let rendered = render_with(&json!({"config": config}));
+        assert_eq!(rendered.is_err(), is_refused, "{name}");
+        assert!(rendered.err().is_none_or(|said| said.contains(name)), "{name}");
+        assert_eq!(Config::parse(&config.to_string()).is_err(), is_refused, "{name}");
     }
 }
 

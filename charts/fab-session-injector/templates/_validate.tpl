@@ -120,8 +120,8 @@ once, each with the rule and the remedy.
 {{- end -}}
 
 {{- range $name, $value := $config.sidecar.env -}}
-  {{- if hasPrefix "FAB_SESSION_" $name -}}
-    {{- $problems = append $problems (printf "config.sidecar.env sets %s, but names that begin with FAB_SESSION_ are reserved for the webhook: remove it." $name) -}}
+  {{- if has $name (list "FAB_SESSION_DURATION" "FAB_SESSION_ID" "FAB_SESSION_IDENTITY" "FAB_SESSION_PORT" "FAB_SESSION_ROLE_ARN" "FAB_SESSION_START_GATE" "FAB_SESSION_TENANT" "FAB_SESSION_TOKEN_FILE") -}}
+    {{- $problems = append $problems (printf "config.sidecar.env sets %s, but the webhook sets this variable: remove it." $name) -}}
   {{- end -}}
   {{- if contains "$(" $value -}}
     {{- $problems = append $problems (printf "config.sidecar.env.%s contains $(, but the kubelet expands that: write the value itself." $name) -}}
