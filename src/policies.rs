@@ -119,6 +119,13 @@ fn body(name: Name, account: &Account) -> Value {
                     ),
                 ],
             }),
+            // Claude Code lists the profiles when it starts.
+            json!({
+                "Sid": "ListProfiles",
+                "Effect": "Allow",
+                "Action": "bedrock:ListInferenceProfiles",
+                "Resource": "*",
+            }),
             // A further role would keep the SourceIdentity, but have other permissions.
             json!({
                 "Sid": "NoFurtherRoles",
