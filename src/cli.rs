@@ -1,13 +1,16 @@
 //! The command line. The type of each value parses it.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+mod pod_name;
+
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+pub use self::pod_name::PodName;
 use crate::{
     config::Region,
     namespaces::NamespaceName,
-    policies::{self, RestrictTo},
+    policies::{self, AccountId, Model, PolicyArn, RestrictTo, Tag, TagKey},
     session::{RoleArn, TenantName},
 };
 
@@ -59,8 +62,8 @@ pub enum Command {
     Explain(Explain),
     /// Print the IAM policies and the SSM parameter that a tenant needs
     ///
-    /// Prints a JSON array of documents, each with its name and a remark on where to apply it.
-    /// With --only it prints one document, as the AWS CLI accepts it; with --terraform a Terraform
+    /// Prints a JSON array of documents, each with its name, the AWS accounts in which to apply it,
+    /// and a remark. With --only it prints one document, as the AWS CLI accepts it; with --terraform a Terraform
     /// file. Only --deny-without-source-identity adds the one policy that stops running pods. Exit
     /// codes: 0 done; 2 invalid input; 3 internal error; 141 stdout closed (SIGPIPE).
     #[command(after_long_help = IAM_EXAMPLES, display_order = 4)]
@@ -264,6 +267,23 @@ pub struct Iam {
     /// the config
     #[arg(long, value_name = "WHAT", default_value = "tenant")]
     pub restrict_to: RestrictTo,
+    /// AWS account of the cluster, in which the webhook reads parameters (default: the account of
+    /// the base roles)
+    #[arg(long, value_name = "ACCOUNT")]
+    pub cluster_account: Option<AccountId>,
+    /// Tag of the session role; may be repeated
+    #[arg(long = "tag", value_name = "KEY=VALUE")]
+    pub tags: Vec<Tag>,
+    /// Permissions boundary of the session role
+    #[arg(long, value_name = "ARN")]
+    pub permissions_boundary: Option<PolicyArn>,
+    /// Model that agents may invoke: a foundation model or an inference profile, by its id or its
+    /// ARN; an id may have *; may be repeated (default: all models)
+    #[arg(long = "model", value_name = "ID|ARN")]
+    pub models: Vec<Model>,
+    /// Tag of a base role that suspends its tenant: the trust policy then allows no new session
+    #[arg(long, value_name = "KEY")]
+    pub suspended_tag: Option<TagKey>,
     /// Config file of the webhook
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -340,34 +360,6 @@ pub struct Webhook {
     pub shutdown_delay: u64,
 }
 
-/// A pod's name: a DNS subdomain (RFC 1123). Parsing accepts the prefix `pod/`, which kubectl
-/// prints.
-#[derive(Clone, Debug)]
-pub struct PodName(String);
-
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("not a valid pod name: expected 1 to 253 characters of a-z, 0-9, '-' and '.'")]
-pub struct NotAPodName;
-
-impl PodName {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for PodName {
-    type Err = NotAPodName;
-
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let name = s.strip_prefix("pod/").unwrap_or(s);
-        let plain = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '.');
-        if !(1..=253).contains(&name.len()) || !name.chars().all(plain) || name.starts_with('.') {
-            return Err(NotAPodName);
-        }
-        Ok(Self(name.to_owned()))
-    }
-}
-
 /// Lines have at most 98 characters, because help is wrapped at 100.
 const CERTS_EXAMPLES: &str = "Examples:
   fab-session-injector certs --namespace fab-system --secret fab-session-injector-tls \\
@@ -391,6 +383,11 @@ const IAM_EXAMPLES: &str = "Examples:
     --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\
     --session-role arn:aws:iam::111122223333:role/prod-acme-broker
   fab-session-injector iam --config webhook.yaml --tenant acme --only session-role-trust \\
+    --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\
+    --session-role arn:aws:iam::111122223333:role/prod-acme-broker
+  fab-session-injector iam --cluster prod --tenant acme --tag PlatformId=prod-acme \\
+    --permissions-boundary arn:aws:iam::111122223333:policy/tenant-boundary \\
+    --model eu.anthropic.claude-sonnet-4-5-20250929-v1:0 --suspended-tag suspended \\
     --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\
     --session-role arn:aws:iam::111122223333:role/prod-acme-broker";
 const INJECT_EXAMPLES: &str = "Examples:

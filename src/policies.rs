@@ -1,13 +1,25 @@
 //! Required AWS resources of one tenant: policies and a parameter that admit the sessions of that
 //! tenant only. They use the same names as webhook and sidecar.
 
+mod contradiction;
+mod model;
+mod name;
+mod policy_arn;
+mod tag;
 mod terraform;
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde_json::{Value, json};
 
-pub use self::terraform::terraform;
+pub use self::{
+    contradiction::{Contradiction, account_of, contradiction},
+    model::Model,
+    name::Name,
+    policy_arn::PolicyArn,
+    tag::{Tag, TagKey},
+    terraform::terraform,
+};
 use crate::session::{RoleArn, SourceIdentity, TenantName};
 
 /// The names and roles in the policies of one tenant.
@@ -22,11 +34,21 @@ pub struct Account {
     pub base_roles: Vec<RoleArn>,
     pub session_role: RoleArn,
     pub region: String,
+    /// The account of the cluster, in which the webhook reads parameters.
+    pub cluster_account: AccountId,
     /// The name of the parameter from which the webhook reads the session role.
     pub parameter: String,
     /// The names of all such parameters, with `*` for the tenant.
     pub parameters: String,
     pub restrict_to: RestrictTo,
+    /// Tags of the session role.
+    pub tags: Vec<Tag>,
+    /// The permissions boundary of the session role.
+    pub permissions_boundary: Option<PolicyArn>,
+    /// The models that agents may invoke. Empty: all.
+    pub models: Vec<Model>,
+    /// The tag of a base role with which its tenant gets no new session.
+    pub suspended_tag: Option<TagKey>,
     /// Whether to include [`Name::DenyWithoutSourceIdentity`], which stops running pods.
     pub deny_without_source_identity: bool,
 }
@@ -46,27 +68,22 @@ pub enum RestrictTo {
 #[derive(Clone, Debug)]
 pub struct Document {
     pub name: Name,
+    /// The AWS accounts in which to apply it.
+    pub accounts: Vec<String>,
     pub body: Value,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Name {
-    BaseRolePolicy,
-    BoundaryStatement,
-    DenyWithoutSourceIdentity,
-    Parameter,
-    SessionRolePolicy,
-    SessionRoleTrust,
-    WebhookPolicy,
-}
+/// An AWS account: twelve digits.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AccountId(String);
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("expected an AWS account: 12 digits")]
+pub struct NotAnAccountId;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("expected tenant, pod-uid or pod-name")]
 pub struct NotARestriction;
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("expected one of {}", Name::ALL.map(Name::as_str).join(", "))]
-pub struct NotADocument;
 
 /// Returns the documents in the order in which to create them; the deny only if it is requested.
 pub fn documents(account: &Account) -> Vec<Document> {
@@ -74,7 +91,25 @@ pub fn documents(account: &Account) -> Vec<Document> {
         *name != Name::DenyWithoutSourceIdentity || account.deny_without_source_identity
     };
     let names = Name::ALL.into_iter().filter(is_asked_for);
-    names.map(|name| Document { name, body: body(name, account) }).collect()
+    names
+        .map(|name| Document { name, accounts: accounts(name, account), body: body(name, account) })
+        .collect()
+}
+
+/// Returns where the document applies: a role is changed in its own account, and the webhook reads
+/// parameters in the cluster's.
+fn accounts(name: Name, account: &Account) -> Vec<String> {
+    match name {
+        Name::SessionRole | Name::SessionRolePolicy | Name::SessionRoleTrust => {
+            vec![account.session_role.account().to_owned()]
+        }
+        Name::BaseRolePolicy | Name::BoundaryStatement | Name::DenyWithoutSourceIdentity => {
+            let accounts: BTreeSet<&str> =
+                account.base_roles.iter().map(RoleArn::account).collect();
+            accounts.into_iter().map(str::to_owned).collect()
+        }
+        Name::Parameter | Name::WebhookPolicy => vec![account.cluster_account.as_str().to_owned()],
+    }
 }
 
 fn body(name: Name, account: &Account) -> Value {
@@ -105,35 +140,25 @@ fn body(name: Name, account: &Account) -> Value {
             "Type": "String",
             "Value": session_role,
         }),
-        Name::SessionRolePolicy => policy(&[
-            json!({
-                "Sid": "Models",
-                "Effect": "Allow",
-                "Action": ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"],
-                "Resource": [
-                    format!("arn:{}:bedrock:*::foundation-model/*", account.session_role.partition()),
-                    format!(
-                        "arn:{}:bedrock:*:{}:inference-profile/*",
-                        account.session_role.partition(),
-                        account.session_role.account()
-                    ),
-                ],
-            }),
+        Name::SessionRole => session_role_request(account),
+        Name::SessionRolePolicy => {
+            let mut statements = model::statements(&account.models, &account.session_role);
             // Claude Code lists the profiles when it starts.
-            json!({
+            statements.push(json!({
                 "Sid": "ListProfiles",
                 "Effect": "Allow",
                 "Action": "bedrock:ListInferenceProfiles",
                 "Resource": "*",
-            }),
+            }));
             // A further role would keep the SourceIdentity, but have other permissions.
-            json!({
+            statements.push(json!({
                 "Sid": "NoFurtherRoles",
                 "Effect": "Deny",
                 "Action": ["sts:AssumeRole", "sts:AssumeRoleWithWebIdentity", "sts:AssumeRoleWithSAML"],
                 "Resource": "*",
-            }),
-        ]),
+            }));
+            policy(&statements)
+        }
         Name::SessionRoleTrust => trust(account),
         Name::WebhookPolicy => policy(&[json!({
             "Sid": "ReadSessionRoles",
@@ -143,11 +168,29 @@ fn body(name: Name, account: &Account) -> Value {
                 "arn:{}:ssm:{}:{}:parameter/{}",
                 account.session_role.partition(),
                 account.region,
-                account.session_role.account(),
+                account.cluster_account.as_str(),
                 account.parameters.trim_start_matches('/'),
             ),
         })]),
     }
+}
+
+/// Returns the input of iam:CreateRole.
+fn session_role_request(account: &Account) -> Value {
+    let mut request = json!({
+        "RoleName": role_name(&account.session_role),
+        "Path": path(&account.session_role),
+        "AssumeRolePolicyDocument": trust(account).to_string(),
+        "MaxSessionDuration": MAX_SESSION_DURATION,
+    });
+    if let Some(boundary) = &account.permissions_boundary {
+        request["PermissionsBoundary"] = json!(boundary.as_str());
+    }
+    if !account.tags.is_empty() {
+        let tag = |tag: &Tag| json!({"Key": tag.key.as_str(), "Value": tag.value});
+        request["Tags"] = account.tags.iter().map(tag).collect();
+    }
+    request
 }
 
 /// Returns the trust policy of the session role.
@@ -159,13 +202,17 @@ fn trust(account: &Account) -> Value {
     let principals =
         json!({"AWS": account.base_roles.iter().map(RoleArn::as_str).collect::<Vec<_>>()});
     let tenant = &account.tenant;
-    let condition = match account.restrict_to {
+    let mut condition = match account.restrict_to {
         RestrictTo::Tenant => {
             json!({"StringLike": {"sts:SourceIdentity": SourceIdentity::text(tenant, "*")}})
         }
         RestrictTo::PodName => restrict_to_tag(account, "kubernetes-pod-name"),
         RestrictTo::PodUid => restrict_to_tag(account, "kubernetes-pod-uid"),
     };
+    // The tag is one of the base role, so it stops all of its pods.
+    if let Some(key) = &account.suspended_tag {
+        condition["Null"] = json!({format!("aws:PrincipalTag/{key}"): "true"});
+    }
     policy(&[
         json!({
             "Sid": "SessionsOfTenant",
@@ -200,71 +247,45 @@ fn policy(statements: &[Value]) -> Value {
     json!({"Version": "2012-10-17", "Statement": statements})
 }
 
-impl Name {
-    pub const ALL: [Self; 7] = [
-        Self::SessionRoleTrust,
-        Self::SessionRolePolicy,
-        Self::BaseRolePolicy,
-        Self::BoundaryStatement,
-        Self::DenyWithoutSourceIdentity,
-        Self::Parameter,
-        Self::WebhookPolicy,
-    ];
+fn role_name(role: &RoleArn) -> &str {
+    role.path_and_name().rsplit('/').next().unwrap_or_default()
+}
 
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::BaseRolePolicy => "base-role-policy",
-            Self::BoundaryStatement => "boundary-statement",
-            Self::DenyWithoutSourceIdentity => "deny-without-source-identity",
-            Self::Parameter => "parameter",
-            Self::SessionRolePolicy => "session-role-policy",
-            Self::SessionRoleTrust => "session-role-trust",
-            Self::WebhookPolicy => "webhook-policy",
-        }
-    }
+fn path(role: &RoleArn) -> &str {
+    let full = role.path_and_name();
+    &full[..full.len() - role_name(role).len()]
+}
 
+impl Account {
     /// Returns where to apply the document, and what it does.
-    pub fn remark(self) -> &'static str {
-        match self {
-            Self::BaseRolePolicy => {
-                "An identity policy of each base role (the role of the service account that agents run as)."
+    pub fn remark(&self, name: Name) -> String {
+        match name {
+            Name::SessionRolePolicy if self.models.is_empty() => {
+                format!("{} {}", name.remark(), Self::ALL_MODELS)
             }
-            Self::BoundaryStatement => {
-                "If base roles have a permissions boundary: the boundary must allow this, and must not deny \
-                 sts:AssumeRole on the session role (a Deny needs NotResource with the session role)."
-            }
-            Self::DenyWithoutSourceIdentity => {
-                "The last step. An identity policy of each base role: base credentials can only assume \
-                 the session role. It immediately stops every pod of these roles that runs without a \
-                 session: agents created before the namespace was enabled, and exempt pods such as a \
-                 model gateway (give these a service account of their own first)."
-            }
-            Self::Parameter => {
-                "The SSM parameter from which the webhook reads the session role; the input of ssm:PutParameter."
-            }
-            Self::SessionRolePolicy => {
-                "The permissions of agents, to be completed. Agents lose the other permissions of the base \
-                 role, such as those for buckets or tables, unless they are added here."
-            }
-            Self::SessionRoleTrust => {
-                "The trust policy of the session role: the base roles may assume it, only with a SourceIdentity of the tenant."
-            }
-            Self::WebhookPolicy => "An identity policy of the webhook's own role.",
+            _ => name.remark().to_owned(),
         }
     }
+
+    /// What the policy of the session role allows without a list of models.
+    pub const ALL_MODELS: &str =
+        "It allows every foundation model and inference profile of Bedrock; --model restricts it.";
 }
 
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+impl AccountId {
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
-impl FromStr for Name {
-    type Err = NotADocument;
+impl FromStr for AccountId {
+    type Err = NotAnAccountId;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|name| name.as_str() == s).ok_or(NotADocument)
+        if s.len() != 12 || !s.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(NotAnAccountId);
+        }
+        Ok(Self(s.to_owned()))
     }
 }
 
@@ -294,3 +315,7 @@ impl FromStr for RestrictTo {
 /// The actions that trust policy and identity policy must allow to assume a role with a
 /// SourceIdentity and the session tags of EKS Pod Identity.
 pub(crate) const ASSUME: [&str; 3] = ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"];
+
+/// Seconds; the maximum for a role that an assumed role assumes.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles.html#iam-term-role-chaining>
+const MAX_SESSION_DURATION: u32 = 3600;

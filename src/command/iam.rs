@@ -10,6 +10,7 @@ use crate::{
     cli::Iam,
     config::{Component, Config, CredentialsMode, SessionSource},
     policies::{self, Account, Name, RestrictTo},
+    session::{SessionId, TenantName},
 };
 
 pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
@@ -21,6 +22,11 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
         namespace,
         region,
         restrict_to,
+        cluster_account,
+        tags,
+        permissions_boundary,
+        models,
+        suspended_tag,
         config,
         only,
         terraform,
@@ -56,8 +62,22 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
              the config has one: set session: {restrict_to} for each component with credentials: sidecar"
         )));
     }
+    if let Some(longest) = too_long(&tenant, &config) {
+        return Err(CommandError::Input(anyhow!(
+            "--tenant {tenant} has {} characters, but beside the session a SourceIdentity has at most {longest} for \
+             it; give the tenant a shorter name",
+            tenant.as_str().len()
+        )));
+    }
+    let of_base_roles = || policies::account_of(&base_roles)?.parse().ok();
+    let cluster_account = cluster_account.or_else(of_base_roles).ok_or_else(|| {
+        CommandError::Input(anyhow!(
+            "the base roles are of several accounts; set --cluster-account to the account of the cluster"
+        ))
+    })?;
     let account = Account {
         cluster: cluster.clone(),
+        cluster_account,
         parameter: ssm.parameter.of(&tenant),
         parameters: ssm.parameter.of_all(),
         namespace: namespace.map_or_else(
@@ -72,8 +92,15 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
         base_roles,
         session_role,
         restrict_to,
+        tags,
+        permissions_boundary,
+        models,
+        suspended_tag,
         deny_without_source_identity,
     };
+    if let Some(contradiction) = policies::contradiction(&account) {
+        return Err(CommandError::Input(contradiction.into()));
+    }
     let documents = policies::documents(&account);
     let output = if terraform {
         policies::terraform(&account)
@@ -86,15 +113,19 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
             .map(|document| {
                 json!({
                     "name": document.name.as_str(),
-                    "remark": document.name.remark(),
+                    "accounts": document.accounts,
+                    "remark": account.remark(document.name),
                     "document": document.body,
                 })
             })
             .collect();
         format!("{:#}\n", Value::from(documents))
     };
-    let has_the_deny = only.is_none_or(|only| only == Name::DenyWithoutSourceIdentity);
-    if deny_without_source_identity && has_the_deny {
+    let has = |name: Name| only.is_none_or(|only| only == name);
+    if account.models.is_empty() && has(Name::SessionRolePolicy) {
+        say(&format!("{}: {}", Name::SessionRolePolicy, Account::ALL_MODELS));
+    }
+    if deny_without_source_identity && has(Name::DenyWithoutSourceIdentity) {
         say(STOPS);
         say(LAST_STEP);
     }
@@ -112,6 +143,17 @@ fn contradict(restrict_to: RestrictTo, config: &Config) -> bool {
     };
     let with_sidecar = |component: &&Component| component.credentials == CredentialsMode::Sidecar;
     config.components.iter().filter(with_sidecar).any(|component| component.session != session)
+}
+
+/// Returns the maximum length of a tenant, if this one is longer: the webhook would refuse its pods.
+fn too_long(tenant: &TenantName, config: &Config) -> Option<usize> {
+    let mut with_sidecar =
+        config.components.iter().filter(|component| component.credentials == Credentials::Sidecar);
+    let id = match with_sidecar.any(|component| component.session != SessionSource::PodName) {
+        true => SessionId::PodUid,
+        false => SessionId::PodName,
+    };
+    (!id.fits(tenant)).then(|| id.longest_tenant())
 }
 
 const STOPS: &str = "The policy deny-without-source-identity stops every pod of these base roles that runs without a session, as soon as it is applied, including agents created before the namespace was `enabled`.";

@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 use super::{
     TenantName,
     source_identity::{ALLOWED, allowed},
+    tenant::WITH_SESSION,
 };
 
 /// A session's name, or the field of the pod that is the name.
@@ -43,6 +44,11 @@ impl SessionId {
             Self::PodName => 1,
             Self::PodUid => 36,
         }
+    }
+
+    /// Returns the maximum length of a tenant with such a session.
+    pub fn longest_tenant(&self) -> usize {
+        WITH_SESSION - self.least_length()
     }
 
     pub fn fits(&self, tenant: &TenantName) -> bool {

@@ -23,7 +23,7 @@ impl TenantName {
     /// Returns the remaining length of a SourceIdentity (at most 64 characters) for the session
     /// after `agent.<tenant>.`: 64 - 6 - 1 - the tenant's length.
     pub fn remaining_length(&self) -> usize {
-        (64 - "agent.".len() - ".".len()).saturating_sub(self.0.len())
+        WITH_SESSION.saturating_sub(self.0.len())
     }
 }
 
@@ -65,6 +65,9 @@ pub(crate) fn is_dns_label(name: &str) -> bool {
 fn allowed(c: char) -> bool {
     matches!(c, 'a'..='z' | '0'..='9' | '-')
 }
+
+/// Number of characters of a SourceIdentity that tenant and session share.
+pub(super) const WITH_SESSION: usize = 64 - "agent.".len() - ".".len();
 
 #[cfg(test)]
 mod tests {

@@ -2,16 +2,24 @@
 //! each wrong one.
 
 use std::{
-    io::Write,
+    io::{Read, Write},
+    net::TcpStream,
     process::{Command, Output, Stdio},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
+use aws_credential_types::Credentials;
+use aws_sigv4::{
+    http_request::{SignableBody, SignableRequest, SigningSettings, sign},
+    sign::v4,
+};
 use harness::{
+    cloud::{DISPATCHER, pods_of_the_cluster},
     process::{self, wait_until},
     sidecar::account::{Account, BASE, BROKER, Policies, allow, statements},
 };
 use serde_json::{Value, json};
+use strict_aws::{Association, Role};
 
 #[test]
 fn only_the_right_session_can_assume_the_role() {
@@ -42,12 +50,15 @@ fn only_the_right_session_can_assume_the_role() {
             false,
         ),
         ("another tenant's", vec!["--tenant=other", "--base-role", BASE], "pod-uid", false),
-        ("another base role", vec!["--tenant=acme", "--base-role", BROKER], "pod-uid", false),
+        ("another base role", vec!["--tenant=acme", "--base-role", DISPATCHER], "pod-uid", false),
     ];
     for (name, arguments, session, want) in cases {
         let trust = only("session-role-trust", &arguments);
         let base = only("base-role-policy", &arguments);
-        let account = Account::open(Policies { trust, base, ..Policies::default() });
+        let account =
+            Account::open_with(Policies { trust, base, ..Policies::default() }, |world| {
+                world.role(Role::new(DISPATCHER).trust(pods_of_the_cluster()))
+            });
         assert_eq!(is_let_in(&account, session), want, "{name}");
     }
 }
@@ -84,6 +95,193 @@ fn base_credentials_can_assume_the_role_with_the_deny() {
     let trust = only("session-role-trust", &arguments);
     let account = Account::open(Policies { trust, base, ..Policies::default() });
     assert!(is_let_in(&account, "creator-or-uid"));
+}
+
+/// A tag on a base role ends the sessions of its tenant with their credentials, and no others.
+#[test]
+fn a_suspended_tenant_gets_no_new_session() {
+    const KEY: &str = "platform.nanohype.dev/suspended";
+    const OTHER: &str = "arn:aws:iam::111122223333:role/prod-other-tenant";
+    const OTHER_BROKER: &str = "arn:aws:iam::111122223333:role/prod-other-broker";
+    let flag = format!("--suspended-tag={KEY}");
+    let of_acme = ["--tenant=acme", "--base-role", BASE, &flag];
+    let of_other = ["--tenant=other", "--base-role", OTHER, &flag];
+    let other = |name| only_of(OTHER_BROKER, name, &of_other);
+    let policies = Policies {
+        trust: only("session-role-trust", &of_acme),
+        base: only("base-role-policy", &of_acme),
+        seconds: Some(20),
+        ..Policies::default()
+    };
+    let account = Account::open_with(policies, |world| {
+        let base = Role::new(OTHER).trust(pods_of_the_cluster()).policy(other("base-role-policy"));
+        world
+            .role(base)
+            .role(Role::new(OTHER_BROKER).trust(other("session-role-trust")))
+            .association(Association::new("tenants-other", "tenant-runtime", OTHER))
+    });
+    let mut other = account.template();
+    (other.tenant, other.role) = ("other", OTHER_BROKER);
+    let (pod, neighbour) = (account.pod(), account.pod_of(&other));
+    let _sidecars = [pod.start_ready(), neighbour.start_ready()];
+    let key = || neighbour.get("/v1/credentials").1["AccessKeyId"].clone();
+    let before = key();
+    assert!(before.is_string());
+
+    assert!(account.aws.tag_role(BASE, KEY, "true"));
+    // The running session keeps its credentials, and gets no others.
+    let (status, body) = pod.get("/v1/credentials");
+    assert_eq!(status, 200, "{body}");
+    assert!(!is_let_in(&account, "creator-or-uid"), "a new pod");
+    wait_until("the running session ends", Duration::from_secs(60), || {
+        let (status, body) = pod.get("/v1/credentials");
+        (status == 403 && body["code"] == "assume-role-denied").then_some(())
+    });
+    wait_until("the other tenant's session goes on", Duration::from_secs(60), || {
+        let now = key();
+        (now.is_string() && now != before).then_some(())
+    });
+    let new = account.pod_of(&other);
+    let _sidecar = new.start_ready();
+    // The control: without the flag, the tag has no effect.
+    let without = Policies {
+        trust: only("session-role-trust", &of_acme[..3]),
+        base: only("base-role-policy", &of_acme[..3]),
+        ..Policies::default()
+    };
+    let account = Account::open(without);
+    assert!(account.aws.tag_role(BASE, KEY, "true"));
+    assert!(is_let_in(&account, "creator-or-uid"));
+}
+
+/// With `--model` an agent can invoke these models only, and those of a profile only through it.
+#[test]
+fn an_agent_can_invoke_only_the_listed_models() {
+    let arguments = ["--tenant=acme", "--base-role", BASE];
+    let models = |models: &[&str]| {
+        let account = Account::open(Policies {
+            trust: only("session-role-trust", &arguments),
+            base: only("base-role-policy", &arguments),
+            session: Some(only("session-role-policy", &[&arguments, models].concat())),
+            ..Policies::default()
+        });
+        let pod = account.pod();
+        let _sidecar = pod.start_ready();
+        let (_, credentials) = pod.get("/v1/credentials");
+        let all = ["anthropic.a", "anthropic.b", "meta.a", "eu.anthropic.c", "anthropic.c"];
+        all.map(|model| invoke(&account, &credentials, model) == 200)
+    };
+    assert_eq!(models(&[]), [true; 5]);
+    let cases: [(&[&str], [bool; 5]); 5] = [
+        (&["--model=anthropic.a"], [true, false, false, false, false]),
+        (&["--model=anthropic.*"], [true, true, false, false, true]),
+        (&["--model=eu.anthropic.c"], [false, false, false, true, false]),
+        (&["--model=meta.a", "--model=eu.*"], [false, false, true, true, false]),
+        (
+            &["--model=arn:aws:bedrock:eu-west-1:111122223333:inference-profile/eu.anthropic.c"],
+            [false, false, false, true, false],
+        ),
+    ];
+    for (flags, want) in cases {
+        assert_eq!(models(flags), want, "{flags:?}");
+    }
+}
+
+/// The request for a new role has the trust policy, and the tags and the boundary that the platform's controls use.
+#[test]
+fn the_session_role_has_tags_and_boundary() {
+    const BOUNDARY: &str = "arn:aws:iam::111122223333:policy/tenant-boundary";
+    let arguments = [
+        "--tenant=acme",
+        "--base-role",
+        BASE,
+        "--tag=PlatformId=prod-acme",
+        "--tag=team=a=b",
+        "--permissions-boundary",
+        BOUNDARY,
+    ];
+    let role = only("session-role", &arguments);
+    let trust: Value =
+        serde_json::from_str(role["AssumeRolePolicyDocument"].as_str().unwrap()).unwrap();
+    assert_eq!(trust, only("session-role-trust", &arguments));
+    let tags = json!([
+        {"Key": "PlatformId", "Value": "prod-acme"},
+        {"Key": "team", "Value": "a=b"},
+    ]);
+    assert_eq!((&role["Tags"], &role["PermissionsBoundary"]), (&tags, &json!(BOUNDARY)));
+    assert_eq!(
+        format!(
+            "arn:aws:iam::111122223333:role{}{}",
+            role["Path"].as_str().unwrap(),
+            role["RoleName"].as_str().unwrap()
+        ),
+        BROKER
+    );
+    let plain = only("session-role", &arguments[..3]);
+    assert!(plain.get("Tags").is_none() && plain.get("PermissionsBoundary").is_none());
+
+    let output = iam(&[&arguments[..], &["--terraform"]].concat());
+    let read = as_terraform(&String::from_utf8(output.stdout).unwrap());
+    let role = &read["resource.aws_iam_role.session_acme"];
+    assert_eq!(role["tags"], json!({"PlatformId": "prod-acme", "team": "a=b"}));
+    assert_eq!(role["permissions_boundary"], BOUNDARY);
+    let of_terraform = role["assume_role_policy"].as_str().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(of_terraform).unwrap(), trust);
+}
+
+/// With the session role in another account, the webhook still reads in the cluster's.
+#[test]
+fn each_document_names_its_account() {
+    const CLUSTER: &str = "arn:aws:iam::444455556666:role/prod-acme-tenant";
+    let accounts = |arguments: &[&str]| {
+        let output = iam(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let documents: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        let shown = |document: &Value| {
+            let accounts = document["accounts"].as_array().unwrap();
+            let accounts: Vec<&str> = accounts.iter().map(|it| it.as_str().unwrap()).collect();
+            format!("{} {}", document["name"].as_str().unwrap(), accounts.join(","))
+        };
+        let webhook = documents.last().unwrap()["document"]["Statement"][0]["Resource"].clone();
+        (documents.iter().map(shown).collect::<Vec<_>>(), webhook)
+    };
+    let two = ["--tenant=acme", "--base-role", CLUSTER, "--region=eu-west-1"];
+    let (documents, webhook) = accounts(&two);
+    let want = [
+        "session-role 111122223333",
+        "session-role-trust 111122223333",
+        "session-role-policy 111122223333",
+        "base-role-policy 444455556666",
+        "boundary-statement 444455556666",
+        "parameter 444455556666",
+        "webhook-policy 444455556666",
+    ];
+    assert_eq!(documents, want);
+    let webhook = webhook.as_str().unwrap();
+    assert!(webhook.starts_with("arn:aws:ssm:eu-west-1:444455556666:parameter/"), "{webhook}");
+    // Base roles of two accounts do not tell the cluster's.
+    let three = [&two[..], &["--base-role", BASE]].concat();
+    let refused = iam(&three);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--cluster-account"));
+    let (documents, webhook) =
+        accounts(&[&three[..], &["--cluster-account=777788889999"]].concat());
+    assert_eq!(documents[3], "base-role-policy 111122223333,444455556666");
+    assert!(webhook.as_str().unwrap().contains(":777788889999:"), "{webhook}");
+
+    let output = iam(&[&two[..], &["--terraform"]].concat());
+    let file = String::from_utf8(output.stdout).unwrap();
+    let read = as_terraform(&file);
+    for (block, provider) in [
+        ("aws_iam_role.session_acme", Value::Null),
+        ("aws_iam_role_policy.session_acme", Value::Null),
+        ("aws_iam_role_policy.base_role_policy_acme_0", json!("aws.account_444455556666")),
+        ("aws_ssm_parameter.session_role_acme", json!("aws.account_444455556666")),
+        ("aws_iam_policy.session_injector_acme", json!("aws.account_444455556666")),
+    ] {
+        assert_eq!(read[format!("resource.{block}")]["provider"], provider, "{block}");
+    }
+    assert!(file.starts_with("# The default provider is that of account 111122223333."), "{file}");
 }
 
 #[test]
@@ -139,7 +337,7 @@ fn terraform_has_the_same_documents() {
         "--base-role",
         BASE,
         "--base-role",
-        BROKER,
+        DISPATCHER,
         "--restrict-to=pod-uid",
         "--deny-without-source-identity",
         "--terraform",
@@ -221,7 +419,14 @@ fn the_deny_is_printed_only_with_its_flag() {
             !printed.contains("deny-without") && !printed.contains("deny_without"),
             "{printed}"
         );
-        assert_eq!(String::from_utf8_lossy(&plain.stderr), "");
+        let said = String::from_utf8_lossy(&plain.stderr).into_owned();
+        assert!(
+            said.starts_with("session-role-policy: It allows every foundation model"),
+            "{said}"
+        );
+        let scoped = iam(&[&arguments[..], &output, &["--model=a.b"]].concat());
+        assert_eq!(String::from_utf8_lossy(&scoped.stderr), "");
+        assert!(!String::from_utf8(scoped.stdout).unwrap().contains("every foundation model"));
 
         let asked = iam(&[&arguments[..], &output, &[flag]].concat());
         assert!(asked.status.success());
@@ -259,7 +464,55 @@ fn says_what_it_stops(said: &[u8]) {
 
 #[test]
 fn invalid_input_names_the_flag_and_the_rule() {
-    let cases: [(&[&str], &str); 4] = [
+    const BOUNDARY: &str = "--permissions-boundary=arn:aws:iam::444455556666:policy/b";
+    let long = format!("--tenant={}", "a".repeat(22));
+    let cases: [(&[&str], &str); 19] = [
+        (
+            &[&long, "--base-role", BASE],
+            "has 22 characters, but beside the session a SourceIdentity has at most 21",
+        ),
+        (&["--tenant=acme", "--base-role", BASE, "--base-role", BASE], "are the same role"),
+        (&["--tenant=acme", "--base-role", BROKER], "are the same role"),
+        (
+            &["--tenant=acme", "--base-role=arn:aws:iam::111122223333:role/PROD-acme-broker"],
+            "are the same role",
+        ),
+        (
+            &["--tenant=acme", "--base-role=arn:aws-cn:iam::111122223333:role/r"],
+            "are of two partitions",
+        ),
+        (&["--tenant=acme", "--base-role", BASE, "--tag=PlatformId"], "expected KEY=VALUE"),
+        (&["--tenant=acme", "--base-role", BASE, "--tag=aws:k=v"], "reserved for AWS"),
+        (
+            &["--tenant=acme", "--base-role", BASE, "--tag=k=v", "--tag=K=w"],
+            "--tag k is given twice",
+        ),
+        (&["--tenant=acme", "--base-role", BASE, "--suspended-tag=a*"], "--suspended-tag"),
+        (
+            &["--tenant=acme", "--base-role", BASE, "--permissions-boundary", BROKER],
+            "expected the ARN of a managed policy",
+        ),
+        (&["--tenant=acme", "--base-role", BASE, BOUNDARY], "is of account 444455556666"),
+        (
+            &[
+                "--tenant=acme",
+                "--base-role",
+                BASE,
+                "--permissions-boundary=arn:aws-cn:iam::aws:policy/b",
+            ],
+            "are of two partitions",
+        ),
+        (&["--tenant=acme", "--base-role", BASE, "--model=a b"], "--model"),
+        (
+            &[
+                "--tenant=acme",
+                "--base-role",
+                BASE,
+                "--model=arn:aws-cn:bedrock:*::foundation-model/a",
+            ],
+            "--model is of partition aws-cn",
+        ),
+        (&["--tenant=acme", "--base-role", BASE, "--cluster-account=1"], "12 digits"),
         (&["--tenant=Acme", "--base-role", BASE], "--tenant"),
         (&["--tenant=acme", "--base-role=acme"], "--base-role"),
         (
@@ -292,15 +545,55 @@ fn is_let_in(account: &Account, session: &'static str) -> bool {
     })
 }
 
+/// Invokes a model with the credentials of a session; returns the status.
+#[allow(clippy::disallowed_methods, reason = "the program under test uses the same clock")]
+fn invoke(account: &Account, credentials: &Value, model: &str) -> u16 {
+    let text = |key: &str| credentials[key].as_str().unwrap().to_owned();
+    let (id, secret) = (text("AccessKeyId"), text("SecretAccessKey"));
+    let identity = Credentials::new(id, secret, Some(text("Token")), None, "agent").into();
+    let parameters = v4::SigningParams::builder()
+        .identity(&identity)
+        .region("eu-west-1")
+        .name("bedrock")
+        .time(SystemTime::now())
+        .settings(SigningSettings::default())
+        .build()
+        .unwrap();
+    let host = "bedrock-runtime.eu-west-1.amazonaws.com";
+    let path = format!("/model/{model}/invoke");
+    let headers = [("host", host)].into_iter();
+    let body = SignableBody::Bytes(b"{}");
+    let request =
+        SignableRequest::new("POST", format!("https://{host}{path}"), headers, body).unwrap();
+    let (signature, _) = sign(request, &parameters.into()).unwrap().into_parts();
+    let mut head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+    for (name, value) in signature.headers() {
+        head += &format!("{name}: {value}\r\n");
+    }
+    let mut connection = TcpStream::connect(account.address()).unwrap();
+    write!(connection, "{head}Content-Length: 2\r\n\r\n{{}}").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
 fn only(document: &str, arguments: &[&str]) -> Value {
-    let output = iam(&[arguments, &["--only", document]].concat());
+    only_of(BROKER, document, arguments)
+}
+
+fn only_of(session_role: &str, document: &str, arguments: &[&str]) -> Value {
+    let output = iam_of(session_role, &[arguments, &["--only", document]].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 fn iam(arguments: &[&str]) -> Output {
+    iam_of(BROKER, arguments)
+}
+
+fn iam_of(session_role: &str, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
-        .args(["iam", "--cluster=prod", "--session-role", BROKER])
+        .args(["iam", "--cluster=prod", "--session-role", session_role])
         .args(arguments)
         .output()
         .unwrap()

@@ -34,6 +34,12 @@ func main() {
 		}
 		attributes := map[string]json.RawMessage{}
 		for key, attribute := range block.Body.Attributes {
+			// Terraform itself reads this one: it is a name, not a value.
+			if key == "provider" {
+				name := attribute.Expr.Range().SliceBytes(text)
+				attributes[key], _ = json.Marshal(string(name))
+				continue
+			}
 			value, problems := attribute.Expr.Value(context(body))
 			if problems.HasErrors() {
 				stop(problems)

@@ -120,7 +120,7 @@ pub(crate) fn context_of(session: &Session) -> Context {
     let mut context = Context::default();
     context.set(Key::PrincipalArn, session.role.arn.as_str());
     context.set(Key::PrincipalAccount, session.role.arn.account());
-    for (key, value) in &session.role.tags {
+    for (key, value) in session.role.tags() {
         context.set(Key::PrincipalTag(key.to_ascii_lowercase()), value);
     }
     for tag in session.tags.iter() {

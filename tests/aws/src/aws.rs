@@ -28,7 +28,8 @@ use crate::{
     world::{NotAWorld, StandingWorld, World},
 };
 
-/// The AWS stand-in. Its world is constant; its sessions, events and faults change.
+/// The AWS stand-in. Its world is constant except for the tags of roles; its sessions, events and
+/// faults change.
 #[derive(Debug)]
 pub struct Aws {
     world: StandingWorld,
@@ -129,6 +130,12 @@ impl Aws {
         let session = Session { created: now, name, role, source_identity: None, tags };
         let expiration = assume_role::expiration(&self.world, 3600, now);
         Some(self.open(Grant { session, expiration }).0)
+    }
+
+    /// Tags a role, also for its open sessions. Returns false if there is no such role.
+    pub fn tag_role(&self, role_arn: &str, key: &str, value: &str) -> bool {
+        let role = self.world.roles.get(role_arn);
+        role.inspect(|role| role.tag(key, value)).is_some()
     }
 
     fn serve(&self, call: &Call, recorded: &Recorded<'_>) -> Response<Bytes> {

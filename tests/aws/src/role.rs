@@ -1,5 +1,7 @@
 //! IAM roles: as a test describes them, and with parsed documents.
 
+use std::sync::{Mutex, PoisonError};
+
 use serde_json::Value;
 
 use crate::{
@@ -28,8 +30,8 @@ pub(crate) struct StandingRole {
     pub(crate) policies: Vec<Policy>,
     pub(crate) boundary: Option<Policy>,
     pub(crate) max_session_duration: u64,
-    /// Tags of the role itself, which are principal tags of its sessions.
-    pub(crate) tags: Vec<(String, String)>,
+    /// Tags of the role itself, which are principal tags of its sessions. They may change.
+    tags: Mutex<Vec<(String, String)>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +109,19 @@ impl Role {
             policies: policies.collect::<Result<_, _>>()?,
             boundary: boundary.transpose().map_err(NotARole::Boundary)?,
             max_session_duration,
-            tags,
+            tags: Mutex::new(tags),
         })
+    }
+}
+
+impl StandingRole {
+    pub(crate) fn tags(&self) -> Vec<(String, String)> {
+        self.tags.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn tag(&self, key: &str, value: &str) {
+        let mut tags = self.tags.lock().unwrap_or_else(PoisonError::into_inner);
+        tags.retain(|(known, _)| !known.eq_ignore_ascii_case(key));
+        tags.push((key.to_owned(), value.to_owned()));
     }
 }

@@ -13,6 +13,8 @@ pub(crate) enum Key {
     ExternalId,
     /// `aws:SourceIdentity` of the calling session.
     HeldSourceIdentity,
+    /// `bedrock:InferenceProfileArn`
+    InferenceProfileArn,
     /// `aws:PrincipalAccount`
     PrincipalAccount,
     /// `aws:PrincipalArn`; for a session, the ARN of its role.
@@ -66,6 +68,7 @@ impl Key {
             "aws:sourceaccount" => Ok(Self::SourceAccount),
             "aws:sourcearn" => Ok(Self::SourceArn),
             "aws:sourceidentity" => Ok(Self::HeldSourceIdentity),
+            "bedrock:inferenceprofilearn" => Ok(Self::InferenceProfileArn),
             "aws:tagkeys" => Ok(Self::TagKeys),
             "sts:externalid" => Ok(Self::ExternalId),
             "sts:rolesessionname" => Ok(Self::RoleSessionName),
@@ -86,7 +89,9 @@ impl Key {
     /// `sts:SourceIdentity` is always absent for `sts:TagSession`.
     /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html#awssecuritytokenservice-actions-as-permissions>
     fn counts_for(&self, action: Action) -> bool {
-        use Action::{AssumeRole, AssumeRoleWithWebIdentity, SetSourceIdentity, TagSession};
+        use Action::{
+            AssumeRole, AssumeRoleWithWebIdentity, InvokeModel, SetSourceIdentity, TagSession,
+        };
         match self {
             Self::HeldSourceIdentity
             | Self::PrincipalAccount
@@ -95,6 +100,7 @@ impl Key {
             | Self::SourceAccount
             | Self::SourceArn => true,
             Self::ExternalId => action == AssumeRole,
+            Self::InferenceProfileArn => action == InvokeModel,
             Self::RequestTag(_) | Self::TagKeys | Self::TransitiveTagKeys => {
                 matches!(action, AssumeRole | AssumeRoleWithWebIdentity | TagSession)
             }
@@ -139,8 +145,9 @@ mod tests {
     #[test]
     fn each_action_has_its_condition_keys() {
         use Action::{AssumeRole, AssumeRoleWithWebIdentity, SetSourceIdentity, TagSession};
-        let cases: [(Key, &[Action]); 8] = [
+        let cases: [(Key, &[Action]); 9] = [
             (Key::ExternalId, &[AssumeRole]),
+            (Key::InferenceProfileArn, &[Action::InvokeModel]),
             (Key::PrincipalTag("k".to_owned()), &Action::ALL),
             (Key::RequestTag("k".to_owned()), &[AssumeRole, AssumeRoleWithWebIdentity, TagSession]),
             (

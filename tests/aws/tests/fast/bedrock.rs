@@ -45,6 +45,51 @@ fn the_callers_policies_decide_about_invoke_model() {
     }
 }
 
+/// The model of a profile can be allowed only through the profile.
+#[test]
+fn a_profile_needs_permission_for_its_models_too() {
+    const PROFILE: &str = "arn:aws:bedrock:*:111122223333:inference-profile/eu.a.b";
+    let on = |resource: &str| json!({"Effect": "Allow", "Action": "bedrock:InvokeModel", "Resource": resource});
+    let models = |region: &str, profile: &str| {
+        let mut allowed = on(&format!("arn:aws:bedrock:{region}::foundation-model/*"));
+        allowed["Condition"] = json!({"StringLike": {"bedrock:InferenceProfileArn": profile}});
+        allowed
+    };
+    let cases = [
+        (vec![on(PROFILE)], false),
+        (vec![models("*", PROFILE)], false),
+        (vec![on(PROFILE), models(REGION, PROFILE)], false),
+        (vec![on(PROFILE), models("*", "*/eu.a.c")], false),
+        (vec![on(PROFILE), models("*", PROFILE)], true),
+        (vec![on("*")], true),
+    ];
+    for (statements, want) in cases {
+        let what = format!("{statements:?}");
+        let with_all = statements == [on("*")];
+        let role = Role::new(BASE).trust(trust(&json!({"AWS": "*"}), &json!("sts:AssumeRole")));
+        let role = role.policy(policy(json!(statements)));
+        let aws = aws(World::new(ACCOUNT, REGION).role(role));
+        assert_eq!(invoke(&aws, &base(&aws), "eu.a.b").status == 200, want, "{what}");
+        assert_eq!(invoke(&aws, &base(&aws), "a.b").status == 200, with_all, "{what}");
+    }
+}
+
+#[test]
+fn a_new_tag_of_a_role_applies_to_its_sessions() {
+    let deny = policy(json!([
+        {"Effect": "Allow", "Action": "*", "Resource": "*"},
+        {"Effect": "Deny", "Action": "bedrock:*", "Resource": "*",
+         "Condition": {"Null": {"aws:PrincipalTag/suspended": "false"}}},
+    ]));
+    let role = Role::new(BASE).trust(trust(&json!({"AWS": "*"}), &json!("sts:AssumeRole")));
+    let aws = aws(World::new(ACCOUNT, REGION).role(role.policy(deny)));
+    let credentials = base(&aws);
+    assert_eq!(invoke(&aws, &credentials, "a.b").status, 200);
+    assert!(aws.tag_role(BASE, "Suspended", ""));
+    assert_eq!(invoke(&aws, &credentials, "a.b").status, 403);
+    assert!(!aws.tag_role(SESSION, "suspended", ""));
+}
+
 #[test]
 fn a_policy_can_deny_calls_without_a_source_identity() {
     let actions = json!(["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"]);

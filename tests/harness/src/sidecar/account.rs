@@ -24,6 +24,8 @@ pub struct Policies {
     pub boundary: Option<Value>,
     /// The trust policy of the session-broker role.
     pub trust: Value,
+    /// The permissions policy of the session-broker role.
+    pub session: Option<Value>,
     /// Lifetime of all credentials; None: the requested one.
     pub seconds: Option<u64>,
     /// Whether denials omit the policy type.
@@ -48,6 +50,7 @@ impl Default for Policies {
             )]),
             boundary: None,
             trust: trust(&json!({"StringLike": {"sts:SourceIdentity": "agent.acme.*"}})),
+            session: None,
             seconds: None,
             terse: false,
         }
@@ -57,7 +60,12 @@ impl Default for Policies {
 impl Account {
     /// Starts an account.
     pub fn open(policies: Policies) -> Self {
-        let Policies { base, boundary, trust, seconds, terse } = policies;
+        Self::open_with(policies, |world| world)
+    }
+
+    /// Starts an account with the additions of `more`.
+    pub fn open_with(policies: Policies, more: impl FnOnce(World) -> World) -> Self {
+        let Policies { base, boundary, trust, session, seconds, terse } = policies;
         let issuer = Issuer::new("https://oidc.eks.eu-west-1.amazonaws.com/id/TEST").unwrap();
         let oidc = "oidc.eks.eu-west-1.amazonaws.com/id/TEST";
         let base_trust = statements(&[
@@ -80,10 +88,12 @@ impl Account {
         if let Some(boundary) = boundary {
             base = base.boundary(boundary);
         }
+        let broker = Role::new(BROKER).trust(trust);
+        let broker = session.into_iter().fold(broker, Role::policy);
         let mut world = World::new("111122223333", "eu-west-1")
             .cluster(Cluster::new("prod", issuer.url(), issuer.jwks()))
             .role(base)
-            .role(Role::new(BROKER).trust(trust))
+            .role(broker)
             .association(Association::new("tenants-acme", "tenant-runtime", BASE));
         if let Some(seconds) = seconds {
             world = world.session_seconds(seconds);
@@ -91,7 +101,7 @@ impl Account {
         if terse {
             world = world.terse();
         }
-        let aws = Arc::new(Aws::new(world).unwrap());
+        let aws = Arc::new(Aws::new(more(world)).unwrap());
         let server = Server::start(Arc::clone(&aws)).unwrap();
         Self { aws, server, issuer }
     }
@@ -118,13 +128,21 @@ impl Account {
             "irsa" => "sts.amazonaws.com",
             _ => "pods.eks.amazonaws.com",
         };
-        pod.project(&self.mint(&template.name, audience, Duration::from_secs(3600)));
+        let claims = TokenPod::new(
+            format!("tenants-{}", template.tenant),
+            "tenant-runtime",
+            template.name.clone(),
+        );
+        pod.project(&self.mint_for(claims, audience, Duration::from_secs(3600)));
         pod
     }
 
     /// Returns a token of the service account for a pod with this name.
     pub fn mint(&self, name: &str, audience: &str, lifetime: Duration) -> String {
-        let mut pod = TokenPod::new("tenants-acme", "tenant-runtime", name);
+        self.mint_for(TokenPod::new("tenants-acme", "tenant-runtime", name), audience, lifetime)
+    }
+
+    fn mint_for(&self, mut pod: TokenPod, audience: &str, lifetime: Duration) -> String {
         pod.uid = POD_UID.to_owned();
         self.issuer.mint(&pod, audience, now(), lifetime)
     }

@@ -40,6 +40,8 @@ pub struct Template {
     pub named: Option<&'static str>,
     /// Name of the pod.
     pub name: String,
+    /// The tenant, whose namespace is `tenants-<tenant>`.
+    pub tenant: &'static str,
 }
 
 /// An injected pod, whose containers are processes.
@@ -73,6 +75,7 @@ impl Template {
             labels: json!({"agents.nanohype.dev/agentsandbox": "fab-coder-x7k2p"}),
             named: Some("fab-coder-x7k2p"),
             name: "session-fab-coder-x7k2p".to_owned(),
+            tenant: "acme",
         }
     }
 }
@@ -84,8 +87,8 @@ impl Pod {
         let port = free_port();
         let path = directory.path();
         fs::write(path.join("config.yaml"), config(template, port)).unwrap();
-        fs::write(path.join("roles.yaml"), json!({"roles": {"acme": template.role}}).to_string())
-            .unwrap();
+        let roles = json!({"roles": {template.tenant: template.role}});
+        fs::write(path.join("roles.yaml"), roles.to_string()).unwrap();
         fs::write(path.join("pod.json"), manifest(template).to_string()).unwrap();
         let creator = match template.named {
             Some(_) => "system:serviceaccount:eks-agent-platform:operator",
@@ -272,11 +275,12 @@ fn config(template: &Template, port: u16) -> String {
 }
 
 fn manifest(template: &Template) -> Value {
-    let Template { endpoint, labels, named, name, .. } = template;
+    let Template { endpoint, labels, named, name, tenant, .. } = template;
+    let namespace = format!("tenants-{tenant}");
     let mut pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": "tenants-acme", "labels": labels},
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
         "spec": {
             "serviceAccountName": "tenant-runtime",
             "containers": [{
