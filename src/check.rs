@@ -11,6 +11,7 @@ mod finding;
 mod guard;
 mod iam;
 mod iam_policy;
+mod iam_role;
 mod id;
 mod namespace;
 mod network;
@@ -18,6 +19,7 @@ mod objects;
 mod pods;
 mod quota;
 mod rights;
+mod role_controls;
 mod roles;
 mod webhook;
 
@@ -31,8 +33,8 @@ use serde_json::Value;
 use self::rights::Granted;
 pub use self::{
     finding::{Finding, Findings, Level},
-    iam::{Chain, Held},
     iam_policy::principals,
+    iam_role::{Boundary, Chain, Held},
     id::{About, CheckId},
     namespace::opted_in,
     objects::Objects,

@@ -9,33 +9,19 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{
-    CheckId, Findings, Seen,
+    CheckId, Findings,
     iam_policy::{
         allowed_principals, concerns, condition_holds, denials, is_about, is_action, is_gone,
         names_action, principals_of, statements, strings,
     },
+    iam_role::{Boundary, Chain, Held},
+    role_controls::check_controls,
 };
 use crate::{
     config::BaseCredentials,
     policies::ASSUME,
     session::{RoleArn, SourceIdentity, TenantName},
 };
-
-/// The policies of one role, as IAM stores them.
-#[derive(Clone, Debug)]
-pub struct Held {
-    pub boundary: Option<Value>,
-    /// Inline and attached policies.
-    pub policies: Vec<Value>,
-    pub trust: Value,
-}
-
-/// The session role of a tenant, and the base roles that its trust policy names.
-#[derive(Debug)]
-pub struct Chain {
-    pub base_roles: Vec<(RoleArn, Seen<Held>)>,
-    pub session_role: Seen<Held>,
-}
 
 pub(super) fn check_policies(
     tenant: &TenantName,
@@ -64,6 +50,7 @@ pub(super) fn check_policies(
         let Some(held) = held.or_report(CheckId::BaseRole, &subject, &mut found) else { continue };
         check_base_role(&subject, role, base, held, &needed, &mut found);
         check_lost_permissions(&subject, held, session, &mut found);
+        check_controls(&subject, held, session, &mut found);
     }
     found
 }
@@ -146,7 +133,7 @@ fn check_base_role(
     for &action in needed {
         let denied = held.policies.iter().flat_map(|policy| denials(policy, action, Some(role)));
         wrong.extend(denied.map(|it| format!("one of its policies denies {action}: {it}")));
-        let Some(boundary) = &held.boundary else { continue };
+        let Some(Boundary { document: boundary, .. }) = &held.boundary else { continue };
         let denied = denials(boundary, action, Some(role));
         wrong.extend(denied.map(|it| format!("its permissions boundary denies {action}: {it}")));
         if !allows(boundary, action) {
@@ -210,9 +197,12 @@ const EXAMPLE: &str = "1d3f2a8e-0000-4000-8000-000000000000";
 
 #[cfg(test)]
 mod tests {
-    use super::{super::iam_policy::principals, *};
-    use crate::check::Level;
+    use std::collections::BTreeMap;
+
     use serde_json::json;
+
+    use super::{super::iam_policy::principals, *};
+    use crate::check::{Level, Seen};
 
     const BASE: &str = "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-tenant";
     const ROLE: &str = "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-broker";
@@ -237,13 +227,17 @@ mod tests {
     ) -> Vec<String> {
         let tenant: TenantName = "acme".parse().unwrap();
         let models = document(json!({"Effect": "Allow", "Action": "bedrock:*", "Resource": "*"}));
-        let session = Held { boundary: None, policies: vec![models], trust: document(trust) };
-        let base_roles = principals(&session.trust);
-        let base = Held {
-            boundary: boundary.map(document),
-            policies: vec![document(policy)],
-            trust: Value::Null,
+        let arn = "arn:aws:iam::111122223333:policy/b".to_owned();
+        let boundary = boundary.map(|statements| Boundary { arn, document: document(statements) });
+        let tags = BTreeMap::new();
+        let session = Held {
+            boundary: boundary.clone(),
+            policies: vec![models],
+            tags: tags.clone(),
+            trust: document(trust),
         };
+        let base_roles = principals(&session.trust);
+        let base = Held { boundary, policies: vec![document(policy)], tags, trust: Value::Null };
         let chain = Chain {
             base_roles: base_roles
                 .into_iter()

@@ -29,6 +29,18 @@ pub(super) fn is_gone(principal: &str) -> bool {
     principal.starts_with("AROA")
 }
 
+/// Returns the tags of a principal that the trust policy does not accept: those that the condition
+/// `Null` requires to be absent.
+pub(super) fn tags_that_deny(trust: &Value) -> Vec<String> {
+    let conditions = statements(trust).filter_map(|it| it["Condition"]["Null"].as_object());
+    let absent = conditions.flatten().filter(|(_, value)| strings(value).any(|it| it == "true"));
+    let tag = |key: &str| {
+        let (start, tag) = key.split_at_checked(PRINCIPAL_TAG.len())?;
+        start.eq_ignore_ascii_case(PRINCIPAL_TAG).then(|| tag.to_owned())
+    };
+    absent.filter_map(|(key, _)| tag(key)).collect()
+}
+
 /// Returns the principals of a statement, without services and identity providers.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html>
 pub(super) fn principals_of(statement: &Value) -> impl Iterator<Item = &str> {
@@ -157,6 +169,8 @@ pub(super) fn strings(value: &Value) -> impl Iterator<Item = &str> {
     let list = value.as_array().into_iter().flatten().filter_map(Value::as_str);
     value.as_str().into_iter().chain(list)
 }
+
+const PRINCIPAL_TAG: &str = "aws:PrincipalTag/";
 
 #[cfg(test)]
 mod tests {

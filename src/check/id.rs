@@ -33,6 +33,7 @@ pub enum CheckId {
     RoleTrust,
     Rollout,
     ServiceAccount,
+    SessionRoleControls,
     SidecarImage,
     Tenant,
     WebhookEdited,
@@ -50,7 +51,7 @@ pub struct About {
 
 impl CheckId {
     /// The order of the report: from the API server to the pod, then AWS.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::ConfigEdited,
         Self::ComponentUnattributed,
         Self::PodSecurityLowered,
@@ -83,6 +84,7 @@ impl CheckId {
         Self::BaseRole,
         Self::AssumeRole,
         Self::PermissionsLost,
+        Self::SessionRoleControls,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -225,6 +227,11 @@ impl CheckId {
                 "service-account",
                 "The namespace has no fenced service account and none that a component names.",
                 "create the service account, or add the one that has base credentials to `fencedServiceAccounts` in the config",
+            ),
+            Self::SessionRoleControls => (
+                "session-role-controls",
+                "The session role lacks a tag or the permissions boundary of its base role. Controls that use them, such as budgets by a tag, do not apply to the calls of sessions.",
+                "give the session role the tags and the boundary; `iam` takes them as `--tag` and `--permissions-boundary`",
             ),
             Self::SidecarImage => (
                 "sidecar-image",

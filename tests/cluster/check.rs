@@ -74,6 +74,11 @@ enum Change {
         object: Object,
         to: String,
     },
+    /// Tags the base role in IAM.
+    Tag {
+        key: String,
+        value: String,
+    },
 }
 
 /// A policy that is not named is as it should be.
@@ -134,7 +139,7 @@ const fn object(arguments: &'static str) -> Object {
 fn faults() -> Vec<(String, Fault)> {
     let faults = data::cases::<Fault>("tests/cluster/check/faults");
     // docs/testing.md has this number.
-    assert_eq!(faults.len(), 67);
+    assert_eq!(faults.len(), 69);
     faults
 }
 
@@ -636,6 +641,7 @@ enum Undo {
     Parameter,
     /// The object as it was before, and an object to delete first.
     Restore(Value, Option<Value>),
+    Untag(String),
 }
 
 impl World {
@@ -871,6 +877,11 @@ impl World {
                 self.apply(&after);
                 Undo::Restore(before, Some(after))
             }
+            Change::Tag { key, value } => {
+                let tag = [("Tags.member.1.Key", &**key), ("Tags.member.1.Value", &**value)];
+                self.moto.iam("TagRole", &[&[("RoleName", "prod-acme-tenant")][..], &tag].concat());
+                Undo::Untag(key.clone())
+            }
         }
     }
 
@@ -890,6 +901,10 @@ impl World {
             Undo::Restore(before, first) => {
                 first.iter().for_each(|object| self.remove(object));
                 self.replace(&before);
+            }
+            Undo::Untag(key) => {
+                let parameters = [("RoleName", "prod-acme-tenant"), ("TagKeys.member.1", &*key)];
+                self.moto.iam("UntagRole", &parameters);
             }
         }
     }

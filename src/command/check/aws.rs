@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
-    check::{self, AwsFacts, Chain, Held, Seen},
+    check::{self, AwsFacts, Boundary, Chain, Held, Seen},
     command::{
         CommandError,
         aws_client::aws_client,
@@ -204,11 +204,12 @@ async fn read(iam: &Client, role: &RoleArn) -> Result<Held, String> {
     }
     let boundary = found.permissions_boundary.and_then(|it| it.permissions_boundary_arn);
     let boundary = match boundary {
-        Some(arn) => Some(managed(iam, &arn).await?),
+        Some(arn) => Some(Boundary { document: managed(iam, &arn).await?, arn }),
         None => None,
     };
+    let tags = found.tags.unwrap_or_default().into_iter().map(|tag| (tag.key, tag.value));
     let trust = document(found.assume_role_policy_document.as_deref().unwrap_or_default());
-    Ok(Held { boundary, policies, trust })
+    Ok(Held { boundary, policies, tags: tags.collect(), trust })
 }
 
 /// Reads the default version of a managed policy, which is the one in effect.
