@@ -380,6 +380,89 @@ fn every_pod_is_hardened_alike() {
     }
 }
 
+/// Labels for policies of the cluster are on all objects, and no selector has them.
+#[test]
+fn labels_and_annotations_reach_every_object_and_pod() {
+    let values = json!({
+        "commonLabels": {"platform.example/team": "a", "cost": "1"},
+        "podLabels": {"pods": "all"},
+        "podAnnotations": {"note": "b: c"},
+        "metrics": {
+            "serviceMonitor": {"enabled": true, "labels": {"release": "own"}},
+            "prometheusRule": {"enabled": true},
+            "dashboard": {"enabled": true},
+        },
+    });
+    let manifests = render_with(&values).unwrap();
+    assert!(manifests.len() > 30, "{}", manifests.len());
+    for manifest in &manifests {
+        let (kind, metadata) = (&manifest["kind"], &manifest["metadata"]);
+        let labels = &metadata["labels"];
+        assert_eq!(labels["platform.example/team"], "a", "{kind} {metadata}");
+        assert_eq!(labels["cost"], "1", "{kind} {metadata}");
+        for path in ["/spec/selector", "/spec/podSelector", "/spec/topologySpreadConstraints"] {
+            let selector = manifest.pointer(path).unwrap_or(&Value::Null).to_string();
+            assert!(
+                !selector.contains("cost") && !selector.contains("pods\""),
+                "{kind} {selector}"
+            );
+        }
+    }
+    let pods = pods(&manifests);
+    assert_eq!(pods.len(), 3);
+    for (name, pod) in pods {
+        let metadata = &pod["metadata"];
+        assert_eq!(metadata["labels"]["pods"], "all", "{name}");
+        assert_eq!(metadata["labels"]["cost"], "1", "{name}");
+        assert_eq!(metadata["annotations"]["note"], "b: c", "{name}");
+    }
+    let monitor = of_kind(&manifests, "ServiceMonitor");
+    assert_eq!(monitor["metadata"]["labels"]["release"], "own");
+
+    let contradictions = [
+        (json!({"commonLabels": {"app.kubernetes.io/name": "x"}}), "the chart sets it too"),
+        (json!({"podLabels": {"app.kubernetes.io/component": "x"}}), "the chart sets it too"),
+        (json!({"commonLabels": {"a": "1"}, "podLabels": {"a": "2"}}), "commonLabels sets it too"),
+        (json!({"commonLabels": {"grafana_dashboard": "1"}}), "metrics.dashboard.labels has"),
+        (json!({"podAnnotations": {"checksum/config": "x"}}), "the chart sets it too"),
+        (json!({"commonLabels": {"a": "b c"}}), "commonLabels"),
+        (json!({"commonLabels": {"a b": "c"}}), "commonLabels"),
+        (json!({"podAnnotations": {"a": 1}}), "podAnnotations"),
+        (json!({"certs": {"resources": {"limit": {}}}}), "limit"),
+    ];
+    for (values, want) in contradictions {
+        let said = render_with(&values).expect_err(want);
+        assert!(said.contains(want), "{values}: {said}");
+    }
+}
+
+/// Each container's resources are values.
+#[test]
+fn each_container_has_the_given_resources() {
+    let resources =
+        |cpu: &str| json!({"requests": {"cpu": cpu}, "limits": {"cpu": cpu, "memory": "1Gi"}});
+    let values = json!({
+        "resources": resources("1"),
+        "certs": {"resources": resources("2")},
+        "test": {"resources": resources("3")},
+    });
+    let manifests = render_with(&values).unwrap();
+    let found: Vec<(String, Value)> = pods(&manifests)
+        .into_iter()
+        .map(|(name, pod)| {
+            let limits = &pod["spec"]["containers"][0]["resources"]["limits"];
+            assert_eq!(limits["memory"], "1Gi", "{name}");
+            (name, limits["cpu"].clone())
+        })
+        .collect();
+    let cpu = |name: &str| {
+        found.iter().find(|(found, _)| found == name).map(|(_, cpu)| cpu.as_str().unwrap())
+    };
+    assert_eq!(cpu(NAME), Some("1"));
+    assert_eq!(cpu(&format!("{NAME}-certs")), Some("2"));
+    assert_eq!(cpu(&format!("{NAME}-test")), Some("3"));
+}
+
 /// In its own user namespace, a pod shares its UID with no other pod.
 #[test]
 fn pods_have_user_namespaces_where_these_are_ga() {

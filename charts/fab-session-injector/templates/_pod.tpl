@@ -1,3 +1,13 @@
+{{/* Labels of the pods of one component, `webhook`, `certs` or `test`. */}}
+{{- define "fab-session-injector.pod.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "fab-session-injector.labels" $root }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- with $root.Values.podLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{/* Common fields of all pods of the chart, so that all have the same hardening. */}}
 {{- define "fab-session-injector.pod.common" -}}
 # A container that needs a token mounts a projected, short-lived one.

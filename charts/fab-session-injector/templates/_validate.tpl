@@ -12,6 +12,29 @@ once, each with the rule and the remedy.
   {{- end -}}
 {{- end -}}
 
+{{- $labels := dict -}}
+{{- range $key := list "app.kubernetes.io/component" "app.kubernetes.io/instance" "app.kubernetes.io/managed-by" "app.kubernetes.io/name" "app.kubernetes.io/part-of" "app.kubernetes.io/version" "helm.sh/chart" -}}
+  {{- $_ := set $labels $key "the chart" -}}
+{{- end -}}
+{{- $metrics := .Values.metrics -}}
+{{- range $place := list (list "commonLabels" .Values.commonLabels) (list "podLabels" .Values.podLabels) (list "metrics.serviceMonitor.labels" $metrics.serviceMonitor.labels) (list "metrics.prometheusRule.labels" $metrics.prometheusRule.labels) (list "metrics.dashboard.labels" $metrics.dashboard.labels) -}}
+  {{- range $key, $_ := index $place 1 -}}
+    {{- with get $labels $key -}}
+      {{- $problems = append $problems (printf "%s has the label %s, but %s sets it too: remove one of them." (index $place 0) $key .) -}}
+    {{- end -}}
+  {{- end -}}
+  {{- if eq (index $place 0) "commonLabels" -}}
+    {{- range $key, $_ := index $place 1 -}}
+      {{- $_ := set $labels $key "commonLabels" -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- range $key, $_ := .Values.podAnnotations -}}
+  {{- if has $key (list "checksum/config" "helm.sh/hook" "helm.sh/hook-delete-policy" "kubectl.kubernetes.io/default-container") -}}
+    {{- $problems = append $problems (printf "podAnnotations has the annotation %s, but the chart sets it too: remove it." $key) -}}
+  {{- end -}}
+{{- end -}}
+
 {{- if not .Values.serviceAccount.create -}}
   {{- if not .Values.serviceAccount.name -}}
     {{- $problems = append $problems "serviceAccount.create is false and serviceAccount.name is empty, but other pods must not share the webhook's permissions: set serviceAccount.name to the service account that you created, or set serviceAccount.create to true." -}}
