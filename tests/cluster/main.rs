@@ -14,6 +14,7 @@ mod chart;
 mod check;
 mod cloudtrail;
 mod controllers;
+mod examples;
 mod explain;
 mod guard;
 mod iam;

@@ -54,7 +54,7 @@ pub(crate) fn sandbox(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "namespace": TENANT, "labels": {
-            "agents.x-k8s.io/created-by": "agent-sandbox-controller",
+            "agents.x-k8s.io/created-by": "controller",
             "agents.x-k8s.io/sandbox-name-hash": "1a2b3c4d",
         }},
         "spec": {
