@@ -41,7 +41,7 @@ pub use self::{
     drift::{Drift, DriftStatus, drift, sidecar},
     eks::VARIABLES as BASE_CREDENTIALS,
     mesh::{AMBIENT_LABEL, NOT_AMBIENT, OWN_NETWORK},
-    names::{CONTAINER_NAME, STATIC_CREDENTIALS},
+    names::{CONTAINER_NAME, JAVA_OPTIONS, JAVA_PROPERTIES, STATIC_CREDENTIALS},
     outcome::Explained,
     patch::ROLE_ARN_ANNOTATION,
     refusal::Refusal,

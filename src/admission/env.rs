@@ -203,16 +203,8 @@ impl<'p, 'a> Variables<'p, 'a> {
 
     /// Returns the variable's literal value, or `None` if it has a `valueFrom`.
     fn value(&mut self, found: &PodVariable<'a>) -> Option<Text<'a>> {
-        #[derive(Default, Deserialize)]
-        struct OnlyValue<'a> {
-            #[serde(borrow)]
-            value: Option<Text<'a>>,
-        }
-        let Some(ValueSource { value: _, value_from: None }) = self.source(found) else {
-            return None;
-        };
-        let OnlyValue { value } = serde_json::from_str(found.raw.get()).unwrap_or_default();
-        Some(value.unwrap_or_default())
+        self.source(found)?;
+        found.value()
     }
 
     fn copy(&mut self, found: &PodVariable<'a>, name: &'static str) {

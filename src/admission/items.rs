@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use super::{
@@ -50,6 +50,21 @@ struct Audiences<'a> {
 /// A block device with the name of one of the sidecar's volumes.
 pub(super) struct Device {
     pub(super) volume: &'static str,
+}
+
+impl<'a> PodVariable<'a> {
+    /// Returns the literal value, or `None` if the variable has a `valueFrom`.
+    pub(super) fn value(&self) -> Option<Text<'a>> {
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct OnlyValue<'a> {
+            #[serde(borrow)]
+            value: Option<Text<'a>>,
+            value_from: Option<IgnoredAny>,
+        }
+        let OnlyValue { value, value_from } = serde_json::from_str(self.raw.get()).unwrap_or_default();
+        value_from.is_none().then(|| value.unwrap_or_default())
+    }
 }
 
 impl<'de: 'a, 'a> Pick<'de> for PodVariable<'a> {

@@ -45,8 +45,9 @@ pub(super) fn covers_token(path: &str) -> bool {
     })
 }
 
-const VARIABLES: [&[&str]; 8] = [
-    &[FAB_OPERATOR, base_credentials::TOKEN_FILE, base_credentials::URI],
+const VARIABLES: [&[&str]; 9] = [
+    &[FAB_OPERATOR, OLD_REGION, base_credentials::TOKEN_FILE, base_credentials::URI],
+    &JAVA_OPTIONS,
     &DEFAULTS,
     &NO_PROXIES,
     &REGIONS,
@@ -60,6 +61,8 @@ pub(super) const STS_ENDPOINTS: &str = "AWS_STS_REGIONAL_ENDPOINTS";
 pub(super) const METADATA_DISABLED: &str = "AWS_EC2_METADATA_DISABLED";
 pub(super) const NO_PROXIES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 pub(super) const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+/// Variable from which JavaScript (version 2) and Ruby read the region if `AWS_REGION` is not set.
+pub(super) const OLD_REGION: &str = "AMAZON_REGION";
 /// Variables by which SDKs find a proxy.
 pub(super) const PROXIES: [&str; 6] =
     ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
@@ -71,12 +74,7 @@ pub(super) const TOKEN_DIRECTORY: &str = "/var/run/fab-session";
 pub const CONTAINER_NAME: &str = "fab-session-credentials";
 pub(super) const FAB_OPERATOR: &str = "FAB_OPERATOR";
 /// Variables that AWS SDKs read before a container credential endpoint. The chart's guard has the
-/// same list.
-///
-/// Some are aliases. `AWS_ACCESS_KEY` and `AWS_SECRET_KEY`: Java (version 1), Go, Ruby; .NET reads
-/// the second. `AMAZON_*`: JavaScript (version 2), Ruby. `AWS_SECURITY_TOKEN`: botocore.
-/// `AWS_CREDENTIAL_PROFILES_FILE`: Java (version 1). botocore also reads keys from the files of its
-/// predecessor (`BOTO_CONFIG`) and of EC2's old tools (`AWS_CREDENTIAL_FILE`).
+/// same list; docs/sidecar.md names the SDKs, and the file of each that reads the variable.
 pub const STATIC_CREDENTIALS: [&str; 17] = [
     "AMAZON_ACCESS_KEY_ID",
     "AMAZON_SECRET_ACCESS_KEY",
@@ -95,6 +93,33 @@ pub const STATIC_CREDENTIALS: [&str; 17] = [
     "AWS_SESSION_TOKEN",
     "AWS_SHARED_CREDENTIALS_FILE",
     "BOTO_CONFIG",
+];
+/// Variables from which a JVM reads options: HotSpot the first three, OpenJ9 also the others.
+pub const JAVA_OPTIONS: [&str; 5] = [
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "_JAVA_OPTIONS",
+    "IBM_JAVA_OPTIONS",
+    "OPENJ9_JAVA_OPTIONS",
+];
+/// System properties that the AWS SDKs for Java and Kotlin read before the variables of the
+/// environment. An option of a JVM sets them. The chart's guard has the same list.
+///
+/// `aws.containerAuthorizationToken` is also the beginning of that property's variant for a file.
+pub const JAVA_PROPERTIES: [&str; 13] = [
+    "aws.accessKeyId",
+    "aws.bearerTokenBedrock",
+    "aws.configFile",
+    "aws.containerAuthorizationToken",
+    "aws.containerCredentialsFullUri",
+    "aws.containerCredentialsPath",
+    "aws.profile",
+    "aws.roleArn",
+    "aws.secretAccessKey",
+    "aws.secretKey",
+    "aws.sessionToken",
+    "aws.sharedCredentialsFile",
+    "aws.webIdentityTokenFile",
 ];
 
 #[cfg(test)]

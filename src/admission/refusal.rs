@@ -143,7 +143,7 @@ impl Refusal {
             Self::SessionIllegal { .. } => "correct the session name in the controller that creates the pod".to_owned(),
             Self::SessionTooLong { .. } => "choose a shorter pod name, or set session: pod-uid for the component in the config".to_owned(),
             Self::SidecarUser { .. } => "set runAsUser to a different UID".to_owned(),
-            Self::StaticCredentials { .. } => "remove the variable from the pod template".to_owned(),
+            Self::StaticCredentials { .. } => "remove it from the pod template".to_owned(),
             Self::TenantMissing { namespace, .. } => {
                 format!("kubectl label namespace {namespace} {TENANT_LABEL}=<platform> --overwrite")
             }

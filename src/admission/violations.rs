@@ -5,8 +5,8 @@ use super::{
     component::SESSION_ID_ANNOTATION,
     eks, mesh,
     names::{
-        BASE_VOLUME, CONTAINER_NAME, EMPTY_VOLUME, FAB_OPERATOR, STATIC_CREDENTIALS, TOKEN_VOLUME,
-        VOLUMES, covers_token,
+        BASE_VOLUME, CONTAINER_NAME, EMPTY_VOLUME, FAB_OPERATOR, JAVA_OPTIONS, JAVA_PROPERTIES,
+        STATIC_CREDENTIALS, TOKEN_VOLUME, VOLUMES, covers_token,
     },
     patch::ANNOTATIONS,
     pod::{Container, MOST_CONTAINERS, Pod},
@@ -44,13 +44,9 @@ pub(super) fn refuse_excess(
         if !namespace.operator_kept && container.sets(FAB_OPERATOR) {
             return Err(Refusal::FabOperator { container: shown(&container.name) });
         }
-        if let Some(variable) =
-            STATIC_CREDENTIALS.into_iter().find(|variable| container.sets(variable))
-        {
-            return Err(Refusal::StaticCredentials {
-                container: shown(&container.name),
-                variable: variable.to_owned(),
-            });
+        if let Some(variable) = static_credentials(container) {
+            let container = shown(&container.name);
+            return Err(Refusal::StaticCredentials { container, variable });
         }
     }
     if credentials != CredentialsMode::Sidecar {
@@ -127,6 +123,22 @@ pub(super) fn refuse_pod_security(namespace: &Namespace, config: &Config) -> Res
 fn agents<'p, 'a>(pod: &'p Pod<'a>) -> impl Iterator<Item = &'p Container<'a>> {
     pod.containers()
         .map(|placed| placed.container)
+/// Returns the container's first variable that takes precedence over the session credentials, or
+/// the system property that one sets in a JVM.
+fn static_credentials(container: &Container<'_>) -> Option<String> {
+    if let Some(name) = STATIC_CREDENTIALS.into_iter().find(|name| container.sets(name)) {
+        return Some(name.to_owned());
+    }
+    container.env.iter().flat_map(Picked::iter).find_map(|(_, variable)| {
+        if !JAVA_OPTIONS.contains(&variable.name) {
+            return None;
+        }
+        let options = variable.value()?;
+        let set = JAVA_PROPERTIES.into_iter().find(|name| options.contains(&format!("-D{name}")));
+        set.map(|property| format!("-D{property} in {}", variable.name))
+    })
+}
+
         .filter(|container| *container.name != *CONTAINER_NAME)
 }
 

@@ -12,7 +12,10 @@ use std::{
 };
 
 use fab_session_injector::{
-    admission::{self, BASE_CREDENTIALS, Decision, Gives, OWN_NETWORK, STATIC_CREDENTIALS},
+    admission::{
+        self, BASE_CREDENTIALS, Decision, Gives, JAVA_OPTIONS, JAVA_PROPERTIES, OWN_NETWORK,
+        STATIC_CREDENTIALS,
+    },
     config::Config,
     namespaces::{self, Namespace, Namespaces},
     roles::{Entry, Role, Roles, Source},
@@ -235,6 +238,18 @@ fn creations() -> Vec<Attempt> {
             "each name",
             &change,
         );
+    }
+    for property in JAVA_PROPERTIES {
+        let change = |pod: &mut Value| {
+            set(agent(pod), "JDK_JAVA_OPTIONS", &format!("-Xmx1g -D{property}=own"));
+        };
+        let names = format!("sets -D{property} in JDK_JAVA_OPTIONS,");
+        attempt(golden, "tenants-held", "[guard-static-credentials]", &names, &change);
+    }
+    for name in JAVA_OPTIONS {
+        let change = |pod: &mut Value| set(agent(pod), name, "-Daws.profile=own");
+        let names = format!("sets -Daws.profile in {name},");
+        attempt(golden, "tenants-held", "[guard-static-credentials]", &names, &change);
     }
     // Variables by which SDKs find base credentials: of Pod Identity and of IRSA.
     for name in [
@@ -1538,11 +1553,11 @@ fn the_guard_and_the_webhook_list_the_same_variables() {
         BASE_CREDENTIALS.into_iter().chain([base_credentials::URI, base_credentials::TOKEN_FILE]);
     assert_eq!(listed("baseNames"), base.map(str::to_owned).collect());
     assert_eq!(listed("staticNames"), STATIC_CREDENTIALS.map(str::to_owned).into());
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/injection.md");
-    let page = fs::read_to_string(page).unwrap();
-    for name in STATIC_CREDENTIALS {
-        assert!(page.contains(&format!("`{name}`")), "docs/injection.md does not list {name}");
-    }
+    assert_eq!(listed("javaNames"), JAVA_OPTIONS.map(str::to_owned).into());
+    let properties = JAVA_PROPERTIES.map(|name| name.strip_prefix("aws.").unwrap()).join("|");
+    let with_static = variables.iter().find(|variable| variable["name"] == "withStatic").unwrap();
+    let with_static = with_static["expression"].as_str().unwrap();
+    assert!(with_static.contains(&format!("\"-Daws[.]({properties})\"")), "{with_static}");
     let own = variables.iter().find(|variable| variable["name"] == "ownNetwork").unwrap();
     let own = own["expression"].as_str().unwrap();
     let own = own.split_inclusive(']').next().unwrap();

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use fab_session_injector::{admission::Decision, config::Config};
 use harness::{
     process::{self, wait_until},
     program,
@@ -20,10 +21,11 @@ use harness::{
         client::{self, CLIENTS, Client},
         pod::{POD_UID, without_a_pod},
     },
+    tenant::Tenant,
     tls,
 };
 use serde_json::{Value, json};
-use strict_aws::{Fault, Target, Times};
+use strict_aws::{Credentials, Fault, Target, Times};
 
 #[test]
 fn an_injected_pod_gets_credentials_of_its_session() {
@@ -1010,6 +1012,177 @@ fn agent(client: &str) -> &str {
     match client {
         "boto3" => "Boto3/",
         "cli" => "aws-cli/",
+/// Each row is a control without the webhook: this SDK uses other credentials than the sidecar's.
+/// The webhook refuses a pod with any of its variables, or removes them.
+#[test]
+fn each_listed_variable_wins_over_the_endpoint() {
+    /// Whether the call has the base role, or fails because the SDK found something else first.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Wins {
+        Base,
+        Nothing,
+    }
+    use Wins::{Base, Nothing};
+    let account = Account::open(Policies::default());
+    let pod = account.pod();
+    let _sidecar = pod.start_ready();
+    let Credentials { access_key_id: key, secret_access_key: secret, session_token: token, .. } =
+        &account.base_session();
+    let home = process::own_directory();
+    let file = |name: &str, text: String| {
+        fs::create_dir_all(home.path().join(".aws")).unwrap();
+        fs::write(home.path().join(name), text).unwrap();
+        home.path().join(name).to_str().unwrap().to_owned()
+    };
+    let profile = |name: &str| {
+        format!(
+            "[{name}]\naws_access_key_id={key}\naws_secret_access_key={secret}\naws_session_token={token}\n"
+        )
+    };
+    file(".aws/credentials", profile("own"));
+    let file_of_keys = file("keys", profile("default"));
+    let old_file = file("old", format!("AWSAccessKeyId={key}\nAWSSecretKey={secret}\n"));
+    let boto_file = file(
+        "boto",
+        format!("[Credentials]\naws_access_key_id={key}\naws_secret_access_key={secret}\n"),
+    );
+    let pod_token =
+        file("token", account.mint(&account.template().name, STS, Duration::from_secs(3600)));
+    let home = ("HOME", home.path().to_str().unwrap().to_owned());
+    let (key, secret, token) = (key.clone(), secret.clone(), token.clone());
+    let own = |name| vec![(name, "own".to_owned()), home.clone()];
+    let java = |name, options: String| vec![(name, options)];
+    let keys = format!(
+        "-Daws.accessKeyId={key} -Daws.secretAccessKey={secret} -Daws.sessionToken={token}"
+    );
+    let cases: Vec<(&'static str, Vec<(&str, String)>, Wins)> = vec![
+        (
+            "boto3",
+            vec![
+                ("AWS_ACCESS_KEY_ID", key.clone()),
+                ("AWS_SECRET_ACCESS_KEY", secret.clone()),
+                ("AWS_SECURITY_TOKEN", token.clone()),
+            ],
+            Base,
+        ),
+        (
+            "go",
+            vec![
+                ("AWS_ACCESS_KEY", key),
+                ("AWS_SECRET_KEY", secret),
+                ("AWS_SESSION_TOKEN", token),
+            ],
+            Base,
+        ),
+        ("boto3", own("AWS_PROFILE"), Base),
+        ("boto3", own("AWS_DEFAULT_PROFILE"), Base),
+        ("cli", own("AWS_PROFILE"), Base),
+        ("go", own("AWS_DEFAULT_PROFILE"), Base),
+        ("java", own("AWS_PROFILE"), Base),
+        ("javascript", own("AWS_PROFILE"), Base),
+        ("rust", own("AWS_PROFILE"), Base),
+        ("boto3", vec![("AWS_SHARED_CREDENTIALS_FILE", file_of_keys.clone())], Base),
+        ("javascript", vec![("AWS_SHARED_CREDENTIALS_FILE", file_of_keys.clone())], Base),
+        ("boto3", vec![("AWS_CONFIG_FILE", file_of_keys.clone())], Base),
+        ("rust", vec![("AWS_CONFIG_FILE", file_of_keys.clone())], Base),
+        ("boto3", vec![("AWS_CREDENTIAL_FILE", old_file)], Nothing),
+        ("boto3", vec![("BOTO_CONFIG", boto_file)], Nothing),
+        ("java", java("JAVA_TOOL_OPTIONS", keys.clone()), Base),
+        ("java", java("JDK_JAVA_OPTIONS", keys.clone()), Base),
+        ("java", java("_JAVA_OPTIONS", keys), Base),
+        (
+            "java",
+            java("JAVA_TOOL_OPTIONS", format!("-Daws.sharedCredentialsFile={file_of_keys}")),
+            Base,
+        ),
+        ("java", java("JAVA_TOOL_OPTIONS", format!("-Daws.configFile={file_of_keys}")), Base),
+        (
+            "java",
+            vec![("JAVA_TOOL_OPTIONS", "-Daws.profile=own".to_owned()), home.clone()],
+            Base,
+        ),
+        (
+            "java",
+            java(
+                "JAVA_TOOL_OPTIONS",
+                format!("-Daws.roleArn={BASE} -Daws.webIdentityTokenFile={pod_token}"),
+            ),
+            Base,
+        ),
+        (
+            "java",
+            java(
+                "JAVA_TOOL_OPTIONS",
+                "-Daws.containerCredentialsPath=/x -Daws.containerServiceEndpoint=http://127.0.0.1:9"
+                    .to_owned(),
+            ),
+            Nothing,
+        ),
+        (
+            "java",
+            java(
+                "JAVA_TOOL_OPTIONS",
+                "-Daws.containerCredentialsFullUri=http://127.0.0.1:9".to_owned(),
+            ),
+            Nothing,
+        ),
+        (
+            "java",
+            java("JAVA_TOOL_OPTIONS", "-Daws.containerAuthorizationToken=own".to_owned()),
+            Nothing,
+        ),
+        (
+            "java",
+            java("JAVA_TOOL_OPTIONS", "-Daws.containerAuthorizationTokenFile=/dev/null".to_owned()),
+            Nothing,
+        ),
+        ("java", vec![("AWS_CONTAINER_AUTHORIZATION_TOKEN", "own".to_owned())], Nothing),
+        ("javascript", vec![("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/x".to_owned())], Nothing),
+        (
+            "boto3",
+            vec![
+                ("AWS_ROLE_ARN", BASE.to_owned()),
+                ("AWS_WEB_IDENTITY_TOKEN_FILE", pod_token),
+            ],
+            Base,
+        ),
+        // What moves the home directory changes nothing by itself.
+        ("boto3", vec![home], Nothing),
+    ];
+    let controls = cases.len() - 1;
+    let tenant = Tenant::new(Config::parse("").unwrap());
+    for (index, (name, variables, wins)) in cases.into_iter().enumerate() {
+        let set = variables.iter().map(|(name, value)| format!("{name}={value}"));
+        let words = ["env".to_owned()].into_iter().chain(set).chain(client::words(name)).collect();
+        let words: Vec<String> = words;
+        let said = Client::start(name, pod.agent(&words)).call();
+        let names: Vec<&str> = variables.iter().map(|(name, _)| *name).collect();
+        let is_base =
+            said.as_ref().is_ok_and(|arn| arn.contains(":assumed-role/prod-acme-tenant/"));
+        let is_ours = said.as_ref().is_ok_and(|arn| arn.contains("/prod-acme-broker/"));
+        if index == controls {
+            assert!(is_ours, "{name} {names:?}: {said:?}");
+            continue;
+        }
+        assert_eq!((is_base, is_ours), (wins == Base, false), "{name} {variables:?}: {said:?}");
+        for (variable, value) in variables.iter().filter(|(name, _)| *name != "HOME") {
+            let env = json!([{"name": variable, "value": value}]);
+            let agent = json!({"name": "agent", "image": "i", "env": env});
+            let pod = json!({"metadata": {"name": "a"}, "spec": {"serviceAccountName": "tenant-runtime", "containers": [agent]}});
+            match tenant.decide(&pod, "admin") {
+                (Decision::Refuse(refusal), _) => assert_eq!(refusal.code(), "static-credentials"),
+                (_, operations) => {
+                    let mut pod = pod;
+                    json_patch::patch(&mut pod, &operations).unwrap();
+                    let agent = &pod["spec"]["containers"][0]["env"];
+                    let names = agent.as_array().unwrap().iter().map(|entry| &entry["name"]);
+                    assert!(names.into_iter().all(|name| name != variable), "{variable} stays");
+                }
+            }
+        }
+    }
+}
+
         "go" => "aws-sdk-go-v2/",
         "java" => "aws-sdk-java/",
         "javascript" => "aws-sdk-js/",

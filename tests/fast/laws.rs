@@ -1,7 +1,7 @@
 //! Properties of every pod, as property-based tests.
 
 use fab_session_injector::{
-    admission::{Decision, Review},
+    admission::{Decision, JAVA_OPTIONS, JAVA_PROPERTIES, Review, STATIC_CREDENTIALS},
     config::Config,
     namespaces::Mode,
 };
@@ -257,6 +257,40 @@ fn runner(cases: u32) -> Runner {
 }
 
 #[test]
+#[test]
+fn every_variable_that_precedes_the_endpoint_is_refused() {
+    let tenant = tenant();
+    let decide = |name: &str, value: &Value| {
+        let mut variable = json!({"name": name});
+        variable["valueFrom"] = json!({"secretKeyRef": {"name": "s", "key": "k"}});
+        if !value.is_null() {
+            variable = json!({"name": name, "value": value});
+        }
+        let container = json!({"name": "agent", "image": "i", "env": [variable]});
+        let pod = json!({"metadata": {"name": "a"}, "spec": {"serviceAccountName": "tenant-runtime", "containers": [container]}});
+        match tenant.decide(&pod, "admin").0 {
+            Decision::Refuse(refusal) => refusal.to_string(),
+            decision => format!("{decision:?}"),
+        }
+    };
+    for name in STATIC_CREDENTIALS {
+        for value in [json!("own"), json!(""), Value::Null] {
+            let said = decide(name, &value);
+            assert!(said.contains(&format!("sets {name}, which takes precedence")), "{said}");
+        }
+    }
+    for variable in JAVA_OPTIONS {
+        for property in JAVA_PROPERTIES {
+            let said = decide(variable, &json!(format!("-Xmx1g -D{property}=own")));
+            assert!(said.contains(&format!("sets -D{property} in {variable}, which ")), "{said}");
+        }
+        for value in [json!(""), json!("-Daws.region=eu-west-1 -Duser.home=/tmp"), Value::Null] {
+            let said = decide(variable, &value);
+            assert!(said.starts_with("Inject("), "{variable} {value}: {said}");
+        }
+    }
+}
+
 fn the_maximum_of_containers_is_injected_twice() {
     let tenant = tenant();
     let pod = |many: usize| {

@@ -12,6 +12,10 @@ use std::{
 };
 
 #[test]
+use fab_session_injector::admission::{
+    BASE_CREDENTIALS, JAVA_OPTIONS, JAVA_PROPERTIES, STATIC_CREDENTIALS,
+};
+
 fn the_refusals_page_is_generated_from_the_code() {
     is_as_generated("docs/refusals.md", &refusals::page());
 }
@@ -39,6 +43,30 @@ fn every_code_has_a_section_on_the_page() {
 }
 
 #[test]
+/// The list of docs/sidecar.md has each variable that the webhook refuses or removes for its
+/// effect on SDKs, with the version and the file of an SDK.
+#[test]
+fn each_refused_variable_has_the_source_of_an_sdk() {
+    let page = fs::read_to_string(root("docs/sidecar.md")).unwrap();
+    let section = page.split("\n## ").find(|part| part.starts_with("Variables that take")).unwrap();
+    let mut listed = BTreeSet::new();
+    for row in section.lines().filter(|line| line.starts_with("| ") && line.contains('`')) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [_, names, sdk, file, _] = cells[..] else { panic!("{row}") };
+        assert!(sdk.chars().any(|c| c.is_ascii_digit()), "no version: {row}");
+        assert!(file.starts_with('`') && file.contains(['.', '/']), "no file: {row}");
+        listed.extend(names.split('`').skip(1).step_by(2).map(str::to_owned));
+    }
+    let refused = STATIC_CREDENTIALS.iter().chain(&JAVA_PROPERTIES).chain(&BASE_CREDENTIALS);
+    let variant = "aws.containerAuthorizationTokenFile".to_owned();
+    let refused: BTreeSet<String> =
+        refused.map(|name| (*name).to_owned()).chain([variant]).collect();
+    assert_eq!(listed, refused);
+    for name in JAVA_OPTIONS {
+        assert!(section.contains(&format!("`{name}`")), "{name} is not in docs/sidecar.md");
+    }
+}
+
 fn other_pages_list_every_code_too() {
     let page = refusals::page();
     let denials = guard::denials().into_iter().map(|denial| denial.code);

@@ -126,6 +126,16 @@ malformed name could contain terminal escape sequences, or imitate a code.
 {{- toRawJson $set -}}
 {{- end -}}
 
+{{/*
+Whether the variable `e` takes precedence over the session credentials: by its name, or by a
+system property of a JVM that matches the expression `.`. `contains` costs less than `matches`.
+*/}}
+{{- define "fab-session-injector.guard.static" -}}
+e.name in variables.staticNames ||
+e.name in variables.javaNames && e.?value.orValue("").contains("-Daws.") &&
+  e.?value.orValue("").matches({{ toRawJson . }})
+{{- end -}}
+
 {{/* The token audiences that AWS accepts, as a CEL list. */}}
 {{- define "fab-session-injector.guard.audiences" -}}
 {{- concat (list "sts.amazonaws.com" "pods.eks.amazonaws.com") (default list .Values.config.awsAudiences) | uniq | toRawJson -}}

@@ -297,7 +297,7 @@ const WEBHOOK: &[Meaning] = &[
     (
         "static-credentials",
         "A container sets static keys, a profile, an AWS config file or a Bedrock bearer token.",
-        "[injection.md](injection.md#base-credentials) lists the variables.",
+        "[sidecar.md](sidecar.md#variables-that-take-precedence) lists the variables, and the system properties of a JVM.",
     ),
     (
         "tenant-missing",
