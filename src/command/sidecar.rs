@@ -96,7 +96,7 @@ async fn run_async(
 
     let client = aws_client();
     let base_client = match base {
-        BaseSource::PodIdentity { .. } => direct_client(),
+        BaseSource::PodIdentity { .. } => base_provider::agent_client(direct_client()),
         BaseSource::Environment | BaseSource::WebIdentity { .. } => client.clone(),
     };
     let config = sdk_config(region, client).await;

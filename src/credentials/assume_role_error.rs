@@ -16,7 +16,7 @@ pub struct AssumeRoleError {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Reason {
     /// The base credentials have expired.
-    BaseExpired,
+    BaseExpired { detail: String },
     /// The pod's service account has no role, or may not assume it.
     BaseRefused { detail: String },
     /// The source of base credentials returned none; this may be temporary.
@@ -30,21 +30,21 @@ pub enum Reason {
     /// The session tags, including those of the base credentials, exceed the limit of STS.
     TagsTooLarge { detail: String },
     /// STS is not active in this region for the account.
-    RegionDisabled,
+    RegionDisabled { detail: String },
     /// STS rejected the call as invalid.
     Rejected { code: String, detail: String },
     /// STS rejected the signature: the node's clock is wrong, or a proxy changes requests.
-    SignatureRefused { code: String },
+    SignatureRefused { code: String, detail: String },
     /// STS sent no response, or one that cannot be parsed.
     StsUnavailable { detail: String },
     /// STS throttled the call.
-    Throttled,
+    Throttled { detail: String },
 }
 
 impl Reason {
     pub fn code(&self) -> &'static str {
         match self {
-            Self::BaseExpired => "base-credentials-expired",
+            Self::BaseExpired { .. } => "base-credentials-expired",
             Self::BaseRefused { .. } => "base-credentials-refused",
             Self::BaseUnavailable { .. } => "base-credentials-unavailable",
             Self::ClockSkewed => "clock-skewed",
@@ -58,12 +58,12 @@ impl Reason {
                 (_, Some(Action::AssumeRole) | None) => "assume-role-denied",
             },
             Self::IdentityMissing => "source-identity-missing",
-            Self::RegionDisabled => "region-disabled",
+            Self::RegionDisabled { .. } => "region-disabled",
             Self::Rejected { .. } => "assume-role-rejected",
             Self::SignatureRefused { .. } => "signature-refused",
             Self::StsUnavailable { .. } => "sts-unavailable",
             Self::TagsTooLarge { .. } => "session-tags-too-large",
-            Self::Throttled => "sts-throttled",
+            Self::Throttled { .. } => "sts-throttled",
         }
     }
 
@@ -73,15 +73,15 @@ impl Reason {
             Self::BaseRefused { .. }
             | Self::Denied { .. }
             | Self::IdentityMissing
-            | Self::RegionDisabled
+            | Self::RegionDisabled { .. }
             | Self::Rejected { .. }
             | Self::TagsTooLarge { .. } => true,
-            Self::BaseExpired
+            Self::BaseExpired { .. }
             | Self::BaseUnavailable { .. }
             | Self::ClockSkewed
             | Self::SignatureRefused { .. }
             | Self::StsUnavailable { .. }
-            | Self::Throttled => false,
+            | Self::Throttled { .. } => false,
         }
     }
 }
@@ -90,7 +90,7 @@ impl AssumeRoleError {
     fn remedy(&self) -> String {
         let Self { role, identity, reason } = self;
         match reason {
-            Reason::BaseExpired => "the sidecar retries with new base credentials; if the error persists, compare the node's clock with AWS".to_owned(),
+            Reason::BaseExpired { .. } => "the sidecar retries with new base credentials; if the error persists, compare the node's clock with AWS".to_owned(),
             Reason::BaseRefused { .. } => {
                 "set up the base role of the pod's service account (EKS Pod Identity association, or web identity in the role's trust policy)".to_owned()
             }
@@ -100,14 +100,14 @@ impl AssumeRoleError {
             Reason::ClockSkewed => "correct the node's clock".to_owned(),
             Reason::Denied { denial, .. } => remedy_of(*denial, role, identity),
             Reason::IdentityMissing => "check AWS_ENDPOINT_URL_STS: its endpoint is not STS, because STS sets the SourceIdentity or denies the call".to_owned(),
-            Reason::RegionDisabled => "activate STS for the region in the IAM account settings, or choose another region".to_owned(),
+            Reason::RegionDisabled { .. } => "activate STS for the region in the IAM account settings, or choose another region".to_owned(),
             Reason::Rejected { .. } => "compare the role's maximum session duration and the webhook's config with the error".to_owned(),
             Reason::SignatureRefused { .. } => "compare the node's clock with AWS, and check for a proxy that changes requests".to_owned(),
             Reason::StsUnavailable { .. } => "the sidecar retries; if the error persists, allow the pod TCP 443 to STS in its region, and check what may respond in its place (a proxy, AWS_ENDPOINT_URL_STS)".to_owned(),
             Reason::TagsTooLarge { .. } => {
                 "create the Pod Identity association with session tags disabled, or shorten the names that become tags".to_owned()
             }
-            Reason::Throttled => "the sidecar retries; if the error persists, raise the account's quota for AssumeRole".to_owned(),
+            Reason::Throttled { .. } => "the sidecar retries; if the error persists, raise the account's quota for AssumeRole".to_owned(),
         }
     }
 }
@@ -153,7 +153,9 @@ impl fmt::Display for AssumeRoleError {
         let Self { role, identity, reason } = self;
         write!(f, "cannot get credentials of {role} for SourceIdentity {identity}: ")?;
         match reason {
-            Reason::BaseExpired => f.write_str("STS reports that the base credentials are expired"),
+            Reason::BaseExpired { detail } => {
+                write!(f, "STS reports that the base credentials are expired: {detail}")
+            }
             Reason::BaseRefused { detail } => {
                 write!(f, "AWS rejects the pod's token or the base credentials: {detail}")
             }
@@ -167,16 +169,20 @@ impl fmt::Display for AssumeRoleError {
             Reason::IdentityMissing => {
                 f.write_str("the issued credentials do not carry it and are not served")
             }
-            Reason::RegionDisabled => {
-                f.write_str("STS is not active in this region for the account")
+            Reason::RegionDisabled { detail } => {
+                write!(f, "STS is not active in this region for the account: {detail}")
             }
             Reason::Rejected { code, detail } => write!(f, "STS responds with {code}: {detail}"),
-            Reason::SignatureRefused { code } => write!(f, "STS rejects the signature ({code})"),
+            Reason::SignatureRefused { code, detail } => {
+                write!(f, "STS rejects the signature ({code}): {detail}")
+            }
             Reason::StsUnavailable { detail } => write!(f, "the call to STS failed: {detail}"),
             Reason::TagsTooLarge { detail } => {
                 write!(f, "the session tags exceed the size limit of STS: {detail}")
             }
-            Reason::Throttled => f.write_str("STS throttles the account's calls"),
+            Reason::Throttled { detail } => {
+                write!(f, "STS throttles the account's calls: {detail}")
+            }
         }?;
         write!(f, " [{}]: {}", reason.code(), self.remedy())
     }

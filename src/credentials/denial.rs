@@ -1,5 +1,6 @@
-//! Parser for AccessDenied messages. Only the message of the error names the denied action and
-//! the reason. No other module parses such messages.
+//! Parser for messages of STS, for what its error codes do not distinguish: the denied action and
+//! the reason of a denial, and the reason why a token is invalid. No other module parses such
+//! messages.
 
 use std::fmt;
 
@@ -51,6 +52,13 @@ pub fn denial(sentence: &str) -> Denial {
             .find(|(text, _)| sentence.contains(text))
             .map(|(_, policy)| *policy),
     }
+}
+
+/// Returns whether STS calls a token invalid because it could not get the keys of the token's
+/// issuer: "Couldn't retrieve verification key from your identity provider, please reference
+/// AssumeRoleWithWebIdentity documentation for requirements". The next call may succeed.
+pub(super) fn lacks_keys(sentence: &str) -> bool {
+    sentence.contains("retrieve verification key")
 }
 
 const ACTIONS: [(&str, Action); 3] = [

@@ -19,7 +19,10 @@ use aws_sdk_sts::{
 };
 use tokio::time::timeout;
 
-use super::{Assume, AssumeRoleError, Credentials, Reason, Secret, denial};
+use super::{
+    Assume, AssumeRoleError, Credentials, Reason, Secret, base_provider::AgentError, denial,
+    denial::lacks_keys,
+};
 use crate::session::KnownSession;
 
 /// Requests credentials of one session from STS.
@@ -117,7 +120,7 @@ fn sts_failure(error: &SdkError<assume_role::AssumeRoleError>) -> Reason {
     };
     let code = error.code().unwrap_or_default().to_owned();
     let detail = error.message().unwrap_or_default().to_owned();
-    if let Some(reason) = whatever_was_asked(&code) {
+    if let Some(reason) = whatever_was_asked(&code, &detail) {
         return reason;
     }
     match &*code {
@@ -127,48 +130,66 @@ fn sts_failure(error: &SdkError<assume_role::AssumeRoleError>) -> Reason {
         "IncompleteSignature"
         | "InvalidSignatureException"
         | "RequestExpired"
-        | "SignatureDoesNotMatch" => Reason::SignatureRefused { code },
+        | "SignatureDoesNotMatch" => {
+            // The lines after the first repeat the signed request, with the session token.
+            let detail = detail.lines().next().unwrap_or_default().to_owned();
+            Reason::SignatureRefused { code, detail }
+        }
         "InvalidClientTokenId" | "UnrecognizedClientException" => {
             Reason::BaseRefused { detail: format!("{code}: {detail}") }
         }
         "PackedPolicyTooLarge" | "PackedPolicyTooLargeException" => Reason::TagsTooLarge { detail },
         _ if (400..500).contains(&status) && !code.is_empty() => Reason::Rejected { code, detail },
         _ => {
-            Reason::StsUnavailable { detail: format!("HTTP {status} {code}").trim_end().to_owned() }
+            let parts = [format!("HTTP {status}"), code, detail];
+            let parts: Vec<&str> = parts.iter().map(|part| &**part).collect();
+            let said = parts.into_iter().filter(|part| !part.is_empty());
+            Reason::StsUnavailable { detail: said.collect::<Vec<_>>().join(" ") }
         }
     }
 }
 
 /// Returns the reason of an error that any STS call can return.
-fn whatever_was_asked(code: &str) -> Option<Reason> {
+fn whatever_was_asked(code: &str, detail: &str) -> Option<Reason> {
+    let detail = detail.to_owned();
     match code {
-        "ExpiredToken" | "ExpiredTokenException" => Some(Reason::BaseExpired),
-        "RegionDisabled" | "RegionDisabledException" => Some(Reason::RegionDisabled),
+        "ExpiredToken" | "ExpiredTokenException" => Some(Reason::BaseExpired { detail }),
+        "RegionDisabled" | "RegionDisabledException" => Some(Reason::RegionDisabled { detail }),
         "RequestLimitExceeded"
         | "Throttling"
         | "ThrottlingException"
-        | "TooManyRequestsException" => Some(Reason::Throttled),
+        | "TooManyRequestsException" => Some(Reason::Throttled { detail }),
         _ => None,
     }
 }
 
 /// Returns the reason why there are no base credentials. The web identity provider calls STS too;
-/// the error that it wraps distinguishes a rejected call from a missing response. The Pod Identity
-/// provider reports only the status.
+/// the error that it wraps distinguishes a rejected call from a missing response.
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html#API_AssumeRoleWithWebIdentity_Errors>
 fn base_failure(error: &CredentialsError) -> Reason {
+    let mut causes = std::iter::successors(error.source(), |&error| error.source());
+    if let Some(answer) = causes.find_map(<dyn Error>::downcast_ref::<AgentError>) {
+        let detail = answer.to_string();
+        return if answer.is_refusal() {
+            Reason::BaseRefused { detail }
+        } else {
+            Reason::BaseUnavailable { detail }
+        };
+    }
     let cause = error.source();
     if let Some(SdkError::ServiceError(answer)) =
         cause.and_then(<dyn Error>::downcast_ref::<SdkError<AssumeRoleWithWebIdentityError>>)
-        && answer.raw().status().is_client_error()
+        && let Some(code) = answer.err().code()
     {
-        let code = answer.err().code().unwrap_or_default();
         let message = answer.err().message().unwrap_or_default();
         let detail = format!("{code}: {message}");
-        return whatever_was_asked(code).unwrap_or(match code {
+        let is_refusal = answer.raw().status().is_client_error();
+        return whatever_was_asked(code, message).unwrap_or(match code {
             // STS could not get the keys of the cluster's issuer; this may be temporary.
             "IDPCommunicationError" => Reason::BaseUnavailable { detail },
-            _ => Reason::BaseRefused { detail },
+            "InvalidIdentityToken" if lacks_keys(message) => Reason::BaseUnavailable { detail },
+            _ if is_refusal => Reason::BaseRefused { detail },
+            _ => Reason::BaseUnavailable { detail },
         });
     }
     let detail = match cause.and_then(<dyn Error>::downcast_ref::<io::Error>) {

@@ -76,7 +76,10 @@ fn static_base_credentials_are_used_only_if_configured() {
     pod.project("no token");
     let _sidecar = pod.start();
     wait_until("it is refused", PATIENCE, || pod.status()["lastError"].is_object().then_some(()));
-    assert_eq!(pod.status()["lastError"]["code"], "base-credentials-unavailable");
+    let error = &pod.status()["lastError"];
+    assert_eq!(error["code"], "base-credentials-refused");
+    let said = error["message"].as_str().unwrap();
+    assert!(said.contains("HTTP 400 [") && said.contains("(InvalidTokenException): "), "{said}");
 }
 
 /// fab without injection: its own code assumes the role that the operator gives it, under the name of
@@ -556,7 +559,9 @@ fn faulty_responses_are_reported_by_code() {
         (Target::AssumeRole, Fault::Nameless, "source-identity-missing", 403),
         (Target::AssumeRole, Fault::Malformed, "sts-unavailable", 503),
         (Target::PodIdentity, Fault::Hang, "base-credentials-unavailable", 503),
-        (Target::PodIdentity, Fault::Denied, "base-credentials-unavailable", 503),
+        (Target::PodIdentity, Fault::Denied, "base-credentials-refused", 403),
+        (Target::PodIdentity, Fault::InternalError, "base-credentials-unavailable", 503),
+        (Target::PodIdentity, Fault::Throttle, "base-credentials-unavailable", 503),
     ];
     // A trust policy without a condition, so that only the sidecar can notice the fault.
     let all = ["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"];
@@ -601,7 +606,7 @@ fn the_probe_waits_a_limited_time_for_the_sidecar() {
 #[test]
 fn a_rotated_projected_token_is_read_again() {
     for (source, audience, other, code) in [
-        ("podIdentity", EKS, STS, "base-credentials-unavailable"),
+        ("podIdentity", EKS, STS, "base-credentials-refused"),
         ("irsa", STS, EKS, "base-credentials-refused"),
     ] {
         rotation(source, audience, other, code);
@@ -1007,11 +1012,6 @@ fn no_call_has_the_session_without_the_injected_variables() {
     assert!(pod.status()["refused"]["token-wrong"].as_u64() >= Some(CLIENTS.len() as u64));
 }
 
-/// Returns the start of the SDK's user agent.
-fn agent(client: &str) -> &str {
-    match client {
-        "boto3" => "Boto3/",
-        "cli" => "aws-cli/",
 /// Each row is a control without the webhook: this SDK uses other credentials than the sidecar's.
 /// The webhook refuses a pod with any of its variables, or removes them.
 #[test]
@@ -1183,6 +1183,11 @@ fn each_listed_variable_wins_over_the_endpoint() {
     }
 }
 
+/// Returns the start of the SDK's user agent.
+fn agent(client: &str) -> &str {
+    match client {
+        "boto3" => "Boto3/",
+        "cli" => "aws-cli/",
         "go" => "aws-sdk-go-v2/",
         "java" => "aws-sdk-java/",
         "javascript" => "aws-sdk-js/",

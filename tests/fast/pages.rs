@@ -4,6 +4,7 @@
 mod cli;
 mod guard;
 mod refusals;
+mod sidecar;
 
 use std::{
     collections::BTreeSet,
@@ -11,11 +12,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-#[test]
 use fab_session_injector::admission::{
     BASE_CREDENTIALS, JAVA_OPTIONS, JAVA_PROPERTIES, STATIC_CREDENTIALS,
 };
 
+#[test]
 fn the_refusals_page_is_generated_from_the_code() {
     is_as_generated("docs/refusals.md", &refusals::page());
 }
@@ -42,7 +43,6 @@ fn every_code_has_a_section_on_the_page() {
     }
 }
 
-#[test]
 /// The list of docs/sidecar.md has each variable that the webhook refuses or removes for its
 /// effect on SDKs, with the version and the file of an SDK.
 #[test]
@@ -67,6 +67,7 @@ fn each_refused_variable_has_the_source_of_an_sdk() {
     }
 }
 
+#[test]
 fn other_pages_list_every_code_too() {
     let page = refusals::page();
     let denials = guard::denials().into_iter().map(|denial| denial.code);

@@ -6,13 +6,16 @@ use std::fmt::Write;
 use fab_session_injector::{
     admission::Refusal,
     config::PodSecurity,
-    credentials::{AssumeRoleError, Reason, denial, wire::Refused},
+    credentials::wire::Refused,
     namespaces::NoTenant,
     roles::{Cause, Unusable},
-    session::{NotARoleArn, NotASessionName, NotATenant, SourceIdentity, TenantName},
+    session::{NotARoleArn, NotASessionName, NotATenant, TenantName},
 };
 
-use super::guard;
+use super::{
+    guard,
+    sidecar::{self, Said},
+};
 
 /// A code, its meaning in one sentence, and further sentences or nothing.
 type Meaning = (&'static str, &'static str, &'static str);
@@ -98,7 +101,8 @@ pub(crate) fn codes() -> impl Iterator<Item = &'static str> {
 
 /// Returns the codes with which the sidecar refuses requests.
 pub(crate) fn request_codes() -> impl Iterator<Item = String> {
-    requests().into_iter().map(|entry| entry.code)
+    let refused = Refused::ALL.map(Refused::code);
+    refused.into_iter().chain(["starting"]).map(str::to_owned)
 }
 
 impl Section {
@@ -152,28 +156,15 @@ fn refusals() -> Vec<Entry> {
 }
 
 fn failures() -> Vec<Entry> {
-    let tenant: TenantName = "acme".parse().unwrap();
-    let role = "arn:aws:iam::111122223333:role/prod-acme-broker".parse().unwrap();
-    let identity = SourceIdentity::of(&tenant, &"coder-1".parse().unwrap());
-    grouped(reasons().into_iter().map(|reason| {
-        let failure =
-            AssumeRoleError { role: Clone::clone(&role), identity: identity.clone(), reason };
-        let status = if failure.reason.is_permanent() { 403 } else { 503 };
-        let code = failure.reason.code();
-        let text = failure.to_string();
-        let (sentence, remedy) = text.split_once(&format!(" [{code}]: ")).unwrap();
-        (code.to_owned(), status, example(sentence, remedy))
+    grouped(sidecar::FAILURES.iter().map(|Said { code, status, message }| {
+        let (sentence, remedy) = message.split_once(&format!(" [{code}]: ")).unwrap();
+        (code.clone(), *status, example(sentence, remedy))
     }))
 }
 
 fn requests() -> Vec<Entry> {
-    let handler = include_str!("../../../src/command/sidecar/endpoint.rs");
-    let starting = handler.split("\"starting\",").nth(1).unwrap();
-    let starting = starting.split('"').nth(1).unwrap();
-    let refused = Refused::ALL.map(|refused| (refused.code(), refused.status(), refused.message()));
-    let all = refused.into_iter().chain([("starting", 503, starting)]);
-    grouped(all.map(|(code, status, message)| {
-        (code.to_owned(), status, format!("\n> {}\n", escaped(message)))
+    grouped(sidecar::REQUESTS.iter().map(|Said { code, status, message }| {
+        (code.clone(), *status, format!("\n> {}\n", escaped(message)))
     }))
 }
 
@@ -636,49 +627,5 @@ fn examples() -> Vec<Refusal> {
         Refusal::UnknownComponent { value: "runtme".to_owned() },
         Refusal::UnreadablePod { place: "spec.containers[0]".to_owned() },
         Refusal::Windows,
-    ]
-}
-
-fn reasons() -> Vec<Reason> {
-    let role = "arn:aws:iam::111122223333:role/prod-acme-broker";
-    let denied = |action: &str, why: &str| {
-        let sentence = format!(
-            "User: arn:aws:sts::111122223333:assumed-role/base/s is not authorized to perform: {action} on resource: {role}{why}"
-        );
-        Reason::Denied { denial: denial(&sentence), sentence }
-    };
-    let detail = |text: &str| text.to_owned();
-    vec![
-        Reason::BaseExpired,
-        Reason::BaseRefused { detail: detail("the agent answers 403") },
-        Reason::BaseUnavailable { detail: detail("the agent does not answer") },
-        Reason::ClockSkewed,
-        denied("sts:AssumeRole", ""),
-        denied(
-            "sts:AssumeRole",
-            " because no identity-based policy allows the sts:AssumeRole action",
-        ),
-        denied("sts:AssumeRole", " with an explicit deny in a permissions boundary"),
-        denied("sts:AssumeRole", " with an explicit deny in a service control policy"),
-        denied(
-            "sts:AssumeRole",
-            " because no VPC endpoint policy allows the sts:AssumeRole action",
-        ),
-        denied("sts:SetSourceIdentity", ""),
-        denied("sts:TagSession", ""),
-        Reason::IdentityMissing,
-        Reason::RegionDisabled,
-        Reason::Rejected {
-            code: "ValidationError".to_owned(),
-            detail: detail(
-                "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.",
-            ),
-        },
-        Reason::SignatureRefused { code: "SignatureDoesNotMatch".to_owned() },
-        Reason::StsUnavailable { detail: detail("no answer in time") },
-        Reason::TagsTooLarge {
-            detail: detail("Packed size of session tags consumes 104% of allotted space."),
-        },
-        Reason::Throttled,
     ]
 }

@@ -1,0 +1,319 @@
+//! The messages of the sidecar, each as the program writes it for a response of AWS or a request
+//! of a client.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    sync::LazyLock,
+    thread,
+    time::Duration,
+};
+
+use harness::{
+    process::{Process, free_port, own_directory, wait_until},
+    sidecar::pod::without_a_pod,
+};
+use serde_json::Value;
+
+/// An error response of the sidecar.
+pub(super) struct Said {
+    pub(super) code: String,
+    pub(super) status: u16,
+    pub(super) message: String,
+}
+
+/// The responses of AWS to the calls of a sidecar: status and body.
+struct Aws {
+    /// Of the source of base credentials: the node's Pod Identity agent, or STS for a web identity.
+    base: Answer,
+    assume_role: Answer,
+}
+
+enum Answer {
+    /// The connection closes.
+    Nothing,
+    Text(u16, String),
+    /// No response until the sidecar stops.
+    Wait,
+}
+
+/// Failures to get session credentials, in the order of the page's examples.
+pub(super) static FAILURES: LazyLock<Vec<Said>> = LazyLock::new(|| {
+    let cases = cases();
+    thread::scope(|threads| {
+        let running: Vec<_> =
+            cases.iter().map(|(source, aws)| threads.spawn(|| failure(source, aws))).collect();
+        running.into_iter().map(|case| case.join().unwrap()).collect()
+    })
+});
+
+/// Requests that the sidecar refuses, and one that comes before the first credentials.
+pub(super) static REQUESTS: LazyLock<Vec<Said>> = LazyLock::new(|| {
+    let aws = Aws { base: Answer::Wait, assume_role: Answer::Wait };
+    thread::scope(|threads| {
+        let sidecar = Sidecar::start("podIdentity", &aws, threads);
+        let host = format!("Host: 127.0.0.1:{}", sidecar.port);
+        let token = format!("Authorization: {}", sidecar.token());
+        let url = format!("GET http://127.0.0.1:{}/v1/credentials", sidecar.port);
+        let cases: [(&str, [&str; 2]); 6] = [
+            (&url, [&host, &token]),
+            ("GET /v1/credentials", ["Host: evil.example", &token]),
+            ("POST /v1/credentials", [&host, &token]),
+            ("GET /elsewhere", [&host, &token]),
+            ("GET /v1/credentials", [&host, "Authorization: own"]),
+            ("GET /v1/credentials", [&host, &token]),
+        ];
+        cases.map(|(line, headers)| sidecar.said(line, &headers)).into()
+    })
+});
+
+fn cases() -> Vec<(&'static str, Aws)> {
+    let role = "arn:aws:iam::111122223333:role/prod-acme-broker";
+    let agent = |status, text: &str| {
+        let base = Answer::Text(status, text.to_owned());
+        ("podIdentity", Aws { base, assume_role: Answer::Nothing })
+    };
+    let web_identity = |status, code, message| {
+        let base = Answer::Text(status, sts_error(code, message));
+        ("irsa", Aws { base, assume_role: Answer::Nothing })
+    };
+    let assume_role = |answer| {
+        let base = Answer::Text(200, BASE.to_owned());
+        ("podIdentity", Aws { base, assume_role: answer })
+    };
+    let error =
+        |status, code, message: &str| assume_role(Answer::Text(status, sts_error(code, message)));
+    let denied = |action: &str, why: &str| {
+        error(
+            403,
+            "AccessDenied",
+            &format!(
+                "User: arn:aws:sts::111122223333:assumed-role/base/s is not authorized to perform: {action} on resource: {role}{why}"
+            ),
+        )
+    };
+    vec![
+        error(403, "ExpiredToken", "The security token included in the request is expired"),
+        agent(
+            400,
+            "(AccessDeniedException): Unauthorized Exception! EKS does not have permissions to assume the associated role.\n",
+        ),
+        web_identity(
+            400,
+            "InvalidIdentityToken",
+            "No OpenIDConnect provider found in your account for https://oidc.eks.eu-west-1.amazonaws.com/id/TEST",
+        ),
+        agent(
+            404,
+            "(ResourceNotFoundException): The specified resource could not be found., fault: client\n",
+        ),
+        web_identity(
+            400,
+            "InvalidIdentityToken",
+            "Couldn't retrieve verification key from your identity provider, please reference AssumeRoleWithWebIdentity documentation for requirements",
+        ),
+        assume_role(Answer::Text(200, assumed("2020-01-01T00:00:00Z", IDENTITY))),
+        denied("sts:AssumeRole", ""),
+        denied(
+            "sts:AssumeRole",
+            " because no identity-based policy allows the sts:AssumeRole action",
+        ),
+        denied("sts:AssumeRole", " with an explicit deny in a permissions boundary"),
+        denied("sts:AssumeRole", " with an explicit deny in a service control policy"),
+        denied(
+            "sts:AssumeRole",
+            " because no VPC endpoint policy allows the sts:AssumeRole action",
+        ),
+        denied("sts:SetSourceIdentity", ""),
+        denied("sts:TagSession", ""),
+        assume_role(Answer::Text(200, assumed("2999-01-01T00:00:00Z", ""))),
+        error(
+            403,
+            "RegionDisabledException",
+            "STS is not activated in this region for account:111122223333. Your account administrator can activate STS in this region using the IAM Console.",
+        ),
+        error(
+            400,
+            "ValidationError",
+            "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.",
+        ),
+        error(
+            403,
+            "SignatureDoesNotMatch",
+            "Signature expired: 20260101T000000Z is now earlier than 20260101T001000Z (20260101T001500Z - 5 min.)\n\nThe Canonical String for this request should have been\n'POST\nx-amz-security-token:base-session-token'",
+        ),
+        error(
+            500,
+            "InternalFailure",
+            "The request processing has failed because of an unknown error.",
+        ),
+        error(
+            400,
+            "PackedPolicyTooLarge",
+            "Packed size of session tags consumes 104% of allotted space.",
+        ),
+        error(400, "Throttling", "Rate exceeded"),
+    ]
+}
+
+fn failure(source: &str, aws: &Aws) -> Said {
+    thread::scope(|threads| {
+        let sidecar = Sidecar::start(source, aws, threads);
+        let host = format!("Host: 127.0.0.1:{}", sidecar.port);
+        let token = format!("Authorization: {}", sidecar.token());
+        let said = wait_until("the sidecar reports a failure", PATIENCE, || {
+            let said = sidecar.said("GET /v1/credentials", &[&host, &token]);
+            (said.code != "starting").then_some(said)
+        });
+        for secret in ["base-session-token", "base-secret", "own-secret", "own-token", TOKEN] {
+            assert!(!said.message.contains(secret), "{}", said.message);
+            assert!(!sidecar.process.log().contains(secret), "{}", sidecar.process.log());
+        }
+        said
+    })
+}
+
+struct Sidecar {
+    directory: tempfile::TempDir,
+    port: u16,
+    process: Process,
+    aws: SocketAddr,
+}
+
+impl Sidecar {
+    fn start<'scope>(
+        source: &str,
+        aws: &'scope Aws,
+        threads: &'scope thread::Scope<'scope, '_>,
+    ) -> Self {
+        let directory = own_directory();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        threads.spawn(move || serve(&listener, aws));
+        let projected = directory.path().join("projected");
+        fs::write(&projected, TOKEN).unwrap();
+        let port = free_port();
+        let mut command = without_a_pod(directory.path());
+        command
+            .env("FAB_SESSION_PORT", port.to_string())
+            .env("FAB_SESSION_ID", "coder-1")
+            .env("FAB_SESSION_IDENTITY", IDENTITY)
+            .env("FAB_SESSION_ROLE_ARN", "arn:aws:iam::111122223333:role/prod-acme-broker")
+            .env("AWS_REGION", "eu-west-1")
+            .env("AWS_ENDPOINT_URL_STS", format!("http://{address}"));
+        if source == "irsa" {
+            command
+                .env("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/base")
+                .env("AWS_WEB_IDENTITY_TOKEN_FILE", &projected);
+        } else {
+            command
+                .env(
+                    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                    format!("http://{address}/v1/credentials"),
+                )
+                .env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &projected);
+        }
+        let process = Process::start("sidecar", directory.path(), &command);
+        let sidecar = Self { directory, port, process, aws: address };
+        wait_until("the sidecar listens", PATIENCE, || {
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
+        });
+        sidecar
+    }
+
+    fn token(&self) -> String {
+        fs::read_to_string(self.directory.path().join("token")).unwrap()
+    }
+
+    /// Returns the error response to a request.
+    fn said(&self, line: &str, headers: &[&str]) -> Said {
+        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!("{line} HTTP/1.1\r\n{}\r\n\r\n", headers.join("\r\n"));
+        connection.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let body: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}"));
+        let text = |key: &str| body[key].as_str().unwrap().to_owned();
+        Said { code: text("code"), status, message: text("message") }
+    }
+}
+
+impl Drop for Sidecar {
+    /// Ends the sidecar, then the thread of its AWS.
+    fn drop(&mut self) {
+        self.process.kill();
+        let _ = TcpStream::connect(self.aws).and_then(|mut end| end.write_all(b"END\r\n\r\n"));
+    }
+}
+
+/// Answers one call after the other, until a request says END.
+fn serve(listener: &TcpListener, aws: &Aws) {
+    let mut waiting = Vec::new();
+    for connection in listener.incoming() {
+        let mut connection = connection.unwrap();
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = read(&mut connection);
+        if request.starts_with("END") {
+            return;
+        }
+        let is_base = request.starts_with("GET ") || request.contains("WebIdentity");
+        match if is_base { &aws.base } else { &aws.assume_role } {
+            Answer::Nothing => {}
+            Answer::Wait => waiting.push(connection),
+            Answer::Text(status, body) => {
+                let length = body.len();
+                let head = format!(
+                    "HTTP/1.1 {status} Any\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+                );
+                let _ = connection.write_all(format!("{head}{body}").as_bytes());
+            }
+        }
+    }
+}
+
+/// Reads a request with its body.
+fn read(connection: &mut TcpStream) -> String {
+    let mut request = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        let text = String::from_utf8_lossy(&request).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| {
+                let (name, value) = line.split_once(": ")?;
+                name.eq_ignore_ascii_case("content-length").then(|| value.parse().unwrap())
+            });
+            if body.len() >= length.unwrap_or(0) {
+                return text;
+            }
+        }
+        match connection.read(&mut part) {
+            Ok(0) | Err(_) => return text,
+            Ok(read) => request.extend_from_slice(&part[..read]),
+        }
+    }
+}
+
+fn sts_error(code: &str, message: &str) -> String {
+    format!(
+        "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>r</RequestId></ErrorResponse>"
+    )
+}
+
+fn assumed(expiration: &str, identity: &str) -> String {
+    let identity = match identity {
+        "" => String::new(),
+        identity => format!("<SourceIdentity>{identity}</SourceIdentity>"),
+    };
+    format!(
+        "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult>{identity}<Credentials><AccessKeyId>ASIAEXAMPLE</AccessKeyId><SecretAccessKey>own-secret</SecretAccessKey><SessionToken>own-token</SessionToken><Expiration>{expiration}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"
+    )
+}
+
+const IDENTITY: &str = "agent.acme.coder-1";
+const TOKEN: &str = "the.projected.token";
+const BASE: &str = r#"{"AccessKeyId":"ASIABASE","SecretAccessKey":"base-secret","Token":"base-session-token","Expiration":"2999-01-01T00:00:00Z"}"#;
+const PATIENCE: Duration = Duration::from_secs(60);
