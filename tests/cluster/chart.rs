@@ -973,6 +973,44 @@ fn the_webhook_configuration_is_narrow_and_fails_closed() {
     }
 }
 
+/// As a platform installs it: the chart is a dependency, which a condition or a tag switches off.
+#[test]
+fn an_umbrella_chart_renders_it_as_a_dependency() {
+    let own = |values: Value| json!({"fab-session-injector": values});
+    let kinds = |umbrella: &Path, values: &Value| -> Vec<String> {
+        let file = umbrella.join("own.yaml");
+        std::fs::write(&file, values.to_string()).unwrap();
+        let text = helm::render(umbrella, "platform", "injector", &[], Some(&file)).unwrap();
+        let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+        let kinds = manifests.iter().filter_map(|manifest| manifest["kind"].as_str());
+        kinds.map(str::to_owned).collect()
+    };
+    let alone = render_with(&json!({"config": {"region": "eu-west-1"}})).unwrap();
+    let umbrella = helm::umbrella(&json!({}));
+    let on = own(json!({"enabled": true, "config": {"region": "eu-west-1"}}));
+    assert_eq!(kinds(umbrella.path(), &on).len(), alone.len());
+    let mut with_globals = on.clone();
+    with_globals["global"] = json!({"imageRegistry": "registry.example", "x": {"y": 1}});
+    with_globals["tags"] = json!({"security": true});
+    assert_eq!(kinds(umbrella.path(), &with_globals).len(), alone.len());
+    assert!(kinds(umbrella.path(), &own(json!({"enabled": false}))).is_empty());
+    assert!(kinds(umbrella.path(), &json!({"tags": {"security": false}})).is_empty());
+    // The keys are Helm's, and only these: a typo is still an error.
+    let typo = umbrella.path().join("own.yaml");
+    std::fs::write(&typo, own(json!({"enabeld": true})).to_string()).unwrap();
+    let said = helm::render(umbrella.path(), "platform", "injector", &[], Some(&typo)).unwrap_err();
+    assert!(said.contains("enabeld"), "{said}");
+
+    // Under another name, with a part of its values in the parent's.
+    let umbrella = helm::umbrella(&json!({
+        "alias": "sessions",
+        "condition": "sessions.enabled",
+        "import-values": [{"child": "image", "parent": "imported"}],
+    }));
+    let on = json!({"sessions": {"enabled": true, "config": {"region": "eu-west-1"}}});
+    assert_eq!(kinds(umbrella.path(), &on).len(), alone.len());
+}
+
 #[test]
 fn every_value_is_described() {
     let schema: Value =
@@ -1071,7 +1109,7 @@ fn the_readme_lists_every_value() {
 
 fn rows(schema: &Value, values: &Value, within: &str, table: &mut String) {
     let properties = schema["properties"].as_object().unwrap();
-    for (name, child) in properties.iter().filter(|(name, _)| *name != "global") {
+    for (name, child) in properties.iter().filter(|(name, _)| !OF_HELM.contains(&&***name)) {
         let key = format!("{within}{name}");
         // Keys of a component have no value in values.yaml, but a default.
         let value = values.get(name).or(child.get("default"));
@@ -1107,6 +1145,11 @@ fn is_update() -> bool {
     std::env::var("UPDATE").is_ok()
 }
 
+/// Keys of the values that Helm writes or reads for a dependency of another chart: all of
+/// `pkg/chart/v2/util/dependencies.go` and `pkg/chart/common/util/coalesce.go` (Helm 4) that are in
+/// the dependency's own values. `tags` is in the values of the parent only. `import-values` reads
+/// keys that the dependency has.
+const OF_HELM: [&str; 2] = ["global", "enabled"];
 /// A certificate, as far as the chart checks it.
 const CA: &str = "-----BEGIN CERTIFICATE-----";
 /// Name of the objects of the release `injector`.

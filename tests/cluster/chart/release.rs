@@ -233,6 +233,27 @@ fn an_upgrade_keeps_the_fields_of_other_writers() {
     assert_eq!(deployments["items"].as_array().unwrap().len(), 1);
 }
 
+/// The chart as the dependency of a platform's own chart.
+#[test]
+fn an_umbrella_chart_installs_it_and_switches_it_off() {
+    let cluster = cluster();
+    cluster.create_namespace(NAMESPACE, &[]);
+    let kubeconfig = cluster.kubeconfig();
+    let umbrella = helm::umbrella(&json!({}));
+    let region = ("fab-session-injector.config.region", "eu-west-1");
+    let on = [region, ("fab-session-injector.enabled", "true"), ("global.team", "platform")];
+    helm::install(umbrella.path(), "platform", NAMESPACE, &kubeconfig, &on).unwrap();
+    let configurations = || {
+        let get = ["get", "mutatingwebhookconfigurations,validatingadmissionpolicies"];
+        cluster.kubectl(&get).json()["items"].as_array().unwrap().len()
+    };
+    let installed = configurations();
+    assert!(installed > 1, "{installed}");
+    let off = [region, ("fab-session-injector.enabled", "false")];
+    helm::upgrade(umbrella.path(), "platform", NAMESPACE, &kubeconfig, &off, &[]).unwrap();
+    assert_eq!(configurations(), 0);
+}
+
 /// Otherwise agent pods would be refused between the two deletions.
 #[test]
 fn an_uninstall_removes_the_configuration_first() {

@@ -1,13 +1,47 @@
 //! Calls of the real Helm for the chart.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use crate::{process::program, root, scratch};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{
+    process::{own_directory, program},
+    root, scratch,
+};
 
 /// Returns the directory of the chart.
 pub fn chart() -> PathBuf {
     root().join("charts/fab-session-injector")
+}
+
+/// Returns a chart whose only dependency is the chart. `dependency` has further keys of the
+/// dependency, which take precedence over the usual ones.
+pub fn umbrella(dependency: &Value) -> TempDir {
+    let directory = own_directory();
+    let own: Value =
+        serde_saphyr::from_str(&fs::read_to_string(chart().join("Chart.yaml")).unwrap()).unwrap();
+    let mut entry = json!({
+        "name": own["name"],
+        "version": own["version"],
+        "repository": "file://../fab-session-injector",
+        "condition": "fab-session-injector.enabled",
+        "tags": ["security"],
+    });
+    for (key, value) in dependency.as_object().unwrap() {
+        entry[key] = value.clone();
+    }
+    let parent = json!({"apiVersion": "v2", "name": "platform", "version": "0.1.0", "dependencies": [entry]});
+    fs::write(directory.path().join("Chart.yaml"), parent.to_string()).unwrap();
+    let dependencies = directory.path().join("charts");
+    fs::create_dir(&dependencies).unwrap();
+    let copied = Command::new("cp").arg("-r").arg(chart()).arg(&dependencies).status().unwrap();
+    assert!(copied.success());
+    directory
 }
 
 /// Returns the manifests of a release, or Helm's error about its values. `values` are set with
