@@ -10,7 +10,7 @@ use super::{
     eks,
     items::PodVariable,
     list_edit::ListEdit,
-    names::{self, METADATA_DISABLED, NO_PROXIES, PROXIES, REGIONS, STS_ENDPOINTS},
+    names::{self, METADATA_DISABLED, NO_PROXIES, OLD_REGION, PROXIES, REGIONS, STS_ENDPOINTS},
     operations::{MOST_BYTES, Patch, at},
     pod::{Container, Placed},
     refusal::shown,
@@ -47,14 +47,11 @@ pub(super) fn edit(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patc
                 variables.keep_loopback_off_proxies();
             }
         }
-        if container.env_from.length > 0 && !matches!(gives, Gives::Keep) {
-            variables.warnings.push(format!(
-                "container {:?} uses envFrom, whose variables the webhook cannot read; AWS credentials in them take precedence over the session credentials",
-                shown(&container.name)
-            ));
+        if !matches!(gives, Gives::Keep) {
+            variables.warn_of_env_from();
         }
     }
-    let Variables { container: _, present: _, edit, too_long, warnings } = variables;
+    let Variables { edit, too_long, warnings, .. } = variables;
     patch.too_large |= too_long;
     edit.write(at(placed, "env"), container.env.is_some(), patch);
     for warning in warnings {
@@ -66,7 +63,13 @@ pub(super) fn edit(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patc
 struct Variables<'p, 'a> {
     container: &'p str,
     present: Option<&'p Picked<PodVariable<'a>>>,
+    /// Whether the container has variables that the review does not contain, from `envFrom`.
+    has_unread: bool,
+    /// Whether the container mounts a volume of EKS's webhook.
+    has_eks_volume: bool,
     edit: ListEdit<EnvEntry<'a>>,
+    /// The variables that the webhook adds because `present` lacks them.
+    defaults: Vec<&'static str>,
     /// Whether a value to be copied is longer than a patch may be.
     too_long: bool,
     warnings: Vec<String>,
@@ -94,26 +97,35 @@ struct ValueSource<'a> {
     value_from: Option<&'a RawValue>,
 }
 
-/// The position of one of the webhook's variables after the edit.
-#[derive(Clone, Copy, PartialEq, PartialOrd)]
-enum Position {
-    InPlace(usize),
-    Appended,
-}
-
 impl<'p, 'a> Variables<'p, 'a> {
     fn of(container: &'p Container<'a>) -> Self {
+        let mut mounts = container.mounts.iter().flat_map(Picked::iter);
         Self {
             container: &container.name,
             present: container.env.as_ref(),
+            has_unread: container.env_from.length > 0,
+            has_eks_volume: mounts
+                .any(|(_, mount)| mount.volume.is_some_and(|name| eks::VOLUMES.contains(&name))),
             edit: ListEdit::default(),
+            defaults: Vec::new(),
             too_long: false,
             warnings: Vec::new(),
         }
     }
 
+    /// Removes the variables by which SDKs find base credentials. Those of EKS's webhook come with
+    /// its volumes; others are the pod's own.
     fn take_base_credentials_away(&mut self) {
-        for name in eks::VARIABLES {
+        let found: Vec<&str> =
+            eks::VARIABLES.into_iter().filter(|name| self.last(name).is_some()).collect();
+        if !found.is_empty() && !self.has_eks_volume {
+            self.warnings.push(format!(
+                "container {:?} sets {}, which the webhook removes: SDKs would use other credentials than those of the session",
+                shown(self.container),
+                found.join(", ")
+            ));
+        }
+        for name in found {
             self.remove(name);
         }
     }
@@ -123,58 +135,72 @@ impl<'p, 'a> Variables<'p, 'a> {
         self.remove(base_credentials::TOKEN_FILE);
     }
 
-    /// Adds the session's variables. One that refers to another by `$(NAME)` is put behind it: the
+    /// Adds the session's variables. One that refers to another by `$(NAME)` is behind it: the
     /// kubelet expands references only to earlier variables.
     fn put_session(&mut self, session: &Session) {
         let variables = env::session_variables(session);
-        let mut positions: Vec<(&str, Position)> = Vec::with_capacity(variables.len());
-        for variable in &variables {
-            let behind = positions
-                .iter()
-                .filter(|(name, _)| refers_to(&variable.value, name))
-                .map(|&(_, position)| position);
-            let behind = behind.fold(None, |latest, position| match latest {
-                Some(latest) if latest > position => Some(latest),
-                _ => Some(position),
-            });
-            let position =
-                self.put(variable.name, EnvEntry::Ours(Box::new(sidecar::entry(variable))), behind);
-            positions.push((variable.name, position));
+        let mut stays: Vec<Option<usize>> = variables
+            .iter()
+            .map(|variable| self.in_place(variable.name, &sidecar::entry(variable)))
+            .collect();
+        // From the last to the first, since a variable refers only to earlier ones.
+        for (index, variable) in variables.iter().enumerate().rev() {
+            for (other, referred) in variables.iter().enumerate() {
+                if !refers_to(&variable.value, referred.name) {
+                    continue;
+                }
+                match (stays[index], stays[other]) {
+                    (Some(at), Some(before)) if before < at => {}
+                    (Some(_), None) => {}
+                    _ => (stays[index], stays[other]) = (None, None),
+                }
+            }
+        }
+        for (variable, stays) in variables.iter().zip(stays) {
+            self.put(variable.name, sidecar::entry(variable), stays);
         }
     }
 
     fn put_endpoint(&mut self, port: u16) {
-        self.put_text(base_credentials::URI, &sidecar::credentials_uri(port));
-        self.put_text(base_credentials::TOKEN_FILE, &sidecar::token_file());
+        let token_file = sidecar::token_file();
+        for (name, value) in [
+            (base_credentials::URI, &*sidecar::credentials_uri(port)),
+            (base_credentials::TOKEN_FILE, &*token_file),
+        ] {
+            let wanted = sidecar::text(name, value);
+            let stays = self.in_place(name, &wanted);
+            self.put(name, wanted, stays);
+        }
     }
 
     /// Adds region and SDK settings that the container does not set.
     fn put_defaults(&mut self, region: Option<&str>) {
         let [own, default] = REGIONS;
-        match (self.last(own), self.last(default), region) {
-            (Some(_), Some(_), _) | (None, None, None) => {}
-            // boto3 and version 1 of the CLI read only AWS_DEFAULT_REGION, the other SDKs only
-            // AWS_REGION.
-            (Some((_, found)), None, _) => self.copy(found, default),
-            (None, Some((_, found)), _) => self.copy(found, own),
-            (None, None, Some(region)) => {
-                self.append(text(own, region));
-                self.append(text(default, region));
+        // boto3 and version 1 of the CLI read only AWS_DEFAULT_REGION, most other SDKs only
+        // AWS_REGION.
+        let known = [own, default, OLD_REGION].into_iter().find_map(|name| self.last(name));
+        for name in REGIONS {
+            match (self.last(name), known, region) {
+                (Some(_), _, _) | (None, None, None) => {}
+                (None, Some((_, found)), _) => self.copy(found, name),
+                (None, None, Some(region)) => self.add_default(name, region),
             }
         }
         for (name, value) in [(STS_ENDPOINTS, "regional"), (METADATA_DISABLED, "true")] {
             if self.last(name).is_none() {
-                self.append(text(name, value));
+                self.add_default(name, value);
             }
         }
     }
 
-    /// Adds loopback to `NO_PROXY` and `no_proxy` if the container sets a proxy.
+    /// Adds loopback to `NO_PROXY` and `no_proxy` if the container sets a proxy, or may do so by
+    /// `envFrom`. A value of `envFrom` stays a part of the new one: the kubelet expands references
+    /// to it, and leaves a reference to a variable that does not exist, which is no host's name.
     ///
     /// The Rust SDK sends even loopback requests through a proxy. It reads `no_proxy` or
     /// `NO_PROXY`. Other clients read only one of them.
     fn keep_loopback_off_proxies(&mut self) {
-        if !PROXIES.iter().any(|name| self.last(name).is_some()) {
+        if !self.has_unread && !PROXIES.iter().any(|name| self.last(name).is_some()) {
             return;
         }
         let [upper, lower] = NO_PROXIES;
@@ -189,15 +215,38 @@ impl<'p, 'a> Variables<'p, 'a> {
                         self.edit.put(index, found.raw, text(name, &with_loopback(&value)));
                     }
                 },
-                (None, None) => self.append(text(name, LOOPBACK)),
+                (None, None) if self.has_unread => {
+                    self.add_default(name, &format!("$({name}),$({other}),{LOOPBACK}"));
+                }
+                (None, None) => self.add_default(name, LOOPBACK),
                 (None, Some((_, found))) => {
                     let value = match self.value(found) {
                         None => format!("$({other}),{LOOPBACK}"),
                         Some(value) => with_loopback(&value),
                     };
-                    self.append(text(name, &value));
+                    let unread =
+                        if self.has_unread { format!("$({name}),") } else { String::new() };
+                    self.edit.appended.push(text(name, &format!("{unread}{value}")));
                 }
             }
+        }
+    }
+
+    /// Warns that variables of `envFrom` may be credentials, and about those that lose to a default.
+    fn warn_of_env_from(&mut self) {
+        if !self.has_unread {
+            return;
+        }
+        let container = shown(self.container);
+        self.warnings.push(format!(
+            "container {container:?} uses envFrom, whose variables the webhook cannot read; AWS credentials in them take precedence over the session credentials"
+        ));
+        let hidden = self.defaults.iter().filter(|name| !NO_PROXIES.contains(name));
+        let hidden = hidden.copied().collect::<Vec<_>>().join(", ");
+        if !hidden.is_empty() {
+            self.warnings.push(format!(
+                "container {container:?} gets {hidden}, which take precedence over variables of these names from envFrom; to use a value of envFrom, set the variable in env by valueFrom"
+            ));
         }
     }
 
@@ -207,9 +256,17 @@ impl<'p, 'a> Variables<'p, 'a> {
         found.value()
     }
 
+    /// Adds a variable that the container lacks, before its own ones, which can refer to it.
+    fn add_default(&mut self, name: &'static str, value: &str) {
+        self.defaults.push(name);
+        self.edit.prepended.push(text(name, value));
+    }
+
+    /// Adds a copy under another name. It is behind all variables to which its value may refer.
     fn copy(&mut self, found: &PodVariable<'a>, name: &'static str) {
+        self.defaults.push(name);
         let source = self.source(found).unwrap_or_default();
-        self.append(EnvEntry::Copy { name, source });
+        self.edit.appended.push(EnvEntry::Copy { name, source });
     }
 
     /// Returns the variable's value or reference, or `None` if it is too long for a patch.
@@ -219,38 +276,28 @@ impl<'p, 'a> Variables<'p, 'a> {
         (!self.too_long).then_some(source)
     }
 
-    fn put_text(&mut self, name: &str, value: &str) {
-        self.put(name, text(name, value), None);
+    /// Returns the first position of the name, if the variable there is as wanted.
+    fn in_place(&self, name: &str, wanted: &EnvVar) -> Option<usize> {
+        let (index, found) = self.named(name).next()?;
+        is(found.raw, wanted).then_some(index)
     }
 
-    /// Puts the variable at the first position of its name and removes its duplicates. A variable
-    /// that is absent, or that would precede one that it refers to, goes to the end.
-    fn put(&mut self, name: &str, wanted: EnvEntry<'a>, behind: Option<Position>) -> Position {
-        let mut named = self.named(name).map(|(index, entry)| (index, entry.raw));
-        let first = named.next();
-        let duplicates: Vec<(usize, &RawValue)> = named.collect();
-        if first.iter().chain(&duplicates).any(|(_, raw)| !is(raw, &wanted)) {
+    /// Removes all variables of the name except the one that stays. Without one, it adds the wanted
+    /// variable before those of the pod, which can then refer to it.
+    fn put(&mut self, name: &str, wanted: EnvVar, stays: Option<usize>) {
+        let found: Vec<(usize, &RawValue)> =
+            self.named(name).map(|(index, entry)| (index, entry.raw)).collect();
+        if found.iter().any(|(_, raw)| !is(raw, &wanted)) {
             self.warnings.push(format!(
                 "container {:?} sets {name}; the webhook replaces its value",
                 shown(self.container)
             ));
         }
-        self.edit.removed.extend(duplicates.into_iter().map(|(index, _)| index));
-        match first {
-            Some((index, raw)) if behind.is_none_or(|other| other < Position::InPlace(index)) => {
-                self.edit.put(index, raw, wanted);
-                Position::InPlace(index)
-            }
-            first => {
-                self.edit.removed.extend(first.map(|(index, _)| index));
-                self.append(wanted);
-                Position::Appended
-            }
+        let others = found.into_iter().map(|(index, _)| index);
+        self.edit.removed.extend(others.filter(|index| Some(*index) != stays));
+        if stays.is_none() {
+            self.edit.prepended.push(Entry::Ours(Box::new(wanted)));
         }
-    }
-
-    fn append(&mut self, entry: EnvEntry<'a>) {
-        self.edit.appended.push(entry);
     }
 
     fn remove(&mut self, name: &str) {

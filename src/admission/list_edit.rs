@@ -9,7 +9,8 @@ pub(super) struct ListEdit<T> {
     pub(super) replaced: Vec<(usize, T)>,
     pub(super) removed: Vec<usize>,
     pub(super) appended: Vec<T>,
-    pub(super) prepended: Option<T>,
+    /// Items before all others, in this order.
+    pub(super) prepended: Vec<T>,
 }
 
 impl<T: Serialize> ListEdit<T> {
@@ -43,7 +44,7 @@ impl<T: Serialize> ListEdit<T> {
         for value in appended {
             patch.add(&at.with_trailing_token("-"), &value);
         }
-        if let Some(value) = prepended {
+        for value in prepended.into_iter().rev() {
             patch.add(&at.with_trailing_token(0), &value);
         }
     }
@@ -51,6 +52,11 @@ impl<T: Serialize> ListEdit<T> {
 
 impl<T> Default for ListEdit<T> {
     fn default() -> Self {
-        Self { replaced: Vec::new(), removed: Vec::new(), appended: Vec::new(), prepended: None }
+        Self {
+            replaced: Vec::new(),
+            removed: Vec::new(),
+            appended: Vec::new(),
+            prepended: Vec::new(),
+        }
     }
 }

@@ -131,7 +131,7 @@ fn put_sidecar(
         }
     }
     if !found {
-        init.prepended = Some(sidecar::container(session, component, config, None));
+        init.prepended.push(sidecar::container(session, component, config, None));
     }
     regular.write(PointerBuf::from_tokens(["spec", "containers"]), true, patch);
     init.write(
