@@ -1,11 +1,13 @@
 //! Reads manifests, finds pods and pod templates in them, and writes YAML.
 
+use std::borrow::Cow;
+
 use json_patch::{
     PatchOperation,
     jsonptr::{Pointer, PointerBuf},
 };
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, value::RawValue};
 use serde_saphyr::{DoubleQuoted, UserMessageFormatter, budget::BudgetBreach};
 
 use crate::terminal::{in_escapes, is_unescaped};
@@ -48,15 +50,15 @@ fn read_at_most(text: &str, most_values: usize) -> Result<Vec<Value>, NotAManife
         },
     };
     let documents: Vec<Value> =
-        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
-            match error.without_snippet() {
+        serde_saphyr::from_multiple_with_options(&as_documents(text), options).map_err(
+            |error| match error.without_snippet() {
                 serde_saphyr::Error::Budget {
                     breach: BudgetBreach::Events { .. } | BudgetBreach::Nodes { .. },
                     ..
                 } => NotAManifest::TooLarge,
                 error => NotAManifest::Syntax(error.render_with_formatter(&UserMessageFormatter)),
-            }
-        })?;
+            },
+        )?;
     for (index, document) in documents.iter().enumerate() {
         if let Some(place) = oversized(document, Pointer::root()) {
             return Err(NotAManifest::Number { document: index + 1, place });
@@ -76,6 +78,28 @@ fn read_at_most(text: &str, most_values: usize) -> Result<Vec<Value>, NotAManife
         return Err(NotAManifest::NotAnObject { document: index + 1, found });
     }
     Ok(objects)
+}
+
+/// Returns JSON objects that follow each other as documents of YAML, and removes the byte order
+/// marks of files that were joined. kubectl reads both.
+fn as_documents(text: &str) -> Cow<'_, str> {
+    let text = match text.trim_start_matches(BYTE_ORDER_MARK) {
+        text if text.contains(BYTE_ORDER_MARK) => {
+            Cow::Owned(text.replace(&format!("\n{BYTE_ORDER_MARK}"), "\n"))
+        }
+        text => Cow::Borrowed(text),
+    };
+    if !text.trim_start().starts_with('{') {
+        return text;
+    }
+    let objects = serde_json::Deserializer::from_str(&text).into_iter::<&RawValue>();
+    match objects.collect::<Result<Vec<_>, _>>() {
+        Ok(objects) if objects.len() > 1 => {
+            let objects: Vec<&str> = objects.into_iter().map(RawValue::get).collect();
+            Cow::Owned(objects.join("\n---\n"))
+        }
+        _ => text,
+    }
 }
 
 /// Adds the document, or the items of a List, to `objects`.
@@ -153,7 +177,7 @@ fn has_such_a_key(value: &Value) -> bool {
 /// A pod of an object: the object itself, or a pod template in it.
 #[derive(Debug)]
 pub struct PodIn {
-    /// The pod as a client would create it.
+    /// The pod as the API server would send it, as far as that concerns a decision.
     pub pod: Value,
     /// Path of the pod's `metadata` and `spec` in the object.
     path: PointerBuf,
@@ -211,13 +235,14 @@ impl PodIn {
             metadata.insert("generateName".to_owned(), format!("{owner}{owner_suffix}").into());
         }
         let spec = found.get("spec").cloned().unwrap_or(Value::Object(Map::new()));
-        let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str);
-        Self {
-            pod: json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}),
-            path,
-            namespace: namespace.map(str::to_owned),
-            maker,
+        let mut pod =
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
+        for map in ["/metadata/labels", "/metadata/annotations", "/spec/nodeSelector"] {
+            fill_empty(pod.pointer_mut(map));
         }
+        let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str);
+        let namespace = namespace.filter(|name| !name.is_empty()).map(str::to_owned);
+        Self { pod, path, namespace, maker }
     }
 
     /// Returns the path of the pod in the object: empty if the object is the pod.
@@ -314,6 +339,16 @@ fn name_of(object: &Value) -> Option<&str> {
     object.pointer("/metadata/name").and_then(Value::as_str)
 }
 
+/// Gives each entry of a map of strings that has no value the empty string, as the API server
+/// reads it.
+fn fill_empty(map: Option<&mut Value>) {
+    for value in map.and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+        if value.is_null() {
+            *value = "".into();
+        }
+    }
+}
+
 /// Returns kind and name for display, such as `Pod/session-a`.
 pub fn title(object: &Value) -> String {
     let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
@@ -360,6 +395,7 @@ const STATEFUL_SET_CONTROLLER: &str = "system:serviceaccount:kube-system:statefu
 /// Maximum number of mappings, lists and scalars of all documents, including keys. In the worst
 /// case, lists in lists, they take about 2.3 GiB.
 const MOST_VALUES: usize = 1 << 23;
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 #[cfg(test)]
 mod tests {

@@ -296,7 +296,7 @@ impl<'p, 'a> Variables<'p, 'a> {
         let others = found.into_iter().map(|(index, _)| index);
         self.edit.removed.extend(others.filter(|index| Some(*index) != stays));
         if stays.is_none() {
-            self.edit.prepended.push(Entry::Ours(Box::new(wanted)));
+            self.edit.prepended.push(EnvEntry::Ours(Box::new(wanted)));
         }
     }
 

@@ -62,7 +62,8 @@ impl<'a> PodVariable<'a> {
             value: Option<Text<'a>>,
             value_from: Option<IgnoredAny>,
         }
-        let OnlyValue { value, value_from } = serde_json::from_str(self.raw.get()).unwrap_or_default();
+        let OnlyValue { value, value_from } =
+            serde_json::from_str(self.raw.get()).unwrap_or_default();
         value_from.is_none().then(|| value.unwrap_or_default())
     }
 }

@@ -113,6 +113,9 @@ impl Refusal {
             Self::FabOperator { .. } => {
                 format!("remove the variable from the pod template; or ask the platform team to set the namespace label {OPERATOR_LABEL}=keep: such pods keep their base credentials, and their calls are not attributed to a session")
             }
+            Self::HostNamespace { field: "shareProcessNamespace" } => {
+                "remove the field, with which containers see each other's processes; for kubectl debug --copy-to, add --share-processes=false".to_owned()
+            }
             Self::HostNamespace { .. } => "remove the field; it exposes credentials to other containers or to the node".to_owned(),
             Self::Internal => "see the webhook's log, and report the bug together with the pod's manifest".to_owned(),
             Self::NamespaceUnknown { .. } => "retry; if the error persists, see the webhook's log for failures of the namespace watch".to_owned(),

@@ -9,7 +9,7 @@ use super::{
         STATIC_CREDENTIALS, TOKEN_VOLUME, VOLUMES, covers_token,
     },
     patch::ANNOTATIONS,
-    pod::{Container, MOST_CONTAINERS, Pod},
+    pod::{Container, List, MOST_CONTAINERS, Pod},
     refusal::{Refusal, shown},
     run_as_user,
     same::is,
@@ -36,6 +36,10 @@ pub(super) fn refuse_excess(
     let found = pod.count_containers() - usize::from(has_ours);
     if found > MOST_CONTAINERS {
         return Err(Refusal::TooManyContainers { found, most: MOST_CONTAINERS });
+    }
+    // Such as a part of a manifest, which another tool would merge with the rest.
+    if !pod.containers().any(|placed| placed.list == List::Containers) {
+        return Err(Refusal::UnreadablePod { place: "spec.containers".to_owned() });
     }
     if let Some(what) = pod.excess() {
         return Err(Refusal::TooManyItems { what });
@@ -119,10 +123,6 @@ pub(super) fn refuse_pod_security(namespace: &Namespace, config: &Config) -> Res
     Ok(())
 }
 
-/// Returns all containers except the one with the sidecar's name, which the patch replaces.
-fn agents<'p, 'a>(pod: &'p Pod<'a>) -> impl Iterator<Item = &'p Container<'a>> {
-    pod.containers()
-        .map(|placed| placed.container)
 /// Returns the container's first variable that takes precedence over the session credentials, or
 /// the system property that one sets in a JVM.
 fn static_credentials(container: &Container<'_>) -> Option<String> {
@@ -139,6 +139,10 @@ fn static_credentials(container: &Container<'_>) -> Option<String> {
     })
 }
 
+/// Returns all containers except the one with the sidecar's name, which the patch replaces.
+fn agents<'p, 'a>(pod: &'p Pod<'a>) -> impl Iterator<Item = &'p Container<'a>> {
+    pod.containers()
+        .map(|placed| placed.container)
         .filter(|container| *container.name != *CONTAINER_NAME)
 }
 

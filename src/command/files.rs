@@ -66,7 +66,19 @@ pub(super) fn text_of(source: impl Read, name: &str) -> anyhow::Result<String> {
             LARGEST_FILE >> 20
         );
     }
-    String::from_utf8(bytes).with_context(|| format!("cannot read {name}"))
+    // PowerShell writes UTF-16, with a byte order mark.
+    let decoded = match bytes.as_slice() {
+        [0xff, 0xfe, rest @ ..] => utf_16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => utf_16(rest, u16::from_be_bytes),
+        _ => return String::from_utf8(bytes).with_context(|| format!("cannot read {name}")),
+    };
+    decoded.with_context(|| format!("cannot read {name}: it is not valid UTF-16"))
+}
+
+fn utf_16(bytes: &[u8], unit: impl Fn([u8; 2]) -> u16) -> Option<String> {
+    let (units, rest) = bytes.as_chunks();
+    let text = char::decode_utf16(units.iter().copied().map(unit)).collect::<Result<_, _>>().ok();
+    text.filter(|_| rest.is_empty())
 }
 
 pub(super) fn namespace(object: &Value, config: &Config) -> anyhow::Result<Namespace> {

@@ -147,8 +147,10 @@ fn contradict(restrict_to: RestrictTo, config: &Config) -> bool {
 
 /// Returns the maximum length of a tenant, if this one is longer: the webhook would refuse its pods.
 fn too_long(tenant: &TenantName, config: &Config) -> Option<usize> {
-    let mut with_sidecar =
-        config.components.iter().filter(|component| component.credentials == CredentialsMode::Sidecar);
+    let mut with_sidecar = config
+        .components
+        .iter()
+        .filter(|component| component.credentials == CredentialsMode::Sidecar);
     let id = match with_sidecar.any(|component| component.session != SessionSource::PodName) {
         true => SessionId::PodUid,
         false => SessionId::PodName,

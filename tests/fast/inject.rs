@@ -321,7 +321,7 @@ fn missing_and_ambiguous_settings_are_reported() {
 
 #[test]
 fn pods_in_lists_of_all_kinds_are_evaluated() {
-    let bare = json!({"metadata": {"name": "a"}, "spec": {"serviceAccountName": "tenant-runtime", "hostNetwork": true, "containers": []}});
+    let bare = json!({"metadata": {"name": "a"}, "spec": {"serviceAccountName": "tenant-runtime", "hostNetwork": true, "containers": [{"name": "agent", "image": "i"}]}});
     let mut pod = bare.clone();
     pod["apiVersion"] = "v1".into();
     pod["kind"] = "Pod".into();
@@ -332,5 +332,73 @@ fn pods_in_lists_of_all_kinds_are_evaluated() {
         let output = inject(&input.to_string(), &["--namespace=tenants-acme"]);
         assert_eq!(output.status.code(), Some(1), "{input}");
         assert!(text(&output.stderr).contains("[host-namespace]"), "{input}");
+    }
+}
+
+/// What an API server makes of the same input: tests/golden/null-values.yaml and
+/// refuse-no-containers.yaml run on a real one.
+#[test]
+fn incomplete_templates_are_refused_like_by_the_webhook() {
+    let deployment = |template: Value| json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "agent"}, "spec": {"template": template}});
+    let labels = json!({"labels": {"fab.nanohype.dev/component": "runtime"}});
+    for template in [
+        json!({"metadata": labels}),
+        json!({"metadata": labels, "spec": null}),
+        json!({"metadata": labels, "spec": {}}),
+        json!({"metadata": labels, "spec": {"containers": null}}),
+        json!({"metadata": labels, "spec": {"containers": []}}),
+        json!({"metadata": labels, "spec": {"containers": [null]}}),
+        json!({"metadata": labels, "spec": {"containers": [{"image": "i"}]}}),
+    ] {
+        let output =
+            inject(&deployment(template.clone()).to_string(), &["--namespace=tenants-acme"]);
+        assert_eq!(output.status.code(), Some(1), "{template}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("[unreadable-pod]"), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn manifests_that_kubectl_reads_are_read() {
+    let pod = |name: &str| {
+        let mut pod = template();
+        pod["apiVersion"] = "v1".into();
+        pod["kind"] = "Pod".into();
+        pod["metadata"]["name"] = name.into();
+        pod
+    };
+    let utf_16 = |unit: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        format!("\u{feff}{}", pod("a")).encode_utf16().flat_map(unit).collect()
+    };
+    let cases: [(&str, Vec<u8>, usize); 6] = [
+        ("JSON objects", format!("{}{:#}\n{}", pod("a"), pod("b"), pod("c")).into(), 3),
+        ("a byte order mark", format!("\u{feff}{}", pod("a")).into(), 1),
+        (
+            "joined files with byte order marks",
+            format!("\u{feff}{}\n---\n\u{feff}{}\n", pod("a"), pod("b")).into(),
+            2,
+        ),
+        ("UTF-16", utf_16(u16::to_le_bytes), 1),
+        ("UTF-16, big-endian", utf_16(u16::to_be_bytes), 1),
+        ("a flow mapping that is no JSON", b"{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {serviceAccountName: tenant-runtime, containers: [{name: agent, image: i}]}}".into(), 1),
+    ];
+    for (what, manifest, pods) in cases {
+        let mut child = command().arg("--namespace=tenants-acme").spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&manifest).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{what}: {}", text(&output.stderr));
+        let printed: Vec<Value> = serde_saphyr::from_multiple(text(&output.stdout)).unwrap();
+        assert_eq!(printed.len(), pods, "{what}");
+        for pod in printed {
+            assert_eq!(pod["spec"]["initContainers"][0]["name"], "fab-session-credentials");
+        }
+    }
+    let odd = [&utf_16(u16::to_le_bytes)[..], b"x"].concat();
+    let duplicate = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {app: x, app: x}}\nspec: {containers: [{name: a, image: x}]}\n";
+    for (manifest, want) in [(odd, "it is not valid UTF-16"), (duplicate.into(), "duplicate")] {
+        let mut child = command().arg("--namespace=tenants-acme").spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&manifest).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(want), "{}", text(&output.stderr));
     }
 }

@@ -3,6 +3,7 @@
 use fab_session_injector::{
     admission::{Decision, JAVA_OPTIONS, JAVA_PROPERTIES, Review, STATIC_CREDENTIALS},
     config::Config,
+    manifest::PodIn,
     namespaces::Mode,
 };
 use harness::tenant::{ROLE, Tenant};
@@ -257,7 +258,6 @@ fn runner(cases: u32) -> Runner {
 }
 
 #[test]
-#[test]
 fn every_variable_that_precedes_the_endpoint_is_refused() {
     let tenant = tenant();
     let decide = |name: &str, value: &Value| {
@@ -291,6 +291,7 @@ fn every_variable_that_precedes_the_endpoint_is_refused() {
     }
 }
 
+#[test]
 fn the_maximum_of_containers_is_injected_twice() {
     let tenant = tenant();
     let pod = |many: usize| {
@@ -499,6 +500,39 @@ proptest! {
         prop_assert!(!serde_json::to_string(&operations).unwrap().contains("canary"));
         if let Decision::Refuse(refusal) = decision {
             prop_assert!(!refusal.to_string().contains("canary"));
+        }
+    }
+
+    /// Offline, a pod is decided as the webhook decides on it, and the patch applies to the object,
+    /// whatever is missing in it.
+    #[test]
+    fn inject_and_the_webhook_agree_on_any_template(pod in pod(), at in any::<prop::sample::Index>(), hole in any::<bool>()) {
+        let template = json!({"metadata": pod["metadata"], "spec": pod["spec"]});
+        let mut object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "o"}, "spec": {"template": template}});
+        let paths = paths(&object["spec"]["template"], "/spec/template".to_owned());
+        let path = &paths[at.index(paths.len())];
+        let (parent, key) = path.rsplit_once('/').unwrap();
+        match object.pointer_mut(parent) {
+            Some(Value::Object(entries)) if hole => { entries.shift_remove(&key.replace("~1", "/")); }
+            _ => *object.pointer_mut(path).unwrap() = Value::Null,
+        }
+        let Some(found) = PodIn::find(&object) else { return Ok(()) };
+        let tenant = tenant();
+        let (decision, operations) = tenant.decide(&found.pod, "jane");
+        let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+            "uid": "u", "operation": "CREATE", "namespace": "tenants-acme", "userInfo": {"username": "jane"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"}, "object": found.pod,
+        }}).to_string();
+        let Tenant { config, namespaces, roles } = &tenant;
+        let answer = Review::parse(review.as_bytes()).unwrap().answer(Mode::Enabled, namespaces, roles, config);
+        let is_refused = matches!(decision, Decision::Refuse(_));
+        prop_assert_eq!(answer.decision == "refuse", is_refused, "{}", path);
+        let mut patched = object.clone();
+        let lifted = found.lift(&object, operations);
+        prop_assert!(is_refused || json_patch::patch(&mut patched, &lifted).is_ok(), "{}", path);
+        if !is_refused {
+            let again = PodIn::find(&patched).unwrap();
+            prop_assert!(tenant.decide(&again.pod, "jane").1.is_empty(), "{}", path);
         }
     }
 
