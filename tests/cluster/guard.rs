@@ -366,6 +366,18 @@ fn updates(world: &World) -> Vec<Attempt> {
         &["set", "image", &image, "fab-session-credentials=evil:1", IN_HELD],
         String::new(),
     ));
+    let digest = running(world, "fenced-without-labels", "runs-digest");
+    let pinned = format!(
+        "fab-session-credentials=ghcr.io/nanohype/fab-session-injector:{}@sha256:{}",
+        env!("CARGO_PKG_VERSION"),
+        "b".repeat(64)
+    );
+    attempts.push(Attempt::new(
+        "a digest that is not listed for the running sidecar",
+        &["[guard-image-update]", "fab-session-credentials"],
+        &["set", "image", &digest, &pinned, IN_HELD],
+        String::new(),
+    ));
     let annotated = running(world, "fenced-without-labels", "runs-annotated");
     for key in ["session-id", "source-identity", "session-role-arn", "component"] {
         let key = format!("fab.nanohype.dev/{key}");
