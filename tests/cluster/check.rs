@@ -15,7 +15,7 @@ use std::{
 
 use fab_session_injector::check::CheckId;
 use harness::{
-    control_plane::ControlPlane,
+    control_plane::{ControlPlane, require_own},
     data,
     helm::{self, chart},
     moto::{Moto, REGION},
@@ -1205,6 +1205,7 @@ fn base64(text: &str) -> Value {
 }
 
 fn world() -> MutexGuard<'static, World> {
+    require_own();
     WORLD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

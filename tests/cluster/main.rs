@@ -32,7 +32,7 @@ use harness::world::{World, role};
 /// shared by tests that do not affect each other: each has its own namespaces, and its own names
 /// for what has none.
 static WORLD: LazyLock<World> = LazyLock::new(|| {
-    let world = World::start(&[], None);
+    let world = World::shared();
     world.publish("acme", &role("acme"));
     guard::await_guard(&world);
     world

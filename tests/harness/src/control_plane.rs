@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    process::{Process, free_port, own_directory, program, wait_until},
+    process::{Process, free_port, own_directory, program, variable, wait_until},
     root,
 };
 
@@ -19,16 +19,39 @@ use crate::{
 /// exits.
 #[derive(Debug)]
 pub struct ControlPlane {
-    /// etcd, the API server and the controllers. They must be dropped before the directory.
-    processes: [Process; 3],
+    /// Its programs. They must be dropped before the directory. None: it is a cluster that the
+    /// tests did not start.
+    programs: Option<Programs>,
     directory: TempDir,
+}
+
+#[derive(Debug)]
+struct Programs {
+    api_server: Process,
+    _controller_manager: Process,
+    _etcd: Process,
     /// Ports of the API server and of etcd.
     ports: (u16, u16),
 }
 
 impl ControlPlane {
+    /// Returns the cluster of `FAB_TEST_KUBECONFIG`. Without that variable, starts a control plane.
+    pub fn shared() -> Self {
+        let Some(kubeconfig) = variable(FOREIGN) else { return Self::start() };
+        let directory = own_directory();
+        let view = Command::new(program("kubectl"))
+            .args(["config", "view", "--minify", "--flatten", "--kubeconfig"])
+            .arg(kubeconfig)
+            .output()
+            .unwrap();
+        assert!(view.status.success(), "{}", String::from_utf8_lossy(&view.stderr));
+        fs::write(directory.path().join("admin.kubeconfig"), view.stdout).unwrap();
+        Self { programs: None, directory }
+    }
+
     /// Returns when a pod can be created in the namespace "default".
     pub fn start() -> Self {
+        require_own();
         let directory = own_directory();
         let [etcd_port, etcd_peer_port, api_port, controller_manager_port] =
             std::array::from_fn(|_| free_port());
@@ -45,18 +68,21 @@ impl ControlPlane {
         controller_manager.wait_until("the default service account exists", START, || {
             kubectl(&["get", "serviceaccount", "default"]).then_some(())
         });
-        Self {
-            processes: [etcd, api_server, controller_manager],
-            directory,
+        let programs = Programs {
+            api_server,
+            _controller_manager: controller_manager,
+            _etcd: etcd,
             ports: (api_port, etcd_port),
-        }
+        };
+        Self { programs: Some(programs), directory }
     }
 
     /// Kills the API server, as a node failure does, and starts a new one.
     pub fn restart_api_server(&mut self) {
-        self.processes[1].kill();
-        let (port, etcd_port) = self.ports;
-        self.processes[1] = start_api_server(self.directory.path(), port, etcd_port);
+        let programs = self.programs.as_mut().expect(NOT_OWN);
+        programs.api_server.kill();
+        let (port, etcd_port) = programs.ports;
+        programs.api_server = start_api_server(self.directory.path(), port, etcd_port);
         wait_until("the API server is ready again", START, || {
             self.kubectl(&["get", "--raw", "/readyz"]).run().ok.then_some(())
         });
@@ -107,7 +133,7 @@ impl ControlPlane {
 
     /// Returns the current log of the API server.
     pub fn api_server_log(&self) -> String {
-        self.processes[1].log()
+        self.programs.as_ref().expect(NOT_OWN).api_server.log()
     }
 
     /// Returns the audit event of each attempt to create a pod, oldest first. An event may be
@@ -122,6 +148,7 @@ impl ControlPlane {
     }
 
     fn audit_log(&self, verb: &str) -> Vec<Value> {
+        require_own();
         let log = std::fs::read_to_string(audit_log(self.directory.path())).unwrap_or_default();
         log.split_inclusive('\n')
             .filter(|line| line.ends_with('\n'))
@@ -138,6 +165,12 @@ impl Drop for ControlPlane {
             eprintln!("the logs of the control plane are in {}", self.directory.path().display());
         }
     }
+}
+
+/// Fails in a cluster that the tests did not start. `tests/run` counts a test that fails by this
+/// message as skipped.
+pub fn require_own() {
+    assert!(variable(FOREIGN).is_none(), "{NOT_OWN}");
 }
 
 /// One call of kubectl, as the administrator unless its arguments have `--as`.
@@ -286,6 +319,10 @@ fn etcd_url(port: u16) -> String {
 fn audit_log(directory: &Path) -> PathBuf {
     directory.join("audit.log")
 }
+
+/// Names the kubeconfig of a cluster that the tests did not start.
+const FOREIGN: &str = "FAB_TEST_KUBECONFIG";
+const NOT_OWN: &str = "this test needs a control plane of its own";
 
 /// Controllers for namespaces, for workloads and for the type check of policies.
 const CONTROLLERS: [&str; 10] = [

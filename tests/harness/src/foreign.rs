@@ -3,13 +3,16 @@
 pub mod pod_identity;
 pub mod server;
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 pub use self::server::Effect;
 use self::{pod_identity::pod_identity, server::Server};
-use crate::{process::wait_until, world::World};
+use crate::{
+    process::{address, wait_until},
+    world::World,
+};
 
 /// A webhook for pods of namespaces with the label `test.example/foreign=<label>`.
 #[derive(Debug)]
@@ -60,7 +63,7 @@ impl<'w> Webhook<'w> {
         effect: Effect,
         settings: &Value,
     ) -> Self {
-        let server = Server::start(Ipv4Addr::LOCALHOST, effect);
+        let server = Server::start(address(), effect);
         world.apply(&server.configuration(configuration, label, settings));
         let configuration = configuration.to_owned();
         let mut webhook = Self { world, configuration, server, calls_before: 0 };

@@ -1,6 +1,7 @@
 //! Processes of a test. Each runs below a leash process, which stops it when the test process
 //! exits for any reason.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
@@ -150,13 +151,29 @@ pub fn free_port() -> u16 {
         .expect("one of twenty thousand ports is free")
 }
 
+/// Returns an environment variable, which a test has in place of a command line.
+#[allow(clippy::disallowed_methods, reason = "a test has no command line")]
+pub fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// Returns the address of this machine at which API servers call the servers of the tests:
+/// `FAB_TEST_ADDRESS`, or 127.0.0.1.
+pub fn address() -> Ipv4Addr {
+    match variable("FAB_TEST_ADDRESS") {
+        Some(address) => address
+            .to_str()
+            .and_then(|address| address.parse().ok())
+            .expect("FAB_TEST_ADDRESS is no IPv4 address"),
+        None => Ipv4Addr::LOCALHOST,
+    }
+}
+
 /// Returns the path of a program that `tests/setup` built.
 pub fn program(name: &str) -> PathBuf {
-    // The tests have no command line for this.
-    #[allow(clippy::disallowed_methods)]
-    let variable = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
-    [variable("FAB_TEST_BIN"), cache.map(|cache| cache.join("fab-session-injector/bin"))]
+    let path = |name| variable(name).map(PathBuf::from);
+    let cache = path("XDG_CACHE_HOME").or_else(|| Some(path("HOME")?.join(".cache")));
+    [path("FAB_TEST_BIN"), cache.map(|cache| cache.join("fab-session-injector/bin"))]
         .into_iter()
         .flatten()
         .map(|directory| directory.join(name))

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::control_plane::ControlPlane;
 use crate::moto::{Moto, REGION};
-use crate::process::{Process, free_port, get, own_directory, wait_until};
+use crate::process::{Process, address, free_port, get, own_directory, wait_until};
 use crate::{helm, program, root};
 
 /// A cluster, the webhook and its parameter store.
@@ -46,10 +46,21 @@ impl World {
         world
     }
 
+    /// The same with default values, in the cluster of `FAB_TEST_KUBECONFIG` if that is set.
+    pub fn shared() -> Self {
+        let mut world = Self::on(ControlPlane::shared(), &[], None);
+        world.start_webhook();
+        world.configure();
+        world
+    }
+
     /// Starts a cluster without the webhook configuration.
     pub fn without_configuration(values: &[(&str, &str)], values_file: Option<&Path>) -> Self {
+        Self::on(ControlPlane::start(), values, values_file)
+    }
+
+    fn on(cluster: ControlPlane, values: &[(&str, &str)], values_file: Option<&Path>) -> Self {
         let directory = own_directory();
-        let cluster = ControlPlane::start();
         let moto = Moto::start();
         let endpoint = moto.endpoint();
         let mut all = vec![
@@ -92,6 +103,7 @@ impl World {
         let made = Command::new(root().join("certs/make"))
             .args(arguments)
             .arg(self.tls())
+            .args([&address().to_string(), "localhost"])
             .status()
             .unwrap();
         assert!(made.success());
@@ -99,7 +111,7 @@ impl World {
 
     /// Returns the address at which the API server calls the webhook.
     pub fn address(&self) -> SocketAddr {
-        ([127, 0, 0, 1], self.port).into()
+        (address(), self.port).into()
     }
 
     /// Returns the address of the health port.
@@ -132,7 +144,7 @@ impl World {
             .arg("webhook")
             .arg("--config")
             .arg(&config)
-            .arg(format!("--listen=127.0.0.1:{port}"))
+            .arg(format!("--listen={}:{port}", address()))
             .arg(format!("--health-listen=127.0.0.1:{health_port}"))
             .arg("--tls-certificate")
             .arg(self.tls().join("tls.crt"))
@@ -158,14 +170,14 @@ impl World {
         self.configure_at(self.port);
     }
 
-    /// Applies the configuration for a webhook on another port of 127.0.0.1.
+    /// Applies the configuration for a webhook on another port.
     pub fn configure_at(&self, port: u16) {
         let mut configuration = self.manifest("MutatingWebhookConfiguration").clone();
         let authority = fs::read(self.tls().join("ca.crt")).unwrap();
         for webhook in configuration["webhooks"].as_array_mut().unwrap() {
             let path = webhook["clientConfig"]["service"]["path"].as_str().unwrap().to_owned();
             webhook["clientConfig"] = json!({
-                "url": format!("https://127.0.0.1:{port}{path}"),
+                "url": format!("https://{}:{port}{path}", address()),
                 "caBundle": base64(&authority),
             });
         }
