@@ -244,12 +244,19 @@ fn creations() -> Vec<Attempt> {
             set(agent(pod), "JDK_JAVA_OPTIONS", &format!("-Xmx1g -D{property}=own"));
         };
         let names = format!("sets -D{property} in JDK_JAVA_OPTIONS,");
-        attempt(golden, "tenants-held", "[guard-static-credentials]", &names, &change);
+        attempt(
+            golden,
+            "tenants-held",
+            "guard-static-credentials",
+            &names,
+            "each property",
+            &change,
+        );
     }
     for name in JAVA_OPTIONS {
         let change = |pod: &mut Value| set(agent(pod), name, "-Daws.profile=own");
         let names = format!("sets -Daws.profile in {name},");
-        attempt(golden, "tenants-held", "[guard-static-credentials]", &names, &change);
+        attempt(golden, "tenants-held", "guard-static-credentials", &names, "each name", &change);
     }
     // Variables by which SDKs find base credentials: of Pod Identity and of IRSA.
     for name in [
