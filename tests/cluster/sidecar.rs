@@ -93,7 +93,7 @@ fn an_old_client_assumes_the_role_that_its_pod_brings() {
         let endpoint = account.template().endpoint;
         let brought = [
             ("AWS_ENDPOINT_URL_STS", &*endpoint),
-            ("AWS_REGION", "eu-west-1"),
+            ("AWS_DEFAULT_REGION", "eu-west-1"),
             ("FAB_OPERATOR", "ada@example.com"),
             ("FAB_SESSION_DURATION", "1800"),
             ("FAB_SESSION_ROLE_ARN", BROKER),
@@ -157,8 +157,9 @@ fn kept(variables: &[(&str, &str)]) -> Vec<(String, String)> {
         .unwrap();
     let stderr = String::from_utf8_lossy(&injected.stderr);
     assert!(injected.status.success(), "{stderr}");
-    let printed: Value = serde_saphyr::from_slice(&injected.stdout).unwrap();
-    let env = printed["items"][1]["spec"]["containers"][0]["env"].as_array().unwrap();
+    let printed = String::from_utf8(injected.stdout).unwrap();
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&printed).unwrap();
+    let env = objects[1]["spec"]["containers"][0]["env"].as_array().unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     env.iter().map(|entry| (text(&entry["name"]), text(&entry["value"]))).collect()
 }
