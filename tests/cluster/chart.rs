@@ -1109,7 +1109,8 @@ fn the_readme_lists_every_value() {
 
 fn rows(schema: &Value, values: &Value, within: &str, table: &mut String) {
     let properties = schema["properties"].as_object().unwrap();
-    for (name, child) in properties.iter().filter(|(name, _)| !OF_HELM.contains(&&***name)) {
+    let is_of_helm = |name: &str| within.is_empty() && OF_HELM.contains(&name);
+    for (name, child) in properties.iter().filter(|(name, _)| !is_of_helm(name)) {
         let key = format!("{within}{name}");
         // Keys of a component have no value in values.yaml, but a default.
         let value = values.get(name).or(child.get("default"));

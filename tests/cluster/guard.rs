@@ -743,12 +743,19 @@ fn goldens_are_held(world: &World, belongs: impl Fn(&Case) -> bool) -> (usize, u
 }
 
 /// Whether the guard refused the pod, or the API server did because the golden alone is not a
-/// complete pod: the volume of a mount or the container of an annotation is missing, or its
-/// namespace's Pod Security Standard forbids it.
+/// complete pod: the volume of a mount, the container of an annotation or every container is
+/// missing, or its namespace's Pod Security Standard forbids it.
 fn is_expected(said: &str) -> bool {
-    ["[guard-", "volumeMounts[", "violates PodSecurity", "windows pod", "container not found"]
-        .iter()
-        .any(|want| said.contains(want))
+    [
+        "[guard-",
+        "volumeMounts[",
+        "violates PodSecurity",
+        "windows pod",
+        "container not found",
+        "spec.containers: Required value",
+    ]
+    .iter()
+    .any(|want| said.contains(want))
 }
 
 /// Compares the guard with the webhook's decision, for the same pods as written.

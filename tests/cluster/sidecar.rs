@@ -974,6 +974,28 @@ fn real_sdks_work_through_refresh_restart_and_outage() {
     }
 }
 
+/// As in a container with `envFrom`, in which the kubelet cannot expand the references.
+#[test]
+fn a_reference_to_no_variable_excludes_no_host() {
+    let account = Account::open(Policies::default());
+    let pod = account.pod();
+    let _sidecar = pod.start_ready();
+    let hosts = "$(NO_PROXY),$(no_proxy),127.0.0.1,localhost";
+    // Nothing listens there.
+    let proxy = "http://127.0.0.1:9";
+    let set = [
+        format!("NO_PROXY={hosts}"),
+        format!("no_proxy={hosts}"),
+        format!("HTTP_PROXY={proxy}"),
+        format!("http_proxy={proxy}"),
+    ];
+    for name in CLIENTS {
+        let words = [&["env".to_owned()], &set[..], &client::words(name)].concat();
+        let arn = Client::start(name, pod.agent(&words)).call().unwrap();
+        assert!(arn.contains("/prod-acme-broker/"), "{name}: {arn}");
+    }
+}
+
 /// Without the injected variables there are no session credentials. With other credentials the
 /// call shows the owner of those.
 #[test]
