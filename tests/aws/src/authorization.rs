@@ -1,7 +1,10 @@
 //! Authorization: evaluates all policies that apply to a call, in the order that AWS documents.
 
+use std::fmt;
+
 use crate::{
     failure::{Code, Failure},
+    moment,
     policy::{Action, Caller, Context, Key, NamedBy, Policy, Trust, Verdict},
     role::StandingRole,
     session::Session,
@@ -81,6 +84,16 @@ pub(crate) fn of_caller(
     }
 }
 
+/// Returns an error if a policy of `session` denies all actions, also those that are not evaluated
+/// here.
+pub(crate) fn of_other_action(session: &Session) -> Result<(), Denial> {
+    match own_verdicts(session, "*", Action::Other, &context_of(session)) {
+        (Verdict::Denied, _) => Err(Denial::DeniedByIdentity),
+        (_, Verdict::Denied) => Err(Denial::DeniedByBoundary),
+        _ => Ok(()),
+    }
+}
+
 /// Returns the verdict of all permissions policies of the caller, and that of its boundary.
 fn own_verdicts(
     session: &Session,
@@ -89,7 +102,8 @@ fn own_verdicts(
     context: &Context,
 ) -> (Verdict, Verdict) {
     let verdict = |policy: &Policy| policy.verdict(action, resource, context);
-    let identity = session.role.policies.iter().map(verdict);
+    let inline = session.role.inline();
+    let identity = session.role.policies.iter().chain(inline.values()).map(verdict);
     let identity = identity.fold(Verdict::Silent, |sum, one| match (sum, one) {
         (Verdict::Denied, _) | (_, Verdict::Denied) => Verdict::Denied,
         (Verdict::Allowed, _) | (_, Verdict::Allowed) => Verdict::Allowed,
@@ -126,6 +140,7 @@ pub(crate) fn context_of(session: &Session) -> Context {
     for tag in session.tags.iter() {
         context.set(Key::PrincipalTag(tag.key.to_ascii_lowercase()), &tag.value);
     }
+    context.set(Key::TokenIssueTime, moment::extended(session.created));
     if let Some(identity) = &session.source_identity {
         context.set(Key::HeldSourceIdentity, identity);
     }
@@ -135,7 +150,7 @@ pub(crate) fn context_of(session: &Session) -> Context {
 /// Returns an AccessDenied error. `reason` is None if AWS gives no reason.
 pub(crate) fn access_denied(
     caller_arn: &str,
-    action: Action,
+    action: impl fmt::Display,
     resource: &str,
     reason: Option<Denial>,
 ) -> Failure {

@@ -13,7 +13,7 @@ use http::{HeaderMap, Request, Response, StatusCode, header::HOST, header::USER_
 use serde_json::Value;
 
 use crate::{
-    bedrock,
+    authorization, bedrock,
     event::{Event, Who},
     failure::{Failure, Protocol, answer},
     fault::{self, Fault, Faults, Injected, Target, Times},
@@ -28,8 +28,8 @@ use crate::{
     world::{NotAWorld, StandingWorld, World},
 };
 
-/// The AWS stand-in. Its world is constant except for the tags of roles; its sessions, events and
-/// faults change.
+/// The AWS stand-in. Its world is constant, except for tags and inline policies of roles; its
+/// sessions, events and faults change.
 #[derive(Debug)]
 pub struct Aws {
     world: StandingWorld,
@@ -138,6 +138,21 @@ impl Aws {
         role.inspect(|role| role.tag(key, value)).is_some()
     }
 
+    /// Adds or replaces an inline policy of a role. It applies to all later calls of the role's
+    /// sessions, at once; AWS takes up to some minutes.
+    pub fn put_role_policy(
+        &self,
+        role_arn: &str,
+        name: &str,
+        document: &Value,
+    ) -> Result<(), NotAWorld> {
+        self.world.put_role_policy(role_arn, name, Some(document))
+    }
+
+    pub fn delete_role_policy(&self, role_arn: &str, name: &str) -> Result<(), NotAWorld> {
+        self.world.put_role_policy(role_arn, name, None)
+    }
+
     fn serve(&self, call: &Call, recorded: &Recorded<'_>) -> Response<Bytes> {
         match call {
             Call::Other => self.other(recorded),
@@ -146,8 +161,8 @@ impl Aws {
         }
     }
 
-    /// Handles calls of other services. A call with a valid signature gets `{}`; the caller of
-    /// InvokeModel needs the permission.
+    /// Handles calls of other services. A call with a valid signature gets `{}`, unless a policy
+    /// denies the caller all calls; the caller of InvokeModel needs the permission.
     fn other(&self, call: &Recorded<'_>) -> Response<Bytes> {
         let Recorded { request, request_id, now } = *call;
         let caller = self.authenticate(request, None, now);
@@ -163,7 +178,7 @@ impl Aws {
         let model = bedrock::invoked(request).filter(|_| service == "bedrock");
         let outcome = caller.as_ref().map_err(Clone::clone).and_then(|caller| match &model {
             Some(model) => bedrock::decide(&self.world, &caller.session, model),
-            None => Ok(()),
+            None => self.decide_other(&caller.session, service, request),
         });
         let elements = match &outcome {
             Ok(()) => Ok(Value::Null),
@@ -176,6 +191,19 @@ impl Aws {
             Ok(_) => answer(StatusCode::OK, "application/json", "{}"),
             Err(failure) => failure.response(Protocol::Json, request_id),
         }
+    }
+
+    fn decide_other(
+        &self,
+        caller: &Session,
+        service: &str,
+        request: &Request<Bytes>,
+    ) -> Result<(), Failure> {
+        authorization::of_other_action(caller).map_err(|denial| {
+            let action = format!("{service}:{}", operation_of(request));
+            let reason = (!self.world.terse).then_some(denial);
+            authorization::access_denied(&caller.arn(), action, "*", reason)
+        })
     }
 
     fn authenticate(

@@ -49,6 +49,12 @@ pub(crate) fn from_basic(text: &str) -> Option<SystemTime> {
     (basic(instant) == text).then_some(instant)
 }
 
+/// Parses the format of [`extended`] and no other.
+pub(crate) fn from_extended(text: &str) -> Option<SystemTime> {
+    let instant = from_basic(&text.replace(['-', ':'], ""))?;
+    (extended(instant) == text).then_some(instant)
+}
+
 /// Returns seconds since 1970, as in tokens; 0 for an earlier time.
 pub(crate) fn seconds(instant: SystemTime) -> u64 {
     instant.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -72,6 +78,10 @@ mod tests {
         for text in ["", "20260102", "20261302T030405Z", "20260102T030405", "2026-01-02T03:04:05Z"]
         {
             assert_eq!(from_basic(text), None, "{text:?}");
+        }
+        assert_eq!(from_extended("2026-01-02T03:04:05Z"), Some(instant));
+        for text in ["", "20260102T030405Z", "2026-01-02", "2026-01-02T03:04:05+00:00"] {
+            assert_eq!(from_extended(text), None, "{text:?}");
         }
     }
 }

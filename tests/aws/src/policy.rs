@@ -23,14 +23,16 @@ pub(crate) use self::{
 };
 use crate::arn::RoleArn;
 
-/// The supported actions: those of STS, and one of Bedrock. `SetSourceIdentity` and `TagSession`
-/// are permissions only; there are no such calls.
+/// The supported actions: those of STS, one of Bedrock, and all others as one. `SetSourceIdentity`
+/// and `TagSession` are permissions only; there are no such calls.
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html>
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Action {
     AssumeRole,
     AssumeRoleWithWebIdentity,
     InvokeModel,
+    /// Any action of another service. Only `*` and `NotAction` are known to cover it.
+    Other,
     SetSourceIdentity,
     TagSession,
 }
@@ -110,10 +112,11 @@ enum Resources {
 }
 
 impl Action {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::AssumeRole,
         Self::AssumeRoleWithWebIdentity,
         Self::InvokeModel,
+        Self::Other,
         Self::SetSourceIdentity,
         Self::TagSession,
     ];
@@ -123,6 +126,7 @@ impl Action {
             Self::AssumeRole => "sts:AssumeRole",
             Self::AssumeRoleWithWebIdentity => "sts:AssumeRoleWithWebIdentity",
             Self::InvokeModel => "bedrock:InvokeModel",
+            Self::Other => "*",
             Self::SetSourceIdentity => "sts:SetSourceIdentity",
             Self::TagSession => "sts:TagSession",
         }

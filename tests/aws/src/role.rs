@@ -1,6 +1,9 @@
 //! IAM roles: as a test describes them, and with parsed documents.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use serde_json::Value;
 
@@ -28,6 +31,8 @@ pub(crate) struct StandingRole {
     pub(crate) id: String,
     pub(crate) trust: TrustPolicy,
     pub(crate) policies: Vec<Policy>,
+    /// Inline policies, by name. They can change, and apply to later calls of running sessions.
+    inline: Mutex<BTreeMap<String, Policy>>,
     pub(crate) boundary: Option<Policy>,
     pub(crate) max_session_duration: u64,
     /// Tags of the role itself, which are principal tags of its sessions. They may change.
@@ -38,6 +43,8 @@ pub(crate) struct StandingRole {
 pub enum NotARole {
     #[error("its permissions boundary is not a valid policy")]
     Boundary(#[source] NotAPolicy),
+    #[error("its inline policy {name} is not a valid policy")]
+    Inline { name: String, source: NotAPolicy },
     #[error("its MaxSessionDuration is {0}; IAM accepts 3600 to 43200")]
     MaxSessionDuration(u64),
     #[error("its policy {index} is not a valid policy")]
@@ -107,6 +114,7 @@ impl Role {
             arn,
             trust: TrustPolicy::read(&trust, vocabulary).map_err(NotARole::Trust)?,
             policies: policies.collect::<Result<_, _>>()?,
+            inline: Mutex::default(),
             boundary: boundary.transpose().map_err(NotARole::Boundary)?,
             max_session_duration,
             tags: Mutex::new(tags),
@@ -123,5 +131,10 @@ impl StandingRole {
         let mut tags = self.tags.lock().unwrap_or_else(PoisonError::into_inner);
         tags.retain(|(known, _)| !known.eq_ignore_ascii_case(key));
         tags.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// Every change is complete when the lock is released, so a poisoned lock is safe.
+    pub(crate) fn inline(&self) -> MutexGuard<'_, BTreeMap<String, Policy>> {
+        self.inline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     arn::{NotARoleArn, RoleArn, is_account},
-    policy::Vocabulary,
+    policy::{Policy, Vocabulary},
     role::{NotARole, Role, StandingRole},
     tokens::{KeySet, NotAKeySet},
 };
@@ -60,6 +60,8 @@ pub enum NotAWorld {
     Role { arn: String, source: NotARole },
     #[error("the ARN of a role is invalid")]
     RoleArn(#[source] NotARoleArn),
+    #[error("the account has no role {0}")]
+    NoRole(String),
     #[error("role {0} is defined twice")]
     RoleTwice(String),
 }
@@ -74,6 +76,7 @@ pub(crate) struct StandingWorld {
     pub(crate) associations: Vec<Association>,
     pub(crate) session_seconds: Option<u64>,
     pub(crate) terse: bool,
+    vocabulary: Vocabulary,
 }
 
 #[derive(Debug)]
@@ -171,6 +174,7 @@ impl World {
             associations,
             session_seconds,
             terse,
+            vocabulary,
         })
     }
 }
@@ -222,6 +226,28 @@ impl StandingCluster {
 }
 
 impl StandingWorld {
+    /// Adds, replaces or removes an inline policy of a role.
+    pub(crate) fn put_role_policy(
+        &self,
+        role_arn: &str,
+        name: &str,
+        document: Option<&Value>,
+    ) -> Result<(), NotAWorld> {
+        let role =
+            self.roles.get(role_arn).ok_or_else(|| NotAWorld::NoRole(role_arn.to_owned()))?;
+        match document {
+            None => drop(role.inline().remove(name)),
+            Some(document) => {
+                let policy = Policy::read(document, &self.vocabulary).map_err(|source| {
+                    let source = NotARole::Inline { name: name.to_owned(), source };
+                    NotAWorld::Role { arn: role_arn.to_owned(), source }
+                })?;
+                role.inline().insert(name.to_owned(), policy);
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the ARN of the cluster's OIDC provider in the account.
     pub(crate) fn provider_arn(&self, cluster: &StandingCluster) -> String {
         format!("arn:aws:iam::{}:oidc-provider/{}", self.account, cluster.provider())

@@ -1,9 +1,12 @@
 //! The Condition element.
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html>
 
+use std::{cmp::Ordering, time::SystemTime};
+
 use serde_json::Value;
 
 use super::{Action, Context, Key, NotAPolicy, Vocabulary, pattern::Template, strings};
+use crate::moment;
 
 /// One key of one operator. A statement applies only if all its conditions are met.
 #[derive(Clone, Debug)]
@@ -22,6 +25,12 @@ enum Test {
         over: Over,
         if_exists: bool,
         values: Vec<Template>,
+    },
+    /// The date of the request is one of these in relation to the policy's date.
+    Date {
+        accepted: &'static [Ordering],
+        if_exists: bool,
+        date: SystemTime,
     },
 }
 
@@ -52,6 +61,11 @@ pub(super) fn read(block: &Value, vocabulary: &Vocabulary) -> Result<Vec<Conditi
             if key.is_many_valued() && test.wants_a_single_value() {
                 return Err(NotAPolicy::ManyValued { key: name.clone() });
             }
+            if key.is_date() == matches!(test, Test::Compared { .. })
+                && !matches!(test, Test::Absent(_))
+            {
+                return Err(NotAPolicy::Operator(operator.clone()));
+            }
             conditions.push(Condition { key, test });
         }
     }
@@ -63,6 +77,10 @@ impl Condition {
         let found = context.values(&self.key, action);
         match &self.test {
             Test::Absent(absent) => found.is_none() == *absent,
+            Test::Date { accepted, if_exists, date } => {
+                let found = found.and_then(|found| moment::from_extended(found.first()?));
+                found.map_or(*if_exists, |found| accepted.contains(&found.cmp(date)))
+            }
             Test::Compared { by, negated, over, if_exists, values } => {
                 let Some(found) = found else {
                     return *if_exists
@@ -103,6 +121,13 @@ impl Test {
             Some(name) => (true, name),
             None => (false, rest),
         };
+        if let Some((_, accepted)) = DATES.iter().find(|(date, _)| *date == name) {
+            let text = wanted.as_str().unwrap_or_default();
+            let date = moment::from_extended(text).filter(|_| over == Over::Single);
+            return date
+                .map(|date| Self::Date { accepted, if_exists, date })
+                .ok_or_else(|| NotAPolicy::Shape { element: "a date", found: wanted.to_string() });
+        }
         let (by, negated) = match name {
             "StringEquals" => (Comparison::Equal, false),
             "StringNotEquals" => (Comparison::Equal, true),
@@ -120,9 +145,18 @@ impl Test {
     }
 
     fn wants_a_single_value(&self) -> bool {
-        matches!(self, Self::Compared { over: Over::Single, .. })
+        matches!(self, Self::Compared { over: Over::Single, .. } | Self::Date { .. })
     }
 }
+
+/// `DateNotEquals` is not supported: an absent key equals no date.
+const DATES: [(&str, &[Ordering]); 5] = [
+    ("DateEquals", &[Ordering::Equal]),
+    ("DateGreaterThan", &[Ordering::Greater]),
+    ("DateGreaterThanEquals", &[Ordering::Greater, Ordering::Equal]),
+    ("DateLessThan", &[Ordering::Less]),
+    ("DateLessThanEquals", &[Ordering::Less, Ordering::Equal]),
+];
 
 impl Comparison {
     /// Compares a value. A policy value with an unset variable equals no value.

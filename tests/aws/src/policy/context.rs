@@ -33,6 +33,8 @@ pub(crate) enum Key {
     SourceArn,
     /// `aws:TagKeys`
     TagKeys,
+    /// `aws:TokenIssueTime`, when the caller's credentials were issued.
+    TokenIssueTime,
     /// `<issuer>:aud`
     TokenAudience,
     /// `<issuer>:sub`
@@ -70,6 +72,7 @@ impl Key {
             "aws:sourceidentity" => Ok(Self::HeldSourceIdentity),
             "bedrock:inferenceprofilearn" => Ok(Self::InferenceProfileArn),
             "aws:tagkeys" => Ok(Self::TagKeys),
+            "aws:tokenissuetime" => Ok(Self::TokenIssueTime),
             "sts:externalid" => Ok(Self::ExternalId),
             "sts:rolesessionname" => Ok(Self::RoleSessionName),
             "sts:sourceidentity" => Ok(Self::RequestedSourceIdentity),
@@ -82,6 +85,11 @@ impl Key {
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html>
     pub(super) fn is_many_valued(&self) -> bool {
         matches!(self, Self::TagKeys | Self::TransitiveTagKeys)
+    }
+
+    /// Returns whether the values are dates, which only date operators compare.
+    pub(super) fn is_date(&self) -> bool {
+        *self == Self::TokenIssueTime
     }
 
     /// Returns whether the key is present for this action. AWS lists the keys of STS and of the
@@ -98,7 +106,8 @@ impl Key {
             | Self::PrincipalArn
             | Self::PrincipalTag(_)
             | Self::SourceAccount
-            | Self::SourceArn => true,
+            | Self::SourceArn
+            | Self::TokenIssueTime => true,
             Self::ExternalId => action == AssumeRole,
             Self::InferenceProfileArn => action == InvokeModel,
             Self::RequestTag(_) | Self::TagKeys | Self::TransitiveTagKeys => {

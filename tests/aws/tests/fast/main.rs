@@ -9,6 +9,7 @@ mod chain;
 mod events;
 mod faults;
 mod pod_identity;
+mod revocation;
 mod server;
 mod signature;
 mod tags;
