@@ -103,6 +103,12 @@ pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<KnownSession, N
     Ok(session)
 }
 
+/// Reads the session of a stored pod: the kubelet has not expanded its variables yet.
+pub fn read_stored(variable: impl Fn(&str) -> Option<String>) -> Result<KnownSession, NotASession> {
+    let id = variable(ID).unwrap_or_default();
+    read(|name| Some(variable(name)?.replace(&format!("$({ID})"), &id)))
+}
+
 /// Returns the variables of `serving` for the sidecar's container.
 pub fn endpoint_variables(serving: &Serving) -> [Variable; 3] {
     let Serving { port, start_gate, token_file } = serving;
@@ -198,8 +204,17 @@ mod tests {
         ];
         for (id, want) in cases {
             let written = session("acme", id);
-            let environment = kubelet(&session_variables(&written), "session-a.b", uid);
+            let variables = session_variables(&written);
+            let environment = kubelet(&variables, "session-a.b", uid);
             let found = read(|name| environment.get(name).cloned()).unwrap();
+            let stored = read_stored(|name| {
+                let variable = variables.iter().find(|variable| variable.name == name)?;
+                match &variable.value {
+                    Value::Field(_) => environment.get(name).cloned(),
+                    Value::Text(text) => Some(text.clone()),
+                }
+            });
+            assert_eq!(stored.unwrap(), found);
             let Session { tenant, id, role, duration } = written;
             let want = KnownSession { tenant, name: want.parse().unwrap(), role, duration };
             assert_eq!(found, want, "{id:?}");

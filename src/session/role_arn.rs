@@ -41,6 +41,11 @@ impl RoleArn {
     pub fn path_and_name(&self) -> &str {
         &self.text[self.partition + IAM.len() + 12 + ":role".len()..]
     }
+
+    /// Returns the role's name without its path, as the IAM API takes it.
+    pub fn name(&self) -> &str {
+        self.path_and_name().rsplit('/').next().unwrap_or_default()
+    }
 }
 
 impl fmt::Display for RoleArn {
@@ -94,6 +99,7 @@ mod tests {
         assert_eq!(arn.partition(), "aws-us-gov");
         assert_eq!(arn.account(), "111122223333");
         assert_eq!(arn.path_and_name(), "/eks-agent-platform/tenants/prod-acme-session");
+        assert_eq!(arn.name(), "prod-acme-session");
     }
 
     #[test]

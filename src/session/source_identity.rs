@@ -6,7 +6,7 @@ use super::{SessionName, TenantName};
 ///
 /// STS allows 2 to 64 characters of `[A-Za-z0-9_.,+=@-]` and reserves the prefix `aws:`.
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct SourceIdentity(String);
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -35,6 +35,12 @@ impl SourceIdentity {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Returns the tenant. None: it is not the SourceIdentity of an agent session.
+    pub fn tenant(&self) -> Option<TenantName> {
+        let (tenant, session) = self.0.strip_prefix("agent.")?.split_once('.')?;
+        tenant.parse().ok().filter(|_| !session.is_empty())
     }
 
     /// Returns the text of a SourceIdentity. `session` may be a pattern or a variable of a policy.
@@ -113,6 +119,23 @@ mod tests {
         ];
         for (input, want) in cases {
             assert_eq!(input.parse::<SourceIdentity>().map(drop), want, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_source_identity_of_a_session_has_a_tenant() {
+        let cases = [
+            ("agent.acme.s", Some("acme")),
+            ("agent.acme.a.b", Some("acme")),
+            ("agent.acme.", None),
+            ("agent.acme", None),
+            ("agent..s", None),
+            ("agent.Acme.s", None),
+            ("ada@example.com", None),
+        ];
+        for (text, want) in cases {
+            let tenant = text.parse::<SourceIdentity>().unwrap().tenant();
+            assert_eq!(tenant.as_ref().map(TenantName::as_str), want, "{text}");
         }
     }
 
