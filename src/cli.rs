@@ -1,12 +1,14 @@
 //! The command line. The type of each value parses it.
 
 mod pod_name;
+mod revoke;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
-pub use self::pod_name::PodName;
+use self::revoke::REVOKE_EXAMPLES;
+pub use self::{pod_name::PodName, revoke::Revoke};
 use crate::{
     config::Region,
     namespaces::NamespaceName,
@@ -48,7 +50,7 @@ pub enum Command {
     /// Generate shell completions
     ///
     /// Exit codes: 0 done; 2 invalid input; 141 stdout closed (SIGPIPE).
-    #[command(after_long_help = COMPLETIONS_EXAMPLES, display_order = 5)]
+    #[command(after_long_help = COMPLETIONS_EXAMPLES, display_order = 6)]
     Completions(Completions),
     /// Explain the webhook's decision for a pod
     ///
@@ -84,6 +86,16 @@ pub enum Command {
     /// respond.
     #[command(after_long_help = PROBE_EXAMPLES, display_order = 14)]
     Probe,
+    /// Revoke sessions: deny all AWS calls of their SourceIdentity
+    ///
+    /// Prints the inline policy of the session role as JSON, or with --terraform as a resource.
+    /// With --apply it writes the policy to IAM with the current AWS credentials, beside what is
+    /// revoked already. It does not stop the pod. Exit codes: 0 done; 1 nothing was written: the
+    /// policy is full, has another form, or other calls change it at the same time; 2 invalid
+    /// input, or AWS denies the call; 3 internal error, or an API is unreachable; 141 stdout
+    /// closed (SIGPIPE).
+    #[command(after_long_help = REVOKE_EXAMPLES, display_order = 5)]
+    Revoke(Revoke),
     /// Serve session credentials to the containers of this pod
     ///
     /// Reads all settings from the environment variables that the webhook sets. Exit codes: 0

@@ -2,6 +2,7 @@
 //! modules that they call get these as arguments.
 
 mod aws_client;
+mod aws_shell;
 mod certs;
 mod check;
 mod cluster;
@@ -9,10 +10,12 @@ mod completions;
 mod explain;
 mod files;
 mod iam;
+mod iam_roles;
 mod inject;
 mod installed;
 mod offline;
 mod probe;
+mod revoke;
 mod roles;
 mod sidecar;
 mod webhook;
@@ -70,6 +73,7 @@ fn dispatch(command: Command) -> Result<ExitCode, CommandError> {
         Command::Iam(arguments) => iam::run(arguments),
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Probe => probe::run(),
+        Command::Revoke(arguments) => revoke::run(arguments),
         Command::Sidecar => sidecar::run(),
         Command::Webhook(arguments) => webhook::run(arguments),
     }

@@ -11,6 +11,7 @@
 //! - [`certificates`] has the webhook's serving certificate and its CA bundle.
 //! - [`manifest`] reads pods in YAML.
 //! - [`policies`] prints the required AWS resources.
+//! - [`revocation`] has the policy that denies revoked sessions all calls.
 //! - [`check`] has the checks of an installation, in the cluster and in AWS.
 //! - [`telemetry`] has log and metrics.
 //! - [`json`] reads untrusted JSON.
@@ -39,6 +40,7 @@ pub mod json;
 pub mod manifest;
 pub mod namespaces;
 pub mod policies;
+pub mod revocation;
 pub mod roles;
 pub mod serve;
 pub mod session;

@@ -18,7 +18,7 @@ pub use self::{
     name::Name,
     policy_arn::PolicyArn,
     tag::{Tag, TagKey},
-    terraform::terraform,
+    terraform::{terraform, terraform_of_inline_policy},
 };
 use crate::session::{RoleArn, SourceIdentity, TenantName};
 
@@ -178,7 +178,7 @@ fn body(name: Name, account: &Account) -> Value {
 /// Returns the input of iam:CreateRole.
 fn session_role_request(account: &Account) -> Value {
     let mut request = json!({
-        "RoleName": role_name(&account.session_role),
+        "RoleName": account.session_role.name(),
         "Path": path(&account.session_role),
         "AssumeRolePolicyDocument": trust(account).to_string(),
         "MaxSessionDuration": MAX_SESSION_DURATION,
@@ -247,13 +247,9 @@ fn policy(statements: &[Value]) -> Value {
     json!({"Version": "2012-10-17", "Statement": statements})
 }
 
-fn role_name(role: &RoleArn) -> &str {
-    role.path_and_name().rsplit('/').next().unwrap_or_default()
-}
-
 fn path(role: &RoleArn) -> &str {
     let full = role.path_and_name();
-    &full[..full.len() - role_name(role).len()]
+    &full[..full.len() - role.name().len()]
 }
 
 impl Account {

@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, fmt::Write};
 
 use serde_json::Value;
 
-use super::{Account, Document, MAX_SESSION_DURATION, Name, documents, path, role_name, trust};
+use super::{Account, Document, MAX_SESSION_DURATION, Name, documents, path, trust};
+use crate::session::RoleArn;
 
 /// Returns one Terraform file for the AWS provider. The boundary's statement is a local value,
 /// because the boundary is one policy for all tenants. The default provider is that of the session
@@ -26,15 +27,15 @@ pub fn terraform(account: &Account) -> String {
         let block = match name {
             Name::SessionRole | Name::SessionRoleTrust => role(account, &label),
             Name::SessionRolePolicy => {
-                role_policy(&format!("session_{label}"), name, &session_role, "", &body)
+                role_policy(&format!("session_{label}"), name.as_str(), &session_role, "", &body)
             }
             Name::BaseRolePolicy | Name::DenyWithoutSourceIdentity => {
                 let mut blocks = Vec::new();
                 for (index, role) in account.base_roles.iter().enumerate() {
                     let resource = format!("{}_{label}_{index}", name.as_str().replace('-', "_"));
                     let provider = provider(role.account());
-                    let role = quoted(role_name(role));
-                    blocks.push(role_policy(&resource, name, &role, &provider, &body));
+                    let role = quoted(role.name());
+                    blocks.push(role_policy(&resource, name.as_str(), &role, &provider, &body));
                 }
                 blocks.join("\n")
             }
@@ -92,16 +93,24 @@ fn role(account: &Account, label: &str) -> String {
     format!(
         "resource \"aws_iam_role\" \"session_{label}\" {{\n  name                 = {}\n  path                 = {}\n  \
          max_session_duration = {MAX_SESSION_DURATION}\n{more}  assume_role_policy   = jsonencode({})\n}}\n",
-        quoted(role_name(&account.session_role)),
+        quoted(account.session_role.name()),
         quoted(path(&account.session_role)),
         expression(&trust(account)),
     )
 }
 
-fn role_policy(resource: &str, name: Name, role: &str, provider: &str, body: &Value) -> String {
+/// Returns a file with one inline policy of a role.
+pub fn terraform_of_inline_policy(role: &RoleArn, name: &str, body: &Value) -> String {
+    // An identifier has only some of the characters of a role's name.
+    let label: String =
+        role.name().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    let resource = format!("{}_{label}", name.replace('-', "_"));
+    role_policy(&resource, name, &quoted(role.name()), "", body)
+}
+
+fn role_policy(resource: &str, name: &str, role: &str, provider: &str, body: &Value) -> String {
     format!(
-        "resource \"aws_iam_role_policy\" \"{resource}\" {{\n{provider}  name   = \"{}\"\n  role   = {role}\n  policy = jsonencode({})\n}}\n",
-        name.as_str(),
+        "resource \"aws_iam_role_policy\" \"{resource}\" {{\n{provider}  name   = \"{name}\"\n  role   = {role}\n  policy = jsonencode({})\n}}\n",
         expression(body),
     )
 }

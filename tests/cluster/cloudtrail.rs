@@ -19,11 +19,17 @@ use harness::{
 use serde_json::{Value, json};
 
 /// The records that each query finds, by the heading of the query.
-const FINDS: [(&str, &[&str]); 4] = [
+const FINDS: [(&str, &[&str]); 5] = [
     (
         "Calls of one session",
-        &["session-asks-who-it-is", "session-invokes", "session-invokes-again"],
+        &[
+            "session-asks-who-it-is",
+            "session-invokes",
+            "session-invokes-again",
+            "session-is-revoked",
+        ],
     ),
+    ("Denied calls of a revoked session", &["session-is-revoked"]),
     ("AssumeRole calls with a tenant's names", &["session-assumes", "session-is-denied"]),
     ("Calls without a session", &["base-role-assumes-without-a-name", "base-role-invokes"]),
     (
@@ -70,7 +76,7 @@ fn only_the_tenants_calls_are_counted_by_session() {
         ["agent.acme.7f6d2c1e-93b4-4a51-8f0e-2f1d6b7a9c33", "agent.acme.fab-planner-x7k2q"];
     let wanted = [
         (pod, "bedrock.amazonaws.com", "ConverseStream", 1),
-        (session, "bedrock.amazonaws.com", "InvokeModel", 2),
+        (session, "bedrock.amazonaws.com", "InvokeModel", 3),
         (session, "sts.amazonaws.com", "GetCallerIdentity", 1),
     ];
     let found = athena(&block("Athena table", "sql"), &[block(heading, "sql")], &records).unwrap();
@@ -82,7 +88,7 @@ fn only_the_tenants_calls_are_counted_by_session() {
         .collect();
     assert_eq!(rows, wanted.map(|row| json!(row)));
     assert_eq!(found[0][1]["first_call"], "2026-11-24T08:00:09Z");
-    assert_eq!(found[0][1]["last_call"], "2026-11-24T08:03:41Z");
+    assert_eq!(found[0][1]["last_call"], "2026-11-24T08:07:12Z");
 
     let printed = run(&block(heading, "sh"), &records);
     let lines: Vec<String> =
@@ -119,13 +125,15 @@ fn queries_find_the_events_of_sidecar_and_sdk() {
     let queries: Vec<String> =
         FINDS.iter().map(|(heading, _)| of_today(block(heading, "sql"))).collect();
     let found = athena(&block("Athena table", "sql"), &queries, &records).unwrap();
-    let [of_session, names, without, others] = &found.as_array().unwrap()[..] else { panic!() };
+    let [of_session, revoked, names, without, others] = &found.as_array().unwrap()[..] else {
+        panic!()
+    };
     assert_eq!(of_session[0]["eventname"], "GetCallerIdentity");
     assert_eq!(names[0]["session"], "agent.acme.fab-coder-x7k2p");
     assert_eq!(without[0]["eventname"], "GetCallerIdentity");
     assert!(without[0]["base"].as_str().unwrap().ends_with("/prod-acme-tenant/base"), "{without}");
-    let counts = [of_session, names, without, others].map(|rows| rows.as_array().unwrap().len());
-    assert_eq!(counts, [1, 1, 1, 0]);
+    let counts = [of_session, revoked, names, without, others];
+    assert_eq!(counts.map(|rows| rows.as_array().unwrap().len()), [1, 0, 1, 1, 0]);
 }
 
 /// The reason why the page defines its own table.

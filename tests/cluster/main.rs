@@ -21,6 +21,7 @@ mod iam;
 mod injection;
 mod metrics;
 mod policies;
+mod revoke;
 mod setup;
 mod sidecar;
 

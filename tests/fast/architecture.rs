@@ -9,7 +9,7 @@ use std::{
 use syn::visit::Visit;
 
 /// Each module of `src`, and the modules that it may use.
-const MODULES: [(&str, &[&str]); 16] = [
+const MODULES: [(&str, &[&str]); 17] = [
     ("admission", &["config", "json", "namespaces", "roles", "session", "terminal"]),
     ("certificates", &[]),
     (
@@ -22,12 +22,13 @@ const MODULES: [(&str, &[&str]); 16] = [
             "json",
             "namespaces",
             "policies",
+            "revocation",
             "roles",
             "session",
             "terminal",
         ],
     ),
-    ("cli", &["config", "namespaces", "policies", "session"]),
+    ("cli", &["config", "namespaces", "policies", "revocation", "session"]),
     (
         "command",
         &[
@@ -41,6 +42,7 @@ const MODULES: [(&str, &[&str]); 16] = [
             "manifest",
             "namespaces",
             "policies",
+            "revocation",
             "roles",
             "serve",
             "session",
@@ -54,6 +56,7 @@ const MODULES: [(&str, &[&str]); 16] = [
     ("manifest", &["terminal"]),
     ("namespaces", &["config", "session"]),
     ("policies", &["session"]),
+    ("revocation", &["json", "session"]),
     ("roles", &["config", "session"]),
     ("serve", &["certificates"]),
     ("session", &[]),
@@ -65,8 +68,8 @@ const MODULES: [(&str, &[&str]); 16] = [
 const CRATES: [(&str, &[&str]); 18] = [
     ("anyhow", &["command"]),
     ("aws_config", &["command", "credentials/base_provider", "credentials/sts", "roles/ssm"]),
-    ("aws_credential_types", &["command/check/aws", "credentials/sts", "roles/ssm"]),
-    ("aws_sdk_iam", &["command/check/aws"]),
+    ("aws_credential_types", &["command/aws_shell", "credentials/sts", "roles/ssm"]),
+    ("aws_sdk_iam", &["command/check/aws", "command/iam_roles", "command/revoke/iam"]),
     ("aws_sdk_ssm", &["roles/ssm"]),
     ("aws_sdk_sts", &["credentials/base_provider", "credentials/sts"]),
     ("aws_smithy_http_client", &["command/aws_client"]),

@@ -17,4 +17,5 @@ mod inject;
 mod laws;
 mod pages;
 mod raw;
+mod revoke;
 mod words;

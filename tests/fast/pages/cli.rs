@@ -6,10 +6,14 @@ use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
 use fab_session_injector::cli::Cli;
 
 /// Examples that no test of the pages runs, and why. An entry covers the examples that start with it.
-const NOT_RUN: [(&str, &str); 6] = [
+const NOT_RUN: [(&str, &str); 10] = [
     ("certs", "manages a certificate in a cluster until it is stopped"),
     ("check", "needs a cluster with the chart; tests/cluster/check.rs runs it in one"),
     ("explain session-a", "needs a cluster with such a pod"),
+    ("revoke --pod", REVOKE),
+    ("revoke --tenant acme --older-than", REVOKE),
+    ("revoke --tenant acme --list", REVOKE),
+    ("revoke --tenant acme --prune", REVOKE),
     ("probe", "needs the sidecar of its own pod"),
     ("sidecar", "serves in a pod until it is stopped"),
     (
@@ -17,6 +21,8 @@ const NOT_RUN: [(&str, &str); 6] = [
         "serves until it is stopped; tests/server/webhook.rs and tests/cluster/injection.rs run it",
     ),
 ];
+
+const REVOKE: &str = "needs a cluster and AWS; tests/cluster/revoke.rs runs it";
 
 const HEAD: &str = "<!-- Generated from the code: UPDATE=1 cargo test --test fast pages -->
 # Command line

@@ -81,9 +81,9 @@ impl Moto {
 }
 
 impl Moto {
-    /// Makes one call of IAM in the query protocol.
+    /// Makes one call of IAM in the query protocol; returns the response.
     /// <https://docs.aws.amazon.com/IAM/latest/APIReference/CommonParameters.html>
-    pub fn iam(&self, action: &str, parameters: &[(&str, &str)]) {
+    pub fn iam(&self, action: &str, parameters: &[(&str, &str)]) -> String {
         let all = [("Action", action), ("Version", "2010-05-08")];
         let pairs = all.iter().chain(parameters);
         let pairs: Vec<String> =
@@ -104,6 +104,14 @@ impl Moto {
         );
         let answer = exchange(self.port, &request).unwrap();
         assert_eq!(status(&answer), Some("200"), "{action} {parameters:?}: {answer}");
+        answer
+    }
+
+    /// Makes moto evaluate the IAM policies of the callers of all further calls.
+    pub fn enforce_policies(&self) {
+        let answer =
+            exchange(self.port, "POST /moto-api/reset-auth HTTP/1.0\r\nContent-Length: 1\r\n\r\n0");
+        assert_eq!(status(&answer.unwrap()), Some("200"));
     }
 }
 

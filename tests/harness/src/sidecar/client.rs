@@ -61,7 +61,20 @@ impl Client {
 
     /// Makes the SDK call AWS, and does not wait.
     pub fn ask(&mut self) {
-        self.input.as_mut().unwrap().write_all(b"call\n").unwrap();
+        self.ask_for("call");
+    }
+
+    fn ask_for(&mut self, call: &str) {
+        let line = format!("{call}\n");
+        self.input.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
+    }
+
+    /// Makes the SDK for Rust read a parameter of SSM, a call that needs a permission. STS answers
+    /// GetCallerIdentity whatever the policies are.
+    pub fn read(&mut self) -> Result<String, String> {
+        assert_eq!(self.name, "rust");
+        self.ask_for("read");
+        self.answer()
     }
 
     /// Returns the caller's ARN as AWS reports it, or the error of the SDK.

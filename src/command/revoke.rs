@@ -1,0 +1,211 @@
+//! `revoke`: the policy that denies revoked sessions all calls; prints it, or writes it to IAM.
+
+mod iam;
+mod protocol;
+mod report;
+mod target;
+
+use std::{collections::BTreeSet, process::ExitCode};
+
+use anyhow::anyhow;
+use aws_config::SdkConfig;
+use jiff::Timestamp;
+
+use self::{
+    iam::{IamRole, PACE, RoleError},
+    protocol::{Done, Failed},
+    target::{Pods, RoleSource, Target},
+};
+use super::{
+    CommandError, aws_shell, cluster::Cluster, iam_roles::IamError, now, print, runtime, say,
+};
+use crate::{
+    check::Seen,
+    cli::{Format, Revoke},
+    policies,
+    revocation::{Change, POLICY_NAME, Revoked},
+    session::{RoleArn, SourceIdentity},
+};
+
+pub(super) fn run(arguments: Revoke) -> Result<ExitCode, CommandError> {
+    runtime()?.block_on(run_async(&arguments))
+}
+
+async fn run_async(arguments: &Revoke) -> Result<ExitCode, CommandError> {
+    let now = Timestamp::try_from(now()).map_err(|error| CommandError::Internal(error.into()))?;
+    let issued_before = arguments.older_than.map(|older_than| older_than.at(now)).transpose();
+    let issued_before = issued_before
+        .map_err(|error| CommandError::Input(anyhow!(error).context("--older-than")))?;
+    let mut target = Target::of_flags(arguments).map_err(CommandError::Input)?;
+    let cluster = match asks_cluster(arguments) {
+        true => Some(Cluster::connect(arguments.installation.context.as_deref()).await?),
+        false => None,
+    };
+    if let Some(cluster) = &cluster {
+        target.add_pods(cluster, arguments).await?;
+    }
+    let revoked = Revoked::of(&target.identities, issued_before);
+    if !needs_role(arguments) {
+        return print(&format!("{:#}\n", revoked.document()));
+    }
+    let (role, shell) = role(arguments, &target, cluster.as_ref()).await?;
+    if arguments.terraform {
+        let document = revoked.document();
+        return print(&policies::terraform_of_inline_policy(&role, POLICY_NAME, &document));
+    }
+    if let Some(why) = aws_shell::lacks_credentials(&shell).await {
+        return Err(CommandError::Input(anyhow!(why)));
+    }
+    let in_iam = IamRole::find(&shell, &role).await.map_err(|error| denied(error, &role))?;
+    if arguments.list {
+        let inline = match in_iam.look().await {
+            Ok(inline) => inline,
+            Err(error) => return failed(Failed::Store(error), &role),
+        };
+        return print(&match arguments.output {
+            Format::Json => format!("{:#}\n", report::json(&role, &inline)),
+            Format::Text => report::list(&role, &inline),
+        });
+    }
+    let change = match (arguments.prune, &cluster) {
+        (true, Some(cluster)) => {
+            let present = present(cluster).await?;
+            Change::Prune { present, now, longest: in_iam.longest_session }
+        }
+        _ => Change::Revoke(revoked.clone()),
+    };
+    let made = protocol::make(&in_iam, &change, PACE, |retry| say(&retry.to_string())).await;
+    let Done { before, after } = match made {
+        Ok(done) => done,
+        Err(failure) => return failed(failure, &role),
+    };
+    if arguments.prune {
+        return print(&report::pruned(&role, &before.revoked, &after));
+    }
+    let printed = print(&report::revoked(&role, &revoked, &before.revoked, &after))?;
+    say("AWS denies these calls within minutes; the pods still run");
+    if let Some(cluster) = &cluster {
+        say_pods(cluster, &target.identities).await?;
+    }
+    Ok(printed)
+}
+
+/// Returns whether the role must be known.
+fn needs_role(arguments: &Revoke) -> bool {
+    arguments.apply || arguments.list || arguments.prune || arguments.terraform
+}
+
+/// Returns whether the source of roles is read: the role is not given, or the source is.
+fn reads_source(arguments: &Revoke) -> bool {
+    needs_role(arguments) && (arguments.session_role.is_none() || names_source(arguments))
+}
+
+fn names_source(arguments: &Revoke) -> bool {
+    arguments.cluster.is_some() || arguments.config.is_some()
+}
+
+fn asks_cluster(arguments: &Revoke) -> bool {
+    let for_source = reads_source(arguments) && !names_source(arguments);
+    !arguments.pods.is_empty() || arguments.prune || for_source
+}
+
+/// Returns the role to change, and the AWS configuration.
+async fn role(
+    arguments: &Revoke,
+    target: &Target,
+    cluster: Option<&Cluster>,
+) -> Result<(RoleArn, SdkConfig), CommandError> {
+    let given = arguments.session_role.as_ref();
+    let (published, shell) = if reads_source(arguments) {
+        let source = RoleSource::find(cluster, arguments).await?;
+        let shell = aws_shell::shell(source.region()).await;
+        let tenant = target.tenant.as_ref().ok_or_else(|| {
+            CommandError::Input(anyhow!("the role is not known; set --tenant or --session-role"))
+        })?;
+        (Some(source.role(tenant, &shell).await?), shell)
+    } else {
+        (None, aws_shell::shell(given.and_then(region_of_iam)).await)
+    };
+    let role = target.role(given, published).map_err(CommandError::Input)?;
+    Ok((role, shell))
+}
+
+/// Returns a region of the role's partition: IAM has one endpoint for all of them.
+/// <https://docs.aws.amazon.com/general/latest/gr/iam-service.html>
+fn region_of_iam(role: &RoleArn) -> Option<&'static str> {
+    match role.partition() {
+        "aws" => Some("us-east-1"),
+        "aws-cn" => Some("cn-north-1"),
+        "aws-us-gov" => Some("us-gov-west-1"),
+        _ => None,
+    }
+}
+
+/// Returns the sessions with a pod. If a pod cannot be read, no entry may be removed.
+async fn present(cluster: &Cluster) -> Result<BTreeSet<SourceIdentity>, CommandError> {
+    match target::pods(cluster).await? {
+        Seen::Known(pods) => Ok(pods.into_keys().collect()),
+        Seen::Hidden(why) => Err(CommandError::Input(anyhow!(
+            "nothing was removed, because not all pods can be read: {why}; use a kubeconfig of a user that may list namespaces and pods"
+        ))),
+    }
+}
+
+/// Prints how to delete the pods of the sessions, and the sessions without a pod.
+async fn say_pods(
+    cluster: &Cluster,
+    identities: &BTreeSet<SourceIdentity>,
+) -> Result<(), CommandError> {
+    let pods: Pods = match target::pods(cluster).await? {
+        Seen::Known(pods) => pods,
+        Seen::Hidden(why) => {
+            say(&format!("the pods of the sessions are not known: {why}"));
+            return Ok(());
+        }
+    };
+    for identity in identities {
+        match pods.get(identity) {
+            None => say(&format!(
+                "warning: no pod of the cluster has {identity}; if the session never existed, check its name"
+            )),
+            Some(pods) => pods.iter().for_each(|(namespace, name)| {
+                say(&format!("to stop the pod: kubectl delete pod {name} --namespace {namespace}"));
+            }),
+        }
+    }
+    Ok(())
+}
+
+/// Nothing was written. Returns exit code 1 for what is to be fixed in AWS.
+fn failed(failure: Failed<RoleError>, role: &RoleArn) -> Result<ExitCode, CommandError> {
+    let why = match failure {
+        Failed::Contended => {
+            "other programs change its policy at the same time; run revoke --list, and try again"
+                .to_owned()
+        }
+        Failed::TooLong(error) => error.to_string(),
+        Failed::Store(error @ (RoleError::LimitExceeded(_) | RoleError::NotOurs(_))) => {
+            error.to_string()
+        }
+        Failed::Store(RoleError::Iam(error)) => return Err(denied(error, role)),
+        Failed::TooSlow => {
+            return Err(CommandError::Internal(anyhow!(
+                "role {role}: IAM did not answer in time; run revoke --list, and try again"
+            )));
+        }
+    };
+    say(&format!("role {role}: {why}"));
+    Ok(ExitCode::from(1))
+}
+
+fn denied(error: IamError, role: &RoleArn) -> CommandError {
+    match error {
+        IamError::NoAnswer | IamError::NoRole | IamError::Unavailable { .. } => {
+            CommandError::Internal(anyhow!("role {role}: {error}; try again"))
+        }
+        IamError::OtherArn(_) | IamError::Refused { .. } => CommandError::Input(anyhow!(
+            "role {role}: {error}; set AWS_PROFILE to credentials of account {} that may read and write its inline policies",
+            role.account()
+        )),
+    }
+}

@@ -1,0 +1,99 @@
+//! The policy of revoked sessions in IAM.
+
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_iam::{Client, error::SdkError};
+use jiff::SignedDuration;
+use tokio::time::timeout;
+
+use super::protocol::Store;
+use crate::{
+    command::{
+        aws_shell::PATIENCE,
+        iam_roles::{self, IamError},
+    },
+    revocation::{Inline, Next, NotOurs, POLICY_NAME},
+    session::RoleArn,
+};
+
+/// A role in IAM that exists, in the account of the credentials.
+#[derive(Debug)]
+pub(super) struct IamRole {
+    iam: Client,
+    role: RoleArn,
+    pub(super) longest_session: SignedDuration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RoleError {
+    #[error(transparent)]
+    Iam(#[from] IamError),
+    /// IAM counts more characters than this program.
+    #[error("IAM refuses the policy: {0}")]
+    LimitExceeded(String),
+    #[error(transparent)]
+    NotOurs(#[from] NotOurs),
+}
+
+impl IamRole {
+    pub(super) async fn find(shell: &SdkConfig, role: &RoleArn) -> Result<Self, IamError> {
+        let iam = Client::new(shell);
+        let found = timeout(PATIENCE, iam_roles::role(&iam, role)).await;
+        let found = found.map_err(|_| IamError::NoAnswer)??;
+        let longest = found.max_session_duration.map_or(0, i64::from).max(SHORTEST);
+        let longest_session = SignedDuration::from_secs(longest);
+        Ok(Self { iam, role: role.clone(), longest_session })
+    }
+
+    /// Reads the policies within [`PATIENCE`].
+    pub(super) async fn look(&self) -> Result<Inline, RoleError> {
+        timeout(PATIENCE, self.read()).await.map_err(|_| IamError::NoAnswer)?
+    }
+}
+
+impl Store for IamRole {
+    type Error = RoleError;
+
+    async fn read(&self) -> Result<Inline, RoleError> {
+        let policies = iam_roles::inline_policies(&self.iam, &self.role).await?;
+        Ok(Inline::read(policies.iter().map(|(name, text)| (&**name, &**text)))?)
+    }
+
+    async fn write(&self, next: &Next) -> Result<(), RoleError> {
+        let name = self.role.name();
+        match next {
+            Next::Delete => {
+                let delete = self.iam.delete_role_policy().role_name(name);
+                match delete.policy_name(POLICY_NAME).send().await {
+                    // Another program deleted it since it was read.
+                    Err(SdkError::ServiceError(error))
+                        if error.err().is_no_such_entity_exception() => {}
+                    deleted => drop(deleted.map_err(IamError::from)?),
+                }
+            }
+            Next::Nothing => {}
+            Next::Put(document) => {
+                let put = self.iam.put_role_policy().role_name(name).policy_name(POLICY_NAME);
+                match put.policy_document(document).send().await {
+                    Err(SdkError::ServiceError(error))
+                        if error.err().is_limit_exceeded_exception() =>
+                    {
+                        return Err(RoleError::LimitExceeded(error.err().to_string()));
+                    }
+                    written => drop(written.map_err(IamError::from)?),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Pace of the writes. A read takes one call per inline policy of the role; IAM answers each in
+/// some tenths of a second.
+pub(super) const PACE: super::protocol::Pace =
+    super::protocol::Pace { within: Duration::from_secs(5), settle: Duration::from_secs(6) };
+
+/// Minimum of a role's MaxSessionDuration, in seconds.
+/// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html>
+const SHORTEST: i64 = 3600;

@@ -1,0 +1,243 @@
+//! The sessions to revoke, their pods, and the tenant's session role.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, anyhow, bail};
+use aws_config::SdkConfig;
+use serde_json::{json, value::RawValue};
+
+use crate::{
+    admission,
+    check::Seen,
+    cli::Revoke,
+    command::{
+        CommandError, aws_shell,
+        cluster::{CORE, Cluster, all},
+        files,
+        installed::{self, Installed, Release},
+    },
+    config::{Config, Region},
+    json::Json,
+    namespaces::NamespaceName,
+    revocation,
+    roles::{Cause, Role},
+    session::{KnownSession, RoleArn, SourceIdentity, TenantName},
+};
+
+/// What the command line names.
+#[derive(Debug, Default)]
+pub(super) struct Target {
+    pub(super) tenant: Option<TenantName>,
+    pub(super) identities: BTreeSet<SourceIdentity>,
+    pods: Vec<PodRole>,
+}
+
+/// The role that a pod of the command line assumes.
+#[derive(Debug)]
+struct PodRole {
+    pod: String,
+    role: RoleArn,
+}
+
+/// The names of the pods of each session, with their namespaces.
+pub(super) type Pods = BTreeMap<SourceIdentity, Vec<(String, String)>>;
+
+impl Target {
+    /// Returns what the flags name, without the pods.
+    pub(super) fn of_flags(arguments: &Revoke) -> anyhow::Result<Self> {
+        let mut target = Self { tenant: arguments.tenant.clone(), ..Self::default() };
+        if let Some(tenant) = &target.tenant {
+            for session in &arguments.sessions {
+                let identity = revocation::identity(tenant, session)
+                    .with_context(|| format!("--session {}", session.as_str()))?;
+                target.identities.insert(identity);
+            }
+        }
+        for identity in &arguments.source_identities {
+            let tenant = identity.tenant().ok_or_else(|| {
+                anyhow!(
+                    "--source-identity {identity}: not of an agent session; expected agent.<tenant>.<session>"
+                )
+            })?;
+            target.add(tenant, identity.clone(), &format!("--source-identity {identity}"))?;
+        }
+        Ok(target)
+    }
+
+    fn add(
+        &mut self,
+        tenant: TenantName,
+        identity: SourceIdentity,
+        place: &str,
+    ) -> anyhow::Result<()> {
+        match &self.tenant {
+            Some(other) if *other != tenant => {
+                bail!(
+                    "{place} is of tenant {tenant}, and another session or --tenant of {other}; run revoke once for each tenant"
+                );
+            }
+            _ => self.tenant = Some(tenant),
+        }
+        self.identities.insert(identity);
+        Ok(())
+    }
+
+    /// Adds the sessions of the pods.
+    pub(super) async fn add_pods(
+        &mut self,
+        cluster: &Cluster,
+        arguments: &Revoke,
+    ) -> Result<(), CommandError> {
+        let namespace = arguments.namespace.as_ref();
+        let namespace = namespace.map_or(cluster.default_namespace(), NamespaceName::as_str);
+        for name in &arguments.pods {
+            let place = format!("pod {namespace}/{}", name.as_str());
+            let path = format!("{CORE}/namespaces/{namespace}/pods");
+            let pod: Box<RawValue> = match cluster.get(&path, name.as_str()).await? {
+                Seen::Known(Some(pod)) => pod,
+                Seen::Known(None) => {
+                    return Err(CommandError::Input(anyhow!(
+                        "{place} does not exist in the cluster; name its session with --session"
+                    )));
+                }
+                Seen::Hidden(why) => {
+                    return Err(CommandError::Internal(anyhow!("cannot read {place}: {why}")));
+                }
+            };
+            let session = session_of((&*pod).into(), &place).map_err(CommandError::Input)?;
+            self.add(session.tenant.clone(), session.source_identity(), &place)
+                .map_err(CommandError::Input)?;
+            self.pods.push(PodRole { pod: place, role: session.role });
+        }
+        Ok(())
+    }
+
+    /// Returns the role to change. All roles that the command line, the pods and the source of
+    /// roles name must be the same: a policy of another role would stop no call.
+    pub(super) fn role(
+        &self,
+        given: Option<&RoleArn>,
+        published: Option<(RoleArn, String)>,
+    ) -> anyhow::Result<RoleArn> {
+        let mut named: Vec<(&RoleArn, String)> = Vec::new();
+        named.extend(given.map(|role| (role, format!("--session-role is {role}"))));
+        for PodRole { pod, role } in &self.pods {
+            named.push((role, format!("{pod} assumes {role}")));
+        }
+        if let Some((role, location)) = &published {
+            named.push((role, format!("{location} names {role}")));
+        }
+        let [(role, first), others @ ..] = &named[..] else {
+            bail!("the role is not known; set --session-role");
+        };
+        if let Some((_, second)) = others.iter().find(|(other, _)| other != role) {
+            bail!(
+                "{first}, but {second}; choose the role with --session-role, without --cluster and --config, and run revoke once for each role"
+            );
+        }
+        Ok((*role).clone())
+    }
+}
+
+/// The source of the tenants' roles.
+pub(super) struct RoleSource {
+    config: Config,
+    release: Option<Release>,
+}
+
+impl RoleSource {
+    pub(super) async fn find(
+        cluster: Option<&Cluster>,
+        arguments: &Revoke,
+    ) -> Result<Self, CommandError> {
+        let config = match (&arguments.cluster, &arguments.config, cluster) {
+            (Some(name), _, _) => {
+                Config::parse(&json!({"cluster": name, "roles": {"ssm": {}}}).to_string())
+                    .context("--cluster")
+                    .map_err(CommandError::Input)?
+            }
+            (None, None, Some(cluster)) => {
+                let Installed { config, configurations: _, release } =
+                    installed::find(cluster, &arguments.installation, None).await?;
+                return Ok(Self { config, release: Some(release) });
+            }
+            (None, file, _) => files::config(file.as_deref()).map_err(CommandError::Input)?,
+        };
+        Ok(Self { config, release: None })
+    }
+
+    /// Returns the region for AWS if the shell has none.
+    pub(super) fn region(&self) -> Option<&str> {
+        let ssm = self.config.roles.ssm.as_ref().and_then(|ssm| ssm.region.as_ref());
+        ssm.or(self.config.region.as_ref()).map(Region::as_str)
+    }
+
+    /// Returns the tenant's role, and where it is published.
+    pub(super) async fn role(
+        &self,
+        tenant: &TenantName,
+        shell: &SdkConfig,
+    ) -> Result<(RoleArn, String), CommandError> {
+        let tenants = BTreeSet::from([tenant.clone()]);
+        let roles =
+            aws_shell::roles(Some(shell), &self.config, self.release.as_ref(), &tenants).await?;
+        let location = roles.location(tenant);
+        let shell_cannot = || {
+            CommandError::Input(anyhow!(
+                "the AWS credentials of this shell are missing or not authorized to read {location}; set --session-role"
+            ))
+        };
+        match (roles.role(tenant), admission::role_refusal(tenant, &roles)) {
+            (Some(Role::Known(role)), _) => Ok((role.clone(), location)),
+            (Some(Role::Unreachable(Cause::Denied | Cause::NoCredentials)), _) => {
+                Err(shell_cannot())
+            }
+            (Some(Role::Unreachable(cause)), _) => Err(CommandError::Internal(anyhow!(
+                "cannot read {location}: {cause}; try again, or set --session-role"
+            ))),
+            (Some(_), Some(refusal)) => Err(CommandError::Input(anyhow!(
+                "{refusal}; or set --session-role to the role that the sessions assumed"
+            ))),
+            (_, _) => Err(CommandError::Internal(anyhow!(
+                "cannot read {location}: timed out; try again, or set --session-role"
+            ))),
+        }
+    }
+}
+
+/// Lists the pods of all namespaces with a sidecar, namespace by namespace, so that few objects are
+/// in memory. A pod whose sidecar has no valid session gets no credentials.
+pub(super) async fn pods(cluster: &Cluster) -> Result<Seen<Pods>, CommandError> {
+    let mut found = Pods::new();
+    let namespaces = match cluster.list(&format!("{CORE}/namespaces"), all()).await? {
+        Seen::Known(namespaces) => namespaces,
+        Seen::Hidden(why) => return Ok(Seen::Hidden(why)),
+    };
+    for namespace in namespaces.iter() {
+        let namespace = namespace.at("metadata").at("name").string().unwrap_or_default();
+        let path = format!("{CORE}/namespaces/{namespace}/pods");
+        let pods = match cluster.list(&path, all()).await? {
+            Seen::Known(pods) => pods,
+            Seen::Hidden(why) => return Ok(Seen::Hidden(why)),
+        };
+        for pod in pods.iter() {
+            let Some(Ok(session)) =
+                admission::sidecar(pod).map(|sidecar| revocation::session_of(pod, sidecar))
+            else {
+                continue;
+            };
+            let name = pod.at("metadata").at("name").string().unwrap_or_default();
+            let pods = found.entry(session.source_identity()).or_default();
+            pods.push((namespace.to_string(), name.into_owned()));
+        }
+    }
+    Ok(Seen::Known(found))
+}
+
+fn session_of(pod: Json<'_>, place: &str) -> anyhow::Result<KnownSession> {
+    let sidecar = admission::sidecar(pod).ok_or_else(|| {
+        anyhow!("{place} has no credential sidecar, so its calls have no session to revoke")
+    })?;
+    revocation::session_of(pod, sidecar)
+        .with_context(|| format!("{place}: its sidecar has no valid session"))
+}

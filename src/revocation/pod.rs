@@ -1,0 +1,68 @@
+use crate::{
+    json::Json,
+    session::{KnownSession, env},
+};
+
+/// Returns the session of a pod by the variables of its sidecar, which do not change once the pod
+/// is created. Annotations can change.
+pub fn session_of(pod: Json<'_>, sidecar: Json<'_>) -> Result<KnownSession, env::NotASession> {
+    let metadata = pod.at("metadata");
+    env::read_stored(|name| {
+        let is_it = |variable: &Json<'_>| variable.at("name").string().is_some_and(|it| it == name);
+        // The kubelet takes the last of several variables with one name.
+        let variable = sidecar.at("env").items().filter(is_it).last()?;
+        let field = variable.at("valueFrom").at("fieldRef").at("fieldPath").string();
+        let value = match field.as_deref() {
+            Some("metadata.name") => metadata.at("name"),
+            Some("metadata.uid") => metadata.at("uid"),
+            Some(_) => return None,
+            None => variable.at("value"),
+        };
+        value.string().map(Into::into)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json, value::to_raw_value};
+
+    use super::*;
+    use crate::session::{Session, SessionId, env::session_variables};
+
+    fn pod(id: SessionId) -> Value {
+        let session = Session {
+            tenant: "acme".parse().unwrap(),
+            id,
+            role: "arn:aws:iam::111122223333:role/r".parse().unwrap(),
+            duration: "3600".parse().unwrap(),
+        };
+        let variables = session_variables(&session).map(|variable| match variable.value {
+            env::Value::Text(text) => json!({"name": variable.name, "value": text}),
+            env::Value::Field(field) => {
+                json!({"name": variable.name, "valueFrom": {"fieldRef": {"fieldPath": field}}})
+            }
+        });
+        json!({"metadata": {"name": "session-a", "uid": "0d2c2a52"}, "env": variables})
+    }
+
+    fn identity(pod: &Value) -> Result<String, String> {
+        let text = to_raw_value(pod).unwrap();
+        let pod = Json::from(&*text);
+        let session = session_of(pod, pod).map_err(|error| error.to_string())?;
+        Ok(session.source_identity().to_string())
+    }
+
+    #[test]
+    fn a_stored_pod_has_the_session_of_its_sidecar() {
+        let named = || SessionId::Known("fab-coder-x7k2p".parse().unwrap());
+        assert_eq!(identity(&pod(named())), Ok("agent.acme.fab-coder-x7k2p".to_owned()));
+        assert_eq!(identity(&pod(SessionId::PodName)), Ok("agent.acme.session-a".to_owned()));
+        assert_eq!(identity(&pod(SessionId::PodUid)), Ok("agent.acme.0d2c2a52".to_owned()));
+        // The sidecar of such a pod does not start, either.
+        let mut other = pod(named());
+        let twice = json!({"name": "FAB_SESSION_ID", "value": "other"});
+        other["env"].as_array_mut().unwrap().push(twice);
+        assert!(identity(&other).unwrap_err().contains("agent.acme.other"));
+        assert!(identity(&json!({})).is_err());
+    }
+}
