@@ -18,6 +18,7 @@ mod network;
 mod objects;
 mod pods;
 mod quota;
+mod revoked;
 mod rights;
 mod role_controls;
 mod roles;
@@ -30,7 +31,6 @@ use std::{
 
 use serde_json::Value;
 
-use self::rights::Granted;
 pub use self::{
     finding::{Finding, Findings, Level},
     iam_policy::principals,
@@ -42,6 +42,7 @@ pub use self::{
     roles::{service_account_to_try, tenants},
     webhook::{CONFIGURATION, service},
 };
+use self::{revoked::Revocations, rights::Granted};
 use crate::{
     config::Config, credentials, json::Json, namespaces::Namespace, roles::Roles,
     session::TenantName,
@@ -160,6 +161,7 @@ pub struct Checks<'c> {
     config: &'c Config,
     roles: Option<Roles>,
     found: Findings,
+    revocations: Revocations,
     tenants: BTreeSet<TenantName>,
     /// The results of the test pods, and their namespaces.
     trials: Vec<(String, Trial)>,
@@ -181,7 +183,8 @@ impl<'c> Checks<'c> {
         ]);
         let tenants = tenants(&facts.namespaces, facts.config);
         let Facts { aws, config, roles, .. } = facts;
-        Self { aws, cluster_roles, config, roles, found, tenants, trials: Vec::new() }
+        let revocations = Revocations::of(aws.as_ref());
+        Self { aws, cluster_roles, config, roles, found, revocations, tenants, trials: Vec::new() }
     }
 
     /// Makes the checks of an opted-in namespace. `trial` is the result of its test pod. None: no
@@ -200,6 +203,7 @@ impl<'c> Checks<'c> {
             rights::check_rights(namespace, &contents.rights, cluster_roles),
         ]);
         self.found.extend(found.shortened(&namespace::subject(namespace)));
+        self.revocations.see(&contents.pods);
         self.trials.extend(trial.map(|trial| (namespace.name.clone(), trial)));
     }
 

@@ -113,7 +113,9 @@ impl Command {
     /// Returns whether the command prints JSON instead of text.
     pub fn prints_json(&self) -> bool {
         match self {
-            Self::Check(Check { output, .. }) | Self::Explain(Explain { output, .. }) => {
+            Self::Check(Check { output, .. })
+            | Self::Explain(Explain { output, .. })
+            | Self::Revoke(Revoke { output, .. }) => {
                 matches!(output, Format::Json)
             }
             Self::Certs(_)

@@ -202,7 +202,10 @@ mod tests {
     use serde_json::json;
 
     use super::{super::iam_policy::principals, *};
-    use crate::check::{Level, Seen};
+    use crate::{
+        check::{Level, Seen},
+        revocation::Revoked,
+    };
 
     const BASE: &str = "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-tenant";
     const ROLE: &str = "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-broker";
@@ -233,11 +236,18 @@ mod tests {
         let session = Held {
             boundary: boundary.clone(),
             policies: vec![models],
+            revoked: Ok(Revoked::default()),
             tags: tags.clone(),
             trust: document(trust),
         };
         let base_roles = principals(&session.trust);
-        let base = Held { boundary, policies: vec![document(policy)], tags, trust: Value::Null };
+        let base = Held {
+            boundary,
+            policies: vec![document(policy)],
+            revoked: Ok(Revoked::default()),
+            tags,
+            trust: Value::Null,
+        };
         let chain = Chain {
             base_roles: base_roles
                 .into_iter()

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::Seen;
-use crate::session::RoleArn;
+use crate::{
+    revocation::{NotOurs, Revoked},
+    session::RoleArn,
+};
 
 /// The policies of one role, as IAM stores them.
 #[derive(Clone, Debug)]
@@ -13,6 +16,8 @@ pub struct Held {
     pub boundary: Option<Boundary>,
     /// Inline and attached policies.
     pub policies: Vec<Value>,
+    /// What the inline policy of `revoke` denies.
+    pub revoked: Result<Revoked, NotOurs>,
     pub tags: BTreeMap<String, String>,
     pub trust: Value,
 }

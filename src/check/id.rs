@@ -28,6 +28,7 @@ pub enum CheckId {
     PodWithoutSidecar,
     Quota,
     Rbac,
+    RevokedSessions,
     RoleAllowList,
     RoleParameter,
     RoleTrust,
@@ -51,7 +52,7 @@ pub struct About {
 
 impl CheckId {
     /// The order of the report: from the API server to the pod, then AWS.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::ConfigEdited,
         Self::ComponentUnattributed,
         Self::PodSecurityLowered,
@@ -85,6 +86,7 @@ impl CheckId {
         Self::AssumeRole,
         Self::PermissionsLost,
         Self::SessionRoleControls,
+        Self::RevokedSessions,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -202,6 +204,11 @@ impl CheckId {
                 "rbac",
                 "Users may create tokens of service accounts, impersonate service accounts or users, or change, exec into, attach to, resize or bind pods. An `error` if every user, every service account or an anonymous user may. `unknown` in a namespace whose RoleBindings refer to ClusterRoles that cannot be read.",
                 "revoke the permission from users that do not need it; the guard refuses requests that would reach the sidecar",
+            ),
+            Self::RevokedSessions => (
+                "revoked-sessions",
+                "Sessions of the tenant are revoked: an inline policy of the session role denies all of their calls. The message names the sessions with a pod in the checked namespaces, and those without one. Or the policy does not have the form that `revoke` writes.",
+                "delete the pods of revoked sessions; run `revoke --prune` when their pods are gone",
             ),
             Self::RoleAllowList => (
                 "role-allow-list",

@@ -46,12 +46,21 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::check::{Boundary, Level};
+    use crate::{
+        check::{Boundary, Level},
+        revocation::Revoked,
+    };
 
     fn held(tags: &[(&str, &str)], boundary: Option<&str>, trust: Value) -> Held {
         let tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let boundary = boundary.map(|arn| Boundary { arn: arn.to_owned(), document: Value::Null });
-        Held { boundary, policies: Vec::new(), tags: tags.collect(), trust }
+        Held {
+            boundary,
+            policies: Vec::new(),
+            revoked: Ok(Revoked::default()),
+            tags: tags.collect(),
+            trust,
+        }
     }
 
     #[test]

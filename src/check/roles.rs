@@ -16,7 +16,7 @@ use crate::{
 
 pub(super) fn check_roles(checks: &Checks<'_>) -> Findings {
     let mut found = Findings::default();
-    let Checks { aws, config, roles, tenants, trials, .. } = checks;
+    let Checks { aws, config, revocations, roles, tenants, trials, .. } = checks;
     for (namespace, trial) in trials {
         check_trial(namespace, trial, &mut found);
     }
@@ -28,6 +28,7 @@ pub(super) fn check_roles(checks: &Checks<'_>) -> Findings {
     for tenant in tenants {
         if let (Some(Role::Known(role)), Some(chain)) = (roles.role(tenant), chains.get(tenant)) {
             found.extend(iam::check_policies(tenant, role, chain, &config.base_credentials));
+            found.extend(revocations.check(tenant, role, chain));
         }
     }
     let Some(assumed) = assumed else {

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, anyhow};
 
 use super::{
-    CommandError,
+    CommandError, aws_shell,
     cluster::Cluster,
     environment,
     installed::{self, Installed},
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     check::{self, Checks, Facts, Findings, Level},
     cli::{Check, Format},
+    config::Region,
     namespaces::{Namespace, NamespaceName},
     terminal::harmless,
 };
@@ -74,12 +75,12 @@ async fn run_async(arguments: Check, running: &trial::Running) -> Result<Finding
         None
     } else {
         show_progress("AWS");
-        Some(aws::shell(&config).await)
+        Some(aws_shell::shell(config.region.as_ref().map(Region::as_str)).await)
     };
     // A static role file needs no AWS.
     let roles = if shell.is_some() || config.roles.ssm.is_none() {
         let from = Some(&release).filter(|_| file.is_none());
-        Some(aws::roles(shell.as_ref(), &config, from, &tenants).await?)
+        Some(aws_shell::roles(shell.as_ref(), &config, from, &tenants).await?)
     } else {
         None
     };

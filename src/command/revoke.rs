@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use self::{
     iam::{IamRole, PACE, RoleError},
-    protocol::{Done, Failed},
+    protocol::{Done, NotApplied},
     target::{Pods, RoleSource, Target},
 };
 use super::{
@@ -60,7 +60,7 @@ async fn run_async(arguments: &Revoke) -> Result<ExitCode, CommandError> {
     if arguments.list {
         let inline = match in_iam.look().await {
             Ok(inline) => inline,
-            Err(error) => return failed(Failed::Store(error), &role),
+            Err(error) => return failed(NotApplied::Store(error), &role),
         };
         return print(&match arguments.output {
             Format::Json => format!("{:#}\n", report::json(&role, &inline)),
@@ -177,18 +177,18 @@ async fn say_pods(
 }
 
 /// Nothing was written. Returns exit code 1 for what is to be fixed in AWS.
-fn failed(failure: Failed<RoleError>, role: &RoleArn) -> Result<ExitCode, CommandError> {
+fn failed(failure: NotApplied<RoleError>, role: &RoleArn) -> Result<ExitCode, CommandError> {
     let why = match failure {
-        Failed::Contended => {
+        NotApplied::Contended => {
             "other programs change its policy at the same time; run revoke --list, and try again"
                 .to_owned()
         }
-        Failed::TooLong(error) => error.to_string(),
-        Failed::Store(error @ (RoleError::LimitExceeded(_) | RoleError::NotOurs(_))) => {
+        NotApplied::TooLong(error) => error.to_string(),
+        NotApplied::Store(error @ (RoleError::LimitExceeded(_) | RoleError::NotOurs(_))) => {
             error.to_string()
         }
-        Failed::Store(RoleError::Iam(error)) => return Err(denied(error, role)),
-        Failed::TooSlow => {
+        NotApplied::Store(RoleError::Iam(error)) => return Err(denied(error, role)),
+        NotApplied::TooSlow => {
             return Err(CommandError::Internal(anyhow!(
                 "role {role}: IAM did not answer in time; run revoke --list, and try again"
             )));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Account, role_name};
+use super::Account;
 use crate::session::RoleArn;
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -71,5 +71,5 @@ pub fn account_of(base_roles: &[RoleArn]) -> Option<&str> {
 
 /// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html>
 fn is_the_same(role: &RoleArn, other: &RoleArn) -> bool {
-    role.account() == other.account() && role_name(role).eq_ignore_ascii_case(role_name(other))
+    role.account() == other.account() && role.name().eq_ignore_ascii_case(other.name())
 }

@@ -54,6 +54,8 @@ enum Change {
     /// The serving certificate.
     Certificate(Certificate),
     Create(Value),
+    /// Adds the inline policy of revoked sessions to the session role.
+    Revoke(String),
     Delete(Object),
     /// Replaces a text in a key of a ConfigMap.
     Edit {
@@ -139,7 +141,7 @@ const fn object(arguments: &'static str) -> Object {
 fn faults() -> Vec<(String, Fault)> {
     let faults = data::cases::<Fault>("tests/cluster/check/faults");
     // docs/testing.md has this number.
-    assert_eq!(faults.len(), 69);
+    assert_eq!(faults.len(), 71);
     faults
 }
 
@@ -206,6 +208,28 @@ fn a_pod_that_may_be_exempt_is_unknown() {
         ["error config-edited", "warning component-unattributed", "unknown pod-without-sidecar"];
     world.finds("an exempt creator", &want.map(str::to_owned).into());
     undo.into_iter().rev().for_each(|undo| world.undo(undo));
+}
+
+#[test]
+fn revoked_sessions_are_reported_with_and_without_pod() {
+    let world = world();
+    let pod = world.get_in("pod", "whole", "tenants-acme");
+    let with_pod = format!("agent.acme.{}", pod["metadata"]["uid"].as_str().unwrap());
+    let document = REVOKED.replace("agent.acme.a", &format!(r#"{with_pod}","agent.acme.zz"#));
+    let document = ("PolicyDocument", &*document);
+    world.moto.iam("PutRolePolicy", &[BROKER_NAME, REVOKED_NAME, document]);
+    let message = |arguments: &[&str]| {
+        let found: Value = serde_json::from_slice(&world.check(arguments).stdout).unwrap();
+        let mut findings = found["findings"].as_array().unwrap().iter();
+        let finding = findings.find(|it| it["check"] == "revoked-sessions").unwrap();
+        assert_eq!(finding["level"], "warning");
+        finding["message"].as_str().unwrap().to_owned()
+    };
+    let said = message(&["-o", "json"]);
+    assert!(said.contains(&format!("whose pods still exist: {with_pod}")), "{said}");
+    assert!(said.contains("revoke --prune may remove them: agent.acme.zz"), "{said}");
+    world.undo(Undo::Revocation);
+    assert_eq!(world.found(), BTreeSet::new());
 }
 
 #[test]
@@ -641,6 +665,7 @@ enum Undo {
     Parameter,
     /// The object as it was before, and an object to delete first.
     Restore(Value, Option<Value>),
+    Revocation,
     Untag(String),
 }
 
@@ -877,6 +902,11 @@ impl World {
                 self.apply(&after);
                 Undo::Restore(before, Some(after))
             }
+            Change::Revoke(document) => {
+                let document = ("PolicyDocument", &**document);
+                self.moto.iam("PutRolePolicy", &[BROKER_NAME, REVOKED_NAME, document]);
+                Undo::Revocation
+            }
             Change::Tag { key, value } => {
                 let tag = [("Tags.member.1.Key", &**key), ("Tags.member.1.Value", &**value)];
                 self.moto.iam("TagRole", &[&[("RoleName", "prod-acme-tenant")][..], &tag].concat());
@@ -902,6 +932,9 @@ impl World {
                 first.iter().for_each(|object| self.remove(object));
                 self.replace(&before);
             }
+            Undo::Revocation => {
+                self.moto.iam("DeleteRolePolicy", &[BROKER_NAME, REVOKED_NAME]);
+            }
             Undo::Untag(key) => {
                 let parameters = [("RoleName", "prod-acme-tenant"), ("TagKeys.member.1", &*key)];
                 self.moto.iam("UntagRole", &parameters);
@@ -912,7 +945,8 @@ impl World {
     /// Writes the policies of the strict AWS to IAM.
     fn write_down(&self, policies: &Policies) {
         let Policies { base, boundary, trust, .. } = policies;
-        let iam = |action: &str, parameters: &[(&str, &str)]| self.moto.iam(action, parameters);
+        let iam =
+            |action: &str, parameters: &[(&str, &str)]| drop(self.moto.iam(action, parameters));
         let role = ("RoleName", "prod-acme-tenant");
         let (trust, base) = (trust.to_string(), base.to_string());
         iam(
@@ -1209,6 +1243,10 @@ fn world() -> MutexGuard<'static, World> {
     WORLD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The session of the pod `whole` is its uid, so no pod has this one.
+const REVOKED: &str = r#"{"Version":"2012-10-17","Statement":[{"Sid":"RevokedSessions","Effect":"Deny","Action":"*","Resource":"*","Condition":{"StringEquals":{"aws:SourceIdentity":["agent.acme.a"]}}}]}"#;
+const BROKER_NAME: (&str, &str) = ("RoleName", "prod-acme-broker");
+const REVOKED_NAME: (&str, &str) = ("PolicyName", "fab-session-injector-revoked");
 const SYSTEM: &str = "injector";
 const HOST: &str = "pilot-fab-session-injector.injector.svc";
 const PARAMETER: &str = "/eks-agent-platform/prod/tenant-substrate/acme/session_role_arn";

@@ -73,8 +73,11 @@ const CRATES: [(&str, &[&str]); 18] = [
     ("aws_sdk_ssm", &["roles/ssm"]),
     ("aws_sdk_sts", &["credentials/base_provider", "credentials/sts"]),
     ("aws_smithy_http_client", &["command/aws_client"]),
-    ("aws_smithy_runtime_api", &["command/aws_client", "command/sidecar"]),
-    ("aws_smithy_types", &["command/aws_client"]),
+    (
+        "aws_smithy_runtime_api",
+        &["command/aws_client", "command/sidecar", "credentials/base_provider"],
+    ),
+    ("aws_smithy_types", &["command/aws_client", "credentials/base_provider"]),
     ("axum", &["command", "serve"]),
     ("clap_complete", &["command/completions"]),
     ("hyper", &["command/probe"]),

@@ -77,7 +77,7 @@ fn an_error_names_flag_or_file_and_line() {
     };
     let pod = file(
         "pod.yaml",
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: tenants-acme}\nspec: {serviceAccountName: tenant-runtime, containers: []}\n",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: tenants-acme}\nspec: {serviceAccountName: tenant-runtime, containers: [{name: a, image: i}]}\n",
     );
     let broken = file("broken.yaml", "apiVersion: v1\nkind: [\n");
     let roles = file("roles.yaml", "roles: {acme: 'arn:aws:iam::111122223333:role/r'}\n");
@@ -137,7 +137,7 @@ fn a_file_that_is_too_large_is_not_read() {
 #[test]
 fn only_a_terminal_gets_colours_unless_disabled() {
     let directory = tempfile::tempdir().unwrap();
-    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: tenants-acme}\nspec: {serviceAccountName: tenant-runtime, containers: []}\n";
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: tenants-acme}\nspec: {serviceAccountName: tenant-runtime, containers: [{name: a, image: i}]}\n";
     fs::write(directory.path().join("pod.yaml"), pod).unwrap();
     let roles = "roles: {acme: 'arn:aws:iam::111122223333:role/r'}\n";
     fs::write(directory.path().join("roles.yaml"), roles).unwrap();

@@ -7,7 +7,7 @@ use aws_sdk_iam::{Client, error::SdkError};
 use jiff::SignedDuration;
 use tokio::time::timeout;
 
-use super::protocol::Store;
+use super::protocol::PolicyStore;
 use crate::{
     command::{
         aws_shell::PATIENCE,
@@ -52,7 +52,7 @@ impl IamRole {
     }
 }
 
-impl Store for IamRole {
+impl PolicyStore for IamRole {
     type Error = RoleError;
 
     async fn read(&self) -> Result<Inline, RoleError> {

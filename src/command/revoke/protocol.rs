@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::revocation::{Change, Inline, Next, TooLong};
 
 /// The inline policies of one role.
-pub(super) trait Store {
+pub(super) trait PolicyStore {
     type Error;
 
     async fn read(&self) -> Result<Inline, Self::Error>;
@@ -41,7 +41,7 @@ pub(super) struct Done {
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Failed<E> {
+pub(super) enum NotApplied<E> {
     /// Other programs changed the policy at the same time, again and again.
     Contended,
     Store(E),
@@ -58,25 +58,25 @@ pub(super) enum Retry {
 }
 
 /// Makes the change. `tell` is called before each further attempt.
-pub(super) async fn make<S: Store>(
+pub(super) async fn make<S: PolicyStore>(
     store: &S,
     change: &Change,
     pace: Pace,
     tell: impl Fn(Retry),
-) -> Result<Done, Failed<S::Error>> {
+) -> Result<Done, NotApplied<S::Error>> {
     let mut before = None;
-    let mut last = Failed::Contended;
+    let mut last = NotApplied::Contended;
     for _ in 0..ATTEMPTS {
         let start = Instant::now();
         let Ok(read) = timeout(pace.within, store.read()).await else {
             tell(Retry::Slow);
-            last = Failed::TooSlow;
+            last = NotApplied::TooSlow;
             continue;
         };
-        let after = read.map_err(Failed::Store)?;
+        let after = read.map_err(NotApplied::Store)?;
         let is_first = before.is_none();
         let before = before.get_or_insert_with(|| after.clone());
-        let next = change.next(&after).map_err(Failed::TooLong)?;
+        let next = change.next(&after).map_err(NotApplied::TooLong)?;
         if next == Next::Nothing {
             return Ok(Done { before: before.clone(), after });
         }
@@ -85,11 +85,11 @@ pub(super) async fn make<S: Store>(
         }
         match timeout_at(start + pace.within, store.write(&next)).await {
             Ok(written) => {
-                written.map_err(Failed::Store)?;
-                last = Failed::Contended;
+                written.map_err(NotApplied::Store)?;
+                last = NotApplied::Contended;
             }
             // IAM may still make the change: it counts as written.
-            Err(_) => last = Failed::TooSlow,
+            Err(_) => last = NotApplied::TooSlow,
         }
         // Programs that started together do not write together again.
         let more = if is_first { Duration::ZERO } else { pace.within.mul_f64(fastrand::f64()) };
@@ -129,14 +129,14 @@ mod tests {
 
     /// IAM with one policy. Reads and writes take effect after a random time below the limit.
     #[derive(Clone, Default)]
-    struct Iam {
+    struct SimulatedIam {
         policy: Rc<RefCell<Option<String>>>,
         /// Milliseconds of the longest call.
         longest: u64,
         writes: Rc<RefCell<usize>>,
     }
 
-    impl Iam {
+    impl SimulatedIam {
         async fn delay(&self) {
             sleep(Duration::from_millis(fastrand::u64(0..=self.longest))).await;
         }
@@ -151,7 +151,7 @@ mod tests {
         }
     }
 
-    impl Store for Iam {
+    impl PolicyStore for SimulatedIam {
         type Error = ();
 
         async fn read(&self) -> Result<Inline, ()> {
@@ -181,7 +181,7 @@ mod tests {
     /// Starts programs within some seconds. Returns how many of their entries are missing at the
     /// end, although each program succeeded.
     async fn lost(pace: Pace, programs: usize) -> usize {
-        let iam = Iam { longest: 1200, ..Iam::default() };
+        let iam = SimulatedIam { longest: 1200, ..SimulatedIam::default() };
         let names: Vec<String> = (0..programs).map(|it| format!("agent.acme.{it}")).collect();
         let runs = names.iter().map(|name| {
             let (iam, change) = (iam.clone(), revoke(std::slice::from_ref(name)));
@@ -210,7 +210,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_removed_entry_is_written_again_and_reported() {
-        let iam = Iam::default();
+        let iam = SimulatedIam::default();
         let change = revoke(&["agent.acme.a".to_owned()]);
         let retries = RefCell::new(Vec::new());
         let run = make(&iam, &change, PACE, |retry| retries.borrow_mut().push(retry));
@@ -226,7 +226,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_program_that_always_loses_gives_up() {
-        let iam = Iam::default();
+        let iam = SimulatedIam::default();
         let change = revoke(&["agent.acme.a".to_owned()]);
         let removes = async {
             loop {
@@ -236,7 +236,7 @@ mod tests {
         };
         tokio::select! {
             result = make(&iam, &change, PACE, |_| {}) => {
-                assert_eq!(result.unwrap_err(), Failed::Contended);
+                assert_eq!(result.unwrap_err(), NotApplied::Contended);
             }
             () = removes => {}
         }
@@ -244,16 +244,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_read_is_not_followed_by_a_write() {
-        let iam = Iam { longest: 60_000_000, ..Iam::default() };
+        let iam = SimulatedIam { longest: 60_000_000, ..SimulatedIam::default() };
         let change = revoke(&["agent.acme.a".to_owned()]);
         let result = make(&iam, &change, PACE, |_| {}).await;
-        assert_eq!(result.unwrap_err(), Failed::TooSlow);
+        assert_eq!(result.unwrap_err(), NotApplied::TooSlow);
         assert_eq!(*iam.writes.borrow(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn prune_ends_after_its_second_read() {
-        let iam = Iam::default();
+        let iam = SimulatedIam::default();
         *iam.policy.borrow_mut() = Some(
             Revoked::of(&["agent.acme.a".parse().unwrap()].into(), None).document().to_string(),
         );
