@@ -22,12 +22,14 @@ pub fn terraform(account: &Account) -> String {
         let session_role = format!("aws_iam_role.session_{label}.name");
         let own = account.session_role.account();
         let provider = |of: &str| {
-            if of == own { String::new() } else { format!("  provider = aws.account_{of}\n") }
+            let alias = (of != own).then(|| format!("aws.account_{of}"));
+            alias.map(|alias| ("provider", alias))
         };
+        let of_cluster = || provider(account.cluster_account.as_str()).into_iter();
         let block = match name {
             Name::SessionRole | Name::SessionRoleTrust => role(account, &label),
             Name::SessionRolePolicy => {
-                role_policy(&format!("session_{label}"), name.as_str(), &session_role, "", &body)
+                role_policy(&format!("session_{label}"), name.as_str(), session_role, None, &body)
             }
             Name::BaseRolePolicy | Name::DenyWithoutSourceIdentity => {
                 let mut blocks = Vec::new();
@@ -35,25 +37,29 @@ pub fn terraform(account: &Account) -> String {
                     let resource = format!("{}_{label}_{index}", name.as_str().replace('-', "_"));
                     let provider = provider(role.account());
                     let role = quoted(role.name());
-                    blocks.push(role_policy(&resource, name.as_str(), &role, &provider, &body));
+                    blocks.push(role_policy(&resource, name.as_str(), role, provider, &body));
                 }
                 blocks.join("\n")
             }
             Name::BoundaryStatement => {
                 format!("locals {{\n  boundary_statement_{label} = {}\n}}\n", expression(&body))
             }
-            Name::Parameter => format!(
-                "resource \"aws_ssm_parameter\" \"session_role_{label}\" {{\n{}  name  = {}\n  type  = \"String\"\n  value = \
-                 aws_iam_role.session_{label}.arn\n}}\n",
-                provider(account.cluster_account.as_str()),
-                quoted(&account.parameter),
-            ),
-            Name::WebhookPolicy => format!(
-                "resource \"aws_iam_policy\" \"session_injector_{label}\" {{\n{}  name   = \"fab-session-injector-{label}\"\n  policy = \
-                 jsonencode({})\n}}\n",
-                provider(account.cluster_account.as_str()),
-                expression(&body)
-            ),
+            Name::Parameter => {
+                let own = [
+                    ("name", quoted(&account.parameter)),
+                    ("type", quoted("String")),
+                    ("value", format!("aws_iam_role.session_{label}.arn")),
+                ];
+                let arguments: Vec<_> = of_cluster().chain(own).collect();
+                resource("aws_ssm_parameter", &format!("session_role_{label}"), &arguments, &[])
+            }
+            Name::WebhookPolicy => {
+                let own = ("name", format!("\"fab-session-injector-{label}\""));
+                let arguments: Vec<_> = of_cluster().chain([own]).collect();
+                let policy = ("policy", jsonencode(&body));
+                let resource_name = format!("session_injector_{label}");
+                resource("aws_iam_policy", &resource_name, &arguments, &[policy])
+            }
         };
         // Writing to a String cannot fail.
         let _ = writeln!(
@@ -79,24 +85,23 @@ pub fn terraform(account: &Account) -> String {
 }
 
 fn role(account: &Account, label: &str) -> String {
-    let mut more = String::new();
-    if let Some(boundary) = &account.permissions_boundary {
-        more = format!("  permissions_boundary = {}\n", quoted(boundary.as_str()));
-    }
+    let mut short = vec![
+        ("name", quoted(account.session_role.name())),
+        ("path", quoted(path(&account.session_role))),
+        ("max_session_duration", MAX_SESSION_DURATION.to_string()),
+    ];
+    short.extend(
+        account.permissions_boundary.iter().map(|it| ("permissions_boundary", quoted(it.as_str()))),
+    );
+    let mut long = Vec::new();
     if !account.tags.is_empty() {
-        let tags = account
-            .tags
-            .iter()
-            .map(|tag| format!("    {} = {}\n", quoted(tag.key.as_str()), quoted(&tag.value)));
-        more.push_str(&format!("  tags = {{\n{}  }}\n", tags.collect::<String>()));
+        let tags = account.tags.iter().map(|tag| (quoted(tag.key.as_str()), quoted(&tag.value)));
+        let tags: Vec<_> = tags.collect();
+        let tags = tags.iter().map(|(key, value)| (&**key, value.clone())).collect::<Vec<_>>();
+        long.push(("tags", format!("{{\n{}  }}", aligned(&tags, "    "))));
     }
-    format!(
-        "resource \"aws_iam_role\" \"session_{label}\" {{\n  name                 = {}\n  path                 = {}\n  \
-         max_session_duration = {MAX_SESSION_DURATION}\n{more}  assume_role_policy   = jsonencode({})\n}}\n",
-        quoted(account.session_role.name()),
-        quoted(path(&account.session_role)),
-        expression(&trust(account)),
-    )
+    long.push(("assume_role_policy", jsonencode(&trust(account))));
+    resource("aws_iam_role", &format!("session_{label}"), &short, &long)
 }
 
 /// Returns a file with one inline policy of a role.
@@ -105,20 +110,61 @@ pub fn terraform_of_inline_policy(role: &RoleArn, name: &str, body: &Value) -> S
     let label: String =
         role.name().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     let resource = format!("{}_{label}", name.replace('-', "_"));
-    role_policy(&resource, name, &quoted(role.name()), "", body)
+    role_policy(&resource, name, quoted(role.name()), None, body)
 }
 
-fn role_policy(resource: &str, name: &str, role: &str, provider: &str, body: &Value) -> String {
-    format!(
-        "resource \"aws_iam_role_policy\" \"{resource}\" {{\n{provider}  name   = \"{name}\"\n  role   = {role}\n  policy = jsonencode({})\n}}\n",
-        expression(body),
-    )
+fn role_policy(
+    resource_name: &str,
+    name: &str,
+    role: String,
+    provider: Option<(&str, String)>,
+    body: &Value,
+) -> String {
+    let short: Vec<_> =
+        provider.into_iter().chain([("name", quoted(name)), ("role", role)]).collect();
+    let policy = ("policy", jsonencode(body));
+    resource("aws_iam_role_policy", resource_name, &short, &[policy])
 }
 
-/// Returns JSON as a Terraform expression: the same text, with Terraform's template sequences
-/// escaped.
+/// Returns a resource as `terraform fmt` writes it: the values of consecutive arguments of one line
+/// start in the same column, those of `long`, with several lines, do not.
+fn resource(kind: &str, name: &str, short: &[(&str, String)], long: &[(&str, String)]) -> String {
+    let long = long.iter().map(|(key, value)| format!("  {key} = {value}\n"));
+    let long = long.collect::<String>();
+    format!("resource \"{kind}\" \"{name}\" {{\n{}{long}}}\n", aligned(short, "  "))
+}
+
+fn aligned(arguments: &[(&str, String)], indent: &str) -> String {
+    let width = arguments.iter().map(|(key, _)| key.chars().count()).max().unwrap_or_default();
+    let line = |(key, value): &(&str, String)| format!("{indent}{key:<width$} = {value}\n");
+    arguments.iter().map(line).collect()
+}
+
+fn jsonencode(body: &Value) -> String {
+    format!("jsonencode({})", expression(body))
+}
+
+/// Returns JSON as a Terraform expression, with Terraform's template sequences escaped. It is
+/// indented and spaced as `terraform fmt` writes it, so that a file with it does not change.
 fn expression(value: &Value) -> String {
-    escaped(&format!("{value:#}")).replace('\n', "\n  ")
+    escaped(&indented(value, "  "))
+}
+
+fn indented(value: &Value, indent: &str) -> String {
+    let within = format!("{indent}  ");
+    let (open, items, close): (_, Vec<String>, _) = match value {
+        Value::Array(list) if !list.is_empty() => {
+            ('[', list.iter().map(|item| indented(item, &within)).collect(), ']')
+        }
+        Value::Object(keys) if !keys.is_empty() => {
+            let item = |(key, value): (&String, &Value)| {
+                format!("{} : {}", Value::from(&**key), indented(value, &within))
+            };
+            ('{', keys.iter().map(item).collect(), '}')
+        }
+        other => return other.to_string(),
+    };
+    format!("{open}\n{within}{}\n{indent}{close}", items.join(&format!(",\n{within}")))
 }
 
 fn quoted(text: &str) -> String {

@@ -89,7 +89,8 @@ fn a_sandbox_has_the_session_of_its_name() {
         ("agents.x-k8s.io/warm-pool-sandbox", "9c0d1e2f"),
         ("agents.x-k8s.io/created-by", "controller"),
     ];
-    let cases: [(&str, &str, &[(&str, &str)]); 4] = [
+    type Labels<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(&str, &str, Labels<'_>); 4] = [
         ("direct", "tenant-runtime", &[]),
         ("direct-default", "default", &[]),
         ("pool-wxphr", "tenant-runtime", &pool),

@@ -392,8 +392,9 @@ fn terraform_has_the_same_documents() {
     );
 }
 
-/// Returns each block by its address, with evaluated attributes.
-fn as_terraform(file: &str) -> Value {
+/// Returns each block by its address, with evaluated attributes. The file must be as `terraform fmt`
+/// writes it.
+pub(crate) fn as_terraform(file: &str) -> Value {
     let mut reader = Command::new(process::program("terraform-read"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -23,7 +23,7 @@ use jiff::{SignedDuration, Timestamp};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use crate::WORLD;
+use crate::{WORLD, iam::as_terraform};
 
 /// IAM, with a role for each test.
 static IAM: LazyLock<Moto> = LazyLock::new(Moto::start);
@@ -451,6 +451,19 @@ fn prune_removes_an_entry_after_pod_and_longest_session() {
     past(SignedDuration::from_hours(2));
     prune();
     assert_eq!(terminal.policy(POLICY), None, "a policy without entries is deleted");
+}
+
+#[test]
+fn terraform_reads_the_printed_resource() {
+    let session = ["--tenant=acme", "--session=fab-coder-x7k2p", "--older-than=2h"];
+    let session = [&session[..], &["--session=fab-planner-x7k2q"]].concat();
+    let said =
+        Terminal::print(&[&session[..], &["--terraform", "--session-role", BROKER]].concat());
+    let address = "resource.aws_iam_role_policy.fab_session_injector_revoked_prod_acme_broker";
+    let read = &as_terraform(&said.stdout)[address];
+    assert_eq!((&read["name"], &read["role"]), (&json!(POLICY), &json!("prod-acme-broker")));
+    let policy: Value = serde_json::from_str(read["policy"].as_str().unwrap()).unwrap();
+    assert_eq!(policy["Statement"].as_array().unwrap().len(), 2);
 }
 
 /// The printed policy, in an AWS that enforces it.

@@ -1078,7 +1078,8 @@ fn each_listed_variable_wins_over_the_endpoint() {
     let keys = format!(
         "-Daws.accessKeyId={key} -Daws.secretAccessKey={secret} -Daws.sessionToken={token}"
     );
-    let cases: Vec<(&'static str, Vec<(&str, String)>, Wins)> = vec![
+    type Variables<'a> = Vec<(&'a str, String)>;
+    let cases: Vec<(&'static str, Variables<'_>, Wins)> = vec![
         (
             "boto3",
             vec![

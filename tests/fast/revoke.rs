@@ -67,7 +67,7 @@ fn the_terraform_resource_has_the_same_document() {
     assert_eq!(
         head,
         "resource \"aws_iam_role_policy\" \"fab_session_injector_revoked_prod_acme_broker\" {\n  \
-         name   = \"fab-session-injector-revoked\"\n  role   = \"prod-acme-broker\"\n  policy = "
+         name = \"fab-session-injector-revoked\"\n  role = \"prod-acme-broker\"\n  policy = "
     );
     let (document, end) = rest.rsplit_once(')').unwrap();
     assert_eq!(end, "\n}\n");

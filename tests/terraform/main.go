@@ -1,8 +1,10 @@
 // Reads a file as Terraform does, by its own parser, and prints each resource's attributes as
-// JSON. What a resource refers to is only its own name.
+// JSON. What a resource refers to is only its own name. A file that `terraform fmt` would change is
+// an error.
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 	"github.com/zclconf/go-cty/cty/function/stdlib"
@@ -24,6 +27,9 @@ func main() {
 	file, problems := hclsyntax.ParseConfig(text, "stdin", hcl.InitialPos)
 	if problems.HasErrors() {
 		stop(problems)
+	}
+	if formatted := hclwrite.Format(text); !bytes.Equal(formatted, text) {
+		stop(fmt.Errorf("terraform fmt writes it so:\n%s", formatted))
 	}
 	body := file.Body.(*hclsyntax.Body)
 	resources := map[string]map[string]json.RawMessage{}
