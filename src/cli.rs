@@ -90,10 +90,10 @@ pub enum Command {
     ///
     /// Prints the inline policy of the session role as JSON, or with --terraform as a resource.
     /// With --apply it writes the policy to IAM with the current AWS credentials, beside what is
-    /// revoked already. It does not stop the pod. Exit codes: 0 done; 1 nothing was written: the
-    /// policy is full, has another form, or other calls change it at the same time; 2 invalid
-    /// input, or AWS denies the call; 3 internal error, or an API is unreachable; 141 stdout
-    /// closed (SIGPIPE).
+    /// revoked already. It does not stop the pod. Exit codes: 0 done; 1 the change is not
+    /// confirmed, because the policy is full, has another form, or other programs change it at the
+    /// same time (--list shows the result); 2 invalid input, or AWS denies the call; 3 internal
+    /// error, or an API is unreachable; 141 stdout closed (SIGPIPE).
     #[command(after_long_help = REVOKE_EXAMPLES, display_order = 5)]
     Revoke(Revoke),
     /// Serve session credentials to the containers of this pod

@@ -78,17 +78,18 @@ pub(super) fn refuse_excess(
 ///
 /// The webhook would replace or remove it. A controller that copies annotations from a template would
 /// write it back, and the guard would refuse each of its updates. A pod that was injected before has
-/// these annotations: at a reinvocation, or when it is compared with current injection.
+/// these annotations: at a reinvocation, or when it is compared with current injection. A pod that
+/// imitates such a pod is patched, and compared by the guard, like each other.
 pub(super) fn refuse_annotations(
     pod: &Pod<'_>,
     component: &Component,
     credentials: CredentialsMode,
     config: &Config,
 ) -> Result<(), Refusal> {
-    let is_ours = |container: &Container<'_>| {
+    let looks_injected = |container: &Container<'_>| {
         *container.name == *CONTAINER_NAME || env::NAMES.iter().all(|name| container.sets(name))
     };
-    if pod.containers().any(|placed| is_ours(placed.container)) {
+    if pod.containers().any(|placed| looks_injected(placed.container)) {
         return Ok(());
     }
     let names_session = component.credentials == credentials

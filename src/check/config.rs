@@ -36,7 +36,9 @@ pub(super) fn check_image(configurations: &Seen<Objects>, config: &Config) -> Fi
         found.ok(
             CheckId::SidecarImage,
             CONFIG,
-            format!("the sidecar's image {image} has a digest"),
+            format!(
+                "the sidecar's image {image} has a digest, or config.sidecar.imageDigests lists one"
+            ),
         );
         return found;
     }

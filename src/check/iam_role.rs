@@ -16,7 +16,7 @@ pub struct Held {
     pub boundary: Option<Boundary>,
     /// Inline and attached policies.
     pub policies: Vec<Value>,
-    /// What the inline policy of `revoke` denies.
+    /// The sessions that `revoke` denied.
     pub revoked: Result<Revoked, NotOurs>,
     pub tags: BTreeMap<String, String>,
     pub trust: Value,

@@ -32,9 +32,8 @@ impl Revocations {
             return;
         }
         for pod in pods.iter() {
-            let Some(sidecar) = admission::sidecar(pod) else { continue };
-            let session = revocation::session_of(pod, sidecar);
-            let identity = session.ok().map(|session| session.source_identity());
+            let session = revocation::session_of(pod, admission::sidecar(pod));
+            let identity = session.and_then(Result::ok).map(|session| session.source_identity());
             self.with_pod.extend(identity.filter(|identity| self.revoked.contains(identity)));
         }
     }

@@ -12,7 +12,9 @@ pub(super) fn check_controls(subject: &str, base: &Held, session: &Held, found: 
     };
     let mut wrong = Vec::new();
     for (key, value) in base.tags.iter().filter(|(key, _)| is_compared(key)) {
-        match session.tags.get(key) {
+        // IAM compares keys without regard to case.
+        let own = session.tags.iter().find(|(own, _)| own.eq_ignore_ascii_case(key));
+        match own.map(|(_, value)| value) {
             Some(own) if own == value => {}
             Some(own) => wrong.push(format!("has the tag {key}={own} instead of {value}")),
             None => wrong.push(format!("lacks the tag {key}={value}")),

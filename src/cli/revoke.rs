@@ -16,7 +16,7 @@ pub struct Revoke {
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<TenantName>,
     /// Name of a session; may be repeated
-    #[arg(long = "session", value_name = "NAME", requires = "tenant")]
+    #[arg(long = "session", value_name = "NAME")]
     pub sessions: Vec<SessionName>,
     /// SourceIdentity of a session, from a CloudTrail event; may be repeated
     #[arg(long = "source-identity", value_name = "TEXT")]

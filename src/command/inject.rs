@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, CommandError> {
                 }
                 Injected::Refused(refusal) => {
                     refused = true;
-                    say(&format!("{}: {refusal}", manifest::title(object)));
+                    say(&format!("{}: {refusal}", offline::title(object, &found)));
                 }
                 Injected::Unchanged => {}
             }
@@ -96,7 +96,7 @@ fn injected(
     let (decision, operations, warnings) =
         admission::decide(&found.pod, &arguments.creator, namespace, &snapshot, roles, config);
     for warning in warnings {
-        say(&format!("warning: {}: {warning}", manifest::title(object)));
+        say(&format!("warning: {}: {warning}", offline::title(object, found)));
     }
     if is_audit {
         let would = match &decision {

@@ -106,11 +106,19 @@ fn opt_in_label(object: &Value) -> Option<(String, String)> {
 pub(super) fn objects(paths: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
     let mut all = Vec::new();
     for path in paths {
+        let before = all.len();
         for file in files_of(path)? {
             all.extend(objects_of(&file)?);
         }
+        if all.len() == before {
+            bail!("{} contains no object", source_of(path));
+        }
     }
     Ok(all)
+}
+
+fn source_of(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
 }
 
 fn files_of(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -136,21 +144,16 @@ fn files_of(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn objects_of(path: &Path) -> anyhow::Result<Vec<Value>> {
-    let (source, text) = if path == Path::new("-") {
-        let source = "standard input".to_owned();
-        let text = files::text_of(stdin().lock(), &source)?;
-        (source, text)
+    let source = source_of(path);
+    let text = if path == Path::new("-") {
+        files::text_of(stdin().lock(), &source)?
     } else {
-        (path.display().to_string(), files::text(path)?)
+        files::text(path)?
     };
-    let objects = files::objects(&source, &text)?;
-    if objects.is_empty() {
-        bail!("{source} contains no object");
-    }
-    Ok(objects)
+    files::objects(&source, &text)
 }
 
-/// Says what the result for these objects does not cover: objects without a pod, and pods that a
+/// Says which parts of the objects the result does not cover: objects without a pod, and pods that a
 /// controller makes. `creator` is the user of `--as`, or empty.
 pub(super) fn say_what_is_not_covered(objects: &[Value], creator: &str) {
     let mut without = Vec::new();
@@ -178,8 +181,19 @@ pub(super) fn say_what_is_not_covered(objects: &[Value], creator: &str) {
     }
     if pods == 0 {
         say("the input contains no pod and no pod template");
-    } else if !without.is_empty() {
-        say(&format!("not evaluated, because they contain no pod: {}", without.join(", ")));
+    }
+    if !without.is_empty() {
+        say(&format!("not evaluated, because no pod was found in them: {}", without.join(", ")));
+    }
+}
+
+/// Returns kind and name of the object, with the path of the pod if its controller is unknown: such
+/// an object may have several.
+pub(super) fn title(object: &Value, found: &PodIn) -> String {
+    let title = manifest::title(object);
+    match found.maker() {
+        Maker::Other => format!("{title} {}", found.path()),
+        Maker::Controller(_) | Maker::User => title,
     }
 }
 

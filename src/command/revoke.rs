@@ -45,6 +45,10 @@ async fn run_async(arguments: &Revoke) -> Result<ExitCode, CommandError> {
         target.add_pods(cluster, arguments).await?;
     }
     let revoked = Revoked::of(&target.identities, issued_before);
+    if !arguments.apply && !arguments.list && !arguments.prune {
+        revoked.check_length().map_err(|error| CommandError::Input(error.into()))?;
+        say(REPLACES);
+    }
     if !needs_role(arguments) {
         return print(&format!("{:#}\n", revoked.document()));
     }
@@ -57,6 +61,11 @@ async fn run_async(arguments: &Revoke) -> Result<ExitCode, CommandError> {
         return Err(CommandError::Input(anyhow!(why)));
     }
     let in_iam = IamRole::find(&shell, &role).await.map_err(|error| denied(error, &role))?;
+    if let Some(tenant) = target.tenant.as_ref().filter(|tenant| !in_iam.may_be_of(tenant)) {
+        return Err(CommandError::Input(anyhow!(
+            "role {role} is not the session role of tenant {tenant}: its trust policy allows SourceIdentities of others only; check --session-role"
+        )));
+    }
     if arguments.list {
         let inline = match in_iam.look().await {
             Ok(inline) => inline,
@@ -83,9 +92,15 @@ async fn run_async(arguments: &Revoke) -> Result<ExitCode, CommandError> {
         return print(&report::pruned(&role, &before.revoked, &after));
     }
     let printed = print(&report::revoked(&role, &revoked, &before.revoked, &after))?;
-    say("AWS denies these calls within minutes; the pods still run");
-    if let Some(cluster) = &cluster {
-        say_pods(cluster, &target.identities).await?;
+    say("AWS denies these calls within minutes; revoke stops no pod");
+    match &cluster {
+        None => say("no cluster was read, so the pods of the sessions are not known"),
+        // The policy is written, whatever the cluster answers.
+        Some(cluster) => {
+            if let Err(error) = say_pods(cluster, &target.identities).await {
+                say(&format!("the pods of the sessions are not known: {error}"));
+            }
+        }
     }
     Ok(printed)
 }
@@ -176,7 +191,7 @@ async fn say_pods(
     Ok(())
 }
 
-/// Nothing was written. Returns exit code 1 for what is to be fixed in AWS.
+/// Reports that the change is not confirmed. Returns exit code 1 if the policy must be fixed in AWS.
 fn failed(failure: NotApplied<RoleError>, role: &RoleArn) -> Result<ExitCode, CommandError> {
     let why = match failure {
         NotApplied::Contended => {
@@ -203,9 +218,15 @@ fn denied(error: IamError, role: &RoleArn) -> CommandError {
         IamError::NoAnswer | IamError::NoRole | IamError::Unavailable { .. } => {
             CommandError::Internal(anyhow!("role {role}: {error}; try again"))
         }
-        IamError::OtherArn(_) | IamError::Refused { .. } => CommandError::Input(anyhow!(
+        IamError::OtherArn(_) => CommandError::Input(anyhow!(
+            "role {role}: {error}; correct --session-role, or use credentials of account {}",
+            role.account()
+        )),
+        IamError::Refused { .. } => CommandError::Input(anyhow!(
             "role {role}: {error}; set AWS_PROFILE to credentials of account {} that may read and write its inline policies",
             role.account()
         )),
     }
 }
+
+const REPLACES: &str = "this policy replaces the one of its name as a whole: add the sessions that are revoked already (revoke --list), or use --apply, which keeps them";

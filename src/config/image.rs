@@ -5,8 +5,8 @@ use std::{fmt, str::FromStr};
 /// The image of the sidecar container.
 ///
 /// A policy engine may pin it: it replaces the tag with a digest, or adds the digest behind the tag.
-/// A runtime that gets both pulls the digest, so only listed digests count as this image: with any
-/// digest, a tenant could run each image of the repository, also an old one.
+/// A runtime that gets both pulls the digest, so only listed digests count as this image. If any
+/// digest counted, a tenant could run every image of the repository, including old ones.
 #[derive(Clone, Debug)]
 pub struct Image {
     reference: String,

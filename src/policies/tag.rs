@@ -87,8 +87,8 @@ impl FromStr for Tag {
     }
 }
 
-/// IAM's pattern is `[\p{L}\p{Z}\p{N}_.:/=+\-@]*`. Of the separators (`\p{Z}`) only the space is
-/// accepted here.
+/// IAM's pattern is `[\p{L}\p{Z}\p{N}_.:/=+\-@]*`. Only the space is accepted here of the
+/// separators (`\p{Z}`).
 fn is_allowed(c: char) -> bool {
     c.is_alphanumeric() || " _.:/=+-@".contains(c)
 }

@@ -73,6 +73,14 @@ impl Inline {
     }
 }
 
+impl Revoked {
+    /// Returns an error if the document alone is longer than IAM accepts.
+    pub fn check_length(&self) -> Result<(), TooLong> {
+        let alone = Inline { revoked: Self::default(), own: 0, others: 0 };
+        alone.fit(self, 0).map(drop)
+    }
+}
+
 /// IAM does not count white space.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html>
 fn characters(document: &str) -> usize {

@@ -4,13 +4,22 @@ use crate::{
 };
 
 /// Returns the session of a pod by the variables of its sidecar, which do not change once the pod
-/// is created. Annotations can change.
-pub fn session_of(pod: Json<'_>, sidecar: Json<'_>) -> Result<KnownSession, env::NotASession> {
+/// is created. Annotations can change. A pod of a component with `credentials: env` has no sidecar,
+/// and the variables in its own containers. None: the pod has no session.
+pub fn session_of(
+    pod: Json<'_>,
+    sidecar: Option<Json<'_>>,
+) -> Option<Result<KnownSession, env::NotASession>> {
+    let container = sidecar.or_else(|| {
+        let lists = ["initContainers", "containers"].map(|list| pod.at("spec").at(list));
+        let sets = |container: &Json<'_>, name: &str| variable(*container, name).is_some();
+        let has_session =
+            |container: &Json<'_>| env::NAMES.iter().all(|name| sets(container, name));
+        lists.into_iter().flat_map(Json::items).find(has_session)
+    })?;
     let metadata = pod.at("metadata");
-    env::read_stored(|name| {
-        let is_it = |variable: &Json<'_>| variable.at("name").string().is_some_and(|it| it == name);
-        // The kubelet takes the last of several variables with one name.
-        let variable = sidecar.at("env").items().filter(is_it).last()?;
+    Some(env::read_stored(|name| {
+        let variable = variable(container, name)?;
         let field = variable.at("valueFrom").at("fieldRef").at("fieldPath").string();
         let value = match field.as_deref() {
             Some("metadata.name") => metadata.at("name"),
@@ -19,7 +28,13 @@ pub fn session_of(pod: Json<'_>, sidecar: Json<'_>) -> Result<KnownSession, env:
             None => variable.at("value"),
         };
         value.string().map(Into::into)
-    })
+    }))
+}
+
+/// Returns the variable of this name: the last one, as for the kubelet.
+fn variable<'a>(container: Json<'a>, name: &str) -> Option<Json<'a>> {
+    let is_it = |variable: &Json<'_>| variable.at("name").string().is_some_and(|it| it == name);
+    container.at("env").items().filter(is_it).last()
 }
 
 #[cfg(test)]
@@ -48,7 +63,7 @@ mod tests {
     fn identity(pod: &Value) -> Result<String, String> {
         let text = to_raw_value(pod).unwrap();
         let pod = Json::from(&*text);
-        let session = session_of(pod, pod).map_err(|error| error.to_string())?;
+        let session = session_of(pod, Some(pod)).unwrap().map_err(|error| error.to_string())?;
         Ok(session.source_identity().to_string())
     }
 
@@ -64,5 +79,18 @@ mod tests {
         other["env"].as_array_mut().unwrap().push(twice);
         assert!(identity(&other).unwrap_err().contains("agent.acme.other"));
         assert!(identity(&json!({})).is_err());
+    }
+
+    #[test]
+    fn a_pod_without_a_sidecar_has_the_session_of_its_containers() {
+        let mut with = pod(SessionId::PodUid);
+        with["spec"]["containers"] = json!([{"name": "proxy"}, {"env": with["env"].take()}]);
+        let text = to_raw_value(&with).unwrap();
+        let session = session_of((&*text).into(), None).unwrap().unwrap();
+        assert_eq!(session.source_identity().to_string(), "agent.acme.0d2c2a52");
+        // The old client mode: the pod brings a role, and its own code chooses the name.
+        with["spec"]["containers"][1]["env"].as_array_mut().unwrap().pop();
+        let text = to_raw_value(&with).unwrap();
+        assert!(session_of((&*text).into(), None).is_none());
     }
 }

@@ -171,7 +171,8 @@ fn an_input_without_pods_is_reported() {
     let output = inject(&text_of("Widget"), &[]);
     assert!(output.status.success());
     assert_eq!(text(&output.stdout), text_of("Widget"));
-    assert_eq!(text(&output.stderr), "the input contains no pod and no pod template\n");
+    let said = "the input contains no pod and no pod template\nnot evaluated, because no pod was found in them: Widget/o\n";
+    assert_eq!(text(&output.stderr), said);
 }
 
 #[test]
@@ -188,7 +189,7 @@ fn stderr_names_what_the_output_does_not_cover() {
         "warning: the pods of Deployment/o are created by system:serviceaccount:kube-system:replicaset-controller, not by jane; set --as to it",
         "assumed: the pods of Rollout/o are as in /spec/template; the controller that creates them may set other labels, annotations and fields",
         "assumed: the pods of Sandbox/o are as in /spec/podTemplate; the controller that creates them may set other labels, annotations and fields",
-        "not evaluated, because they contain no pod: Service/o",
+        "not evaluated, because no pod was found in them: Service/o",
     ] {
         assert!(said.lines().any(|said| said == line), "{line}\n{said}");
     }
@@ -214,6 +215,7 @@ fn a_directory_stands_for_its_manifests() {
         fs::write(directory.path().join(name), object.to_string()).unwrap();
     }
     fs::write(directory.path().join("notes.txt"), "no manifest").unwrap();
+    fs::write(directory.path().join("later.yaml"), "# nothing yet\n").unwrap();
     let run = |files: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
             .args(["inject", "--roles"])

@@ -14,7 +14,7 @@ use crate::{
         iam_roles::{self, IamError},
     },
     revocation::{Inline, Next, NotOurs, POLICY_NAME},
-    session::RoleArn,
+    session::{RoleArn, TenantName},
 };
 
 /// A role in IAM that exists, in the account of the credentials.
@@ -23,6 +23,8 @@ pub(super) struct IamRole {
     iam: Client,
     role: RoleArn,
     pub(super) longest_session: SignedDuration,
+    /// The trust policy, as text.
+    trust: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +45,15 @@ impl IamRole {
         let found = found.map_err(|_| IamError::NoAnswer)??;
         let longest = found.max_session_duration.map_or(0, i64::from).max(SHORTEST);
         let longest_session = SignedDuration::from_secs(longest);
-        Ok(Self { iam, role: role.clone(), longest_session })
+        let trust = found.assume_role_policy_document.unwrap_or_default();
+        Ok(Self { iam, role: role.clone(), longest_session, trust: iam_roles::decoded(&trust) })
+    }
+
+    /// Returns whether the role may be the session role of the tenant: its trust policy names the
+    /// SourceIdentities of the tenant, or of no tenant.
+    pub(super) fn may_be_of(&self, tenant: &TenantName) -> bool {
+        let names = |text: &str| self.trust.contains(text);
+        names(&format!("agent.{tenant}.")) || names("agent.*") || !names("agent.")
     }
 
     /// Reads the policies within [`PATIENCE`].

@@ -7,8 +7,8 @@
 //! - waits [`Pace::settle`], which is longer, reads again, and writes again what is missing.
 //!
 //! A write that removes an entry started its read before that entry was written, so it ends less
-//! than `settle` later, and the second read shows it. This holds as far as a read of IAM returns
-//! the last write. IAM promises that only eventually:
+//! than `settle` later, and the second read shows it. IAM may apply a write that timed out later,
+//! and a read may not return the last write. IAM promises that only eventually:
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency>
 
 use std::{fmt, time::Duration};
@@ -50,7 +50,7 @@ pub(super) enum NotApplied<E> {
     TooSlow,
 }
 
-/// What `tell` is called with.
+/// The reason for another attempt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Retry {
     Missing,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, anyhow, bail};
 use aws_config::SdkConfig;
-use serde_json::{json, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     admission,
@@ -15,16 +15,17 @@ use crate::{
         cluster::{CORE, Cluster, all},
         files,
         installed::{self, Installed, Release},
+        say,
     },
     config::{Config, Region},
     json::Json,
-    namespaces::NamespaceName,
+    namespaces::{Mode, NamespaceName, OPT_IN_LABEL},
     revocation,
     roles::{Cause, Role},
     session::{KnownSession, RoleArn, SourceIdentity, TenantName},
 };
 
-/// What the command line names.
+/// The tenant, sessions and pods of the command line.
 #[derive(Debug, Default)]
 pub(super) struct Target {
     pub(super) tenant: Option<TenantName>,
@@ -46,13 +47,6 @@ impl Target {
     /// Returns what the flags name, without the pods.
     pub(super) fn of_flags(arguments: &Revoke) -> anyhow::Result<Self> {
         let mut target = Self { tenant: arguments.tenant.clone(), ..Self::default() };
-        if let Some(tenant) = &target.tenant {
-            for session in &arguments.sessions {
-                let identity = revocation::identity(tenant, session)
-                    .with_context(|| format!("--session {}", session.as_str()))?;
-                target.identities.insert(identity);
-            }
-        }
         for identity in &arguments.source_identities {
             let tenant = identity.tenant().ok_or_else(|| {
                 anyhow!(
@@ -60,6 +54,21 @@ impl Target {
                 )
             })?;
             target.add(tenant, identity.clone(), &format!("--source-identity {identity}"))?;
+        }
+        for session in &arguments.sessions {
+            let name = session.as_str();
+            let Some(tenant) = &target.tenant else {
+                bail!("--session {name}: its tenant is not known; set --tenant");
+            };
+            if name.starts_with(&format!("agent.{tenant}.")) {
+                bail!("--session {name} is a SourceIdentity; use --source-identity {name}");
+            }
+            let identity = revocation::identity(tenant, session)
+                .with_context(|| format!("--session {name}"))?;
+            if !identity.as_str().ends_with(name) {
+                say(&format!("--session {name} is cut as the webhook cuts it: {identity}"));
+            }
+            target.identities.insert(identity);
         }
         Ok(target)
     }
@@ -90,6 +99,9 @@ impl Target {
     ) -> Result<(), CommandError> {
         let namespace = arguments.namespace.as_ref();
         let namespace = namespace.map_or(cluster.default_namespace(), NamespaceName::as_str);
+        if !arguments.pods.is_empty() {
+            refuse_other_namespaces(cluster, namespace).await?;
+        }
         for name in &arguments.pods {
             let place = format!("pod {namespace}/{}", name.as_str());
             let path = format!("{CORE}/namespaces/{namespace}/pods");
@@ -205,8 +217,8 @@ impl RoleSource {
     }
 }
 
-/// Lists the pods of all namespaces with a sidecar, namespace by namespace, so that few objects are
-/// in memory. A pod whose sidecar has no valid session gets no credentials.
+/// Lists the pods of all namespaces with a session, namespace by namespace, so that few objects are
+/// in memory. A pod without a valid session gets no credentials.
 pub(super) async fn pods(cluster: &Cluster) -> Result<Seen<Pods>, CommandError> {
     let mut found = Pods::new();
     let namespaces = match cluster.list(&format!("{CORE}/namespaces"), all()).await? {
@@ -221,11 +233,8 @@ pub(super) async fn pods(cluster: &Cluster) -> Result<Seen<Pods>, CommandError> 
             Seen::Hidden(why) => return Ok(Seen::Hidden(why)),
         };
         for pod in pods.iter() {
-            let Some(Ok(session)) =
-                admission::sidecar(pod).map(|sidecar| revocation::session_of(pod, sidecar))
-            else {
-                continue;
-            };
+            let session = revocation::session_of(pod, admission::sidecar(pod));
+            let Some(Ok(session)) = session else { continue };
             let name = pod.at("metadata").at("name").string().unwrap_or_default();
             let pods = found.entry(session.source_identity()).or_default();
             pods.push((namespace.to_string(), name.into_owned()));
@@ -234,10 +243,28 @@ pub(super) async fn pods(cluster: &Cluster) -> Result<Seen<Pods>, CommandError> 
     Ok(Seen::Known(found))
 }
 
+/// Refuses a namespace that is not enabled. A tenant can write the session of another tenant into a
+/// pod there, whose revocation would stop that session.
+async fn refuse_other_namespaces(cluster: &Cluster, namespace: &str) -> Result<(), CommandError> {
+    let found: Seen<Option<Value>> = cluster.get(&format!("{CORE}/namespaces"), namespace).await?;
+    let mode = match &found {
+        Seen::Known(Some(object)) => object["metadata"]["labels"][OPT_IN_LABEL].as_str(),
+        Seen::Known(None) => None,
+        Seen::Hidden(why) => {
+            let why = anyhow!("cannot read namespace {namespace}: {why}");
+            return Err(CommandError::Internal(why));
+        }
+    };
+    if mode == Some(Mode::Enabled.as_str()) {
+        return Ok(());
+    }
+    Err(CommandError::Input(anyhow!(
+        "namespace {namespace} is not enabled, so its pods may have any session in their variables; name the session with --source-identity"
+    )))
+}
+
 fn session_of(pod: Json<'_>, place: &str) -> anyhow::Result<KnownSession> {
-    let sidecar = admission::sidecar(pod).ok_or_else(|| {
-        anyhow!("{place} has no credential sidecar, so its calls have no session to revoke")
-    })?;
-    revocation::session_of(pod, sidecar)
-        .with_context(|| format!("{place}: its sidecar has no valid session"))
+    revocation::session_of(pod, admission::sidecar(pod))
+        .ok_or_else(|| anyhow!("{place} has no session, so there is none to revoke"))?
+        .with_context(|| format!("{place} has no valid session"))
 }
