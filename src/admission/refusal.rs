@@ -132,7 +132,7 @@ impl Refusal {
                 format!("kubectl label namespace {namespace} {POD_SECURITY_LABEL}={wanted} --overwrite")
             }
             Self::PortTaken { .. } => "use another port in the container, or set another sidecar.port in the config".to_owned(),
-            Self::ReservedAnnotation { .. } => "remove the annotation from the pod and from the object from which a controller creates it; only users in sessionCreators of the config may set fab.nanohype.dev/session-id, for a component with session: creator-or-uid".to_owned(),
+            Self::ReservedAnnotation { .. } => "remove the annotation from the pod and from the object from which a controller creates it; only users in sessionCreators of the config may name a session by an annotation, for a component with session: creator-or-uid".to_owned(),
             Self::ReservedName { .. } => "choose another name".to_owned(),
             Self::ReservedVolume { .. } => "remove the mount; the webhook adds the mounts that the container needs".to_owned(),
             Self::RoleDenied { .. } => "grant ssm:GetParameters on this parameter to the webhook's IAM role".to_owned(),
