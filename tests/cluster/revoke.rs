@@ -13,7 +13,7 @@ use harness::{
     moto::Moto,
     process::wait_until,
     sidecar::{
-        account::{Account, BROKER, Policies, allow, statements},
+        account::{Account, BROKER, Policies, allow, statements, trust},
         client::{self, Client},
         pod::Pod,
     },
@@ -160,7 +160,7 @@ fn programs_at_once_lose_no_entry_and_no_foreign_policy() {
     for child in all {
         let said = Said::of(&child.wait_with_output().unwrap());
         assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
-        assert!(said.stderr.contains("the pods still run"), "{}", said.stderr);
+        assert!(said.stderr.contains("revoke stops no pod"), "{}", said.stderr);
     }
     assert_eq!(terminal.revoked(), entries(&names.each_ref().map(String::as_str)));
     assert_eq!(terminal.policy("own").unwrap(), foreign);
@@ -272,6 +272,24 @@ fn a_role_or_a_permission_that_is_missing_is_one_sentence() {
     ] {
         expect(&on(wrong), 2, &[wrong, &terminal.role, "another ARN"]);
     }
+    // The role of another tenant; with the own tenant as the control, the policy is written.
+    let trusting = |names: &str| {
+        let condition = json!({"StringLike": {"sts:SourceIdentity": names}});
+        let document = trust(&condition).to_string();
+        let document = ("PolicyDocument", &*document);
+        iam.iam("UpdateAssumeRolePolicy", &[("RoleName", terminal.name()), document]);
+    };
+    trusting("agent.globex.*");
+    expect(
+        &terminal.on_role(&apply),
+        2,
+        &["not the session role of tenant acme", "--session-role"],
+    );
+    assert_eq!(terminal.policy(POLICY), None);
+    trusting("agent.acme.*");
+    assert_eq!(terminal.on_role(&apply).code, 0);
+    iam.iam("DeleteRolePolicy", &[("RoleName", terminal.name()), ("PolicyName", POLICY)]);
+
     let mut command = terminal.command(&[&["--session-role", &terminal.role], &apply[..]].concat());
     command.env("AWS_ENDPOINT_URL_IAM", "http://127.0.0.1:1");
     expect(&Said::of(&command.output().unwrap()), 3, &["IAM did not answer"]);
@@ -372,15 +390,28 @@ fn a_pod_is_revoked_by_the_variables_of_its_sidecar() {
     let said = terminal.on_role(&[&pods[..], &["--apply"]].concat());
     assert_eq!(said.code, 0, "{}", said.stderr);
 
-    let bare = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare", "namespace": "default"},
-        "spec": {"containers": [{"name": "c", "image": "i"}]},
-    });
+    let mut bare = agent(namespace, "bare", "");
+    bare["metadata"].as_object_mut().unwrap().shift_remove("annotations");
+    bare["spec"]["serviceAccountName"] = "default".into();
     world.create(&bare, None).unwrap();
-    let cases: [(&[&str], &str); 3] = [
+    // A tenant's pod with the session of another tenant, where neither webhook nor guard acts.
+    let stored = world.cluster.kubectl(&["get", "pod", "pod-a", "--namespace", namespace]).json();
+    let copy = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "copy", "namespace": "default"},
+        "spec": {
+            "initContainers": [{
+                "name": "fab-session-credentials", "image": "i",
+                "env": stored["spec"]["initContainers"][0]["env"],
+            }],
+            "containers": [{"name": "c", "image": "i"}],
+        },
+    });
+    world.create(&copy, None).unwrap();
+    let cases: [(&[&str], &str); 4] = [
         (&["--pod=none", "--namespace", namespace], "does not exist in the cluster"),
         (&["--pod=pod-a", "--tenant=acme", "--namespace", namespace], "once for each tenant"),
-        (&["--pod=bare", "--namespace=default"], "has no credential sidecar"),
+        (&["--pod=bare", "--namespace", namespace], "has no session"),
+        (&["--pod=copy", "--namespace=default"], "namespace default is not enabled"),
     ];
     for (arguments, want) in cases {
         let said = terminal.run(arguments);

@@ -81,7 +81,12 @@ fn invalid_input_is_an_error_with_its_remedy() {
     let long = "t".repeat(46);
     let long = format!("--tenant={long}");
     let role = ["--session-role", ROLE];
-    let cases: [(&[&str], &str); 19] = [
+    let full: Vec<String> = (0..160)
+        .map(|n| format!("--session={n:0>50}"))
+        .chain(["--tenant=acme".to_owned()])
+        .collect();
+    let full: Vec<&str> = full.iter().map(String::as_str).collect();
+    let cases: [(&[&str], &str); 21] = [
         (&[], "--session"),
         (&["--session=a"], "--tenant"),
         (&["--tenant=acme"], "--session"),
@@ -98,6 +103,8 @@ fn invalid_input_is_an_error_with_its_remedy() {
         (&["--source-identity=agent.acme.a b"], "--source-identity"),
         (&["--older-than=yesterday"], "RFC 3339"),
         (&["--older-than=2999-01-01T00:00:00Z"], "in the future"),
+        (&["--tenant=acme", "--session=agent.acme.a"], "use --source-identity agent.acme.a"),
+        (&full, "IAM accepts 10240"),
         (&["--list", "--prune"], "cannot be used with"),
         (&["--list", "--tenant=acme", "--session=a"], "cannot be used with"),
         (&["--namespace=a", "--list"], "cannot be used with"),
