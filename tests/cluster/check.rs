@@ -317,6 +317,7 @@ fn checks_without_permission_are_unknown() {
         "rbac",
         "rollout",
         "service-account",
+        "sidecar-image",
         "webhook-missing",
     ];
     assert_eq!(checks, want.into(), "{unknown:#?}");

@@ -69,48 +69,6 @@ fn an_agent_calls_aws_with_the_name_of_its_session() {
     );
 }
 
-/// The pod's own variables refer to the webhook's, and the webhook's to those of `envFrom`.
-#[test]
-fn the_kubelet_expands_references_in_both_directions() {
-    let platform = &*PLATFORM;
-    let sandbox = "fab-traced-t5r7v";
-    let settings = json!({
-        "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "settings", "namespace": TENANT},
-        "data": {"AWS_REGION": "ap-southeast-1", "NO_PROXY": ".internal", "OWN": "1"},
-    });
-    let mut pod = session(TENANT, sandbox, &["sleep"]);
-    pod["spec"]["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
-    pod["spec"]["containers"][0]["env"] = json!([
-        {"name": "TRACE", "value": "session.id=$(FAB_SESSION_ID),$(FAB_SESSION_IDENTITY),$(OWN)"},
-        {"name": "LAST", "value": "$(TRACE)"},
-    ]);
-    platform.node.create(&[settings]);
-    platform.create_as(OPERATOR, &pod);
-    let name = format!("session-{sandbox}");
-    platform.node.await_ready(TENANT, &name);
-
-    let read = ["/box", "read", "/proc/self/environ"];
-    let environment = platform.node.exec(TENANT, &name, "session", &read).run();
-    assert!(environment.ok, "{}", environment.stderr);
-    let value = |name: &str| {
-        let mut entries = environment.stdout.split('\0');
-        entries.find_map(|entry| entry.strip_prefix(&format!("{name}=")).map(str::to_owned))
-    };
-    let trace = format!("session.id={sandbox},agent.acme.{sandbox},1");
-    assert_eq!(value("TRACE").as_deref(), Some(&*trace));
-    assert_eq!(value("LAST").as_deref(), Some(&*trace));
-    let hosts = ".internal,$(no_proxy),127.0.0.1,localhost";
-    assert_eq!(value("NO_PROXY").as_deref(), Some(hosts));
-    assert_eq!(
-        value("no_proxy").as_deref(),
-        Some(&*format!("$(no_proxy),{hosts},127.0.0.1,localhost"))
-    );
-    // A variable of env takes precedence, about which the webhook warns.
-    assert_eq!(value("AWS_REGION").as_deref(), Some("eu-west-1"));
-    assert!(is_session_of(BROKER, &call(platform, &name)));
-}
-
 #[test]
 fn an_agent_cannot_get_base_credentials() {
     let platform = &*PLATFORM;

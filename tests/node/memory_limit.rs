@@ -17,25 +17,20 @@ use axum::body::Bytes;
 use futures_util::stream::{self, StreamExt};
 use harness::{
     process::{Process, free_port, get, own_directory, wait_until},
-    root,
     webhook::{
-        client::{Client, Protocol, shake_hands},
-        load::{JSON, pod_with, proxies, silent_ssm},
+        client::{Client, Protocol, shake_hands, shake_hands_on},
+        load::{JSON, pod_with, post_of, proxies, silent_ssm},
         server::{Server, command, make_certificate, review},
     },
 };
-use http_body_util::{Full, combinators::BoxBody};
-use hyper::{
-    Request,
-    body::{Body, Frame},
-    client::conn::http2,
-};
+use http_body_util::combinators::BoxBody;
+use hyper::{Request, body::Frame, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{SupportedProtocolVersion, version::TLS13};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{
-    io::AsyncWriteExt,
-    net::TcpStream,
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -99,23 +94,15 @@ fn released() -> PathBuf {
 }
 
 /// Starts a webhook in a cgroup, and an SSM that accepts calls and never responds, so that forged
-/// reviews of the tenant `beta` wait as long as possible. The tenant `acme` has its role in a file.
+/// reviews wait as long as possible.
 fn start(name: &str, bytes: usize) -> (Server, Cgroup, TcpListener) {
     let directory = own_directory();
     let tls = directory.path().join("tls");
     make_certificate(&tls, &[]);
     let (silent, config) = silent_ssm(directory.path());
-    let mut settings: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
-    settings["roles"]["file"] = json!(root().join("examples/demo/roles.yaml"));
-    fs::write(&config, settings.to_string()).unwrap();
-    let namespaces = directory.path().join("namespaces.yaml");
-    let acme = fs::read_to_string(root().join("examples/demo/namespaces.yaml")).unwrap();
-    let beta = acme.replace("acme", "beta").replace("name: fab", "name: fab-beta");
-    fs::write(&namespaces, format!("{acme}---\n{beta}")).unwrap();
     let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let (address, health) = (local(free_port()), local(free_port()));
-    let (config, namespaces) = (config.to_str().unwrap(), namespaces.to_str().unwrap());
-    let arguments = ["--shutdown-delay=0", "--config", config, "--namespaces", namespaces];
+    let arguments = ["--shutdown-delay=0", "--config", config.to_str().unwrap()];
     let inner = command(directory.path(), &tls, address, health, &arguments);
     let cgroup = Cgroup::new(name, bytes);
     let mut process =
@@ -141,6 +128,15 @@ impl Target {
 
     async fn stream(&self, protocol: Protocol) -> Option<TlsStream<TcpStream>> {
         let stream = shake_hands(self.address, &self.authority, protocol, VERSIONS);
+        timeout(SECOND * 5, stream).await.ok()?.ok()
+    }
+
+    async fn deaf(&self) -> Option<TlsStream<TcpStream>> {
+        let socket = TcpSocket::new_v4().ok()?;
+        socket.set_recv_buffer_size(4096).ok()?;
+        let stream = socket.connect(self.address).await.ok()?;
+        let stream =
+            shake_hands_on(stream, "localhost", &self.authority, Protocol::Http1, VERSIONS);
         timeout(SECOND * 5, stream).await.ok()?.ok()
     }
 }
@@ -278,31 +274,17 @@ async fn chunks_of_one_byte(target: Target) -> usize {
     sent
 }
 
-/// Requests large responses and does not read their bodies. By HTTP/2 the client accepts all bytes
-/// of a connection, so the kernel does not close it.
+/// Requests large responses and does not read them.
 async fn unread_answers(target: Target) -> usize {
-    let large = pod_with("/spec/containers/0/env", &proxies(LARGE / 3).to_string());
-    let large = Bytes::from(large);
-    let (mut connections, mut held) = (Vec::new(), Vec::new());
-    while target.goes_on() {
-        let Some(stream) = target.stream(Protocol::Http2).await else { continue };
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
-        let handshake = http2.initial_stream_window_size(1).handshake(TokioIo::new(stream));
-        let Ok((mut sender, driver)) = handshake.await else { continue };
-        tokio::spawn(driver);
-        for _ in 0..64 {
-            let request = Request::post("https://localhost/enabled")
-                .header("content-type", JSON)
-                .body(Full::new(large.clone()))
-                .unwrap();
-            let asked = timeout(SECOND * 5, sender.send_request(request)).await;
-            let Ok(Ok(answer)) = asked else { break };
-            if answer.body().size_hint().lower() > LARGE as u64 / 2 {
-                held.push(answer);
-            }
-        }
-        connections.push(sender);
+    let post = post_of(&pod_with("/spec/containers/0/env", &proxies(LARGE / 3).to_string()));
+    let mut held = Vec::new();
+    while target.goes_on() && held.len() < 160 {
+        let Some(mut stream) = target.deaf().await else { continue };
+        let _ = timeout(SECOND * 5, stream.write_all(&post)).await;
+        let _ = timeout(SECOND, stream.read_exact(&mut [0; 12])).await;
+        held.push(stream);
     }
+    sleep(target.until.saturating_duration_since(Instant::now())).await;
     held.len()
 }
 
@@ -320,7 +302,7 @@ fn forged() -> Vec<(&'static str, Vec<u8>)> {
     };
     let mut waits = review("runtime");
     waits.resize(LARGEST, b' ');
-    let bodies = vec![
+    vec![
         ("lists in a mount", mounts(3 << 20)),
         ("more lists in a mount", mounts(LARGEST - (64 << 10))),
         ("ports", pod_with("/spec/containers/0/ports", &list("{}", LARGEST - (64 << 10)))),
@@ -333,9 +315,7 @@ fn forged() -> Vec<(&'static str, Vec<u8>)> {
             pod_with("/metadata/labels", &format!("{{{pairs}}}"))
         }),
         ("one that waits for SSM", waits),
-    ];
-    let of_beta = |body| String::from_utf8(body).unwrap().replace("tenants-acme", "tenants-beta");
-    bodies.into_iter().map(|(name, body)| (name, of_beta(body).into_bytes())).collect()
+    ]
 }
 
 /// Sends a review of a pod that needs no role, as API servers do: on an existing connection, and

@@ -275,7 +275,7 @@ fn config(template: &Template, port: u16) -> String {
 }
 
 fn manifest(template: &Template) -> Value {
-    let Template { endpoint, labels, named, name, tenant, .. } = template;
+    let Template { endpoint, labels, named, name, session, tenant, .. } = template;
     let namespace = format!("tenants-{tenant}");
     let mut pod = json!({
         "apiVersion": "v1",
@@ -290,7 +290,8 @@ fn manifest(template: &Template) -> Value {
             }],
         },
     });
-    if let Some(named) = named {
+    // The webhook refuses the annotation where it does not name the session.
+    if let Some(named) = named.filter(|_| *session == "creator-or-uid") {
         pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/session-id": named});
     }
     pod
