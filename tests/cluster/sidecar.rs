@@ -414,16 +414,16 @@ fn a_thousand_clients_at_the_start_cause_one_call() {
             connection
         })
         .collect();
-    let mut served = 0;
     for connection in &mut connections {
         let mut answer = String::new();
         connection.read_to_string(&mut answer).unwrap();
-        // Or 503, where the first credentials arrive after the time limit of the request.
+        // Or 503, where the first credentials arrive after the time limit of the request: on a busy
+        // machine that can be each of them.
         assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 503"));
-        served += u32::from(answer.starts_with("HTTP/1.1 200"));
     }
-    assert!(served > 0);
-    assert_eq!(pod.get("/v1/credentials").0, 200);
+    wait_until("credentials are served", PATIENCE, || {
+        (pod.get("/v1/credentials").0 == 200).then_some(())
+    });
     assert_eq!(account.assumed(), 1);
 }
 
