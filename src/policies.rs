@@ -20,7 +20,7 @@ pub use self::{
     tag::{Tag, TagKey},
     terraform::{terraform, terraform_of_inline_policy},
 };
-use crate::session::{RoleArn, SourceIdentity, TenantName};
+use crate::session::{RoleArn, SourceIdentity, TenantName, is_account_id};
 
 /// The names and roles in the policies of one tenant.
 #[derive(Clone, Debug)]
@@ -278,7 +278,7 @@ impl FromStr for AccountId {
     type Err = NotAnAccountId;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        if s.len() != 12 || !s.bytes().all(|b| b.is_ascii_digit()) {
+        if !is_account_id(s) {
             return Err(NotAnAccountId);
         }
         Ok(Self(s.to_owned()))

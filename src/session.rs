@@ -16,7 +16,7 @@ pub(crate) use self::tenant::is_dns_label;
 pub use self::{
     duration::{NotASessionDuration, SessionDuration},
     id::{NotASessionName, SessionId, SessionName},
-    role_arn::{NotARoleArn, RoleArn},
+    role_arn::{NotARoleArn, RoleArn, is_account_id},
     role_session_name::RoleSessionName,
     source_identity::{NotASourceIdentity, SourceIdentity},
     start_gate::{NotAStartGate, StartGate},

@@ -139,10 +139,8 @@ impl<'p, 'a> Variables<'p, 'a> {
     /// kubelet expands references only to earlier variables.
     fn put_session(&mut self, session: &Session) {
         let variables = env::session_variables(session);
-        let mut stays: Vec<Option<usize>> = variables
-            .iter()
-            .map(|variable| self.in_place(variable.name, &sidecar::entry(variable)))
-            .collect();
+        let entries = variables.each_ref().map(sidecar::entry);
+        let mut stays = entries.each_ref().map(|entry| self.in_place(&entry.name, entry));
         // From the last to the first, since a variable refers only to earlier ones.
         for (index, variable) in variables.iter().enumerate().rev() {
             for (other, referred) in variables.iter().enumerate() {
@@ -156,8 +154,8 @@ impl<'p, 'a> Variables<'p, 'a> {
                 }
             }
         }
-        for (variable, stays) in variables.iter().zip(stays) {
-            self.put(variable.name, sidecar::entry(variable), stays);
+        for ((variable, entry), stays) in variables.iter().zip(entries).zip(stays) {
+            self.put(variable.name, entry, stays);
         }
     }
 

@@ -154,8 +154,7 @@ impl<'a> Pod<'a> {
     pub(super) fn excess(&self) -> Option<String> {
         let Metadata { annotations, .. } = &self.metadata;
         let Spec { volumes, node_selector, .. } = &self.spec;
-        let has_ours = self.containers().any(|placed| *placed.container.name == *CONTAINER_NAME);
-        let acted_on = if has_ours { MOST_PICKED + ADDED } else { MOST_PICKED };
+        let acted_on = if self.has_sidecar() { MOST_PICKED + ADDED } else { MOST_PICKED };
         let audiences = volumes.iter().flat_map(Picked::iter).any(|(_, volume)| volume.too_many);
         let of_pod = [
             (annotations.as_ref().and_then(Pairs::excess), "annotations"),
@@ -190,6 +189,10 @@ impl<'a> Pod<'a> {
         let regular = self.spec.containers.first.iter().enumerate().map(placed(List::Containers));
         let init = self.spec.init_containers.iter().flat_map(|init| &init.first).enumerate();
         regular.chain(init.map(placed(List::InitContainers)))
+    }
+
+    pub(super) fn has_sidecar(&self) -> bool {
+        self.containers().any(|placed| *placed.container.name == *CONTAINER_NAME)
     }
 
     /// Returns the number of containers of both lists together.

@@ -32,8 +32,7 @@ pub(super) fn refuse_excess(
     config: &Config,
 ) -> Result<(), Refusal> {
     // At a reinvocation the sidecar is in the pod, in addition to the admitted containers.
-    let has_ours = pod.containers().any(|placed| *placed.container.name == *CONTAINER_NAME);
-    let found = pod.count_containers() - usize::from(has_ours);
+    let found = pod.count_containers() - usize::from(pod.has_sidecar());
     if found > MOST_CONTAINERS {
         return Err(Refusal::TooManyContainers { found, most: MOST_CONTAINERS });
     }
@@ -86,12 +85,6 @@ pub(super) fn refuse_annotations(
     credentials: CredentialsMode,
     config: &Config,
 ) -> Result<(), Refusal> {
-    let looks_injected = |container: &Container<'_>| {
-        *container.name == *CONTAINER_NAME || env::NAMES.iter().all(|name| container.sets(name))
-    };
-    if pod.containers().any(|placed| looks_injected(placed.container)) {
-        return Ok(());
-    }
     let names_session = component.credentials == credentials
         && credentials != CredentialsMode::Nothing
         && component.session == SessionSource::CreatorOrUid
@@ -99,9 +92,13 @@ pub(super) fn refuse_annotations(
     let brought = ANNOTATIONS.into_iter().find(|key| {
         pod.annotation(key).is_some() && !(names_session && *key == SESSION_ID_ANNOTATION)
     });
+    let has_session =
+        |container: &Container<'_>| env::NAMES.iter().all(|name| container.sets(name));
+    let looks_injected =
+        || pod.has_sidecar() || pod.containers().any(|placed| has_session(placed.container));
     match brought {
-        Some(key) => Err(Refusal::ReservedAnnotation { key }),
-        None => Ok(()),
+        Some(key) if !looks_injected() => Err(Refusal::ReservedAnnotation { key }),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -153,7 +150,7 @@ fn refuse_reserved_names(pod: &Pod<'_>, component: &Component) -> Result<(), Ref
         name: name.to_owned(),
         component: component.name.clone(),
     };
-    if pod.containers().any(|placed| *placed.container.name == *CONTAINER_NAME) {
+    if pod.has_sidecar() {
         return Err(reserved("container", CONTAINER_NAME));
     }
     let volumes = pod.spec.volumes.iter().flat_map(Picked::iter);

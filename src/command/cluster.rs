@@ -20,8 +20,9 @@ use crate::check::{Objects, Seen};
 #[derive(Clone)]
 pub(super) struct Cluster {
     client: Client,
-    /// The address of the API server and the kubeconfig context, for errors.
-    place: String,
+    server: String,
+    /// The context of the command line.
+    context: Option<String>,
 }
 
 impl fmt::Debug for Cluster {
@@ -49,10 +50,6 @@ impl Cluster {
             None => kube::Config::infer().await.map_err(|error| no_cluster(&error))?,
         };
         let server = config.cluster_url.to_string();
-        let place = match context.map(str::to_owned).or_else(current_context) {
-            Some(context) => format!("{} (context {context})", server.trim_end_matches('/')),
-            None => server,
-        };
         config.connect_timeout = Some(CONNECT);
         config.read_timeout = Some(ANSWER);
         // The client would repeat a request for minutes while an API server or a webhook answers
@@ -61,7 +58,7 @@ impl Cluster {
         let client = Client::try_from(config)
             .context("cannot create the Kubernetes client")
             .map_err(CommandError::Internal)?;
-        Ok(Self { client, place })
+        Ok(Self { client, server, context: context.map(str::to_owned) })
     }
 
     /// Returns the namespace of the kubeconfig context.
@@ -187,8 +184,18 @@ impl Cluster {
         }
     }
 
+    /// Returns the address of the API server and the context, for errors. The client does not know
+    /// the current context, so the kubeconfig is read again.
+    fn place(&self) -> String {
+        let server = &self.server;
+        match self.context.clone().or_else(current_context) {
+            Some(context) => format!("{} (context {context})", server.trim_end_matches('/')),
+            None => server.clone(),
+        }
+    }
+
     fn unanswered(&self, error: &kube::Error, path: &str) -> CommandError {
-        let place = &self.place;
+        let place = self.place();
         CommandError::Internal(match error {
             kube::Error::Api(status) if status.code == 401 => anyhow!(
                 "the API server {place} does not accept the credentials of the kubeconfig: log in again, or choose another context with --context"
@@ -284,6 +291,10 @@ mod tests {
 
     use super::*;
 
+    fn of_client(client: Client) -> Cluster {
+        Cluster { client, server: String::new(), context: None }
+    }
+
     /// An API server with `count` pods of 1 MiB, which returns as many per page as requested.
     fn with_pods(count: usize) -> Cluster {
         let pods = move |request: http::Request<Body>| async move {
@@ -302,7 +313,7 @@ mod tests {
             );
             Ok::<_, Infallible>(http::Response::new(Body::from(list.into_bytes())))
         };
-        Cluster { client: Client::new(service_fn(pods), "default"), place: String::new() }
+        of_client(Client::new(service_fn(pods), "default"))
     }
 
     #[tokio::test]
@@ -323,7 +334,7 @@ mod tests {
             Ok::<_, Infallible>(http::Response::new(Body::from(list.into_bytes())))
         };
         let client = Client::new(service_fn(answer), "default");
-        let cluster = Cluster { client, place: String::new() };
+        let cluster = of_client(client);
         let pods = cluster.list("/pods", all()).await.unwrap();
         let names: Vec<_> = pods.iter().map(|pod| pod.at("metadata").at("name").text()).collect();
         assert_eq!(names, ["\"a\""]);

@@ -14,7 +14,7 @@ use super::{
     cluster::{CORE, Cluster},
     files,
     installed::{self, Installed, Release},
-    offline::{self, Assumed},
+    offline::{self, Assumed, Coverage},
     print, roles, runtime, say,
 };
 use crate::{
@@ -173,15 +173,18 @@ impl Explainer {
         let objects = offline::objects(&arguments.filename).map_err(CommandError::Input)?;
         let assumed = Assumed::read(&objects, arguments.tenant.as_ref(), &self.config)
             .map_err(CommandError::Input)?;
+        let creator = arguments.creator.as_deref().unwrap_or_default();
+        let mut coverage = Coverage::default();
         for object in &objects {
-            for found in PodIn::find(object) {
-                let name = offline::namespace_of(object, &found, arguments.namespace.as_ref())
+            let pods = PodIn::find(object);
+            coverage.see(object, &pods, creator);
+            for found in &pods {
+                let name = offline::namespace_of(object, found, arguments.namespace.as_ref())
                     .map_err(CommandError::Input)?;
-                explanations.push(self.one(object, &found, &name, &assumed, arguments).await);
+                explanations.push(self.one(object, found, &name, &assumed, arguments).await);
             }
         }
-        let creator = arguments.creator.as_deref().unwrap_or_default();
-        offline::say_what_is_not_covered(&objects, creator);
+        coverage.say();
         assumed.say_what_they_decided();
         Ok(explanations)
     }

@@ -13,7 +13,7 @@ use similar::{ChangeTag, TextDiff};
 
 use super::{
     CommandError, environment, files,
-    offline::{self, Assumed},
+    offline::{self, Assumed, Coverage},
     print, say,
 };
 use crate::{
@@ -40,10 +40,13 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, CommandError> {
     let mut output = String::new();
     let mut refused = false;
     let mut sidecars = false;
+    let mut coverage = Coverage::default();
     for object in &objects {
         let mut operations = Vec::new();
-        for found in PodIn::find(object) {
-            let outcome = injected(object, &found, arguments, &namespaces, &roles, &config)
+        let pods = PodIn::find(object);
+        coverage.see(object, &pods, &arguments.creator);
+        for found in &pods {
+            let outcome = injected(object, found, arguments, &namespaces, &roles, &config)
                 .map_err(CommandError::Input)?;
             match outcome {
                 Injected::Patched { operations: patch, has_sidecar } => {
@@ -52,7 +55,7 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, CommandError> {
                 }
                 Injected::Refused(refusal) => {
                     refused = true;
-                    say(&format!("{}: {refusal}", offline::title(object, &found)));
+                    say(&format!("{}: {refusal}", offline::title(object, found)));
                 }
                 Injected::Unchanged => {}
             }
@@ -65,7 +68,7 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, CommandError> {
             "no region is set, so the sidecar in this output cannot start; set --region or the config key region",
         );
     }
-    offline::say_what_is_not_covered(&objects, &arguments.creator);
+    coverage.say();
     namespaces.say_what_they_decided();
     if refused {
         return Ok(ExitCode::from(1));

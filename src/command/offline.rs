@@ -153,37 +153,49 @@ fn objects_of(path: &Path) -> anyhow::Result<Vec<Value>> {
     files::objects(&source, &text)
 }
 
-/// Says which parts of the objects the result does not cover: objects without a pod, and pods that a
-/// controller makes. `creator` is the user of `--as`, or empty.
-pub(super) fn say_what_is_not_covered(objects: &[Value], creator: &str) {
-    let mut without = Vec::new();
-    let mut pods = 0;
-    for object in objects {
-        let found = PodIn::find(object);
-        pods += found.len();
+/// The parts of the input that the result does not cover.
+#[derive(Default)]
+pub(super) struct Coverage {
+    pods: usize,
+    assumed: Vec<String>,
+    without: Vec<String>,
+}
+
+impl Coverage {
+    /// Notes the pods that were found in an object, and where their controller may make them
+    /// otherwise. `creator` is the user of `--as`, or empty.
+    pub(super) fn see(&mut self, object: &Value, found: &[PodIn], creator: &str) {
+        self.pods += found.len();
         let title = manifest::title(object);
-        if found.is_empty() && object["kind"] != "Namespace" {
-            without.push(title.clone());
-        }
-        for found in found {
-            match found.maker() {
+        for pod in found {
+            match pod.maker() {
                 Maker::User => {}
                 Maker::Controller(user) if user == creator || creator.is_empty() => {}
-                Maker::Controller(user) => say(&format!(
+                Maker::Controller(user) => self.assumed.push(format!(
                     "warning: the pods of {title} are created by {user}, not by {creator}; set --as to it"
                 )),
-                Maker::Other => say(&format!(
+                Maker::Other => self.assumed.push(format!(
                     "assumed: the pods of {title} are as in {}; the controller that creates them may set other labels, annotations and fields",
-                    found.path()
+                    pod.path()
                 )),
             }
         }
+        if found.is_empty() && object["kind"] != "Namespace" {
+            self.without.push(title);
+        }
     }
-    if pods == 0 {
-        say("the input contains no pod and no pod template");
-    }
-    if !without.is_empty() {
-        say(&format!("not evaluated, because no pod was found in them: {}", without.join(", ")));
+
+    pub(super) fn say(&self) {
+        for line in &self.assumed {
+            say(line);
+        }
+        if self.pods == 0 {
+            say("the input contains no pod and no pod template");
+        }
+        if !self.without.is_empty() {
+            let without = self.without.join(", ");
+            say(&format!("not evaluated, because no pod was found in them: {without}"));
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use super::{Region, reader::Section};
-use crate::session::{RoleArn, TenantName};
+use crate::session::{RoleArn, TenantName, is_account_id};
 
 #[derive(Clone, Debug)]
 pub struct RoleSettings {
@@ -64,7 +64,7 @@ impl RoleSettings {
             path_prefixes: allow.texts("pathPrefixes", &[]),
         };
         for (index, account) in allowed.accounts.iter().enumerate() {
-            if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
+            if !is_account_id(account) {
                 allow.problem(&format!("accounts[{index}]"), "expected 12 digits, in quotes");
             }
         }

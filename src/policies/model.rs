@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde_json::{Value, json};
 
-use crate::session::RoleArn;
+use crate::session::{RoleArn, is_account_id};
 
 /// A foundation model or an inference profile of Bedrock, by its id or its ARN. `*` in an id
 /// matches any characters, as in a policy.
@@ -124,7 +124,6 @@ fn of_arn(s: &str) -> Option<Model> {
     let mut parts = s.splitn(6, ':').skip(1);
     let (partition, service, region) = (parts.next()?, parts.next()?, parts.next()?);
     let (account, (kind, id)) = (parts.next()?, parts.next()?.split_once('/')?);
-    let is_account = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
     let is_region = !region.is_empty() && region.chars().all(|c| c == '*' || is_allowed(c));
     let is_bedrock = partition.starts_with("aws") && service == "bedrock" && is_region;
     if !is_bedrock || id.is_empty() || !id.chars().all(is_allowed) {
@@ -133,7 +132,7 @@ fn of_arn(s: &str) -> Option<Model> {
     let arn = Arn { text: s.to_owned(), partition: partition.to_owned() };
     match kind {
         "foundation-model" if account.is_empty() => Some(Model::FoundationModelArn(arn)),
-        "inference-profile" | "application-inference-profile" if is_account => {
+        "inference-profile" | "application-inference-profile" if is_account_id(account) => {
             Some(Model::ProfileArn(arn))
         }
         _ => None,

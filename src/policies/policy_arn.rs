@@ -1,5 +1,7 @@
 use std::{fmt, str::FromStr};
 
+use crate::session::is_account_id;
+
 /// The ARN of a managed policy: `arn:<partition>:iam::<account>:policy/<name>`. Policies of AWS
 /// have `aws` as their account.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html>
@@ -44,8 +46,7 @@ impl FromStr for PolicyArn {
         let (account, name) = rest.split_once(":policy/").ok_or(NotAPolicyArn)?;
         let is_partition =
             partition.starts_with("aws") && partition.chars().all(|c| matches!(c, 'a'..='z' | '-'));
-        let is_account =
-            account == AWS || account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+        let is_account = account == AWS || is_account_id(account);
         let is_name = |c: char| c.is_ascii_alphanumeric() || "_+=,.@/-".contains(c);
         let is_named = !name.is_empty() && !name.ends_with('/') && name.chars().all(is_name);
         if !is_partition || !is_account || !is_named {

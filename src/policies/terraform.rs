@@ -97,7 +97,6 @@ fn role(account: &Account, label: &str) -> String {
     if !account.tags.is_empty() {
         let tags = account.tags.iter().map(|tag| (quoted(tag.key.as_str()), quoted(&tag.value)));
         let tags: Vec<_> = tags.collect();
-        let tags = tags.iter().map(|(key, value)| (&**key, value.clone())).collect::<Vec<_>>();
         long.push(("tags", format!("{{\n{}  }}", aligned(&tags, "    "))));
     }
     long.push(("assume_role_policy", jsonencode(&trust(account))));
@@ -134,9 +133,12 @@ fn resource(kind: &str, name: &str, short: &[(&str, String)], long: &[(&str, Str
     format!("resource \"{kind}\" \"{name}\" {{\n{}{long}}}\n", aligned(short, "  "))
 }
 
-fn aligned(arguments: &[(&str, String)], indent: &str) -> String {
-    let width = arguments.iter().map(|(key, _)| key.chars().count()).max().unwrap_or_default();
-    let line = |(key, value): &(&str, String)| format!("{indent}{key:<width$} = {value}\n");
+fn aligned<K: AsRef<str>>(arguments: &[(K, String)], indent: &str) -> String {
+    let width = arguments.iter().map(|(key, _)| key.as_ref().chars().count()).max();
+    let width = width.unwrap_or_default();
+    let line = |(key, value): &(K, String)| {
+        format!("{indent}{key:<width$} = {value}\n", key = key.as_ref())
+    };
     arguments.iter().map(line).collect()
 }
 

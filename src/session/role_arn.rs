@@ -48,6 +48,12 @@ impl RoleArn {
     }
 }
 
+/// Returns whether the text is the id of an AWS account: 12 digits.
+/// <https://docs.aws.amazon.com/accounts/latest/reference/manage-acct-identifiers.html>
+pub fn is_account_id(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
+}
+
 impl fmt::Display for RoleArn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.text.fmt(f)
@@ -68,7 +74,7 @@ impl FromStr for RoleArn {
         if !suffix.chars().all(|c| matches!(c, 'a'..='z' | '-')) {
             return Err(NotARoleArn::Partition);
         }
-        if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
+        if !is_account_id(account) {
             return Err(NotARoleArn::Account);
         }
         if role.is_empty() {

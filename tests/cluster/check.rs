@@ -21,6 +21,7 @@ use harness::{
     moto::{Moto, REGION},
     process::{self, Process, wait_until},
     sidecar::account::{Account, BROKER, Policies, allow, statements},
+    world,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
@@ -1138,15 +1139,7 @@ fn levels(output: &Output) -> BTreeSet<String> {
 
 /// Returns a pod with the service account that has base credentials. It meets `restricted`.
 fn agent(name: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": "tenants-acme"},
-        "spec": {
-            "serviceAccountName": "tenant-runtime",
-            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [{"name": "agent", "image": "agent:1", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
-        },
-    })
+    world::agent("tenants-acme", name)
 }
 
 /// Returns the same pod as the webhook injects it.

@@ -15,7 +15,7 @@ use harness::{
     moto::REGION,
     process::{own_directory, wait_until},
     shell,
-    world::{OPERATOR, SYSTEM, World, parameter, role},
+    world::{self, OPERATOR, SYSTEM, World, parameter, role},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -24,15 +24,7 @@ const NAMESPACE: &str = "tenants-explained";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fab-session-injector");
 
 fn agent(name: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {
-            "serviceAccountName": "tenant-runtime",
-            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [{"name": "agent", "image": "agent:1", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
-        },
-    })
+    world::agent(NAMESPACE, name)
 }
 
 /// The shell of an administrator: a kubeconfig, and credentials that can read SSM.

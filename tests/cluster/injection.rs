@@ -14,28 +14,13 @@ use harness::{
     control_plane::ControlPlane,
     foreign, helm,
     process::{self, wait_until},
-    world::{CANARY, Created, OPERATOR, World, assert_same, parameter, role, variable},
+    world::{
+        CANARY, Created, OPERATOR, World, agent, assert_same, parameter, restricted, role, variable,
+    },
 };
 use serde_json::{Value, json};
 
 use crate::WORLD;
-
-/// Returns a pod of the service account with base credentials, as `restricted` requires.
-fn agent(namespace: &str, name: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {
-            "serviceAccountName": "tenant-runtime",
-            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [restricted("agent")],
-        },
-    })
-}
-
-fn restricted(name: &str) -> Value {
-    json!({"name": name, "image": "agent:1", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}})
-}
 
 fn is_injected(created: &Created) -> bool {
     created.names("initContainers").first() == Some(&"fab-session-credentials")

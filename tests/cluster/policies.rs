@@ -7,7 +7,7 @@ use std::{fs, sync::LazyLock};
 use harness::{
     foreign::{Effect, Webhook},
     root,
-    world::{World, role},
+    world::{self, World, role},
 };
 use serde_json::{Value, json};
 
@@ -117,34 +117,16 @@ const ROWS: [Row; 16] = [
     Row {
         change: "adds a variable to each container",
         effect: |pod| {
-            let has = |container: &Value| {
-                let mut names = container["env"].as_array().into_iter().flatten();
-                names.any(|variable| variable["name"] == "HTTPS_PROXY")
-            };
-            let mut operations = Vec::new();
-            for (path, container) in containers(pod).filter(|(_, container)| !has(container)) {
-                let mut all = container["env"].as_array().cloned().unwrap_or_default();
-                all.push(json!({"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}));
-                operations.push(json!({"op": "add", "path": format!("{path}/env"), "value": all}));
-            }
-            operations
+            let variable = json!({"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"});
+            entries(pod, "env", &variable)
         },
         after: End::Refused("guard-sidecar-env"),
     },
     Row {
         change: "adds a mount to each container",
         effect: |pod| {
-            let has = |container: &Value| {
-                let mut mounts = container["volumeMounts"].as_array().into_iter().flatten();
-                mounts.any(|mount| mount["name"] == "own-ca")
-            };
-            let mut operations = Vec::new();
-            for (path, container) in containers(pod).filter(|(_, container)| !has(container)) {
-                let mut all = container["volumeMounts"].as_array().cloned().unwrap_or_default();
-                all.push(json!({"name": "own-ca", "mountPath": "/etc/own-ca"}));
-                let path = format!("{path}/volumeMounts");
-                operations.push(json!({"op": "add", "path": path, "value": all}));
-            }
+            let mount = json!({"name": "own-ca", "mountPath": "/etc/own-ca"});
+            let mut operations = entries(pod, "volumeMounts", &mount);
             let mut volumes = pod["spec"]["volumes"].as_array().cloned().unwrap_or_default();
             if !volumes.iter().any(|volume| volume["name"] == "own-ca") {
                 volumes.push(json!({"name": "own-ca", "emptyDir": {}}));
@@ -306,6 +288,19 @@ fn fields(pod: &Value, field: &str, value: &Value) -> Vec<Value> {
     containers(pod).map(set).collect()
 }
 
+/// Returns the operations that add an entry to a list of each container that has none of its name.
+fn entries(pod: &Value, list: &str, entry: &Value) -> Vec<Value> {
+    let mut operations = Vec::new();
+    for (path, container) in containers(pod) {
+        let mut all = container[list].as_array().cloned().unwrap_or_default();
+        if !all.iter().any(|other| other["name"] == entry["name"]) {
+            all.push(entry.clone());
+            operations.push(json!({"op": "add", "path": format!("{path}/{list}"), "value": all}));
+        }
+    }
+    operations
+}
+
 fn containers(pod: &Value) -> impl Iterator<Item = (String, &Value)> {
     ["initContainers", "containers"].into_iter().flat_map(|list| {
         let all = pod["spec"][list].as_array().into_iter().flatten().enumerate();
@@ -315,19 +310,7 @@ fn containers(pod: &Value) -> impl Iterator<Item = (String, &Value)> {
 
 fn agent(name: &str, row: Option<usize>) -> Value {
     let row = row.map(|row| row.to_string()).unwrap_or_default();
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {
-            "name": name, "namespace": NAMESPACE,
-            "labels": {"fab.nanohype.dev/component": "runtime", ROW: row},
-        },
-        "spec": {
-            "serviceAccountName": "tenant-runtime",
-            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [{
-                "name": "agent", "image": "agent:1",
-                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
-            }],
-        },
-    })
+    let mut pod = world::agent(NAMESPACE, name);
+    pod["metadata"]["labels"] = json!({"fab.nanohype.dev/component": "runtime", ROW: row});
+    pod
 }

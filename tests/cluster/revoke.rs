@@ -17,7 +17,7 @@ use harness::{
         client::{self, Client},
         pod::Pod,
     },
-    world::{OPERATOR, SYSTEM, World, parameter, role},
+    world::{OPERATOR, SYSTEM, World, agent, parameter, role},
 };
 use jiff::{SignedDuration, Timestamp};
 use percent_encoding::percent_decode_str;
@@ -320,19 +320,10 @@ fn a_role_or_a_permission_that_is_missing_is_one_sentence() {
 }
 
 /// A pod of a tenant on the API server.
-fn agent(namespace: &str, name: &str, session: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {
-            "name": name, "namespace": namespace,
-            "annotations": {"fab.nanohype.dev/session-id": session},
-        },
-        "spec": {
-            "serviceAccountName": "tenant-runtime",
-            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [{"name": "agent", "image": "agent:1", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
-        },
-    })
+fn of_session(namespace: &str, name: &str, session: &str) -> Value {
+    let mut pod = agent(namespace, name);
+    pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/session-id": session});
+    pod
 }
 
 /// Opens the shell of a cluster's administrator, for a new tenant with a namespace and a role.
@@ -353,10 +344,8 @@ fn a_pod_is_revoked_by_the_variables_of_its_sidecar() {
     let world = &*WORLD;
     let terminal = of_cluster(world, "revoked");
     let namespace = "tenants-revoked";
-    world.create(&agent(namespace, "pod-a", "fab-coder-x7k2p"), Some(OPERATOR)).unwrap();
-    let mut plain = agent(namespace, "pod-b", "");
-    plain["metadata"].as_object_mut().unwrap().shift_remove("annotations");
-    let plain = world.create(&plain, None).unwrap();
+    world.create(&of_session(namespace, "pod-a", "fab-coder-x7k2p"), Some(OPERATOR)).unwrap();
+    let plain = world.create(&agent(namespace, "pod-b"), None).unwrap();
     let uid = plain.pod["metadata"]["uid"].as_str().unwrap();
     let of_uid = format!("agent.revoked.{uid}");
 
@@ -390,8 +379,7 @@ fn a_pod_is_revoked_by_the_variables_of_its_sidecar() {
     let said = terminal.on_role(&[&pods[..], &["--apply"]].concat());
     assert_eq!(said.code, 0, "{}", said.stderr);
 
-    let mut bare = agent(namespace, "bare", "");
-    bare["metadata"].as_object_mut().unwrap().shift_remove("annotations");
+    let mut bare = agent(namespace, "bare");
     bare["spec"]["serviceAccountName"] = "default".into();
     world.create(&bare, None).unwrap();
     // A tenant's pod with the session of another tenant, where neither webhook nor guard acts.
@@ -425,7 +413,7 @@ fn prune_removes_an_entry_after_pod_and_longest_session() {
     let world = &*WORLD;
     let terminal = of_cluster(world, "pruned");
     let namespace = "tenants-pruned";
-    world.create(&agent(namespace, "pod-a", "a"), Some(OPERATOR)).unwrap();
+    world.create(&of_session(namespace, "pod-a", "a"), Some(OPERATOR)).unwrap();
     let names = ["--tenant=pruned", "--session=a", "--session=b"];
     assert_eq!(terminal.run(&[&names[..], &["--apply"]].concat()).code, 0);
     let entry = |name: &str, mark: bool| (format!("agent.pruned.{name}"), mark);

@@ -11,7 +11,7 @@ use crate::{
 
 /// Returns what is revoked, for `--list`.
 pub(super) fn list(role: &RoleArn, inline: &Inline) -> String {
-    let mut text = format!("role {role}, inline policy {POLICY_NAME}\n");
+    let mut text = heading(role);
     let Revoked { sessions, issued_before } = &inline.revoked;
     for (identity, gone) in sessions {
         let gone = gone.map(|gone| format!("  no pod since {gone}")).unwrap_or_default();
@@ -52,7 +52,7 @@ pub(super) fn revoked(
     before: &Revoked,
     after: &Inline,
 ) -> String {
-    let mut text = format!("role {role}, inline policy {POLICY_NAME}\n");
+    let mut text = heading(role);
     for identity in revoked.sessions.keys() {
         let again = if before.sessions.contains_key(identity) { ", as before" } else { "" };
         line(&mut text, &format!("revoked  {identity}{again}"));
@@ -66,19 +66,19 @@ pub(super) fn revoked(
 
 /// Returns what `--prune` did.
 pub(super) fn pruned(role: &RoleArn, before: &Revoked, after: &Inline) -> String {
-    let mut text = format!("role {role}, inline policy {POLICY_NAME}\n");
+    let mut text = heading(role);
     for identity in before.sessions.keys() {
-        let state = match after.revoked.sessions.get(identity) {
-            None => "removed ".to_owned(),
-            Some(None) => "kept    ".to_owned(),
-            Some(Some(_)) => "marked  ".to_owned(),
-        };
-        let why = match after.revoked.sessions.get(identity) {
-            None => "no pod has it, and its longest credentials have expired".to_owned(),
-            Some(None) => "a pod of the cluster has it".to_owned(),
-            Some(Some(gone)) => format!(
-                "no pod since {gone}; run revoke --prune again when its longest credentials have expired"
-            ),
+        let (state, why) = match after.revoked.sessions.get(identity) {
+            None => {
+                ("removed ", "no pod has it, and its longest credentials have expired".to_owned())
+            }
+            Some(None) => ("kept    ", "a pod of the cluster has it".to_owned()),
+            Some(Some(gone)) => {
+                let why = format!(
+                    "no pod since {gone}; run revoke --prune again when its longest credentials have expired"
+                );
+                ("marked  ", why)
+            }
         };
         line(&mut text, &format!("{state} {identity}  {why}"));
     }
@@ -87,6 +87,10 @@ pub(super) fn pruned(role: &RoleArn, before: &Revoked, after: &Inline) -> String
         line(&mut text, &format!("{state} all credentials issued before {time}"));
     }
     text + &size(after)
+}
+
+fn heading(role: &RoleArn) -> String {
+    format!("role {role}, inline policy {POLICY_NAME}\n")
 }
 
 fn size(inline: &Inline) -> String {

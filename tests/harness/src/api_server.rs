@@ -21,6 +21,8 @@ use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
+use crate::world;
+
 /// A client of the API server.
 pub struct ApiServer {
     address: SocketAddr,
@@ -129,15 +131,9 @@ impl ApiServer {
 
 /// Returns an agent pod: its service account is fenced.
 pub fn agent(namespace: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"generateName": "a-", "namespace": namespace},
-        "spec": {
-            "serviceAccountName": "tenant-runtime",
-            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [{"name": "agent", "image": "agent:1", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
-        },
-    })
+    let mut pod = world::agent(namespace, "");
+    pod["metadata"] = json!({"generateName": "a-", "namespace": namespace});
+    pod
 }
 
 /// Longer than both calls of the webhook can take on a busy machine.

@@ -428,6 +428,24 @@ pub fn assert_same(found: &Value, wanted: &Value, about: &str) {
     assert!(found == wanted, "{about}:\n{}", diff.unified_diff().header("wanted", "found"));
 }
 
+/// Returns a pod of the service account with base credentials, as `restricted` requires.
+pub fn agent(namespace: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "serviceAccountName": "tenant-runtime",
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [restricted("agent")],
+        },
+    })
+}
+
+/// Returns a container as `restricted` requires.
+pub fn restricted(name: &str) -> Value {
+    json!({"name": name, "image": "agent:1", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}})
+}
+
 /// Returns the name of the parameter that has a tenant's role.
 pub fn parameter(tenant: &str) -> String {
     format!("/eks-agent-platform/prod/tenant-substrate/{tenant}/session_role_arn")
