@@ -17,11 +17,13 @@ mod namespace;
 mod network;
 mod objects;
 mod pods;
+mod preflight;
 mod quota;
 mod revoked;
 mod rights;
 mod role_controls;
 mod roles;
+mod versions;
 mod webhook;
 
 use std::{
@@ -36,10 +38,12 @@ pub use self::{
     iam_policy::principals,
     iam_role::{Boundary, Chain, Held},
     id::{About, CheckId},
-    namespace::opted_in,
+    namespace::{as_enabled, opted_in},
     objects::Objects,
     pods::waits,
+    preflight::Preflight,
     roles::{service_account_to_try, tenants},
+    versions::{Nodes, Versions},
     webhook::{CONFIGURATION, service},
 };
 use self::{revoked::Revocations, rights::Granted};
@@ -59,13 +63,18 @@ pub struct Facts<'c> {
     pub daemon_sets: Seen<Objects>,
     /// The tenants' roles. None: they are in SSM, and AWS is skipped.
     pub roles: Option<Roles>,
-    pub guard: Guard,
     pub namespaces: Seen<Objects>,
-    pub now: SystemTime,
+    pub release: ReleaseFacts,
     /// ClusterRoles and ClusterRoleBindings.
     pub rights: Seen<Objects>,
-    pub text: ConfigText,
-    pub webhook: WebhookFacts,
+    pub versions: Versions,
+}
+
+/// The release of the chart, or what it takes to install one.
+#[derive(Debug)]
+pub enum ReleaseFacts {
+    Installed { guard: Guard, now: SystemTime, text: ConfigText, webhook: Box<WebhookFacts> },
+    Missing(Preflight),
 }
 
 /// The config as text.
@@ -170,19 +179,17 @@ pub struct Checks<'c> {
 impl<'c> Checks<'c> {
     /// Makes the checks of the cluster.
     pub fn of_cluster(facts: Facts<'c>) -> Self {
-        let (cluster_roles, rights) = rights::check_cluster_rights(&facts.rights);
+        let Facts { aws, config, daemon_sets, roles, namespaces, release, rights, versions } =
+            facts;
+        let (cluster_roles, rights) = rights::check_cluster_rights(&rights);
         let found = Findings::of([
-            config::check_as_installed(&facts.text),
-            config::check_exceptions(facts.config),
-            config::check_image(&facts.webhook.configurations, facts.config),
-            webhook::check_webhook(&facts.webhook, facts.now),
-            guard::check_guard(&facts.guard),
-            network::check_network(&facts),
-            namespace::check_opt_in(&facts.namespaces, facts.config),
+            versions::check_versions(&versions),
+            config::check_exceptions(config),
+            check_release(&release, &namespaces, config),
+            network::check_network(config, &daemon_sets, &namespaces),
             rights,
         ]);
-        let tenants = tenants(&facts.namespaces, facts.config);
-        let Facts { aws, config, roles, .. } = facts;
+        let tenants = tenants(&namespaces, config);
         let revocations = Revocations::of(aws.as_ref());
         Self { aws, cluster_roles, config, roles, found, revocations, tenants, trials: Vec::new() }
     }
@@ -212,6 +219,22 @@ impl<'c> Checks<'c> {
         let roles = roles::check_roles(&self);
         self.found.extend(roles);
         self.found.in_order()
+    }
+}
+
+fn check_release(release: &ReleaseFacts, namespaces: &Seen<Objects>, config: &Config) -> Findings {
+    match release {
+        ReleaseFacts::Installed { guard, now, text, webhook } => Findings::of([
+            config::check_as_installed(text),
+            config::check_image(&webhook.configurations, config),
+            webhook::check_webhook(webhook, *now),
+            guard::check_guard(guard),
+            namespace::check_opt_in(namespaces, config),
+        ]),
+        ReleaseFacts::Missing(preflight) => Findings::of([
+            config::check_image(&preflight.configurations, config),
+            preflight::check_preflight(preflight),
+        ]),
     }
 }
 

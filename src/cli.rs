@@ -158,6 +158,10 @@ pub struct Check {
     /// Check only this namespace of agents
     #[arg(short, long, value_name = "NAME")]
     pub namespace: Option<NamespaceName>,
+    /// Check the cluster before the chart is installed; with --namespace, as if that namespace were
+    /// enabled
+    #[arg(long, conflicts_with_all = ["release", "as_pod"])]
+    pub pre: bool,
     /// Assume each tenant's role with the current AWS credentials, which must be those of its base
     /// role
     #[arg(long, conflicts_with = "skip_aws")]

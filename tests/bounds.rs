@@ -8,8 +8,8 @@ use std::{sync::Mutex, time::SystemTime};
 use fab_session_injector::{
     admission::Review,
     check::{
-        Checks, ConfigText, Facts, Finding, Findings, Guard, NamespaceContents, Objects, Seen,
-        WebhookFacts,
+        Checks, ConfigText, Facts, Finding, Findings, Guard, NamespaceContents, Objects,
+        ReleaseFacts, Seen, Versions, WebhookFacts,
     },
     config::Config,
     namespaces::Mode,
@@ -403,18 +403,21 @@ fn checked(tenant: &Tenant, kind: &str, list: &[u8]) -> Findings {
         config: &tenant.config,
         daemon_sets: of("DaemonSet"),
         roles: Some(tenant.roles.clone()),
-        guard: Guard { objects: unknown(), installed: unknown() },
         namespaces: of("Namespace"),
-        now: SystemTime::UNIX_EPOCH,
         rights: roles.beside(of("ClusterRole")).beside(of("ClusterRoleBinding")),
-        text: ConfigText { installed: unknown(), live: None, place: String::new() },
-        webhook: WebhookFacts {
-            configurations: unknown(),
-            deployment: unknown(),
-            endpoints: unknown(),
-            installed: unknown(),
-            certs_deployment: unknown(),
-            secret: unknown(),
+        versions: Versions { api_server: unknown(), kubelets: unknown() },
+        release: ReleaseFacts::Installed {
+            guard: Guard { objects: unknown(), installed: unknown() },
+            now: SystemTime::UNIX_EPOCH,
+            text: ConfigText { installed: unknown(), live: None, place: String::new() },
+            webhook: Box::new(WebhookFacts {
+                configurations: unknown(),
+                deployment: unknown(),
+                endpoints: unknown(),
+                installed: unknown(),
+                certs_deployment: unknown(),
+                secret: unknown(),
+            }),
         },
     });
     let contents = NamespaceContents {

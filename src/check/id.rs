@@ -16,6 +16,9 @@ pub enum CheckId {
     GuardDisabled,
     GuardEdited,
     GuardMissing,
+    InstallQuota,
+    InstallRights,
+    KubernetesVersion,
     LimitRange,
     NamespaceLabel,
     NetworkPlugin,
@@ -40,6 +43,7 @@ pub enum CheckId {
     WebhookEdited,
     WebhookMissing,
     WebhookOrder,
+    WebhookReachable,
 }
 
 /// The row of a check in the table of docs/check.md.
@@ -52,7 +56,11 @@ pub struct About {
 
 impl CheckId {
     /// The order of the report: from the API server to the pod, then AWS.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 38] = [
+        Self::KubernetesVersion,
+        Self::InstallRights,
+        Self::InstallQuota,
+        Self::WebhookReachable,
         Self::ConfigEdited,
         Self::ComponentUnattributed,
         Self::PodSecurityLowered,
@@ -144,6 +152,21 @@ impl CheckId {
                 "guard-missing",
                 "A policy or binding of the guard is missing, so requests that it refuses are admitted.",
                 "re-run `helm upgrade`",
+            ),
+            Self::InstallQuota => (
+                "install-quota",
+                "Only with `--pre`: a ResourceQuota of the release's namespace refuses the chart's pods, because they have no CPU limit.",
+                "set `resources.limits.cpu`, `certs.resources.limits.cpu` and `test.resources.limits.cpu` in the chart values, or choose another namespace",
+            ),
+            Self::InstallRights => (
+                "install-rights",
+                "Only with `--pre`: the user may not create all objects of the chart.",
+                "install the chart as a user with these permissions, such as one with the ClusterRole cluster-admin",
+            ),
+            Self::KubernetesVersion => (
+                "kubernetes-version",
+                "The API server is older than Kubernetes 1.32. A `warning` if kubelets have a fault with which a pod with a sidecar may not start, or not start again.",
+                "upgrade the control plane; for a `warning`, the nodes",
             ),
             Self::LimitRange => (
                 "limit-range",
@@ -264,6 +287,11 @@ impl CheckId {
                 "webhook-order",
                 "API servers call webhooks in the order of the names of their configurations. The injector's configuration must come before `pod-identity-webhook`.",
                 "re-run `helm upgrade`, and delete the configuration with the other name",
+            ),
+            Self::WebhookReachable => (
+                "webhook-reachable",
+                "Only with `--pre`, and always `unknown`: whether API servers reach port 8443 of the webhook's pods.",
+                "use `check --as-pod` after the installation",
             ),
         };
         About { id, cause, remedy }

@@ -60,6 +60,16 @@ pub fn opted_in<'v>(
     read.filter(|namespace| namespace.mode.is_some())
 }
 
+/// Returns the namespaces with the label of an enabled namespace.
+pub fn as_enabled(namespaces: &Objects) -> Objects {
+    let enabled = |object: Json<'_>| {
+        let mut object = object.tree();
+        object["metadata"]["labels"][OPT_IN_LABEL] = Mode::Enabled.as_str().into();
+        object
+    };
+    Objects::of("Namespace", &namespaces.iter().map(enabled).collect::<Vec<_>>())
+}
+
 pub(super) fn read(object: Json<'_>, config: &Config) -> Namespace {
     Namespace::read(&name(object), |key| label(object, key), &config.tenant)
 }

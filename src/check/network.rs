@@ -2,25 +2,28 @@
 //! EKS Pod Identity, the sidecar sends the base token without TLS.
 
 use super::{
-    CheckId, Facts, Findings,
+    CheckId, Findings, Objects, Seen,
     namespace::{label, read},
     objects::name,
 };
 use crate::{
     admission::{AMBIENT_LABEL, NOT_AMBIENT},
-    config::BaseCredentials,
+    config::{BaseCredentials, Config},
     json::Json,
 };
 
-pub(super) fn check_network(facts: &Facts<'_>) -> Findings {
+pub(super) fn check_network(
+    config: &Config,
+    daemon_sets: &Seen<Objects>,
+    namespaces: &Seen<Objects>,
+) -> Findings {
     let mut found = Findings::default();
-    if !matches!(facts.config.base_credentials, BaseCredentials::PodIdentity) {
+    if !matches!(config.base_credentials, BaseCredentials::PodIdentity) {
         found.ok(CheckId::NetworkPlugin, SUBJECT, "baseCredentials.source is not podIdentity");
         return found;
     }
-    captured(facts, &mut found);
-    let Some(daemon_sets) =
-        facts.daemon_sets.or_report(CheckId::NetworkPlugin, SUBJECT, &mut found)
+    captured(config, namespaces, &mut found);
+    let Some(daemon_sets) = daemon_sets.or_report(CheckId::NetworkPlugin, SUBJECT, &mut found)
     else {
         return found;
     };
@@ -44,9 +47,9 @@ pub(super) fn check_network(facts: &Facts<'_>) -> Findings {
 }
 
 /// Adds the opted-in namespaces in Istio's ambient mode.
-fn captured(facts: &Facts<'_>, found: &mut Findings) {
-    let is_opted_in = |object: &Json<'_>| read(*object, facts.config).mode.is_some();
-    for object in facts.namespaces.iter().filter(is_opted_in) {
+fn captured(config: &Config, namespaces: &Seen<Objects>, found: &mut Findings) {
+    let is_opted_in = |object: &Json<'_>| read(*object, config).mode.is_some();
+    for object in namespaces.iter().filter(is_opted_in) {
         let mode = label(object, AMBIENT_LABEL);
         if let Some(mode) = mode.filter(|mode| *mode != NOT_AMBIENT) {
             let message = format!(

@@ -288,7 +288,7 @@ pub const CONFIGURATION: &str = "fab-session-injector";
 const WEBHOOKS: [&str; 2] = ["enabled.session.fab.nanohype.dev", "audit.session.fab.nanohype.dev"];
 /// The name of EKS's webhook configuration, whose webhook gives pods base credentials.
 /// <https://github.com/aws/amazon-eks-pod-identity-webhook>
-const EKS: &str = "pod-identity-webhook";
+pub(super) const EKS: &str = "pod-identity-webhook";
 const SUBJECT: &str = "webhook configuration";
 const CERTIFICATE: &str = "serving certificate";
 const CERTIFICATE_KEY: &str = "tls.crt";

@@ -1,7 +1,9 @@
 //! `check`: collects the facts of the cluster and AWS, makes the checks, and prints the findings.
 
+mod access;
 mod aws;
 mod facts;
+mod preflight;
 mod trial;
 
 use std::{
@@ -14,12 +16,12 @@ use anyhow::{Context, anyhow};
 use super::{
     CommandError, aws_shell,
     cluster::Cluster,
-    environment,
+    environment, files,
     installed::{self, Installed},
     now, print, runtime, terminated,
 };
 use crate::{
-    check::{self, Checks, Facts, Findings, Level},
+    check::{self, Checks, Facts, Findings, Level, ReleaseFacts},
     cli::{Check, Format},
     config::Region,
     namespaces::{Namespace, NamespaceName},
@@ -61,14 +63,39 @@ pub(super) fn run(arguments: Check) -> Result<ExitCode, CommandError> {
 
 /// Collects the facts and makes the checks. The contents of one namespace are in memory at a time.
 async fn run_async(arguments: Check, running: &trial::Running) -> Result<Findings, CommandError> {
-    let Check { installation, config: file, namespace, assume_role, as_pod, skip_aws, output: _ } =
-        arguments;
+    let Check {
+        installation,
+        config: file,
+        namespace,
+        pre,
+        assume_role,
+        as_pod,
+        skip_aws,
+        output: _,
+    } = arguments;
     let cluster = Cluster::connect(installation.context.as_deref()).await?;
     show_progress("the release");
-    let Installed { config, configurations, release } =
-        installed::find(&cluster, &installation, file.as_deref()).await?;
-    let (webhook, guard, text) = cluster.installation(configurations, &release).await?;
-    let namespaces = cluster.namespaces(namespace.as_ref().map(NamespaceName::as_str)).await?;
+    let (config, release, facts) = if pre {
+        let config = files::config(file.as_deref()).map_err(CommandError::Input)?;
+        let namespace = installation.release_namespace.as_ref();
+        let namespace = namespace.map_or(DEFAULT_NAMESPACE, NamespaceName::as_str);
+        let preflight = preflight::read(&cluster, namespace).await?;
+        (config, None, ReleaseFacts::Missing(preflight))
+    } else {
+        let Installed { config, configurations, release } =
+            installed::find(&cluster, &installation, file.as_deref()).await?;
+        let (webhook, guard, text) = cluster.installation(configurations, &release).await?;
+        (
+            config,
+            Some(release),
+            ReleaseFacts::Installed { guard, now: now(), text, webhook: Box::new(webhook) },
+        )
+    };
+    let mut namespaces = cluster.namespaces(namespace.as_ref().map(NamespaceName::as_str)).await?;
+    if pre && namespace.is_some() {
+        namespaces = namespaces.map(|namespaces| check::as_enabled(&namespaces));
+    }
+    let versions = cluster.versions().await?;
     let (rights, daemon_sets) = (cluster.rights().await?, cluster.daemon_sets().await?);
     let tenants = check::tenants(&namespaces, &config);
     let shell = if skip_aws {
@@ -77,9 +104,10 @@ async fn run_async(arguments: Check, running: &trial::Running) -> Result<Finding
         show_progress("AWS");
         Some(aws_shell::shell(config.region.as_ref().map(Region::as_str)).await)
     };
-    // A static role file needs no AWS.
-    let roles = if shell.is_some() || config.roles.ssm.is_none() {
-        let from = Some(&release).filter(|_| file.is_none());
+    // A static role file needs no AWS. Before the installation, only a config file names roles.
+    let names_roles = !pre || file.is_some();
+    let roles = if names_roles && (shell.is_some() || config.roles.ssm.is_none()) {
+        let from = release.as_ref().filter(|_| file.is_none());
         Some(aws_shell::roles(shell.as_ref(), &config, from, &tenants).await?)
     } else {
         None
@@ -97,12 +125,10 @@ async fn run_async(arguments: Check, running: &trial::Running) -> Result<Finding
         config: &config,
         daemon_sets,
         roles,
-        guard,
         namespaces,
-        now: now(),
+        release: facts,
         rights,
-        text,
-        webhook,
+        versions,
     });
     let username = if as_pod { Some(trial::whoami(&cluster).await?) } else { None };
     for (index, namespace) in opted_in.iter().enumerate() {
@@ -148,5 +174,7 @@ fn clear_progress() {
     }
 }
 
+/// Namespace of the release in docs/install.md.
+const DEFAULT_NAMESPACE: &str = "fab-system";
 /// Moves the cursor to the start of the line, and clears the line.
 const CLEAR: &str = "\r\u{1b}[K";

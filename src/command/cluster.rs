@@ -120,7 +120,16 @@ impl Cluster {
         name: &str,
     ) -> Result<Seen<Option<T>>, CommandError> {
         let request = Request::new(path).get(name, &GetParams::default());
-        let answer = self.send(request.context(BUILD).map_err(CommandError::Internal)?).await;
+        self.request(request.context(BUILD).map_err(CommandError::Internal)?, path).await
+    }
+
+    /// Sends the request, and reads the response.
+    pub(super) async fn request<T: DeserializeOwned>(
+        &self,
+        request: http::Request<Vec<u8>>,
+        path: &str,
+    ) -> Result<Seen<Option<T>>, CommandError> {
+        let answer = self.send(request).await;
         let parse = |answer: Box<RawValue>| serde_json::from_str(answer.get());
         self.seen(answer.and_then(|answer| parse(answer).map_err(kube::Error::SerdeError)), path)
     }

@@ -1,6 +1,8 @@
 //! `check` on a real API server, with the chart as Helm installs it, a real parameter store and a
 //! strict AWS. An intact installation has only ok findings. Each fault is found, and nothing else.
 
+mod preflight;
+
 use std::{
     borrow::Cow,
     collections::BTreeSet,
@@ -142,7 +144,7 @@ const fn object(arguments: &'static str) -> Object {
 fn faults() -> Vec<(String, Fault)> {
     let faults = data::cases::<Fault>("tests/cluster/check/faults");
     // docs/testing.md has this number.
-    assert_eq!(faults.len(), 71);
+    assert_eq!(faults.len(), 72);
     faults
 }
 
@@ -311,6 +313,7 @@ fn checks_without_permission_are_unknown() {
         "certificate",
         "endpoints",
         "guard-missing",
+        "kubernetes-version",
         "limit-range",
         "network-plugin",
         "pod-without-sidecar",
@@ -745,7 +748,7 @@ impl World {
             world.opt_in(namespace, Some("enabled"));
         }
         wait_until("the release is rolled out", Duration::from_secs(30), || {
-            world.run_pods();
+            world.cluster.run_pods(SYSTEM);
             let status = ["rollout", "status", "deployment", "--namespace", SYSTEM, "--timeout=1s"];
             world.cluster.kubectl(&status).run().ok.then_some(())
         });
@@ -761,7 +764,7 @@ impl World {
     fn finds(&self, name: &str, want: &BTreeSet<String>) {
         let mut found = BTreeSet::new();
         for _ in 0..10 {
-            self.run_pods();
+            self.cluster.run_pods(SYSTEM);
             found = self.found();
             if found == *want {
                 return;
@@ -769,23 +772,6 @@ impl World {
             std::thread::sleep(Duration::from_millis(200));
         }
         assert_eq!(found, *want, "{name}\n{}", self.text());
-    }
-
-    /// Sets the status of the release's pods, as a kubelet would.
-    fn run_pods(&self) {
-        let pods = self.cluster.kubectl(&["get", "pods", "--namespace", SYSTEM]).json();
-        for pod in pods["items"].as_array().unwrap() {
-            if pod["status"]["phase"] == "Running" {
-                continue;
-            }
-            let name = pod["metadata"]["name"].as_str().unwrap();
-            let status = json!({"status": {
-                "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}],
-            }});
-            let patch = ["patch", "pod", name, "--namespace", SYSTEM, "--subresource=status"];
-            // The pod may be deleted by now.
-            self.cluster.kubectl(&[&patch[..], &["--patch", &status.to_string()]].concat()).run();
-        }
     }
 
     fn text(&self) -> String {

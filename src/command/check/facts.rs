@@ -1,10 +1,14 @@
 //! Reads the objects of a cluster that `check` inspects.
 
-use anyhow::anyhow;
+use std::collections::BTreeMap;
+
+use anyhow::{Context, anyhow};
+use axum::http::{Request, header::ACCEPT};
+use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    check::{ConfigText, Guard, NamespaceContents, Objects, Seen, WebhookFacts},
+    check::{ConfigText, Guard, NamespaceContents, Nodes, Objects, Seen, Versions, WebhookFacts},
     command::{
         CommandError,
         cluster::{ADMISSION, CORE, Cluster, RBAC, all},
@@ -94,6 +98,24 @@ impl Cluster {
         Ok(NamespaceContents { accounts, limit_ranges, pods, quotas, rights })
     }
 
+    /// Reads the versions of the API server and of all kubelets.
+    pub(super) async fn versions(&self) -> Result<Versions, CommandError> {
+        let api_server: Seen<Option<Value>> = self.get("", "version").await?;
+        let version = |answer: Option<Value>| {
+            let answer = answer.unwrap_or_default();
+            answer["gitVersion"].as_str().unwrap_or("unknown").to_owned()
+        };
+        // A Table has one short row per node; a Node has many kilobytes.
+        let request = Request::get(NODES)
+            .header(ACCEPT, TABLE)
+            .body(Vec::new())
+            .context("cannot build the request")
+            .map_err(CommandError::Internal)?;
+        let nodes: Seen<Option<Table>> = self.request(request, NODES).await?;
+        let kubelets = nodes.map(|table| table.map_or_else(BTreeMap::new, Table::kubelets));
+        Ok(Versions { api_server: api_server.map(version), kubelets })
+    }
+
     pub(super) async fn daemon_sets(&self) -> Result<Seen<Objects>, CommandError> {
         self.list("/apis/apps/v1/daemonsets", all()).await
     }
@@ -141,6 +163,45 @@ impl Cluster {
     }
 }
 
+/// The nodes as `kubectl get nodes` shows them.
+/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources-as-tables>
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Table {
+    #[serde(default)]
+    column_definitions: Vec<Column>,
+    #[serde(default)]
+    rows: Vec<Row>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Column {
+    name: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Row {
+    cells: Vec<Value>,
+}
+
+impl Table {
+    fn kubelets(self) -> BTreeMap<String, Nodes> {
+        let column = |name: &str| self.column_definitions.iter().position(|it| it.name == name);
+        let (name, version) = (column("Name"), column("Version"));
+        let mut kubelets: BTreeMap<String, Nodes> = BTreeMap::new();
+        for Row { cells } in &self.rows {
+            let cell = |column: Option<usize>| {
+                column.and_then(|column| cells.get(column)?.as_str()).unwrap_or("unknown")
+            };
+            let first = || Nodes { count: 0, first: cell(name).to_owned() };
+            kubelets.entry(cell(version).to_owned()).or_insert_with(first).count += 1;
+        }
+        kubelets
+    }
+}
+
+const NODES: &str = "/api/v1/nodes?includeObject=None";
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Key of the Secret.
 const CERTIFICATE: &str = "tls.crt";

@@ -9,6 +9,7 @@ use kube::{
 use serde_json::{Value, json, value::RawValue};
 use tokio::time::{Instant, sleep};
 
+use super::access;
 use crate::{
     admission::sidecar,
     check::{self, NamespaceContents, Seen, Trial},
@@ -113,20 +114,11 @@ pub(super) async fn whoami(cluster: &Cluster) -> Result<String, CommandError> {
 
 /// Returns whether the current user may create pods. A denial by RBAC has the same status code as
 /// one by a webhook or a quota, so this is checked first.
-/// <https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access>
 async fn may_create(cluster: &Cluster, namespace: &str) -> Result<bool, CommandError> {
-    let review = json!({
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview",
-        "spec": {"resourceAttributes": {
-            "namespace": namespace, "verb": "create", "version": "v1", "resource": "pods",
-        }},
-    });
-    let answer =
-        cluster.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review).await?;
+    let pods =
+        json!({"namespace": namespace, "verb": "create", "version": "v1", "resource": "pods"});
     // Without permission for this review, the creation itself shows whether it is allowed.
-    Ok(answer
-        .map_or(true, |answer| Json::from(&*answer).at("status").at("allowed").text() != "false"))
+    Ok(access::may(cluster, pods).await?.unwrap_or(true))
 }
 
 /// Returns whether the API server itself was too busy (429) or too slow (504). A webhook that is

@@ -131,6 +131,23 @@ impl ControlPlane {
         });
     }
 
+    /// Sets the status of the namespace's pods to running and ready, as a kubelet does.
+    pub fn run_pods(&self, namespace: &str) {
+        let pods = self.kubectl(&["get", "pods", "--namespace", namespace]).json();
+        for pod in pods["items"].as_array().unwrap() {
+            if pod["status"]["phase"] == "Running" {
+                continue;
+            }
+            let name = pod["metadata"]["name"].as_str().unwrap();
+            let status = json!({"status": {
+                "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}],
+            }});
+            let patch = ["patch", "pod", name, "--namespace", namespace, "--subresource=status"];
+            // The pod may be deleted by now.
+            self.kubectl(&[&patch[..], &["--patch", &status.to_string()]].concat()).run();
+        }
+    }
+
     /// Returns the current log of the API server.
     pub fn api_server_log(&self) -> String {
         self.programs.as_ref().expect(NOT_OWN).api_server.log()
