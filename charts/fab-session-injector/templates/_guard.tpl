@@ -102,11 +102,44 @@ the digests `.digests`, or to the image's own: as in src/config/image.rs.
 {{- $sidecar := (include "fab-session-injector.config" . | fromYaml).sidecar -}}
 {{- $images := list $sidecar.image -}}
 {{- $images = concat $images (include "fab-session-injector.guard.pinned" (dict "image" $sidecar.image "digests" $sidecar.imageDigests) | fromJsonArray) -}}
+{{- $images = concat $images (include "fab-session-injector.guard.previous" . | fromJsonArray) -}}
+{{- uniq $images | toRawJson -}}
+{{- end -}}
+
+{{/*
+The images of guard.previousImages, and that of the release which this upgrade replaces: its replicas
+inject it until the rollout is complete. While an earlier rollout is not, also what the guard of that
+release accepted. Helm reads the cluster at `install` and `upgrade`, and Flux does; `helm template`
+and Argo CD do not.
+*/}}
+{{- define "fab-session-injector.guard.previous" -}}
+{{- $images := list -}}
 {{- range .Values.guard.previousImages -}}
   {{- $images = append $images . -}}
   {{- $images = concat $images (include "fab-session-injector.guard.pinned" (dict "image" . "digests" list) | fromJsonArray) -}}
 {{- end -}}
-{{- uniq $images | toRawJson -}}
+{{- $current := (include "fab-session-injector.config" . | fromYaml).sidecar.image -}}
+{{- $name := include "fab-session-injector.fullname" . -}}
+{{- if .Values.guard.acceptInstalledImage -}}
+  {{- with (lookup "v1" "ConfigMap" .Release.Namespace (printf "%s-installed" $name)).data -}}
+    {{- $sidecar := (index . "config.yaml" | default "" | fromYaml).sidecar | default dict -}}
+    {{- if and $sidecar.image (ne $sidecar.image $current) -}}
+      {{- $images = append $images $sidecar.image -}}
+      {{- $images = concat $images (include "fab-session-injector.guard.pinned" (dict "image" $sidecar.image "digests" (default list $sidecar.imageDigests)) | fromJsonArray) -}}
+    {{- end -}}
+    {{- $deployment := lookup "apps/v1" "Deployment" $.Release.Namespace $name -}}
+    {{- $status := default dict $deployment.status -}}
+    {{- $updated := int (default 0 $status.updatedReplicas) -}}
+    {{- $complete := and $deployment
+      (eq (int (default 0 $status.observedGeneration)) (int $deployment.metadata.generation))
+      (eq $updated (int (default 0 $status.replicas)))
+      (eq $updated (int $deployment.spec.replicas)) -}}
+    {{- if not $complete -}}
+      {{- $images = concat $images (index . "previous-images.json" | default "[]" | fromJsonArray) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- without (uniq $images) $current | toRawJson -}}
 {{- end -}}
 
 {{/*

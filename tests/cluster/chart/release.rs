@@ -233,6 +233,59 @@ fn an_upgrade_keeps_the_fields_of_other_writers() {
     assert_eq!(deployments["items"].as_array().unwrap().len(), 1);
 }
 
+/// While replicas of the webhook still inject the previous image, the guard accepts it.
+#[test]
+fn an_upgrade_accepts_the_image_of_the_installed_release() {
+    let cluster = cluster();
+    cluster.create_namespace(NAMESPACE, &[]);
+    let kubeconfig = cluster.kubeconfig();
+    let image = |number: u32| format!("registry.example/injector:{number}");
+    let upgrade = |number: u32, further: &[(&str, &str)]| {
+        let image = image(number);
+        let values = [&[("config.sidecar.image", &*image)], further].concat();
+        helm::upgrade(&chart(), "pilot", NAMESPACE, &kubeconfig, &values, &["--install"]).unwrap();
+    };
+    let accepted = || -> Vec<u32> {
+        let policies = cluster.kubectl(&["get", "validatingadmissionpolicies"]).json().to_string();
+        (1..=5).filter(|number| policies.contains(&image(*number))).collect()
+    };
+    let await_rollout = || {
+        wait_until("the rollout is complete", Duration::from_secs(60), || {
+            cluster.run_pods(NAMESPACE);
+            let webhook = ["deployment", "pilot-fab-session-injector", "--namespace", NAMESPACE];
+            let get = [&["get"], &webhook[..]].concat();
+            let found = cluster.kubectl(&get).json();
+            let is_seen = found["status"]["observedGeneration"] == found["metadata"]["generation"];
+            let counts = ["updatedReplicas", "replicas"].map(|key| found["status"][key].clone());
+            (is_seen && counts == [json!(2), json!(2)]).then_some(())
+        });
+    };
+    upgrade(1, &[]);
+    assert_eq!(accepted(), [1]);
+    await_rollout();
+    upgrade(2, &[]);
+    assert_eq!(accepted(), [1, 2]);
+    // This rollout has not begun when the next one comes.
+    upgrade(3, &[]);
+    assert_eq!(accepted(), [1, 2, 3]);
+    await_rollout();
+    upgrade(3, &[]);
+    assert_eq!(accepted(), [3]);
+    upgrade(4, &[("guard.acceptInstalledImage", "false")]);
+    assert_eq!(accepted(), [4]);
+    await_rollout();
+    // A rollback applies what was rendered then.
+    helm::rollback("pilot", NAMESPACE, &kubeconfig, 4).unwrap();
+    assert_eq!(accepted(), [3]);
+    // Without a cluster to read from, as with Argo CD.
+    let values = [
+        ("config.sidecar.image", "registry.example/injector:5"),
+        ("guard.previousImages[0]", "a:4"),
+    ];
+    let rendered = render(NAMESPACE, &values);
+    assert!(rendered.contains("a:4") && !rendered.contains(&image(4)));
+}
+
 /// The chart as the dependency of a platform's own chart.
 #[test]
 fn an_umbrella_chart_installs_it_and_switches_it_off() {

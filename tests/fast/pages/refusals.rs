@@ -469,7 +469,7 @@ const GUARD: &[Meaning] = &[
     (
         "guard-image",
         "The sidecar's image is neither the current one nor a previous one.",
-        "During an upgrade, list the previous image ([upgrades](guard.md#upgrades)). If a webhook rewrites images, set `config.sidecar.image` to its result.",
+        "During an upgrade by Argo CD, list the previous image ([upgrades](upgrade.md)). If a webhook rewrites images, set `config.sidecar.image` to its result.",
     ),
     ("guard-image-update", "A request changes the sidecar's image in a running pod.", ""),
     (

@@ -107,6 +107,18 @@ pub fn upgrade(
     run(command)
 }
 
+/// Rolls a release back to a revision.
+pub fn rollback(
+    release: &str,
+    namespace: &str,
+    kubeconfig: &Path,
+    revision: u32,
+) -> Result<String, String> {
+    let mut command = helm("rollback", namespace, &[]);
+    command.arg(release).arg(revision.to_string()).arg("--kubeconfig").arg(kubeconfig);
+    run(command)
+}
+
 /// Uninstalls a release.
 pub fn uninstall(release: &str, namespace: &str, kubeconfig: &Path) -> Result<String, String> {
     let mut command = helm("uninstall", namespace, &[]);
