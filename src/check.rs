@@ -5,6 +5,7 @@
 //! the webhook or the sidecar makes the same check, their function is called and their message is
 //! used.
 
+mod base_credentials;
 mod config;
 mod difference;
 mod finding;
@@ -205,6 +206,7 @@ impl<'c> Checks<'c> {
         let Self { cluster_roles, config, roles, .. } = &*self;
         let found = Findings::of([
             namespace::check_namespace(namespace, &contents.accounts, config),
+            base_credentials::check_annotations(namespace, &contents.accounts, config),
             quota::check_quota(namespace, contents, config),
             pods::check_pods(namespace, &contents.pods, roles.as_ref(), config),
             rights::check_rights(namespace, &contents.rights, cluster_roles),

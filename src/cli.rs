@@ -12,7 +12,10 @@ pub use self::{pod_name::PodName, revoke::Revoke};
 use crate::{
     config::Region,
     namespaces::NamespaceName,
-    policies::{self, AccountId, Model, PolicyArn, RestrictTo, Tag, TagKey},
+    policies::{
+        self, AccountId, Model, OidcIssuer, PolicyArn, RestrictTo, ServiceAccountPattern, Tag,
+        TagKey,
+    },
     session::{RoleArn, TenantName},
 };
 
@@ -289,6 +292,13 @@ pub struct Iam {
     /// the base roles)
     #[arg(long, value_name = "ACCOUNT")]
     pub cluster_account: Option<AccountId>,
+    /// OIDC issuer of the cluster, for IRSA: adds base-role-trust, the trust policy of the base roles
+    #[arg(long, value_name = "URL", requires = "service_accounts")]
+    pub oidc_issuer: Option<OidcIssuer>,
+    /// Service account of the namespace whose tokens the base roles accept, for IRSA; may have *;
+    /// may be repeated
+    #[arg(long = "service-account", value_name = "NAME", requires = "oidc_issuer")]
+    pub service_accounts: Vec<ServiceAccountPattern>,
     /// Tag of the session role; may be repeated
     #[arg(long = "tag", value_name = "KEY=VALUE")]
     pub tags: Vec<Tag>,
@@ -401,6 +411,11 @@ const IAM_EXAMPLES: &str = "Examples:
     --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\
     --session-role arn:aws:iam::111122223333:role/prod-acme-broker
   fab-session-injector iam --config webhook.yaml --tenant acme --only session-role-trust \\
+    --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\
+    --session-role arn:aws:iam::111122223333:role/prod-acme-broker
+  fab-session-injector iam --cluster prod --tenant acme --only base-role-trust \\
+    --oidc-issuer https://oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLE \\
+    --service-account tenant-runtime \\
     --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\
     --session-role arn:aws:iam::111122223333:role/prod-acme-broker
   fab-session-injector iam --cluster prod --tenant acme --tag PlatformId=prod-acme \\

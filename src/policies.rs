@@ -1,6 +1,7 @@
 //! Required AWS resources of one tenant: policies and a parameter that admit the sessions of that
 //! tenant only. They use the same names as webhook and sidecar.
 
+mod base_role_trust;
 mod contradiction;
 mod model;
 mod name;
@@ -13,6 +14,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 use serde_json::{Value, json};
 
 pub use self::{
+    base_role_trust::{BaseRoleTrust, OidcIssuer, ServiceAccountPattern},
     contradiction::{Contradiction, account_of, contradiction},
     model::Model,
     name::Name,
@@ -32,6 +34,8 @@ pub struct Account {
     pub namespace: String,
     /// The roles of the service accounts that agents run as.
     pub base_roles: Vec<RoleArn>,
+    /// The tokens that the base roles accept. None: the base roles are not for IRSA.
+    pub base_role_trust: Option<BaseRoleTrust>,
     pub session_role: RoleArn,
     pub region: String,
     /// The account of the cluster, in which the webhook reads parameters.
@@ -85,10 +89,13 @@ pub struct NotAnAccountId;
 #[error("expected tenant, pod-uid or pod-name")]
 pub struct NotARestriction;
 
-/// Returns the documents in the order in which to create them; the deny only if it is requested.
+/// Returns the documents in the order in which to create them; the deny and the trust of base roles
+/// only if they are requested.
 pub fn documents(account: &Account) -> Vec<Document> {
-    let is_asked_for = |name: &Name| {
-        *name != Name::DenyWithoutSourceIdentity || account.deny_without_source_identity
+    let is_asked_for = |name: &Name| match name {
+        Name::BaseRoleTrust => account.base_role_trust.is_some(),
+        Name::DenyWithoutSourceIdentity => account.deny_without_source_identity,
+        _ => true,
     };
     let names = Name::ALL.into_iter().filter(is_asked_for);
     names
@@ -103,7 +110,10 @@ fn accounts(name: Name, account: &Account) -> Vec<String> {
         Name::SessionRole | Name::SessionRolePolicy | Name::SessionRoleTrust => {
             vec![account.session_role.account().to_owned()]
         }
-        Name::BaseRolePolicy | Name::BoundaryStatement | Name::DenyWithoutSourceIdentity => {
+        Name::BaseRolePolicy
+        | Name::BaseRoleTrust
+        | Name::BoundaryStatement
+        | Name::DenyWithoutSourceIdentity => {
             let accounts: BTreeSet<&str> =
                 account.base_roles.iter().map(RoleArn::account).collect();
             accounts.into_iter().map(str::to_owned).collect()
@@ -121,6 +131,7 @@ fn body(name: Name, account: &Account) -> Value {
             "Action": ASSUME,
             "Resource": session_role,
         })]),
+        Name::BaseRoleTrust => base_role_trust::body(account),
         // A boundary is one policy for all tenants; this is one statement of it.
         Name::BoundaryStatement => json!({
             "Sid": "AssumeSessionRoles",

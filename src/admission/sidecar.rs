@@ -181,7 +181,7 @@ fn variables(session: &Session, component: &Component, config: &Config) -> Vec<E
     let base = match &config.base_credentials {
         BaseCredentials::Environment => BaseSource::Environment,
         BaseCredentials::Irsa(template) => {
-            BaseSource::WebIdentity { role: template.of(&session.tenant), token_file }
+            BaseSource::WebIdentity { role: template.of(&session.tenant, component), token_file }
         }
         BaseCredentials::PodIdentity => {
             BaseSource::PodIdentity { uri: eks::POD_IDENTITY_URI.to_owned(), token_file }

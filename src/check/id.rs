@@ -7,6 +7,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum CheckId {
     AssumeRole,
+    BaseCredentials,
     BaseRole,
     CaBundle,
     Certificate,
@@ -56,7 +57,7 @@ pub struct About {
 
 impl CheckId {
     /// The order of the report: from the API server to the pod, then AWS.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::KubernetesVersion,
         Self::InstallRights,
         Self::InstallQuota,
@@ -82,6 +83,7 @@ impl CheckId {
         Self::PodSecurity,
         Self::OperatorLabel,
         Self::ServiceAccount,
+        Self::BaseCredentials,
         Self::Quota,
         Self::LimitRange,
         Self::PodWithoutSidecar,
@@ -107,6 +109,11 @@ impl CheckId {
                 "assume-role",
                 "The session role cannot be assumed with a SourceIdentity of the tenant. A `warning` if a running sidecar has no credentials yet.",
                 "follow the remedy in the message; `iam` prints the required policies",
+            ),
+            Self::BaseCredentials => (
+                "base-credentials",
+                "Service accounts or base roles are set up for another source of base credentials than the config's `baseCredentials`: an annotation of IRSA with `podIdentity`, or a base role that trusts only the other source. Or the session role does not trust the base role of `baseCredentials.roleArn`.",
+                "set `baseCredentials` in the config to the source that the base roles trust; for `podIdentity` create an association for the service account; for `irsa` replace the trust policy of the base role with base-role-trust, which `iam` prints",
             ),
             Self::BaseRole => (
                 "base-role",

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::BTreeSet};
 
 use super::{
-    AwsFacts, CheckId, Checks, Findings, Objects, Seen, Trial, iam,
+    AwsFacts, CheckId, Checks, Findings, Objects, Seen, Trial, base_credentials, iam,
     namespace::{self, Bare},
     objects::name,
 };
@@ -28,6 +28,7 @@ pub(super) fn check_roles(checks: &Checks<'_>) -> Findings {
     for tenant in tenants {
         if let (Some(Role::Known(role)), Some(chain)) = (roles.role(tenant), chains.get(tenant)) {
             found.extend(iam::check_policies(tenant, role, chain, &config.base_credentials));
+            found.extend(base_credentials::check_base_trust(tenant, chain, config));
             found.extend(revocations.check(tenant, role, chain));
         }
     }

@@ -164,7 +164,8 @@ impl Explainer {
             (None, None) => (RequestingUser::Unknown, String::new()),
         };
         let explained = self.explain(pod, &name, namespace).await;
-        Explanation::new(Subject::Existing { pod, drift }, namespace, creator, explained, &roles)
+        let subject = Subject::Existing { pod, drift };
+        Explanation::new(subject, namespace, creator, explained, &roles, &self.config)
     }
 
     /// Explains the pods and pod templates of the manifests, as if they were created now.
@@ -202,7 +203,7 @@ impl Explainer {
         let namespace = assumed.namespace(name.as_str());
         let explained = self.explain(&found.pod, creator.as_str(), &namespace).await;
         let (object, roles) = (Subject::Proposed(object), self.roles.snapshot());
-        Explanation::new(object, &namespace, creator, explained, &roles)
+        Explanation::new(object, &namespace, creator, explained, &roles, &self.config)
     }
 
     /// Decides as for a review: a missing role is looked up once.

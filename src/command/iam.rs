@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::{CommandError, files, print, say};
 use crate::{
     cli::Iam,
-    config::{Component, Config, CredentialsMode, SessionSource},
-    policies::{self, Account, Name, RestrictTo},
-    session::{SessionId, TenantName},
+    config::{BaseCredentials, Component, Config, CredentialsMode, SessionSource},
+    policies::{self, Account, BaseRoleTrust, Contradiction, Name, RestrictTo},
+    session::{RoleArn, SessionId, TenantName},
 };
 
 pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
@@ -23,6 +23,8 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
         region,
         restrict_to,
         cluster_account,
+        oidc_issuer,
+        service_accounts,
         tags,
         permissions_boundary,
         models,
@@ -36,6 +38,11 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
         return Err(CommandError::Input(anyhow!(
             "--only deny-without-source-identity needs the flag --deny-without-source-identity: {STOPS} \
              {LAST_STEP}"
+        )));
+    }
+    if only == Some(Name::BaseRoleTrust) && oidc_issuer.is_none() {
+        return Err(CommandError::Input(anyhow!(
+            "--only base-role-trust needs --oidc-issuer and --service-account"
         )));
     }
     let config = match &cluster {
@@ -56,10 +63,21 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
             "the webhook would not accept --session-role: the config's roles.allow.{list} does not allow it"
         )));
     }
+    if matches!(config.base_credentials, BaseCredentials::Irsa(_))
+        && restrict_to != RestrictTo::Tenant
+    {
+        return Err(CommandError::Input(Contradiction::NoSessionTags(restrict_to).into()));
+    }
     if cluster.is_none() && contradict(restrict_to, &config) {
         return Err(CommandError::Input(anyhow!(
             "--restrict-to {restrict_to} makes STS deny all pods of a component with another session, and \
              the config has one: set session: {restrict_to} for each component with credentials: sidecar"
+        )));
+    }
+    if let Some((role, roles)) = other_base_role(&base_roles, &tenant, &config) {
+        return Err(CommandError::Input(anyhow!(
+            "--base-role {role} is not a base role of the config, whose baseCredentials.roleArn gives {roles}; \
+             set one of these"
         )));
     }
     if let Some(longest) = too_long(&tenant, &config) {
@@ -90,6 +108,7 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
             .map_or_else(|| "*".to_owned(), |region| region.as_str().to_owned()),
         tenant,
         base_roles,
+        base_role_trust: oidc_issuer.map(|issuer| BaseRoleTrust { issuer, service_accounts }),
         session_role,
         restrict_to,
         tags,
@@ -143,6 +162,23 @@ fn contradict(restrict_to: RestrictTo, config: &Config) -> bool {
     };
     let with_sidecar = |component: &&Component| component.credentials == CredentialsMode::Sidecar;
     config.components.iter().filter(with_sidecar).any(|component| component.session != session)
+}
+
+/// Returns the first base role that the config gives no component, and those that it gives. None: the
+/// config names no base role.
+fn other_base_role<'r>(
+    base_roles: &'r [RoleArn],
+    tenant: &TenantName,
+    config: &Config,
+) -> Option<(&'r RoleArn, String)> {
+    let BaseCredentials::Irsa(template) = &config.base_credentials else { return None };
+    let with_sidecar = |component: &&Component| component.credentials == CredentialsMode::Sidecar;
+    let components = config.components.iter().filter(with_sidecar);
+    let mut roles: Vec<String> =
+        components.map(|component| template.of(tenant, component)).collect();
+    roles.dedup();
+    let other = base_roles.iter().find(|role| roles.iter().all(|it| it != role.as_str()))?;
+    Some((other, roles.join(", ")))
 }
 
 /// Returns the maximum length of a tenant, if this one is longer: the webhook would refuse its pods.

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, fmt, str::FromStr};
 
-use super::reader::Section;
+use super::{component::Component, reader::Section};
 use crate::session::{RoleArn, TenantName};
 
 /// How the sidecar, and no other container of the pod, gets base credentials.
@@ -16,7 +16,7 @@ pub enum BaseCredentials {
     PodIdentity,
 }
 
-/// A role ARN, with `{tenant}` in place of the tenant.
+/// A role ARN, with `{tenant}` and `{component}` in place of their names.
 #[derive(Clone, Debug)]
 pub struct RoleArnTemplate(String);
 
@@ -33,16 +33,13 @@ impl BaseCredentials {
                     );
                 }
                 let template = RoleArnTemplate(template.0.replace("{cluster}", cluster));
-                if let Err(error) = template.0.replace("{tenant}", "t").parse::<RoleArn>() {
-                    section.problem(
-                        "roleArn",
-                        format!("with {{cluster}} and {{tenant}} filled in, {error}"),
-                    );
+                if let Err(error) = template.fill("t", "c").parse::<RoleArn>() {
+                    section.problem("roleArn", format!("with its placeholders filled in, {error}"));
                 }
                 Self::Irsa(template)
             }
             (BaseCredentialsSource::Irsa, None) => {
-                section.problem("roleArn", "source: irsa needs the base role's ARN; set it (it may contain {cluster} and {tenant})");
+                section.problem("roleArn", "source: irsa needs the base role's ARN; set it (it may contain {cluster}, {tenant} and {component})");
                 Self::PodIdentity
             }
             (_, Some(_)) => {
@@ -58,8 +55,13 @@ impl BaseCredentials {
 }
 
 impl RoleArnTemplate {
-    pub fn of(&self, tenant: &TenantName) -> String {
-        self.0.replace("{tenant}", tenant.as_str())
+    /// Returns the base role of a tenant's pods of this component.
+    pub fn of(&self, tenant: &TenantName, component: &Component) -> String {
+        self.fill(tenant.as_str(), &component.name)
+    }
+
+    fn fill(&self, tenant: &str, component: &str) -> String {
+        self.0.replace("{tenant}", tenant).replace("{component}", component)
     }
 }
 

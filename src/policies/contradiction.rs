@@ -2,11 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use super::Account;
+use super::{Account, RestrictTo};
 use crate::session::RoleArn;
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Contradiction {
+    #[error(
+        "the base roles are of several accounts, and each account has an OIDC provider of its own; run iam once for the base roles of each account"
+    )]
+    BaseRoleAccounts,
+    #[error(
+        "--restrict-to {0} compares session tags of EKS Pod Identity, which credentials of IRSA do not have, so STS would deny every session; leave it out"
+    )]
+    NoSessionTags(RestrictTo),
     #[error(
         "--permissions-boundary is of account {boundary}, but the session role is of account {role}; use a policy of the role's account"
     )]
@@ -38,6 +46,14 @@ pub fn contradiction(account: &Account) -> Option<Contradiction> {
     for (index, role) in roles.iter().enumerate() {
         if let Some(same) = roles[index + 1..].iter().find(|other| is_the_same(role, other)) {
             return Some(Contradiction::SameRole((*role).clone(), (*same).clone()));
+        }
+    }
+    if account.base_role_trust.is_some() {
+        if account_of(&account.base_roles).is_none() {
+            return Some(Contradiction::BaseRoleAccounts);
+        }
+        if account.restrict_to != RestrictTo::Tenant {
+            return Some(Contradiction::NoSessionTags(account.restrict_to));
         }
     }
     if let Some(boundary) = &account.permissions_boundary {

@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Name {
     BaseRolePolicy,
+    BaseRoleTrust,
     BoundaryStatement,
     DenyWithoutSourceIdentity,
     Parameter,
@@ -19,10 +20,11 @@ pub enum Name {
 pub struct NotADocument;
 
 impl Name {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::SessionRole,
         Self::SessionRoleTrust,
         Self::SessionRolePolicy,
+        Self::BaseRoleTrust,
         Self::BaseRolePolicy,
         Self::BoundaryStatement,
         Self::DenyWithoutSourceIdentity,
@@ -33,6 +35,7 @@ impl Name {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BaseRolePolicy => "base-role-policy",
+            Self::BaseRoleTrust => "base-role-trust",
             Self::BoundaryStatement => "boundary-statement",
             Self::DenyWithoutSourceIdentity => "deny-without-source-identity",
             Self::Parameter => "parameter",
@@ -48,6 +51,9 @@ impl Name {
         match self {
             Self::BaseRolePolicy => {
                 "An identity policy of each base role (the role of the service account that agents run as)."
+            }
+            Self::BaseRoleTrust => {
+                "For IRSA: the trust policy of each base role. Only tokens of these service accounts may assume it."
             }
             Self::BoundaryStatement => {
                 "If base roles have a permissions boundary: the boundary must allow this, and must not deny \

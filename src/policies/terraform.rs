@@ -8,7 +8,8 @@ use super::{Account, Document, MAX_SESSION_DURATION, Name, documents, path, trus
 use crate::session::RoleArn;
 
 /// Returns one Terraform file for the AWS provider. The boundary's statement is a local value,
-/// because the boundary is one policy for all tenants. The default provider is that of the session
+/// because the boundary is one policy for all tenants. The trust policy of the base roles is one as
+/// well, because other files have these roles. The default provider is that of the session
 /// role's account. Each other account has a provider of its own.
 pub fn terraform(account: &Account) -> String {
     let mut file = String::new();
@@ -41,9 +42,8 @@ pub fn terraform(account: &Account) -> String {
                 }
                 blocks.join("\n")
             }
-            Name::BoundaryStatement => {
-                format!("locals {{\n  boundary_statement_{label} = {}\n}}\n", expression(&body))
-            }
+            Name::BaseRoleTrust => local(&format!("base_role_trust_{label}"), &body),
+            Name::BoundaryStatement => local(&format!("boundary_statement_{label}"), &body),
             Name::Parameter => {
                 let own = [
                     ("name", quoted(&account.parameter)),
@@ -131,6 +131,10 @@ fn resource(kind: &str, name: &str, short: &[(&str, String)], long: &[(&str, Str
     let long = long.iter().map(|(key, value)| format!("  {key} = {value}\n"));
     let long = long.collect::<String>();
     format!("resource \"{kind}\" \"{name}\" {{\n{}{long}}}\n", aligned(short, "  "))
+}
+
+fn local(name: &str, body: &Value) -> String {
+    format!("locals {{\n  {name} = {}\n}}\n", expression(body))
 }
 
 fn aligned<K: AsRef<str>>(arguments: &[(K, String)], indent: &str) -> String {

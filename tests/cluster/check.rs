@@ -160,6 +160,53 @@ fn check_finds_each_fault_and_nothing_else() {
     }
 }
 
+/// The sidecar uses the source of the config only, whatever service accounts and roles are set up for.
+#[test]
+fn base_credentials_of_another_source_are_found() {
+    let world = world();
+    let directory = process::own_directory();
+    let file = directory.path().join("config.yaml");
+    let found = |config: &Value| -> Vec<String> {
+        fs::write(&file, config.to_string()).unwrap();
+        let arguments = ["-o", "json", "--config", file.to_str().unwrap()];
+        let levels = levels(&world.check(&arguments));
+        levels.into_iter().filter(|it| it.contains("base-credentials")).collect()
+    };
+    let base_trust = |statements: &Value| {
+        let role = [("RoleName", "prod-acme-tenant"), ("PolicyDocument", &*statements.to_string())];
+        world.moto.iam("UpdateAssumeRolePolicy", &role);
+    };
+    let mut pod_identity =
+        json!({"cluster": "prod", "roles": {"ssm": {"endpoint": world.moto.endpoint()}}});
+    let irsa = |role: &str| {
+        let mut config = pod_identity.clone();
+        let role = format!("arn:aws:iam::111122223333:role/eks-agent-platform/tenants/{role}");
+        config["baseCredentials"] = json!({"source": "irsa", "roleArn": role});
+        config
+    };
+    let [right, wrong] = ["{cluster}-{tenant}-tenant", "{component}"].map(irsa);
+    pod_identity["baseCredentials"] = json!({"source": "podIdentity"});
+    let of_provider = statements(&[allow(
+        &["sts:AssumeRoleWithWebIdentity"],
+        json!({"Principal": {"Federated": "arn:aws:iam::111122223333:oidc-provider/oidc.example"}}),
+    )]);
+    let of_pods = statements(&[allow(
+        &["sts:AssumeRole", "sts:TagSession"],
+        json!({"Principal": {"Service": "pods.eks.amazonaws.com"}}),
+    )]);
+    // All results first, because other tests use the role as well.
+    base_trust(&of_provider);
+    let with_provider = [&pod_identity, &right, &wrong].map(found);
+    base_trust(&of_pods);
+    let with_pods = [&pod_identity, &right].map(found);
+    let error = || vec!["error base-credentials".to_owned()];
+    // Pod Identity with a base role for IRSA; IRSA; IRSA with a base role that the session role does
+    // not trust.
+    assert_eq!(with_provider, [error(), vec![], error()]);
+    // Pod Identity; IRSA with a base role for Pod Identity.
+    assert_eq!(with_pods, [vec![], error()]);
+}
+
 /// One fault does not hide another.
 #[test]
 fn two_faults_at_once_are_both_found() {

@@ -864,6 +864,7 @@ fn the_guard_follows_the_config_and_an_upgrade() {
     let configs = [
         json!({}),
         json!({"baseCredentials": {"source": "irsa", "roleArn": "arn:aws:iam::111122223333:role/{cluster}-{tenant}"}}),
+        json!({"baseCredentials": {"source": "irsa", "roleArn": "arn:aws:iam::111122223333:role/{cluster}-{tenant}-{component}"}}),
         json!({"baseCredentials": {"source": "environment"}, "sidecar": {"env": {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}}}),
         json!({"sidecar": {"port": 8000, "uid": 2000, "durationSeconds": 900, "env": {"https_proxy": "http://proxy.example:3128", "no_proxy": ".example", "AWS_REGION": "eu-north-1", "SSL_CERT_FILE": ""}}}),
         json!({"sidecar": {"env": {"HTTPS_PROXY": "http://proxy.example:3128"}}, "baseCredentials": {"source": "irsa", "roleArn": "arn:aws:iam::111122223333:role/r"}}),
@@ -884,6 +885,13 @@ fn the_guard_follows_the_config_and_an_upgrade() {
         });
         let said = world.create(&as_written, None).unwrap_err();
         assert!(said.contains("[guard-sidecar]"), "{row}: {said}");
+        if config["baseCredentials"]["source"] == "irsa" {
+            let mut other = named(pod, "tenants-acme", &format!("other-{row}"));
+            let role = "arn:aws:iam::111122223333:role/prod-acme-dispatcher";
+            set(sidecar(&mut other), "AWS_ROLE_ARN", role);
+            let said = world.create(&other, None).unwrap_err();
+            assert!(said.contains("variables: AWS_ROLE_ARN [guard-sidecar-env]"), "{row}: {said}");
+        }
     }
     // The last config restricts the roles.
     let mut elsewhere = named(injected("fenced-without-labels"), "tenants-acme", "elsewhere");

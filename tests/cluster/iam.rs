@@ -63,6 +63,46 @@ fn only_the_right_session_can_assume_the_role() {
     }
 }
 
+/// With IRSA a base role admits the tokens of the listed service accounts only.
+#[test]
+fn a_base_role_admits_only_its_service_accounts() {
+    const RIGHT: [&str; 3] =
+        ["--namespace=tenants-acme", "--service-account=tenant-runtime", ISSUER_FLAG];
+    const ISSUER_FLAG: &str = "--oidc-issuer=https://oidc.eks.eu-west-1.amazonaws.com/id/TEST";
+    let cases: [([&str; 3], &'static str, bool); 6] = [
+        (RIGHT, "tenant-runtime", true),
+        (RIGHT, "fab", false),
+        (["--namespace=other", RIGHT[1], RIGHT[2]], "tenant-runtime", false),
+        ([RIGHT[0], "--service-account=fab", RIGHT[2]], "tenant-runtime", false),
+        ([RIGHT[0], "--service-account=tenant-runtime-x-*", RIGHT[2]], "tenant-runtime-x-a", true),
+        ([RIGHT[0], "--service-account=tenant-runtime-x-*", RIGHT[2]], "tenant-runtime", false),
+    ];
+    for (flags, service_account, want) in cases {
+        let arguments = [&["--tenant=acme", "--base-role", BASE], &flags[..]].concat();
+        let base_trust = only("base-role-trust", &arguments);
+        let account = Account::open(Policies { base_trust, ..Policies::default() });
+        let mut template = account.template();
+        (template.source, template.base_role) = ("irsa", BASE);
+        template.account = service_account;
+        let pod = account.pod_of(&template);
+        let _sidecar = pod.start();
+        let admitted = wait_until("STS decides", Duration::from_secs(20), || {
+            let status = pod.status();
+            match status["lastError"]["code"].as_str() {
+                Some("base-credentials-refused") => Some(false),
+                Some(code) => panic!("{code}"),
+                None => (pod.get("/v1/credentials").0 == 200).then_some(true),
+            }
+        });
+        assert_eq!(admitted, want, "{flags:?} {service_account}");
+    }
+    let arguments =
+        [&["--tenant=acme", "--base-role", BASE], &RIGHT[..], &["--terraform"]].concat();
+    let read = as_terraform(&String::from_utf8(iam(&arguments).stdout).unwrap());
+    let document = only("base-role-trust", &arguments[..6]);
+    assert_eq!(read["locals"]["base_role_trust_acme"], document, "{read}");
+}
+
 /// A boundary without the statement denies every session, as the platform's boundary does.
 #[test]
 fn the_boundary_statement_is_what_a_boundary_needs() {
@@ -319,6 +359,16 @@ fn the_config_sets_the_region_of_the_parameters() {
         ),
         ("cluster: prod\nroles: {ssm: {}}\n", "--restrict-to=pod-uid", "session: pod-uid"),
         ("roles: {file: roles.yaml}\n", "--restrict-to=tenant", "roles.ssm"),
+        (
+            "cluster: prod\nbaseCredentials: {source: irsa, roleArn: 'arn:aws:iam::111122223333:role/{tenant}-{component}'}\nroles: {ssm: {}}\n",
+            "--restrict-to=tenant",
+            "gives arn:aws:iam::111122223333:role/acme-dispatcher, arn:aws:iam::111122223333:role/acme-runtime",
+        ),
+        (
+            "cluster: prod\nbaseCredentials: {source: irsa, roleArn: 'arn:aws:iam::111122223333:role/r'}\nroles: {ssm: {}}\n",
+            "--restrict-to=pod-uid",
+            "session tags of EKS Pod Identity",
+        ),
     ];
     for (config, restrict_to, want) in cases {
         let output = iam_by(config, &["--tenant=acme", "--base-role", BASE, restrict_to]);
@@ -467,7 +517,30 @@ fn says_what_it_stops(said: &[u8]) {
 fn invalid_input_names_the_flag_and_the_rule() {
     const BOUNDARY: &str = "--permissions-boundary=arn:aws:iam::444455556666:policy/b";
     let long = format!("--tenant={}", "a".repeat(22));
-    let cases: [(&[&str], &str); 19] = [
+    const ISSUER: &str = "--oidc-issuer=https://oidc.example/id";
+    const FAB: &str = "--service-account=fab";
+    let other = "--base-role=arn:aws:iam::444455556666:role/r";
+    let cases: [(&[&str], &str); 25] = [
+        (&["--tenant=acme", "--base-role", BASE, ISSUER], "--service-account"),
+        (&["--tenant=acme", "--base-role", BASE, FAB], "--oidc-issuer"),
+        (&["--tenant=acme", "--base-role", BASE, ISSUER, "--service-account=*"], "not be only *"),
+        (&["--tenant=acme", "--base-role", BASE, "--only=base-role-trust"], "needs --oidc-issuer"),
+        (
+            &["--tenant=acme", "--base-role", BASE, ISSUER, FAB, "--restrict-to=pod-uid"],
+            "session tags of EKS Pod Identity",
+        ),
+        (
+            &[
+                "--tenant=acme",
+                "--base-role",
+                BASE,
+                other,
+                ISSUER,
+                FAB,
+                "--cluster-account=111122223333",
+            ],
+            "an OIDC provider of its own",
+        ),
         (
             &[&long, "--base-role", BASE],
             "has 22 characters, but beside the session a SourceIdentity has at most 21",

@@ -17,7 +17,7 @@ use harness::{
     process::{self, wait_until},
     program,
     sidecar::{
-        account::{Account, BASE, BROKER, Policies, allow, deny, statements, trust},
+        account::{Account, BASE, BROKER, ISSUER, Policies, allow, deny, statements, trust},
         client::{self, CLIENTS, Client},
         pod::{POD_UID, without_a_pod},
     },
@@ -25,7 +25,7 @@ use harness::{
     tls,
 };
 use serde_json::{Value, json};
-use strict_aws::{Credentials, Fault, Target, Times};
+use strict_aws::{Credentials, Fault, Role, Target, Times};
 
 #[test]
 fn an_injected_pod_gets_credentials_of_its_session() {
@@ -54,6 +54,56 @@ fn an_injected_pod_gets_credentials_of_its_session() {
         assert_eq!(pod.status()["sourceIdentity"], identity);
         assert_eq!(account.assumed(), 1);
     }
+}
+
+/// With `{component}` in the config, a tenant's label selects the base role. The trust policy of the
+/// role decides by the service account, which the label does not change.
+#[test]
+fn each_component_has_a_base_role_of_its_own() {
+    const RUNTIME: &str = "arn:aws:iam::111122223333:role/prod-acme-runtime";
+    const DISPATCHER: &str = "arn:aws:iam::111122223333:role/prod-acme-dispatcher";
+    let names = |roles: &[&str]| {
+        let trusted = json!({"Principal": {"AWS": roles}});
+        statements(&[allow(&["sts:AssumeRole", "sts:SetSourceIdentity"], trusted)])
+    };
+    let oidc = ISSUER.trim_start_matches("https://");
+    let base = |role: &'static str, account: &str| {
+        let condition = json!({"StringEquals": {
+            format!("{oidc}:sub"): format!("system:serviceaccount:tenants-acme:{account}"),
+            format!("{oidc}:aud"): "sts.amazonaws.com",
+        }});
+        let provider = format!("arn:aws:iam::111122223333:oidc-provider/{oidc}");
+        let who = json!({"Principal": {"Federated": provider}, "Condition": condition});
+        let trust = statements(&[allow(&["sts:AssumeRoleWithWebIdentity"], who)]);
+        Role::new(role).trust(trust).policy(Policies::default().base)
+    };
+    let policies = Policies { trust: names(&[RUNTIME, DISPATCHER]), ..Policies::default() };
+    let account = Account::open_with(policies, |world| {
+        world.role(base(RUNTIME, "tenant-runtime")).role(base(DISPATCHER, "fab"))
+    });
+    let mut runtime = account.template();
+    runtime.source = "irsa";
+    runtime.base_role = "arn:aws:iam::111122223333:role/prod-acme-{component}";
+    let mut dispatcher = runtime.clone();
+    dispatcher.labels = json!({"fab.nanohype.dev/component": "dispatcher"});
+    dispatcher.account = "fab";
+    for (template, role) in [(&runtime, RUNTIME), (&dispatcher, DISPATCHER)] {
+        let pod = account.pod_of(template);
+        let _sidecar = pod.start();
+        wait_until("it has credentials", PATIENCE, || {
+            (pod.get("/v1/credentials").0 == 200).then_some(())
+        });
+        let last = account.events("AssumeRoleWithWebIdentity").pop().unwrap();
+        assert_eq!(last["requestParameters"]["roleArn"], role);
+    }
+    // The attack: an agent's service account with the label of the dispatcher.
+    let mut disguised = dispatcher.clone();
+    disguised.account = "tenant-runtime";
+    let pod = account.pod_of(&disguised);
+    let _sidecar = pod.start();
+    wait_until("it is refused", PATIENCE, || pod.status()["lastError"].is_object().then_some(()));
+    assert_eq!(pod.status()["lastError"]["code"], "base-credentials-refused");
+    assert_eq!(pod.get("/v1/credentials").0, 403);
 }
 
 #[test]

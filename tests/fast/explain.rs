@@ -132,8 +132,27 @@ fn explain_shows_the_source_of_the_session_name() {
             "id": id, "namedBy": named_by, "namedIn": named_in, "sourceIdentity": format!("agent.acme.{id}"),
             "roleArn": ROLE,
             "source": format!("role for tenant acme in the static role file {}", ROLES.display()),
+            "baseRoleArn": null,
         });
         assert_eq!(said["session"], want, "{argument}");
+    }
+}
+
+/// With IRSA the config names the base role. The annotation of the service account does not.
+#[test]
+fn explain_shows_the_base_role_of_the_component() {
+    let by_component = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("explain.irsa.yaml");
+    let role = "arn:aws:iam::111122223333:role/{cluster}-{tenant}-{component}";
+    let base = json!({"source": "irsa", "roleArn": role});
+    fs::write(&by_component, json!({"cluster": "prod", "baseCredentials": base}).to_string())
+        .unwrap();
+    let argument = format!("--config={}", by_component.display());
+    for (account, component) in [("tenant-runtime", "runtime"), ("fab", "dispatcher")] {
+        let manifest = pod(&[], account).to_string();
+        let role = format!("arn:aws:iam::111122223333:role/prod-acme-{component}");
+        assert_eq!(said(&manifest, &[&argument])["session"]["baseRoleArn"], json!(role));
+        let printed = explain(&manifest, &[&argument]).stdout;
+        assert!(text(&printed).contains(&format!("  base role  {role}\n")), "{}", text(&printed));
     }
 }
 

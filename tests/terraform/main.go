@@ -38,7 +38,14 @@ func main() {
 		for _, label := range block.Labels {
 			name += "." + label
 		}
-		attributes := map[string]json.RawMessage{}
+		// A file may have several blocks of local values.
+		attributes, twice := resources[name]
+		if twice && name != "locals" {
+			stop(fmt.Errorf("%s is there twice", name))
+		}
+		if !twice {
+			attributes = map[string]json.RawMessage{}
+		}
 		for key, attribute := range block.Body.Attributes {
 			// Terraform itself reads this one: it is a name, not a value.
 			if key == "provider" {
@@ -54,9 +61,6 @@ func main() {
 			if err != nil {
 				stop(err)
 			}
-		}
-		if _, twice := resources[name]; twice {
-			stop(fmt.Errorf("%s is there twice", name))
 		}
 		resources[name] = attributes
 	}

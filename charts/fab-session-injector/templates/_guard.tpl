@@ -248,7 +248,7 @@ The sidecar's environment variables whose values are known here, name to value, 
   {{- $_ := set $values "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE" (toRawJson "/var/run/fab-session-base/token") -}}
 {{- else if eq $source "irsa" -}}
   {{- $role := $config.baseCredentials.roleArn | replace "{cluster}" (default "" $config.cluster) -}}
-  {{- $_ := set $values "AWS_ROLE_ARN" (printf "%s.replace(\"{tenant}\", variables.tenant)" (toRawJson $role)) -}}
+  {{- $_ := set $values "AWS_ROLE_ARN" (printf "%s.replace(\"{tenant}\", variables.tenant).replace(\"{component}\", variables.component)" (toRawJson $role)) -}}
   {{- $_ := set $values "AWS_WEB_IDENTITY_TOKEN_FILE" (toRawJson "/var/run/fab-session-base/token") -}}
 {{- end -}}
 {{- with include "fab-session-injector.guard.region" . -}}

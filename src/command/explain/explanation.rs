@@ -6,8 +6,10 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::{
-    admission::{Decision, Drift, DriftStatus, Explained, Injection, NamedBy, Passed, Refusal},
-    config::{Matched, Matcher},
+    admission::{
+        Decision, Drift, DriftStatus, Explained, Gives, Injection, NamedBy, Passed, Refusal,
+    },
+    config::{BaseCredentials, Config, Matched, Matcher},
     manifest,
     namespaces::{Mode, Namespace},
     roles::{Cause, Roles},
@@ -88,6 +90,8 @@ struct Identity {
     role_arn: String,
     /// Where the role was read from.
     source: String,
+    /// The base role of the sidecar, if the config names it (IRSA).
+    base_role_arn: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -125,6 +129,7 @@ impl Explanation {
         creator: RequestingUser,
         explained: Explained<'_>,
         roles: &Roles,
+        config: &Config,
     ) -> Self {
         let Explained { decision, matched, operations: _, warnings } = explained;
         let unread = match &decision {
@@ -132,7 +137,13 @@ impl Explanation {
             Decision::Inject(_) | Decision::Pass(_) => None,
         };
         let (unchanged, refusal, session) = match &decision {
-            Decision::Inject(injection) => (None, None, Identity::of(&subject, injection, roles)),
+            Decision::Inject(injection) => {
+                let mut session = Identity::of(&subject, injection, roles);
+                if let Some(session) = &mut session {
+                    session.base_role_arn = base_role(injection, matched, config);
+                }
+                (None, None, session)
+            }
             Decision::Pass(passed) => (Some(name_of(*passed)), None, None),
             Decision::Refuse(refusal) => {
                 (None, Some(unread.clone().unwrap_or_else(|| Said::of(refusal))), None)
@@ -275,7 +286,22 @@ impl Identity {
             source_identity,
             role_arn: session.role.to_string(),
             source: roles.location(&session.tenant),
+            base_role_arn: None,
         })
+    }
+}
+
+/// Returns the base role of the pod's sidecar, if the config names it.
+fn base_role(
+    injection: &Injection,
+    matched: Option<Matched<'_>>,
+    config: &Config,
+) -> Option<String> {
+    match (&injection.gives, &config.base_credentials) {
+        (Gives::Sidecar(session), BaseCredentials::Irsa(template)) => {
+            Some(template.of(&session.tenant, matched?.component))
+        }
+        _ => None,
     }
 }
 

@@ -48,7 +48,15 @@ impl fmt::Display for Explanation {
             say("component", &format!("{name}, by {} {matched}", matcher.replace('-', " ")))?;
         }
         if let Some(session) = session {
-            let Identity { id, named_by, named_in, source_identity, role_arn, source } = session;
+            let Identity {
+                id,
+                named_by,
+                named_in,
+                source_identity,
+                role_arn,
+                source,
+                base_role_arn,
+            } = session;
             let origin = match (*named_by, named_in) {
                 // On a pod of the cluster it may have been a label: the webhook copies the name
                 // into the annotation.
@@ -66,6 +74,9 @@ impl fmt::Display for Explanation {
             say("identity", source_identity)?;
             say("role", role_arn)?;
             say("source", source)?;
+            if let Some(base) = base_role_arn {
+                say("base role", base)?;
+            }
         }
         if let Some(Said { code, message, remedy, transient }) = refusal {
             let lasts = if *transient {

@@ -20,6 +20,8 @@ pub use crate::cloud::{BASE, BROKER};
 pub struct Policies {
     /// The permissions policy of the base role.
     pub base: Value,
+    /// The trust policy of the base role.
+    pub base_trust: Value,
     /// The permissions boundary of the base role.
     pub boundary: Option<Value>,
     /// The trust policy of the session-broker role.
@@ -48,6 +50,7 @@ impl Default for Policies {
                 &["sts:AssumeRole", "sts:SetSourceIdentity", "sts:TagSession"],
                 json!({"Resource": BROKER}),
             )]),
+            base_trust: base_trust(),
             boundary: None,
             trust: trust(&json!({"StringLike": {"sts:SourceIdentity": "agent.acme.*"}})),
             session: None,
@@ -65,25 +68,8 @@ impl Account {
 
     /// Starts an account with the additions of `more`.
     pub fn open_with(policies: Policies, more: impl FnOnce(World) -> World) -> Self {
-        let Policies { base, boundary, trust, session, seconds, terse } = policies;
-        let issuer = Issuer::new("https://oidc.eks.eu-west-1.amazonaws.com/id/TEST").unwrap();
-        let oidc = "oidc.eks.eu-west-1.amazonaws.com/id/TEST";
-        let base_trust = statements(&[
-            allow(
-                &["sts:AssumeRole", "sts:TagSession"],
-                json!({"Principal": {"Service": "pods.eks.amazonaws.com"}}),
-            ),
-            allow(
-                &["sts:AssumeRoleWithWebIdentity"],
-                json!({
-                    "Principal": {"Federated": format!("arn:aws:iam::111122223333:oidc-provider/{oidc}")},
-                    "Condition": {"StringEquals": {
-                        format!("{oidc}:sub"): "system:serviceaccount:tenants-acme:tenant-runtime",
-                        format!("{oidc}:aud"): "sts.amazonaws.com",
-                    }},
-                }),
-            ),
-        ]);
+        let Policies { base, base_trust, boundary, trust, session, seconds, terse } = policies;
+        let issuer = Issuer::new(ISSUER).unwrap();
         let mut base = Role::new(BASE).trust(base_trust).policy(base);
         if let Some(boundary) = boundary {
             base = base.boundary(boundary);
@@ -130,7 +116,7 @@ impl Account {
         };
         let claims = TokenPod::new(
             format!("tenants-{}", template.tenant),
-            "tenant-runtime",
+            template.account,
             template.name.clone(),
         );
         pod.project(&self.mint_for(claims, audience, Duration::from_secs(3600)));
@@ -167,6 +153,27 @@ impl Account {
     }
 }
 
+/// Returns the trust policy of the base role, for EKS Pod Identity and for IRSA.
+fn base_trust() -> Value {
+    let oidc = ISSUER.trim_start_matches("https://");
+    statements(&[
+        allow(
+            &["sts:AssumeRole", "sts:TagSession"],
+            json!({"Principal": {"Service": "pods.eks.amazonaws.com"}}),
+        ),
+        allow(
+            &["sts:AssumeRoleWithWebIdentity"],
+            json!({
+                "Principal": {"Federated": format!("arn:aws:iam::111122223333:oidc-provider/{oidc}")},
+                "Condition": {"StringEquals": {
+                    format!("{oidc}:sub"): "system:serviceaccount:tenants-acme:tenant-runtime",
+                    format!("{oidc}:aud"): "sts.amazonaws.com",
+                }},
+            }),
+        ),
+    ])
+}
+
 /// Returns a trust policy that names the base role, with a condition on the SourceIdentity. A
 /// separate statement allows TagSession, since that action has no such condition key.
 pub fn trust(condition: &Value) -> Value {
@@ -199,6 +206,9 @@ fn statement(effect: &str, actions: &[&str], mut rest: Value) -> Value {
     rest["Action"] = json!(actions);
     rest
 }
+
+/// The OIDC issuer of the cluster.
+pub const ISSUER: &str = "https://oidc.eks.eu-west-1.amazonaws.com/id/TEST";
 
 #[allow(clippy::disallowed_methods, reason = "the program under test uses the same clock")]
 fn now() -> SystemTime {

@@ -40,6 +40,8 @@ pub struct Template {
     pub named: Option<&'static str>,
     /// Name of the pod.
     pub name: String,
+    /// The service account of the pod.
+    pub account: &'static str,
     /// The tenant, whose namespace is `tenants-<tenant>`.
     pub tenant: &'static str,
 }
@@ -75,6 +77,7 @@ impl Template {
             labels: json!({"agents.nanohype.dev/agentsandbox": "fab-coder-x7k2p"}),
             named: Some("fab-coder-x7k2p"),
             name: "session-fab-coder-x7k2p".to_owned(),
+            account: "tenant-runtime",
             tenant: "acme",
         }
     }
@@ -275,14 +278,14 @@ fn config(template: &Template, port: u16) -> String {
 }
 
 fn manifest(template: &Template) -> Value {
-    let Template { endpoint, labels, named, name, session, tenant, .. } = template;
+    let Template { account, endpoint, labels, named, name, session, tenant, .. } = template;
     let namespace = format!("tenants-{tenant}");
     let mut pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "namespace": namespace, "labels": labels},
         "spec": {
-            "serviceAccountName": "tenant-runtime",
+            "serviceAccountName": account,
             "containers": [{
                 "name": "session",
                 "image": "agent",
