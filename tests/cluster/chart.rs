@@ -712,6 +712,68 @@ fn drains_and_rollouts_keep_a_replica_and_finish() {
     }
 }
 
+/// With the network of the node: the webhook only, and nothing that Kubernetes forbids or ignores there.
+#[test]
+fn only_the_webhook_uses_the_network_of_its_node() {
+    let values = json!({"hostNetwork": true, "ports": {"webhook": 9443, "health": 9081}});
+    for kind in ["kubernetes", "cilium"] {
+        let mut values = values.clone();
+        values["networkPolicy"] = json!({"kind": kind});
+        values["hostUsers"] = json!(false);
+        let manifests = render_with(&values).unwrap();
+        for (name, pod) in pods(&manifests) {
+            let spec = &pod["spec"];
+            let is_webhook = name == NAME;
+            assert_eq!(spec.get("hostNetwork"), is_webhook.then_some(&json!(true)), "{name}");
+            assert_eq!(spec.get("hostUsers"), (!is_webhook).then_some(&json!(false)), "{name}");
+            let dns = json!("ClusterFirstWithHostNet");
+            assert_eq!(spec.get("dnsPolicy"), is_webhook.then_some(&dns), "{name}");
+        }
+        let policies =
+            manifests.iter().filter(|it| it["kind"].as_str().unwrap().ends_with("NetworkPolicy"));
+        let names: Vec<&Value> = policies.map(|policy| &policy["metadata"]["name"]).collect();
+        assert_eq!(names, [&json!(format!("{NAME}-certs"))]);
+        let container =
+            &of_kind(&manifests, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+        for (index, (port, argument)) in
+            [(9443, "--listen=0.0.0.0:9443"), (9081, "--health-listen=0.0.0.0:9081")]
+                .iter()
+                .enumerate()
+        {
+            assert_eq!(container["ports"][index]["containerPort"], *port);
+            assert!(container["args"].as_array().unwrap().contains(&json!(argument)));
+        }
+    }
+    // A node has one replica at most, so a rollout may need the place of an old one.
+    for (replicas, unavailable) in [(1, 0), (2, 1), (5, 1)] {
+        let manifests =
+            render_with(&json!({"hostNetwork": true, "replicaCount": replicas})).unwrap();
+        let strategy = &of_kind(&manifests, "Deployment")["spec"]["strategy"]["rollingUpdate"];
+        assert_eq!(strategy, &json!({"maxSurge": 1, "maxUnavailable": unavailable}));
+    }
+    let own = render_with(&json!({"hostNetwork": true, "dnsPolicy": "Default"})).unwrap();
+    let pod = &of_kind(&own, "Deployment")["spec"]["template"]["spec"];
+    assert_eq!(pod["dnsPolicy"], "Default");
+    let notes = helm::notes(&chart(), &[("hostNetwork", "true"), ("ports.webhook", "9443")], None);
+    for wanted in [
+        "port 9443 of the\nnodes",
+        "pod-security.kubernetes.io/enforce=privileged",
+        "network policies do not apply to these pods",
+    ] {
+        assert!(notes.contains(wanted), "{wanted}\n{notes}");
+    }
+    assert!(!notes.contains("any pod may reach"), "{notes}");
+    for (values, want) in [
+        (json!({"hostNetwork": true, "dnsPolicy": "ClusterFirst"}), "uses the DNS of the node"),
+        (json!({"ports": {"webhook": 8081}}), "each needs a port of its own"),
+        (json!({"ports": {"webhook": 443}}), "webhook"),
+        (json!({"dnsPolicy": "None"}), "dnsPolicy"),
+    ] {
+        let said = render_with(&values).expect_err(want);
+        assert!(said.contains(want), "{said}");
+    }
+}
+
 #[test]
 fn the_webhook_may_not_write_and_no_role_may_create() {
     let manifests = render(&[]).unwrap();
@@ -806,13 +868,11 @@ fn network_policies_allow_only_the_needed_traffic() {
     let certs = format!("{NAME}-certs");
     let block = |cidr: &str| json!({"ipBlock": {"cidr": cidr}});
     let everywhere = json!([block("0.0.0.0/0"), block("::/0")]);
-    let dns = json!([[
-        {
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
-            "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
-        },
-        block("169.254.20.10/32"),
-    ], [53, 53]]);
+    let dns_pods = json!({
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+    });
+    let dns = json!([[dns_pods, block("169.254.20.10/32")], [53, 53]]);
     let monitoring = json!([[{"namespaceSelector": {"matchExpressions": [
         {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["monitoring"]},
     ]}}], [8081]]);
@@ -828,13 +888,20 @@ fn network_policies_allow_only_the_needed_traffic() {
     let values = json!({"networkPolicy": {
         "podCidrs": ["100.64.0.0/10", "fd00:1::/64"], "metricsNamespaces": [], "apiServerPorts": [16443],
         "extraEgress": [{"to": [block("10.0.0.9/32")], "ports": [{"port": 3128}]}],
-    }});
+        "dnsCidrs": ["172.20.0.10/32", "fd12::a/128"],
+    }, "ports": {"webhook": 9443, "health": 9081}});
     let (ingress, egress) = summary(&values, NAME);
     let except = |cidr: &str, except: &str| json!({"ipBlock": {"cidr": cidr, "except": [except]}});
     let peers = json!([except("0.0.0.0/0", "100.64.0.0/10"), except("::/0", "fd00:1::/64")]);
-    assert_eq!(ingress, [json!([peers, [8443]])]);
+    assert_eq!(ingress, [json!([peers, [9443]])]);
+    let servers = json!([block("172.20.0.10/32"), block("fd12::a/128")]);
+    assert_eq!(json!(egress[0][0].as_array().unwrap()[1..]), servers);
+
     assert_eq!(egress[1][1], json!([16443, 443]));
     assert_eq!(egress[3], json!([[block("10.0.0.9/32")], [3128]]));
+
+    let (_, egress) = summary(&json!({"networkPolicy": {"dnsCidrs": []}}), &certs);
+    assert_eq!(egress[0][0], json!([dns_pods]));
 
     let off = render(&[("networkPolicy.enabled", "false")]).unwrap();
     assert!(!json!(off).to_string().contains("NetworkPolicy"));
@@ -884,6 +951,13 @@ fn cilium_policies_have_no_ip_addresses() {
     let (ingress, egress) = summary(&format!("{NAME}-certs"));
     assert_eq!(ingress, want_of_health);
     assert_eq!(egress, [dns, to("host", &["53"]), api_server]);
+    // A DNS server outside of the cluster has no identity.
+    let servers = ["169.254.20.10/32", "10.0.0.2/32"];
+    let outside = json!({"networkPolicy": {"kind": "cilium", "dnsCidrs": servers}});
+    let policy = named(&render_with(&outside).unwrap(), "CiliumNetworkPolicy", NAME).unwrap();
+    let rules = policy["spec"]["egress"].as_array().unwrap().iter();
+    let blocks: Vec<&Value> = rules.filter_map(|rule| rule.get("toCIDR")).collect();
+    assert_eq!(blocks, [&json!(["10.0.0.2/32"])]);
 }
 
 /// Runs the pod of `helm test` as its container would run.

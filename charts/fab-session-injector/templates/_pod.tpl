@@ -8,13 +8,23 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 {{- end -}}
 
-{{/* Common fields of all pods of the chart, so that all have the same hardening. */}}
+{{/*
+Common fields of the pods of one component, `webhook`, `certs` or `test`, so that all have the same
+hardening.
+*/}}
 {{- define "fab-session-injector.pod.common" -}}
+{{- $component := index . 1 -}}
+{{- with index . 0 -}}
 # A container that needs a token mounts a projected, short-lived one.
 automountServiceAccountToken: false
 enableServiceLinks: false
+{{- if and .Values.hostNetwork (eq $component "webhook") }}
+# Kubernetes does not allow a user namespace with the network of the node.
+hostNetwork: true
+{{- else }}
 {{- with include "fab-session-injector.pod.hostUsers" . }}
 hostUsers: {{ . }}
+{{- end }}
 {{- end }}
 securityContext:
   runAsNonRoot: true
@@ -37,6 +47,7 @@ nodeSelector:
 {{- with .Values.tolerations }}
 tolerations:
   {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 {{- end -}}
 

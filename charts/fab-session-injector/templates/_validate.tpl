@@ -63,6 +63,14 @@ once, each with the rule and the remedy.
   {{- end -}}
 {{- end -}}
 
+{{- if eq (int .Values.ports.webhook) (int .Values.ports.health) -}}
+  {{- $problems = append $problems (printf "ports.webhook and ports.health are both %d, but each needs a port of its own: change one." (int .Values.ports.health)) -}}
+{{- end -}}
+
+{{- if and .Values.hostNetwork (eq .Values.dnsPolicy "ClusterFirst") -}}
+  {{- $problems = append $problems "dnsPolicy is ClusterFirst and hostNetwork is true, but Kubernetes then uses the DNS of the node: leave dnsPolicy empty, or set Default." -}}
+{{- end -}}
+
 {{- with .Values.networkPolicy -}}
   {{- $everywhere := true -}}
   {{- range .apiServerCidrs -}}

@@ -139,6 +139,54 @@ fn the_api_server_accepts_every_object_and_pod() {
     assert!(taken.ok, "{}", taken.stderr);
 }
 
+/// The Pod Security Standard of the release's namespace decides on pods with the node's network.
+#[test]
+fn host_network_needs_a_privileged_namespace() {
+    let cluster = cluster();
+    let values = [("hostNetwork", "true"), ("ports.webhook", "9443")];
+    let webhook = "app.kubernetes.io/component=webhook";
+    let certs = "app.kubernetes.io/component=certs";
+    let pods = |namespace: &str, selector: &str| {
+        let pods = ["get", "pods", "--namespace", namespace, "--selector", selector];
+        cluster.kubectl(&pods).json()["items"].as_array().unwrap().clone()
+    };
+    for (standard, is_admitted) in [("baseline", false), ("privileged", true)] {
+        let namespace = format!("on-{standard}");
+        let labels = [("pod-security.kubernetes.io/enforce", standard)];
+        cluster.create_namespace(&namespace, &labels);
+        let applied = apply(&cluster, &render(&namespace, &values), &SERVER_SIDE);
+        assert!(applied.ok, "{}", applied.stderr);
+        wait_until("the pods of certs are created", Duration::from_secs(30), || {
+            (!pods(&namespace, certs).is_empty()).then_some(())
+        });
+        if !is_admitted {
+            let get = ["get", "deployment", NAME, "--namespace", &namespace];
+            let said = wait_until("the pods are refused", Duration::from_secs(30), || {
+                let conditions = cluster.kubectl(&get).json()["status"]["conditions"].clone();
+                let failed = conditions.as_array()?.iter();
+                let mut failed = failed.filter(|it| it["type"] == "ReplicaFailure");
+                Some(failed.next()?["message"].as_str()?.to_owned())
+            });
+            assert!(said.contains("host namespaces (hostNetwork=true)"), "{said}");
+            assert!(pods(&namespace, webhook).is_empty());
+            continue;
+        }
+        wait_until("the replicas are created", Duration::from_secs(30), || {
+            (pods(&namespace, webhook).len() == 2).then_some(())
+        });
+        let pod = &pods(&namespace, webhook)[0]["spec"];
+        assert_eq!(pod["hostNetwork"], true);
+        assert_eq!(pod["dnsPolicy"], "ClusterFirstWithHostNet");
+        // The scheduler places no two pods with the same port on a node.
+        assert_eq!(pod["containers"][0]["ports"][0]["hostPort"], 9443);
+        let policies = ["get", "networkpolicies", "--namespace", &namespace];
+        let policies = cluster.kubectl(&policies).json()["items"].as_array().unwrap().clone();
+        let names: Vec<&str> =
+            policies.iter().map(|it| it["metadata"]["name"].as_str().unwrap()).collect();
+        assert_eq!(names, [format!("{NAME}-certs")]);
+    }
+}
+
 /// Like a tool that applies a repository repeatedly.
 #[test]
 fn server_side_apply_sees_no_drift() {
@@ -753,6 +801,7 @@ fn filled_in(cluster: &ControlPlane) -> (Value, Value) {
 
 const CONFIGURATION: &str = "fab-session-injector";
 const NAMESPACE: &str = "injector";
+const NAME: &str = "pilot-fab-session-injector";
 const SECRET: &str = "pilot-fab-session-injector-tls";
 const SERVER_SIDE: [&str; 2] = ["--server-side", "--field-manager=gitops"];
 /// "-----BEGIN OWN" in base64.
