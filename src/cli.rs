@@ -147,7 +147,7 @@ pub struct Certs {
     #[arg(long, value_name = "NAME")]
     pub webhook_configuration: String,
     /// Address of /livez, /readyz and /metrics, without TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8081")]
     pub health_listen: SocketAddr,
 }
 
@@ -365,11 +365,11 @@ pub struct Webhook {
     /// Config file (default: built-in defaults)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Address of the admission endpoints, with TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
+    /// Address of the admission endpoints, with TLS; [::] accepts IPv4 and IPv6
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
     pub listen: SocketAddr,
     /// Address of /livez, /readyz and /metrics, without TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8081")]
     pub health_listen: SocketAddr,
     /// Serving certificate and its chain, as PEM; reloaded when it changes
     #[arg(long, value_name = "FILE")]

@@ -21,7 +21,7 @@ use serde_json::Value;
 pub(crate) use self::reader::parse;
 use self::reader::{Reader, Section};
 pub use self::{
-    base_credentials::{BaseCredentials, RoleArnTemplate},
+    base_credentials::{BaseCredentials, IpFamily, RoleArnTemplate},
     component::{Component, CredentialsMode, Matched, Matcher, PodProperties, SessionSource},
     creator::Creator,
     glob::Glob,

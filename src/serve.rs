@@ -5,7 +5,11 @@ mod connections;
 pub mod health;
 pub mod tls;
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use axum::{Router, http::Request, response::Response};
 use hyper_util::{
@@ -13,7 +17,10 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use rustix::net::sockopt::set_tcp_user_timeout;
+use rustix::{
+    io::Errno,
+    net::sockopt::{set_ipv6_v6only, set_tcp_user_timeout},
+};
 use rustls::ServerConnection;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -87,8 +94,24 @@ impl Default for Limits {
 /// Returns a listener whose connections have small kernel buffers and a time limit for unread
 /// data. A client that does not read then uses little kernel memory, which counts towards this
 /// container's limit, and not for long.
+///
+/// `[::]` accepts IPv4 as well, and on a node without IPv6 it means 0.0.0.0: the same command line
+/// works in clusters of each IP family.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let everywhere = address.ip() == Ipv6Addr::UNSPECIFIED;
+    let (socket, address) = match address {
+        SocketAddr::V4(_) => (TcpSocket::new_v4()?, address),
+        SocketAddr::V6(_) => match TcpSocket::new_v6() {
+            Err(error) if everywhere && has_no_ipv6(&error) => {
+                (TcpSocket::new_v4()?, (Ipv4Addr::UNSPECIFIED, address.port()).into())
+            }
+            socket => (socket?, address),
+        },
+    };
+    if address.is_ipv6() {
+        // The default is a setting of the node (net.ipv6.bindv6only).
+        set_ipv6_v6only(&socket, !everywhere)?;
+    }
     socket.set_reuseaddr(true)?;
     // Accepted connections inherit both sizes.
     socket.set_send_buffer_size(SEND_BUFFER)?;
@@ -96,6 +119,11 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     set_tcp_user_timeout(&socket, UNREAD)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+/// Returns whether the kernel was started without IPv6.
+fn has_no_ipv6(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
 }
 
 /// Serves until `stop` is ready, then waits up to `grace` for requests in flight. Returns whether

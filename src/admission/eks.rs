@@ -2,7 +2,9 @@
 //! them.
 //! <https://github.com/aws/amazon-eks-pod-identity-webhook>
 
-use crate::session::base_credentials;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::{config::IpFamily, session::base_credentials};
 
 /// Volumes that EKS's webhook adds, for Pod Identity and for IAM roles for service accounts.
 pub(super) const VOLUMES: [&str; 2] = ["aws-iam-token", "eks-pod-identity-token"];
@@ -28,10 +30,25 @@ pub(super) const SKIP_LABEL: &str = "eks.amazonaws.com/skip-pod-identity-webhook
 /// overwrites the value.
 pub(super) const SKIP_ANNOTATION: &str = "eks.amazonaws.com/skip-containers";
 
-/// Address of the node's Pod Identity agent, and the audience that it accepts.
+/// Returns the address of the node's Pod Identity agent.
+/// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html>
+pub(super) fn pod_identity_address(family: IpFamily) -> IpAddr {
+    match family {
+        IpFamily::V4 => Ipv4Addr::new(169, 254, 170, 23).into(),
+        IpFamily::V6 => Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23).into(),
+    }
+}
+
+/// Returns the URI at which the agent serves base credentials.
+pub(super) fn pod_identity_uri(family: IpFamily) -> String {
+    match pod_identity_address(family) {
+        IpAddr::V4(address) => format!("http://{address}/v1/credentials"),
+        IpAddr::V6(address) => format!("http://[{address}]/v1/credentials"),
+    }
+}
+
+/// Audience that the agent accepts.
 /// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html>
-pub(super) const POD_IDENTITY_URI: &str = "http://169.254.170.23/v1/credentials";
-pub(super) const POD_IDENTITY_HOST: &str = "169.254.170.23";
 pub(super) const POD_IDENTITY_AUDIENCE: &str = "pods.eks.amazonaws.com";
 
 /// Audience of tokens for AssumeRoleWithWebIdentity.

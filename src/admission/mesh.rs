@@ -7,7 +7,7 @@
 //! webhook refuses the pod.
 
 use super::{eks, pod::Pod, refusal::Refusal};
-use crate::config::{BaseCredentials, Config};
+use crate::config::{BaseCredentials, Config, IpFamily};
 
 /// Returns the annotations that keep the plugins of Istio and Linkerd off the connection to the
 /// node's Pod Identity agent, each with its value.
@@ -15,18 +15,22 @@ pub(super) fn annotations<'p>(
     pod: &'p Pod<'_>,
     config: &Config,
 ) -> impl Iterator<Item = (&'static str, String)> + use<'p> {
-    let sent_in_clear = matches!(config.base_credentials, BaseCredentials::PodIdentity);
-    let istio = (ISTIO_EXCLUDES, with_agent(pod.annotation(ISTIO_EXCLUDES)));
-    let linkerd = pod
-        .containers()
-        .any(|placed| *placed.container.name == *LINKERD_PROXY)
-        .then(|| (LINKERD_GROUP, config.sidecar.uid.to_string()));
-    [Some(istio), linkerd].into_iter().flatten().filter(move |_| sent_in_clear)
+    // Only with EKS Pod Identity the token is sent in clear.
+    let family = match config.base_credentials {
+        BaseCredentials::PodIdentity(family) => Some(family),
+        BaseCredentials::Environment | BaseCredentials::Irsa(_) => None,
+    };
+    let istio =
+        family.map(|family| (ISTIO_EXCLUDES, with_agent(pod.annotation(ISTIO_EXCLUDES), family)));
+    let linkerd = family
+        .filter(|_| pod.containers().any(|placed| *placed.container.name == *LINKERD_PROXY))
+        .map(|_| (LINKERD_GROUP, config.sidecar.uid.to_string()));
+    [istio, linkerd].into_iter().flatten()
 }
 
 /// Refuses a pod that sets its own addresses, routes or redirections in a network plugin.
 pub(super) fn refuse_own_network(pod: &Pod<'_>, config: &Config) -> Result<(), Refusal> {
-    if !matches!(config.base_credentials, BaseCredentials::PodIdentity) {
+    if !matches!(config.base_credentials, BaseCredentials::PodIdentity(_)) {
         return Ok(());
     }
     let annotated = OWN_NETWORK.into_iter().find(|key| pod.annotation(key).is_some());
@@ -42,8 +46,12 @@ pub(super) fn refuse_own_network(pod: &Pod<'_>, config: &Config) -> Result<(), R
 ///
 /// All other ranges stay as they are, also malformed ones: the plugin gives a pod with a malformed
 /// list no network, with or without the address.
-fn with_agent(listed: Option<&str>) -> String {
-    let agent = format!("{}/32", eks::POD_IDENTITY_HOST);
+fn with_agent(listed: Option<&str>, family: IpFamily) -> String {
+    let length = match family {
+        IpFamily::V4 => 32,
+        IpFamily::V6 => 128,
+    };
+    let agent = format!("{}/{length}", eks::pod_identity_address(family));
     match listed {
         None | Some("") => agent,
         // Exceeds the limit for all annotations of a pod together: the API server denies the pod.
@@ -130,10 +138,13 @@ mod tests {
             (Some("10.0.0.0/8, 192.168.0.0/16"), added("10.0.0.0/8, 192.168.0.0/16")),
         ];
         for (listed, want) in cases {
-            let found = with_agent(listed);
+            let found = with_agent(listed, IpFamily::V4);
             assert_eq!(found, want, "{listed:?}");
-            assert_eq!(with_agent(Some(&found)), found, "{listed:?} twice");
+            assert_eq!(with_agent(Some(&found), IpFamily::V4), found, "{listed:?} twice");
         }
+        let of_ipv6 = with_agent(Some("10.0.0.0/8"), IpFamily::V6);
+        assert_eq!(of_ipv6, "fd00:ec2::23/128,10.0.0.0/8");
+        assert_eq!(with_agent(Some(&of_ipv6), IpFamily::V6), of_ipv6);
     }
 
     #[test]

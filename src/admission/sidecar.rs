@@ -24,7 +24,7 @@ use super::{
     },
 };
 use crate::{
-    config::{BaseCredentials, Component, Config, Quantity, Resources, Sidecar},
+    config::{BaseCredentials, Component, Config, IpFamily, Quantity, Resources, Sidecar},
     json::Text,
     session::{Session, base_credentials::BaseSource, env},
 };
@@ -93,7 +93,7 @@ pub(super) fn volumes(config: &Config) -> [(&'static str, Option<&'static Volume
     let base = match config.base_credentials {
         BaseCredentials::Environment => None,
         BaseCredentials::Irsa(_) => Some(&*WEB_IDENTITY),
-        BaseCredentials::PodIdentity => Some(&*POD_IDENTITY),
+        BaseCredentials::PodIdentity(_) => Some(&*POD_IDENTITY),
     };
     [(TOKEN_VOLUME, Some(&TOKEN)), (BASE_VOLUME, base), (EMPTY_VOLUME, Some(&EMPTY))]
 }
@@ -183,8 +183,8 @@ fn variables(session: &Session, component: &Component, config: &Config) -> Vec<E
         BaseCredentials::Irsa(template) => {
             BaseSource::WebIdentity { role: template.of(&session.tenant, component), token_file }
         }
-        BaseCredentials::PodIdentity => {
-            BaseSource::PodIdentity { uri: eks::POD_IDENTITY_URI.to_owned(), token_file }
+        BaseCredentials::PodIdentity(family) => {
+            BaseSource::PodIdentity { uri: eks::pod_identity_uri(*family), token_file }
         }
     };
     variables.extend(base.variables().iter().map(entry));
@@ -200,15 +200,15 @@ fn variables(session: &Session, component: &Component, config: &Config) -> Vec<E
         variables.retain(|variable| variable.name != *name);
         variables.push(text(name, value));
     }
-    if matches!(config.base_credentials, BaseCredentials::PodIdentity) {
-        keep_agent_off_proxies(&mut variables);
+    if let BaseCredentials::PodIdentity(family) = config.base_credentials {
+        keep_agent_off_proxies(&mut variables, family);
     }
     variables
 }
 
 /// Adds the node's Pod Identity agent to `NO_PROXY` and `no_proxy`. The proxy is for STS. The agent
 /// is not behind it, and its requests carry the base token without TLS.
-fn keep_agent_off_proxies(variables: &mut Vec<EnvVar>) {
+fn keep_agent_off_proxies(variables: &mut Vec<EnvVar>, family: IpFamily) {
     if !variables.iter().any(|variable| PROXIES.contains(&&*variable.name)) {
         return;
     }
@@ -217,12 +217,13 @@ fn keep_agent_off_proxies(variables: &mut Vec<EnvVar>) {
         found.and_then(|index| variables.remove(index).value)
     };
     let [upper, lower] = NO_PROXIES.map(&mut take);
+    let agent = eks::pod_identity_address(family).to_string();
     // If only one of the two is set, its value is used for both.
     for (name, listed) in [
         (NO_PROXIES[0], upper.as_ref().or(lower.as_ref())),
         (NO_PROXIES[1], lower.as_ref().or(upper.as_ref())),
     ] {
-        let hosts = listed.map(String::as_str).into_iter().chain([eks::POD_IDENTITY_HOST]);
+        let hosts = listed.map(String::as_str).into_iter().chain([&*agent]);
         variables.push(text(name, &hosts.collect::<Vec<&str>>().join(",")));
     }
 }
@@ -234,7 +235,7 @@ fn mounts(config: &Config) -> Vec<VolumeMount> {
     let empty = mount(EMPTY_VOLUME, SERVICE_ACCOUNT_DIRECTORY, true);
     match config.base_credentials {
         BaseCredentials::Environment => vec![token, empty],
-        BaseCredentials::Irsa(_) | BaseCredentials::PodIdentity => {
+        BaseCredentials::Irsa(_) | BaseCredentials::PodIdentity(_) => {
             vec![token, mount(BASE_VOLUME, BASE_DIRECTORY, true), empty]
         }
     }

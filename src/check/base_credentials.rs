@@ -41,7 +41,7 @@ pub(super) fn check_annotations(
             continue;
         }
         let message = match (&config.base_credentials, &namespace.tenant) {
-            (BaseCredentials::PodIdentity, _) => format!(
+            (BaseCredentials::PodIdentity(_), _) => format!(
                 "has the annotation {ANNOTATION}, but baseCredentials.source is podIdentity: its sidecars get base credentials from a Pod Identity association only"
             ),
             (BaseCredentials::Irsa(template), Ok(tenant)) => {
@@ -79,7 +79,7 @@ pub(super) fn check_base_trust(tenant: &TenantName, chain: &Chain, config: &Conf
                 }
             }
         }
-        BaseCredentials::PodIdentity => {
+        BaseCredentials::PodIdentity(_) => {
             // Another role in the trust policy may be the one of the association.
             let only_irsa = chain.base_roles.iter().all(|(_, held)| match held {
                 Seen::Known(held) => trusts_provider(&held.trust) && !trusts_callers(&held.trust),

@@ -59,7 +59,7 @@ pub(super) fn check_policies(
 /// session tags; these are transitive, so each `AssumeRole` with them requires `sts:TagSession`.
 /// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-abac.html>
 fn needed(credentials: &BaseCredentials) -> Vec<&'static str> {
-    let with_tags = matches!(credentials, BaseCredentials::PodIdentity);
+    let with_tags = matches!(credentials, BaseCredentials::PodIdentity(_));
     ASSUME.into_iter().filter(|action| with_tags || *action != TAG_SESSION).collect()
 }
 
@@ -204,6 +204,7 @@ mod tests {
     use super::{super::iam_policy::principals, *};
     use crate::{
         check::{Level, Seen},
+        config::IpFamily,
         revocation::Revoked,
     };
 
@@ -219,7 +220,7 @@ mod tests {
     }
 
     fn found(trust: Value, policy: Value, boundary: Option<Value>) -> Vec<String> {
-        found_with(&BaseCredentials::PodIdentity, trust, policy, boundary)
+        found_with(&BaseCredentials::PodIdentity(IpFamily::V4), trust, policy, boundary)
     }
 
     fn found_with(
@@ -435,7 +436,7 @@ mod tests {
             (BaseCredentials::Environment, &[]),
             (BaseCredentials::Irsa(BASE.parse().unwrap()), &[]),
             (
-                BaseCredentials::PodIdentity,
+                BaseCredentials::PodIdentity(IpFamily::V4),
                 &[
                     "role-trust: no statement of its trust policy allows sts:TagSession",
                     "base-role: its permissions boundary does not allow sts:TagSession",

@@ -18,7 +18,7 @@ pub(super) fn check_network(
     namespaces: &Seen<Objects>,
 ) -> Findings {
     let mut found = Findings::default();
-    if !matches!(config.base_credentials, BaseCredentials::PodIdentity) {
+    if !matches!(config.base_credentials, BaseCredentials::PodIdentity(_)) {
         found.ok(CheckId::NetworkPlugin, SUBJECT, "baseCredentials.source is not podIdentity");
         return found;
     }

@@ -13,7 +13,14 @@ pub enum BaseCredentials {
     /// IAM roles for service accounts: a web identity token and the base role's ARN.
     Irsa(RoleArnTemplate),
     /// EKS Pod Identity: a token for the agent on the node.
-    PodIdentity,
+    PodIdentity(IpFamily),
+}
+
+/// The IP family of the cluster, which decides the address of the node's Pod Identity agent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum IpFamily {
+    V4,
+    V6,
 }
 
 /// A role ARN, with `{tenant}` and `{component}` in place of their names.
@@ -24,6 +31,11 @@ impl BaseCredentials {
     pub(super) fn read(mut section: Section<'_>, cluster: &str) -> Self {
         let source = section.choice("source", BaseCredentialsSource::PodIdentity, SOURCES);
         let template: Option<RoleArnTemplate> = section.optional("roleArn");
+        let family = section.choice("ipFamily", IpFamily::V4, FAMILIES);
+        if family == IpFamily::V6 && !matches!(source, BaseCredentialsSource::PodIdentity) {
+            section
+                .problem("ipFamily", "ipv6 has an effect only with source: podIdentity; remove it");
+        }
         let base = match (source, template) {
             (BaseCredentialsSource::Irsa, Some(template)) => {
                 if template.0.contains("{cluster}") && cluster.is_empty() {
@@ -40,13 +52,13 @@ impl BaseCredentials {
             }
             (BaseCredentialsSource::Irsa, None) => {
                 section.problem("roleArn", "source: irsa needs the base role's ARN; set it (it may contain {cluster}, {tenant} and {component})");
-                Self::PodIdentity
+                Self::PodIdentity(family)
             }
             (_, Some(_)) => {
                 section.problem("roleArn", "is allowed only with source: irsa; remove it");
-                Self::PodIdentity
+                Self::PodIdentity(family)
             }
-            (BaseCredentialsSource::PodIdentity, None) => Self::PodIdentity,
+            (BaseCredentialsSource::PodIdentity, None) => Self::PodIdentity(family),
             (BaseCredentialsSource::Environment, None) => Self::Environment,
         };
         section.close();
@@ -86,6 +98,7 @@ enum BaseCredentialsSource {
     PodIdentity,
 }
 
+const FAMILIES: &[(&str, IpFamily)] = &[("ipv4", IpFamily::V4), ("ipv6", IpFamily::V6)];
 const SOURCES: &[(&str, BaseCredentialsSource)] = &[
     ("podIdentity", BaseCredentialsSource::PodIdentity),
     ("irsa", BaseCredentialsSource::Irsa),

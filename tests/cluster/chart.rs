@@ -736,9 +736,7 @@ fn only_the_webhook_uses_the_network_of_its_node() {
         let container =
             &of_kind(&manifests, "Deployment")["spec"]["template"]["spec"]["containers"][0];
         for (index, (port, argument)) in
-            [(9443, "--listen=0.0.0.0:9443"), (9081, "--health-listen=0.0.0.0:9081")]
-                .iter()
-                .enumerate()
+            [(9443, "--listen=[::]:9443"), (9081, "--health-listen=[::]:9081")].iter().enumerate()
         {
             assert_eq!(container["ports"][index]["containerPort"], *port);
             assert!(container["args"].as_array().unwrap().contains(&json!(argument)));
@@ -837,7 +835,7 @@ fn certs_gets_its_arguments_from_the_chart() {
         format!("--secret={NAME}-tls"),
         format!("--service={NAME}"),
         "--webhook-configuration=fab-session-injector",
-        "--health-listen=0.0.0.0:8081",
+        "--health-listen=[::]:8081",
     ]);
     assert_eq!(container["args"], want);
     let arguments = want.as_array().unwrap().iter().map(|argument| argument.as_str().unwrap());

@@ -19,6 +19,7 @@ mod explain;
 mod guard;
 mod iam;
 mod injection;
+mod ipv6;
 mod metrics;
 mod policies;
 mod revoke;

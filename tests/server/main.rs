@@ -11,6 +11,7 @@
 
 mod alone;
 mod check_memory;
+mod listen;
 mod long_answers;
 mod soak;
 mod tenants;

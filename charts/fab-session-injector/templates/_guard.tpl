@@ -185,11 +185,11 @@ e.name in variables.javaNames && e.?value.orValue("").contains("-Daws.") &&
 {{/*
 Annotations of the pod `.of` whose values allow a mesh's plugin to redirect connections to
 the node's Pod Identity agent: for Istio always, for Linkerd if the pod has its proxy. The
-sidecar's UID, `.uid`, is also its GID.
+sidecar's UID, `.uid`, is also its GID. `.base` is config.baseCredentials.
 */}}
 {{- define "fab-session-injector.guard.redirected" -}}
 ({{ .of }}.metadata.?annotations[?"traffic.sidecar.istio.io/excludeOutboundIPRanges"].orValue("")
-  .matches("(^|,)169[.]254[.]170[.]23/32(,|$)") ? [] : ["traffic.sidecar.istio.io/excludeOutboundIPRanges"]) +
+  .matches({{ eq .base.ipFamily "ipv6" | ternary "(^|,)fd00:ec2::23/128(,|$)" "(^|,)169[.]254[.]170[.]23/32(,|$)" | toRawJson }}) ? [] : ["traffic.sidecar.istio.io/excludeOutboundIPRanges"]) +
 ((dyn({{ .of }}.spec).?initContainers.orValue([]) + dyn({{ .of }}.spec).containers).exists(c, c.name == "linkerd-proxy") &&
   {{ .of }}.metadata.?annotations[?"config.linkerd.io/proxy-gid"].orValue("") != {{ toString (int .uid) | toRawJson }} ?
   ["config.linkerd.io/proxy-gid"] : [])
@@ -244,7 +244,7 @@ The sidecar's environment variables whose values are known here, name to value, 
 -}}
 {{- $source := $config.baseCredentials.source -}}
 {{- if eq $source "podIdentity" -}}
-  {{- $_ := set $values "AWS_CONTAINER_CREDENTIALS_FULL_URI" (toRawJson "http://169.254.170.23/v1/credentials") -}}
+  {{- $_ := set $values "AWS_CONTAINER_CREDENTIALS_FULL_URI" (printf "http://%s/v1/credentials" (eq $config.baseCredentials.ipFamily "ipv6" | ternary "[fd00:ec2::23]" "169.254.170.23") | toRawJson) -}}
   {{- $_ := set $values "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE" (toRawJson "/var/run/fab-session-base/token") -}}
 {{- else if eq $source "irsa" -}}
   {{- $role := $config.baseCredentials.roleArn | replace "{cluster}" (default "" $config.cluster) -}}
@@ -266,7 +266,7 @@ The sidecar's environment variables whose values are known here, name to value, 
 {{- if and $proxied (eq $source "podIdentity") -}}
   {{- range $name, $other := dict "NO_PROXY" "no_proxy" "no_proxy" "NO_PROXY" -}}
     {{- $listed := default (get $own $other) (get $own $name) -}}
-    {{- $hosts := append (compact (list $listed)) "169.254.170.23" | join "," -}}
+    {{- $hosts := append (compact (list $listed)) (eq $config.baseCredentials.ipFamily "ipv6" | ternary "fd00:ec2::23" "169.254.170.23") | join "," -}}
     {{- $_ := set $values $name (toRawJson $hosts) -}}
   {{- end -}}
 {{- end -}}

@@ -144,6 +144,9 @@ once, each with the rule and the remedy.
   {{- else if and (contains "{cluster}" .roleArn) (not $config.cluster) -}}
     {{- $problems = append $problems "config.baseCredentials.roleArn contains {cluster}, but config.cluster is empty: set config.cluster, or write the ARN without {cluster}." -}}
   {{- end -}}
+  {{- if and (ne .source "podIdentity") (eq .ipFamily "ipv6") -}}
+    {{- $problems = append $problems (printf "config.baseCredentials.ipFamily is ipv6, but source %s does not call the Pod Identity agent: remove it, or set config.baseCredentials.source to podIdentity." .source) -}}
+  {{- end -}}
 {{- end -}}
 
 {{- if eq (toString (int $config.sidecar.uid)) (include "fab-session-injector.pod.uid" .) -}}

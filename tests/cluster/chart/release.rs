@@ -695,7 +695,7 @@ impl Certs {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
         for argument in pod["containers"][0]["args"].as_array().unwrap() {
             let argument = argument.as_str().unwrap();
-            command.arg(argument.replace("0.0.0.0:8081", &format!("127.0.0.1:{port}")));
+            command.arg(argument.replace("[::]:8081", &format!("127.0.0.1:{port}")));
         }
         command.env("KUBECONFIG", &kubeconfig);
         let mut process = process::Process::start("certs", directory.path(), &command);

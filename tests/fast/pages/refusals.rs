@@ -508,6 +508,11 @@ const GUARD: &[Meaning] = &[
         "A VerticalPodAutoscaler that resizes in place needs `mode: \"Off\"` for `fab-session-credentials`.",
     ),
     (
+        "guard-service",
+        "With `podIdentity` and `ipFamily: ipv6`: a Service takes the address of the node's Pod Identity agent.",
+        "The rule covers Services of all namespaces: their `externalIPs`, and the addresses in `status.loadBalancer`.",
+    ),
+    (
         "guard-sidecar",
         "An agent pod has no sidecar.",
         "Usually the API server did not call the webhook: check that its configuration `fab-session-injector` exists and that the webhook responds.",

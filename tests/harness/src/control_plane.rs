@@ -1,8 +1,9 @@
-//! A real Kubernetes control plane on 127.0.0.1, without nodes: pods are admitted and stored as
+//! A real Kubernetes control plane on 127.0.0.1 or on ::1, without nodes: pods are admitted and stored as
 //! in any cluster, but never run.
 
 use std::fs;
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -30,8 +31,8 @@ struct Programs {
     api_server: Process,
     _controller_manager: Process,
     _etcd: Process,
-    /// Ports of the API server and of etcd.
-    ports: (u16, u16),
+    /// Address of the API server, and port of etcd.
+    addresses: (SocketAddr, u16),
 }
 
 impl ControlPlane {
@@ -51,13 +52,19 @@ impl ControlPlane {
 
     /// Returns when a pod can be created in the namespace "default".
     pub fn start() -> Self {
+        Self::start_on(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The same, with this address of the API server, and with Services of its IP family.
+    pub fn start_on(ip: IpAddr) -> Self {
         require_own();
         let directory = own_directory();
         let [etcd_port, etcd_peer_port, api_port, controller_manager_port] =
             std::array::from_fn(|_| free_port());
-        make_keys(directory.path(), api_port);
+        let api = SocketAddr::new(ip, api_port);
+        make_keys(directory.path(), api);
         let etcd = start_etcd(directory.path(), etcd_port, etcd_peer_port);
-        let mut api_server = start_api_server(directory.path(), api_port, etcd_port);
+        let mut api_server = start_api_server(directory.path(), api, etcd_port);
         let kubectl = |arguments: &[&str]| kubectl(directory.path(), arguments).run().ok;
         api_server.wait_until("the API server is ready", START, || {
             kubectl(&["get", "--raw", "/readyz"]).then_some(())
@@ -72,7 +79,7 @@ impl ControlPlane {
             api_server,
             _controller_manager: controller_manager,
             _etcd: etcd,
-            ports: (api_port, etcd_port),
+            addresses: (api, etcd_port),
         };
         Self { programs: Some(programs), directory }
     }
@@ -81,8 +88,8 @@ impl ControlPlane {
     pub fn restart_api_server(&mut self) {
         let programs = self.programs.as_mut().expect(NOT_OWN);
         programs.api_server.kill();
-        let (port, etcd_port) = programs.ports;
-        programs.api_server = start_api_server(self.directory.path(), port, etcd_port);
+        let (api, etcd_port) = programs.addresses;
+        programs.api_server = start_api_server(self.directory.path(), api, etcd_port);
         wait_until("the API server is ready again", START, || {
             self.kubectl(&["get", "--raw", "/readyz"]).run().ok.then_some(())
         });
@@ -244,10 +251,10 @@ pub struct Outcome {
     pub stderr: String,
 }
 
-fn make_keys(directory: &Path, api_port: u16) {
+fn make_keys(directory: &Path, api: SocketAddr) {
     let made = Command::new(root().join("tests/harness/pki"))
         .arg(directory)
-        .arg(api_port.to_string())
+        .arg(api.to_string())
         .output()
         .unwrap();
     assert!(made.status.success(), "no keys: {}", String::from_utf8_lossy(&made.stderr));
@@ -267,18 +274,20 @@ fn start_etcd(directory: &Path, port: u16, peer_port: u16) -> Process {
     Process::start("etcd", directory, &command)
 }
 
-fn start_api_server(directory: &Path, port: u16, etcd_port: u16) -> Process {
+fn start_api_server(directory: &Path, api: SocketAddr, etcd_port: u16) -> Process {
     let key =
         |flag: &str, file: &str| format!("--{flag}={}", directory.join("pki").join(file).display());
+    let services = if api.is_ipv4() { "10.0.0.0/24" } else { "fd00:10::/112" };
     let mut command = Command::new(program("kube-apiserver"));
     command
         .arg(format!("--etcd-servers={}", etcd_url(etcd_port)))
-        .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
-        .arg(format!("--secure-port={port}"))
+        .arg(format!("--bind-address={}", api.ip()))
+        .arg(format!("--advertise-address={}", api.ip()))
+        .arg(format!("--secure-port={}", api.port()))
         // An endpoint cannot have the address 127.0.0.1.
         .arg("--endpoint-reconciler-type=none")
         .args(["--authorization-mode=RBAC", "--allow-privileged=true", "--profiling=false"])
-        .arg("--service-cluster-ip-range=10.0.0.0/24")
+        .arg(format!("--service-cluster-ip-range={services}"))
         .arg("--service-account-issuer=https://kubernetes.default.svc.cluster.local")
         .arg(key("client-ca-file", "ca.crt"))
         .arg(key("tls-cert-file", "apiserver.crt"))

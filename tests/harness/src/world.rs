@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -30,6 +30,8 @@ pub struct World {
     manifests: Vec<Value>,
     /// Users that are already allowed to create pods.
     allowed: Mutex<HashSet<String>>,
+    /// Address at which the API server calls the webhook.
+    ip: IpAddr,
     port: u16,
     health_port: u16,
     directory: TempDir,
@@ -48,7 +50,7 @@ impl World {
 
     /// The same with default values, in the cluster of `FAB_TEST_KUBECONFIG` if that is set.
     pub fn shared() -> Self {
-        let mut world = Self::on(ControlPlane::shared(), &[], None);
+        let mut world = Self::on(ControlPlane::shared(), address().into(), &[], None);
         world.start_webhook();
         world.configure();
         world
@@ -56,10 +58,24 @@ impl World {
 
     /// Starts a cluster without the webhook configuration.
     pub fn without_configuration(values: &[(&str, &str)], values_file: Option<&Path>) -> Self {
-        Self::on(ControlPlane::start(), values, values_file)
+        Self::on(ControlPlane::start(), address().into(), values, values_file)
     }
 
-    fn on(cluster: ControlPlane, values: &[(&str, &str)], values_file: Option<&Path>) -> Self {
+    /// Starts a cluster of IPv6, in which the API server calls the webhook at `[::1]`.
+    pub fn start_ipv6(values: &[(&str, &str)]) -> Self {
+        let ip = Ipv6Addr::LOCALHOST.into();
+        let mut world = Self::on(ControlPlane::start_on(ip), ip, values, None);
+        world.start_webhook();
+        world.configure();
+        world
+    }
+
+    fn on(
+        cluster: ControlPlane,
+        ip: IpAddr,
+        values: &[(&str, &str)],
+        values_file: Option<&Path>,
+    ) -> Self {
         let directory = own_directory();
         let moto = Moto::start();
         let endpoint = moto.endpoint();
@@ -79,6 +95,7 @@ impl World {
             moto: Some(moto),
             manifests: manifests.into_iter().filter(|manifest| !manifest.is_null()).collect(),
             allowed: Mutex::default(),
+            ip,
             port: free_port(),
             health_port: free_port(),
             directory,
@@ -103,7 +120,7 @@ impl World {
         let made = Command::new(root().join("certs/make"))
             .args(arguments)
             .arg(self.tls())
-            .args([&address().to_string(), "localhost"])
+            .args([&self.ip.to_string(), "localhost"])
             .status()
             .unwrap();
         assert!(made.success());
@@ -111,7 +128,7 @@ impl World {
 
     /// Returns the address at which the API server calls the webhook.
     pub fn address(&self) -> SocketAddr {
-        (address(), self.port).into()
+        (self.ip, self.port).into()
     }
 
     /// Returns the address of the health port.
@@ -144,7 +161,7 @@ impl World {
             .arg("webhook")
             .arg("--config")
             .arg(&config)
-            .arg(format!("--listen={}:{port}", address()))
+            .arg(format!("--listen={}", SocketAddr::new(self.ip, port)))
             .arg(format!("--health-listen=127.0.0.1:{health_port}"))
             .arg("--tls-certificate")
             .arg(self.tls().join("tls.crt"))
@@ -177,7 +194,7 @@ impl World {
         for webhook in configuration["webhooks"].as_array_mut().unwrap() {
             let path = webhook["clientConfig"]["service"]["path"].as_str().unwrap().to_owned();
             webhook["clientConfig"] = json!({
-                "url": format!("https://{}:{port}{path}", address()),
+                "url": format!("https://{}{path}", SocketAddr::new(self.ip, port)),
                 "caBundle": base64(&authority),
             });
         }

@@ -24,6 +24,8 @@ use crate::{
 pub struct Template {
     /// `podIdentity`, `irsa` or `environment`.
     pub source: &'static str,
+    /// The config's `ipFamily`. The sidecar then calls the real address of the Pod Identity agent.
+    pub ip_family: Option<&'static str>,
     /// The base role, for `irsa`.
     pub base_role: &'static str,
     /// Endpoint of all AWS services.
@@ -69,6 +71,7 @@ impl Template {
     pub fn new(endpoint: &str, role: &'static str) -> Self {
         Self {
             source: "podIdentity",
+            ip_family: None,
             base_role: "",
             endpoint: endpoint.to_owned(),
             env: Vec::new(),
@@ -137,10 +140,14 @@ impl Pod {
 
     /// Starts the sidecar, with exactly the arguments and variables of its container.
     pub fn start(&self) -> Process {
+        Process::start("sidecar", self.directory.path(), &self.sidecar_command())
+    }
+
+    /// Returns the command of the sidecar's container.
+    pub fn sidecar_command(&self) -> Command {
         let program = [program().to_str().unwrap().to_owned()];
         let words = [&program[..], &self.sidecar.arguments].concat();
-        let command = container(self.directory.path(), "rw", &self.sidecar.env, &words);
-        Process::start("sidecar", self.directory.path(), &command)
+        container(self.directory.path(), "rw", &self.sidecar.env, &words)
     }
 
     /// Starts the sidecar; returns when its startup probe succeeds.
@@ -154,11 +161,16 @@ impl Pod {
 
     /// Runs the startup probe, as the kubelet does.
     pub fn probe(&self) -> Output {
+        self.probe_command().output().unwrap()
+    }
+
+    /// Returns the command of the startup probe, in the sidecar's container.
+    pub fn probe_command(&self) -> Command {
         let [program, arguments @ ..] = &self.sidecar.probe[..] else { panic!("a probe") };
         assert_eq!(program, "/fab-session-injector", "the path in the image");
         let program = [crate::program().to_str().unwrap().to_owned()];
         let words = [&program[..], arguments].concat();
-        container(self.directory.path(), "rw", &self.sidecar.env, &words).output().unwrap()
+        container(self.directory.path(), "rw", &self.sidecar.env, &words)
     }
 
     /// Returns a program that runs in the agent's container.
@@ -242,9 +254,9 @@ fn container(directory: &Path, mode: &str, env: &[(String, String)], words: &[St
 }
 
 fn config(template: &Template, port: u16) -> String {
-    let Template { source, base_role, endpoint, env, session, .. } = template;
+    let Template { source, ip_family, base_role, endpoint, env, session, .. } = template;
     let mut variables = json!({"AWS_ENDPOINT_URL_STS": endpoint});
-    if *source == "podIdentity" {
+    if *source == "podIdentity" && ip_family.is_none() {
         variables["AWS_CONTAINER_CREDENTIALS_FULL_URI"] =
             json!(format!("{endpoint}/v1/credentials"));
     }
@@ -252,6 +264,9 @@ fn config(template: &Template, port: u16) -> String {
         variables[name] = json!(value);
     }
     let mut base = json!({"source": source});
+    if let Some(family) = ip_family {
+        base["ipFamily"] = json!(family);
+    }
     if *source == "irsa" {
         base["roleArn"] = json!(base_role);
     }
