@@ -377,6 +377,10 @@ pub struct Webhook {
     /// Private key of the certificate, as PEM
     #[arg(long, value_name = "FILE")]
     pub tls_key: PathBuf,
+    /// CA certificates (PEM) that are trusted for AWS, in addition to the system's and those of the
+    /// config; read at start
+    #[arg(long, value_name = "FILE")]
+    pub aws_ca_bundle: Option<PathBuf>,
     /// Static role file, instead of the config's sources
     #[arg(long, value_name = "FILE")]
     pub roles: Option<PathBuf>,

@@ -32,6 +32,7 @@ pub use self::{
     selector::Selector,
     sidecar::{PullPolicy, Resources, Sidecar},
 };
+use crate::session::CaBundle;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -51,6 +52,8 @@ pub struct Config {
     /// Token audiences that AWS exchanges for credentials.
     pub aws_audiences: Vec<String>,
     pub base_credentials: BaseCredentials,
+    /// CA certificates that webhook and sidecars trust for AWS, in addition to the built-in ones.
+    pub aws_ca_bundle: Option<CaBundle>,
     pub sidecar: Sidecar,
     pub roles: RoleSettings,
 }
@@ -103,6 +106,7 @@ impl Config {
             ]
             .concat(),
             base_credentials: BaseCredentials::read(root.section("baseCredentials"), &cluster),
+            aws_ca_bundle: root.optional("awsCaBundle"),
             sidecar: Sidecar::read(root.section("sidecar")),
             roles: RoleSettings::read(root.section("roles"), &cluster),
         };

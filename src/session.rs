@@ -3,6 +3,7 @@
 //! Every value of these types is valid. Nothing here does I/O.
 
 pub mod base_credentials;
+mod ca_bundle;
 mod duration;
 pub mod env;
 mod id;
@@ -14,6 +15,7 @@ mod tenant;
 
 pub(crate) use self::tenant::is_dns_label;
 pub use self::{
+    ca_bundle::{CaBundle, NotACaBundle, check_ca_certificates},
     duration::{NotASessionDuration, SessionDuration},
     id::{NotASessionName, SessionId, SessionName},
     role_arn::{NotARoleArn, RoleArn, is_account_id},

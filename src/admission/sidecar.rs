@@ -193,6 +193,7 @@ fn variables(session: &Session, component: &Component, config: &Config) -> Vec<E
         variables.push(text(own, region.as_str()));
         variables.push(text(default, region.as_str()));
     }
+    variables.extend(config.aws_ca_bundle.iter().map(env::ca_variable).map(|it| entry(&it)));
     variables.push(text(STS_ENDPOINTS, "regional"));
     variables.push(text(METADATA_DISABLED, "true"));
     // The values of `sidecar.env` take precedence: they are for clusters with other endpoints.

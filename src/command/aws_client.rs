@@ -1,6 +1,10 @@
 //! The HTTP client of every AWS SDK client: a response is read up to [`LONGEST_RESPONSE`].
 
-use aws_smithy_http_client::{Builder, ConnectorBuilder, proxy::ProxyConfig, tls};
+use aws_smithy_http_client::{
+    Builder, ConnectorBuilder,
+    proxy::ProxyConfig,
+    tls::{self, TlsContext, TrustStore},
+};
 use aws_smithy_runtime_api::{
     box_error::BoxError,
     client::{
@@ -16,21 +20,27 @@ use aws_smithy_runtime_api::{
 use aws_smithy_types::{body::SdkBody, config_bag::ConfigBag};
 use http_body_util::Limited;
 
-/// Returns the SDK's own HTTPS client, with its proxies from the environment, and with the limit.
-pub(super) fn aws_client() -> SharedHttpClient {
-    bounded(ProxyConfig::from_env())
+/// Returns the SDK's own HTTPS client, with its proxies from the environment, and with the limit. It
+/// trusts the CAs of the system, and those in the given PEM texts.
+pub(super) fn aws_client<'t>(trusted: impl IntoIterator<Item = &'t str>) -> SharedHttpClient {
+    let add = |store: TrustStore, pem: &str| store.with_pem_certificate(pem);
+    bounded(ProxyConfig::from_env(), trusted.into_iter().fold(TrustStore::default(), add))
 }
 
 /// Returns the same client without proxies. It is for the node's Pod Identity agent, which gets
 /// the base token without TLS: a proxy would read it.
 pub(super) fn direct_client() -> SharedHttpClient {
-    bounded(ProxyConfig::disabled())
+    bounded(ProxyConfig::disabled(), TrustStore::default())
 }
 
-fn bounded(proxies: ProxyConfig) -> SharedHttpClient {
+fn bounded(proxies: ProxyConfig, trusted: TrustStore) -> SharedHttpClient {
     let inner = Builder::new().build_with_connector_fn(move |settings, components| {
         let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
         let mut connector = ConnectorBuilder::default().tls_provider(provider);
+        // Building a context cannot fail.
+        if let Ok(context) = TlsContext::builder().with_trust_store(trusted.clone()).build() {
+            connector.set_tls_context(context);
+        }
         connector.set_connector_settings(settings.cloned());
         connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
         connector.set_proxy_config(Some(proxies.clone()));

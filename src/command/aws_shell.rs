@@ -17,7 +17,7 @@ use crate::{config::Config, roles::Roles, session::TenantName};
 /// Returns the AWS configuration of the environment and profile. `region` is used if it has none.
 pub(super) async fn shell(region: Option<&str>) -> SdkConfig {
     let shell =
-        aws_config::defaults(BehaviorVersion::latest()).http_client(aws_client()).load().await;
+        aws_config::defaults(BehaviorVersion::latest()).http_client(aws_client([])).load().await;
     let region = shell.region().cloned().or(region.map(|region| Region::new(region.to_owned())));
     shell.into_builder().region(region).build()
 }

@@ -137,7 +137,7 @@ impl Explainer {
                 return Err(CommandError::Input(anyhow!(NO_ROLES)));
             }
             (None, Some(_)) => installed::roles(&config, release, wanted, tasks).await?,
-            (None, None) => roles::follow(&config, wanted, tasks).await?,
+            (None, None) => roles::follow(&config, None, wanted, tasks).await?,
         };
         Ok(Self { config, roles })
     }

@@ -10,7 +10,7 @@ use crate::{
     manifest,
     namespaces::Namespace,
     roles::{Entry, file},
-    session::TenantName,
+    session::{TenantName, check_ca_certificates},
 };
 
 /// Returns the config of the file, or the default config.
@@ -26,6 +26,13 @@ pub(super) fn config(path: Option<&Path>) -> anyhow::Result<Config> {
 pub(super) fn roles(path: &Path, config: &Config) -> anyhow::Result<HashMap<TenantName, Entry>> {
     file::parse(&text(path)?, &config.roles.allowed)
         .with_context(|| format!("role file {}", path.display()))
+}
+
+/// Returns the CA certificates of a PEM file.
+pub(super) fn ca_certificates(path: &Path) -> anyhow::Result<String> {
+    let text = text(path)?;
+    check_ca_certificates(&text).with_context(|| format!("CA certificates {}", path.display()))?;
+    Ok(text)
 }
 
 /// Returns the objects of a manifest. `source` is the display name of the origin of `text`.

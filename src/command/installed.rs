@@ -186,7 +186,7 @@ pub(super) async fn roles(
     // With SSM, the file is a backup, and its path is one in the webhook's pod.
     let file = config.roles.file.take_if(|_| config.roles.ssm.is_some() || release.is_some());
     let (Some(_), Some(release), None) = (file, release, &config.roles.ssm) else {
-        return roles::follow(&config, wanted, tasks).await;
+        return roles::follow(&config, None, wanted, tasks).await;
     };
     let Release { namespace, name, data } = release;
     let roles = match data {

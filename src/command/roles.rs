@@ -22,12 +22,14 @@ use crate::{
         refresher::{self, RolesHandle},
         ssm::ParameterStore,
     },
-    session::TenantName,
+    session::{CaBundle, TenantName},
 };
 
 /// Starts the tasks that keep the snapshot of roles up to date. Returns access to it.
+/// `trusted`: CA certificates (PEM) for AWS, in addition to those of the config.
 pub(super) async fn follow(
     config: &Config,
+    trusted: Option<&str>,
     wanted: watch::Receiver<HashSet<TenantName>>,
     tasks: &mut JoinSet<()>,
 ) -> Result<RolesHandle, CommandError> {
@@ -48,7 +50,7 @@ pub(super) async fn follow(
         follow_file(path, config, publish, tasks).map_err(CommandError::Input)?;
     }
     let shared = aws_config::defaults(aws_config::BehaviorVersion::latest())
-        .http_client(aws_client())
+        .http_client(aws_client(config.aws_ca_bundle.iter().map(CaBundle::as_str).chain(trusted)))
         .load()
         .await;
     let store = ParameterStore::new(&shared, &ssm);

@@ -24,7 +24,7 @@ use crate::{
     credentials::{base_provider, cache, sts::Sts, token::Token},
     serve::{Limits, Protocol, Transport, serve},
     session::{
-        KnownSession,
+        CaBundle, KnownSession,
         base_credentials::BaseSource,
         env::{self, Serving},
     },
@@ -56,6 +56,9 @@ fn start() -> Result<ExitCode, CommandError> {
     let region = environment("AWS_REGION")
         .context("AWS_REGION is not set; set the config key region of the webhook")
         .map_err(CommandError::Input)?;
+    let trusted = env::read_ca(environment)
+        .with_context(|| format!("invalid CA certificates in {}", env::CA_BUNDLE))
+        .map_err(CommandError::Input)?;
     // The SDK exits the process if the file has no certificate.
     if let Some(path) = environment("SSL_CERT_FILE") {
         bundle(Path::new(&path))
@@ -69,7 +72,7 @@ fn start() -> Result<ExitCode, CommandError> {
         .build()
         .context("cannot start the runtime")
         .map_err(CommandError::Internal)?;
-    let ended = runtime.block_on(run_async(session, serving, base, Region::new(region)));
+    let ended = runtime.block_on(run_async(session, serving, base, trusted, Region::new(region)));
     // A DNS lookup in progress cannot be cancelled, so the shutdown does not wait for it.
     runtime.shutdown_background();
     ended
@@ -85,6 +88,7 @@ async fn run_async(
     session: KnownSession,
     serving: Serving,
     base: BaseSource,
+    trusted: Option<CaBundle>,
     region: Region,
 ) -> Result<ExitCode, CommandError> {
     // Only the probe uses the startup gate.
@@ -94,7 +98,7 @@ async fn run_async(
         .map_err(CommandError::Internal)?;
     let listener = bind((Ipv4Addr::LOCALHOST, port).into()).await?;
 
-    let client = aws_client();
+    let client = aws_client(trusted.as_ref().map(CaBundle::as_str));
     let base_client = match base {
         BaseSource::PodIdentity { .. } => base_provider::agent_client(direct_client()),
         BaseSource::Environment | BaseSource::WebIdentity { .. } => client.clone(),

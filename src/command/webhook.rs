@@ -77,6 +77,7 @@ async fn run_async(
         health_listen,
         tls_certificate,
         tls_key,
+        aws_ca_bundle,
         roles: _,
         namespaces,
         shutdown_delay,
@@ -84,6 +85,8 @@ async fn run_async(
     let files = Files { certificate: tls_certificate, key: tls_key };
     let certificate =
         Certificate::load(files).context("serving certificate").map_err(CommandError::Input)?;
+    let trusted = aws_ca_bundle.as_deref().map(files::ca_certificates).transpose();
+    let trusted = trusted.map_err(CommandError::Input)?;
     let (readiness, [namespaces_synced]) = Readiness::new(["namespaces"]);
     let metrics = Metrics::default();
     let config = Arc::new(config);
@@ -92,7 +95,7 @@ async fn run_async(
     let (lookup, wanted) =
         namespaces::follow(namespaces.as_deref(), &config, namespaces_synced, &metrics, &mut tasks)
             .await?;
-    let roles = roles::follow(&config, wanted, &mut tasks).await?;
+    let roles = roles::follow(&config, trusted.as_deref(), wanted, &mut tasks).await?;
 
     let state = Arc::new(WebhookState::new(
         config,

@@ -1,16 +1,16 @@
 //! The environment variables that the webhook writes and the sidecar reads.
 //!
 //! Only this module has their names. The webhook writes [`session_variables`], and [`endpoint_variables`]
-//! for the sidecar only. The kubelet fills in fields of the pod and expands `$(NAME)`. The sidecar
+//! and [`ca_variable`] for the sidecar only. The kubelet fills in fields of the pod and expands `$(NAME)`. The sidecar
 //! reads the result with [`read`] and [`read_serving`], which reject every value that the webhook
 //! cannot have written.
 
 use std::path::PathBuf;
 
 use super::{
-    KnownSession, NotARoleArn, NotASessionDuration, NotASessionName, NotASourceIdentity,
-    NotAStartGate, NotATenant, RoleArn, Session, SessionId, SessionName, SourceIdentity, StartGate,
-    TenantName,
+    CaBundle, KnownSession, NotACaBundle, NotARoleArn, NotASessionDuration, NotASessionName,
+    NotASourceIdentity, NotAStartGate, NotATenant, RoleArn, Session, SessionId, SessionName,
+    SourceIdentity, StartGate, TenantName,
 };
 
 /// One environment variable of a container.
@@ -134,10 +134,22 @@ pub fn read_serving(variable: impl Fn(&str) -> Option<String>) -> Result<Serving
     Ok(Serving { port, start_gate, token_file })
 }
 
+/// Returns the variable with the CA certificates that the sidecar trusts for AWS.
+pub fn ca_variable(bundle: &CaBundle) -> Variable {
+    Variable { name: CA_BUNDLE, value: Value::Text(bundle.as_str().to_owned()) }
+}
+
+/// Reads the CA certificates that this process trusts for AWS.
+pub fn read_ca(
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Option<CaBundle>, NotACaBundle> {
+    variable(CA_BUNDLE).map(|text| text.parse()).transpose()
+}
+
 /// Reports whether webhook and sidecar use the variable. The agent `fab` has variables of its own
 /// that begin with `FAB_SESSION_`, such as `FAB_SESSION_IDLE_MS`.
 pub fn is_reserved(name: &str) -> bool {
-    NAMES.contains(&name) || [PORT, START_GATE, TOKEN_FILE].contains(&name)
+    NAMES.contains(&name) || [CA_BUNDLE, PORT, START_GATE, TOKEN_FILE].contains(&name)
 }
 
 /// The names of [`session_variables`].
@@ -146,6 +158,7 @@ pub const NAMES: [&str; 5] = [ROLE_ARN, ID, TENANT, IDENTITY, DURATION];
 /// The path at which the sidecar serves credentials.
 pub const CREDENTIALS_PATH: &str = "/v1/credentials";
 
+pub const CA_BUNDLE: &str = "FAB_SESSION_CA_BUNDLE";
 const DURATION: &str = "FAB_SESSION_DURATION";
 const ID: &str = "FAB_SESSION_ID";
 const IDENTITY: &str = "FAB_SESSION_IDENTITY";

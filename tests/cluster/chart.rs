@@ -272,6 +272,18 @@ fn contradictory_certificate_and_network_values_fail() {
         ),
         (json!({"networkPolicy": {"apiServerCidrs": []}}), "apiServerCidrs"),
         (json!({"networkPolicy": {"apiServerCidrs": ["10.0.0.1"]}}), "apiServerCidrs"),
+        (json!({"networkPolicy": {"dnsCidrs": ["172.20.0.10"]}}), "dnsCidrs"),
+        (json!({"awsCa": {"configMap": "a", "secret": "b"}}), "one object has the CA certificates"),
+        (json!({"config": {"awsCaBundle": "corporate.pem"}}), "--set-file"),
+        (
+            json!({"config": {"awsCaBundle": "-----BEGIN EC PRIVATE KEY-----"}}),
+            "awsCaBundle contains a private key",
+        ),
+        (json!({"config": {"awsCaBundle": format!("# $(A)\n{CA}")}}), "would expand it"),
+        (
+            json!({"config": {"baseCredentials": {"source": "environment", "ipFamily": "ipv6"}}}),
+            "does not call the Pod Identity agent",
+        ),
     ];
     for (values, want) in cases {
         let said = render_with(&values).expect_err(want);
@@ -710,6 +722,44 @@ fn drains_and_rollouts_keep_a_replica_and_finish() {
         let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
         assert!(grace > delay + grace_of_what_is_in_flight);
     }
+}
+
+/// The webhook reads the file that the chart mounts, and trusts it at start.
+#[test]
+fn ca_certificates_are_mounted_into_the_webhook_only() {
+    let sources = [
+        (
+            json!({"configMap": "bundle"}),
+            json!({"name": "bundle", "items": [{"key": "ca.crt", "path": "ca.crt"}]}),
+        ),
+        (
+            json!({"secret": "bundle", "key": "root.pem"}),
+            json!({"secretName": "bundle", "items": [{"key": "root.pem", "path": "ca.crt"}]}),
+        ),
+    ];
+    for (values, want) in sources {
+        let manifests = render_with(&json!({"awsCa": values})).unwrap();
+        for (name, pod) in pods(&manifests) {
+            let volumes = pod["spec"]["volumes"].as_array().unwrap().iter();
+            let volume = volumes.clone().find(|volume| volume["name"] == "aws-ca");
+            let container = &pod["spec"]["containers"][0];
+            if name != NAME {
+                assert!(volume.is_none() && !container.to_string().contains("aws-ca"), "{name}");
+                continue;
+            }
+            let volume = volume.unwrap();
+            assert_eq!(volume.get("configMap").or(volume.get("secret")), Some(&want));
+            let arguments = container["args"].as_array().unwrap().iter();
+            let arguments = arguments.map(|argument| argument.as_str().unwrap());
+            let cli = Cli::try_parse_from(["fab-session-injector"].into_iter().chain(arguments));
+            let Command::Webhook(webhook) = cli.unwrap().command else { panic!() };
+            let file = webhook.aws_ca_bundle.unwrap();
+            let mounts = container["volumeMounts"].as_array().unwrap();
+            let mount = mounts.iter().find(|mount| mount["name"] == "aws-ca").unwrap();
+            assert_eq!(file, Path::new(mount["mountPath"].as_str().unwrap()).join("ca.crt"));
+        }
+    }
+    assert!(!json!(render(&[]).unwrap()).to_string().contains("aws-ca"));
 }
 
 /// With the network of the node: the webhook only, and nothing that Kubernetes forbids or ignores there.

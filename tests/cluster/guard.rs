@@ -870,6 +870,7 @@ fn the_guard_follows_the_config_and_an_upgrade() {
         json!({"baseCredentials": {"source": "environment"}, "sidecar": {"env": {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}}}),
         json!({"sidecar": {"port": 8000, "uid": 2000, "durationSeconds": 900, "env": {"https_proxy": "http://proxy.example:3128", "no_proxy": ".example", "AWS_REGION": "eu-north-1", "SSL_CERT_FILE": ""}}}),
         json!({"sidecar": {"env": {"HTTPS_PROXY": "http://proxy.example:3128"}}, "baseCredentials": {"source": "irsa", "roleArn": "arn:aws:iam::111122223333:role/r"}}),
+        json!({"awsCaBundle": fs::read_to_string(authority()).unwrap(), "baseCredentials": {"ipFamily": "ipv4"}}),
         json!({"tenant": {"labels": [], "namespacePrefix": "tenants-"}, "podSecurity": "baseline", "proxyContainers": []}),
         json!({"components": as_many_components_as_there_may_be(), "awsAudiences": ["https://a\"b\\c"]}),
         json!({"roles": {"allow": {"partitions": ["aws"], "pathPrefixes": ["/x/", "/eks-agent-platform/"]}}}),
@@ -887,6 +888,18 @@ fn the_guard_follows_the_config_and_an_upgrade() {
         });
         let said = world.create(&as_written, None).unwrap_err();
         assert!(said.contains("[guard-sidecar]"), "{row}: {said}");
+        if config["awsCaBundle"].is_string() {
+            // The tenant's own CA, and none.
+            let mut own = named(pod.clone(), "tenants-acme", &format!("own-{row}"));
+            set(sidecar(&mut own), "FAB_SESSION_CA_BUNDLE", "own");
+            let said = world.create(&own, None).unwrap_err();
+            let wanted = "variables: FAB_SESSION_CA_BUNDLE [guard-sidecar-env]";
+            assert!(said.contains(wanted), "{said}");
+            let env = sidecar(&mut own)["env"].as_array_mut().unwrap();
+            env.retain(|variable| variable["name"] != "FAB_SESSION_CA_BUNDLE");
+            let said = world.create(&own, None).unwrap_err();
+            assert!(said.contains(wanted), "{said}");
+        }
         if config["baseCredentials"]["source"] == "irsa" {
             let mut other = named(pod, "tenants-acme", &format!("other-{row}"));
             let role = "arn:aws:iam::111122223333:role/prod-acme-dispatcher";
@@ -1696,6 +1709,13 @@ pub(crate) fn await_guard(world: &World) {
             probe.run(world).stderr.contains(&probe.wants[0]).then_some(())
         });
     }
+}
+
+/// Returns a file with a CA certificate.
+fn authority() -> std::path::PathBuf {
+    let directory = harness::scratch().join("guard-authority");
+    harness::webhook::server::make_certificate(&directory, &[]);
+    directory.join("ca.crt")
 }
 
 /// Creates the namespaces of the goldens.

@@ -844,6 +844,62 @@ fn sts_is_trusted_by_the_configured_ca_bundle() {
     assert_eq!(account.assumed(), 1);
 }
 
+/// A proxy that inspects TLS has a certificate for STS by its own CA. `HTTPS_PROXY` leads there.
+#[test]
+fn sts_behind_an_inspecting_proxy_needs_the_ca_of_the_config() {
+    let account = Account::open(Policies::default());
+    let local = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+    let inspecting = tls::Tls::on(local, &["sts.eu-west-1.amazonaws.com"], account.address());
+    let proxy = connect_proxy(inspecting.address());
+    let mut template = account.template();
+    template.env = vec![
+        ("AWS_ENDPOINT_URL_STS", "https://sts.eu-west-1.amazonaws.com".to_owned()),
+        ("HTTPS_PROXY", format!("http://{proxy}")),
+    ];
+    // The controls: without a CA, and with another one.
+    let other = tls::Tls::before(account.address());
+    for ca in [None, Some(other.authority())] {
+        template.ca = ca.map(|file| fs::read_to_string(file).unwrap());
+        let pod = account.pod_of(&template);
+        let _sidecar = pod.start();
+        let error = wait_until("the certificate is rejected", PATIENCE, || {
+            Some(pod.status()["lastError"].clone()).filter(|error| error.is_object())
+        });
+        assert_eq!(error["code"], "sts-unavailable", "{error}");
+        assert_eq!(account.assumed(), 0);
+    }
+    template.ca = Some(fs::read_to_string(inspecting.authority()).unwrap());
+    let pod = account.pod_of(&template);
+    let _sidecar = pod.start_ready();
+    assert_eq!(pod.get("/v1/credentials").0, 200);
+    assert_eq!(account.assumed(), 1);
+}
+
+/// Starts a proxy that leads each CONNECT to the target, whatever host it names.
+fn connect_proxy(target: std::net::SocketAddr) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && client.read_exact(&mut byte).is_ok() {
+                    head.push(byte[0]);
+                }
+                assert!(head.starts_with(b"CONNECT sts.eu-west-1.amazonaws.com:443 "));
+                client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+                let mut server = TcpStream::connect(target).unwrap();
+                let mut back = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                thread::spawn(move || std::io::copy(&mut back.0, &mut back.1));
+                let _ = std::io::copy(&mut client, &mut server);
+                let _ = server.shutdown(std::net::Shutdown::Write);
+            });
+        }
+    });
+    address
+}
+
 /// The other process stands for an agent that runs as the sidecar's uid in its PID namespace.
 #[test]
 fn processes_of_the_same_user_cannot_read_its_memory() {

@@ -85,7 +85,7 @@ const CRATES: [(&str, &[&str]); 18] = [
     ("kube", &["command", "namespaces/watch"]),
     ("rustix", &["command/sidecar", "credentials/token", "serve"]),
     ("rcgen", &["certificates"]),
-    ("rustls", &["certificates", "command/sidecar", "serve"]),
+    ("rustls", &["certificates", "command/sidecar", "serve", "session/ca_bundle"]),
     (
         "tokio",
         &[

@@ -13,6 +13,7 @@ mod alone;
 mod check_memory;
 mod listen;
 mod long_answers;
+mod private_ca;
 mod soak;
 mod tenants;
 mod webhook;

@@ -255,6 +255,9 @@ The sidecar's environment variables whose values are known here, name to value, 
   {{- $_ := set $values "AWS_REGION" (toRawJson .) -}}
   {{- $_ := set $values "AWS_DEFAULT_REGION" (toRawJson .) -}}
 {{- end -}}
+{{- with $config.awsCaBundle -}}
+  {{- $_ := set $values "FAB_SESSION_CA_BUNDLE" (toRawJson .) -}}
+{{- end -}}
 {{- range $name, $value := $own -}}
   {{- $_ := set $values $name (toRawJson $value) -}}
 {{- end -}}

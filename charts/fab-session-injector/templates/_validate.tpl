@@ -63,6 +63,22 @@ once, each with the rule and the remedy.
   {{- end -}}
 {{- end -}}
 
+{{- with .Values.awsCa -}}
+  {{- if and .configMap .secret -}}
+    {{- $problems = append $problems "awsCa.configMap and awsCa.secret are both set, but one object has the CA certificates: remove one of them." -}}
+  {{- end -}}
+{{- end -}}
+
+{{- with $config.awsCaBundle -}}
+  {{- if contains "PRIVATE KEY" . -}}
+    {{- $problems = append $problems "config.awsCaBundle contains a private key, but each agent pod gets its text: set only CA certificates." -}}
+  {{- else if not (contains "-----BEGIN CERTIFICATE-----" .) -}}
+    {{- $problems = append $problems "config.awsCaBundle has no certificate, but it is the text of CA certificates in PEM, not the path of a file: use `helm --set-file config.awsCaBundle=FILE`." -}}
+  {{- else if contains "$" . -}}
+    {{- $problems = append $problems "config.awsCaBundle has the character $, but the kubelet would expand it: remove the comment." -}}
+  {{- end -}}
+{{- end -}}
+
 {{- if eq (int .Values.ports.webhook) (int .Values.ports.health) -}}
   {{- $problems = append $problems (printf "ports.webhook and ports.health are both %d, but each needs a port of its own: change one." (int .Values.ports.health)) -}}
 {{- end -}}
@@ -154,7 +170,7 @@ once, each with the rule and the remedy.
 {{- end -}}
 
 {{- range $name, $value := $config.sidecar.env -}}
-  {{- if has $name (list "FAB_SESSION_DURATION" "FAB_SESSION_ID" "FAB_SESSION_IDENTITY" "FAB_SESSION_PORT" "FAB_SESSION_ROLE_ARN" "FAB_SESSION_START_GATE" "FAB_SESSION_TENANT" "FAB_SESSION_TOKEN_FILE") -}}
+  {{- if has $name (list "FAB_SESSION_CA_BUNDLE" "FAB_SESSION_DURATION" "FAB_SESSION_ID" "FAB_SESSION_IDENTITY" "FAB_SESSION_PORT" "FAB_SESSION_ROLE_ARN" "FAB_SESSION_START_GATE" "FAB_SESSION_TENANT" "FAB_SESSION_TOKEN_FILE") -}}
     {{- $problems = append $problems (printf "config.sidecar.env sets %s, but the webhook sets this variable: remove it." $name) -}}
   {{- end -}}
   {{- if contains "$(" $value -}}

@@ -72,6 +72,11 @@ impl Tls {
         format!("https://{}", self.address)
     }
 
+    /// Returns the address of the proxy.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Returns the certificate of the CA that signed the proxy's certificate.
     pub fn authority(&self) -> PathBuf {
         self.directory.path().join("ca.crt")

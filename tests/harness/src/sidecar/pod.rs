@@ -30,6 +30,8 @@ pub struct Template {
     pub base_role: &'static str,
     /// Endpoint of all AWS services.
     pub endpoint: String,
+    /// The config's `awsCaBundle`.
+    pub ca: Option<String>,
     /// Further variables of the sidecar.
     pub env: Vec<(&'static str, String)>,
     /// ARN of the tenant's session-broker role.
@@ -74,6 +76,7 @@ impl Template {
             ip_family: None,
             base_role: "",
             endpoint: endpoint.to_owned(),
+            ca: None,
             env: Vec::new(),
             role,
             session: "creator-or-uid",
@@ -254,7 +257,7 @@ fn container(directory: &Path, mode: &str, env: &[(String, String)], words: &[St
 }
 
 fn config(template: &Template, port: u16) -> String {
-    let Template { source, ip_family, base_role, endpoint, env, session, .. } = template;
+    let Template { source, ip_family, base_role, endpoint, ca, env, session, .. } = template;
     let mut variables = json!({"AWS_ENDPOINT_URL_STS": endpoint});
     if *source == "podIdentity" && ip_family.is_none() {
         variables["AWS_CONTAINER_CREDENTIALS_FULL_URI"] =
@@ -274,6 +277,7 @@ fn config(template: &Template, port: u16) -> String {
         "region": "eu-west-1",
         "sidecar": {"port": port, "env": variables},
         "baseCredentials": base,
+        "awsCaBundle": ca,
         "components": [
             {
                 "name": "dispatcher",
