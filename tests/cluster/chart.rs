@@ -944,7 +944,6 @@ fn network_policies_allow_only_the_needed_traffic() {
     assert_eq!(ingress, [json!([peers, [9443]])]);
     let servers = json!([block("172.20.0.10/32"), block("fd12::a/128")]);
     assert_eq!(json!(egress[0][0].as_array().unwrap()[1..]), servers);
-
     assert_eq!(egress[1][1], json!([16443, 443]));
     assert_eq!(egress[3], json!([[block("10.0.0.9/32")], [3128]]));
 
