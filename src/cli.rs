@@ -68,8 +68,8 @@ pub enum Command {
     /// Print the IAM policies and the SSM parameter that a tenant needs
     ///
     /// Prints a JSON array of documents, each with its name, the AWS accounts in which to apply it,
-    /// and a remark. With --only it prints one document, as the AWS CLI accepts it; with --terraform a Terraform
-    /// file. Only --deny-without-source-identity adds the one policy that stops running pods. Exit
+    /// and a remark. With --only it prints one document, as the AWS CLI accepts it; with --terraform
+    /// calls of the Terraform modules of this version. Only --deny-without-source-identity adds the one policy that stops running pods. Exit
     /// codes: 0 done; 2 invalid input; 3 internal error; 141 stdout closed (SIGPIPE).
     #[command(after_long_help = IAM_EXAMPLES, display_order = 4)]
     Iam(Iam),
@@ -318,7 +318,7 @@ pub struct Iam {
     /// Print only this document, as the AWS CLI accepts it
     #[arg(long, value_name = "DOCUMENT", conflicts_with = "terraform")]
     pub only: Option<policies::Name>,
-    /// Print Terraform resources for the AWS provider
+    /// Print calls of the Terraform modules of this version; needs --region or the config's region
     #[arg(long)]
     pub terraform: bool,
     /// Add the policy deny-without-source-identity, which immediately stops every pod of these base

@@ -36,6 +36,8 @@ use crate::session::CaBundle;
 
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The name of the cluster in EKS, if it is set.
+    pub cluster: Option<String>,
     /// The AWS region that is set on agents and sidecars, if one is known.
     pub region: Option<Region>,
     pub tenant: TenantRule,
@@ -86,6 +88,7 @@ impl Config {
         let cluster = root.text("cluster", "");
         let mut tenant = root.section("tenant");
         let config = Self {
+            cluster: Some(cluster.clone()).filter(|name| !name.is_empty()),
             region: root.optional("region"),
             tenant: TenantRule {
                 labels: tenant.texts("labels", &[TENANT_LABEL, PLATFORM_LABEL]),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{CommandError, files, print, say};
 use crate::{
     cli::Iam,
-    config::{BaseCredentials, Component, Config, CredentialsMode, SessionSource},
+    config::{BaseCredentials, Component, Config, CredentialsMode, Region, SessionSource},
     policies::{self, Account, BaseRoleTrust, Contradiction, Name, RestrictTo},
     session::{RoleArn, SessionId, TenantName},
 };
@@ -93,8 +93,9 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
             "the base roles are of several accounts; set --cluster-account to the account of the cluster"
         ))
     })?;
+    let cluster_region = region.clone().or(config.region.clone());
     let account = Account {
-        cluster: cluster.clone(),
+        cluster: config.cluster.clone(),
         cluster_account,
         parameter: ssm.parameter.of(&tenant),
         parameters: ssm.parameter.of_all(),
@@ -122,7 +123,7 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
     }
     let documents = policies::documents(&account);
     let output = if terraform {
-        policies::terraform(&account)
+        policies::terraform(&account, &cluster_arn(&account, cluster_region)?)
     } else if let Some(only) = only {
         let found = documents.iter().find(|document| document.name == only);
         found.map(|document| format!("{:#}\n", document.body)).unwrap_or_default()
@@ -149,6 +150,24 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
         say(LAST_STEP);
     }
     print(&output)
+}
+
+/// Returns the ARN of the cluster in EKS, which the Terraform modules take.
+fn cluster_arn(account: &Account, region: Option<Region>) -> Result<String, CommandError> {
+    let name = account.cluster.as_deref().ok_or_else(|| {
+        CommandError::Input(anyhow!(
+            "--terraform needs the name of the cluster; set cluster in the config"
+        ))
+    })?;
+    let region = region.ok_or_else(|| {
+        CommandError::Input(anyhow!("--terraform needs the region of the cluster; set --region"))
+    })?;
+    Ok(format!(
+        "arn:{}:eks:{}:{}:cluster/{name}",
+        account.session_role.partition(),
+        region.as_str(),
+        account.cluster_account.as_str(),
+    ))
 }
 
 /// Reports whether a component's `session` contradicts `restrict_to`.

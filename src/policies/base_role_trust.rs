@@ -55,7 +55,7 @@ pub(super) fn body(account: &Account) -> Value {
         (role.partition(), role.account())
     });
     policy(&[json!({
-        "Sid": "ServiceAccountsOfAgents",
+        "Sid": "ServiceAccounts",
         "Effect": "Allow",
         "Principal": {"Federated": format!("arn:{partition}:iam::{owner}:oidc-provider/{issuer}")},
         "Action": "sts:AssumeRoleWithWebIdentity",

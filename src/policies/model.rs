@@ -37,6 +37,14 @@ pub enum NotAModel {
 }
 
 impl Model {
+    /// Returns the id or ARN, as it was given.
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            Self::FoundationModel(id) | Self::Profile(id) => id,
+            Self::FoundationModelArn(arn) | Self::ProfileArn(arn) => &arn.text,
+        }
+    }
+
     /// Returns the partition of an ARN.
     pub(super) fn partition(&self) -> Option<&str> {
         match self {

@@ -1,106 +1,137 @@
-//! The documents as Terraform resources.
+//! The documents for Terraform: calls of the modules in `terraform/`, and a resource.
 
-use std::{collections::BTreeSet, fmt::Write};
+use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::{Account, Document, MAX_SESSION_DURATION, Name, documents, path, trust};
+use super::{Account, BaseRoleTrust, RestrictTo, path};
 use crate::session::RoleArn;
 
-/// Returns one Terraform file for the AWS provider. The boundary's statement is a local value,
-/// because the boundary is one policy for all tenants. The trust policy of the base roles is one as
-/// well, because other files have these roles. The default provider is that of the session
-/// role's account. Each other account has a provider of its own.
-pub fn terraform(account: &Account) -> String {
+/// Returns calls of the Terraform modules of this version: one for the cluster, one for the tenant.
+/// The modules have the policies; [`documents`](super::documents) has the same.
+///
+/// `cluster` is the ARN of the cluster in EKS. The default provider is that of its account. A session
+/// role of another account has a provider of its own.
+pub fn terraform(account: &Account, cluster: &str) -> String {
+    let (own, session) = (account.cluster_account.as_str(), account.session_role.account());
     let mut file = String::new();
-    let mut others = BTreeSet::new();
-    // The trust policy is an argument of the role.
-    let documents = documents(account);
-    let documents =
-        documents.into_iter().filter(|document| document.name != Name::SessionRoleTrust);
-    for Document { name, accounts, body } in documents {
-        let label = label(account);
-        let session_role = format!("aws_iam_role.session_{label}.name");
-        let own = account.session_role.account();
-        let provider = |of: &str| {
-            let alias = (of != own).then(|| format!("aws.account_{of}"));
-            alias.map(|alias| ("provider", alias))
-        };
-        let of_cluster = || provider(account.cluster_account.as_str()).into_iter();
-        let block = match name {
-            Name::SessionRole | Name::SessionRoleTrust => role(account, &label),
-            Name::SessionRolePolicy => {
-                role_policy(&format!("session_{label}"), name.as_str(), session_role, None, &body)
-            }
-            Name::BaseRolePolicy | Name::DenyWithoutSourceIdentity => {
-                let mut blocks = Vec::new();
-                for (index, role) in account.base_roles.iter().enumerate() {
-                    let resource = format!("{}_{label}_{index}", name.as_str().replace('-', "_"));
-                    let provider = provider(role.account());
-                    let role = quoted(role.name());
-                    blocks.push(role_policy(&resource, name.as_str(), role, provider, &body));
-                }
-                blocks.join("\n")
-            }
-            Name::BaseRoleTrust => local(&format!("base_role_trust_{label}"), &body),
-            Name::BoundaryStatement => local(&format!("boundary_statement_{label}"), &body),
-            Name::Parameter => {
-                let own = [
-                    ("name", quoted(&account.parameter)),
-                    ("type", quoted("String")),
-                    ("value", format!("aws_iam_role.session_{label}.arn")),
-                ];
-                let arguments: Vec<_> = of_cluster().chain(own).collect();
-                resource("aws_ssm_parameter", &format!("session_role_{label}"), &arguments, &[])
-            }
-            Name::WebhookPolicy => {
-                let own = ("name", format!("\"fab-session-injector-{label}\""));
-                let arguments: Vec<_> = of_cluster().chain([own]).collect();
-                let policy = ("policy", jsonencode(&body));
-                let resource_name = format!("session_injector_{label}");
-                resource("aws_iam_policy", &resource_name, &arguments, &[policy])
-            }
-        };
+    let mut provider = "aws".to_owned();
+    if session != own {
+        provider = format!("aws.account_{session}");
         // Writing to a String cannot fail.
-        let _ = writeln!(
+        let _ = write!(
             file,
-            "# {}\n# Account: {}.\n{block}",
-            account.remark(name),
-            accounts.join(", ")
+            "# The default provider is that of account {own}. Configure a provider for the session role's account:\n\
+             #   alias \"account_{session}\"\n\n"
         );
-        others.extend(accounts.into_iter().filter(|other| other != own));
     }
-    file.truncate(file.trim_end().len());
-    file.push('\n');
-    let providers: Vec<String> =
-        others.iter().map(|other| format!("#   alias \"account_{other}\"\n")).collect();
-    if providers.is_empty() {
-        return file;
-    }
-    format!(
-        "# The default provider is that of account {}. Configure a provider for each other account:\n{}\n{file}",
-        account.session_role.account(),
-        providers.concat(),
-    )
+    let webhook = webhook(account, cluster);
+    let _ = write!(file, "# Once per cluster: the role of the webhook.\n{webhook}\n");
+    let tenant = tenant(account, cluster, provider);
+    let _ = write!(file, "# Once per tenant.\n{tenant}");
+    file
 }
 
-fn role(account: &Account, label: &str) -> String {
-    let mut short = vec![
-        ("name", quoted(account.session_role.name())),
-        ("path", quoted(path(&account.session_role))),
-        ("max_session_duration", MAX_SESSION_DURATION.to_string()),
-    ];
-    short.extend(
-        account.permissions_boundary.iter().map(|it| ("permissions_boundary", quoted(it.as_str()))),
-    );
-    let mut long = Vec::new();
-    if !account.tags.is_empty() {
-        let tags = account.tags.iter().map(|tag| (quoted(tag.key.as_str()), quoted(&tag.value)));
-        let tags: Vec<_> = tags.collect();
-        long.push(("tags", format!("{{\n{}  }}", aligned(&tags, "    "))));
+fn webhook(account: &Account, cluster: &str) -> String {
+    let mut short = vec![("cluster_arn", quoted(cluster))];
+    short.extend(parameter(account).map(|name| ("parameter", quoted(&name))));
+    if cluster.split(':').nth(3) != Some(&account.region) {
+        short.push(("parameter_region", quoted(&account.region)));
     }
-    long.push(("assume_role_policy", jsonencode(&trust(account))));
-    resource("aws_iam_role", &format!("session_{label}"), &short, &long)
+    module("fab_session_injector", "webhook", &[&short], &[])
+}
+
+fn tenant(account: &Account, cluster: &str, session_provider: String) -> String {
+    let role = &account.session_role;
+    let providers = [("aws", "aws".to_owned()), ("aws.session", session_provider)];
+    let mut short = vec![
+        ("cluster_arn", quoted(cluster)),
+        ("tenant", quoted(account.tenant.as_str())),
+        ("namespace", quoted(&account.namespace)),
+        ("session_role_name", quoted(role.name())),
+        ("path", quoted(path(role))),
+    ];
+    short.extend(parameter(account).map(|name| ("parameter", quoted(&name))));
+    if account.restrict_to != RestrictTo::Tenant {
+        short.push(("restrict_to", quoted(&account.restrict_to.to_string())));
+    }
+    let boundary = account.permissions_boundary.iter();
+    short.extend(boundary.map(|it| ("permissions_boundary", quoted(it.as_str()))));
+    short.extend(account.suspended_tag.iter().map(|key| ("suspended_tag", quoted(key.as_str()))));
+
+    let is_own = |role: &&RoleArn| role.account() == account.cluster_account.as_str();
+    let (own, other): (Vec<_>, Vec<_>) = account.base_roles.iter().partition(is_own);
+    let trust = account.base_role_trust.as_ref();
+    if let Some(trust) = trust {
+        short.push(("oidc_provider", quoted(&format!("https://{}", trust.issuer))));
+    }
+    let created: String = own.iter().filter_map(|role| Some(created(role, trust?))).collect();
+    let created = (!created.is_empty()).then(|| format!("{{\n{created}  }}"));
+    let existing = own.iter().filter(|_| trust.is_none());
+    let existing = existing.map(|role| (quoted(role.name()), quoted(role.as_str())));
+    let tags = account.tags.iter().map(|tag| (quoted(tag.key.as_str()), quoted(&tag.value)));
+    let others = other.iter().map(|role| quoted(role.as_str()));
+    let models = account.models.iter().map(|model| quoted(model.as_str()));
+    let mut long: Vec<(&str, String)> = [
+        ("base_roles", created),
+        ("existing_base_roles", map(existing)),
+        ("other_base_role_arns", list(others)),
+        ("session_role_tags", map(tags)),
+        ("models", list(models)),
+    ]
+    .into_iter()
+    .filter_map(|(key, value)| Some((key, value?)))
+    .collect();
+    if account.deny_without_source_identity {
+        long.push(("deny_without_source_identity", "true".to_owned()));
+    }
+    let providers = format!("{{\n{}  }}", aligned(&providers, "    "));
+    let providers = [("providers", providers)];
+    module(&format!("tenant_{}", label(account)), "tenant", &[&providers, &short], &long)
+}
+
+/// Returns the entry of a base role that the module creates.
+fn created(role: &RoleArn, trust: &BaseRoleTrust) -> String {
+    let accounts = trust.service_accounts.iter().map(|name| quoted(&name.to_string()));
+    let accounts: Vec<_> = accounts.collect();
+    let arguments = [
+        ("name", quoted(role.name())),
+        ("path", quoted(path(role))),
+        ("service_accounts", format!("[{}]", accounts.join(", "))),
+    ];
+    format!("    {} = {{\n{}    }}\n", quoted(role.name()), aligned(&arguments, "      "))
+}
+
+/// Returns the call of a module of this version. A blank line is between groups of arguments, and
+/// before each argument of `long`.
+fn module(
+    name: &str,
+    module: &str,
+    groups: &[&[(&str, String)]],
+    long: &[(&str, String)],
+) -> String {
+    let source = quoted(&format!("{MODULES}/{module}?ref=v{}", env!("CARGO_PKG_VERSION")));
+    let mut blocks = vec![format!("  source = {source}\n")];
+    blocks.extend(groups.iter().map(|group| aligned(group, "  ")));
+    blocks.extend(long.iter().map(|(key, value)| format!("  {key} = {value}\n")));
+    format!("module \"{name}\" {{\n{}}}\n", blocks.join("\n"))
+}
+
+/// Returns the name of the parameters with `{tenant}`, if it is not the modules' default.
+fn parameter(account: &Account) -> Option<String> {
+    let cluster = account.cluster.as_deref().unwrap_or_default();
+    let name = account.parameters.replace('*', "{tenant}");
+    (name != DEFAULT_PARAMETER.replace("{cluster}", cluster)).then_some(name)
+}
+
+fn map(pairs: impl Iterator<Item = (String, String)>) -> Option<String> {
+    let pairs: Vec<_> = pairs.collect();
+    (!pairs.is_empty()).then(|| format!("{{\n{}  }}", aligned(&pairs, "    ")))
+}
+
+fn list(items: impl Iterator<Item = String>) -> Option<String> {
+    let items: String = items.map(|item| format!("    {item},\n")).collect();
+    (!items.is_empty()).then(|| format!("[\n{items}  ]"))
 }
 
 /// Returns a file with one inline policy of a role.
@@ -109,34 +140,16 @@ pub fn terraform_of_inline_policy(role: &RoleArn, name: &str, body: &Value) -> S
     let label: String =
         role.name().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     let resource = format!("{}_{label}", name.replace('-', "_"));
-    role_policy(&resource, name, quoted(role.name()), None, body)
+    let short = [("name", quoted(name)), ("role", quoted(role.name()))];
+    let policy = format!("jsonencode({})", expression(body));
+    format!(
+        "resource \"aws_iam_role_policy\" \"{resource}\" {{\n{}  policy = {policy}\n}}\n",
+        aligned(&short, "  ")
+    )
 }
 
-fn role_policy(
-    resource_name: &str,
-    name: &str,
-    role: String,
-    provider: Option<(&str, String)>,
-    body: &Value,
-) -> String {
-    let short: Vec<_> =
-        provider.into_iter().chain([("name", quoted(name)), ("role", role)]).collect();
-    let policy = ("policy", jsonencode(body));
-    resource("aws_iam_role_policy", resource_name, &short, &[policy])
-}
-
-/// Returns a resource as `terraform fmt` writes it: the values of consecutive arguments of one line
-/// start in the same column, those of `long`, with several lines, do not.
-fn resource(kind: &str, name: &str, short: &[(&str, String)], long: &[(&str, String)]) -> String {
-    let long = long.iter().map(|(key, value)| format!("  {key} = {value}\n"));
-    let long = long.collect::<String>();
-    format!("resource \"{kind}\" \"{name}\" {{\n{}{long}}}\n", aligned(short, "  "))
-}
-
-fn local(name: &str, body: &Value) -> String {
-    format!("locals {{\n  {name} = {}\n}}\n", expression(body))
-}
-
+/// Returns arguments of one line as `terraform fmt` writes them: their values start in the same
+/// column.
 fn aligned<K: AsRef<str>>(arguments: &[(K, String)], indent: &str) -> String {
     let width = arguments.iter().map(|(key, _)| key.as_ref().chars().count()).max();
     let width = width.unwrap_or_default();
@@ -144,10 +157,6 @@ fn aligned<K: AsRef<str>>(arguments: &[(K, String)], indent: &str) -> String {
         format!("{indent}{key:<width$} = {value}\n", key = key.as_ref())
     };
     arguments.iter().map(line).collect()
-}
-
-fn jsonencode(body: &Value) -> String {
-    format!("jsonencode({})", expression(body))
 }
 
 /// Returns JSON as a Terraform expression, with Terraform's template sequences escaped. It is
@@ -186,3 +195,10 @@ fn escaped(text: &str) -> String {
 fn label(account: &Account) -> String {
     account.tenant.as_str().replace('-', "_")
 }
+
+/// Where a release has its modules. Two slashes are between repository and directory.
+const MODULES: &str = "github.com/nanohype/fab-session-injector//terraform";
+
+/// The default of the modules' variable `parameter`, and of the config.
+const DEFAULT_PARAMETER: &str =
+    "/eks-agent-platform/{cluster}/tenant-substrate/{tenant}/session_role_arn";

@@ -2,9 +2,10 @@
 //! each wrong one.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::TcpStream,
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
     time::{Duration, SystemTime},
 };
 
@@ -96,11 +97,6 @@ fn a_base_role_admits_only_its_service_accounts() {
         });
         assert_eq!(admitted, want, "{flags:?} {service_account}");
     }
-    let arguments =
-        [&["--tenant=acme", "--base-role", BASE], &RIGHT[..], &["--terraform"]].concat();
-    let read = as_terraform(&String::from_utf8(iam(&arguments).stdout).unwrap());
-    let document = only("base-role-trust", &arguments[..6]);
-    assert_eq!(read["locals"]["base_role_trust_acme"], document, "{read}");
 }
 
 /// A boundary without the statement denies every session, as the platform's boundary does.
@@ -259,14 +255,6 @@ fn the_session_role_has_tags_and_boundary() {
     );
     let plain = only("session-role", &arguments[..3]);
     assert!(plain.get("Tags").is_none() && plain.get("PermissionsBoundary").is_none());
-
-    let output = iam(&[&arguments[..], &["--terraform"]].concat());
-    let read = as_terraform(&String::from_utf8(output.stdout).unwrap());
-    let role = &read["resource.aws_iam_role.session_acme"];
-    assert_eq!(role["tags"], json!({"PlatformId": "prod-acme", "team": "a=b"}));
-    assert_eq!(role["permissions_boundary"], BOUNDARY);
-    let of_terraform = role["assume_role_policy"].as_str().unwrap();
-    assert_eq!(serde_json::from_str::<Value>(of_terraform).unwrap(), trust);
 }
 
 /// With the session role in another account, the webhook still reads in the cluster's.
@@ -308,20 +296,6 @@ fn each_document_names_its_account() {
         accounts(&[&three[..], &["--cluster-account=777788889999"]].concat());
     assert_eq!(documents[3], "base-role-policy 111122223333,444455556666");
     assert!(webhook.as_str().unwrap().contains(":777788889999:"), "{webhook}");
-
-    let output = iam(&[&two[..], &["--terraform"]].concat());
-    let file = String::from_utf8(output.stdout).unwrap();
-    let read = as_terraform(&file);
-    for (block, provider) in [
-        ("aws_iam_role.session_acme", Value::Null),
-        ("aws_iam_role_policy.session_acme", Value::Null),
-        ("aws_iam_role_policy.base_role_policy_acme_0", json!("aws.account_444455556666")),
-        ("aws_ssm_parameter.session_role_acme", json!("aws.account_444455556666")),
-        ("aws_iam_policy.session_injector_acme", json!("aws.account_444455556666")),
-    ] {
-        assert_eq!(read[format!("resource.{block}")]["provider"], provider, "{block}");
-    }
-    assert!(file.starts_with("# The default provider is that of account 111122223333."), "{file}");
 }
 
 #[test]
@@ -378,94 +352,17 @@ fn the_config_sets_the_region_of_the_parameters() {
     }
 }
 
-/// The Terraform file has the same documents. Each base role has both of its policies, and policy
-/// variables of IAM are escaped for Terraform.
-#[test]
-fn terraform_has_the_same_documents() {
-    let arguments = [
-        "--tenant=acme",
-        "--base-role",
-        BASE,
-        "--base-role",
-        DISPATCHER,
-        "--restrict-to=pod-uid",
-        "--deny-without-source-identity",
-        "--terraform",
-    ];
-    let output = iam(&arguments);
-    let file = String::from_utf8(output.stdout).unwrap();
-    assert!(file.contains("agent.acme.$${aws:PrincipalTag/kubernetes-pod-uid}"), "{file}");
-    assert_eq!(file.matches("${").count(), file.matches("$${").count(), "nothing is interpolated");
-    let resources: Vec<&str> = file
-        .lines()
-        .filter_map(|line| line.strip_prefix("resource ")?.strip_suffix(" {"))
-        .collect();
-    let want = [
-        "\"aws_iam_role\" \"session_acme\"",
-        "\"aws_iam_role_policy\" \"session_acme\"",
-        "\"aws_iam_role_policy\" \"base_role_policy_acme_0\"",
-        "\"aws_iam_role_policy\" \"base_role_policy_acme_1\"",
-        "\"aws_iam_role_policy\" \"deny_without_source_identity_acme_0\"",
-        "\"aws_iam_role_policy\" \"deny_without_source_identity_acme_1\"",
-        "\"aws_ssm_parameter\" \"session_role_acme\"",
-        "\"aws_iam_policy\" \"session_injector_acme\"",
-    ];
-    assert_eq!(resources, want);
-    // As read by Terraform's own parser, each is equal to the JSON document.
-    let read = as_terraform(&file);
-    let documents: Vec<Value> = serde_json::from_slice(&iam(&arguments[..7]).stdout).unwrap();
-    for (resource, attribute, name) in [
-        ("aws_iam_role.session_acme", "assume_role_policy", "session-role-trust"),
-        ("aws_iam_role_policy.session_acme", "policy", "session-role-policy"),
-        ("aws_iam_role_policy.base_role_policy_acme_0", "policy", "base-role-policy"),
-        ("aws_iam_role_policy.base_role_policy_acme_1", "policy", "base-role-policy"),
-        (
-            "aws_iam_role_policy.deny_without_source_identity_acme_1",
-            "policy",
-            "deny-without-source-identity",
-        ),
-        ("aws_iam_policy.session_injector_acme", "policy", "webhook-policy"),
-    ] {
-        let text = read[format!("resource.{resource}")][attribute].as_str().unwrap();
-        let document = documents.iter().find(|document| document["name"] == name).unwrap();
-        assert_eq!(
-            serde_json::from_str::<Value>(text).unwrap(),
-            document["document"],
-            "{resource}"
-        );
-    }
-    let parameter = &read["resource.aws_ssm_parameter.session_role_acme"];
-    assert_eq!(parameter["value"], "aws_iam_role.session_acme.arn");
-    assert_eq!(
-        parameter["name"],
-        "/eks-agent-platform/prod/tenant-substrate/acme/session_role_arn"
-    );
-}
-
-/// Returns each block by its address, with evaluated attributes. The file must be as `terraform fmt`
-/// writes it.
-pub(crate) fn as_terraform(file: &str) -> Value {
-    let mut reader = Command::new(process::program("terraform-read"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("tests/setup builds it");
-    reader.stdin.take().unwrap().write_all(file.as_bytes()).unwrap();
-    let output = reader.wait_with_output().unwrap();
-    assert!(output.status.success(), "{file}");
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 /// The default output stops no running pod.
 #[test]
 fn the_deny_is_printed_only_with_its_flag() {
-    let arguments = ["--tenant=acme", "--base-role", BASE];
+    let arguments = ["--tenant=acme", "--region=eu-west-1", "--base-role", BASE];
     let flag = "--deny-without-source-identity";
-    for output in [vec![], vec!["--terraform"]] {
+    let marks = ["NothingWithoutSession", "deny_without_source_identity = true"];
+    for (output, mark) in [(vec![], marks[0]), (vec!["--terraform"], marks[1])] {
         let plain = iam(&[&arguments[..], &output].concat());
         assert!(plain.status.success());
         let printed = String::from_utf8(plain.stdout).unwrap();
-        assert!(!printed.to_lowercase().contains("nothingwithoutsession"), "{printed}");
+        assert!(!printed.contains(mark), "{printed}");
         assert!(
             !printed.contains("deny-without") && !printed.contains("deny_without"),
             "{printed}"
@@ -482,7 +379,7 @@ fn the_deny_is_printed_only_with_its_flag() {
         let asked = iam(&[&arguments[..], &output, &[flag]].concat());
         assert!(asked.status.success());
         let printed = String::from_utf8(asked.stdout).unwrap();
-        assert!(printed.contains("NothingWithoutSession"), "{printed}");
+        assert!(printed.contains(mark), "{printed}");
         says_what_it_stops(&asked.stderr);
     }
     let alone = ["--only", "deny-without-source-identity"];
@@ -603,6 +500,29 @@ fn invalid_input_names_the_flag_and_the_rule() {
     }
 }
 
+/// The modules need the cluster's ARN.
+#[test]
+fn terraform_needs_the_cluster_and_its_region() {
+    let arguments = ["--tenant=acme", "--base-role", BASE, "--terraform"];
+    let refused = iam(&arguments);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("set --region"));
+    let ssm = "roles: {ssm: {parameter: '/p/{tenant}', region: us-east-1}}\nregion: eu-west-1\n";
+    let refused = iam_by(ssm, &arguments);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("set cluster in the config"));
+
+    let printed = iam_by(&format!("cluster: prod\n{ssm}"), &arguments);
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    for line in [
+        "  cluster_arn      = \"arn:aws:eks:eu-west-1:111122223333:cluster/prod\"\n",
+        "  parameter        = \"/p/{tenant}\"\n",
+        "  parameter_region = \"us-east-1\"\n",
+    ] {
+        assert!(printed.contains(line), "{printed}");
+    }
+}
+
 /// Reports whether a pod with this session gets credentials; false if STS denies them.
 fn is_let_in(account: &Account, session: &'static str) -> bool {
     let mut template = account.template();
@@ -661,11 +581,20 @@ fn only_of(session_role: &str, document: &str, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn iam(arguments: &[&str]) -> Output {
+/// Returns the documents by their names.
+pub(crate) fn documents(session_role: &str, arguments: &[&str]) -> BTreeMap<String, Value> {
+    let output = iam_of(session_role, arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let documents: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let named = |it: Value| (it["name"].as_str().unwrap().to_owned(), it["document"].clone());
+    documents.into_iter().map(named).collect()
+}
+
+pub(crate) fn iam(arguments: &[&str]) -> Output {
     iam_of(BROKER, arguments)
 }
 
-fn iam_of(session_role: &str, arguments: &[&str]) -> Output {
+pub(crate) fn iam_of(session_role: &str, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
         .args(["iam", "--cluster=prod", "--session-role", session_role])
         .args(arguments)

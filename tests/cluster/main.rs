@@ -25,6 +25,7 @@ mod policies;
 mod revoke;
 mod setup;
 mod sidecar;
+mod terraform;
 
 use std::sync::LazyLock;
 

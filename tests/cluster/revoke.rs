@@ -23,7 +23,7 @@ use jiff::{SignedDuration, Timestamp};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use crate::{WORLD, iam::as_terraform};
+use crate::{WORLD, terraform::apply};
 
 /// IAM, with a role for each test.
 static IAM: LazyLock<Moto> = LazyLock::new(Moto::start);
@@ -478,8 +478,8 @@ fn terraform_reads_the_printed_resource() {
     let session = [&session[..], &["--session=fab-planner-x7k2q"]].concat();
     let said =
         Terminal::print(&[&session[..], &["--terraform", "--session-role", BROKER]].concat());
-    let address = "resource.aws_iam_role_policy.fab_session_injector_revoked_prod_acme_broker";
-    let read = &as_terraform(&said.stdout)[address];
+    let address = "aws_iam_role_policy.fab_session_injector_revoked_prod_acme_broker";
+    let read = &apply(&said.stdout, true).unwrap().resources[address];
     assert_eq!((&read["name"], &read["role"]), (&json!(POLICY), &json!("prod-acme-broker")));
     let policy: Value = serde_json::from_str(read["policy"].as_str().unwrap()).unwrap();
     assert_eq!(policy["Statement"].as_array().unwrap().len(), 2);
