@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use futures_util::{Stream, StreamExt, stream};
 use k8s_openapi::{
     ByteString,
@@ -90,6 +90,14 @@ async fn run_async(arguments: Certs) -> Result<ExitCode, CommandError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The Secret is valid, but no object has a `caBundle`.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "MutatingWebhookConfiguration {0} does not exist, so API servers do not call the webhook: re-run \
+     `helm upgrade`"
+)]
+struct NoConfiguration(String);
+
 struct CertificateController<C> {
     secrets: Api<Secret>,
     configurations: Api<MutatingWebhookConfiguration>,
@@ -130,6 +138,11 @@ impl<C: Stream<Item = ()> + Unpin> CertificateController<C> {
                 // Another client wrote in between: read again.
                 Err(error) if is_conflict(&error) => continue,
                 Err(error) => {
+                    // The Secret is valid, which is all that the webhook waits for. Argo CD
+                    // creates the configuration only after that, in a later sync wave.
+                    if error.is::<NoConfiguration>() {
+                        ordered();
+                    }
                     self.metrics.failure();
                     let text = format!("{error:#}");
                     if failing.as_ref() != Some(&text) {
@@ -185,10 +198,9 @@ impl<C: Stream<Item = ()> + Unpin> CertificateController<C> {
             .holds(since_1970(stored.authority_ends()), since_1970(stored.certificate_ends()));
         let step = certificates::plan(&stored, &published, host, now)?;
         match (step, configuration) {
-            (Step::WaitUntil(_) | Step::Publish(_), None) => bail!(
-                "MutatingWebhookConfiguration {webhook_configuration} does not exist, so API \
-                 servers do not call the webhook: re-run `helm upgrade`"
-            ),
+            (Step::WaitUntil(_) | Step::Publish(_), None) => {
+                Err(NoConfiguration(webhook_configuration.clone()).into())
+            }
             (Step::WaitUntil(then), Some(_)) => {
                 Ok(Some(then.duration_since(now).unwrap_or_default()))
             }

@@ -171,6 +171,76 @@ fn the_model_gateway_is_injected_as_a_component() {
     assert_eq!(created.annotation("fab.nanohype.dev/component"), Some("runtime"));
 }
 
+/// The values for a platform, as written. The namespaces enforce what the file or the chart's README
+/// says.
+#[test]
+fn the_api_server_accepts_the_values_of_each_platform() {
+    let cluster = ControlPlane::start();
+    let file_of_types = program("cilium-crds.yaml");
+    let types = ["apply", "--server-side", "--filename", file_of_types.to_str().unwrap()];
+    assert!(cluster.kubectl(&types).run().ok);
+    for name in PLATFORMS {
+        let namespace = name.trim_end_matches(".yaml");
+        let standard = if name == "cilium-overlay.yaml" { "privileged" } else { "restricted" };
+        cluster.create_namespace(namespace, &[("pod-security.kubernetes.io/enforce", standard)]);
+        let manifests = render(namespace, Some(&file(name)));
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": without_hooks(&manifests)});
+        let made = wait_until("the types are known", Duration::from_secs(30), || {
+            let made = apply(&cluster, &list.to_string());
+            (!made.stderr.contains("no matches for kind")).then_some(made)
+        });
+        assert!(made.ok && !made.stderr.contains("Warning"), "{name}: {}", made.stderr);
+        let replicas = of_kind(&manifests, "Deployment").into_iter();
+        let replicas: i64 =
+            replicas.map(|it| it["spec"].get("replicas").map_or(1, |n| n.as_i64().unwrap())).sum();
+        wait_until(&format!("the replicas of {name} are created"), Duration::from_secs(60), || {
+            let pods = cluster.kubectl(&["get", "pods", "--namespace", namespace]).json();
+            let count = i64::try_from(pods["items"].as_array().unwrap().len()).unwrap();
+            (count == replicas).then_some(())
+        });
+    }
+}
+
+/// What a platform needs is in the objects of its file.
+#[test]
+fn the_values_of_a_platform_have_their_effect() {
+    let shown = |name: &str, kind: &str, pointer: &str| {
+        let objects = of_kind(&render("fab-system", Some(&file(name))), kind);
+        let found: Vec<Value> =
+            objects.iter().filter_map(|object| object.pointer(pointer).cloned()).collect();
+        json!(found).to_string()
+    };
+    let pod = "/spec/template/spec";
+    let env = format!("{pod}/containers/0/env");
+    let text = "/data/config.yaml";
+    for (name, kind, pointer, wanted) in [
+        ("eks.yaml", "NetworkPolicy", "/spec", "10.0.1.0/24"),
+        ("eks-auto-mode.yaml", "NetworkPolicy", "/spec/egress", "172.20.0.10/32"),
+        ("eks-auto-mode.yaml", "Deployment", pod, "\"hostUsers\":true"),
+        ("irsa.yaml", "ServiceAccount", "/metadata/annotations", "role/agents/production-webhook"),
+        ("irsa.yaml", "ConfigMap", text, "source: irsa"),
+        ("cilium-overlay.yaml", "Deployment", pod, "\"hostNetwork\":true"),
+        ("cilium-overlay.yaml", "CiliumNetworkPolicy", "/spec", "8081"),
+        ("private-cluster.yaml", "NetworkPolicy", "/spec", "10.0.1.0/24"),
+        ("govcloud.yaml", "Deployment", &env, "AWS_USE_FIPS_ENDPOINT"),
+        ("govcloud.yaml", "ConfigMap", text, "aws-us-gov"),
+        ("no-aws.yaml", "ConfigMap", text, "source: environment"),
+    ] {
+        let found = shown(name, kind, pointer);
+        assert!(found.contains(wanted), "{name} {kind}: {found}");
+    }
+    assert_eq!(shown("no-aws.yaml", "NetworkPolicy", "/spec"), "[]");
+    // A role of another partition or account is refused.
+    let role = |arn: &str| arn.parse().unwrap();
+    let of = |name: &str| config(&render("fab-system", Some(&file(name)))).roles.allowed;
+    let commercial = role("arn:aws:iam::111122223333:role/agents/production-acme-session");
+    let government = role("arn:aws-us-gov:iam::111122223333:role/agents/production-acme-session");
+    assert_eq!(of("eks.yaml").refuses(&commercial), None);
+    assert_eq!(of("eks.yaml").refuses(&government), Some("partitions"));
+    assert_eq!(of("govcloud.yaml").refuses(&government), None);
+    assert_eq!(of("govcloud.yaml").refuses(&commercial), Some("partitions"));
+}
+
 /// Each file of values has a test here, and sets only values that the chart has.
 #[test]
 fn each_example_renders() {
@@ -180,12 +250,14 @@ fn each_example_renders() {
         .filter(|name| name.ends_with(".yaml"))
         .collect();
     names.sort_unstable();
-    let want = [
+    let others = [
         "agent-sandbox-network.yaml",
         "agent-sandbox.yaml",
         "eks-agent-platform.yaml",
         "model-gateway.yaml",
     ];
+    let mut want = [&others[..], &PLATFORMS].concat();
+    want.sort_unstable();
     assert_eq!(names, want);
     for name in &names[1..] {
         assert!(!of_kind(&render("fab-system", Some(&file(name))), "Deployment").is_empty());
@@ -277,6 +349,15 @@ fn apply(cluster: &ControlPlane, manifests: &str) -> Outcome {
     cluster.kubectl(&apply).stdin(manifests).run()
 }
 
+const PLATFORMS: [&str; 7] = [
+    "cilium-overlay.yaml",
+    "eks-auto-mode.yaml",
+    "eks.yaml",
+    "govcloud.yaml",
+    "irsa.yaml",
+    "no-aws.yaml",
+    "private-cluster.yaml",
+];
 const CONTROLLER: &str = "system:serviceaccount:agent-sandbox-system:agent-sandbox-controller";
 const NAMESPACE: &str = "tenants-acme";
 const SIDECAR: &str = "fab-session-credentials";

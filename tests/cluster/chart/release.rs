@@ -666,14 +666,14 @@ fn certs_repairs_a_damaged_secret_and_ca_bundle() {
     }
 }
 
-struct Certs {
-    process: process::Process,
+pub(super) struct Certs {
+    pub(super) process: process::Process,
     _directory: tempfile::TempDir,
 }
 
 impl Certs {
     /// With the arguments of its Deployment and the permissions of its service account.
-    fn start(cluster: &ControlPlane, manifests: &str) -> Self {
+    pub(super) fn start(cluster: &ControlPlane, manifests: &str) -> Self {
         let list: Value = serde_json::from_str(manifests).unwrap();
         let name = "pilot-fab-session-injector-certs";
         let is_it = |manifest: &&Value| {
@@ -708,7 +708,7 @@ impl Certs {
 }
 
 /// The data of the Secret.
-fn secret(cluster: &ControlPlane) -> Value {
+pub(super) fn secret(cluster: &ControlPlane) -> Value {
     cluster.kubectl(&["get", "secret", SECRET, "--namespace", NAMESPACE]).json()["data"].clone()
 }
 
@@ -730,12 +730,12 @@ fn other_authority() -> Value {
     json!(k8s_openapi::ByteString(bytes))
 }
 
-fn cluster() -> ControlPlane {
+pub(super) fn cluster() -> ControlPlane {
     ControlPlane::start()
 }
 
 /// The objects of the release `pilot`, without the hooks of `helm test`.
-fn render(namespace: &str, values: &[(&str, &str)]) -> String {
+pub(super) fn render(namespace: &str, values: &[(&str, &str)]) -> String {
     let text = helm::render(&chart(), "pilot", namespace, values, None).unwrap();
     let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
     let is_hook =
@@ -745,7 +745,7 @@ fn render(namespace: &str, values: &[(&str, &str)]) -> String {
     json!({"apiVersion": "v1", "kind": "List", "items": manifests.collect::<Vec<_>>()}).to_string()
 }
 
-fn apply(cluster: &ControlPlane, manifests: &str, how: &[&str]) -> Outcome {
+pub(super) fn apply(cluster: &ControlPlane, manifests: &str, how: &[&str]) -> Outcome {
     let apply = [&["apply", "--validate=strict", "--filename=-"], how].concat();
     cluster.kubectl(&apply).stdin(manifests).run()
 }
@@ -767,7 +767,7 @@ fn versions(cluster: &ControlPlane, manifests: &str) -> Vec<(String, Value, Valu
 }
 
 /// Writes the fields that the deployment `certs` writes.
-fn fill_in(cluster: &ControlPlane) {
+pub(super) fn fill_in(cluster: &ControlPlane) {
     let patch = |kind: &str, name: &str, patch: Value| {
         let patch = patch.to_string();
         let arguments = ["patch", kind, name, "--namespace", NAMESPACE, "--field-manager=certs"];
@@ -786,7 +786,7 @@ fn fill_in(cluster: &ControlPlane) {
 }
 
 /// Returns these fields: the keys of the Secret, and `caBundle` of both webhooks.
-fn filled_in(cluster: &ControlPlane) -> (Value, Value) {
+pub(super) fn filled_in(cluster: &ControlPlane) -> (Value, Value) {
     let get = ["get", "secret", "pilot-fab-session-injector-tls", "--namespace", NAMESPACE];
     let secret = cluster.kubectl(&[&get[..], &["--ignore-not-found", "--output=json"]].concat());
     let secret: Value = serde_json::from_str(&secret.run().stdout).unwrap_or_default();
@@ -799,11 +799,11 @@ fn filled_in(cluster: &ControlPlane) -> (Value, Value) {
     (json!([data["tls.crt"], data["tls.key"], data["ca.key"]]), json!(bundles))
 }
 
-const CONFIGURATION: &str = "fab-session-injector";
-const NAMESPACE: &str = "injector";
+pub(super) const CONFIGURATION: &str = "fab-session-injector";
+pub(super) const NAMESPACE: &str = "injector";
 const NAME: &str = "pilot-fab-session-injector";
 const SECRET: &str = "pilot-fab-session-injector-tls";
-const SERVER_SIDE: [&str; 2] = ["--server-side", "--field-manager=gitops"];
+pub(super) const SERVER_SIDE: [&str; 2] = ["--server-side", "--field-manager=gitops"];
 /// "-----BEGIN OWN" in base64.
 const OWN_CA: &str = "LS0tLS1CRUdJTiBPV04=";
 /// Data of the Secret in base64. The API server does not parse it.
