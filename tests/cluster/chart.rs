@@ -1,6 +1,7 @@
 //! The chart, rendered by the real Helm, compared with the program that it installs.
 
 mod gitops;
+mod metadata;
 mod release;
 
 use std::path::{Path, PathBuf};
@@ -689,6 +690,45 @@ fn contradictions_about_monitoring_fail_the_render() {
         let said = render_with(&values).err();
         assert_eq!(said.is_some(), want.is_some(), "{values}: {said:?}");
         assert!(said.unwrap_or_default().contains(want.unwrap_or_default()), "{values}");
+    }
+}
+
+#[test]
+fn own_spread_constraints_replace_those_of_the_chart() {
+    let spread = |constraints: Value| {
+        let manifests = render_with(&json!({"topologySpreadConstraints": constraints}))?;
+        let pod = of_kind(&manifests, "Deployment")["spec"]["template"]["spec"].clone();
+        Ok::<_, String>(pod["topologySpreadConstraints"].clone())
+    };
+    let default = spread(json!([])).unwrap();
+    let keys = |constraints: &Value| {
+        let all = constraints.as_array().unwrap().iter();
+        all.map(|it| it["topologyKey"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&default), ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]);
+    let selector = &default[0]["labelSelector"];
+    let own = json!([
+        {"topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 2},
+        {"topologyKey": "rack", "labelSelector": {"matchLabels": {"a": "b"}}, "nodeTaintsPolicy": "Honor"},
+        {"topologyKey": "rack", "matchLabelKeys": []},
+    ]);
+    let want = json!([
+        {
+            "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 2,
+            "labelSelector": selector, "matchLabelKeys": ["pod-template-hash"],
+        },
+        {
+            "topologyKey": "rack", "whenUnsatisfiable": "ScheduleAnyway", "maxSkew": 1,
+            "labelSelector": {"matchLabels": {"a": "b"}}, "nodeTaintsPolicy": "Honor",
+        },
+        {
+            "topologyKey": "rack", "whenUnsatisfiable": "ScheduleAnyway", "maxSkew": 1,
+            "labelSelector": selector, "matchLabelKeys": [],
+        },
+    ]);
+    assert_eq!(spread(own).unwrap(), want);
+    for wrong in [json!([{}]), json!([{"topologyKey": "a", "maxSkew": 0}])] {
+        assert!(spread(wrong).is_err());
     }
 }
 
