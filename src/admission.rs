@@ -19,6 +19,7 @@ mod outcome;
 mod patch;
 mod pod;
 mod refusal;
+mod refusals;
 mod response;
 mod review;
 mod run_as_user;
@@ -49,6 +50,7 @@ pub use self::{
 };
 use self::{
     outcome::Outcome,
+    refusals::WantedRefusals,
     review::{Request, Resource, UserInfo},
 };
 use crate::{
@@ -114,7 +116,8 @@ impl<'a> Review<'a> {
                 missing: outcome.decision.missing(),
             }
         };
-        let answer = || respond(decide::outcome(&self.0, namespaces, roles, config));
+        let answer =
+            || respond(decide::outcome(&self.0, namespaces, roles, config, WantedRefusals::First));
         guarded(answer).unwrap_or_else(|| respond(Outcome::failure()))
     }
 }
@@ -144,12 +147,15 @@ pub fn decide(
     roles: &Roles,
     config: &Config,
 ) -> (Decision, Vec<PatchOperation>, Vec<String>) {
-    let Explained { decision, matched: _, operations, warnings } =
-        explain(pod, creator, namespace, namespaces, roles, config);
+    let pod = to_raw_value(pod).ok();
+    let (pod, wanted) = (pod.as_deref(), WantedRefusals::First);
+    let Explained { decision, further: _, matched: _, operations, warnings } =
+        explain_text(pod, creator, namespace, namespaces, roles, config, wanted);
     (decision, operations, warnings)
 }
 
-/// Returns the decision as [`decide()`] does, with the rule and the data that it results from.
+/// Returns the decision as [`decide()`] does, with the rule and the data that it results from, and
+/// with all refusals.
 pub fn explain<'c>(
     pod: &Value,
     creator: &str,
@@ -159,7 +165,8 @@ pub fn explain<'c>(
     config: &'c Config,
 ) -> Explained<'c> {
     let pod = to_raw_value(pod).ok();
-    explain_text(pod.as_deref(), creator, namespace, namespaces, roles, config)
+    let (pod, wanted) = (pod.as_deref(), WantedRefusals::All);
+    explain_text(pod, creator, namespace, namespaces, roles, config, wanted)
 }
 
 fn explain_text<'c>(
@@ -169,6 +176,7 @@ fn explain_text<'c>(
     namespaces: &Namespaces,
     roles: &Roles,
     config: &'c Config,
+    wanted: WantedRefusals,
 ) -> Explained<'c> {
     let request = Request {
         uid: "offline".into(),
@@ -184,7 +192,7 @@ fn explain_text<'c>(
         user_info: Object(UserInfo { username: creator.into() }),
         object: pod,
     };
-    decide::outcome(&request, namespaces, roles, config).explained()
+    decide::outcome(&request, namespaces, roles, config, wanted).explained()
 }
 
 #[cfg(test)]

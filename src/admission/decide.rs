@@ -11,6 +11,7 @@ use super::{
     patch::patch,
     pod::{Metadata, Pod},
     refusal::{Refusal, shown},
+    refusals::{Refusals, Stop, WantedRefusals},
     review::Request,
     violations,
 };
@@ -27,19 +28,21 @@ pub(super) fn outcome<'c>(
     namespaces: &Namespaces,
     roles: &Roles,
     config: &'c Config,
+    wanted: WantedRefusals,
 ) -> Outcome<'c> {
     let pod = match read_pod(request) {
         Ok(pod) => pod,
-        Err(refusal) => return Outcome::refused(refusal, None),
+        Err(refusal) => return Outcome::refused(vec![refusal], None),
     };
     let kind = component::kind(&pod, config);
     let matched = match kind {
         Ok(PodKind::Agent(matched) | PodKind::Exempt(matched)) => Some(matched),
         Ok(PodKind::NotAnAgent) | Err(_) => None,
     };
-    match pass_or_inject(&pod, kind, request, namespaces, roles, config) {
-        Ok((decision, patch)) => Outcome { decision, matched, patch },
-        Err(refusal) => Outcome::refused(refusal, matched),
+    let mut refusals = Refusals::new(wanted);
+    match pass_or_inject(&pod, kind, request, namespaces, roles, config, &mut refusals) {
+        Ok((decision, patch)) => Outcome { decision, further: Vec::new(), matched, patch },
+        Err(Stop) => Outcome::refused(refusals.into_vec(), matched),
     }
 }
 
@@ -58,7 +61,8 @@ fn pass_or_inject(
     namespaces: &Namespaces,
     roles: &Roles,
     config: &Config,
-) -> Result<(Decision, Patch), Refusal> {
+    refusals: &mut Refusals,
+) -> Result<(Decision, Patch), Stop> {
     let pass = |why| Ok((Decision::Pass(why), Patch::default()));
     // A pod that is no agent needs no lookup. A refusal of the component has to wait: the namespace
     // may not be opted in.
@@ -69,31 +73,40 @@ fn pass_or_inject(
         Err(refusal) => Err(refusal),
     };
     let Some(namespace) = namespaces.find(&request.namespace) else {
-        return Err(Refusal::NamespaceUnknown { namespace: shown(&request.namespace) });
+        let namespace = shown(&request.namespace);
+        return Err(refusals.end_with(Refusal::NamespaceUnknown { namespace }));
     };
     if namespace.mode.is_none() {
         return pass(Passed::NotOptedIn);
     }
-    let component = component?;
-    let tenant = tenant_of(namespace)?;
+    let component = refusals.add_error(component)?;
+    let tenant = refusals.add_error(tenant_of(namespace))?;
+    violations::check_every_agent(pod, namespace, refusals)?;
+    // All further rules depend on the component.
+    let Some(component) = component else { return Err(Stop) };
     let credentials = credentials(pod, component, namespace);
-    violations::refuse_excess(pod, component, credentials, namespace, config)?;
-    violations::refuse_annotations(pod, component, credentials, config)?;
-    let session = || session(pod, component, tenant, roles, config);
-    let (gives, named_by) = match credentials {
+    violations::check_kind(pod, component, credentials, namespace, config, refusals)?;
+    let annotations = violations::reserved_annotation(pod, component, credentials, config);
+    refusals.add_all(annotations)?;
+    let mut session = || session(pod, component, tenant, roles, config, refusals);
+    let given = match credentials {
         CredentialsMode::Env if component.credentials == CredentialsMode::Env => {
-            let (session, named_by) = session()?;
-            (Gives::Env(session), Some(named_by))
+            session()?.map(|(session, named_by)| (Gives::Env(session), Some(named_by)))
         }
-        CredentialsMode::Env => (Gives::Keep, None),
-        CredentialsMode::Exempt => return pass(Passed::Exempt),
-        CredentialsMode::Nothing => (Gives::Nothing, None),
+        CredentialsMode::Env => Some((Gives::Keep, None)),
+        CredentialsMode::Exempt => {
+            refusals.end()?;
+            return pass(Passed::Exempt);
+        }
+        CredentialsMode::Nothing => Some((Gives::Nothing, None)),
         CredentialsMode::Sidecar => {
-            let (session, named_by) = session()?;
-            (Gives::Sidecar(session), Some(named_by))
+            session()?.map(|(session, named_by)| (Gives::Sidecar(session), Some(named_by)))
         }
     };
-    let patch = patch(pod, component, &gives, config)?;
+    refusals.end()?;
+    let Some((gives, named_by)) = given else { return Err(Stop) };
+    let patch =
+        patch(pod, component, &gives, config).map_err(|refusal| refusals.end_with(refusal))?;
     let injection = Injection { component: component.name.clone(), gives, named_by };
     Ok((Decision::Inject(Box::new(injection)), patch))
 }
@@ -163,34 +176,43 @@ fn tenant_of(namespace: &Namespace) -> Result<&TenantName, Refusal> {
     })
 }
 
+/// Returns the pod's session and the source of its name. `None` if the pod is refused.
 fn session(
     pod: &Pod<'_>,
     component: &Component,
-    tenant: &TenantName,
+    tenant: Option<&TenantName>,
     roles: &Roles,
     config: &Config,
-) -> Result<(Session, NamedBy), Refusal> {
-    let (id, named_by) = component::session(pod, component.session, config)?;
-    refuse_too_long(&id, tenant)?;
-    if id == SessionId::PodName && name_length(pod) > tenant.remaining_length() {
+    refusals: &mut Refusals,
+) -> Result<Option<(Session, NamedBy)>, Stop> {
+    let named = refusals.add_error(component::session(pod, component.session, config))?;
+    let Some(tenant) = tenant else { return Ok(None) };
+    if let Some((id, _)) = &named {
+        refusals.add_error(refuse_too_long_for(pod, id, tenant))?;
+    }
+    let role = refusals.add_error(role_of(tenant, roles))?;
+    let (Some((id, named_by)), Some(role)) = (named, role) else { return Ok(None) };
+    let duration = config.sidecar.duration;
+    Ok(Some((Session { tenant: tenant.clone(), id, role: role.clone(), duration }, named_by)))
+}
+
+fn refuse_too_long_for(pod: &Pod<'_>, id: &SessionId, tenant: &TenantName) -> Result<(), Refusal> {
+    refuse_too_long(id, tenant)?;
+    if *id == SessionId::PodName && name_length(pod) > tenant.remaining_length() {
         return Err(Refusal::SessionTooLong { tenant: tenant.clone(), needed: name_length(pod) });
     }
-    let role = role_of(tenant, roles)?.clone();
-    let duration = config.sidecar.duration;
-    Ok((Session { tenant: tenant.clone(), id, role, duration }, named_by))
+    Ok(())
 }
 
 fn refuse_too_long(id: &SessionId, tenant: &TenantName) -> Result<(), Refusal> {
     if id.fits(tenant) {
         return Ok(());
     }
-    let longest =
-        (tenant.as_str().len() + tenant.remaining_length()).saturating_sub(id.least_length());
     let session = match id {
         SessionId::Known(_) => "a shortened session name".to_owned(),
         SessionId::PodName | SessionId::PodUid => id.to_string(),
     };
-    Err(Refusal::TenantTooLong { tenant: tenant.clone(), session, longest })
+    Err(Refusal::TenantTooLong { tenant: tenant.clone(), session, longest: id.longest_tenant() })
 }
 
 /// Returns the length of the pod's name. For a `generateName` it is the maximum: the API server

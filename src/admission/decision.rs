@@ -85,13 +85,21 @@ impl Decision {
     /// Returns what the snapshots lack, if the decision may change once it is looked up.
     pub fn missing(&self) -> Option<Missing> {
         match self {
-            Self::Refuse(Refusal::NamespaceUnknown { namespace }) => {
-                Some(Missing::Namespace(namespace.clone()))
-            }
-            Self::Refuse(Refusal::RoleUnavailable { tenant, place: _, cause: None }) => {
+            Self::Refuse(refusal) => refusal.missing(),
+            Self::Inject(_) | Self::Pass(_) => None,
+        }
+    }
+}
+
+impl Refusal {
+    /// Returns what the snapshots lack, if the refusal may go away once it is looked up.
+    pub(super) fn missing(&self) -> Option<Missing> {
+        match self {
+            Self::NamespaceUnknown { namespace } => Some(Missing::Namespace(namespace.clone())),
+            Self::RoleUnavailable { tenant, place: _, cause: None } => {
                 Some(Missing::Role(tenant.clone()))
             }
-            Self::Inject(_) | Self::Pass(_) | Self::Refuse(_) => None,
+            _ => None,
         }
     }
 }

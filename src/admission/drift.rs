@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     CONTAINER_NAME, Decision, Explained, Gives, ROLE_ARN_ANNOTATION, Refusal, explain_text,
+    refusals::WantedRefusals,
 };
 use crate::{
     config::{Config, CredentialsMode, Glob, Matched, Matcher},
@@ -135,8 +136,9 @@ impl Comparison<'_> {
     /// Returns the result, and whether the pod stays unchanged because of `creator`.
     fn compare(&self, creator: &str) -> (DriftStatus, bool) {
         let Self { pod, namespace, namespaces, roles, config } = self;
+        let (pod_text, wanted) = (Some(pod.raw()), WantedRefusals::First);
         let Explained { decision, matched, operations, .. } =
-            explain_text(Some(pod.raw()), creator, namespace, namespaces, roles, config);
+            explain_text(pod_text, creator, namespace, namespaces, roles, config, wanted);
         let left_alone = matched.is_some_and(|Matched { component, matcher }| {
             matches!(matcher, Matcher::Creator(_))
                 && matches!(component.credentials, CredentialsMode::Env | CredentialsMode::Exempt)

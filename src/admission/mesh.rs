@@ -28,18 +28,15 @@ pub(super) fn annotations<'p>(
     [istio, linkerd].into_iter().flatten()
 }
 
-/// Refuses a pod that sets its own addresses, routes or redirections in a network plugin.
-pub(super) fn refuse_own_network(pod: &Pod<'_>, config: &Config) -> Result<(), Refusal> {
-    if !matches!(config.base_credentials, BaseCredentials::PodIdentity(_)) {
-        return Ok(());
-    }
-    let annotated = OWN_NETWORK.into_iter().find(|key| pod.annotation(key).is_some());
-    let what = if annotated.is_some() { "annotation" } else { "label" };
+/// Returns the refusals of a pod that sets its own addresses, routes or redirections in a network
+/// plugin.
+pub(super) fn own_network(pod: &Pod<'_>, config: &Config) -> impl Iterator<Item = Refusal> {
+    let sent_in_clear = matches!(config.base_credentials, BaseCredentials::PodIdentity(_));
+    let annotated = OWN_NETWORK.into_iter().filter(move |key| pod.annotation(key).is_some());
     let captured = pod.label(AMBIENT_LABEL).is_some_and(|mode| mode != NOT_AMBIENT);
-    match annotated.or(captured.then_some(AMBIENT_LABEL)) {
-        Some(key) => Err(Refusal::PodNetwork { what, key }),
-        None => Ok(()),
-    }
+    let labelled = captured.then_some(("label", AMBIENT_LABEL));
+    let settings = annotated.map(|key| ("annotation", key)).chain(labelled);
+    settings.filter(move |_| sent_in_clear).map(|(what, key)| Refusal::PodNetwork { what, key })
 }
 
 /// Returns the list of ranges with the address of the node's Pod Identity agent in front.
@@ -184,8 +181,8 @@ mod tests {
         }
         for (metadata, want) in cases {
             let pod = json!({"metadata": metadata, "spec": {"containers": [{"name": "agent"}]}});
-            let found = with_pod(&pod, |pod| refuse_own_network(pod, &Config::default()));
-            let want = want.map_or(Ok(()), |(what, key)| Err(Refusal::PodNetwork { what, key }));
+            let found = with_pod(&pod, |pod| own_network(pod, &Config::default()).next());
+            let want = want.map(|(what, key)| Refusal::PodNetwork { what, key });
             assert_eq!(found, want, "{metadata}");
         }
     }
@@ -204,7 +201,7 @@ mod tests {
             });
             with_pod(&pod, |pod| {
                 assert_eq!(annotations(pod, &config).count(), 0, "{source}");
-                assert_eq!(refuse_own_network(pod, &config), Ok(()), "{source}");
+                assert_eq!(own_network(pod, &config).count(), 0, "{source}");
             });
         }
     }

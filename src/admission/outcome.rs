@@ -5,13 +5,19 @@ use std::borrow::Cow;
 use json_patch::PatchOperation;
 use serde::Serialize;
 
-use super::{decision::Decision, operations::Patch, refusal::Refusal};
+use super::{
+    decision::{Decision, Missing},
+    operations::Patch,
+    refusal::Refusal,
+};
 use crate::{config::Matched, session::Session};
 
 /// A decision and its patch.
 #[derive(Debug)]
 pub(super) struct Outcome<'c> {
     pub(super) decision: Decision,
+    /// The refusals after the first one, if all are wanted.
+    pub(super) further: Vec<Refusal>,
     pub(super) matched: Option<Matched<'c>>,
     pub(super) patch: Patch,
 }
@@ -20,12 +26,30 @@ pub(super) struct Outcome<'c> {
 #[derive(Debug)]
 pub struct Explained<'c> {
     pub decision: Decision,
+    /// The refusals after the one in `decision`.
+    pub further: Vec<Refusal>,
     /// The component that matched, if any.
     pub matched: Option<Matched<'c>>,
     /// The changes of the pod.
     pub operations: Vec<PatchOperation>,
     /// The warnings to the requesting user.
     pub warnings: Vec<String>,
+}
+
+impl Explained<'_> {
+    /// Returns all refusals, in the order of the rules.
+    pub fn refusals(&self) -> impl Iterator<Item = &Refusal> {
+        let first = match &self.decision {
+            Decision::Refuse(refusal) => Some(refusal),
+            Decision::Inject(_) | Decision::Pass(_) => None,
+        };
+        first.into_iter().chain(&self.further)
+    }
+
+    /// Returns what the snapshots lack, if a refusal may go away once it is looked up.
+    pub fn missing(&self) -> Option<Missing> {
+        self.refusals().find_map(Refusal::missing)
+    }
 }
 
 /// The audit annotations, with keys without prefix. The API server puts the webhook's name and a
@@ -47,19 +71,22 @@ pub(super) struct AuditAnnotations<'a> {
 impl<'c> Outcome<'c> {
     /// Returns the refusal of a pod on which the webhook fails by a bug.
     pub(super) fn failure() -> Self {
-        Self::refused(Refusal::Internal, None)
+        Self::refused(vec![Refusal::Internal], None)
     }
 
-    pub(super) fn refused(refusal: Refusal, matched: Option<Matched<'c>>) -> Self {
-        Self { decision: Decision::Refuse(refusal), matched, patch: Patch::default() }
+    /// Returns the refusal of a pod by at least one rule.
+    pub(super) fn refused(refusals: Vec<Refusal>, matched: Option<Matched<'c>>) -> Self {
+        let mut refusals = refusals.into_iter();
+        let decision = Decision::Refuse(refusals.next().unwrap_or(Refusal::Internal));
+        Self { decision, further: refusals.collect(), matched, patch: Patch::default() }
     }
 
     /// Returns the outcome with its operations in the types of the JSON Patch library.
     pub(super) fn explained(self) -> Explained<'c> {
-        let Self { decision, matched, patch } = self;
+        let Self { decision, further, matched, patch } = self;
         match serde_json::from_slice::<json_patch::Patch>(&patch.json()) {
             Ok(json_patch::Patch(operations)) => {
-                Explained { decision, matched, operations, warnings: patch.warnings }
+                Explained { decision, further, matched, operations, warnings: patch.warnings }
             }
             Err(_) => Self::failure().explained(),
         }

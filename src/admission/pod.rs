@@ -150,8 +150,8 @@ impl<'a> Pod<'a> {
         }
     }
 
-    /// Returns the first list that exceeds the limits for agent pods, as a sentence.
-    pub(super) fn excess(&self) -> Option<String> {
+    /// Returns the lists that exceed the limits for agent pods, as sentences.
+    pub(super) fn excess(&self) -> impl Iterator<Item = String> {
         let Metadata { annotations, .. } = &self.metadata;
         let Spec { volumes, node_selector, .. } = &self.spec;
         let acted_on = if self.has_sidecar() { MOST_PICKED + ADDED } else { MOST_PICKED };
@@ -162,24 +162,23 @@ impl<'a> Pod<'a> {
             (volumes.as_ref().and_then(|volumes| volumes.excess(acted_on)), "volumes"),
             (audiences.then_some((MOST_PICKED, "")), "audiences in one volume"),
         ];
-        let sentence = |of: String, ((most, which), what): ((usize, &str), &str)| {
-            format!("{of} has more than {most} {what}{which}")
-        };
-        let found =
-            |(excess, what): (Option<(usize, &'static str)>, &'static str)| Some((excess?, what));
-        if let Some(excess) = of_pod.into_iter().find_map(found) {
-            return Some(sentence("the pod".to_owned(), excess));
-        }
-        self.containers().map(|placed| placed.container).find_map(|container| {
-            let Container { name, env, mounts, volume_devices, .. } = container;
+        let of_pod = of_pod.into_iter().filter_map(|(excess, what)| {
+            let (most, which) = excess?;
+            Some(format!("the pod has more than {most} {what}{which}"))
+        });
+        let of_containers = self.containers().flat_map(move |placed| {
+            let Container { name, env, mounts, volume_devices, .. } = placed.container;
             let of_container = [
                 (env.as_ref().and_then(|env| env.excess(acted_on)), "variables"),
                 (mounts.as_ref().and_then(|mounts| mounts.excess(acted_on)), "mounts"),
                 (volume_devices.excess(acted_on), "block devices"),
             ];
-            let excess = of_container.into_iter().find_map(found)?;
-            Some(sentence(format!("container {:?}", shown(name)), excess))
-        })
+            of_container.into_iter().filter_map(move |(excess, what)| {
+                let (most, which) = excess?;
+                Some(format!("container {:?} has more than {most} {what}{which}", shown(name)))
+            })
+        });
+        of_pod.chain(of_containers)
     }
 
     /// Returns the containers that are read: the first [`MOST_CONTAINERS`] and one more of each

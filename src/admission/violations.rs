@@ -1,4 +1,4 @@
-//! Refuses agent pods that ask for something that agents may not have.
+//! The rules for agent pods: what they may not ask for.
 
 use super::{
     bounded::Picked,
@@ -11,6 +11,7 @@ use super::{
     patch::ANNOTATIONS,
     pod::{Container, List, MOST_CONTAINERS, Pod},
     refusal::{Refusal, shown},
+    refusals::{Refusals, Stop},
     run_as_user,
     same::is,
     sidecar,
@@ -22,69 +23,79 @@ use crate::{
     session::env,
 };
 
-/// Refuses a pod that exceeds a limit, or asks for something that its kind of credentials rules
-/// out.
-pub(super) fn refuse_excess(
+/// Checks a pod by the rules for agents of every component.
+pub(super) fn check_every_agent(
+    pod: &Pod<'_>,
+    namespace: &Namespace,
+    refusals: &mut Refusals,
+) -> Result<(), Stop> {
+    // At a reinvocation the sidecar is in the pod, in addition to the admitted containers.
+    let found = pod.count_containers() - usize::from(pod.has_sidecar());
+    if found > MOST_CONTAINERS {
+        refusals.add(Refusal::TooManyContainers { found, most: MOST_CONTAINERS })?;
+    }
+    // Such as a part of a manifest, which another tool would merge with the rest.
+    if !pod.containers().any(|placed| placed.list == List::Containers) {
+        refusals.add(Refusal::UnreadablePod { place: "spec.containers".to_owned() })?;
+    }
+    refusals.add_all(pod.excess().map(|what| Refusal::TooManyItems { what }))?;
+    for container in agents(pod) {
+        if !namespace.operator_kept && container.sets(FAB_OPERATOR) {
+            refusals.add(Refusal::FabOperator { container: shown(&container.name) })?;
+        }
+        refusals.add_all(static_credentials(container).map(|variable| {
+            let container = shown(&container.name);
+            Refusal::StaticCredentials { container, variable }
+        }))?;
+    }
+    Ok(())
+}
+
+/// Checks a pod by the rules for its kind of credentials.
+pub(super) fn check_kind(
     pod: &Pod<'_>,
     component: &Component,
     credentials: CredentialsMode,
     namespace: &Namespace,
     config: &Config,
-) -> Result<(), Refusal> {
-    // At a reinvocation the sidecar is in the pod, in addition to the admitted containers.
-    let found = pod.count_containers() - usize::from(pod.has_sidecar());
-    if found > MOST_CONTAINERS {
-        return Err(Refusal::TooManyContainers { found, most: MOST_CONTAINERS });
-    }
-    // Such as a part of a manifest, which another tool would merge with the rest.
-    if !pod.containers().any(|placed| placed.list == List::Containers) {
-        return Err(Refusal::UnreadablePod { place: "spec.containers".to_owned() });
-    }
-    if let Some(what) = pod.excess() {
-        return Err(Refusal::TooManyItems { what });
-    }
-    for container in agents(pod) {
-        if !namespace.operator_kept && container.sets(FAB_OPERATOR) {
-            return Err(Refusal::FabOperator { container: shown(&container.name) });
-        }
-        if let Some(variable) = static_credentials(container) {
-            let container = shown(&container.name);
-            return Err(Refusal::StaticCredentials { container, variable });
-        }
-    }
+    refusals: &mut Refusals,
+) -> Result<(), Stop> {
     if credentials != CredentialsMode::Sidecar {
-        refuse_reserved_names(pod, component)?;
+        refusals.add_all(reserved_names(pod, component))?;
     }
     if matches!(credentials, CredentialsMode::Env | CredentialsMode::Exempt) {
         return Ok(());
     }
-    refuse_pod_security(namespace, config)?;
-    refuse_other_os(pod)?;
-    refuse_shared_namespaces(pod)?;
-    refuse_aws_tokens(pod, &config.aws_audiences)?;
+    refusals.add_error(refuse_pod_security(namespace, config))?;
+    if is_for_windows(pod) {
+        refusals.add(Refusal::Windows)?;
+    }
+    refusals.add_all(shared_namespaces(pod))?;
+    refusals.add_all(aws_tokens(pod, &config.aws_audiences))?;
     if credentials == CredentialsMode::Sidecar {
-        mesh::refuse_own_network(pod, config)?;
+        refusals.add_all(mesh::own_network(pod, config))?;
         for container in agents(pod) {
-            refuse_taken_port(container, config.sidecar.port)?;
-            run_as_user::refuse_same(container, pod, config.sidecar.uid)?;
-            refuse_foreign_mounts(container, config)?;
+            refusals.add_all(taken_port(container, config.sidecar.port))?;
+            refusals.add_error(run_as_user::refuse_same(container, pod, config.sidecar.uid))?;
+            refusals.add_all(foreign_mounts(container, config))?;
         }
     }
     Ok(())
 }
 
-/// Refuses a pod that brings an annotation of the webhook's, unless the annotation names its session.
+/// Returns the refusal of a pod that brings an annotation of the webhook's, unless the annotation
+/// names its session.
 ///
 /// The webhook would replace or remove it. A controller that copies annotations from a template would
 /// write it back, and the guard would refuse each of its updates. A pod that was injected before has
 /// these annotations: at a reinvocation, or when it is compared with current injection. A pod that
 /// imitates such a pod is patched, and compared by the guard, like each other.
-pub(super) fn refuse_annotations(
+pub(super) fn reserved_annotation(
     pod: &Pod<'_>,
     component: &Component,
     credentials: CredentialsMode,
     config: &Config,
-) -> Result<(), Refusal> {
+) -> Option<Refusal> {
     let names_session = component.credentials == credentials
         && credentials != CredentialsMode::Nothing
         && component.session == SessionSource::CreatorOrUid
@@ -96,10 +107,7 @@ pub(super) fn refuse_annotations(
         |container: &Container<'_>| env::NAMES.iter().all(|name| container.sets(name));
     let looks_injected =
         || pod.has_sidecar() || pod.containers().any(|placed| has_session(placed.container));
-    match brought {
-        Some(key) if !looks_injected() => Err(Refusal::ReservedAnnotation { key }),
-        Some(_) | None => Ok(()),
-    }
+    brought.filter(|_| !looks_injected()).map(|key| Refusal::ReservedAnnotation { key })
 }
 
 /// Refuses a namespace that enforces less than the config's `podSecurity`.
@@ -121,20 +129,22 @@ pub(super) fn refuse_pod_security(namespace: &Namespace, config: &Config) -> Res
     Ok(())
 }
 
-/// Returns the container's first variable that takes precedence over the session credentials, or
-/// the system property that one sets in a JVM.
-fn static_credentials(container: &Container<'_>) -> Option<String> {
-    if let Some(name) = STATIC_CREDENTIALS.into_iter().find(|name| container.sets(name)) {
-        return Some(name.to_owned());
-    }
-    container.env.iter().flat_map(Picked::iter).find_map(|(_, variable)| {
-        if !JAVA_OPTIONS.contains(&variable.name) {
-            return None;
-        }
-        let options = variable.value()?;
-        let set = JAVA_PROPERTIES.into_iter().find(|name| options.contains(&format!("-D{name}")));
-        set.map(|property| format!("-D{property} in {}", variable.name))
-    })
+/// Returns the container's variables that take precedence over the session credentials, and the
+/// system properties that its variables set in a JVM.
+fn static_credentials(container: &Container<'_>) -> impl Iterator<Item = String> {
+    let variables = STATIC_CREDENTIALS.into_iter().filter(move |name| container.sets(name));
+    let set = container.env.iter().flat_map(Picked::iter).map(|(_, variable)| variable);
+    let of_java = set.filter(|variable| JAVA_OPTIONS.contains(&variable.name));
+    let properties = of_java.flat_map(|variable| {
+        let name = variable.name;
+        let options = variable.value().unwrap_or_default();
+        let set = move |property: &&str| options.contains(&format!("-D{property}"));
+        JAVA_PROPERTIES
+            .into_iter()
+            .filter(set)
+            .map(move |property| format!("-D{property} in {name}"))
+    });
+    variables.map(str::to_owned).chain(properties)
 }
 
 /// Returns all containers except the one with the sidecar's name, which the patch replaces.
@@ -144,90 +154,71 @@ fn agents<'p, 'a>(pod: &'p Pod<'a>) -> impl Iterator<Item = &'p Container<'a>> {
         .filter(|container| *container.name != *CONTAINER_NAME)
 }
 
-fn refuse_reserved_names(pod: &Pod<'_>, component: &Component) -> Result<(), Refusal> {
-    let reserved = |what, name: &str| Refusal::ReservedName {
+fn reserved_names(pod: &Pod<'_>, component: &Component) -> impl Iterator<Item = Refusal> {
+    let container = pod.has_sidecar().then_some(("container", CONTAINER_NAME));
+    let volumes = pod.spec.volumes.iter().flat_map(Picked::iter);
+    let volumes = volumes
+        .filter_map(|(_, volume)| VOLUMES.into_iter().find(|name| **name == *volume.name))
+        .map(|name| ("volume", name));
+    container.into_iter().chain(volumes).map(move |(what, name)| Refusal::ReservedName {
         what,
         name: name.to_owned(),
         component: component.name.clone(),
-    };
-    if pod.has_sidecar() {
-        return Err(reserved("container", CONTAINER_NAME));
-    }
-    let volumes = pod.spec.volumes.iter().flat_map(Picked::iter);
-    match volumes.map(|(_, volume)| &*volume.name).find(|name| VOLUMES.contains(name)) {
-        Some(volume) => Err(reserved("volume", volume)),
-        None => Ok(()),
-    }
+    })
 }
 
-fn refuse_other_os(pod: &Pod<'_>) -> Result<(), Refusal> {
+fn is_for_windows(pod: &Pod<'_>) -> bool {
     let os = pod.spec.os.as_ref().map(|Object(os)| &*os.name);
     let node = pod.spec.node_selector.as_ref().and_then(|labels| labels.find("kubernetes.io/os"));
-    if [os, node].contains(&Some("windows")) {
-        return Err(Refusal::Windows);
-    }
-    Ok(())
+    [os, node].contains(&Some("windows"))
 }
 
-fn refuse_shared_namespaces(pod: &Pod<'_>) -> Result<(), Refusal> {
+fn shared_namespaces(pod: &Pod<'_>) -> impl Iterator<Item = Refusal> {
     let fields = [
         ("hostNetwork", pod.spec.host_network),
         ("hostPID", pod.spec.host_pid),
         ("shareProcessNamespace", pod.spec.share_process_namespace),
     ];
-    match fields.into_iter().find(|(_, Scalar(set))| *set) {
-        Some((field, _)) => Err(Refusal::HostNamespace { field }),
-        None => Ok(()),
-    }
+    let set = fields.into_iter().filter(|(_, Scalar(set))| *set);
+    set.map(|(field, _)| Refusal::HostNamespace { field })
 }
 
-/// Refuses a volume that projects a token for an audience of AWS, which AWS exchanges for the role
-/// of the service account. It ignores the sidecar's volume, and those of the EKS webhook: the patch
-/// removes them.
-fn refuse_aws_tokens(pod: &Pod<'_>, audiences: &[String]) -> Result<(), Refusal> {
+/// Returns the refusals of volumes that project a token for an audience of AWS, which AWS exchanges
+/// for the role of the service account. It ignores the sidecar's volume, and those of the EKS
+/// webhook: the patch removes them.
+fn aws_tokens(pod: &Pod<'_>, audiences: &[String]) -> impl Iterator<Item = Refusal> {
     let ours_or_removed = |name: &str| name == BASE_VOLUME || eks::VOLUMES.contains(&name);
     let volumes = pod.spec.volumes.iter().flat_map(Picked::iter).map(|(_, volume)| volume);
-    for volume in volumes.filter(|volume| !ours_or_removed(&volume.name)) {
+    volumes.filter(move |volume| !ours_or_removed(&volume.name)).filter_map(move |volume| {
         let of_aws = |known: &&String| volume.audiences.iter().any(|found| **found == ***known);
-        if let Some(audience) = audiences.iter().find(of_aws) {
-            return Err(Refusal::AwsTokenVolume {
-                volume: shown(&volume.name),
-                audience: audience.clone(),
-            });
-        }
-    }
-    Ok(())
+        let audience = audiences.iter().find(of_aws)?.clone();
+        Some(Refusal::AwsTokenVolume { volume: shown(&volume.name), audience })
+    })
 }
 
-fn refuse_taken_port(container: &Container<'_>, port: u16) -> Result<(), Refusal> {
-    if container.ports.as_ref().is_some_and(|ports| ports.declare(port)) {
-        return Err(Refusal::PortTaken { container: shown(&container.name), port });
-    }
-    Ok(())
+fn taken_port(container: &Container<'_>, port: u16) -> Option<Refusal> {
+    let declared = container.ports.as_ref().is_some_and(|ports| ports.declare(port));
+    declared.then(|| Refusal::PortTaken { container: shown(&container.name), port })
 }
 
-fn refuse_foreign_mounts(container: &Container<'_>, config: &Config) -> Result<(), Refusal> {
-    let reserved = |volume: &str| Refusal::ReservedVolume {
+fn foreign_mounts(container: &Container<'_>, config: &Config) -> impl Iterator<Item = Refusal> {
+    let reserved = move |volume: &str| Refusal::ReservedVolume {
         container: shown(&container.name),
         volume: volume.to_owned(),
     };
     let is_proxy = config.proxy_containers.iter().any(|name| **name == *container.name);
-    for (_, mount) in container.mounts.iter().flat_map(Picked::iter) {
-        match mount.volume {
-            Some(name @ (BASE_VOLUME | EMPTY_VOLUME)) => return Err(reserved(name)),
-            Some(TOKEN_VOLUME) if is_proxy || !is(mount.raw, &sidecar::agent_token_mount()) => {
-                return Err(reserved(TOKEN_VOLUME));
-            }
-            Some(TOKEN_VOLUME) => {}
-            _ if is_proxy || !covers_token(&mount.path) => {}
-            _ => {
-                let container = shown(&container.name);
-                return Err(Refusal::TokenPathTaken { container, path: shown(&mount.path) });
-            }
+    let mounts = container.mounts.iter().flat_map(Picked::iter);
+    let mounts = mounts.filter_map(move |(_, mount)| match mount.volume {
+        Some(name @ (BASE_VOLUME | EMPTY_VOLUME)) => Some(reserved(name)),
+        Some(TOKEN_VOLUME) if is_proxy || !is(mount.raw, &sidecar::agent_token_mount()) => {
+            Some(reserved(TOKEN_VOLUME))
         }
-    }
-    match container.device() {
-        Some(device) => Err(reserved(device)),
-        None => Ok(()),
-    }
+        Some(TOKEN_VOLUME) => None,
+        _ if is_proxy || !covers_token(&mount.path) => None,
+        _ => {
+            let container = shown(&container.name);
+            Some(Refusal::TokenPathTaken { container, path: shown(&mount.path) })
+        }
+    });
+    mounts.chain(container.device().map(reserved))
 }

@@ -214,7 +214,7 @@ impl Explainer {
             admission::explain(pod, creator, name, &namespaces, &roles, &self.config)
         };
         let explained = once();
-        let Some(Missing::Role(tenant)) = explained.decision.missing() else { return explained };
+        let Some(Missing::Role(tenant)) = explained.missing() else { return explained };
         // A role that is not read in time counts as unknown, and the pod is refused.
         let _ = timeout(LOOKUP, self.roles.look_up(tenant)).await;
         once()

@@ -17,7 +17,7 @@ use super::{
     print, say,
 };
 use crate::{
-    admission::{self, Decision, Gives},
+    admission::{self, Decision, Explained, Gives, Refusal},
     cli::Inject,
     config::Config,
     manifest::{self, PodIn},
@@ -53,9 +53,11 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, CommandError> {
                     operations.extend(patch);
                     sidecars |= has_sidecar;
                 }
-                Injected::Refused(refusal) => {
+                Injected::Refused(refusals) => {
                     refused = true;
-                    say(&format!("{}: {refusal}", offline::title(object, found)));
+                    for refusal in refusals {
+                        say(&format!("{}: {refusal}", offline::title(object, found)));
+                    }
                 }
                 Injected::Unchanged => {}
             }
@@ -79,7 +81,7 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, CommandError> {
 /// The result for one pod of an object.
 enum Injected {
     Patched { operations: Vec<PatchOperation>, has_sidecar: bool },
-    Refused(admission::Refusal),
+    Refused(Vec<Refusal>),
     Unchanged,
 }
 
@@ -96,18 +98,25 @@ fn injected(
     let known = namespaces.namespace(namespace);
     let is_audit = known.mode == Some(Mode::Audit);
     let snapshot = Namespaces::default().with(known);
-    let (decision, operations, warnings) =
-        admission::decide(&found.pod, &arguments.creator, namespace, &snapshot, roles, config);
+    let explained =
+        admission::explain(&found.pod, &arguments.creator, namespace, &snapshot, roles, config);
+    let refusals: Vec<Refusal> = explained.refusals().cloned().collect();
+    let Explained { decision, further: _, matched: _, operations, warnings } = explained;
     for warning in warnings {
         say(&format!("warning: {}: {warning}", offline::title(object, found)));
     }
     if is_audit {
-        let would = match &decision {
-            Decision::Inject(injection) => injection.gives.as_str().to_owned(),
-            Decision::Pass(_) => "pass".to_owned(),
-            Decision::Refuse(refusal) => format!("refuse: {refusal}"),
+        let say_would = |would: &str| {
+            let title = manifest::title(object);
+            say(&format!("audit: {title} is left unchanged; if enabled: {would}"));
         };
-        say(&format!("audit: {} is left unchanged; if enabled: {would}", manifest::title(object)));
+        match &decision {
+            Decision::Inject(injection) => say_would(injection.gives.as_str()),
+            Decision::Pass(_) => say_would("pass"),
+            Decision::Refuse(_) => {
+                refusals.iter().for_each(|refusal| say_would(&format!("refuse: {refusal}")));
+            }
+        }
         return Ok(Injected::Unchanged);
     }
     Ok(match decision {
@@ -116,7 +125,7 @@ fn injected(
             has_sidecar: matches!(injection.gives, Gives::Sidecar(_)),
         },
         Decision::Pass(_) => Injected::Unchanged,
-        Decision::Refuse(refusal) => Injected::Refused(refusal),
+        Decision::Refuse(_) => Injected::Refused(refusals),
     })
 }
 

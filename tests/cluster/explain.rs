@@ -139,7 +139,7 @@ fn a_pod_of_the_cluster_is_explained_with_its_drift() {
     let said = terminal.said(0, &["named", "--namespace=tenants-long"]);
     assert_eq!(said["drift"], json!({"status": "up-to-date"}));
     let said = terminal.said(1, &["named", "--namespace=tenants-long", "--as=jane"]);
-    assert_eq!(said["refusal"]["code"], "tenant-too-long");
+    assert_eq!(said["refusals"][0]["code"], "tenant-too-long");
 
     // Left unchanged.
     let mut other = agent("other");
@@ -160,7 +160,7 @@ fn a_pod_of_the_cluster_is_explained_with_its_drift() {
         terminal.explain(&["-f-", "-ojson", "--config=webhook.yaml"], &refused.to_string());
     assert_eq!(code, 1, "{stderr}");
     let said: Value = serde_json::from_str(&stdout).unwrap();
-    let part = |key: &str| said["refusal"][key].as_str().unwrap();
+    let part = |key: &str| said["refusals"][0][key].as_str().unwrap();
     let denial = format!("{} [{}]: {}", part("message"), part("code"), part("remedy"));
     assert!(shown.contains(&denial), "{shown}\n{denial}");
 

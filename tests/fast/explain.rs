@@ -179,7 +179,7 @@ fn explain_shows_the_rule_of_the_decision() {
         let output = explain(&manifest, &[&["-ojson"], arguments].concat());
         assert_eq!(output.status.code(), Some(code), "{want}: {}", text(&output.stderr));
         let said: Value = serde_json::from_str(text(&output.stdout)).unwrap();
-        let found = if field == "code" { &said["refusal"]["code"] } else { &said[field] };
+        let found = if field == "code" { &said["refusals"][0]["code"] } else { &said[field] };
         assert_eq!(found, want, "{said}");
     }
 }
@@ -200,18 +200,24 @@ fn explain_decides_as_in_the_goldens() {
         }
         let output = command.arg("-ojson").output().unwrap();
         let said: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let refusal = &said["refusal"];
+        let refusals = said["refusals"].as_array().unwrap();
         match fs::read_to_string(case.path("refused.txt")) {
             Ok(want) => {
-                let part = |key: &str| refusal[key].as_str().unwrap().to_owned();
-                let denial =
-                    format!("{} [{}]: {}\n", part("message"), part("code"), part("remedy"));
-                assert!(want.ends_with(&denial), "{}: {denial}", case.name);
+                let denials: Vec<String> = refusals
+                    .iter()
+                    .map(|refusal| {
+                        let part = |key: &str| refusal[key].as_str().unwrap();
+                        format!("{} [{}]: {}", part("message"), part("code"), part("remedy"))
+                    })
+                    .collect();
+                let wanted: Vec<&str> =
+                    want.lines().map(|line| line.split_once(": ").unwrap().1).collect();
+                assert_eq!(denials, wanted, "{}", case.name);
                 assert_eq!(output.status.code(), Some(1), "{}", case.name);
                 refused += 1;
             }
             Err(_) => {
-                assert_eq!(refusal, &Value::Null, "{}", case.name);
+                assert_eq!(refusals.len(), 0, "{}", case.name);
                 let injected = fs::read_to_string(case.path("injected.yaml")).unwrap();
                 let has_sidecar = injected.contains("name: fab-session-credentials");
                 assert_eq!(said["decision"] == "inject", has_sidecar, "{}: {said}", case.name);
@@ -220,6 +226,67 @@ fn explain_decides_as_in_the_goldens() {
         }
     }
     assert!(refused > 20 && others > 20, "{refused} refused, {others} others");
+}
+
+#[test]
+fn explain_lists_all_refusals_of_a_pod() {
+    let mut many = pod(&[], "tenant-runtime");
+    many["spec"]["hostNetwork"] = true.into();
+    many["spec"]["hostPID"] = true.into();
+    many["spec"]["nodeSelector"] = json!({"kubernetes.io/os": "windows"});
+    many["spec"]["containers"] = json!([
+        {"name": "a", "image": "i", "env": [
+            {"name": "AWS_ACCESS_KEY_ID", "value": "x"},
+            {"name": "AWS_SECRET_ACCESS_KEY", "value": "x"},
+            {"name": "JAVA_TOOL_OPTIONS", "value": "-Daws.profile=x -Daws.roleArn=x"},
+        ]},
+        {"name": "b", "image": "i", "ports": [{"containerPort": 7413}],
+            "volumeMounts": [{"name": "v", "mountPath": "/run/fab-session"}]},
+    ]);
+    let of_kind = [
+        "static-credentials",
+        "static-credentials",
+        "static-credentials",
+        "static-credentials",
+        "windows",
+        "host-namespace",
+        "host-namespace",
+        "port-taken",
+        "token-path-taken",
+    ];
+    let mut unknown = pod(&[("fab.nanohype.dev/component", "other")], "x");
+    unknown["spec"]["hostPID"] = true.into();
+    unknown["spec"]["containers"][0]["env"] = json!([{"name": "FAB_OPERATOR", "value": "1"}]);
+    let codes_of = |pod: &Value, arguments: &[&str]| -> Vec<String> {
+        let said = said(&pod.to_string(), arguments);
+        let refusals = said["refusals"].as_array().unwrap();
+        refusals.iter().map(|refusal| refusal["code"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(codes_of(&many, &[]), of_kind);
+    // Without a tenant there is no role to look up.
+    let without_tenant = [&["tenant-missing"][..], &of_kind].concat();
+    assert_eq!(codes_of(&many, &["--namespace=other"]), without_tenant);
+    let without_role = [&of_kind[..], &["role-missing"]].concat();
+    assert_eq!(codes_of(&many, &["--namespace=tenants-other"]), without_role);
+    // Other rules depend on the component.
+    assert_eq!(
+        codes_of(&unknown, &["--namespace=other"]),
+        ["unknown-component", "tenant-missing", "fab-operator"]
+    );
+    let output = explain(&many.to_string(), &["--namespace=tenants-other"]);
+    let lines = text(&output.stdout).lines().filter(|line| line.starts_with("  refusal    "));
+    assert_eq!(lines.count(), without_role.len(), "{}", text(&output.stdout));
+}
+
+#[test]
+fn the_limit_of_a_tenants_name_is_the_same_for_any_tenant() {
+    for length in [22, 57, 63] {
+        let tenant = format!("--tenant={}", "t".repeat(length));
+        let said = said(&pod(&[], "tenant-runtime").to_string(), &[&tenant]);
+        let message = said["refusals"][0]["message"].as_str().unwrap();
+        // 64 characters without "agent.", a dot and a UID of 36 characters.
+        assert!(message.contains("at most 21 fit beside <pod uid>"), "{length}: {message}");
+    }
 }
 
 #[test]
@@ -248,13 +315,11 @@ fn explain_prints_all_facts_as_text() {
     refused["spec"]["hostPID"] = true.into();
     let output = explain(&format!("{}\n---\n{refused}", namespace("audit")), &[]);
     assert!(output.status.success(), "no pod is refused in audit");
-    let want = "Pod/a in tenants-acme: left unchanged (audit); if enabled: refuse
+    let want = "Pod/a in tenants-acme: left unchanged (audit); if enabled: refuse (HTTP 403, permanent until fixed)
   namespace  audit, tenant acme
   user       unknown; assumed not to be a trusted creator (set --as)
   component  runtime, by fenced service account tenant-runtime
-  code       host-namespace (HTTP 403, permanent until fixed)
-  message    the pod sets hostPID
-  remedy     remove the field; it exposes credentials to other containers or to the node
+  refusal    the pod sets hostPID [host-namespace]: remove the field; it exposes credentials to other containers or to the node
 ";
     assert_eq!(text(&output.stdout), want);
 }
@@ -304,6 +369,7 @@ fn the_page_lists_every_field() {
     for said in pods.map(|pod| said(&pod.to_string(), &[])) {
         for (field, value) in said.as_object().unwrap() {
             assert!(page.contains(&format!("\n| `{field}` |")), "{field}");
+            let value = value.get(0).unwrap_or(value);
             for part in value.as_object().into_iter().flatten().map(|(part, _)| part) {
                 assert!(page.contains(&format!("`{part}`")), "{field}.{part}");
             }
@@ -337,22 +403,38 @@ fn an_unreadable_role_is_not_a_refusal() {
         "{cluster: prod, roles: {ssm: {endpoint: 'http://127.0.0.1:9', region: eu-west-1}}}";
     fs::write(&config, text_of).unwrap();
     fs::write(&manifest, pod(&[], "tenant-runtime").to_string()).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
-        .args(["explain", "-ojson", "-f"])
-        .arg(&manifest)
-        .arg("--config")
-        .arg(&config)
-        .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
-        .output()
-        .unwrap();
+    let command = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"));
+        command
+            .args(["explain", "-ojson", "-f"])
+            .arg(&manifest)
+            .arg("--config")
+            .arg(&config)
+            .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")]);
+        command
+    };
+    let output = command().output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(said["decision"], "unknown", "{said}");
-    assert_eq!(said["refusal"]["code"], "role-unavailable", "{said}");
-    assert_eq!(said["refusal"]["transient"], true);
-    let message = said["refusal"]["message"].as_str().unwrap();
+    assert_eq!(said["refusals"][0]["code"], "role-unavailable", "{said}");
+    assert_eq!(said["refusals"][0]["transient"], true);
+    let message = said["refusals"][0]["message"].as_str().unwrap();
     assert!(message.starts_with("this shell cannot read SSM parameter"), "{message}");
     assert_eq!(said["component"]["name"], "runtime", "the rest is known");
+
+    // Another refusal does not depend on the role.
+    let mut other = pod(&[], "tenant-runtime");
+    other["spec"]["hostPID"] = true.into();
+    fs::write(&manifest, other.to_string()).unwrap();
+    let output = command().output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["decision"], "refuse", "{said}");
+    assert_eq!(said["refusals"][0]["code"], "host-namespace", "{said}");
+    assert_eq!(said["refusals"][1]["code"], "role-unavailable", "{said}");
+    let message = said["refusals"][1]["message"].as_str().unwrap();
+    assert!(message.starts_with("this shell cannot read SSM parameter"), "{message}");
 }
 
 #[test]

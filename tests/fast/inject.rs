@@ -99,6 +99,38 @@ fn templates_of_all_workloads_are_injected() {
 }
 
 #[test]
+fn all_refusals_of_a_pod_are_reported() {
+    let mut spec = template()["spec"].clone();
+    spec["hostNetwork"] = true.into();
+    spec["containers"][0]["env"] =
+        json!([{"name": "AWS_PROFILE", "value": "x"}, {"name": "FAB_OPERATOR", "value": "1"}]);
+    let object = |name: &str, spec: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+    let pods = format!("{}\n---\n{}", object("a", spec.clone()), object("b", spec));
+    let want = [
+        "container \"agent\" sets FAB_OPERATOR [fab-operator]: ",
+        "container \"agent\" sets AWS_PROFILE, which takes precedence over the session credentials [static-credentials]: ",
+        "the pod sets hostNetwork [host-namespace]: ",
+    ];
+    let output = inject(&pods, &["--namespace=tenants-acme"]);
+    assert_eq!(output.status.code(), Some(1));
+    let lines: Vec<&str> =
+        text(&output.stderr).lines().filter(|line| line.starts_with("Pod/")).collect();
+    let pods_and_reasons = ["a", "b"].into_iter().flat_map(|pod| want.map(|want| (pod, want)));
+    for (line, (pod, want)) in lines.iter().zip(pods_and_reasons) {
+        assert!(line.starts_with(&format!("Pod/{pod}: {want}")), "{line}");
+    }
+    assert_eq!(lines.len(), 6, "{lines:#?}");
+
+    let audit = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenants-acme", "labels": {"fab.nanohype.dev/session-injection": "audit", "pod-security.kubernetes.io/enforce": "restricted"}}});
+    let output = inject(&format!("{audit}\n---\n{pods}"), &["--namespace=tenants-acme"]);
+    assert!(output.status.success());
+    for want in want {
+        let line = format!("audit: Pod/a is left unchanged; if enabled: refuse: {want}");
+        assert!(text(&output.stderr).contains(&line), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn a_patch_applies_to_the_whole_object() {
     let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "o", "namespace": "tenants-acme"}, "spec": {"template": {"spec": template()["spec"]}}});
     let output = inject(&object.to_string(), &["--patch"]);

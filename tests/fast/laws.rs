@@ -1,7 +1,7 @@
 //! Properties of every pod, as property-based tests.
 
 use fab_session_injector::{
-    admission::{Decision, JAVA_OPTIONS, JAVA_PROPERTIES, Review, STATIC_CREDENTIALS},
+    admission::{self, Decision, JAVA_OPTIONS, JAVA_PROPERTIES, Review, STATIC_CREDENTIALS},
     config::Config,
     manifest::PodIn,
     namespaces::Mode,
@@ -485,6 +485,22 @@ proptest! {
                 prop_assert_eq!(uri, None);
             }
         }
+    }
+
+    /// People correct all of them at once; the webhook's response is the first.
+    #[test]
+    fn the_first_of_all_refusals_is_the_webhooks(pod in pod(), creator in creator()) {
+        let tenant = tenant();
+        let Tenant { config, namespaces, roles } = &tenant;
+        let (decision, operations) = tenant.decide(&pod, creator);
+        let explained = admission::explain(&pod, creator, "tenants-acme", namespaces, roles, config);
+        let first = match &decision {
+            Decision::Refuse(refusal) => Some(refusal),
+            Decision::Inject(_) | Decision::Pass(_) => None,
+        };
+        prop_assert_eq!(explained.refusals().next(), first);
+        prop_assert_eq!(explained.operations.len(), operations.len());
+        prop_assert!(first.is_some() || explained.further.is_empty());
     }
 
     #[test]

@@ -33,7 +33,8 @@ pub(super) struct Explanation {
     becomes: String,
     /// Why the pod is left unchanged.
     unchanged: Option<&'static str>,
-    refusal: Option<Said>,
+    /// In the order of the rules. The first one is the webhook's response.
+    refusals: Vec<Said>,
     component: Option<ShownComponent>,
     session: Option<Identity>,
     warnings: Vec<String>,
@@ -69,6 +70,9 @@ struct Said {
     remedy: String,
     /// Whether a retry without any change may be admitted (HTTP 503).
     transient: bool,
+    /// Whether this shell cannot read the tenant's role, so the webhook may not refuse the pod.
+    #[serde(skip)]
+    is_unread: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -131,23 +135,19 @@ impl Explanation {
         roles: &Roles,
         config: &Config,
     ) -> Self {
-        let Explained { decision, matched, operations: _, warnings } = explained;
-        let unread = match &decision {
-            Decision::Refuse(refusal) => Said::of_unread(refusal),
-            Decision::Inject(_) | Decision::Pass(_) => None,
-        };
-        let (unchanged, refusal, session) = match &decision {
+        let refusals: Vec<Said> = explained.refusals().map(Said::of).collect();
+        let is_unread = !refusals.is_empty() && refusals.iter().all(|said| said.is_unread);
+        let Explained { decision, further: _, matched, operations: _, warnings } = explained;
+        let (unchanged, session) = match &decision {
             Decision::Inject(injection) => {
                 let mut session = Identity::of(&subject, injection, roles);
                 if let Some(session) = &mut session {
                     session.base_role_arn = base_role(injection, matched, config);
                 }
-                (None, None, session)
+                (None, session)
             }
-            Decision::Pass(passed) => (Some(name_of(*passed)), None, None),
-            Decision::Refuse(refusal) => {
-                (None, Some(unread.clone().unwrap_or_else(|| Said::of(refusal))), None)
-            }
+            Decision::Pass(passed) => (Some(name_of(*passed)), None),
+            Decision::Refuse(_) => (None, None),
         };
         let (object, drift) = match subject {
             Subject::Proposed(object) => (object, None),
@@ -171,12 +171,12 @@ impl Explanation {
             decision: match &decision {
                 Decision::Inject(injection) => injection.gives.as_str(),
                 Decision::Pass(_) => "pass",
-                Decision::Refuse(_) if unread.is_some() => "unknown",
+                Decision::Refuse(_) if is_unread => "unknown",
                 Decision::Refuse(_) => "refuse",
             },
-            becomes: text::becomes(&decision, unread.is_some(), namespace.mode),
+            becomes: text::becomes(&decision, is_unread, namespace.mode),
             unchanged,
-            refusal,
+            refusals,
             component: matched.map(ShownComponent::of),
             session,
             warnings,
@@ -186,7 +186,7 @@ impl Explanation {
 
     /// In audit no pod is refused and no pod is compared. A pod that has completed has no error.
     pub(super) fn verdict(&self) -> Verdict {
-        let transient = self.refusal.as_ref().is_some_and(|said| said.transient);
+        let is_permanent = self.refusals.iter().any(|said| !said.transient);
         match &self.drift {
             Some(ShownDrift { status: DriftStatus::Ended, .. }) => Verdict::Fine,
             Some(drift) if self.mode.is_some() && !drift.status.is_in_order() => {
@@ -196,8 +196,8 @@ impl Explanation {
                     Verdict::Undecided
                 }
             }
-            _ if transient => Verdict::Undecided,
-            _ if self.refusal.is_some() && self.mode == Some(Mode::Enabled) => Verdict::Wrong,
+            _ if is_permanent && self.mode == Some(Mode::Enabled) => Verdict::Wrong,
+            _ if self.refusals.iter().any(|said| said.transient) => Verdict::Undecided,
             _ => Verdict::Fine,
         }
     }
@@ -221,36 +221,40 @@ impl RequestingUser {
 
 impl Said {
     fn of(refusal: &Refusal) -> Self {
-        Self {
+        let said = Self {
             code: refusal.code(),
             message: refusal.sentence(),
             remedy: refusal.remedy(),
             transient: refusal.is_transient(),
+            is_unread: false,
+        };
+        match unread(refusal) {
+            Some(message) => Self {
+                message,
+                remedy: "log in to AWS as a user that may read it, or set --roles".to_owned(),
+                is_unread: true,
+                ..said
+            },
+            None => said,
         }
     }
 }
 
-impl Said {
-    /// Returns the report on a role that this shell cannot read with its own AWS credentials. The
-    /// webhook has others.
-    fn of_unread(refusal: &Refusal) -> Option<Self> {
-        let (place, cause) = match refusal {
-            Refusal::RoleDenied { place } => (place, Some(Cause::Denied)),
-            Refusal::RoleUnavailable { place, cause, .. } => (place, *cause),
-            _ => return None,
-        };
-        let why = match cause {
-            Some(Cause::Denied) => "access denied".to_owned(),
-            Some(Cause::NoCredentials) => "no AWS credentials".to_owned(),
-            Some(cause) => cause.to_string(),
-            None => "timed out".to_owned(),
-        };
-        Some(Self {
-            message: format!("this shell cannot read {place}: {why}; the webhook may have a role"),
-            remedy: "log in to AWS as a user that may read it, or set --roles".to_owned(),
-            ..Self::of(refusal)
-        })
-    }
+/// Returns the message about a role that this shell cannot read with its own AWS credentials. The
+/// webhook has others.
+fn unread(refusal: &Refusal) -> Option<String> {
+    let (place, cause) = match refusal {
+        Refusal::RoleDenied { place } => (place, Some(Cause::Denied)),
+        Refusal::RoleUnavailable { place, cause, .. } => (place, *cause),
+        _ => return None,
+    };
+    let why = match cause {
+        Some(Cause::Denied) => "access denied".to_owned(),
+        Some(Cause::NoCredentials) => "no AWS credentials".to_owned(),
+        Some(cause) => cause.to_string(),
+        None => "timed out".to_owned(),
+    };
+    Some(format!("this shell cannot read {place}: {why}; the webhook may have a role"))
 }
 
 impl ShownComponent {

@@ -20,7 +20,7 @@ impl fmt::Display for Explanation {
             decision: _,
             becomes,
             unchanged: _,
-            refusal,
+            refusals,
             component,
             session,
             warnings,
@@ -78,15 +78,8 @@ impl fmt::Display for Explanation {
                 say("base role", base)?;
             }
         }
-        if let Some(Said { code, message, remedy, transient }) = refusal {
-            let lasts = if *transient {
-                "HTTP 503, transient: clients retry"
-            } else {
-                "HTTP 403, permanent until fixed"
-            };
-            say("code", &format!("{code} ({lasts})"))?;
-            say("message", message)?;
-            say("remedy", remedy)?;
+        for Said { code, message, remedy, transient: _, is_unread: _ } in refusals {
+            say("refusal", &format!("{message} [{code}]: {remedy}"))?;
         }
         for warning in warnings {
             say("warning", warning)?;
@@ -149,7 +142,10 @@ pub(super) fn becomes(decision: &Decision, is_unread: bool, mode: Option<Mode>) 
             return "pass: its namespace has not opted in".to_owned();
         }
         Decision::Refuse(_) if is_unread => "unknown: this shell cannot read the tenant's role",
-        Decision::Refuse(_) => "refuse",
+        Decision::Refuse(refusal) if refusal.is_transient() => {
+            "refuse (HTTP 503, transient: clients retry)"
+        }
+        Decision::Refuse(_) => "refuse (HTTP 403, permanent until fixed)",
     };
     match mode {
         Some(Mode::Audit) => format!("left unchanged (audit); if enabled: {words}"),
