@@ -24,6 +24,7 @@ mod revoked;
 mod rights;
 mod role_controls;
 mod roles;
+mod unattributed;
 mod versions;
 mod webhook;
 
@@ -44,13 +45,14 @@ pub use self::{
     pods::waits,
     preflight::Preflight,
     roles::{service_account_to_try, tenants},
+    unattributed::{Associations, ServiceAccount},
     versions::{Nodes, Versions},
     webhook::{CONFIGURATION, service},
 };
-use self::{revoked::Revocations, rights::Granted};
+use self::{revoked::Revocations, rights::Granted, unattributed::Unattributed};
 use crate::{
     config::Config, credentials, json::Json, namespaces::Namespace, roles::Roles,
-    session::TenantName,
+    session::{RoleArn, TenantName},
 };
 
 /// The facts of the cluster and AWS, as far as they could be read, without the contents of
@@ -175,6 +177,7 @@ pub struct Checks<'c> {
     tenants: BTreeSet<TenantName>,
     /// The results of the test pods, and their namespaces.
     trials: Vec<(String, Trial)>,
+    unattributed: Unattributed,
 }
 
 impl<'c> Checks<'c> {
@@ -192,7 +195,17 @@ impl<'c> Checks<'c> {
         ]);
         let tenants = tenants(&namespaces, config);
         let revocations = Revocations::of(aws.as_ref());
-        Self { aws, cluster_roles, config, roles, found, revocations, tenants, trials: Vec::new() }
+        Self {
+            aws,
+            cluster_roles,
+            config,
+            roles,
+            found,
+            revocations,
+            tenants,
+            trials: Vec::new(),
+            unattributed: Unattributed::default(),
+        }
     }
 
     /// Makes the checks of an opted-in namespace. `trial` is the result of its test pod. None: no
@@ -213,14 +226,54 @@ impl<'c> Checks<'c> {
         ]);
         self.found.extend(found.shortened(&namespace::subject(namespace)));
         self.revocations.see(&contents.pods);
+        self.unattributed.see(&namespace.name, &contents.pods, None);
         self.trials.extend(trial.map(|trial| (namespace.name.clone(), trial)));
     }
 
+    /// Returns the base roles whose policies are known.
+    pub fn base_roles(&self) -> BTreeSet<String> {
+        self.known_base_roles().map(|(role, _)| role.to_string()).collect()
+    }
+
+    /// Returns whether a service account may have a base role by an association of EKS Pod
+    /// Identity.
+    pub fn may_have_associations(&self) -> bool {
+        self.known_base_roles().any(|(_, held)| unattributed::trusts_pod_identity(held))
+    }
+
+    /// Returns the service accounts of the checked namespaces whose pods have no session and get
+    /// their role by an association.
+    pub fn associated(&self) -> impl Iterator<Item = &ServiceAccount> {
+        self.unattributed.associated()
+    }
+
+    /// Notes the pods of service accounts with a base role, in a namespace that is not opted in.
+    pub fn of_other_namespace(
+        &mut self,
+        namespace: &str,
+        pods: &Seen<Objects>,
+        accounts: &BTreeSet<ServiceAccount>,
+    ) {
+        self.unattributed.see(namespace, pods, Some(accounts));
+    }
+
+    /// Notes that service accounts with a base role in other namespaces are not known.
+    pub fn without_accounts(&mut self, why: String) {
+        self.found.unknown(CheckId::PodUnattributed, "service accounts", why);
+    }
+
     /// Makes the checks of AWS, and returns all findings.
-    pub fn finish(mut self) -> Findings {
+    pub fn finish(mut self, associations: &Seen<Associations>) -> Findings {
         let roles = roles::check_roles(&self);
         self.found.extend(roles);
+        if let Some(aws) = &self.aws {
+            self.found.extend(self.unattributed.check(aws, associations));
+        }
         self.found.in_order()
+    }
+
+    fn known_base_roles(&self) -> impl Iterator<Item = (&RoleArn, &Held)> {
+        self.aws.iter().flat_map(unattributed::base_roles)
     }
 }
 

@@ -165,7 +165,7 @@ impl Comparison<'_> {
 
 /// Returns whether the pod has terminated or terminates soon. A deleted pod runs until the end of
 /// its grace period, which may take years.
-fn has_ended(pod: Json<'_>) -> bool {
+pub fn has_ended(pod: Json<'_>) -> bool {
     let phase = pod.at("status").at("phase").string().unwrap_or_default();
     let grace: Option<u64> =
         pod.at("metadata").at("deletionGracePeriodSeconds").text().parse().ok();

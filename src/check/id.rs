@@ -29,6 +29,7 @@ pub enum CheckId {
     PodRefused,
     PodSecurity,
     PodSecurityLowered,
+    PodUnattributed,
     PodWithoutSidecar,
     Quota,
     Rbac,
@@ -57,7 +58,7 @@ pub struct About {
 
 impl CheckId {
     /// The order of the report: from the API server to the pod, then AWS.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::KubernetesVersion,
         Self::InstallRights,
         Self::InstallQuota,
@@ -96,6 +97,7 @@ impl CheckId {
         Self::AssumeRole,
         Self::PermissionsLost,
         Self::SessionRoleControls,
+        Self::PodUnattributed,
         Self::RevokedSessions,
     ];
 
@@ -219,6 +221,11 @@ impl CheckId {
                 "pod-security-lowered",
                 "The config requires less of namespaces than the Pod Security Standard `restricted`, so a pod's containers may be able to read the traffic, files or memory of its sidecar.",
                 "set `podSecurity: restricted` in the config",
+            ),
+            Self::PodUnattributed => (
+                "pod-unattributed",
+                "A running pod uses a base role without a session, also in a namespace that is not opted in. The policy `deny-without-source-identity` of the base role stops such pods. A `warning` if the role does not have it yet.",
+                "delete the deny policy, until these pods are replaced or have a service account with another role",
             ),
             Self::PodWithoutSidecar => (
                 "pod-without-sidecar",

@@ -2,6 +2,7 @@
 
 mod access;
 mod aws;
+mod base_users;
 mod facts;
 mod preflight;
 mod trial;
@@ -144,7 +145,11 @@ async fn run_async(arguments: Check, running: &trial::Running) -> Result<Finding
         };
         checks.of_namespace(namespace, &contents, trial);
     }
-    Ok(checks.finish())
+    show_progress("pods that use a base role without a session");
+    let (shell, only_one) = (shell.as_ref(), namespace.is_some());
+    let look = base_users::look(&cluster, shell, config.cluster.as_deref().unwrap_or_default(), &opted_in, only_one, &mut checks);
+    let associations = look.await?;
+    Ok(checks.finish(&associations))
 }
 
 /// Colours levels if stdout is a terminal and `NO_COLOR` is not set: <https://no-color.org>.

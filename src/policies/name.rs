@@ -57,16 +57,18 @@ impl Name {
             }
             Self::BoundaryStatement => {
                 "If base roles have a permissions boundary: the boundary must allow this, and must not deny \
-                 sts:AssumeRole on the session role (a Deny needs NotResource with the session role)."
+                 sts:AssumeRole on the session role (a Deny needs NotResource with the session role). The \
+                 statement allows and stops nothing that runs: add it before the namespace is enabled."
             }
             Self::DenyWithoutSourceIdentity => {
                 "The last step. An identity policy of each base role: base credentials can only assume \
                  the session role. It immediately stops every pod of these roles that runs without a \
                  session: agents created before the namespace was enabled, and exempt pods such as a \
-                 model gateway (give these a service account of their own first)."
+                 model gateway (give these a service account of their own first). check names these pods."
             }
             Self::Parameter => {
-                "The SSM parameter from which the webhook reads the session role; the input of ssm:PutParameter."
+                "The SSM parameter from which the webhook reads the session role; the input of ssm:PutParameter. \
+                 Another value changes the role of new pods. Running pods keep theirs."
             }
             Self::SessionRole => {
                 "The session role with its trust policy, tags and permissions boundary; the input of iam:CreateRole."
@@ -76,7 +78,10 @@ impl Name {
                  role, such as those for buckets or tables, unless they are added here."
             }
             Self::SessionRoleTrust => {
-                "The trust policy of the session role: the base roles may assume it, only with a SourceIdentity of the tenant."
+                "The trust policy of the session role: the base roles may assume it, only with a SourceIdentity of the tenant. \
+                 It replaces the role's whole trust policy: a principal that it does not name cannot \
+                 assume the role any more, and its sessions end with their credentials, after an hour at most. \
+                 Name each base role in use, and compare with aws iam get-role first."
             }
             Self::WebhookPolicy => "An identity policy of the webhook's own role.",
         }

@@ -22,7 +22,7 @@ use harness::{
     helm::{self, chart},
     moto::{Moto, REGION},
     process::{self, Process, wait_until},
-    sidecar::account::{Account, BROKER, Policies, allow, statements},
+    sidecar::account::{Account, BASE, BROKER, Policies, allow, statements},
     world,
 };
 use rcgen::{
@@ -31,6 +31,7 @@ use rcgen::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use strict_aws::Association;
 use tempfile::TempDir;
 
 static WORLD: LazyLock<Mutex<World>> = LazyLock::new(|| Mutex::new(World::whole()));
@@ -280,6 +281,89 @@ fn revoked_sessions_are_reported_with_and_without_pod() {
     assert!(said.contains("revoke --prune may remove them: agent.acme.zz"), "{said}");
     world.undo(Undo::Revocation);
     assert_eq!(world.found(), BTreeSet::new());
+}
+
+/// The deny policy of a base role stops them, also outside of the namespaces that opted in.
+#[test]
+fn pods_of_a_base_role_without_a_session_are_named() {
+    let world = world();
+    let endpoint = json!({"name": "AWS_CONTAINER_CREDENTIALS_FULL_URI", "value": "http://169.254.170.23/v1/credentials"});
+    let role = json!({"name": "AWS_ROLE_ARN", "value": BASE});
+    let old = json!([{"op": "add", "path": "/spec/containers/0/env", "value": [endpoint]}]);
+    let old = Agent {
+        name: "old".to_owned(),
+        operations: old.as_array().unwrap().clone(),
+        ..Agent::default()
+    };
+    let account = |name: &str, role: Option<&str>| {
+        let annotations = role.map(|role| json!({"eks.amazonaws.com/role-arn": role}));
+        json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": name, "namespace": "plain", "annotations": annotations},
+        })
+    };
+    let pod = |name: &str, variable: &Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": format!("{name}-1"), "namespace": "plain"},
+            "spec": {"serviceAccountName": name, "containers": [{"name": "a", "image": "i", "env": [variable]}]},
+        })
+    };
+    let objects = [
+        account("gateway", Some(BASE)),
+        account("sync", None),
+        account("other", Some(BROKER)),
+        pod("gateway", &role),
+        pod("sync", &endpoint),
+        pod("other", &json!({"name": "AWS_ROLE_ARN", "value": BROKER})),
+    ];
+    let mut undo: Vec<Undo> =
+        objects.into_iter().map(|object| world.make(&Change::Create(object))).collect();
+    undo.push(world.make(&Change::Pod(old)));
+    let with_sync = Account::open_with(Policies::default(), |aws| {
+        aws.association(Association::new("plain", "sync", BASE))
+    });
+    undo.push(Undo::Account(std::mem::replace(&mut *world.account.lock().unwrap(), with_sync)));
+    let findings = |output: Output| -> BTreeSet<String> {
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let of_check = found["findings"].as_array().unwrap().iter();
+        let of_check = of_check.filter(|it| it["check"] == "pod-unattributed");
+        let text = |it: &Value, key: &str| it[key].as_str().unwrap().to_owned();
+        of_check
+            .map(|it| {
+                let message = text(it, "message");
+                let who = message.split("service account ").nth(1).unwrap_or_default();
+                let who = who.split(';').next().unwrap_or_default().to_owned();
+                let subject = text(it, "subject");
+                format!("{} {}: {who}", text(it, "level"), subject.split(',').next().unwrap())
+            })
+            .collect()
+    };
+    let want = |level: &str| {
+        [
+            ("plain", "gateway: gateway-1"),
+            ("plain", "sync: sync-1"),
+            ("tenants-acme", "tenant-runtime: old"),
+        ]
+        .map(|(namespace, who)| format!("{level} namespace {namespace}: {who}"))
+    };
+    let json = ["-o", "json"];
+    assert_eq!(findings(world.check(&json)), want("warning").into());
+    let deny = policy_of_iam("deny-without-source-identity");
+    let role = ("RoleName", "prod-acme-tenant");
+    let put = [role, ("PolicyName", "deny"), ("PolicyDocument", &*deny)];
+    world.moto.iam("PutRolePolicy", &put);
+    assert_eq!(findings(world.check(&json)), want("error").into());
+    let one = findings(world.check(&["-o", "json", "--namespace", "tenants-acme"]));
+    assert_eq!(one, want("error")[2..].iter().cloned().collect());
+    // Without EKS, the role of an association is not known.
+    let mut command = world.command(&world.cluster.kubeconfig(), &json);
+    let output = command.env("AWS_ENDPOINT_URL_EKS", "http://127.0.0.1:1").output().unwrap();
+    let gateway = want("error")[0].clone();
+    assert_eq!(findings(output), [gateway, "unknown EKS: ".to_owned()].into());
+    world.moto.iam("DeleteRolePolicy", &put[..2]);
+    undo.into_iter().rev().for_each(|undo| world.undo(undo));
+    world.finds("all undone", &BTreeSet::new());
 }
 
 #[test]
@@ -702,6 +786,17 @@ fn a_closed_stdout_ends_check_quietly() {
     assert_eq!(output.status.code(), Some(141), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Returns a document that `iam` prints.
+fn policy_of_iam(document: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+        .args(["iam", "--cluster=prod", "--tenant=acme", "--base-role", BASE, "--session-role"])
+        .args([BROKER, "--deny-without-source-identity", "--only", document])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// A cluster with an intact installation.
 struct World {
     cluster: ControlPlane,
@@ -852,6 +947,7 @@ impl World {
             .env("AWS_REGION", REGION)
             .env("AWS_ENDPOINT_URL_STS", format!("http://{}", account.address()))
             .env("AWS_ENDPOINT_URL_IAM", self.moto.endpoint())
+            .env("AWS_ENDPOINT_URL_EKS", format!("http://{}", account.address()))
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env_remove("AWS_ACCESS_KEY_ID")
             .env(
@@ -1011,6 +1107,12 @@ impl World {
                 ],
             );
         }
+        let by_eks = json!({"Principal": {"Service": "pods.eks.amazonaws.com"}});
+        let by_eks = statements(&[allow(&["sts:AssumeRole", "sts:TagSession"], by_eks)]);
+        self.moto.iam(
+            "UpdateAssumeRolePolicy",
+            &[("RoleName", "prod-acme-tenant"), ("PolicyDocument", &by_eks.to_string())],
+        );
         let models = allow(&["bedrock:*"], json!({"Resource": "*"}));
         let models = statements(&[models]).to_string();
         self.moto.iam("CreatePolicy", &[("PolicyName", "models"), ("PolicyDocument", &models)]);

@@ -65,10 +65,11 @@ const MODULES: [(&str, &[&str]); 17] = [
 ];
 
 /// Crates that only some modules may use. All others use the types of these modules.
-const CRATES: [(&str, &[&str]); 18] = [
+const CRATES: [(&str, &[&str]); 19] = [
     ("anyhow", &["command"]),
     ("aws_config", &["command", "credentials/base_provider", "credentials/sts", "roles/ssm"]),
     ("aws_credential_types", &["command/aws_shell", "credentials/sts", "roles/ssm"]),
+    ("aws_sdk_eks", &["command/check/base_users"]),
     ("aws_sdk_iam", &["command/check/aws", "command/iam_roles", "command/revoke/iam"]),
     ("aws_sdk_ssm", &["roles/ssm"]),
     ("aws_sdk_sts", &["credentials/base_provider", "credentials/sts"]),

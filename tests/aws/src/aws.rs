@@ -10,10 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header::HOST, header::USER_AGENT};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
-    authorization, bedrock,
+    authorization, bedrock, eks,
     event::{Event, Who},
     failure::{Failure, Protocol, answer},
     fault::{self, Fault, Faults, Injected, Target, Times},
@@ -188,7 +188,14 @@ impl Aws {
         let name = model.map_or_else(|| operation_of(request), |_| "InvokeModel".to_owned());
         self.record(call, &source, &name, who, Value::Null, elements);
         match outcome {
-            Ok(_) => answer(StatusCode::OK, "application/json", "{}"),
+            Ok(_) => {
+                let body = eks::answer(&self.world, request).filter(|_| service == "eks");
+                answer(
+                    StatusCode::OK,
+                    "application/json",
+                    body.unwrap_or_else(|| json!({})).to_string(),
+                )
+            }
             Err(failure) => failure.response(Protocol::Json, request_id),
         }
     }

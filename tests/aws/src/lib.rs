@@ -13,6 +13,7 @@ mod authorization;
 mod aws;
 mod bedrock;
 pub mod config;
+mod eks;
 mod event;
 mod failure;
 mod fault;
