@@ -14,6 +14,7 @@ mod iam;
 mod iam_policy;
 mod iam_role;
 mod id;
+mod kubernetes;
 mod namespace;
 mod network;
 mod objects;
@@ -40,18 +41,22 @@ pub use self::{
     iam_policy::principals,
     iam_role::{Boundary, Chain, Held},
     id::{About, CheckId},
+    kubernetes::{KubernetesVersions, Nodes},
     namespace::{as_enabled, opted_in},
     objects::Objects,
     pods::waits,
     preflight::Preflight,
     roles::{service_account_to_try, tenants},
     unattributed::{Associations, ServiceAccount},
-    versions::{Nodes, Versions},
     webhook::{CONFIGURATION, service},
 };
-use self::{revoked::Revocations, rights::Granted, unattributed::Unattributed};
+use self::{revoked::Revocations, rights::Granted, unattributed::Unattributed, versions::Versions};
 use crate::{
-    config::Config, credentials, json::Json, namespaces::Namespace, roles::Roles,
+    config::Config,
+    credentials,
+    json::Json,
+    namespaces::Namespace,
+    roles::Roles,
     session::{RoleArn, TenantName},
 };
 
@@ -70,7 +75,7 @@ pub struct Facts<'c> {
     pub release: ReleaseFacts,
     /// ClusterRoles and ClusterRoleBindings.
     pub rights: Seen<Objects>,
-    pub versions: Versions,
+    pub kubernetes: KubernetesVersions,
 }
 
 /// The release of the chart, or what it takes to install one.
@@ -178,22 +183,28 @@ pub struct Checks<'c> {
     /// The results of the test pods, and their namespaces.
     trials: Vec<(String, Trial)>,
     unattributed: Unattributed,
+    /// None: there is no release yet.
+    versions: Option<Versions>,
 }
 
 impl<'c> Checks<'c> {
     /// Makes the checks of the cluster.
     pub fn of_cluster(facts: Facts<'c>) -> Self {
-        let Facts { aws, config, daemon_sets, roles, namespaces, release, rights, versions } =
+        let Facts { aws, config, daemon_sets, roles, namespaces, release, rights, kubernetes } =
             facts;
         let (cluster_roles, rights) = rights::check_cluster_rights(&rights);
         let found = Findings::of([
-            versions::check_versions(&versions),
+            kubernetes::check_kubernetes(&kubernetes),
             config::check_exceptions(config),
             check_release(&release, &namespaces, config),
             network::check_network(config, &daemon_sets, &namespaces),
             rights,
         ]);
         let tenants = tenants(&namespaces, config);
+        let versions = match &release {
+            ReleaseFacts::Installed { webhook, .. } => Some(Versions::of(&webhook.deployment)),
+            ReleaseFacts::Missing(_) => None,
+        };
         let revocations = Revocations::of(aws.as_ref());
         Self {
             aws,
@@ -205,6 +216,7 @@ impl<'c> Checks<'c> {
             tenants,
             trials: Vec::new(),
             unattributed: Unattributed::default(),
+            versions,
         }
     }
 
@@ -227,6 +239,9 @@ impl<'c> Checks<'c> {
         self.found.extend(found.shortened(&namespace::subject(namespace)));
         self.revocations.see(&contents.pods);
         self.unattributed.see(&namespace.name, &contents.pods, None);
+        if let Some(versions) = &mut self.versions {
+            versions.see(&contents.pods);
+        }
         self.trials.extend(trial.map(|trial| (namespace.name.clone(), trial)));
     }
 
@@ -266,6 +281,9 @@ impl<'c> Checks<'c> {
     pub fn finish(mut self, associations: &Seen<Associations>) -> Findings {
         let roles = roles::check_roles(&self);
         self.found.extend(roles);
+        if let Some(versions) = &self.versions {
+            self.found.extend(versions.check(env!("CARGO_PKG_VERSION")));
+        }
         if let Some(aws) = &self.aws {
             self.found.extend(self.unattributed.check(aws, associations));
         }

@@ -9,7 +9,7 @@ use fab_session_injector::{
     admission::Review,
     check::{
         Checks, ConfigText, Facts, Finding, Findings, Guard, NamespaceContents, Objects,
-        ReleaseFacts, Seen, Versions, WebhookFacts,
+        ReleaseFacts, Seen, KubernetesVersions, WebhookFacts,
     },
     config::Config,
     namespaces::Mode,
@@ -405,7 +405,7 @@ fn checked(tenant: &Tenant, kind: &str, list: &[u8]) -> Findings {
         roles: Some(tenant.roles.clone()),
         namespaces: of("Namespace"),
         rights: roles.beside(of("ClusterRole")).beside(of("ClusterRoleBinding")),
-        versions: Versions { api_server: unknown(), kubelets: unknown() },
+        kubernetes: KubernetesVersions { api_server: unknown(), kubelets: unknown() },
         release: ReleaseFacts::Installed {
             guard: Guard { objects: unknown(), installed: unknown() },
             now: SystemTime::UNIX_EPOCH,

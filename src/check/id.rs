@@ -42,6 +42,7 @@ pub enum CheckId {
     SessionRoleControls,
     SidecarImage,
     Tenant,
+    Version,
     WebhookEdited,
     WebhookMissing,
     WebhookOrder,
@@ -58,7 +59,7 @@ pub struct About {
 
 impl CheckId {
     /// The order of the report: from the API server to the pod, then AWS.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::KubernetesVersion,
         Self::InstallRights,
         Self::InstallQuota,
@@ -75,6 +76,7 @@ impl CheckId {
         Self::Certificate,
         Self::Endpoints,
         Self::Rollout,
+        Self::Version,
         Self::GuardDisabled,
         Self::GuardMissing,
         Self::GuardEdited,
@@ -286,6 +288,11 @@ impl CheckId {
                 "tenant",
                 "The namespace has no valid tenant, or the tenant's name is too long to fit into a SourceIdentity with the session.",
                 "follow the remedy in the message",
+            ),
+            Self::Version => (
+                "version",
+                "This program, the chart, the webhook's image and the running sidecars have different versions, by labels and the tags of images. `check` and `explain` compare pods with what their own version would inject.",
+                "use the program of the chart's version; after an upgrade, replace pods with an older sidecar",
             ),
             Self::WebhookEdited => (
                 "webhook-edited",

@@ -96,7 +96,7 @@ async fn run_async(arguments: Check, running: &trial::Running) -> Result<Finding
     if pre && namespace.is_some() {
         namespaces = namespaces.map(|namespaces| check::as_enabled(&namespaces));
     }
-    let versions = cluster.versions().await?;
+    let kubernetes = cluster.versions().await?;
     let (rights, daemon_sets) = (cluster.rights().await?, cluster.daemon_sets().await?);
     let tenants = check::tenants(&namespaces, &config);
     let shell = if skip_aws {
@@ -129,7 +129,7 @@ async fn run_async(arguments: Check, running: &trial::Running) -> Result<Finding
         namespaces,
         release: facts,
         rights,
-        versions,
+        kubernetes,
     });
     let username = if as_pod { Some(trial::whoami(&cluster).await?) } else { None };
     for (index, namespace) in opted_in.iter().enumerate() {

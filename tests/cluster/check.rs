@@ -145,7 +145,7 @@ const fn object(arguments: &'static str) -> Object {
 fn faults() -> Vec<(String, Fault)> {
     let faults = data::cases::<Fault>("tests/cluster/check/faults");
     // docs/testing.md has this number.
-    assert_eq!(faults.len(), 72);
+    assert_eq!(faults.len(), 75);
     faults
 }
 
@@ -453,6 +453,7 @@ fn checks_without_permission_are_unknown() {
         "rollout",
         "service-account",
         "sidecar-image",
+        "version",
         "webhook-missing",
     ];
     assert_eq!(checks, want.into(), "{unknown:#?}");

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    check::{ConfigText, Guard, NamespaceContents, Nodes, Objects, Seen, Versions, WebhookFacts},
+    check::{ConfigText, Guard, NamespaceContents, Nodes, Objects, Seen, KubernetesVersions, WebhookFacts},
     command::{
         CommandError,
         cluster::{ADMISSION, CORE, Cluster, RBAC, all},
@@ -99,7 +99,7 @@ impl Cluster {
     }
 
     /// Reads the versions of the API server and of all kubelets.
-    pub(super) async fn versions(&self) -> Result<Versions, CommandError> {
+    pub(super) async fn versions(&self) -> Result<KubernetesVersions, CommandError> {
         let api_server: Seen<Option<Value>> = self.get("", "version").await?;
         let version = |answer: Option<Value>| {
             let answer = answer.unwrap_or_default();
@@ -113,7 +113,7 @@ impl Cluster {
             .map_err(CommandError::Internal)?;
         let nodes: Seen<Option<Table>> = self.request(request, NODES).await?;
         let kubelets = nodes.map(|table| table.map_or_else(BTreeMap::new, Table::kubelets));
-        Ok(Versions { api_server: api_server.map(version), kubelets })
+        Ok(KubernetesVersions { api_server: api_server.map(version), kubelets })
     }
 
     pub(super) async fn daemon_sets(&self) -> Result<Seen<Objects>, CommandError> {
