@@ -121,10 +121,10 @@ impl Command {
             | Self::Revoke(Revoke { output, .. }) => {
                 matches!(output, Format::Json)
             }
+            Self::Inject(Inject { patch, .. }) => *patch,
             Self::Certs(_)
             | Self::Completions(_)
             | Self::Iam(_)
-            | Self::Inject(_)
             | Self::Probe
             | Self::Sidecar
             | Self::Webhook(_) => false,

@@ -14,6 +14,7 @@ mod iam_roles;
 mod inject;
 mod installed;
 mod offline;
+mod output;
 mod probe;
 mod revoke;
 mod roles;
@@ -58,8 +59,7 @@ pub fn run(command: Command) -> Result<ExitCode, CommandError> {
     let result = dispatch(command);
     if let (true, Err(failure)) = (in_json, &result) {
         let failure = json!({"exitCode": failure.code(), "message": failure.to_string()});
-        let error = json!({"error": failure});
-        print(&format!("{error:#}\n"))?;
+        print(&output::object("CommandError", &json!({"error": failure})))?;
     }
     result
 }

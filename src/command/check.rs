@@ -19,7 +19,7 @@ use super::{
     cluster::Cluster,
     environment, files,
     installed::{self, Installed},
-    now, print, runtime, terminated,
+    now, output, print, runtime, terminated,
 };
 use crate::{
     check::{self, Checks, Facts, Findings, Level, ReleaseFacts},
@@ -43,14 +43,14 @@ pub(super) fn run(arguments: Check) -> Result<ExitCode, CommandError> {
     });
     clear_progress();
     let found = found?;
-    let output = match format {
-        Format::Json => format!("{:#}\n", found.json()),
+    let text = match format {
+        Format::Json => output::object("CheckReport", &found.json()),
         Format::Text => found
             .text(paint())
             .context("cannot format the findings")
             .map_err(CommandError::Internal)?,
     };
-    let printed = print(&output)?;
+    let printed = print(&text)?;
     Ok(if printed != ExitCode::SUCCESS {
         printed
     } else if found.has_errors() {

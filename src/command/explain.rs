@@ -15,7 +15,7 @@ use super::{
     files,
     installed::{self, Installed, Release},
     offline::{self, Assumed, Coverage},
-    print, roles, runtime, say,
+    output, print, roles, runtime, say,
 };
 use crate::{
     admission::{self, Explained, Missing},
@@ -44,11 +44,11 @@ async fn run_async(arguments: &Explain) -> Result<ExitCode, CommandError> {
             Explainer::new(config, None, arguments, &mut learner).await?.proposed(arguments).await?
         }
     };
-    let output: String = match arguments.output {
-        Format::Json => explanations.iter().map(Explanation::json).collect(),
+    let text: String = match arguments.output {
+        Format::Json => explanations.iter().map(|it| output::object("Explanation", it)).collect(),
         Format::Text => explanations.iter().map(ToString::to_string).collect(),
     };
-    let printed = print(&output)?;
+    let printed = print(&text)?;
     let worst = explanations.iter().map(Explanation::verdict).max();
     Ok(match worst {
         _ if printed != ExitCode::SUCCESS => printed,

@@ -14,7 +14,7 @@ use similar::{ChangeTag, TextDiff};
 use super::{
     CommandError, environment, files,
     offline::{self, Assumed, Coverage},
-    print, say,
+    output, print, say,
 };
 use crate::{
     admission::{self, Decision, Explained, Gives, Refusal},
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, CommandError> {
     let namespaces =
         Assumed::read(&objects, arguments.tenant.as_ref(), &config).map_err(CommandError::Input)?;
 
-    let mut output = String::new();
+    let mut printed = String::new();
     let mut refused = false;
     let mut sidecars = false;
     let mut coverage = Coverage::default();
@@ -62,7 +62,7 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, CommandError> {
                 Injected::Unchanged => {}
             }
         }
-        render(object, operations, arguments, &mut output).map_err(CommandError::Internal)?;
+        render(object, operations, arguments, &mut printed).map_err(CommandError::Internal)?;
     }
     let has_region = config.sidecar.env.iter().any(|(name, _)| name == "AWS_REGION");
     if sidecars && config.region.is_none() && !has_region {
@@ -75,7 +75,7 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, CommandError> {
     if refused {
         return Ok(ExitCode::from(1));
     }
-    print(&output)
+    print(&printed)
 }
 
 /// The result for one pod of an object.
@@ -133,12 +133,12 @@ fn render(
     object: &Value,
     operations: Vec<PatchOperation>,
     arguments: &Inject,
-    output: &mut String,
+    printed: &mut String,
 ) -> anyhow::Result<()> {
     if arguments.patch {
         if !operations.is_empty() {
             let entry = json!({"object": manifest::title(object), "patch": operations});
-            writeln!(output, "{}", serde_json::to_string_pretty(&entry)?)?;
+            printed.push_str(&output::object("ObjectPatch", &entry));
         }
         return Ok(());
     }
@@ -149,13 +149,13 @@ fn render(
     let after = manifest::write(&changed)?;
     if arguments.diff {
         if before != after {
-            difference(&manifest::title(object), &before, &after, in_colour(), output)?;
+            difference(&manifest::title(object), &before, &after, in_colour(), printed)?;
         }
     } else {
-        if !output.is_empty() {
-            output.push_str("---\n");
+        if !printed.is_empty() {
+            printed.push_str("---\n");
         }
-        output.push_str(&after);
+        printed.push_str(&after);
     }
     Ok(())
 }

@@ -17,7 +17,8 @@ use self::{
     target::{Pods, RoleSource, Target},
 };
 use super::{
-    CommandError, aws_shell, cluster::Cluster, iam_roles::IamError, now, print, runtime, say,
+    CommandError, aws_shell, cluster::Cluster, iam_roles::IamError, now, output, print, runtime,
+    say,
 };
 use crate::{
     check::Seen,
@@ -72,7 +73,7 @@ async fn run_async(arguments: &Revoke) -> Result<ExitCode, CommandError> {
             Err(error) => return failed(NotApplied::Store(error), &role),
         };
         return print(&match arguments.output {
-            Format::Json => format!("{:#}\n", report::json(&role, &inline)),
+            Format::Json => output::object("RevocationList", &report::json(&role, &inline)),
             Format::Text => report::list(&role, &inline),
         });
     }

@@ -22,6 +22,7 @@ use harness::{
     helm::{self, chart},
     moto::{Moto, REGION},
     process::{self, Process, wait_until},
+    schema,
     sidecar::account::{Account, BASE, BROKER, Policies, allow, statements},
     world,
 };
@@ -1263,6 +1264,7 @@ impl World {
 fn levels(output: &Output) -> BTreeSet<String> {
     let findings: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    schema::check(&findings);
     let findings = findings["findings"].as_array().unwrap().iter();
     findings
         .filter(|finding| finding["level"] != "ok")

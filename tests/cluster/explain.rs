@@ -14,7 +14,7 @@ use harness::{
     foreign,
     moto::REGION,
     process::{own_directory, wait_until},
-    shell,
+    schema, shell,
     world::{self, OPERATOR, SYSTEM, World, parameter, role},
 };
 use serde_json::{Value, json};
@@ -82,7 +82,9 @@ impl<'w> Terminal<'w> {
     pub(crate) fn said(&self, code: i32, arguments: &[&str]) -> Value {
         let (found, stdout, stderr) = self.explain(&[&["--output=json"], arguments].concat(), "");
         assert_eq!(found, code, "{arguments:?}: {stdout}{stderr}");
-        serde_json::from_str(&stdout).unwrap()
+        let said = serde_json::from_str(&stdout).unwrap();
+        schema::check(&said);
+        said
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 use harness::{
     moto::Moto,
     process::wait_until,
+    schema,
     sidecar::{
         account::{Account, BROKER, Policies, allow, statements, trust},
         client::{self, Client},
@@ -112,7 +113,9 @@ impl<'m> Terminal<'m> {
     fn list(&self) -> Value {
         let said = self.on_role(&["--list", "-o", "json"]);
         assert_eq!(said.code, 0, "{}", said.stderr);
-        serde_json::from_str(&said.stdout).unwrap()
+        let list = serde_json::from_str(&said.stdout).unwrap();
+        schema::check(&list);
+        list
     }
 
     /// Returns the revoked sessions, and whether each one has a mark.

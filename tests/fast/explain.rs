@@ -8,7 +8,7 @@ use std::{
     sync::LazyLock,
 };
 
-use harness::case::Case;
+use harness::{case::Case, schema};
 use serde_json::{Value, json};
 
 const OPERATOR: &str = "system:serviceaccount:eks-agent-platform:operator";
@@ -41,9 +41,11 @@ fn text(bytes: &[u8]) -> &str {
 fn said(manifest: &str, arguments: &[&str]) -> Value {
     let output = explain(manifest, &[&["--output=json"], arguments].concat());
     let printed = text(&output.stdout);
-    serde_json::from_str(printed).unwrap_or_else(|error| {
+    let said = serde_json::from_str(printed).unwrap_or_else(|error| {
         panic!("{error}: {printed}{}", text(&output.stderr));
-    })
+    });
+    schema::check(&said);
+    said
 }
 
 fn pod(labels: &[(&str, &str)], account: &str) -> Value {
@@ -200,6 +202,7 @@ fn explain_decides_as_in_the_goldens() {
         }
         let output = command.arg("-ojson").output().unwrap();
         let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        schema::check(&said);
         let refusals = said["refusals"].as_array().unwrap();
         match fs::read_to_string(case.path("refused.txt")) {
             Ok(want) => {
@@ -358,23 +361,29 @@ fn invalid_input_is_named() {
     }
 }
 
-/// The fields are API, so the page documents all of them.
 #[test]
-fn the_page_lists_every_field() {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/log.md");
-    let page = fs::read_to_string(page).unwrap();
-    let mut refused = pod(&[], "tenant-runtime");
-    refused["spec"]["hostPID"] = true.into();
-    let pods = [pod(&[], "tenant-runtime"), refused];
-    for said in pods.map(|pod| said(&pod.to_string(), &[])) {
-        for (field, value) in said.as_object().unwrap() {
-            assert!(page.contains(&format!("\n| `{field}` |")), "{field}");
-            let value = value.get(0).unwrap_or(value);
-            for part in value.as_object().into_iter().flatten().map(|(part, _)| part) {
-                assert!(page.contains(&format!("`{part}`")), "{field}.{part}");
-            }
-        }
-    }
+fn several_pods_are_objects_one_after_another() {
+    let pods = [pod(&[], "tenant-runtime"), pod(&[], "other")];
+    let manifest = pods.map(|pod| pod.to_string()).join("\n---\n");
+    let output = explain(&manifest, &["--output=json"]);
+    let objects = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Value>();
+    let decisions: Vec<Value> = objects
+        .map(|object| {
+            let object = object.unwrap();
+            schema::check(&object);
+            object["decision"].clone()
+        })
+        .collect();
+    assert_eq!(decisions, ["inject", "pass"]);
+}
+
+#[test]
+fn a_failure_is_an_object_too() {
+    let output = explain("kind: [", &["--output=json"]);
+    assert_eq!(output.status.code(), Some(2));
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    schema::check(&object);
+    assert_eq!(object["error"]["exitCode"], 2);
 }
 
 /// Closes the pipe as `explain | head -1` does.

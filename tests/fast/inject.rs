@@ -8,6 +8,7 @@ use std::{
     sync::LazyLock,
 };
 
+use harness::schema;
 use serde_json::{Value, json};
 
 static ROLES: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -135,10 +136,13 @@ fn a_patch_applies_to_the_whole_object() {
     let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "o", "namespace": "tenants-acme"}, "spec": {"template": {"spec": template()["spec"]}}});
     let output = inject(&object.to_string(), &["--patch"]);
     let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    schema::check(&printed);
     assert_eq!(printed["object"], "Deployment/o");
     let patch: json_patch::Patch = serde_json::from_value(printed["patch"].clone()).unwrap();
     let mut patched = object.clone();
     json_patch::patch(&mut patched, &patch).unwrap();
+    let failed = inject("kind: [", &["--patch"]);
+    schema::check(&serde_json::from_slice(&failed.stdout).unwrap());
     let whole = inject(&object.to_string(), &[]);
     assert_eq!(patched, serde_saphyr::from_str::<Value>(text(&whole.stdout)).unwrap());
     assert!(

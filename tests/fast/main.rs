@@ -18,4 +18,5 @@ mod laws;
 mod pages;
 mod raw;
 mod revoke;
+mod schema;
 mod words;

@@ -201,13 +201,6 @@ impl Explanation {
             _ => Verdict::Fine,
         }
     }
-
-    /// Returns one JSON object and a line break.
-    pub(super) fn json(&self) -> String {
-        // Serialization cannot fail: the fields are strings, booleans, maps and lists of them.
-        let text = serde_json::to_string_pretty(self).unwrap_or_default();
-        format!("{text}\n")
-    }
 }
 
 impl RequestingUser {

@@ -22,6 +22,7 @@ pub mod node;
 pub mod parameter_store;
 pub mod platform;
 pub mod process;
+pub mod schema;
 pub mod shell;
 pub mod stream;
 pub mod tenant;
