@@ -3,9 +3,12 @@
 mod pod_name;
 mod revoke;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{error::Error, net::SocketAddr, path::PathBuf, str::FromStr};
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
 use self::revoke::REVOKE_EXAMPLES;
 pub use self::{pod_name::PodName, revoke::Revoke};
@@ -24,8 +27,7 @@ use crate::{
 #[command(
     name = "fab-session-injector",
     version = VERSION,
-    max_term_width = 100,
-    after_help = "The chart and the webhook start webhook, certs, sidecar and probe in containers."
+    max_term_width = 100
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -68,8 +70,9 @@ pub enum Command {
     /// Print the IAM policies and the SSM parameter that a tenant needs
     ///
     /// Prints a JSON array of documents, each with its name, the AWS accounts in which to apply it,
-    /// and a remark. With --only it prints one document, as the AWS CLI accepts it; with --terraform
-    /// calls of the Terraform modules of this version. Only --deny-without-source-identity adds the one policy that stops running pods. Exit
+    /// and a remark. With --only it prints one document, as the AWS CLI accepts it; with -o terraform
+    /// calls of the Terraform modules of this version. With static roles, it leaves out the documents
+    /// about the parameter. Only --deny-without-source-identity adds the one policy that stops running pods. Exit
     /// codes: 0 done; 2 invalid input; 3 internal error; 141 stdout closed (SIGPIPE).
     #[command(after_long_help = IAM_EXAMPLES, display_order = 4)]
     Iam(Iam),
@@ -110,6 +113,37 @@ pub enum Command {
     /// Exit codes: 0 stopped by a signal; 2 invalid input; 3 internal error.
     #[command(after_long_help = WEBHOOK_EXAMPLES, display_order = 11)]
     Webhook(Webhook),
+}
+
+impl Cli {
+    /// Parses the arguments of the process. Prints help or an error, and exits, as they require.
+    pub fn of_arguments() -> Self {
+        let matches = Self::grouped().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Returns the command line, whose help lists the commands in two groups.
+    pub fn grouped() -> clap::Command {
+        let command = Self::command();
+        let lines = |of_containers: bool| -> String {
+            let mut commands: Vec<&clap::Command> = command
+                .get_subcommands()
+                .filter(|command| CONTAINERS.contains(&command.get_name()) == of_containers)
+                .collect();
+            commands.sort_by_key(|command| command.get_display_order());
+            let line = |command: &&clap::Command| {
+                let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+                format!("  {:<12}{about}\n", command.get_name())
+            };
+            commands.iter().map(line).collect()
+        };
+        let template = format!(
+            "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\nCommands:\n{}\nCommands in containers, which the chart and the webhook start:\n{}\nOptions:\n{{options}}",
+            lines(false),
+            lines(true),
+        );
+        command.help_template(template)
+    }
 }
 
 impl Command {
@@ -283,10 +317,14 @@ pub struct Iam {
     /// Region of the parameters (default: the config's, else all regions)
     #[arg(long, value_name = "REGION")]
     pub region: Option<Region>,
-    /// Restrict SourceIdentity in the trust policy to the tenant, the pod UID or the pod name:
-    /// tenant, pod-uid or pod-name; the last two need EKS Pod Identity, and the same `session` in
-    /// the config
-    #[arg(long, value_name = "WHAT", default_value = "tenant")]
+    /// Restrict SourceIdentity in the trust policy to the tenant, the pod UID or the pod name; the
+    /// last two need EKS Pod Identity, and the same `session` in the config
+    #[arg(
+        long,
+        value_name = "WHAT",
+        default_value = "tenant",
+        value_parser = one_of::<RestrictTo>(RestrictTo::ALL.map(RestrictTo::as_str))
+    )]
     pub restrict_to: RestrictTo,
     /// AWS account of the cluster, in which the webhook reads parameters (default: the account of
     /// the base roles)
@@ -316,16 +354,28 @@ pub struct Iam {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print only this document, as the AWS CLI accepts it
-    #[arg(long, value_name = "DOCUMENT", conflicts_with = "terraform")]
+    #[arg(
+        long,
+        value_name = "DOCUMENT",
+        value_parser = one_of::<policies::Name>(policies::Name::ALL.map(policies::Name::as_str))
+    )]
     pub only: Option<policies::Name>,
-    /// Print calls of the Terraform modules of this version; needs --region or the config's region
-    #[arg(long)]
-    pub terraform: bool,
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", default_value = "json")]
+    pub output: IamFormat,
     /// Add the policy deny-without-source-identity, which immediately stops every pod of these base
     /// roles that runs without a session: apply it last, after `enabled` and after the last such
     /// pod is gone
     #[arg(long)]
     pub deny_without_source_identity: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum IamFormat {
+    /// A list of documents
+    Json,
+    /// Resources for Terraform's AWS provider
+    Terraform,
 }
 
 #[derive(Args, Debug)]
@@ -392,6 +442,16 @@ pub struct Webhook {
     pub shutdown_delay: u64,
 }
 
+/// Returns a parser that accepts these values only; help and completions name them.
+fn one_of<T>(values: impl IntoIterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err: Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(values).try_map(|text| text.parse::<T>())
+}
+
+/// The commands that run in containers.
+const CONTAINERS: [&str; 4] = ["certs", "probe", "sidecar", "webhook"];
 /// Lines have at most 98 characters, because help is wrapped at 100.
 const CERTS_EXAMPLES: &str = "Examples:
   fab-session-injector certs --namespace fab-system --secret fab-session-injector-tls \\

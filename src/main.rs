@@ -5,16 +5,15 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
 use fab_session_injector::{cli::Cli, command, terminal::harmless};
 
 fn main() -> ExitCode {
-    match command::run(Cli::parse().command) {
+    match command::run(Cli::of_arguments().command) {
         Ok(code) => code,
         Err(failure) => {
             // A closed standard error leaves no place to report the failure.
-            for line in format!("fab-session-injector: {failure}").lines() {
-                let _ = writeln!(stderr(), "{}", harmless(line));
+            for line in failure.to_string().lines() {
+                let _ = writeln!(stderr(), "error: {}", harmless(line));
             }
             failure.exit_code()
         }

@@ -24,6 +24,11 @@ pub enum NotAManifest {
     NotAnObject { document: usize, found: &'static str },
     #[error("invalid YAML: {0}")]
     Syntax(String),
+    /// Such as aliases that repeat other aliases, which grow to billions of values.
+    #[error(
+        "uses YAML in a way that exceeds a limit ({0}): write the values of anchors and aliases out"
+    )]
+    Structure(&'static str),
     /// A value of 2 bytes takes up to 300 bytes of memory.
     #[error(
         "has more than {MOST_VALUES} values, the limit for one manifest: split it into smaller files"
@@ -49,16 +54,15 @@ fn read_at_most(text: &str, most_values: usize) -> Result<Vec<Value>, NotAManife
             max_total_scalar_bytes: 1 << 30,
         },
     };
-    let documents: Vec<Value> =
-        serde_saphyr::from_multiple_with_options(&as_documents(text), options).map_err(
-            |error| match error.without_snippet() {
-                serde_saphyr::Error::Budget {
-                    breach: BudgetBreach::Events { .. } | BudgetBreach::Nodes { .. },
-                    ..
-                } => NotAManifest::TooLarge,
-                error => NotAManifest::Syntax(error.render_with_formatter(&UserMessageFormatter)),
-            },
-        )?;
+    let documents = serde_saphyr::from_multiple_with_options(&as_documents(text), options);
+    let documents: Vec<Value> = documents.map_err(|error| match breach_of(&error) {
+        Some(BudgetBreach::Events { .. } | BudgetBreach::Nodes { .. }) => NotAManifest::TooLarge,
+        Some(breach) => NotAManifest::Structure(limit_of(breach)),
+        None => {
+            let error = error.without_snippet();
+            NotAManifest::Syntax(error.render_with_formatter(&UserMessageFormatter))
+        }
+    })?;
     for (index, document) in documents.iter().enumerate() {
         if let Some(place) = oversized(document, Pointer::root()) {
             return Err(NotAManifest::Number { document: index + 1, place });
@@ -78,6 +82,31 @@ fn read_at_most(text: &str, most_values: usize) -> Result<Vec<Value>, NotAManife
         return Err(NotAManifest::NotAnObject { document: index + 1, found });
     }
     Ok(objects)
+}
+
+/// Returns the limit that a document exceeds, also inside of an alias.
+fn breach_of(error: &serde_saphyr::Error) -> Option<&BudgetBreach> {
+    match error.without_snippet() {
+        serde_saphyr::Error::Budget { breach, .. } => Some(breach),
+        serde_saphyr::Error::AliasError { error, .. } => breach_of(error),
+        _ => None,
+    }
+}
+
+/// Returns the limit that a document exceeds, in words.
+fn limit_of(breach: &BudgetBreach) -> &'static str {
+    match breach {
+        BudgetBreach::AliasAnchorRatio { .. } | BudgetBreach::Aliases { .. } => "too many aliases",
+        BudgetBreach::Anchors { .. } => "too many anchors",
+        BudgetBreach::Depth { .. } => "nested too deeply",
+        BudgetBreach::Documents { .. } => "too many documents",
+        BudgetBreach::MergeKeys { .. } => "too many merge keys",
+        BudgetBreach::RecordedAnchorBytes { .. } | BudgetBreach::RecordedAnchorEvents { .. } => {
+            "aliases that repeat too much"
+        }
+        BudgetBreach::ScalarBytes { .. } => "too much text",
+        _ => "its structure",
+    }
 }
 
 /// Returns JSON objects that follow each other as documents of YAML, and removes the byte order
@@ -440,6 +469,18 @@ mod tests {
         let documents = |count: usize| "a: 1\n---\n".repeat(count);
         assert!(read_at_most(&documents(333), 1000).is_ok());
         assert!(read_at_most(&documents(334), 1000).is_err(), "of all documents together");
+    }
+
+    #[test]
+    fn a_limit_of_yaml_is_reported_as_a_sentence() {
+        let mut laughs = "a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]\n".to_owned();
+        for level in 1..9 {
+            let all = vec![format!("*a{}", level - 1); 9].join(", ");
+            laughs.push_str(&format!("a{level}: &a{level} [{all}]\n"));
+        }
+        let error = read(&laughs).unwrap_err().to_string();
+        let want = "uses YAML in a way that exceeds a limit (aliases that repeat too much): write";
+        assert!(error.starts_with(want), "{error}");
     }
 
     #[test]

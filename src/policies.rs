@@ -37,13 +37,11 @@ pub struct Account {
     /// The tokens that the base roles accept. None: the base roles are not for IRSA.
     pub base_role_trust: Option<BaseRoleTrust>,
     pub session_role: RoleArn,
-    pub region: String,
     /// The account of the cluster, in which the webhook reads parameters.
     pub cluster_account: AccountId,
-    /// The name of the parameter from which the webhook reads the session role.
-    pub parameter: String,
-    /// The names of all such parameters, with `*` for the tenant.
-    pub parameters: String,
+    /// The parameter from which the webhook reads the session role. None: it reads a static role
+    /// file.
+    pub parameter: Option<Parameter>,
     pub restrict_to: RestrictTo,
     /// Tags of the session role.
     pub tags: Vec<Tag>,
@@ -55,6 +53,16 @@ pub struct Account {
     pub suspended_tag: Option<TagKey>,
     /// Whether to include [`Name::DenyWithoutSourceIdentity`], which stops running pods.
     pub deny_without_source_identity: bool,
+}
+
+/// The parameter with the session role.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    pub name: String,
+    /// The names of the parameters of all tenants, with `*` for the tenant.
+    pub names: String,
+    /// The region of these parameters, or `*`.
+    pub region: String,
 }
 
 /// The SourceIdentities that the trust policy of the session role allows.
@@ -86,11 +94,11 @@ pub struct AccountId(String);
 pub struct NotAnAccountId;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("expected tenant, pod-uid or pod-name")]
+#[error("expected one of {}", RestrictTo::ALL.map(RestrictTo::as_str).join(", "))]
 pub struct NotARestriction;
 
 /// Returns the documents in the order in which to create them; the deny and the trust of base roles
-/// only if they are requested.
+/// only if they are requested, and those about parameters only if the webhook reads one.
 pub fn documents(account: &Account) -> Vec<Document> {
     let is_asked_for = |name: &Name| match name {
         Name::BaseRoleTrust => account.base_role_trust.is_some(),
@@ -99,7 +107,10 @@ pub fn documents(account: &Account) -> Vec<Document> {
     };
     let names = Name::ALL.into_iter().filter(is_asked_for);
     names
-        .map(|name| Document { name, accounts: accounts(name, account), body: body(name, account) })
+        .filter_map(|name| {
+            let body = body(name, account)?;
+            Some(Document { name, accounts: accounts(name, account), body })
+        })
         .collect()
 }
 
@@ -122,9 +133,10 @@ fn accounts(name: Name, account: &Account) -> Vec<String> {
     }
 }
 
-fn body(name: Name, account: &Account) -> Value {
+/// Returns the document. None: it is about parameters, and the webhook reads none.
+fn body(name: Name, account: &Account) -> Option<Value> {
     let session_role = account.session_role.as_str();
-    match name {
+    Some(match name {
         Name::BaseRolePolicy => policy(&[json!({
             "Sid": "AssumeSessionRole",
             "Effect": "Allow",
@@ -147,7 +159,7 @@ fn body(name: Name, account: &Account) -> Value {
             "Condition": {"Null": {"aws:SourceIdentity": "true"}},
         })]),
         Name::Parameter => json!({
-            "Name": account.parameter,
+            "Name": account.parameter.as_ref()?.name,
             "Type": "String",
             "Value": session_role,
         }),
@@ -171,19 +183,21 @@ fn body(name: Name, account: &Account) -> Value {
             policy(&statements)
         }
         Name::SessionRoleTrust => trust(account),
-        Name::WebhookPolicy => policy(&[json!({
-            "Sid": "ReadSessionRoles",
-            "Effect": "Allow",
-            "Action": "ssm:GetParameters",
-            "Resource": format!(
-                "arn:{}:ssm:{}:{}:parameter/{}",
-                account.session_role.partition(),
-                account.region,
-                account.cluster_account.as_str(),
-                account.parameters.trim_start_matches('/'),
-            ),
-        })]),
-    }
+        Name::WebhookPolicy => {
+            let Parameter { name: _, names, region } = account.parameter.as_ref()?;
+            policy(&[json!({
+                "Sid": "ReadSessionRoles",
+                "Effect": "Allow",
+                "Action": "ssm:GetParameters",
+                "Resource": format!(
+                    "arn:{}:ssm:{region}:{}:parameter/{}",
+                    account.session_role.partition(),
+                    account.cluster_account.as_str(),
+                    names.trim_start_matches('/'),
+                ),
+            })])
+        }
+    })
 }
 
 /// Returns the input of iam:CreateRole.
@@ -296,13 +310,21 @@ impl FromStr for AccountId {
     }
 }
 
-impl fmt::Display for RestrictTo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl RestrictTo {
+    pub const ALL: [Self; 3] = [Self::Tenant, Self::PodUid, Self::PodName];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::PodName => "pod-name",
             Self::PodUid => "pod-uid",
             Self::Tenant => "tenant",
-        })
+        }
+    }
+}
+
+impl fmt::Display for RestrictTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -310,12 +332,7 @@ impl FromStr for RestrictTo {
     type Err = NotARestriction;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        match s {
-            "pod-name" => Ok(Self::PodName),
-            "pod-uid" => Ok(Self::PodUid),
-            "tenant" => Ok(Self::Tenant),
-            _ => Err(NotARestriction),
-        }
+        Self::ALL.into_iter().find(|it| it.as_str() == s).ok_or(NotARestriction)
     }
 }
 

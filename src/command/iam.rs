@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::{CommandError, files, print, say};
 use crate::{
-    cli::Iam,
+    cli::{Iam, IamFormat},
     config::{BaseCredentials, Component, Config, CredentialsMode, Region, SessionSource},
-    policies::{self, Account, BaseRoleTrust, Contradiction, Name, RestrictTo},
+    policies::{self, Account, BaseRoleTrust, Contradiction, Name, Parameter, RestrictTo},
     session::{RoleArn, SessionId, TenantName},
 };
 
@@ -31,9 +31,14 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
         suspended_tag,
         config,
         only,
-        terraform,
+        output,
         deny_without_source_identity,
     } = arguments;
+    if let (Some(only), IamFormat::Terraform) = (only, output) {
+        return Err(CommandError::Input(anyhow!(
+            "--only {only} prints one document as JSON: leave out -o terraform"
+        )));
+    }
     if only == Some(Name::DenyWithoutSourceIdentity) && !deny_without_source_identity {
         return Err(CommandError::Input(anyhow!(
             "--only deny-without-source-identity needs the flag --deny-without-source-identity: {STOPS} \
@@ -53,11 +58,11 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
         None => files::config(config.as_deref()),
     };
     let config = config.map_err(CommandError::Input)?;
-    let ssm = config.roles.ssm.as_ref().ok_or_else(|| {
-        CommandError::Input(anyhow!(
-            "the config has no roles.ssm, so the webhook reads no parameter; add roles.ssm"
-        ))
-    })?;
+    let of_parameter = [Name::Parameter, Name::WebhookPolicy];
+    let ssm = config.roles.ssm.as_ref();
+    if let (None, Some(only)) = (ssm, only.filter(|only| of_parameter.contains(only))) {
+        return Err(CommandError::Input(anyhow!("--only {only}: {STATIC_ROLES}")));
+    }
     if let Some(list) = config.roles.allowed.refuses(&session_role) {
         return Err(CommandError::Input(anyhow!(
             "the webhook would not accept --session-role: the config's roles.allow.{list} does not allow it"
@@ -97,16 +102,18 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
     let account = Account {
         cluster: config.cluster.clone(),
         cluster_account,
-        parameter: ssm.parameter.of(&tenant),
-        parameters: ssm.parameter.of_all(),
+        parameter: ssm.map(|ssm| Parameter {
+            name: ssm.parameter.of(&tenant),
+            names: ssm.parameter.of_all(),
+            region: region
+                .or_else(|| ssm.region.clone())
+                .or(config.region.clone())
+                .map_or_else(|| "*".to_owned(), |region| region.as_str().to_owned()),
+        }),
         namespace: namespace.map_or_else(
             || format!("{}{tenant}", config.tenant.namespace_prefix),
             |namespace| namespace.as_str().to_owned(),
         ),
-        region: region
-            .or_else(|| ssm.region.clone())
-            .or(config.region.clone())
-            .map_or_else(|| "*".to_owned(), |region| region.as_str().to_owned()),
         tenant,
         base_roles,
         base_role_trust: oidc_issuer.map(|issuer| BaseRoleTrust { issuer, service_accounts }),
@@ -122,7 +129,7 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
         return Err(CommandError::Input(contradiction.into()));
     }
     let documents = policies::documents(&account);
-    let output = if terraform {
+    let text = if let IamFormat::Terraform = output {
         policies::terraform(&account, &cluster_arn(&account, cluster_region)?)
     } else if let Some(only) = only {
         let found = documents.iter().find(|document| document.name == only);
@@ -149,18 +156,26 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
         say(STOPS);
         say(LAST_STEP);
     }
-    print(&output)
+    if account.parameter.is_none() && only.is_none() {
+        say(&format!("parameter and webhook-policy are left out: {STATIC_ROLES}"));
+    }
+    print(&text)
 }
 
 /// Returns the ARN of the cluster in EKS, which the Terraform modules take.
 fn cluster_arn(account: &Account, region: Option<Region>) -> Result<String, CommandError> {
+    if account.parameter.is_none() {
+        return Err(CommandError::Input(anyhow!(
+            "-o terraform: {STATIC_ROLES}, and the Terraform modules create the parameter; use -o json"
+        )));
+    }
     let name = account.cluster.as_deref().ok_or_else(|| {
         CommandError::Input(anyhow!(
-            "--terraform needs the name of the cluster; set cluster in the config"
+            "-o terraform needs the name of the cluster; set cluster in the config"
         ))
     })?;
     let region = region.ok_or_else(|| {
-        CommandError::Input(anyhow!("--terraform needs the region of the cluster; set --region"))
+        CommandError::Input(anyhow!("-o terraform needs the region of the cluster; set --region"))
     })?;
     Ok(format!(
         "arn:{}:eks:{}:{}:cluster/{name}",
@@ -216,3 +231,4 @@ fn too_long(tenant: &TenantName, config: &Config) -> Option<usize> {
 const STOPS: &str = "The policy deny-without-source-identity stops every pod of these base roles that runs without a session, as soon as it is applied, including agents created before the namespace was `enabled`.";
 const LAST_STEP: &str =
     "Apply it last: after `enabled`, and after the last pod without a session is gone.";
+const STATIC_ROLES: &str = "the config has no roles.ssm, so the webhook reads no parameter; add the session role to its static role file (the chart's value staticRoles)";

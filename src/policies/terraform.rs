@@ -35,8 +35,9 @@ pub fn terraform(account: &Account, cluster: &str) -> String {
 fn webhook(account: &Account, cluster: &str) -> String {
     let mut short = vec![("cluster_arn", quoted(cluster))];
     short.extend(parameter(account).map(|name| ("parameter", quoted(&name))));
-    if cluster.split(':').nth(3) != Some(&account.region) {
-        short.push(("parameter_region", quoted(&account.region)));
+    let region = account.parameter.as_ref().map(|parameter| parameter.region.as_str());
+    if let Some(region) = region.filter(|region| cluster.split(':').nth(3) != Some(region)) {
+        short.push(("parameter_region", quoted(region)));
     }
     module("fab_session_injector", "webhook", &[&short], &[])
 }
@@ -120,7 +121,7 @@ fn module(
 /// Returns the name of the parameters with `{tenant}`, if it is not the modules' default.
 fn parameter(account: &Account) -> Option<String> {
     let cluster = account.cluster.as_deref().unwrap_or_default();
-    let name = account.parameters.replace('*', "{tenant}");
+    let name = account.parameter.as_ref()?.names.replace('*', "{tenant}");
     (name != DEFAULT_PARAMETER.replace("{cluster}", cluster)).then_some(name)
 }
 

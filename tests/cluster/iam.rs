@@ -332,7 +332,6 @@ fn the_config_sets_the_region_of_the_parameters() {
             "roles.allow.accounts",
         ),
         ("cluster: prod\nroles: {ssm: {}}\n", "--restrict-to=pod-uid", "session: pod-uid"),
-        ("roles: {file: roles.yaml}\n", "--restrict-to=tenant", "roles.ssm"),
         (
             "cluster: prod\nbaseCredentials: {source: irsa, roleArn: 'arn:aws:iam::111122223333:role/{tenant}-{component}'}\nroles: {ssm: {}}\n",
             "--restrict-to=tenant",
@@ -358,7 +357,7 @@ fn the_deny_is_printed_only_with_its_flag() {
     let arguments = ["--tenant=acme", "--region=eu-west-1", "--base-role", BASE];
     let flag = "--deny-without-source-identity";
     let marks = ["NothingWithoutSession", "deny_without_source_identity = true"];
-    for (output, mark) in [(vec![], marks[0]), (vec!["--terraform"], marks[1])] {
+    for (output, mark) in [(vec![], marks[0]), (vec!["-o", "terraform"], marks[1])] {
         let plain = iam(&[&arguments[..], &output].concat());
         assert!(plain.status.success());
         let printed = String::from_utf8(plain.stdout).unwrap();
@@ -488,7 +487,7 @@ fn invalid_input_names_the_flag_and_the_rule() {
         (&["--tenant=acme", "--base-role=acme"], "--base-role"),
         (
             &["--tenant=acme", "--base-role", BASE, "--restrict-to=pod"],
-            "tenant, pod-uid or pod-name",
+            "tenant, pod-uid, pod-name",
         ),
         (&["--tenant=acme", "--base-role", BASE, "--only=trust"], "session-role-trust, "),
     ];
@@ -503,7 +502,7 @@ fn invalid_input_names_the_flag_and_the_rule() {
 /// The modules need the cluster's ARN.
 #[test]
 fn terraform_needs_the_cluster_and_its_region() {
-    let arguments = ["--tenant=acme", "--base-role", BASE, "--terraform"];
+    let arguments = ["--tenant=acme", "--base-role", BASE, "--output=terraform"];
     let refused = iam(&arguments);
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("set --region"));

@@ -36,6 +36,63 @@ fn every_command_shows_its_exit_codes_and_examples() {
 }
 
 #[test]
+fn help_fits_a_terminal_of_100_columns() {
+    let commands = Cli::command();
+    let names = commands.get_subcommands().map(|command| command.get_name());
+    for arguments in std::iter::once(vec!["--help"]).chain(names.map(|name| vec![name, "--help"])) {
+        let output = run(&arguments);
+        // clap does not wrap the line of the usage.
+        for line in text(&output.stdout).lines().filter(|line| !line.starts_with("Usage: ")) {
+            assert!(line.chars().count() <= 100, "{arguments:?}: {line}");
+        }
+    }
+}
+
+#[test]
+fn help_lists_the_commands_of_containers_apart() {
+    let output = run(&["--help"]);
+    let help = text(&output.stdout);
+    let (people, containers) = help.split_once("\nCommands in containers").unwrap();
+    let (_, people) = people.split_once("\nCommands:\n").unwrap();
+    let (containers, _) = containers.split_once("\nOptions:\n").unwrap();
+    let names = |part: &str| -> Vec<String> {
+        let lines = part.lines().filter_map(|line| line.strip_prefix("  "));
+        lines.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(people), ["check", "explain", "inject", "iam", "revoke", "completions"]);
+    assert_eq!(names(containers), ["webhook", "certs", "sidecar", "probe"]);
+    assert!(people.contains("  check       Check the installation: webhook, guard"), "{people}");
+}
+
+#[test]
+fn help_and_completions_name_the_values_of_a_flag() {
+    let help = run(&["iam", "--help"]);
+    let completions = run(&["completions", "bash"]);
+    for value in ["session-role-trust", "webhook-policy", "pod-uid", "terraform"] {
+        assert!(text(&help.stdout).contains(value), "{value}");
+        assert!(text(&completions.stdout).contains(value), "{value}");
+    }
+    let flag = ["iam", "--only=nope", "--tenant=acme", "--cluster=c"];
+    let output = run(&flag);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("[possible values: session-role, session-role-trust"));
+}
+
+#[test]
+fn each_line_of_a_failure_has_the_same_prefix() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.yaml");
+    fs::write(&config, "podSecurity: 7\nnope: 1\n").unwrap();
+    let config = config.display().to_string();
+    let output = run(&["inject", "-f", "-", "--roles", "r", "--config", &config]);
+    let lines: Vec<&str> = text(&output.stderr).lines().collect();
+    assert!(lines.len() > 1, "{lines:?}");
+    assert!(lines.iter().all(|line| line.starts_with("error: ")), "{lines:?}");
+    let of_flag = run(&["inject", "--nope"]);
+    assert!(text(&of_flag.stderr).starts_with("error: "), "as for a flag");
+}
+
+#[test]
 fn a_shell_completes_the_commands() {
     let directory = tempfile::tempdir().unwrap();
     for (shell, marks) in [

@@ -482,7 +482,7 @@ fn an_unreachable_cluster_differs_from_invalid_input() {
             let output = run(command, kubeconfig);
             let stderr = text(&output.stderr);
             assert_eq!(output.status.code(), Some(code), "{command:?}: {stderr}");
-            assert!(stderr.starts_with(&format!("fab-session-injector: {want}")), "{stderr}");
+            assert!(stderr.starts_with(&format!("error: {want}")), "{stderr}");
             assert_eq!(stderr.lines().count(), 1, "one cause, once: {stderr}");
             let said: Value = serde_json::from_slice(&output.stdout).unwrap();
             assert_eq!(said["error"]["exitCode"], code, "{said}");

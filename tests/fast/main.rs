@@ -13,6 +13,7 @@ mod blocks;
 mod command_line;
 mod explain;
 mod golden;
+mod iam;
 mod inject;
 mod laws;
 mod pages;
