@@ -21,8 +21,8 @@ use crate::{
     admission::{self, Explained, Missing},
     check::Seen,
     cli::{Explain, Format, PodName},
-    config::Config,
-    manifest::PodIn,
+    config::{Component, Config, Matched, Matcher},
+    manifest::{Maker, PodIn},
     namespaces::{Namespace, NamespaceName, Namespaces, OPT_IN_LABEL},
     roles::{Roles, Source, refresher::RolesHandle},
     session::TenantName,
@@ -202,8 +202,34 @@ impl Explainer {
             arguments.creator.clone().map_or(RequestingUser::Unknown, RequestingUser::Given);
         let namespace = assumed.namespace(name.as_str());
         let explained = self.explain(&found.pod, creator.as_str(), &namespace).await;
-        let (object, roles) = (Subject::Proposed(object), self.roles.snapshot());
+        let possible = match &creator {
+            RequestingUser::Unknown if namespace.mode.is_some() => {
+                self.before(explained.matched, found)
+            }
+            RequestingUser::Assumed(_) | RequestingUser::Given(_) | RequestingUser::Unknown => {
+                Vec::new()
+            }
+        };
+        let (object, roles) = (Subject::Proposed(object, possible), self.roles.snapshot());
         Explanation::new(object, &namespace, creator, explained, &roles, &self.config)
+    }
+
+    /// Returns the components before the matched one that a requesting user makes match: any user,
+    /// or the controller that creates the pods of the object.
+    fn before<'c>(&'c self, matched: Option<Matched<'_>>, found: &PodIn) -> Vec<Matched<'c>> {
+        let is_matched = |component: &&Component| {
+            matched.is_some_and(|matched| matched.component.name == component.name)
+        };
+        let before = self.config.components.iter().take_while(|component| !is_matched(component));
+        let possible = before.flat_map(|component| {
+            let globs = component.creators.iter();
+            globs.map(move |glob| Matched { component, matcher: Matcher::Creator(glob) })
+        });
+        let may_create = |matched: &Matched<'_>| match (found.maker(), matched.matcher) {
+            (Maker::Controller(user), Matcher::Creator(glob)) => glob.matches(user),
+            (Maker::Controller(_) | Maker::Other | Maker::User, _) => true,
+        };
+        possible.filter(may_create).collect()
     }
 
     /// Decides as for a review: a missing role is looked up once.

@@ -26,6 +26,10 @@ pub struct Arn {
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum NotAModel {
+    #[error(
+        "is every foundation model and no inference profile; to allow all models, leave it out"
+    )]
+    All,
     #[error("has {0:?}; an id of Bedrock has letters, digits and .:-, and may have *")]
     Character(char),
     #[error("is empty")]
@@ -116,6 +120,9 @@ impl FromStr for Model {
         if s.is_empty() {
             return Err(NotAModel::Empty);
         }
+        if s.chars().all(|c| c == '*') {
+            return Err(NotAModel::All);
+        }
         if let Some(found) = s.chars().find(|&c| !is_allowed(c)) {
             return Err(NotAModel::Character(found));
         }
@@ -197,6 +204,7 @@ mod tests {
             assert_eq!(wrong.parse::<Model>(), Err(NotAModel::Arn), "{wrong}");
         }
         assert_eq!("".parse::<Model>(), Err(NotAModel::Empty));
+        assert_eq!("*".parse::<Model>(), Err(NotAModel::All));
         assert_eq!("a b".parse::<Model>(), Err(NotAModel::Character(' ')));
         assert_eq!("${x}".parse::<Model>(), Err(NotAModel::Character('$')));
     }

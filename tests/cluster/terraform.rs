@@ -177,7 +177,7 @@ fn compare(tenant: &str, session_role: &str, flags: &[&str]) {
     let tenant_flag = format!("--tenant={tenant}");
     let flags = [&[tenant_flag.as_str()], flags].concat();
     let documents = documents(session_role, &flags);
-    let printed = iam_of(session_role, &[&flags[..], &["--terraform"]].concat());
+    let printed = iam_of(session_role, &[&flags[..], &["--output=terraform"]].concat());
     let mut configuration = local(&printed);
     if session_role.starts_with("arn:aws-us-gov") {
         // The printed provider is the default one, whose region the partition follows.
@@ -272,7 +272,7 @@ fn compare(tenant: &str, session_role: &str, flags: &[&str]) {
 fn outputs_of_the_tenant_are_documents_of_iam() {
     let flags = ["--tenant=acme", "--region=eu-west-1", "--base-role", BASE];
     let documents = documents(BROKER, &flags);
-    let file = local(&iam(&[&flags[..], &["--terraform"]].concat()));
+    let file = local(&iam(&[&flags[..], &["--output=terraform"]].concat()));
     let outputs = "output \"statement\" {\n  value = module.tenant_acme.boundary_statement\n}\n\
                    output \"policy\" {\n  value = module.tenant_acme.base_role_policy\n}\n";
     let applied = apply(&format!("{file}{outputs}"), false).unwrap();
@@ -296,7 +296,7 @@ fn each_resource_is_created_in_its_account() {
         THIRD,
         "--cluster-account=111122223333",
         "--permissions-boundary=arn:aws:iam::444455556666:policy/tenant",
-        "--terraform",
+        "--output=terraform",
     ];
     let output = iam_of(HUB, &flags);
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();

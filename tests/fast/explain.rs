@@ -281,6 +281,35 @@ fn explain_lists_all_refusals_of_a_pod() {
     assert_eq!(lines.count(), without_role.len(), "{}", text(&output.stdout));
 }
 
+/// A component with `creators` comes before others only for these users.
+#[test]
+fn components_of_other_users_are_named_without_as() {
+    let config = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("explain.creators.yaml");
+    let job = "system:serviceaccount:kube-system:job-controller";
+    let components = format!(
+        "components: [{{name: left, creators: ['system:serviceaccount:ci:*', '{job}'], credentials: exempt}}, {{name: rest, fenced: true}}, {{name: last, creators: [x]}}]\n"
+    );
+    fs::write(&config, components).unwrap();
+    let config = format!("--config={}", config.display());
+    let possible = |object: &Value, arguments: &[&str]| {
+        let said = said(&object.to_string(), &[&[&*config], arguments].concat());
+        assert_eq!(said["component"]["name"], "rest", "{said}");
+        let possible = said["possibleComponents"].as_array().unwrap().iter();
+        possible.map(|it| it["matched"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let pod = pod(&[], "tenant-runtime");
+    let of = |kind: &str, version: &str| json!({"apiVersion": version, "kind": kind, "metadata": {"name": "o", "namespace": "tenants-acme"}, "spec": {"template": {"spec": pod["spec"]}}});
+    assert_eq!(possible(&pod, &[]), ["system:serviceaccount:ci:*", job]);
+    assert_eq!(possible(&pod, &["--as=jane"]), [""; 0]);
+    // The user that creates the pods of a Job is known, and that of a Deployment, too.
+    assert_eq!(possible(&of("Job", "batch/v1"), &[]), [job]);
+    assert_eq!(possible(&of("Deployment", "apps/v1"), &[]), [""; 0]);
+    assert_eq!(possible(&of("Sandbox", "agents.x-k8s.io/v1"), &[]).len(), 2);
+    let output = explain(&pod.to_string(), &[&config]);
+    let line = format!("             or left, if {job} creates the pod (set --as)\n");
+    assert!(text(&output.stdout).contains(&line), "{}", text(&output.stdout));
+}
+
 #[test]
 fn the_limit_of_a_tenants_name_is_the_same_for_any_tenant() {
     for length in [22, 57, 63] {

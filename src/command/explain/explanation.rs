@@ -36,6 +36,9 @@ pub(super) struct Explanation {
     /// In the order of the rules. The first one is the webhook's response.
     refusals: Vec<Said>,
     component: Option<ShownComponent>,
+    /// Components that come first if one of their creators creates the pod. Only if the requesting
+    /// user is unknown and the pod does not exist yet.
+    possible_components: Vec<ShownComponent>,
     session: Option<Identity>,
     warnings: Vec<String>,
     drift: Option<ShownDrift>,
@@ -44,8 +47,9 @@ pub(super) struct Explanation {
 /// The explained pod.
 #[derive(Debug)]
 pub(super) enum Subject<'p> {
-    /// Not created yet: the object is a pod, or has a pod template.
-    Proposed(&'p Value),
+    /// Not created yet: the object is a pod, or has a pod template. With the components that come
+    /// first for some users.
+    Proposed(&'p Value, Vec<Matched<'p>>),
     /// A pod of the cluster.
     Existing { pod: &'p Value, drift: Drift },
 }
@@ -149,8 +153,14 @@ impl Explanation {
             Decision::Pass(passed) => (Some(name_of(*passed)), None),
             Decision::Refuse(_) => (None, None),
         };
+        let possible_components = match &subject {
+            Subject::Proposed(_, possible) => {
+                possible.iter().copied().map(ShownComponent::of).collect()
+            }
+            Subject::Existing { .. } => Vec::new(),
+        };
         let (object, drift) = match subject {
-            Subject::Proposed(object) => (object, None),
+            Subject::Proposed(object, _) => (object, None),
             // In audit, pods are never changed.
             Subject::Existing { pod, .. } if namespace.mode == Some(Mode::Audit) => (pod, None),
             Subject::Existing {
@@ -178,6 +188,7 @@ impl Explanation {
             unchanged,
             refusals,
             component: matched.map(ShownComponent::of),
+            possible_components,
             session,
             warnings,
             drift,
@@ -306,7 +317,7 @@ fn base_role(
 /// sets is filled in.
 fn known(session: &Session, subject: &Subject<'_>) -> (String, String) {
     let of_kubelet = match (subject, &session.id) {
-        (Subject::Proposed(_), _) | (_, SessionId::Known(_)) => None,
+        (Subject::Proposed(..), _) | (_, SessionId::Known(_)) => None,
         (Subject::Existing { pod, .. }, SessionId::PodName) => pod.pointer("/metadata/name"),
         (Subject::Existing { pod, .. }, SessionId::PodUid) => pod.pointer("/metadata/uid"),
     };

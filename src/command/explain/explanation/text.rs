@@ -22,6 +22,7 @@ impl fmt::Display for Explanation {
             unchanged: _,
             refusals,
             component,
+            possible_components,
             session,
             warnings,
             drift,
@@ -46,6 +47,9 @@ impl fmt::Display for Explanation {
         }
         if let Some(ShownComponent { name, matcher, matched }) = component {
             say("component", &format!("{name}, by {} {matched}", matcher.replace('-', " ")))?;
+        }
+        for ShownComponent { name, matcher: _, matched } in possible_components {
+            say("", &format!("or {name}, if {matched} creates the pod (set --as)"))?;
         }
         if let Some(session) = session {
             let Identity {
