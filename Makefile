@@ -27,6 +27,13 @@ e2e: image
 e2e-long: image
 	variables=$$(tests/setup --node) && eval "$$variables" && tests/run long
 
+# Each pod and pod template of a folder of manifests, as an agent: through inject, the webhook,
+# and an API server with the guard. Not part of CI, which does the same with the goldens.
+foreign:
+	@test -n "$(FOLDER)" || { echo "no folder: make foreign FOLDER=manifests" >&2; exit 2; }
+	folder=$$(realpath "$(FOLDER)") && variables=$$(tests/setup) && eval "$$variables" && \
+	  FAB_MANIFESTS=$$folder cargo test --locked --test cluster -- --nocapture manifests::
+
 # The image of this commit for this architecture, as an OCI archive in target/image.
 image:
 	image/build
@@ -56,4 +63,4 @@ bench-node: image
 	variables=$$(tests/setup --node) && eval "$$variables" && cargo build --locked --release --example floor && \
 	  cargo bench --locked --bench added -- "$${CARGO_TARGET_DIR:-$$PWD/target}/release/examples/floor"
 
-.PHONY: demo quick test e2e e2e-long image lint advisories fuzz bench bench-node
+.PHONY: demo quick test foreign e2e e2e-long image lint advisories fuzz bench bench-node

@@ -485,10 +485,7 @@ fn invalid_input_names_the_flag_and_the_rule() {
         (&["--tenant=acme", "--base-role", BASE, "--cluster-account=1"], "12 digits"),
         (&["--tenant=Acme", "--base-role", BASE], "--tenant"),
         (&["--tenant=acme", "--base-role=acme"], "--base-role"),
-        (
-            &["--tenant=acme", "--base-role", BASE, "--restrict-to=pod"],
-            "tenant, pod-uid, pod-name",
-        ),
+        (&["--tenant=acme", "--base-role", BASE, "--restrict-to=pod"], "tenant, pod-uid, pod-name"),
         (&["--tenant=acme", "--base-role", BASE, "--only=trust"], "session-role-trust, "),
     ];
     for (arguments, want) in cases {

@@ -15,6 +15,7 @@ pub mod cloud;
 pub mod control_plane;
 pub mod data;
 pub mod foreign;
+pub mod foreign_fields;
 pub mod helm;
 pub mod image;
 pub mod moto;
