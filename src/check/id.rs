@@ -296,7 +296,7 @@ impl CheckId {
             ),
             Self::WebhookEdited => (
                 "webhook-edited",
-                "The webhook configuration differs from the one rendered by the release, in fields other than `caBundle`.",
+                "The webhook configuration differs from the one rendered by the release, in fields other than `caBundle`, or in an annotation that the release renders: without `cert-manager.io/inject-ca-from` cert-manager no longer updates `caBundle`.",
                 "re-run `helm upgrade --force-conflicts` (with Helm 3: without the flag)",
             ),
             Self::WebhookMissing => (

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     CheckId, Findings, Objects, Seen, WebhookFacts, difference::differences, items, name, objects,
@@ -150,7 +150,7 @@ fn check_as_installed(ours: &Value, installed: &Seen<Option<Value>>, found: &mut
     };
     // A missing webhook is reported by `check_entries`.
     let live = |wanted: &Value| items(ours, "webhooks").find(|it| it["name"] == wanted["name"]);
-    let mut changed: Vec<String> = Vec::new();
+    let mut changed = changed_annotations(ours, installed);
     for wanted in items(installed, "webhooks") {
         let webhook = wanted["name"].as_str().unwrap_or_default();
         let pair = live(wanted).map(|live| (trustless(wanted), trustless(live)));
@@ -162,6 +162,17 @@ fn check_as_installed(ours: &Value, installed: &Seen<Option<Value>>, found: &mut
     } else {
         found.error(CheckId::WebhookEdited, subject, changed.join("; "));
     }
+}
+
+/// Returns the differences of the annotations that the release renders, such as the one by which
+/// cert-manager's cainjector finds the configuration. Helm and GitOps tools add others.
+fn changed_annotations(ours: &Value, installed: &Value) -> Vec<String> {
+    let annotations = |of: &Value| of["metadata"]["annotations"].clone();
+    let (wanted, live) = (annotations(installed), annotations(ours));
+    let wanted = wanted.as_object().into_iter().flatten();
+    let changed = wanted
+        .flat_map(|(key, value)| differences(&json!({ key: value }), &json!({ key: live[key] })));
+    changed.map(|place| format!("annotation {place}")).collect()
 }
 
 /// Returns the webhook without `caBundle`, which certs or cert-manager set.
@@ -299,8 +310,6 @@ pub(super) const NOT_SAID: &str = "cannot compare with the release: the chart's 
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::{
         certificates::{PublishedBundles, SecretData, Step, plan},
@@ -341,6 +350,31 @@ mod tests {
             certificate_lasts(&secret, now, &mut found);
             let [finding] = found.iter().collect::<Vec<_>>()[..] else { panic!("{found:?}") };
             assert!(finding.level == level && finding.message.starts_with(begins), "{finding}");
+        }
+    }
+
+    #[test]
+    fn only_annotations_of_the_release_are_compared() {
+        let of = |annotations: Value| json!({"metadata": {"annotations": annotations}});
+        let inject = "cert-manager.io/inject-ca-from";
+        let rendered = of(json!({inject: "platform/webhook"}));
+        let gone = format!("annotation {inject} is null instead of \"platform/webhook\"");
+        let other = format!("annotation {inject} is \"a/b\" instead of \"platform/webhook\"");
+        let cases = [
+            (
+                &rendered,
+                json!({inject: "platform/webhook", "meta.helm.sh/release-name": "a"}),
+                None,
+            ),
+            (&rendered, json!({"meta.helm.sh/release-name": "a"}), Some(gone.as_str())),
+            (&rendered, Value::Null, Some(gone.as_str())),
+            (&rendered, json!({inject: "a/b"}), Some(other.as_str())),
+            // The release of another certificate mode.
+            (&of(Value::Null), json!({inject: "a/b"}), None),
+        ];
+        for (installed, live, want) in cases {
+            let changed = changed_annotations(&of(live.clone()), installed);
+            assert_eq!(changed.first().map(String::as_str), want, "{live}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The chart, rendered by the real Helm, compared with the program that it installs.
 
+mod cert_manager;
 mod gitops;
 mod metadata;
 mod release;
