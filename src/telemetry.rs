@@ -1,5 +1,6 @@
 //! The log and the metrics. The metrics of the webhook are spelled here, those of `certs` in `telemetry/certs.rs`.
 
+mod build;
 mod certs;
 pub mod log;
 pub mod log_limit;
@@ -104,6 +105,7 @@ struct OutcomeLabels {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("fab_session_injector");
+        build::register(&mut registry);
         let ready = Gauge::default();
         registry.register("ready", "Whether /readyz returns 200", ready.clone());
         let reviews = Family::default();
@@ -319,6 +321,11 @@ mod tests {
         let rendered = metrics.render(observed);
         for line in [
             "fab_session_injector_ready 1",
+            concat!(
+                "fab_session_injector_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            ),
             "fab_session_injector_rejected_requests_total{status=\"408\"} 0",
             "fab_session_injector_namespace_watch_errors_total 1",
             "fab_session_injector_roles{state=\"known\"} 3",

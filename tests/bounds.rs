@@ -8,8 +8,8 @@ use std::{collections::HashMap, sync::Mutex, time::SystemTime};
 use fab_session_injector::{
     admission::Review,
     check::{
-        Checks, ConfigText, Facts, Finding, Findings, Guard, NamespaceContents, Objects,
-        ReleaseFacts, Seen, KubernetesVersions, WebhookFacts,
+        Checks, ConfigText, Facts, Finding, Findings, Guard, KubernetesVersions, NamespaceContents,
+        Objects, ReleaseFacts, Seen, WebhookFacts,
     },
     config::Config,
     namespaces::Mode,

@@ -147,7 +147,14 @@ async fn run_async(arguments: Check, running: &trial::Running) -> Result<Finding
     }
     show_progress("pods that use a base role without a session");
     let (shell, only_one) = (shell.as_ref(), namespace.is_some());
-    let look = base_users::look(&cluster, shell, config.cluster.as_deref().unwrap_or_default(), &opted_in, only_one, &mut checks);
+    let look = base_users::look(
+        &cluster,
+        shell,
+        config.cluster.as_deref().unwrap_or_default(),
+        &opted_in,
+        only_one,
+        &mut checks,
+    );
     let associations = look.await?;
     Ok(checks.finish(&associations))
 }

@@ -8,6 +8,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use super::build;
+
 /// The metrics of `certs`.
 #[derive(Clone, Debug)]
 pub struct CertificateMetrics(Arc<RegisteredCertsMetrics>);
@@ -26,6 +28,7 @@ struct RegisteredCertsMetrics {
 impl Default for CertificateMetrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("fab_session_injector_certs");
+        build::register(&mut registry);
         let ready = Gauge::default();
         registry.register("ready", "Whether /readyz returns 200", ready.clone());
         let ca_expiry = Gauge::default();

@@ -1,8 +1,12 @@
-//! Metrics, alerts and dashboard: a real Prometheus scrapes the webhook and `certs` while faults
-//! are injected.
+//! Metrics, alerts and dashboard: a real Prometheus scrapes the webhook, `certs` and
+//! kube-state-metrics while faults are injected.
 
 mod expression;
+mod kube_state_metrics;
+mod kubelet;
+mod log_queries;
 mod prometheus;
+mod sidecars;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,11 +31,12 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use expression::selectors;
+use kube_state_metrics::KubeStateMetrics;
 use prometheus::{Administrator, Prometheus, promtool};
 
 /// Alerts that [`each_fault_is_counted_scraped_and_alerted_on`] makes fire. docs/metrics.md
 /// lists the same.
-const SEEN: [&str; 20] = [
+const SEEN: [&str; 22] = [
     "CertificateExpiring",
     "CertificateReloadFailing",
     "CertsDown",
@@ -45,6 +50,8 @@ const SEEN: [&str; 20] = [
     "ReplicaNotReady",
     "RolesStale",
     "RolesUnknown",
+    "SidecarNotReady",
+    "SidecarRestarting",
     "Slow",
     "SsmDenied",
     "SsmThrottled",
@@ -58,6 +65,7 @@ const SEEN: [&str; 20] = [
 #[test]
 fn each_fault_is_counted_scraped_and_alerted_on() {
     let mut scene = Scene::start();
+    scene.sidecars_go_wrong();
     scene.callers_go_wrong();
     scene.ssm_goes_wrong();
     scene.certificates_go_wrong();
@@ -82,8 +90,7 @@ fn each_fault_is_counted_scraped_and_alerted_on() {
         assert_eq!(unanswered(&scene.prometheus, expression), None, "{expression}");
     }
     // Negative control: a misspelt metric, label, value or function is detected.
-    let sound =
-        r#"sum(increase(fab_session_injector_role_calls_total{outcome="denied"}[10m])) > 0"#;
+    let sound = r#"sum(increase(fab_session_injector_role_calls_total{cluster="prod",outcome="denied"}[10m])) > 0"#;
     assert!(asked.contains(&sound.to_owned()));
     for (right, wrong) in [
         ("role_calls_total", "role_call_total"),
@@ -98,7 +105,7 @@ fn each_fault_is_counted_scraped_and_alerted_on() {
 
 /// Returns the error of Prometheus, or a selector of the expression without any series.
 fn unanswered(prometheus: &Prometheus, expression: &str) -> Option<String> {
-    let expression = expression.replace("$__rate_interval", "5m");
+    let expression = expression.replace("$__rate_interval", "5m").replace("$cluster", "prod");
     if let Err(said) = prometheus.query(&expression) {
         return Some(said);
     }
@@ -220,6 +227,76 @@ fn the_rules_match_the_configured_features() {
     assert_eq!(text.matches(&codes).count(), 2, "{codes}");
 }
 
+/// A Prometheus with the series of several clusters: `absent` of all clusters would find the
+/// replicas of the others.
+#[test]
+fn the_rules_of_a_cluster_query_its_series_only() {
+    let cluster = [
+        ("config.cluster", "prod"),
+        ("metrics.prometheusRule.clusterLabels.cluster", "prod"),
+        ("metrics.prometheusRule.clusterLabels.region", "eu-west-1"),
+    ];
+    let spec = rendered("PrometheusRule", &cluster)["spec"].take();
+    for rule in rules(&spec) {
+        let expression = rule["expr"].as_str().unwrap();
+        for selector in selectors(expression) {
+            let matchers = r#"{cluster="prod",region="eu-west-1""#;
+            assert_eq!(selector.matches(matchers).count(), 1, "{expression}");
+        }
+        assert_eq!(rule["labels"]["cluster"], "prod", "{rule}");
+        assert_eq!(rule["labels"]["region"], "eu-west-1", "{rule}");
+    }
+    let without = rendered("PrometheusRule", &[("config.cluster", "prod")])["spec"].take();
+    assert!(!without.to_string().contains("cluster="), "{without}");
+    assert_eq!(rules(&spec).len(), rules(&without).len());
+
+    let directory = own_directory();
+    fs::write(directory.path().join("rules.yaml"), spec.to_string()).unwrap();
+    let cases = repository("tests/cluster/metrics/clusters.yaml");
+    fs::copy(cases, directory.path().join("clusters.yaml")).unwrap();
+    promtool(directory.path(), &["test", "rules", "clusters.yaml"]).unwrap();
+    // Negative control: rules of all clusters fire for none.
+    fs::write(directory.path().join("rules.yaml"), without.to_string()).unwrap();
+    let said = promtool(directory.path(), &["test", "rules", "clusters.yaml"]).unwrap_err();
+    assert!(said.contains("FabSessionInjectorDown"), "{said}");
+
+    for expression in panels() {
+        let found = selectors(&expression);
+        let selects = |selector: &String| selector.contains(r#"{cluster=~"$cluster""#);
+        assert!(found.iter().all(selects), "{expression}");
+    }
+}
+
+#[test]
+fn each_alert_can_be_labelled_and_disabled() {
+    let ssm = ("config.cluster", "prod");
+    let all = rendered("PrometheusRule", &[ssm])["spec"].take();
+    let names: Vec<&str> = rules(&all).iter().map(|rule| rule["alert"].as_str().unwrap()).collect();
+    let disabled = |index: usize| format!("metrics.prometheusRule.disabledAlerts[{index}]");
+    // Each alert but the first.
+    let keys: Vec<String> = (0..names.len() - 1).map(disabled).collect();
+    let mut values: Vec<(&str, &str)> =
+        keys.iter().map(String::as_str).zip(names[1..].iter().copied()).collect();
+    values.extend([ssm, ("metrics.prometheusRule.alertLabels.team", "platform")]);
+    let kept = rendered("PrometheusRule", &values)["spec"].take();
+    let [rule] = &rules(&kept)[..] else { panic!("{kept}") };
+    assert_eq!(rule["alert"], names[0]);
+    assert_eq!(rule["labels"], json!({"severity": "critical", "team": "platform"}));
+    assert_eq!(rule["expr"], rules(&all)[0]["expr"]);
+
+    let on = ("metrics.prometheusRule.enabled", "true");
+    for (key, value) in [
+        (&*disabled(0), "FabSessionInjectorUp"),
+        ("metrics.prometheusRule.alertLabels.severity", "info"),
+        ("metrics.prometheusRule.clusterLabels.alertname", "x"),
+        ("metrics.prometheusRule.clusterLabels.cluster", "$prod"),
+        ("metrics.prometheusRule.clusterLabels.a-b", "prod"),
+    ] {
+        let refused = helm::render(&chart(), "injector", "system", &[on, (key, value)], None);
+        assert!(refused.unwrap_err().contains("metrics"), "{key}={value}");
+    }
+}
+
 #[test]
 fn the_dashboard_shows_every_metric_without_overlaps() {
     let shown: BTreeSet<String> =
@@ -231,10 +308,18 @@ fn the_dashboard_shows_every_metric_without_overlaps() {
     let dashboard = dashboard();
     let panels = dashboard["panels"].as_array().unwrap();
     let mut taken = BTreeSet::new();
-    let mut ids = BTreeSet::new();
+    let (mut ids, mut titles) = (BTreeSet::new(), BTreeSet::new());
     for panel in panels {
         assert!(ids.insert(panel["id"].as_u64().unwrap()), "{}", panel["id"]);
-        assert!(!panel["description"].as_str().unwrap().is_empty(), "{}", panel["title"]);
+        assert!(titles.insert(panel["title"].as_str().unwrap()), "{}", panel["title"]);
+        if panel["type"] != "row" {
+            assert!(!panel["description"].as_str().unwrap().is_empty(), "{}", panel["title"]);
+        }
+        // Grafana's own thresholds are green, and red from 80.
+        if panel["type"] == "stat" {
+            let steps = &panel["fieldConfig"]["defaults"]["thresholds"]["steps"];
+            assert!(!steps.as_array().unwrap().is_empty(), "{}", panel["title"]);
+        }
         let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().unwrap());
         assert!(x + w <= 24, "{}", panel["title"]);
         for place in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
@@ -273,6 +358,8 @@ fn the_links_of_the_pages_have_targets() {
 /// The running programs.
 struct Scene {
     world: World,
+    /// Dropping it ends the process.
+    _kube_state_metrics: KubeStateMetrics,
     store: ParameterStore,
     certs: Option<Process>,
     certs_health: SocketAddr,
@@ -287,13 +374,18 @@ struct Scene {
 impl Scene {
     fn start() -> Self {
         let store = ParameterStore::start(1000.0);
-        store.put(&parameter("acme"), &role("acme"));
+        // The second is the tenant of the namespace by which the world awaits its configuration.
+        for tenant in ["acme", "probe"] {
+            store.put(&parameter(tenant), &role(tenant));
+        }
         let endpoint = store.endpoint();
         // RolesStale fires after three quarters of it: 9 s.
         let stale = ("config.roles.ssm.staleSeconds", "12");
         let rule = ("metrics.prometheusRule.enabled", "true");
-        let values = [("config.roles.ssm.endpoint", &*endpoint), stale, rule];
+        let cluster = ("metrics.prometheusRule.clusterLabels.cluster", "prod");
+        let values = [("config.roles.ssm.endpoint", &*endpoint), stale, rule, cluster];
         let world = World::start(&values, None);
+        world.namespace("tenants-acme", "enabled", "acme", &[]);
         let certs_health = ([127, 0, 0, 1], free_port()).into();
         let certs = start_certs(&world, certs_health);
         let mut rules = world.manifest("PrometheusRule")["spec"].clone();
@@ -303,10 +395,13 @@ impl Scene {
         let other = (free_port(), free_port());
         let administrator = administrator(&world);
         let health = [world.health_address(), ([127, 0, 0, 1], other.1).into(), certs_health];
-        let prometheus = Prometheus::start(&health, &administrator, &rules);
+        let kube_state_metrics = KubeStateMetrics::start(&world);
+        let prometheus =
+            Prometheus::start(&health, kube_state_metrics.address, &administrator, &rules);
         let runtime = Runtime::new().unwrap();
         let scene = Self {
             world,
+            _kube_state_metrics: kube_state_metrics,
             store,
             certs: Some(certs),
             certs_health,
@@ -328,8 +423,7 @@ impl Scene {
         let keeps = [("fab.nanohype.dev/operator", "keep")];
         thread::scope(|scope| {
             for (name, mode, tenant, labels) in [
-                ("tenants-acme", "enabled", "acme", &[][..]),
-                ("tenants-old", "enabled", "acme", &keeps),
+                ("tenants-old", "enabled", "acme", &keeps[..]),
                 ("tenants-lost", "enabled", "lost", &[]),
                 ("tenants-trial", "audit", "lost", &[]),
                 ("tenants-weak", "enabled", "weak", &weak),
@@ -359,10 +453,12 @@ impl Scene {
             "RolesUnknown",
             "Unattributed",
         ]);
+        self.panel_shows("env|keep", "1");
         let token = ["create", "token", "tenant-runtime", "--namespace", "tenants-acme"];
         let token = [&token[..], &["--audience", "sts.amazonaws.com"]].concat();
         let refused = self.world.cluster.kubectl(&token).run();
         assert!(refused.stderr.contains("fab-session-injector-tokens"), "{}", refused.stderr);
+        self.panel_shows("validating_admission_policy", "1");
         let lost = start_without_api_server(&self.world, self.other);
         self.fires(&["NamespaceWatchFailing", "ReplicaNotReady"]);
         drop(lost);
@@ -414,6 +510,17 @@ impl Scene {
     fn fires(&self, alerts: &[&str]) {
         wait_until(&format!("{alerts:?} fire"), Duration::from_secs(60), || {
             self.have_fired(alerts).then_some(())
+        });
+    }
+
+    /// Waits until the panel with this text in its expression shows the only event of its kind. The
+    /// event creates its series, which is no increase.
+    fn panel_shows(&self, text: &str, value: &str) {
+        let expression = panels().into_iter().find(|expression| expression.contains(text)).unwrap();
+        let expression = expression.replace("$cluster", "prod");
+        wait_until(&format!("the panel shows {value}"), Duration::from_secs(60), || {
+            let found = self.prometheus.query(&expression).unwrap();
+            (found.len() == 1 && found[0]["value"][1] == *value).then_some(())
         });
     }
 
@@ -592,6 +699,7 @@ fn panels() -> Vec<String> {
     let dashboard = dashboard();
     let panels = dashboard["panels"].as_array().unwrap().iter();
     panels
+        .filter(|panel| panel["type"] != "row")
         .flat_map(|panel| panel["targets"].as_array().unwrap())
         .map(|target| target["expr"].as_str().unwrap().to_owned())
         .collect()
@@ -610,6 +718,11 @@ const KEPT: &str = "kept";
 /// Headings of the tables in docs/metrics.md.
 const WEBHOOK_METRICS: &str = "Webhook metrics";
 const CERTS_METRICS: &str = "`certs` metrics";
-const PAGE: &str = "https://github.com/nanohype/fab-session-injector/blob/main/docs/metrics.md";
+/// The page of the chart's own version.
+const PAGE: &str = concat!(
+    "https://github.com/nanohype/fab-session-injector/blob/v",
+    env!("CARGO_PKG_VERSION"),
+    "/docs/metrics.md"
+);
 /// After this time each target but the API server was scraped.
 const SCRAPED: Duration = Duration::from_millis(1500);

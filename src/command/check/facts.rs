@@ -8,7 +8,10 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    check::{ConfigText, Guard, NamespaceContents, Nodes, Objects, Seen, KubernetesVersions, WebhookFacts},
+    check::{
+        ConfigText, Guard, KubernetesVersions, NamespaceContents, Nodes, Objects, Seen,
+        WebhookFacts,
+    },
     command::{
         CommandError,
         cluster::{ADMISSION, CORE, Cluster, RBAC, all},

@@ -34,25 +34,40 @@ pub(crate) struct Administrator {
 }
 
 impl Prometheus {
-    /// Starts a Prometheus that scrapes `targets` each second and the API server each 2 s, and
-    /// evaluates `rules`.
-    pub(crate) fn start(targets: &[SocketAddr], api_server: &Administrator, rules: &Value) -> Self {
+    /// Starts a Prometheus that scrapes `targets` and kube-state-metrics each second and the API
+    /// server each 2 s, and evaluates `rules`. All series have the label `cluster="prod"`.
+    pub(crate) fn start(
+        targets: &[SocketAddr],
+        kube_state_metrics: SocketAddr,
+        api_server: &Administrator,
+        rules: &Value,
+    ) -> Self {
         let directory = own_directory();
         let write = |file: &str, text: &[u8]| fs::write(directory.path().join(file), text).unwrap();
         write("rules.yaml", rules.to_string().as_bytes());
         write("admin.crt", &api_server.certificate);
         write("admin.key", &api_server.key);
         let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
+        let cluster = json!({"cluster": "prod"});
         let config = json!({
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": ["rules.yaml"],
             "scrape_configs": [
-                {"job_name": "injector", "static_configs": [{"targets": targets}]},
+                {"job_name": "injector", "static_configs": [{"targets": targets, "labels": cluster}]},
+                {
+                    // As kube-prometheus-stack does: its series have the labels namespace and pod,
+                    // as the target has.
+                    "job_name": "kube-state-metrics", "honor_labels": true,
+                    "static_configs": [{
+                        "targets": [kube_state_metrics.to_string()],
+                        "labels": {"cluster": "prod", "namespace": "monitoring", "pod": "kube-state-metrics-0"},
+                    }],
+                },
                 {
                     // Its response has some megabytes.
                     "job_name": "apiserver", "scrape_interval": "2s", "scheme": "https",
                     "tls_config": {"cert_file": "admin.crt", "key_file": "admin.key", "insecure_skip_verify": true},
-                    "static_configs": [{"targets": [api_server.address]}],
+                    "static_configs": [{"targets": [api_server.address], "labels": cluster}],
                 },
             ],
         });
@@ -80,6 +95,12 @@ impl Prometheus {
     pub(crate) fn series(&self, selector: &str) -> Vec<Value> {
         let data = self.data(&format!("/api/v1/series?match[]={}", escaped(selector)));
         data.unwrap().as_array().unwrap().clone()
+    }
+
+    /// Returns the labels of the alerts that are firing now.
+    pub(crate) fn firing(&self) -> Vec<Value> {
+        let firing = self.query(r#"ALERTS{alertstate="firing"}"#).unwrap();
+        firing.into_iter().map(|mut alert| alert["metric"].take()).collect()
     }
 
     /// Returns the alerts that are firing or have fired.
