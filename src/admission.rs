@@ -72,6 +72,8 @@ pub struct Answer {
     /// The code of the refusal, or an empty string.
     pub code: &'static str,
     pub component: Option<String>,
+    /// The pod's name, or its `generateName`; at most 253 characters of it.
+    pub pod: Option<String>,
     /// The namespace or role that the snapshots lack.
     pub missing: Option<Missing>,
 }
@@ -114,6 +116,7 @@ impl<'a> Review<'a> {
                 code,
                 component: outcome.component().map(str::to_owned),
                 missing: outcome.decision.missing(),
+                pod: outcome.pod,
             }
         };
         let answer =

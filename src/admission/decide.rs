@@ -32,8 +32,12 @@ pub(super) fn outcome<'c>(
 ) -> Outcome<'c> {
     let pod = match read_pod(request) {
         Ok(pod) => pod,
-        Err(refusal) => return Outcome::refused(vec![refusal], None),
+        Err(refusal) => return Outcome::refused(vec![refusal], None, None),
     };
+    let name = pod.name();
+    if let Err(refusal) = pod.refuse_excess_labels() {
+        return Outcome::refused(vec![refusal], None, name);
+    }
     let kind = component::kind(&pod, config);
     let matched = match kind {
         Ok(PodKind::Agent(matched) | PodKind::Exempt(matched)) => Some(matched),
@@ -41,8 +45,10 @@ pub(super) fn outcome<'c>(
     };
     let mut refusals = Refusals::new(wanted);
     match pass_or_inject(&pod, kind, request, namespaces, roles, config, &mut refusals) {
-        Ok((decision, patch)) => Outcome { decision, further: Vec::new(), matched, patch },
-        Err(Stop) => Outcome::refused(refusals.into_vec(), matched),
+        Ok((decision, patch)) => {
+            Outcome { decision, further: Vec::new(), matched, patch, pod: name }
+        }
+        Err(Stop) => Outcome::refused(refusals.into_vec(), matched, name),
     }
 }
 

@@ -20,6 +20,9 @@ pub(super) struct Outcome<'c> {
     pub(super) further: Vec<Refusal>,
     pub(super) matched: Option<Matched<'c>>,
     pub(super) patch: Patch,
+    /// The pod's name, or the name to which the API server will add a suffix. `None` if the pod
+    /// cannot be read.
+    pub(super) pod: Option<String>,
 }
 
 /// A decision, with the rule and the data that it results from.
@@ -71,19 +74,23 @@ pub(super) struct AuditAnnotations<'a> {
 impl<'c> Outcome<'c> {
     /// Returns the refusal of a pod on which the webhook fails by a bug.
     pub(super) fn failure() -> Self {
-        Self::refused(vec![Refusal::Internal], None)
+        Self::refused(vec![Refusal::Internal], None, None)
     }
 
     /// Returns the refusal of a pod by at least one rule.
-    pub(super) fn refused(refusals: Vec<Refusal>, matched: Option<Matched<'c>>) -> Self {
+    pub(super) fn refused(
+        refusals: Vec<Refusal>,
+        matched: Option<Matched<'c>>,
+        pod: Option<String>,
+    ) -> Self {
         let mut refusals = refusals.into_iter();
         let decision = Decision::Refuse(refusals.next().unwrap_or(Refusal::Internal));
-        Self { decision, further: refusals.collect(), matched, patch: Patch::default() }
+        Self { decision, further: refusals.collect(), matched, patch: Patch::default(), pod }
     }
 
     /// Returns the outcome with its operations in the types of the JSON Patch library.
     pub(super) fn explained(self) -> Explained<'c> {
-        let Self { decision, further, matched, patch } = self;
+        let Self { decision, further, matched, patch, pod: _ } = self;
         match serde_json::from_slice::<json_patch::Patch>(&patch.json()) {
             Ok(json_patch::Patch(operations)) => {
                 Explained { decision, further, matched, operations, warnings: patch.warnings }

@@ -140,13 +140,23 @@ impl<'a> Pod<'a> {
         let Object(MetadataAndSpec { metadata: Object(metadata), spec: Object(spec) }) =
             serde_json::from_str(object.get())
                 .map_err(|_| Refusal::UnreadablePod { place: place(object) })?;
-        let pod = Self { metadata, spec, object, creator };
-        // The labels that are not read might make the pod an agent.
-        match pod.metadata.labels.as_ref().and_then(Pairs::excess) {
+        Ok(Self { metadata, spec, object, creator })
+    }
+
+    /// Returns the start of the pod's name, or of the name to which the API server adds a suffix
+    /// after the review.
+    pub(super) fn name(&self) -> Option<String> {
+        let Metadata { name, generate_name, .. } = &self.metadata;
+        [name, generate_name].into_iter().find(|name| !name.is_empty()).map(|name| shown(name))
+    }
+
+    /// Refuses a pod with more labels than are read: the others might make it an agent.
+    pub(super) fn refuse_excess_labels(&self) -> Result<(), Refusal> {
+        match self.metadata.labels.as_ref().and_then(Pairs::excess) {
             Some((most, _)) => {
                 Err(Refusal::TooManyItems { what: format!("the pod has more than {most} labels") })
             }
-            None => Ok(pod),
+            None => Ok(()),
         }
     }
 

@@ -231,7 +231,11 @@ fn the_two_logs_are_joined_by_uid() {
     world.audit_annotations(NAMESPACE, "twice");
 
     let directory = own_directory();
-    let log = world.webhook.as_ref().unwrap().log();
+    // The webhook writes its log in a thread of its own.
+    let log = wait_until("the log has both reviews", Duration::from_secs(60), || {
+        let log = world.webhook.as_ref().unwrap().log();
+        (log.matches(r#""pod":"twice""#).count() == 2).then_some(log)
+    });
     fs::write(directory.path().join("webhook.log"), &log).unwrap();
     let audit = world.cluster.kubeconfig().with_file_name("audit.log");
     fs::copy(audit, directory.path().join("audit.log")).unwrap();
@@ -264,6 +268,30 @@ fn the_two_logs_are_joined_by_uid() {
     assert_eq!(both.len(), 2, "one for each round: {both:?}");
     assert_eq!(both[0]["auditID"], both[1]["auditID"]);
     assert!(both.iter().all(|line| line["user"] == OPERATOR && line["decision"] == "inject"));
+
+    // The query for EKS finds the refused pod, and no other.
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/log.md");
+    let page = fs::read_to_string(page).unwrap();
+    let (_, expression) = page.split_once("parse @message /").unwrap();
+    let expression = expression.split("/\n").next().unwrap();
+    let ran = Command::new("jq")
+        .args(["-R", "--arg", "expression", expression, "--arg", "namespace", NAMESPACE])
+        .arg(
+            "capture($expression) as $found | fromjson | select(.objectRef.namespace == $namespace)
+             | {name: .objectRef.name, code: $found.code}",
+        )
+        .arg(directory.path().join("audit.log"))
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let found: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!(found, json!({"name": "refused", "code": "host-namespace"}));
+
+    // The log has the names that the audit log has.
+    for line in &joined {
+        let review = reviews.iter().find(|review| review["uid"] == line["uid"]).unwrap();
+        assert_eq!(review["pod"], line["pod"], "{review}");
+    }
 
     // Log and audit event agree on each pod.
     for event in world.cluster.audit_events() {

@@ -9,7 +9,7 @@ use harness::{
     process::wait_until,
     shell,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const OPT_IN: &str = "fab.nanohype.dev/session-injection";
 
@@ -51,11 +51,12 @@ fn the_pilot_page_enables_a_tenant_and_reverts_it() {
         assert_eq!(page.run(dry_run).trim(), "pod/try");
         lines(&page.run(reviews)).pop()
     });
-    assert_eq!(judged["dry_run"], true);
+    assert_eq!((&judged["pod"], &judged["dry_run"]), (&json!("try"), &json!(true)));
     let audited = platform.create_session("fab-audited-d3e4f");
     let pod = node.await_ready(TENANT, &audited);
     assert_eq!(shape(&pod), shape(&before), "it is as the one before");
     let review = lines(&page.run(reviews)).pop().unwrap();
+    assert_eq!(review["pod"], *audited, "{review}");
     assert_eq!(review["mode"], "audit", "{review}");
     assert_eq!(review["decision"], "inject", "{review}");
     assert_eq!(review["component"], "runtime", "{review}");

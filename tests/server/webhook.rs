@@ -144,6 +144,7 @@ async fn responses_and_log_lines_have_no_terminal_commands() {
     for (change, want) in cases {
         let mut review: Value = serde_json::from_slice(&review("runtime")).unwrap();
         json_patch::merge(&mut review["request"]["object"], &change);
+        review["request"]["object"]["metadata"]["name"] = name.into();
         review["request"]["uid"] = format!("uid-{name}").into();
         let answer = ask(&server, "/enabled", review.to_string()).await;
         let told = response(&answer);
@@ -161,7 +162,40 @@ async fn responses_and_log_lines_have_no_terminal_commands() {
     });
     assert!(!log.contains(is_command), "{log:?}");
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    assert_eq!(lines.filter(|line| line["uid"] == format!("uid-{name}")).count(), 5);
+    let ours = |line: &Value| line["uid"] == format!("uid-{name}") && line["pod"] == name;
+    assert_eq!(lines.filter(ours).count(), 5);
+}
+
+#[tokio::test]
+async fn the_log_has_the_name_or_generate_name_of_the_pod() {
+    let server = Server::start();
+    let labels = (0..2000).map(|n| (format!("label-{n}"), json!("")));
+    let labels: serde_json::Map<String, Value> = labels.collect();
+    let long = "n".repeat(300);
+    // Changes of the pod's metadata, and the expected name.
+    let cases = [
+        ("runtime", json!({}), json!("session-fab-coder-x7k2p")),
+        ("runtime", json!({"generateName": "other-"}), json!("session-fab-coder-x7k2p")),
+        ("runtime", json!({"labels": labels}), json!("session-fab-coder-x7k2p")),
+        ("runtime", json!({"name": long}), json!(long[..253])),
+        ("runtime", json!({"name": null}), json!(null)),
+        ("runtime", json!({"name": null, "generateName": long}), json!(long[..253])),
+        ("runtime", json!({"labels": {"a": 1}}), json!(null)),
+        ("dispatcher", json!({}), json!("fab-feature-build-")),
+    ];
+    for (index, (name, change, want)) in cases.into_iter().enumerate() {
+        let mut review: Value = serde_json::from_slice(&review(name)).unwrap();
+        json_patch::merge(&mut review["request"]["object"]["metadata"], &change);
+        let uid = format!("uid-{index}");
+        review["request"]["uid"] = json!(uid);
+        response(&ask(&server, "/enabled", review.to_string()).await);
+        let line = wait_until("the log has the review", Duration::from_secs(5), || {
+            let log = server.process.log();
+            let mut lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+            lines.find(|line: &Value| line["uid"] == uid)
+        });
+        assert_eq!(line["pod"], want, "{name} {change}");
+    }
 }
 
 #[tokio::test]

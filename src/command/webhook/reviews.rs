@@ -83,7 +83,7 @@ async fn review(state: &WebhookState, mode: Mode, mut request: Request) -> Respo
     let deadline = started + budget(request.uri());
     match answer(state, mode, request, deadline, &connection).await {
         Ok((answer, record)) => {
-            let Answer { body, decision, code, component, missing: _ } = answer;
+            let Answer { body, decision, code, component, pod, missing: _ } = answer;
             let Record { uid, namespace, dry_run } = record;
             let took = started.elapsed();
             state.metrics.review(mode.as_str(), decision, code, component.as_deref(), took);
@@ -91,6 +91,7 @@ async fn review(state: &WebhookState, mode: Mode, mut request: Request) -> Respo
             tracing::info!(
                 uid,
                 namespace,
+                pod,
                 mode = mode.as_str(),
                 decision,
                 code,
