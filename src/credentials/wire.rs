@@ -106,7 +106,7 @@ impl Refused {
             Self::Method => "the method must be GET",
             Self::Path => "the path does not exist",
             Self::Token => {
-                "the Authorization header must be the content of the file that AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names"
+                "the Authorization header must be the content of the file that AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names: update the AWS SDK or CLI if it does not read this variable"
             }
         }
     }

@@ -1102,6 +1102,24 @@ fn a_reference_to_no_variable_excludes_no_host() {
     }
 }
 
+/// It does not read the file of the token, nor do Debian 12's packages of the CLI (2.9) and of the
+/// SDK for Ruby (3.168), which were tried by hand.
+#[test]
+fn a_cli_that_is_too_old_shows_the_remedy() {
+    let account = Account::open(Policies::default());
+    let pod = account.pod();
+    let _sidecar = pod.start_ready();
+    let words = client::words("cli-old");
+    let said = Client::start("cli-old", pod.agent(&words)).call().unwrap_err();
+    assert!(said.contains("update the AWS SDK or CLI"), "{said}");
+    assert_eq!(account.events("GetCallerIdentity").len(), 0);
+    // The control: the token is all that it lacks.
+    let token = format!("AWS_CONTAINER_AUTHORIZATION_TOKEN={}", pod.token());
+    let words = [&["env".to_owned(), token][..], &words].concat();
+    let arn = Client::start("cli-old", pod.agent(&words)).call().unwrap();
+    assert!(arn.contains("/prod-acme-broker/"), "{arn}");
+}
+
 /// Without the injected variables there are no session credentials. With other credentials the
 /// call shows the owner of those.
 #[test]
@@ -1178,38 +1196,47 @@ fn each_listed_variable_wins_over_the_endpoint() {
     let pod_token =
         file("token", account.mint(&account.template().name, STS, Duration::from_secs(3600)));
     let home = ("HOME", home.path().to_str().unwrap().to_owned());
+    let amazon_keys = [
+        ("AMAZON_ACCESS_KEY_ID", key.clone()),
+        ("AMAZON_SECRET_ACCESS_KEY", secret.clone()),
+        ("AMAZON_SESSION_TOKEN", token.clone()),
+    ];
+    let short_keys = [
+        ("AWS_ACCESS_KEY", key.clone()),
+        ("AWS_SECRET_KEY", secret.clone()),
+        ("AWS_SESSION_TOKEN", token.clone()),
+    ];
     let (key, secret, token) = (key.clone(), secret.clone(), token.clone());
     let own = |name| vec![(name, "own".to_owned()), home.clone()];
     let java = |name, options: String| vec![(name, options)];
     let keys = format!(
         "-Daws.accessKeyId={key} -Daws.secretAccessKey={secret} -Daws.sessionToken={token}"
     );
+    let keys_of_v1 =
+        format!("-Daws.accessKeyId={key} -Daws.secretKey={secret} -Daws.sessionToken={token}");
+    let relative = vec![("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/x".to_owned())];
     type Variables<'a> = Vec<(&'a str, String)>;
     let cases: Vec<(&'static str, Variables<'_>, Wins)> = vec![
         (
             "boto3",
             vec![
-                ("AWS_ACCESS_KEY_ID", key.clone()),
-                ("AWS_SECRET_ACCESS_KEY", secret.clone()),
-                ("AWS_SECURITY_TOKEN", token.clone()),
+                ("AWS_ACCESS_KEY_ID", key),
+                ("AWS_SECRET_ACCESS_KEY", secret),
+                ("AWS_SECURITY_TOKEN", token),
             ],
             Base,
         ),
-        (
-            "go",
-            vec![
-                ("AWS_ACCESS_KEY", key),
-                ("AWS_SECRET_KEY", secret),
-                ("AWS_SESSION_TOKEN", token),
-            ],
-            Base,
-        ),
+        ("go", short_keys.to_vec(), Base),
+        ("go-v1", short_keys.to_vec(), Base),
+        ("java-v1", short_keys.to_vec(), Base),
+        ("javascript-v2", amazon_keys.to_vec(), Base),
         ("boto3", own("AWS_PROFILE"), Base),
         ("boto3", own("AWS_DEFAULT_PROFILE"), Base),
         ("cli", own("AWS_PROFILE"), Base),
         ("go", own("AWS_DEFAULT_PROFILE"), Base),
         ("java", own("AWS_PROFILE"), Base),
         ("javascript", own("AWS_PROFILE"), Base),
+        ("kotlin", own("AWS_PROFILE"), Base),
         ("rust", own("AWS_PROFILE"), Base),
         ("boto3", vec![("AWS_SHARED_CREDENTIALS_FILE", file_of_keys.clone())], Base),
         ("javascript", vec![("AWS_SHARED_CREDENTIALS_FILE", file_of_keys.clone())], Base),
@@ -1217,6 +1244,17 @@ fn each_listed_variable_wins_over_the_endpoint() {
         ("rust", vec![("AWS_CONFIG_FILE", file_of_keys.clone())], Base),
         ("boto3", vec![("AWS_CREDENTIAL_FILE", old_file)], Nothing),
         ("boto3", vec![("BOTO_CONFIG", boto_file)], Nothing),
+        ("java-v1", vec![("AWS_CREDENTIAL_PROFILES_FILE", file_of_keys.clone())], Base),
+        ("java-v1", java("JAVA_TOOL_OPTIONS", keys_of_v1), Base),
+        ("kotlin", java("JAVA_TOOL_OPTIONS", keys.clone()), Base),
+        (
+            "kotlin",
+            java(
+                "JAVA_TOOL_OPTIONS",
+                "-Daws.containerCredentialsFullUri=http://127.0.0.1:9".to_owned(),
+            ),
+            Nothing,
+        ),
         ("java", java("JAVA_TOOL_OPTIONS", keys.clone()), Base),
         ("java", java("JDK_JAVA_OPTIONS", keys.clone()), Base),
         ("java", java("_JAVA_OPTIONS", keys), Base),
@@ -1267,7 +1305,9 @@ fn each_listed_variable_wins_over_the_endpoint() {
             Nothing,
         ),
         ("java", vec![("AWS_CONTAINER_AUTHORIZATION_TOKEN", "own".to_owned())], Nothing),
-        ("javascript", vec![("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/x".to_owned())], Nothing),
+        ("javascript", relative.clone(), Nothing),
+        ("javascript-v2", relative, Nothing),
+        ("javascript-v2", vec![("AWS_CONTAINER_AUTHORIZATION_TOKEN", "own".to_owned())], Nothing),
         (
             "boto3",
             vec![
@@ -1319,8 +1359,12 @@ fn agent(client: &str) -> &str {
         "boto3" => "Boto3/",
         "cli" => "aws-cli/",
         "go" => "aws-sdk-go-v2/",
-        "java" => "aws-sdk-java/",
+        "go-v1" => "aws-sdk-go/1.",
+        "java" => "aws-sdk-java/2.",
+        "java-v1" => "aws-sdk-java/1.",
         "javascript" => "aws-sdk-js/",
+        "javascript-v2" => "aws-sdk-nodejs/2.",
+        "kotlin" => "aws-sdk-kotlin/",
         _ => "aws-sdk-rust/",
     }
 }

@@ -16,7 +16,7 @@ use crate::{process::program, profile};
 /// A running SDK. It stops when dropped.
 #[derive(Debug)]
 pub struct Client {
-    /// One of [`CLIENTS`].
+    /// One of [`CLIENTS`], or `cli-old`, a version below the minimum.
     pub name: &'static str,
     child: Child,
     /// While it is open, the client waits for lines.
@@ -25,7 +25,18 @@ pub struct Client {
 }
 
 /// The SDKs under test, by the names of their programs.
-pub const CLIENTS: [&str; 6] = ["boto3", "cli", "go", "java", "javascript", "rust"];
+pub const CLIENTS: [&str; 10] = [
+    "boto3",
+    "cli",
+    "go",
+    "go-v1",
+    "java",
+    "java-v1",
+    "javascript",
+    "javascript-v2",
+    "kotlin",
+    "rust",
+];
 
 /// Returns the command line of an SDK.
 pub fn words(name: &str) -> Vec<String> {
@@ -105,5 +116,5 @@ impl Drop for Client {
     }
 }
 
-/// Long, since a JVM starts slowly beside five other clients.
+/// Long, since a JVM starts slowly beside nine other clients.
 const PATIENCE: Duration = Duration::from_secs(90);
