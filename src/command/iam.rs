@@ -164,11 +164,6 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
 
 /// Returns the ARN of the cluster in EKS, which the Terraform modules take.
 fn cluster_arn(account: &Account, region: Option<Region>) -> Result<String, CommandError> {
-    if account.parameter.is_none() {
-        return Err(CommandError::Input(anyhow!(
-            "-o terraform: {STATIC_ROLES}, and the Terraform modules create the parameter; use -o json"
-        )));
-    }
     let name = account.cluster.as_deref().ok_or_else(|| {
         CommandError::Input(anyhow!(
             "-o terraform needs the name of the cluster; set cluster in the config"

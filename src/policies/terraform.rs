@@ -25,8 +25,11 @@ pub fn terraform(account: &Account, cluster: &str) -> String {
              #   alias \"account_{session}\"\n\n"
         );
     }
-    let webhook = webhook(account, cluster);
-    let _ = write!(file, "# Once per cluster: the role of the webhook.\n{webhook}\n");
+    // With static roles, the webhook calls no AWS API.
+    if account.parameter.is_some() {
+        let webhook = webhook(account, cluster);
+        let _ = write!(file, "# Once per cluster: the role of the webhook.\n{webhook}\n");
+    }
     let tenant = tenant(account, cluster, provider);
     let _ = write!(file, "# Once per tenant.\n{tenant}");
     file
@@ -52,6 +55,9 @@ fn tenant(account: &Account, cluster: &str, session_provider: String) -> String 
         ("session_role_name", quoted(role.name())),
         ("path", quoted(path(role))),
     ];
+    if account.parameter.is_none() {
+        short.push(("parameter", "null".to_owned()));
+    }
     short.extend(parameter(account).map(|name| ("parameter", quoted(&name))));
     if account.restrict_to != RestrictTo::Tenant {
         short.push(("restrict_to", quoted(&account.restrict_to.to_string())));
