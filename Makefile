@@ -19,12 +19,12 @@ test:
 
 # The image, the chart and AWS's SDKs on a real node. It has mounts, links and cgroups of
 # its own, hence root.
-e2e: image
+e2e: image-here
 	variables=$$(tests/setup --node) && eval "$$variables" && tests/run node
 
 # Ten minutes more of it, on several nodes: each promise, changes of the installation under a
 # stream of pods, and wrong installs. Not part of CI.
-e2e-long: image
+e2e-long: image-here
 	variables=$$(tests/setup --node) && eval "$$variables" && tests/run long
 
 # Each pod and pod template of a folder of manifests, as an agent: through inject, the webhook,
@@ -34,9 +34,21 @@ foreign:
 	folder=$$(realpath "$(FOLDER)") && variables=$$(tests/setup) && eval "$$variables" && \
 	  FAB_MANIFESTS=$$folder cargo test --locked --test cluster -- --nocapture manifests::
 
-# The image of this commit for this architecture, as an OCI archive in target/image.
+# The image of this commit, as OCI archives in target/image: for amd64, for arm64, and for both.
 image:
 	image/build
+
+# The first of them that this machine runs.
+image-here:
+	image/build $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
+
+# The program for arm64, run by qemu on another architecture. Not part of CI.
+arm64:
+	tests/arm64
+
+# What depends on the API server, on another version of Kubernetes: FAB_KUBERNETES=1.32 to 1.36.
+version:
+	variables=$$(tests/setup) && eval "$$variables" && tests/run version
 
 # Formatting, lints and the rules on dependencies; what CI runs beside the tests.
 lint:
@@ -59,8 +71,8 @@ bench:
 	benches/compare
 
 # What webhook, guard and sidecar add on a real node, in one run with a cluster without them.
-bench-node: image
+bench-node: image-here
 	variables=$$(tests/setup --node) && eval "$$variables" && cargo build --locked --release --example floor && \
 	  cargo bench --locked --bench added -- "$${CARGO_TARGET_DIR:-$$PWD/target}/release/examples/floor"
 
-.PHONY: demo quick test foreign e2e e2e-long image lint advisories fuzz bench bench-node
+.PHONY: demo quick test foreign e2e e2e-long image image-here arm64 version lint advisories fuzz bench bench-node

@@ -25,7 +25,7 @@ fn text(bytes: &[u8]) -> &str {
 fn static_roles_need_no_documents_about_a_parameter() {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("config.yaml");
-    fs::write(&config, "roles: {file: roles.yaml}\n").unwrap();
+    fs::write(&config, "cluster: prod\nroles: {file: roles.yaml}\n").unwrap();
     let config = format!("--config={}", config.display());
     let names = |arguments: &[&str]| -> Vec<String> {
         let output = iam(arguments);
