@@ -374,7 +374,7 @@ pub struct Iam {
 pub enum IamFormat {
     /// A list of documents
     Json,
-    /// Resources for Terraform's AWS provider
+    /// Calls of the Terraform modules of this version
     Terraform,
 }
 

@@ -166,7 +166,7 @@ impl CheckId {
             ),
             Self::InstallQuota => (
                 "install-quota",
-                "Only with `--pre`: a ResourceQuota of the release's namespace refuses the chart's pods, because they have no CPU limit.",
+                "Only with `--pre`: a ResourceQuota of the release's namespace refuses the chart's pods unless they have a CPU limit. By default they have none.",
                 "set `resources.limits.cpu`, `certs.resources.limits.cpu` and `test.resources.limits.cpu` in the chart values, or choose another namespace",
             ),
             Self::InstallRights => (
@@ -311,7 +311,7 @@ impl CheckId {
             ),
             Self::WebhookReachable => (
                 "webhook-reachable",
-                "Only with `--pre`, and always `unknown`: whether API servers reach port 8443 of the webhook's pods.",
+                "Only with `--pre`, and always `unknown`: whether API servers reach the webhook's port (`ports.webhook`, by default 8443).",
                 "use `check --as-pod` after the installation",
             ),
         };

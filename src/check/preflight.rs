@@ -7,7 +7,7 @@ use super::{
 };
 use crate::json::Json;
 
-/// What an installation takes of the cluster, as far as it could be read.
+/// Facts about the cluster that an installation depends on.
 #[derive(Debug)]
 pub struct Preflight {
     /// All MutatingWebhookConfigurations.
@@ -16,7 +16,7 @@ pub struct Preflight {
     pub namespace: String,
     /// The quotas of that namespace.
     pub quotas: Seen<Objects>,
-    /// What Helm creates and the user may not, such as `create secrets`.
+    /// Permissions that Helm needs and the user lacks, such as `create secrets`.
     pub refused: Seen<Vec<String>>,
 }
 
@@ -28,7 +28,7 @@ pub(super) fn check_preflight(preflight: &Preflight) -> Findings {
     found.unknown(
         CheckId::WebhookReachable,
         "API server",
-        "whether API servers reach port 8443 of pods can only be tried with the webhook: use `check --as-pod` after the installation; on an overlay network that the control plane does not reach, set hostNetwork",
+        "whether API servers reach the webhook's port (ports.webhook, by default 8443) can only be tried with the webhook: use `check --as-pod` after the installation; on an overlay network that the control plane does not reach, set hostNetwork",
     );
     found
 }
@@ -59,10 +59,10 @@ fn check_quotas(Preflight { namespace, quotas, .. }: &Preflight, found: &mut Fin
         if quota.at("spec").at("hard").at("limits.cpu").string().is_some() {
             fits = false;
             let message = format!(
-                "ResourceQuota {} has limits.cpu, so it refuses the chart's pods, which have no CPU limit",
+                "ResourceQuota {} has limits.cpu, so it refuses the chart's pods unless their resources set a CPU limit",
                 name(quota)
             );
-            found.error(ID, &*subject, message);
+            found.warning(ID, &*subject, message);
         }
     }
     if fits {

@@ -1,4 +1,4 @@
-//! The documents for Terraform: calls of the modules in `terraform/`, and a resource.
+//! The documents for Terraform: calls of the modules in `terraform/`, and one resource for `revoke --terraform`.
 
 use std::fmt::Write;
 

@@ -1568,9 +1568,8 @@ fn the_guard_is_installed_unless_disabled() {
     );
     assert!(policies(&json!({"guard": {"enabled": false}})).is_empty());
     // Alert and dashboard select each of them, and not the policy for certs.
-    let watched =
-        "fab-session-injector-(bindings|ephemeral-containers|exec|pod-updates|pods|tokens)";
-    for file in ["dashboard.json", "templates/prometheusrule.yaml"] {
+    let watched = "fab-session-injector-(bindings|ephemeral-containers|exec|pod-updates|pods|services|tokens)";
+    for file in ["dashboard.json", "templates/_alerts.tpl"] {
         assert!(fs::read_to_string(chart().join(file)).unwrap().contains(watched), "{file}");
     }
 

@@ -111,6 +111,15 @@ fn no_service_takes_the_agents_ipv6_address() {
         let outcome = patch(name, kind, &change);
         assert!(!outcome.ok && outcome.stderr.contains("[guard-service]"), "{}", outcome.stderr);
     }
+    // Spellings that kube-proxy reads as the same address. API servers since 1.36 refuse them as
+    // invalid by themselves.
+    for address in ["fd00:00ec2::23", "fd00:ec2::00023", "fd00:ec2::0.0.0.035"] {
+        let spelled = json!({"spec": {"externalIPs": [address]}});
+        let outcome = patch("own", "--type=merge", &spelled);
+        let is_refused =
+            ["[guard-service]", "Invalid value"].iter().any(|it| outcome.stderr.contains(it));
+        assert!(!outcome.ok && is_refused, "{address}: {}", outcome.stderr);
+    }
     let outcome = patch("balanced", "--subresource=status", &status("fd00:ec2::24"));
     assert!(outcome.ok, "{}", outcome.stderr);
     // The control: without the policy the API server accepts the address.

@@ -15,7 +15,7 @@ gives several samples.
   for: 2m
   severity: critical
   summary: No replica of the webhook is ready.
-  description: Agent pods in enabled namespaces are refused until a replica is ready. Run kubectl describe on the webhook's pods, and read the log of a running one. If the pods are ready, check that Prometheus reaches port 8081.
+  description: Agent pods in enabled namespaces are refused until a replica is ready. Run kubectl describe on the webhook's pods, and read the log of a running one. If the pods are ready, check that Prometheus reaches port {{ int $.Values.ports.health }}.
 - alert: FabSessionInjectorReplicaNotReady
   expr: fab_session_injector_ready == 0
   for: 15m
@@ -71,14 +71,14 @@ gives several samples.
   description: {{ `While it is down, the agent's AWS calls fail if the SDK has no valid credentials. The sidecar's last state has the exit code and the reason (kubectl -n {{ $labels.namespace }} describe pod {{ $labels.pod }}).` }}
 {{- if .Values.guard.enabled }}
 - alert: FabSessionInjectorGuardRefusals
-  {{- $refused := `apiserver_validating_admission_policy_check_total{policy=~"fab-session-injector-(bindings|ephemeral-containers|exec|pod-updates|pods|tokens)",enforcement_action="deny"}` }}
+  {{- $refused := `apiserver_validating_admission_policy_check_total{policy=~"fab-session-injector-(bindings|ephemeral-containers|exec|pod-updates|pods|services|tokens)",enforcement_action="deny"}` }}
   # The first refusal creates the series, as above.
   expr: |-
     sum by (policy) (increase({{ $refused }}[10m])) > 0
     or
     sum by (policy) ({{ $refused }} unless {{ $refused }} offset 10m) > 0
   severity: warning
-  summary: {{ `The guard refused requests in enabled namespaces, policy {{ $labels.policy }}.` }}
+  summary: {{ `The guard refused requests, policy {{ $labels.policy }}.` }}
   description: Either a user tried to bypass the webhook, or the guard and the webhook disagree, such as on the sidecar's image during an upgrade. docs/guard.md describes each policy. The API server's audit log names the user.
 {{- end }}
 - alert: FabSessionInjectorSlow

@@ -108,8 +108,8 @@ the digests `.digests`, or to the image's own: as in src/config/image.rs.
 
 {{/*
 The images of guard.previousImages, and that of the release which this upgrade replaces: its replicas
-inject it until the rollout is complete. While an earlier rollout is not, also what the guard of that
-release accepted. Helm reads the cluster at `install` and `upgrade`, and Flux does; `helm template`
+inject it until the rollout is complete. While an earlier rollout is not, or did not begin because
+the upgrade failed, also what the guard of that release accepted. Helm reads the cluster at `install` and `upgrade`, and Flux does; `helm template`
 and Argo CD do not.
 */}}
 {{- define "fab-session-injector.guard.previous" -}}
@@ -130,7 +130,9 @@ and Argo CD do not.
     {{- $deployment := lookup "apps/v1" "Deployment" $.Release.Namespace $name -}}
     {{- $status := default dict $deployment.status -}}
     {{- $updated := int (default 0 $status.updatedReplicas) -}}
+    {{- $checksum := dig "spec" "template" "metadata" "annotations" "checksum/config" "" $deployment -}}
     {{- $complete := and $deployment
+      (eq $checksum (index . "checksum" | default "none"))
       (eq (int (default 0 $status.observedGeneration)) (int $deployment.metadata.generation))
       (eq $updated (int (default 0 $status.replicas)))
       (eq $updated (int $deployment.spec.replicas)) -}}

@@ -114,3 +114,8 @@ The static roles are then the only source.
 {{- define "fab-session-injector.staticRoles" -}}
 {{- toYaml (dict "roles" .Values.staticRoles) -}}
 {{- end -}}
+
+{{/* The checksum of the configuration that the webhook reads. */}}
+{{- define "fab-session-injector.checksum" -}}
+{{- printf "%s\n%s" (include "fab-session-injector.config" .) (include "fab-session-injector.staticRoles" .) | sha256sum -}}
+{{- end -}}

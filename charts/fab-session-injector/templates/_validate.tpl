@@ -69,10 +69,14 @@ once, each with the rule and the remedy.
   {{- end -}}
 {{- end -}}
 
+{{- if and (not .Values.guard.enabled) (eq $config.baseCredentials.source "podIdentity") (eq $config.baseCredentials.ipFamily "ipv6") -}}
+  {{- $problems = append $problems "guard.enabled is false, but with config.baseCredentials.ipFamily ipv6 only the guard keeps Services of tenants off the address of the Pod Identity agent: set guard.enabled: true, or baseCredentials.source: irsa." -}}
+{{- end -}}
+
 {{- with $config.awsCaBundle -}}
   {{- if contains "PRIVATE KEY" . -}}
     {{- $problems = append $problems "config.awsCaBundle contains a private key, but each agent pod gets its text: set only CA certificates." -}}
-  {{- else if not (contains "-----BEGIN CERTIFICATE-----" .) -}}
+  {{- else if not (regexMatch "(?m)^-----BEGIN CERTIFICATE-----" .) -}}
     {{- $problems = append $problems "config.awsCaBundle has no certificate, but it is the text of CA certificates in PEM, not the path of a file: use `helm --set-file config.awsCaBundle=FILE`." -}}
   {{- else if contains "$" . -}}
     {{- $problems = append $problems "config.awsCaBundle has the character $, but the kubelet would expand it: remove the comment." -}}

@@ -1,4 +1,4 @@
-//! Reads what an installation takes, before there is one.
+//! Reads the facts of `check --pre`.
 
 use serde_json::json;
 

@@ -293,6 +293,27 @@ fn an_upgrade_accepts_the_image_of_the_installed_release() {
         let values = [&[("config.sidecar.image", &*image)], further].concat();
         helm::upgrade(&chart(), "pilot", NAMESPACE, &kubeconfig, &values, &["--install"]).unwrap();
     };
+    let freeze = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": "frozen"},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"],
+                "resources": ["deployments"],
+            }]},
+            "validations": [{"expression": "false", "message": "deployments are frozen"}],
+        },
+    });
+    let bind = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": "frozen"},
+        "spec": {"policyName": "frozen", "validationActions": ["Deny"]},
+    });
+    let is_frozen = || {
+        let annotate = ["annotate", "deployment", "pilot-fab-session-injector", "a=b"];
+        let dry = ["--overwrite", "--dry-run=server", "--namespace", NAMESPACE];
+        !cluster.kubectl(&[&annotate[..], &dry[..]].concat()).run().ok
+    };
     let accepted = || -> Vec<u32> {
         let policies = cluster.kubectl(&["get", "validatingadmissionpolicies"]).json().to_string();
         (1..=5).filter(|number| policies.contains(&image(*number))).collect()
@@ -319,6 +340,22 @@ fn an_upgrade_accepts_the_image_of_the_installed_release() {
     await_rollout();
     upgrade(3, &[]);
     assert_eq!(accepted(), [3]);
+    // An upgrade that fails before the Deployment changes, and the next try.
+    for object in [&freeze, &bind] {
+        assert!(apply(&cluster, &object.to_string(), &SERVER_SIDE).ok);
+    }
+    wait_until("deployments are frozen", Duration::from_secs(20), || is_frozen().then_some(()));
+    let five = [("config.sidecar.image", "registry.example/injector:5")];
+    let said = helm::upgrade(&chart(), "pilot", NAMESPACE, &kubeconfig, &five, &[]).unwrap_err();
+    assert!(said.contains("deployments are frozen"), "{said}");
+    let delete = ["delete", "validatingadmissionpolicybinding", "frozen"];
+    assert!(cluster.kubectl(&delete).run().ok);
+    wait_until("deployments are not frozen", Duration::from_secs(20), || {
+        (!is_frozen()).then_some(())
+    });
+    upgrade(5, &[]);
+    assert_eq!(accepted(), [3, 5]);
+    await_rollout();
     upgrade(4, &[("guard.acceptInstalledImage", "false")]);
     assert_eq!(accepted(), [4]);
     await_rollout();
