@@ -86,6 +86,7 @@ fn pods_that_the_guard_refuses_are_admitted_without_it() {
         .map(|rest| format!("[guard-{}]", rest.split_once(']').unwrap().0))
         // Only in clusters of IPv6: tests/cluster/ipv6.rs.
         .filter(|code| code != "[guard-service]")
+        .filter(|code| code != "[guard-resize]" || world.cluster.minor() >= RESIZE)
         .collect();
     assert_eq!(codes, spelled, "each code has an attempt");
 
@@ -102,7 +103,9 @@ fn pods_that_the_guard_refuses_are_admitted_without_it() {
         let let_in = outcome.ok || outcome.stderr.contains("does not have a host assigned");
         assert!(let_in, "{}: without a guard\n{}", attempt.what, outcome.stderr);
     }
-    for bound in bound() {
+    // Before that version, an API server copies no labels of a Binding.
+    let copies = |bound: &Bound| bound.list != "labels" || world.cluster.minor() >= TOPOLOGY_LABELS;
+    for bound in bound().into_iter().filter(copies) {
         let pod = world.cluster.kubectl(&["get", "pod", &bound.name, IN_HELD]).json();
         assert_eq!(pod["metadata"][bound.list][bound.key], bound.value, "{}", bound.name);
     }
@@ -129,18 +132,31 @@ impl Attempt {
 }
 
 fn attempts(world: &World) -> Vec<Attempt> {
-    let mut attempts = creations();
+    let mut attempts = creations(world.cluster.minor());
     for disguise in disguises("tenants-held").into_iter().filter(|disguise| disguise.is_agent) {
         attempts.push(disguise.attempt);
     }
     attempts.extend(updates(world));
     attempts.extend(ways_in(world));
     attempts.extend(tokens());
+    if world.cluster.minor() < RESIZE {
+        let is_resize =
+            |attempt: &Attempt| attempt.arguments.iter().any(|it| it.ends_with("=resize"));
+        attempts.retain(|attempt| !is_resize(attempt));
+    }
     attempts
 }
 
 /// A change of a pod that the webhook could have injected.
 type Change = fn(&mut Value);
+
+/// The first minor versions of Kubernetes with these fields, rules and subresources.
+const FILE_KEY_REF: u32 = 35;
+const HOSTNAME_OVERRIDE: u32 = 35;
+const RESIZE: u32 = 33;
+const ROOT_OF_A_USER_NAMESPACE: u32 = 35;
+const RESTART_RULES: u32 = 35;
+const TOPOLOGY_LABELS: u32 = 35;
 
 /// A creation that the guard refuses, from a file of `guard/creations`: an injected golden with a
 /// change.
@@ -152,11 +168,14 @@ struct Creation {
     names: String,
     golden: Option<String>,
     namespace: Option<String>,
+    /// The first minor version of Kubernetes that stores the changed fields. Others drop them.
+    #[serde(default)]
+    since: u32,
     /// Operations of a JSON patch.
     change: Vec<Value>,
 }
 
-fn creations() -> Vec<Attempt> {
+fn creations(minor: u32) -> Vec<Attempt> {
     let golden = "fenced-without-labels";
     let mut attempts = Vec::new();
     let mut attempt = |golden: &str,
@@ -174,7 +193,10 @@ fn creations() -> Vec<Attempt> {
         attempts.push(Attempt::new(&what, &[&code, names], &create, pod.to_string()));
     };
     for (file, creation) in data::cases::<Creation>("tests/cluster/guard/creations") {
-        let Creation { code, names, golden: own, namespace, change } = creation;
+        let Creation { code, names, golden: own, namespace, since, change } = creation;
+        if minor < since {
+            continue;
+        }
         let golden = own.as_deref().unwrap_or(golden);
         let namespace = namespace.as_deref().unwrap_or("tenants-held");
         let from = format!("{file}: {}", json!(change));
@@ -1258,6 +1280,15 @@ fn admitted_fields_do_not_change_the_sidecar() {
         ours.map(Value::to_string).collect::<BTreeSet<_>>()
     };
     for (row, (what, text, change)) in rows.into_iter().enumerate() {
+        let since = match what {
+            "the name of the host" => HOSTNAME_OVERRIDE,
+            "root of a user namespace" => ROOT_OF_A_USER_NAMESPACE,
+            "a restart of all containers" => RESTART_RULES,
+            _ => 0,
+        };
+        if WORLD.cluster.minor() < since {
+            continue;
+        }
         let name = format!("odd-{row}");
         let mut pod = pod(&name);
         change(&mut pod);
@@ -1359,6 +1390,14 @@ fn the_api_server_denies_these_objects_by_itself() {
             let create = ["create", "--dry-run=server", "--filename=-"];
             WORLD.cluster.kubectl(&create).stdin(&object.to_string()).run()
         };
+        let since = match said {
+            "emptyDir" => FILE_KEY_REF,
+            "violates PodSecurity" => ROOT_OF_A_USER_NAMESPACE,
+            _ => 0,
+        };
+        if WORLD.cluster.minor() < since {
+            continue;
+        }
         let refused = create(&attack);
         assert!(!refused.ok && refused.stderr.contains(said), "{said}: {}", refused.stderr);
         assert!(!refused.stderr.contains("fab-session-injector"), "{}", refused.stderr);
@@ -1384,6 +1423,9 @@ fn the_api_server_denies_these_objects_by_itself() {
 
     // Labels and annotations cannot be changed by these. The control is pods/status.
     for (part, changes) in [("ephemeralcontainers", false), ("resize", false), ("status", true)] {
+        if part == "resize" && WORLD.cluster.minor() < RESIZE {
+            continue;
+        }
         let get = ["get", "pod", "patched", "--namespace=tenants-alone"];
         let mut pod = WORLD.cluster.kubectl(&get).json();
         for list in ["labels", "annotations"] {
@@ -1402,6 +1444,9 @@ fn the_api_server_denies_these_objects_by_itself() {
     // The webhook replaces a volume of that name, and the API server validates the result.
     WORLD.namespace("tenants-file", "enabled", "acme", &[]);
     let own = from_file(json!({"name": "fab-session-base", "emptyDir": {}}));
+    if WORLD.cluster.minor() < FILE_KEY_REF {
+        return;
+    }
     let said = WORLD.create(&named(own, "tenants-file", "a"), None).unwrap_err();
     assert!(said.contains("emptyDir"), "{said}");
 }
@@ -1491,6 +1536,9 @@ fn the_guard_admits_unrelated_changes() {
         json!({"resources": {"requests": {"cpu": "20m"}, "limits": {"cpu": "1"}}, "name": "agent"});
     let more = json!({"spec": {"containers": [more]}});
     for (part, patch) in [("status", condition), ("resize", more)] {
+        if part == "resize" && WORLD.cluster.minor() < RESIZE {
+            continue;
+        }
         let (part, patch) = (format!("--subresource={part}"), format!("--patch={patch}"));
         let outcome = WORLD.cluster.kubectl(&["patch", "pod", "a", inside, &part, &patch]).run();
         assert!(outcome.ok, "{part}: {}", outcome.stderr);
@@ -1511,9 +1559,11 @@ fn the_guard_admits_unrelated_changes() {
     let metadata = json!({"name": "nowhere", "labels": labels});
     WORLD.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata}));
     let mut names = (0..).map(|n| format!("bound-by-its-own-{n}"));
-    wait_until("the API server adds the node's zone", Duration::from_secs(20), || {
-        (bind(&names.next().unwrap(), &json!({}), "binder")[zone] == "a").then_some(())
-    });
+    if WORLD.cluster.minor() >= TOPOLOGY_LABELS {
+        wait_until("the API server adds the node's zone", Duration::from_secs(20), || {
+            (bind(&names.next().unwrap(), &json!({}), "binder")[zone] == "a").then_some(())
+        });
+    }
     bind("bound", &json!({}), "system:kube-scheduler");
     // Some schedulers copy the pod's annotations.
     let copied = json!({

@@ -95,6 +95,14 @@ impl ControlPlane {
         });
     }
 
+    /// Returns N of the API server's version 1.N.
+    pub fn minor(&self) -> u32 {
+        let version = self.kubectl(&["version"]).json();
+        let minor = version["serverVersion"]["minor"].as_str().unwrap();
+        // Managed clusters add a plus sign.
+        minor.trim_end_matches('+').parse().unwrap()
+    }
+
     /// Returns the kubeconfig of the administrator.
     pub fn kubeconfig(&self) -> PathBuf {
         self.directory.path().join("admin.kubeconfig")
