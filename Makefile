@@ -19,12 +19,12 @@ test:
 
 # The image, the chart and AWS's SDKs on a real node. It has mounts, links and cgroups of
 # its own, hence root.
-e2e: image-here
+e2e: image
 	variables=$$(tests/setup --node) && eval "$$variables" && tests/run node
 
 # Ten minutes more of it, on several nodes: each promise, changes of the installation under a
 # stream of pods, and wrong installs. Not part of CI.
-e2e-long: image-here
+e2e-long: image
 	variables=$$(tests/setup --node) && eval "$$variables" && tests/run long
 
 # Each pod and pod template of a folder of manifests, as an agent: through inject, the webhook,
@@ -34,13 +34,10 @@ foreign:
 	folder=$$(realpath "$(FOLDER)") && variables=$$(tests/setup) && eval "$$variables" && \
 	  FAB_MANIFESTS=$$folder cargo test --locked --test cluster -- --nocapture manifests::
 
-# The image of this commit, as OCI archives in target/image: for amd64, for arm64, and for both.
+# The image of this commit for this architecture, as an OCI archive in target/image.
+# `image/build amd64 arm64` builds both, and one image of them.
 image:
 	image/build
-
-# The first of them that this machine runs.
-image-here:
-	image/build $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 
 # The program for arm64, run by qemu on another architecture. Not part of CI.
 arm64:
@@ -71,8 +68,8 @@ bench:
 	benches/compare
 
 # What webhook, guard and sidecar add on a real node, in one run with a cluster without them.
-bench-node: image-here
+bench-node: image
 	variables=$$(tests/setup --node) && eval "$$variables" && cargo build --locked --release --example floor && \
 	  cargo bench --locked --bench added -- "$${CARGO_TARGET_DIR:-$$PWD/target}/release/examples/floor"
 
-.PHONY: demo quick test foreign e2e e2e-long image image-here arm64 version lint advisories fuzz bench bench-node
+.PHONY: demo quick test foreign e2e e2e-long image arm64 version lint advisories fuzz bench bench-node

@@ -151,6 +151,7 @@ impl Node {
     pub fn make_image(&self, name: &str, entrypoint: &str, files: &[String]) {
         let archive = self.directory.path().join("image.tar");
         let packed = Command::new(root().join("image/pack"))
+            .arg("image")
             .arg("--output")
             .arg(&archive)
             .args(["--name", name, "--entrypoint", entrypoint])
