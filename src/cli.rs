@@ -415,7 +415,7 @@ pub struct Webhook {
     /// Config file (default: built-in defaults)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Address of the admission endpoints, with TLS; [::] accepts IPv4 and IPv6
+    /// Address of the admission endpoints, with TLS; `[::]` accepts IPv4 and IPv6
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
     pub listen: SocketAddr,
     /// Address of /livez, /readyz and /metrics, without TLS

@@ -106,7 +106,8 @@ const RELEASE: [Fault; 15] = [
             "; jq '.metadata = {name: \"zz-injector\"}' taken.json | kubectl create -f -"
         ),
         "kubectl delete mutatingwebhookconfiguration zz-injector; jq 'del(.metadata.resourceVersion, .metadata.uid)' taken.json | kubectl create -f -",
-        &["error webhook-order"],
+        // The annotations of the release are gone, too.
+        &["error webhook-edited", "error webhook-order"],
     ),
     // certs would undo the next two faults, so they first stop it.
     fault(

@@ -136,10 +136,15 @@ impl Page {
     fn read(platform: &Platform) -> Self {
         let text = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/pilot.md");
         let text = fs::read_to_string(text).unwrap();
-        let mut blocks: Vec<String> = text
-            .split("```sh\n")
-            .skip(1)
-            .map(|rest| rest.split("```").next().unwrap().to_owned())
+        let parts: Vec<&str> = text.split("```sh\n").collect();
+        // The comment above a block can have the reason why it is not run.
+        let is_run = |before: &str| {
+            !before.trim_end().lines().next_back().unwrap().starts_with("<!-- not run")
+        };
+        let mut blocks: Vec<String> = parts
+            .windows(2)
+            .filter(|pair| is_run(pair[0]))
+            .map(|pair| pair[1].split("```").next().unwrap().to_owned())
             .collect();
         // The first block sets the reader's namespaces.
         let variables: String = blocks
