@@ -40,7 +40,7 @@ pub use self::{
     decide::{namespace_refusal, pod_security_refusal, role_refusal},
     decision::{Decision, Gives, Injection, Missing, Passed},
     drift::{Drift, DriftStatus, drift, has_ended, sidecar},
-    eks::VARIABLES as BASE_CREDENTIALS,
+    eks::{VARIABLES as BASE_CREDENTIALS, pod_identity_host},
     mesh::{AMBIENT_LABEL, NOT_AMBIENT, OWN_NETWORK},
     names::{CONTAINER_NAME, JAVA_OPTIONS, JAVA_PROPERTIES, STATIC_CREDENTIALS},
     outcome::Explained,

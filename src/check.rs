@@ -37,6 +37,7 @@ use std::{
 use serde_json::Value;
 
 pub use self::{
+    base_credentials::ROLE_ANNOTATION,
     finding::{Finding, Findings, Level},
     iam_policy::principals,
     iam_role::{Boundary, Chain, Held},

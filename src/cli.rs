@@ -61,19 +61,20 @@ pub enum Command {
     ///
     /// Makes the same decision as the webhook and prints the reasons: the matching component and
     /// selector, the session and who named it, the role and its source; or the rule by which the
-    /// pod is left unchanged, or all rules that refuse it. Exit codes: 0 no errors; 1 a pod is refused, or a pod of
-    /// the cluster differs from current injection (in audit neither counts: 0); 2 invalid input; 3
-    /// internal error, an API is unreachable, or the result depends on the unknown requesting user
-    /// (set --as); 141 stdout closed (SIGPIPE).
+    /// pod is left unchanged, or all rules that refuse it. Exit codes: 0 no errors; 1 a pod is
+    /// refused, or a pod of the cluster differs from current injection (in audit neither counts:
+    /// 0); 2 invalid input; 3 internal error, an API is unreachable, or the result depends on the
+    /// unknown requesting user (set --as); 141 stdout closed (SIGPIPE).
     #[command(after_long_help = EXPLAIN_EXAMPLES, display_order = 2)]
     Explain(Explain),
     /// Print the IAM policies and the SSM parameter that a tenant needs
     ///
     /// Prints a JSON array of documents, each with its name, the AWS accounts in which to apply it,
-    /// and a remark. With --only it prints one document, as the AWS CLI accepts it; with -o terraform
-    /// calls of the Terraform modules of this version. With static roles, it leaves out the documents
-    /// about the parameter. Only --deny-without-source-identity adds the one policy that stops running pods. Exit
-    /// codes: 0 done; 2 invalid input; 3 internal error; 141 stdout closed (SIGPIPE).
+    /// and a remark. With --only it prints one document, as the AWS CLI accepts it; with -o
+    /// terraform calls of the Terraform modules of this version. With static roles, it leaves out
+    /// the documents about the parameter. Only --deny-without-source-identity adds the one policy
+    /// that stops running pods. Exit codes: 0 done; 2 invalid input; 3 internal error; 141 stdout
+    /// closed (SIGPIPE).
     #[command(after_long_help = IAM_EXAMPLES, display_order = 4)]
     Iam(Iam),
     /// Show how the webhook changes manifests, without a cluster

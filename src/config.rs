@@ -133,6 +133,13 @@ impl Config {
         })
     }
 
+    /// Returns the components whose pods get a sidecar.
+    pub fn components_with_sidecar(&self) -> impl Iterator<Item = &Component> {
+        let has_sidecar =
+            |component: &&Component| component.credentials == CredentialsMode::Sidecar;
+        self.components.iter().filter(has_sidecar)
+    }
+
     /// Reports whether the requesting user is a trusted creator.
     pub fn may_name_sessions(&self, creator: Creator<'_>) -> bool {
         creator.listed_in(&self.session_creators).is_some()

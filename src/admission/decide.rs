@@ -126,11 +126,8 @@ pub fn namespace_refusal(namespace: &Namespace, config: &Config) -> Option<Refus
     };
     violations::refuse_pod_security(namespace, config)
         .and_then(|()| {
-            let kinds = config
-                .components
-                .iter()
-                .filter(|component| component.credentials == CredentialsMode::Sidecar);
-            let uid = kinds.clone().any(|component| component.session != SessionSource::PodName);
+            let mut components = config.components_with_sidecar();
+            let uid = components.any(|component| component.session != SessionSource::PodName);
             if uid { refuse_too_long(&SessionId::PodUid, tenant) } else { Ok(()) }
         })
         .err()

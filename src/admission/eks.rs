@@ -39,12 +39,17 @@ pub(super) fn pod_identity_address(family: IpFamily) -> IpAddr {
     }
 }
 
+/// Returns the host of the agent's URI.
+pub fn pod_identity_host(family: IpFamily) -> String {
+    match pod_identity_address(family) {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
 /// Returns the URI at which the agent serves base credentials.
 pub(super) fn pod_identity_uri(family: IpFamily) -> String {
-    match pod_identity_address(family) {
-        IpAddr::V4(address) => format!("http://{address}/v1/credentials"),
-        IpAddr::V6(address) => format!("http://[{address}]/v1/credentials"),
-    }
+    format!("http://{}/v1/credentials", pod_identity_host(family))
 }
 
 /// Audience that the agent accepts.

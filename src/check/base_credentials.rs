@@ -12,7 +12,7 @@ use super::{
     objects::{Objects, name},
 };
 use crate::{
-    config::{BaseCredentials, Component, Config, Creator, CredentialsMode, RoleArnTemplate},
+    config::{BaseCredentials, Config, Creator, CredentialsMode, RoleArnTemplate},
     namespaces::Namespace,
     session::{RoleArn, TenantName},
 };
@@ -30,7 +30,8 @@ pub(super) fn check_annotations(
     // The check of service accounts reports that they cannot be read.
     for account in accounts.iter() {
         let name = name(account);
-        let Some(value) = account.at("metadata").at("annotations").at(ANNOTATION).string() else {
+        let Some(value) = account.at("metadata").at("annotations").at(ROLE_ANNOTATION).string()
+        else {
             continue;
         };
         let bare = Bare { account: &name, creator: Creator::new("", &namespace.name) };
@@ -42,7 +43,7 @@ pub(super) fn check_annotations(
         }
         let message = match (&config.base_credentials, &namespace.tenant) {
             (BaseCredentials::PodIdentity(_), _) => format!(
-                "has the annotation {ANNOTATION}, but baseCredentials.source is podIdentity: its sidecars get base credentials from a Pod Identity association only"
+                "has the annotation {ROLE_ANNOTATION}, but baseCredentials.source is podIdentity: its sidecars get base credentials from a Pod Identity association only"
             ),
             (BaseCredentials::Irsa(template), Ok(tenant)) => {
                 let role = template.of(tenant, component);
@@ -50,7 +51,7 @@ pub(super) fn check_annotations(
                     continue;
                 }
                 format!(
-                    "its annotation {ANNOTATION} names another role than baseCredentials.roleArn: its sidecars use {role}, and the annotation has no effect on them"
+                    "its annotation {ROLE_ANNOTATION} names another role than baseCredentials.roleArn: its sidecars use {role}, and the annotation has no effect on them"
                 )
             }
             (BaseCredentials::Irsa(_), Err(_)) | (BaseCredentials::Environment, _) => continue,
@@ -139,8 +140,7 @@ fn roles<'c>(
     config: &'c Config,
 ) -> BTreeMap<String, Vec<&'c str>> {
     let mut roles: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    let with_sidecar = |component: &&Component| component.credentials == CredentialsMode::Sidecar;
-    for component in config.components.iter().filter(with_sidecar) {
+    for component in config.components_with_sidecar() {
         roles.entry(template.of(tenant, component)).or_default().push(&component.name);
     }
     roles
@@ -171,7 +171,7 @@ fn subject(tenant: &TenantName, role: &RoleArn) -> String {
 
 /// Annotation with the role that EKS's webhook sets for the pods of a service account.
 /// <https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html>
-const ANNOTATION: &str = "eks.amazonaws.com/role-arn";
+pub const ROLE_ANNOTATION: &str = "eks.amazonaws.com/role-arn";
 
 #[cfg(test)]
 mod tests {
@@ -238,7 +238,7 @@ mod tests {
         for (config, account, role, want) in cases {
             let mut metadata = json!({"name": account});
             if let Some(role) = role {
-                metadata["annotations"] = json!({ANNOTATION: role});
+                metadata["annotations"] = json!({ROLE_ANNOTATION: role});
             }
             let accounts =
                 Seen::Known(Objects::of("ServiceAccount", &[json!({"metadata": metadata})]));

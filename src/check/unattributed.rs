@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     admission,
+    config::IpFamily,
     json::Json,
     session::{RoleArn, base_credentials, env},
 };
@@ -103,7 +104,7 @@ impl Unattributed {
                     found.warning(CheckId::PodUnattributed, subject, message);
                 }
             }
-            if users.is_empty() && found.iter().all(|it| it.subject != "EKS") {
+            if users.is_empty() && roles.is_some() {
                 let message = "no running pod was found that uses it without a session";
                 found.ok(CheckId::PodUnattributed, base.to_string(), message);
             }
@@ -148,6 +149,7 @@ fn source(pod: Json<'_>) -> Option<RoleOrigin> {
     }
     let spec = pod.at("spec");
     let containers = spec.at("containers").items().chain(spec.at("initContainers").items());
+    let agents = [IpFamily::V4, IpFamily::V6].map(admission::pod_identity_host);
     let (mut association, mut role) = (false, None);
     for container in containers {
         let mut of_session = env::NAMES.to_vec();
@@ -158,7 +160,7 @@ fn source(pod: Json<'_>) -> Option<RoleOrigin> {
             match &*name {
                 base_credentials::WEB_IDENTITY_ROLE => role = Some(value.into_owned()),
                 base_credentials::URI => {
-                    association |= POD_IDENTITY_HOSTS.iter().any(|host| value.contains(host));
+                    association |= agents.iter().any(|agent| value.contains(agent));
                 }
                 _ => {}
             }
@@ -189,9 +191,6 @@ const SHOWN: usize = 5;
 /// The service that assumes roles for EKS Pod Identity.
 /// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-role.html>
 const POD_IDENTITY: &str = "pods.eks.amazonaws.com";
-/// Addresses of the node's Pod Identity agent.
-/// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-config-ipv6.html>
-const POD_IDENTITY_HOSTS: [&str; 2] = ["169.254.170.23", "[fd00:ec2::23]"];
 const STOPPED: &str = "the role has a policy that denies calls without a SourceIdentity, such as deny-without-source-identity";
 const WOULD_STOP: &str = "the policy deny-without-source-identity would stop them: replace agents of enabled namespaces, and give other pods a service account with another role";
 

@@ -96,7 +96,7 @@ async fn run_async(arguments: Check, running: &trial::Running) -> Result<Finding
     if pre && namespace.is_some() {
         namespaces = namespaces.map(|namespaces| check::as_enabled(&namespaces));
     }
-    let kubernetes = cluster.versions().await?;
+    let kubernetes = cluster.kubernetes_versions().await?;
     let (rights, daemon_sets) = (cluster.rights().await?, cluster.daemon_sets().await?);
     let tenants = check::tenants(&namespaces, &config);
     let shell = if skip_aws {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{CommandError, files, print, say};
 use crate::{
     cli::{Iam, IamFormat},
-    config::{BaseCredentials, Component, Config, CredentialsMode, Region, SessionSource},
+    config::{BaseCredentials, Config, Region, SessionSource},
     policies::{self, Account, BaseRoleTrust, Contradiction, Name, Parameter, RestrictTo},
     session::{RoleArn, SessionId, TenantName},
 };
@@ -189,20 +189,18 @@ fn contradict(restrict_to: RestrictTo, config: &Config) -> bool {
         RestrictTo::PodName => SessionSource::PodName,
         RestrictTo::PodUid => SessionSource::PodUid,
     };
-    let with_sidecar = |component: &&Component| component.credentials == CredentialsMode::Sidecar;
-    config.components.iter().filter(with_sidecar).any(|component| component.session != session)
+    config.components_with_sidecar().any(|component| component.session != session)
 }
 
-/// Returns the first base role that the config gives no component, and those that it gives. None: the
-/// config names no base role.
+/// Returns the first base role that the config gives no component, and those that it gives. None:
+/// the config names no base role.
 fn other_base_role<'r>(
     base_roles: &'r [RoleArn],
     tenant: &TenantName,
     config: &Config,
 ) -> Option<(&'r RoleArn, String)> {
     let BaseCredentials::Irsa(template) = &config.base_credentials else { return None };
-    let with_sidecar = |component: &&Component| component.credentials == CredentialsMode::Sidecar;
-    let components = config.components.iter().filter(with_sidecar);
+    let components = config.components_with_sidecar();
     let mut roles: Vec<String> =
         components.map(|component| template.of(tenant, component)).collect();
     roles.dedup();
@@ -212,11 +210,8 @@ fn other_base_role<'r>(
 
 /// Returns the maximum length of a tenant, if this one is longer: the webhook would refuse its pods.
 fn too_long(tenant: &TenantName, config: &Config) -> Option<usize> {
-    let mut with_sidecar = config
-        .components
-        .iter()
-        .filter(|component| component.credentials == CredentialsMode::Sidecar);
-    let id = match with_sidecar.any(|component| component.session != SessionSource::PodName) {
+    let mut components = config.components_with_sidecar();
+    let id = match components.any(|component| component.session != SessionSource::PodName) {
         true => SessionId::PodUid,
         false => SessionId::PodName,
     };

@@ -1,4 +1,5 @@
-//! The documents for Terraform: calls of the modules in `terraform/`, and one resource for `revoke --terraform`.
+//! The documents for Terraform: calls of the modules in `terraform/`, and one resource for
+//! `revoke --terraform`.
 
 use std::fmt::Write;
 

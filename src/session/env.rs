@@ -1,9 +1,9 @@
 //! The environment variables that the webhook writes and the sidecar reads.
 //!
-//! Only this module has their names. The webhook writes [`session_variables`], and [`endpoint_variables`]
-//! and [`ca_variable`] for the sidecar only. The kubelet fills in fields of the pod and expands `$(NAME)`. The sidecar
-//! reads the result with [`read`] and [`read_serving`], which reject every value that the webhook
-//! cannot have written.
+//! Only this module has their names. The webhook writes [`session_variables`], and
+//! [`endpoint_variables`] and [`ca_variable`] for the sidecar only. The kubelet fills in fields of
+//! the pod and expands `$(NAME)`. The sidecar reads the result with [`read`], [`read_serving`] and
+//! [`read_ca`], which reject every value that the webhook cannot have written.
 
 use std::path::PathBuf;
 

@@ -23,7 +23,7 @@ use fab_session_injector::{
 };
 use harness::{
     case::{self, Case},
-    control_plane::Outcome,
+    control_plane::{ControlPlane, Outcome},
     data, foreign,
     helm::{self, chart},
     moto,
@@ -86,7 +86,7 @@ fn pods_that_the_guard_refuses_are_admitted_without_it() {
         .map(|rest| format!("[guard-{}]", rest.split_once(']').unwrap().0))
         // Only in clusters of IPv6: tests/cluster/ipv6.rs.
         .filter(|code| code != "[guard-service]")
-        .filter(|code| code != "[guard-resize]" || world.cluster.minor() >= RESIZE)
+        .filter(|code| code != "[guard-resize]" || world.cluster.has(code, RESIZE))
         .collect();
     assert_eq!(codes, spelled, "each code has an attempt");
 
@@ -104,8 +104,9 @@ fn pods_that_the_guard_refuses_are_admitted_without_it() {
         assert!(let_in, "{}: without a guard\n{}", attempt.what, outcome.stderr);
     }
     // Before that version, an API server copies no labels of a Binding.
-    let copies = |bound: &Bound| bound.list != "labels" || world.cluster.minor() >= TOPOLOGY_LABELS;
-    for bound in bound().into_iter().filter(copies) {
+    let is_copied =
+        |bound: &Bound| bound.list != "labels" || world.cluster.has(&bound.name, BOUND_LABELS);
+    for bound in bound().into_iter().filter(is_copied) {
         let pod = world.cluster.kubectl(&["get", "pod", &bound.name, IN_HELD]).json();
         assert_eq!(pod["metadata"][bound.list][bound.key], bound.value, "{}", bound.name);
     }
@@ -132,18 +133,15 @@ impl Attempt {
 }
 
 fn attempts(world: &World) -> Vec<Attempt> {
-    let mut attempts = creations(world.cluster.minor());
+    let mut attempts = creations(&world.cluster);
     for disguise in disguises("tenants-held").into_iter().filter(|disguise| disguise.is_agent) {
         attempts.push(disguise.attempt);
     }
     attempts.extend(updates(world));
     attempts.extend(ways_in(world));
     attempts.extend(tokens());
-    if world.cluster.minor() < RESIZE {
-        let is_resize =
-            |attempt: &Attempt| attempt.arguments.iter().any(|it| it.ends_with("=resize"));
-        attempts.retain(|attempt| !is_resize(attempt));
-    }
+    let is_resize = |attempt: &Attempt| attempt.arguments.iter().any(|it| it.ends_with("=resize"));
+    attempts.retain(|it| !is_resize(it) || world.cluster.has(&it.what, RESIZE));
     attempts
 }
 
@@ -151,12 +149,13 @@ fn attempts(world: &World) -> Vec<Attempt> {
 type Change = fn(&mut Value);
 
 /// The first minor versions of Kubernetes with these fields, rules and subresources.
+const ALWAYS: u32 = 0;
 const FILE_KEY_REF: u32 = 35;
 const HOSTNAME_OVERRIDE: u32 = 35;
 const RESIZE: u32 = 33;
 const ROOT_OF_A_USER_NAMESPACE: u32 = 35;
 const RESTART_RULES: u32 = 35;
-const TOPOLOGY_LABELS: u32 = 35;
+const BOUND_LABELS: u32 = 35;
 
 /// A creation that the guard refuses, from a file of `guard/creations`: an injected golden with a
 /// change.
@@ -175,7 +174,7 @@ struct Creation {
     change: Vec<Value>,
 }
 
-fn creations(minor: u32) -> Vec<Attempt> {
+fn creations(cluster: &ControlPlane) -> Vec<Attempt> {
     let golden = "fenced-without-labels";
     let mut attempts = Vec::new();
     let mut attempt = |golden: &str,
@@ -194,7 +193,7 @@ fn creations(minor: u32) -> Vec<Attempt> {
     };
     for (file, creation) in data::cases::<Creation>("tests/cluster/guard/creations") {
         let Creation { code, names, golden: own, namespace, since, change } = creation;
-        if minor < since {
+        if !cluster.has(&names, since) {
             continue;
         }
         let golden = own.as_deref().unwrap_or(golden);
@@ -1211,56 +1210,56 @@ fn a_disguised_agent_is_injected_or_is_not_an_agent() {
 /// control is a namespace that did not opt in: there the API server stores the pod as written.
 #[test]
 fn admitted_fields_do_not_change_the_sidecar() {
-    let rows: [(&str, &str, Change); 13] = [
-        ("host names", "\"ip\":\"192.0.2.1\"", |pod| {
+    let rows: [(&str, u32, &str, Change); 13] = [
+        ("host names", ALWAYS, "\"ip\":\"192.0.2.1\"", |pod| {
             let names = json!(["sts.eu-west-1.amazonaws.com"]);
             pod["spec"]["hostAliases"] = json!([{"ip": "192.0.2.1", "hostnames": names}]);
         }),
-        ("a resolver", "\"nameservers\":[\"192.0.2.1\"]", |pod| {
+        ("a resolver", ALWAYS, "\"nameservers\":[\"192.0.2.1\"]", |pod| {
             pod["spec"]["dnsPolicy"] = "None".into();
             pod["spec"]["dnsConfig"] = json!({"nameservers": ["192.0.2.1"]});
         }),
-        ("the name of the host", "hostnameOverride", |pod| {
+        ("the name of the host", HOSTNAME_OVERRIDE, "hostnameOverride", |pod| {
             pod["spec"]["hostnameOverride"] = "sts.eu-west-1.amazonaws.com".into();
         }),
-        ("root of a user namespace", "\"runAsUser\":0", |pod| {
+        ("root of a user namespace", ROOT_OF_A_USER_NAMESPACE, "\"runAsUser\":0", |pod| {
             pod["spec"]["hostUsers"] = false.into();
             pod["spec"]["securityContext"].as_object_mut().unwrap().shift_remove("runAsNonRoot");
             agent(pod)["securityContext"]["runAsUser"] = 0.into();
         }),
-        ("network settings", "7413 7414", |pod| {
+        ("network settings", ALWAYS, "7413 7414", |pod| {
             let own = json!({"name": "net.ipv4.ip_local_port_range", "value": "7413 7414"});
             pod["spec"]["securityContext"]["sysctls"] = json!([own]);
         }),
-        ("a restart of all containers", "RestartAllContainers", |pod| {
+        ("a restart of all containers", RESTART_RULES, "RestartAllContainers", |pod| {
             let exit = json!({"operator": "In", "values": [42]});
             agent(pod)["restartPolicy"] = "Never".into();
             agent(pod)["restartPolicyRules"] =
                 json!([{"action": "RestartAllContainers", "exitCodes": exit}]);
         }),
-        ("a message at the token's path", "Path\":\"/var/run/fab-session/token", |pod| {
+        ("a message at the token's path", ALWAYS, "Path\":\"/var/run/fab-session/token", |pod| {
             agent(pod)["terminationMessagePath"] = "/var/run/fab-session/token".into();
         }),
-        ("a CSI volume", "own.csi.example", |pod| add_volume(pod, csi_volume("own"))),
-        ("a CSI volume with a reserved name", "own.csi.example", |pod| {
+        ("a CSI volume", ALWAYS, "own.csi.example", |pod| add_volume(pod, csi_volume("own"))),
+        ("a CSI volume with a reserved name", ALWAYS, "own.csi.example", |pod| {
             add_volume(pod, csi_volume("fab-session-base"));
         }),
-        ("an audience in another case", "STS.amazonaws.com", |pod| {
+        ("an audience in another case", ALWAYS, "STS.amazonaws.com", |pod| {
             let sources = json!([{"serviceAccountToken": {"audience": "STS.amazonaws.com", "path": "token"}}]);
             add_volume(pod, json!({"name": "own", "projected": {"sources": sources}}));
         }),
-        ("an annotation in another case", "Session-ID", |pod| {
+        ("an annotation in another case", ALWAYS, "Session-ID", |pod| {
             pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/Session-ID": "victim"});
         }),
         // The webhook writes no session into proxies.
-        ("a session variable of a proxy", "\"value\":\"own\"", |pod| {
+        ("a session variable of a proxy", ALWAYS, "\"value\":\"own\"", |pod| {
             let mut proxy = agent(pod).clone();
             proxy["name"] = "istio-proxy".into();
             set(&mut proxy, "FAB_SESSION_ID", "own");
             push(&mut pod["spec"]["containers"], proxy);
         }),
         // The proxy can bind the sidecar's port. Then only this pod has no credentials.
-        ("a container after a proxy", "istio-proxy", |pod| {
+        ("a container after a proxy", ALWAYS, "istio-proxy", |pod| {
             let mut proxy = agent(pod).clone();
             proxy["name"] = "istio-proxy".into();
             proxy["restartPolicy"] = "Always".into();
@@ -1279,14 +1278,8 @@ fn admitted_fields_do_not_change_the_sidecar() {
         let ours = volumes.iter().filter(|volume| ours(volume["name"].as_str().unwrap()));
         ours.map(Value::to_string).collect::<BTreeSet<_>>()
     };
-    for (row, (what, text, change)) in rows.into_iter().enumerate() {
-        let since = match what {
-            "the name of the host" => HOSTNAME_OVERRIDE,
-            "root of a user namespace" => ROOT_OF_A_USER_NAMESPACE,
-            "a restart of all containers" => RESTART_RULES,
-            _ => 0,
-        };
-        if WORLD.cluster.minor() < since {
+    for (row, (what, since, text, change)) in rows.into_iter().enumerate() {
+        if !WORLD.cluster.has(what, since) {
             continue;
         }
         let name = format!("odd-{row}");
@@ -1372,30 +1365,36 @@ fn the_api_server_denies_these_objects_by_itself() {
         })
     };
     let (mirrored, other) = ("kubernetes.io/config.mirror", "kubernetes.io/config.own");
-    for (said, attack, control) in [
-        ("link-local", service("169.254.170.23"), service("203.0.113.23")),
+    for (said, since, attack, control) in [
+        ("link-local", ALWAYS, service("169.254.170.23"), service("203.0.113.23")),
         (
             "emptyDir",
+            FILE_KEY_REF,
             from_file(aws_volume("fab-session-base", "pods.eks.amazonaws.com")),
             from_file(json!({"name": "fab-session-base", "emptyDir": {}})),
         ),
-        ("may not reference service accounts", mirror(mirrored, true), mirror(other, true)),
-        ("ServiceAccountToken", mirror(mirrored, false), mirror(other, false)),
-        ("violates PodSecurity", as_root(true), as_root(false)),
-        ("violates PodSecurity", with_proc("Unmasked"), with_proc("Default")),
-        ("cannot be set on create", debugger("ephemeralContainers"), debugger("initContainers")),
-        ("a valid label must", labelled("runtim\u{435}"), labelled("runtime")),
+        ("may not reference service accounts", ALWAYS, mirror(mirrored, true), mirror(other, true)),
+        ("ServiceAccountToken", ALWAYS, mirror(mirrored, false), mirror(other, false)),
+        ("violates PodSecurity", ROOT_OF_A_USER_NAMESPACE, as_root(true), as_root(false)),
+        (
+            "violates PodSecurity",
+            ROOT_OF_A_USER_NAMESPACE,
+            with_proc("Unmasked"),
+            with_proc("Default"),
+        ),
+        (
+            "cannot be set on create",
+            ALWAYS,
+            debugger("ephemeralContainers"),
+            debugger("initContainers"),
+        ),
+        ("a valid label must", ALWAYS, labelled("runtim\u{435}"), labelled("runtime")),
     ] {
         let create = |object: &Value| {
             let create = ["create", "--dry-run=server", "--filename=-"];
             WORLD.cluster.kubectl(&create).stdin(&object.to_string()).run()
         };
-        let since = match said {
-            "emptyDir" => FILE_KEY_REF,
-            "violates PodSecurity" => ROOT_OF_A_USER_NAMESPACE,
-            _ => 0,
-        };
-        if WORLD.cluster.minor() < since {
+        if !WORLD.cluster.has(said, since) {
             continue;
         }
         let refused = create(&attack);
@@ -1423,7 +1422,7 @@ fn the_api_server_denies_these_objects_by_itself() {
 
     // Labels and annotations cannot be changed by these. The control is pods/status.
     for (part, changes) in [("ephemeralcontainers", false), ("resize", false), ("status", true)] {
-        if part == "resize" && WORLD.cluster.minor() < RESIZE {
+        if part == "resize" && !WORLD.cluster.has(part, RESIZE) {
             continue;
         }
         let get = ["get", "pod", "patched", "--namespace=tenants-alone"];
@@ -1444,11 +1443,10 @@ fn the_api_server_denies_these_objects_by_itself() {
     // The webhook replaces a volume of that name, and the API server validates the result.
     WORLD.namespace("tenants-file", "enabled", "acme", &[]);
     let own = from_file(json!({"name": "fab-session-base", "emptyDir": {}}));
-    if WORLD.cluster.minor() < FILE_KEY_REF {
-        return;
+    if WORLD.cluster.has("a variable from a file", FILE_KEY_REF) {
+        let said = WORLD.create(&named(own, "tenants-file", "a"), None).unwrap_err();
+        assert!(said.contains("emptyDir"), "{said}");
     }
-    let said = WORLD.create(&named(own, "tenants-file", "a"), None).unwrap_err();
-    assert!(said.contains("emptyDir"), "{said}");
 }
 
 #[test]
@@ -1536,7 +1534,7 @@ fn the_guard_admits_unrelated_changes() {
         json!({"resources": {"requests": {"cpu": "20m"}, "limits": {"cpu": "1"}}, "name": "agent"});
     let more = json!({"spec": {"containers": [more]}});
     for (part, patch) in [("status", condition), ("resize", more)] {
-        if part == "resize" && WORLD.cluster.minor() < RESIZE {
+        if part == "resize" && !WORLD.cluster.has(part, RESIZE) {
             continue;
         }
         let (part, patch) = (format!("--subresource={part}"), format!("--patch={patch}"));
@@ -1559,7 +1557,7 @@ fn the_guard_admits_unrelated_changes() {
     let metadata = json!({"name": "nowhere", "labels": labels});
     WORLD.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata}));
     let mut names = (0..).map(|n| format!("bound-by-its-own-{n}"));
-    if WORLD.cluster.minor() >= TOPOLOGY_LABELS {
+    if WORLD.cluster.has(zone, BOUND_LABELS) {
         wait_until("the API server adds the node's zone", Duration::from_secs(20), || {
             (bind(&names.next().unwrap(), &json!({}), "binder")[zone] == "a").then_some(())
         });

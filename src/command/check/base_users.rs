@@ -13,7 +13,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::time::timeout;
 
 use crate::{
-    check::{Associations, Checks, Seen, ServiceAccount},
+    check::{Associations, Checks, ROLE_ANNOTATION, Seen, ServiceAccount},
     command::{
         CommandError,
         aws_shell::PATIENCE,
@@ -61,7 +61,7 @@ pub(super) async fn look(
             for account in accounts.iter() {
                 let metadata = account.at("metadata");
                 let text = |key| metadata.at(key).string().unwrap_or_default().into_owned();
-                if let Some(role) = metadata.at("annotations").at(ROLE).string() {
+                if let Some(role) = metadata.at("annotations").at(ROLE_ANNOTATION).string() {
                     let name = text("name");
                     add(&ServiceAccount { namespace: text("namespace"), name }, &role);
                 }
@@ -131,9 +131,6 @@ fn refused<E: ProvideErrorMetadata + std::error::Error + 'static>(
     anyhow!("EKS returned {}: {}", code.unwrap_or("an error"), message.unwrap_or("no reason"))
 }
 
-/// Annotation of a service account with its role (IAM roles for service accounts).
-/// <https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html>
-const ROLE: &str = "eks.amazonaws.com/role-arn";
 /// Maximum number of concurrent calls.
 const AT_ONCE: usize = 4;
 const UNKNOWN: &str = "cannot read the associations of EKS Pod Identity, so it is unknown which pods use a base role by one";

@@ -102,7 +102,7 @@ impl Cluster {
     }
 
     /// Reads the versions of the API server and of all kubelets.
-    pub(super) async fn versions(&self) -> Result<KubernetesVersions, CommandError> {
+    pub(super) async fn kubernetes_versions(&self) -> Result<KubernetesVersions, CommandError> {
         let api_server: Seen<Option<Value>> = self.get("", "version").await?;
         let version = |answer: Option<Value>| {
             let answer = answer.unwrap_or_default();

@@ -1,11 +1,12 @@
-//! A real Kubernetes control plane on 127.0.0.1 or on ::1, without nodes: pods are admitted and stored as
-//! in any cluster, but never run.
+//! A real Kubernetes control plane on 127.0.0.1 or on ::1, without nodes: pods are admitted and
+//! stored as in any cluster, but never run.
 
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -24,6 +25,8 @@ pub struct ControlPlane {
     /// tests did not start.
     programs: Option<Programs>,
     directory: TempDir,
+    /// N of the API server's version 1.N.
+    minor: OnceLock<u32>,
 }
 
 #[derive(Debug)]
@@ -47,7 +50,7 @@ impl ControlPlane {
             .unwrap();
         assert!(view.status.success(), "{}", String::from_utf8_lossy(&view.stderr));
         fs::write(directory.path().join("admin.kubeconfig"), view.stdout).unwrap();
-        Self { programs: None, directory }
+        Self { programs: None, directory, minor: OnceLock::new() }
     }
 
     /// Returns when a pod can be created in the namespace "default".
@@ -81,7 +84,7 @@ impl ControlPlane {
             _etcd: etcd,
             addresses: (api, etcd_port),
         };
-        Self { programs: Some(programs), directory }
+        Self { programs: Some(programs), directory, minor: OnceLock::new() }
     }
 
     /// Kills the API server, as a node failure does, and starts a new one.
@@ -95,12 +98,19 @@ impl ControlPlane {
         });
     }
 
-    /// Returns N of the API server's version 1.N.
-    pub fn minor(&self) -> u32 {
-        let version = self.kubectl(&["version"]).json();
-        let minor = version["serverVersion"]["minor"].as_str().unwrap();
-        // Managed clusters add a plus sign.
-        minor.trim_end_matches('+').parse().unwrap()
+    /// Returns whether the API server is of version 1.`since` or later. Prints what is left out on an
+    /// older one.
+    pub fn has(&self, what: &str, since: u32) -> bool {
+        let minor = *self.minor.get_or_init(|| {
+            let version = self.kubectl(&["version"]).json();
+            let minor = version["serverVersion"]["minor"].as_str().unwrap().to_owned();
+            // Managed clusters add a plus sign.
+            minor.trim_end_matches('+').parse().unwrap()
+        });
+        if minor < since {
+            eprintln!("left out on Kubernetes 1.{minor}: {what}, which came with 1.{since}");
+        }
+        minor >= since
     }
 
     /// Returns the kubeconfig of the administrator.
