@@ -7,6 +7,7 @@
 //! - [`namespaces`] and [`roles`] have snapshots of namespaces and of tenant roles.
 //! - [`admission`] goes from the bytes of a review to the bytes of its response.
 //! - [`credentials`] has the credentials that the sidecar serves.
+//! - [`issuer`] has the keys, the documents and the JWTs of the session issuer.
 //! - [`serve`] accepts connections.
 //! - [`certificates`] has the webhook's serving certificate and its CA bundle.
 //! - [`manifest`] reads pods in YAML.
@@ -36,6 +37,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod credentials;
+pub mod issuer;
 pub mod json;
 pub mod manifest;
 pub mod namespaces;

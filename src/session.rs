@@ -4,9 +4,12 @@
 
 pub mod base_credentials;
 mod ca_bundle;
+mod client_id;
 mod duration;
 pub mod env;
 mod id;
+mod issuer_url;
+mod pod_uid;
 mod role_arn;
 mod role_session_name;
 mod source_identity;
@@ -16,8 +19,11 @@ mod tenant;
 pub(crate) use self::tenant::is_dns_label;
 pub use self::{
     ca_bundle::{CaBundle, NotACaBundle, check_ca_certificates},
+    client_id::{ClientId, NotAClientId},
     duration::{NotASessionDuration, SessionDuration},
     id::{NotASessionName, SessionId, SessionName},
+    issuer_url::{IssuerUrl, NotAnIssuerUrl},
+    pod_uid::{NotAPodUid, PodUid},
     role_arn::{NotARoleArn, RoleArn, is_account_id},
     role_session_name::RoleSessionName,
     source_identity::{NotASourceIdentity, SourceIdentity},

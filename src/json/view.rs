@@ -44,6 +44,10 @@ impl<'a> Json<'a> {
         self.text().starts_with('{')
     }
 
+    pub fn is_list(self) -> bool {
+        self.text().starts_with('[')
+    }
+
     /// Returns the text of the value, without spaces around it.
     pub fn text(self) -> &'a str {
         self.0.get()
@@ -119,6 +123,7 @@ mod tests {
         assert_eq!(json.tree(), *tree);
         assert_eq!(json.string().as_deref(), tree.as_str());
         assert_eq!(json.is_object(), tree.is_object());
+        assert_eq!(json.is_list(), tree.is_array());
         for key in ["a", "b", "c"] {
             let value = json.at(key);
             assert_eq!(value.tree(), tree[key], "{key} of {tree}");

@@ -38,6 +38,7 @@ const MODULES: [(&str, &[&str]); 17] = [
             "cli",
             "config",
             "credentials",
+            "issuer",
             "json",
             "manifest",
             "namespaces",
@@ -52,6 +53,7 @@ const MODULES: [(&str, &[&str]); 17] = [
     ),
     ("config", &["session"]),
     ("credentials", &["session"]),
+    ("issuer", &["json", "namespaces", "session"]),
     ("json", &[]),
     ("manifest", &["terminal"]),
     ("namespaces", &["config", "session"]),
@@ -65,12 +67,14 @@ const MODULES: [(&str, &[&str]); 17] = [
 ];
 
 /// Crates that only some modules may use. All others use the types of these modules.
-const CRATES: [(&str, &[&str]); 19] = [
+const CRATES: [(&str, &[&str]); 21] = [
     ("anyhow", &["command"]),
     ("aws_config", &["command", "credentials/base_provider", "credentials/sts", "roles/ssm"]),
     ("aws_credential_types", &["command/aws_shell", "credentials/sts", "roles/ssm"]),
+    ("aws_lc_rs", &["command/issuer/keys", "issuer"]),
     ("aws_sdk_eks", &["command/check/base_users"]),
     ("aws_sdk_iam", &["command/check/aws", "command/iam_roles", "command/revoke/iam"]),
+    ("aws_sdk_kms", &["command/issuer/keys"]),
     ("aws_sdk_ssm", &["roles/ssm"]),
     ("aws_sdk_sts", &["credentials/base_provider", "credentials/sts"]),
     ("aws_smithy_http_client", &["command/aws_client"]),
@@ -86,7 +90,10 @@ const CRATES: [(&str, &[&str]); 19] = [
     ("kube", &["command", "namespaces/watch"]),
     ("rustix", &["command/sidecar", "credentials/token", "serve"]),
     ("rcgen", &["certificates"]),
-    ("rustls", &["certificates", "command/sidecar", "serve", "session/ca_bundle"]),
+    (
+        "rustls",
+        &["certificates", "command/issuer/keys", "command/sidecar", "serve", "session/ca_bundle"],
+    ),
     (
         "tokio",
         &[
