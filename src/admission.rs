@@ -42,7 +42,7 @@ pub use self::{
     drift::{Drift, DriftStatus, drift, has_ended, sidecar},
     eks::{VARIABLES as BASE_CREDENTIALS, pod_identity_host},
     mesh::{AMBIENT_LABEL, NOT_AMBIENT, OWN_NETWORK},
-    names::{CONTAINER_NAME, JAVA_OPTIONS, JAVA_PROPERTIES, STATIC_CREDENTIALS},
+    names::{BASE_VOLUME, CONTAINER_NAME, JAVA_OPTIONS, JAVA_PROPERTIES, STATIC_CREDENTIALS},
     outcome::Explained,
     patch::ROLE_ARN_ANNOTATION,
     refusal::Refusal,

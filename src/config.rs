@@ -8,6 +8,7 @@ mod component;
 mod creator;
 mod glob;
 mod image;
+mod issuer;
 pub(crate) mod quantity;
 mod reader;
 mod roles;
@@ -26,6 +27,9 @@ pub use self::{
     creator::Creator,
     glob::Glob,
     image::{Image, ImageDigest},
+    issuer::{
+        CredentialSource, Issuer, IssuerCa, Key, KeyArn, KeySource, KeyState, NotAKeyArn, Transport,
+    },
     quantity::Quantity,
     reader::Problems,
     roles::{Allowed, ParameterTemplate, RoleSettings, Ssm},
@@ -58,6 +62,9 @@ pub struct Config {
     pub aws_ca_bundle: Option<CaBundle>,
     pub sidecar: Sidecar,
     pub roles: RoleSettings,
+    /// How sidecars get session credentials, unless a label of the namespace says otherwise.
+    pub transport: Transport,
+    pub issuer: Option<Issuer>,
 }
 
 /// How the tenant of a namespace is found.
@@ -87,6 +94,9 @@ impl Config {
     fn read(mut root: Section<'_>) -> Self {
         let cluster = root.text("cluster", "");
         let mut tenant = root.section("tenant");
+        let components = component::read(&mut root);
+        let roles = RoleSettings::read(root.section("roles"), &cluster);
+        let issuer = Issuer::read(&mut root, &cluster, &roles.allowed, &components);
         let config = Self {
             cluster: Some(cluster.clone()).filter(|name| !name.is_empty()),
             region: root.optional("region"),
@@ -100,7 +110,7 @@ impl Config {
             session_creators: root.list("sessionCreators").unwrap_or_else(|| {
                 vec![Glob::new("system:serviceaccount:eks-agent-platform:operator")]
             }),
-            components: component::read(&mut root),
+            components,
             pod_security: root.choice("podSecurity", PodSecurity::Restricted, POD_SECURITY),
             proxy_containers: root.texts("proxyContainers", &["istio-proxy", "linkerd-proxy"]),
             aws_audiences: [
@@ -111,8 +121,13 @@ impl Config {
             base_credentials: BaseCredentials::read(root.section("baseCredentials"), &cluster),
             aws_ca_bundle: root.optional("awsCaBundle"),
             sidecar: Sidecar::read(root.section("sidecar")),
-            roles: RoleSettings::read(root.section("roles"), &cluster),
+            roles,
+            transport: root.choice("transport", Transport::RoleChain, issuer::TRANSPORTS),
+            issuer,
         };
+        if config.transport == Transport::WebIdentity && config.issuer.is_none() {
+            root.problem("transport", "webIdentity needs the section issuer; set it");
+        }
         if config.fenced_service_accounts.is_empty() {
             root.problem(
                 "fencedServiceAccounts",
@@ -138,6 +153,15 @@ impl Config {
         let has_sidecar =
             |component: &&Component| component.credentials == CredentialsMode::Sidecar;
         self.components.iter().filter(has_sidecar)
+    }
+
+    /// Returns the source of session credentials with this transport. `None`: the transport needs
+    /// an issuer, and there is none.
+    pub fn credential_source(&self, transport: Transport) -> Option<CredentialSource<'_>> {
+        match transport {
+            Transport::RoleChain => Some(CredentialSource::Base(&self.base_credentials)),
+            Transport::WebIdentity => self.issuer.as_ref().map(CredentialSource::Issuer),
+        }
     }
 
     /// Reports whether the requesting user is a trusted creator.

@@ -7,9 +7,11 @@ mod assume_role_error;
 pub mod base_provider;
 pub mod cache;
 mod denial;
+pub mod issuer_client;
 mod secret;
 pub mod sts;
 pub mod token;
+pub mod web_identity;
 pub mod wire;
 
 use std::time::{Duration, SystemTime};

@@ -6,22 +6,26 @@
 
 mod claims;
 mod cluster_keys;
+mod decision;
 mod discovery;
 mod jwks;
 mod mint_limit;
 mod object_name;
 mod projected_token;
 mod public_key;
+mod refusal;
 mod signature;
 
 pub use self::{
     claims::{Claims, Jwt, JwtId, SigningInput, WrongSignature},
     cluster_keys::{ClusterKeys, NotClusterKeys},
+    decision::{Grant, decide, tenant_of},
     discovery::{DISCOVERY_FILE, KEYS_FILE, discovery_document, discovery_url, keys_url},
     jwks::{ForeignKey, NotAJwks, PublishedKeys, Unusable, jwks_document},
     mint_limit::{Limited, LimitedBy, MintLimit},
     object_name::{NotAnObjectName, ObjectName},
     projected_token::{NotAProjectedToken, TokenCheck, TokenFacts},
     public_key::{KeyId, NotAPublicKey, PublicKey},
+    refusal::Refusal,
     signature::{NotASignature, Signature},
 };

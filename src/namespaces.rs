@@ -8,7 +8,7 @@ pub mod watch;
 use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
 
 use crate::{
-    config::{PodSecurity, TenantRule},
+    config::{PodSecurity, TenantRule, Transport},
     session::{NotATenant, TenantName, is_dns_label},
 };
 
@@ -37,6 +37,8 @@ pub struct Namespace {
     pub tenant: Result<TenantName, NoTenant>,
     /// Whether pods may use the old client mode, in which the agent itself assumes the role.
     pub operator_kept: bool,
+    /// How new pods get session credentials. None: as the config says.
+    pub transport: Option<Transport>,
     /// The Pod Security Standard that the namespace enforces. The pinned version is considered.
     pub pod_security: PodSecurity,
     /// The pinned version of the Pod Security Standards, if it makes `restricted` weaker.
@@ -130,6 +132,7 @@ impl Namespace {
             mode: label(OPT_IN_LABEL).and_then(Mode::of_label),
             tenant,
             operator_kept: label(OPERATOR_LABEL) == Some("keep"),
+            transport: label(TRANSPORT_LABEL).and_then(Transport::of_label),
             pod_security: old_standard.map_or(level, |_| OldStandard::weaken(level)),
             old_standard,
         }
@@ -164,6 +167,8 @@ impl fmt::Display for Mode {
 pub const OPT_IN_LABEL: &str = "fab.nanohype.dev/session-injection";
 /// Label that allows the old client mode: `keep`.
 pub const OPERATOR_LABEL: &str = "fab.nanohype.dev/operator";
+/// Label that overrides the config's `transport` for new pods: `role-chain` or `web-identity`.
+pub const TRANSPORT_LABEL: &str = "fab.nanohype.dev/session-transport";
 /// Label of the enforced Pod Security Standard.
 pub const POD_SECURITY_LABEL: &str = "pod-security.kubernetes.io/enforce";
 /// Label of the enforced version of the Pod Security Standards. Absent or `latest`: the version of

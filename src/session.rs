@@ -8,6 +8,7 @@ mod client_id;
 mod duration;
 pub mod env;
 mod id;
+mod issuer_endpoint;
 mod issuer_url;
 mod pod_uid;
 mod role_arn;
@@ -22,6 +23,7 @@ pub use self::{
     client_id::{ClientId, NotAClientId},
     duration::{NotASessionDuration, SessionDuration},
     id::{NotASessionName, SessionId, SessionName},
+    issuer_endpoint::{IssuerEndpoint, NotAnIssuerEndpoint},
     issuer_url::{IssuerUrl, NotAnIssuerUrl},
     pod_uid::{NotAPodUid, PodUid},
     role_arn::{NotARoleArn, RoleArn, is_account_id},

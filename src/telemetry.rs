@@ -1,7 +1,9 @@
-//! The log and the metrics. The metrics of the webhook are spelled here, those of `certs` in `telemetry/certs.rs`.
+//! The log and the metrics. The metrics of the webhook are spelled here, those of `certs` and
+//! `issuer` in `telemetry/`.
 
 mod build;
 mod certs;
+mod issuer;
 pub mod log;
 pub mod log_limit;
 
@@ -24,7 +26,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-pub use self::certs::CertificateMetrics;
+pub use self::{certs::CertificateMetrics, issuer::IssuerMetrics};
 
 /// The webhook's metrics. Tenants cannot choose any label value.
 #[derive(Clone, Debug)]

@@ -106,7 +106,9 @@ fn pass_or_inject(
         }
         CredentialsMode::Nothing => Some((Gives::Nothing, None)),
         CredentialsMode::Sidecar => {
-            session()?.map(|(session, named_by)| (Gives::Sidecar(session), Some(named_by)))
+            let transport = namespace.transport.unwrap_or(config.transport);
+            session()?
+                .map(|(session, named_by)| (Gives::Sidecar(session, transport), Some(named_by)))
         }
     };
     refusals.end()?;

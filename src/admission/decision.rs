@@ -1,7 +1,10 @@
 //! The decision on a pod.
 
 use super::{component::NamedBy, refusal::Refusal};
-use crate::session::{Session, TenantName};
+use crate::{
+    config::Transport,
+    session::{Session, TenantName},
+};
 
 /// The decision on a pod.
 #[derive(Debug)]
@@ -48,7 +51,7 @@ pub enum Gives {
     Nothing,
     /// Session credentials from the sidecar. Base credentials are removed from all other
     /// containers.
-    Sidecar(Session),
+    Sidecar(Session, Transport),
 }
 
 /// The namespace or role that the snapshots lack. The caller may look it up once and decide again.
@@ -61,7 +64,7 @@ pub enum Missing {
 impl Gives {
     pub fn session(&self) -> Option<&Session> {
         match self {
-            Self::Env(session) | Self::Sidecar(session) => Some(session),
+            Self::Env(session) | Self::Sidecar(session, _) => Some(session),
             Self::Keep | Self::Nothing => None,
         }
     }
@@ -76,7 +79,7 @@ impl Gives {
             Self::Env(_) => "env",
             Self::Keep => "keep",
             Self::Nothing => "withhold",
-            Self::Sidecar(_) => "inject",
+            Self::Sidecar(..) => "inject",
         }
     }
 }

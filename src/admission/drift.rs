@@ -150,7 +150,7 @@ impl Comparison<'_> {
             Decision::Refuse(refusal) => DriftStatus::WouldBeRefused(refusal),
             Decision::Inject(_) if operations.is_empty() => DriftStatus::UpToDate,
             Decision::Inject(injection)
-                if !has_sidecar && matches!(injection.gives, Gives::Sidecar(_)) =>
+                if !has_sidecar && matches!(injection.gives, Gives::Sidecar(..)) =>
             {
                 DriftStatus::NotInjected
             }

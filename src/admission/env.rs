@@ -39,7 +39,7 @@ pub(super) fn edit(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patc
                 variables.take_base_credentials_away();
                 variables.take_endpoint_away();
             }
-            Gives::Sidecar(session) => {
+            Gives::Sidecar(session, _) => {
                 variables.take_base_credentials_away();
                 variables.put_session(session);
                 variables.put_endpoint(config.sidecar.port);

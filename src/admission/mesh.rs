@@ -7,19 +7,16 @@
 //! webhook refuses the pod.
 
 use super::{eks, pod::Pod, refusal::Refusal};
-use crate::config::{BaseCredentials, Config, IpFamily};
+use crate::config::{BaseCredentials, Config, CredentialSource, IpFamily};
 
 /// Returns the annotations that keep the plugins of Istio and Linkerd off the connection to the
 /// node's Pod Identity agent, each with its value.
 pub(super) fn annotations<'p>(
     pod: &'p Pod<'_>,
+    source: CredentialSource<'_>,
     config: &Config,
 ) -> impl Iterator<Item = (&'static str, String)> + use<'p> {
-    // Only with EKS Pod Identity the token is sent in clear.
-    let family = match config.base_credentials {
-        BaseCredentials::PodIdentity(family) => Some(family),
-        BaseCredentials::Environment | BaseCredentials::Irsa(_) => None,
-    };
+    let family = sent_in_clear(source);
     let istio =
         family.map(|family| (ISTIO_EXCLUDES, with_agent(pod.annotation(ISTIO_EXCLUDES), family)));
     let linkerd = family
@@ -30,13 +27,26 @@ pub(super) fn annotations<'p>(
 
 /// Returns the refusals of a pod that sets its own addresses, routes or redirections in a network
 /// plugin.
-pub(super) fn own_network(pod: &Pod<'_>, config: &Config) -> impl Iterator<Item = Refusal> {
-    let sent_in_clear = matches!(config.base_credentials, BaseCredentials::PodIdentity(_));
+pub(super) fn own_network(
+    pod: &Pod<'_>,
+    source: CredentialSource<'_>,
+) -> impl Iterator<Item = Refusal> {
+    let sent_in_clear = sent_in_clear(source).is_some();
     let annotated = OWN_NETWORK.into_iter().filter(move |key| pod.annotation(key).is_some());
     let captured = pod.label(AMBIENT_LABEL).is_some_and(|mode| mode != NOT_AMBIENT);
     let labelled = captured.then_some(("label", AMBIENT_LABEL));
     let settings = annotated.map(|key| ("annotation", key)).chain(labelled);
     settings.filter(move |_| sent_in_clear).map(|(what, key)| Refusal::PodNetwork { what, key })
+}
+
+/// Returns the IP family of the agent to which the base token is sent without TLS: only that of EKS
+/// Pod Identity.
+fn sent_in_clear(source: CredentialSource<'_>) -> Option<IpFamily> {
+    match source {
+        CredentialSource::Base(BaseCredentials::PodIdentity(family)) => Some(*family),
+        CredentialSource::Base(BaseCredentials::Environment | BaseCredentials::Irsa(_))
+        | CredentialSource::Issuer(_) => None,
+    }
 }
 
 /// Returns the list of ranges with the address of the node's Pod Identity agent in front.

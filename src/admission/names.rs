@@ -67,7 +67,8 @@ pub(super) const OLD_REGION: &str = "AMAZON_REGION";
 pub(super) const PROXIES: [&str; 6] =
     ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
 pub(super) const TOKEN_VOLUME: &str = "fab-session-token";
-pub(super) const BASE_VOLUME: &str = "fab-session-base";
+/// Volume with the token by which the sidecar gets credentials.
+pub const BASE_VOLUME: &str = "fab-session-base";
 pub(super) const EMPTY_VOLUME: &str = "fab-session-empty";
 pub(super) const VOLUMES: [&str; 3] = [TOKEN_VOLUME, BASE_VOLUME, EMPTY_VOLUME];
 pub(super) const TOKEN_DIRECTORY: &str = "/var/run/fab-session";

@@ -21,7 +21,7 @@ use super::{
     sidecar,
 };
 use crate::{
-    config::{COMPONENT_LABEL, Component, Config},
+    config::{COMPONENT_LABEL, Component, Config, CredentialSource},
     session::Session,
 };
 
@@ -32,16 +32,20 @@ pub(super) fn patch(
     config: &Config,
 ) -> Result<Patch, Refusal> {
     let mut patch = Patch::default();
+    let source = match gives {
+        Gives::Sidecar(_, transport) => config.credential_source(*transport),
+        Gives::Env(_) | Gives::Keep | Gives::Nothing => None,
+    };
     for placed in pod.containers().filter(|placed| *placed.container.name != *CONTAINER_NAME) {
         env::edit(&placed, gives, config, &mut patch);
         mounts(&placed, gives, config, &mut patch);
     }
-    volumes(pod, gives, config, &mut patch);
-    if let Gives::Sidecar(session) = gives {
-        put_sidecar(pod, session, component, config, &mut patch);
+    volumes(pod, gives, source, &mut patch);
+    if let (Gives::Sidecar(session, _), Some(source)) = (gives, source) {
+        put_sidecar(pod, session, source, component, config, &mut patch);
     }
     labels(pod, gives, &mut patch);
-    annotations(pod, component, gives, config, &mut patch);
+    annotations(pod, component, gives, source, config, &mut patch);
     match patch {
         Patch { too_large: true, .. } => Err(Refusal::PatchTooLarge { most: MOST_BYTES }),
         Patch { operations, .. } if operations > MOST_OPERATIONS => {
@@ -62,13 +66,13 @@ fn mounts(placed: &Placed<'_, '_>, gives: &Gives, config: &Config, patch: &mut P
     let of_eks = |volume: Option<&str>| volume.is_some_and(|name| eks::VOLUMES.contains(&name));
     edit.removed.extend(mounts().filter(|(_, mount)| of_eks(mount.volume)).map(|(index, _)| index));
     let has_token = mounts().any(|(_, mount)| mount.volume == Some(TOKEN_VOLUME));
-    if matches!(gives, Gives::Sidecar(_)) && !placed.container.is_proxy(config) && !has_token {
+    if matches!(gives, Gives::Sidecar(..)) && !placed.container.is_proxy(config) && !has_token {
         edit.appended.push(sidecar::agent_token_mount());
     }
     edit.write(at(placed, "volumeMounts"), present.is_some(), patch);
 }
 
-fn volumes(pod: &Pod<'_>, gives: &Gives, config: &Config, patch: &mut Patch) {
+fn volumes(pod: &Pod<'_>, gives: &Gives, source: Option<CredentialSource<'_>>, patch: &mut Patch) {
     if gives.leaves_base_credentials() {
         return;
     }
@@ -85,8 +89,8 @@ fn volumes(pod: &Pod<'_>, gives: &Gives, config: &Config, patch: &mut Patch) {
     for name in eks::VOLUMES {
         edit.removed.extend(indexes(&under(name)));
     }
-    if matches!(gives, Gives::Sidecar(_)) {
-        for (name, wanted) in sidecar::volumes(config) {
+    if let Some(source) = source {
+        for (name, wanted) in sidecar::volumes(source) {
             match (under(name).as_slice(), wanted) {
                 ([], None) => {}
                 ([], Some(wanted)) => edit.appended.push(wanted),
@@ -106,6 +110,7 @@ fn volumes(pod: &Pod<'_>, gives: &Gives, config: &Config, patch: &mut Patch) {
 fn put_sidecar(
     pod: &Pod<'_>,
     session: &Session,
+    source: CredentialSource<'_>,
     component: &Component,
     config: &Config,
     patch: &mut Patch,
@@ -124,14 +129,14 @@ fn put_sidecar(
             List::InitContainers if before_agents && !found => {
                 found = true;
                 let existing = pod.text(&placed).unwrap_or(RawValue::NULL);
-                let wanted = sidecar::container(session, component, config, Some(existing));
+                let wanted = sidecar::container(session, source, component, config, Some(existing));
                 init.put(placed.index, existing, wanted);
             }
             List::InitContainers => init.removed.push(placed.index),
         }
     }
     if !found {
-        init.prepended.push(sidecar::container(session, component, config, None));
+        init.prepended.push(sidecar::container(session, source, component, config, None));
     }
     regular.write(PointerBuf::from_tokens(["spec", "containers"]), true, patch);
     init.write(
@@ -156,6 +161,7 @@ fn annotations(
     pod: &Pod<'_>,
     component: &Component,
     gives: &Gives,
+    source: Option<CredentialSource<'_>>,
     config: &Config,
     patch: &mut Patch,
 ) {
@@ -173,16 +179,17 @@ fn annotations(
     if !gives.leaves_base_credentials() {
         wanted.push((eks::SKIP_ANNOTATION, Some(all_containers(pod, gives))));
     }
-    if matches!(gives, Gives::Sidecar(_)) {
+    if let Some(source) = source {
         wanted.push((sidecar::APPARMOR_ANNOTATION, None));
         wanted.push((SAFE_TO_EVICT_ANNOTATION, Some(safe_to_evict(pod, patch))));
-        wanted.extend(mesh::annotations(pod, config).map(|(key, value)| (key, Some(value))));
+        wanted
+            .extend(mesh::annotations(pod, source, config).map(|(key, value)| (key, Some(value))));
     }
     set("annotations", pod.metadata.annotations.as_ref(), &wanted, patch);
 }
 
 fn all_containers(pod: &Pod<'_>, gives: &Gives) -> String {
-    let ours = matches!(gives, Gives::Sidecar(_)).then_some(CONTAINER_NAME);
+    let ours = matches!(gives, Gives::Sidecar(..)).then_some(CONTAINER_NAME);
     let names = pod.containers().map(|placed| placed.container).map(|container| &*container.name);
     let others = names.filter(|name| *name != CONTAINER_NAME);
     ours.into_iter().chain(others).collect::<Vec<_>>().join(",")

@@ -6,6 +6,7 @@ use crate::{
     config::{COMPONENT_LABEL, PodSecurity, TENANT_LABEL},
     namespaces::{
         NoTenant, OPERATOR_LABEL, OldStandard, POD_SECURITY_LABEL, POD_SECURITY_VERSION_LABEL,
+        TRANSPORT_LABEL,
     },
     roles::{Cause, Unusable},
     session::{NotASessionName, TenantName},
@@ -20,6 +21,8 @@ pub enum Refusal {
     FabOperator { container: String },
     HostNamespace { field: &'static str },
     Internal,
+    IssuerMissing { namespace: String },
+    IssuerTokenVolume { volume: String, audience: String },
     NamespaceUnknown { namespace: String },
     NotAPodCreation { found: String },
     OldPodSecurity { namespace: String, pinned: OldStandard, wanted: PodSecurity },
@@ -56,6 +59,8 @@ impl Refusal {
             Self::FabOperator { .. } => "fab-operator",
             Self::HostNamespace { .. } => "host-namespace",
             Self::Internal => "internal",
+            Self::IssuerMissing { .. } => "issuer-missing",
+            Self::IssuerTokenVolume { .. } => "issuer-token-volume",
             Self::NamespaceUnknown { .. } => "namespace-unknown",
             Self::NotAPodCreation { .. } => "not-a-pod-creation",
             Self::PatchTooCostly { .. } => "patch-too-costly",
@@ -118,6 +123,10 @@ impl Refusal {
             }
             Self::HostNamespace { .. } => "remove the field; it exposes credentials to other containers or to the node".to_owned(),
             Self::Internal => "see the webhook's log, and report the bug together with the pod's manifest".to_owned(),
+            Self::IssuerMissing { namespace } => {
+                format!("kubectl label namespace {namespace} {TRANSPORT_LABEL}-; or set the section issuer of the config")
+            }
+            Self::IssuerTokenVolume { .. } => "remove the volume; only the credential sidecar may have this token".to_owned(),
             Self::NamespaceUnknown { .. } => "retry; if the error persists, see the webhook's log for failures of the namespace watch".to_owned(),
             Self::NotAPodCreation { .. } => "restore the chart's webhook configuration".to_owned(),
             Self::OldPodSecurity { namespace, wanted, .. } => {
@@ -199,6 +208,14 @@ impl Refusal {
             }
             Self::HostNamespace { field } => write!(f, "the pod sets {field}"),
             Self::Internal => write!(f, "the webhook cannot evaluate this pod: internal error"),
+            Self::IssuerMissing { namespace } => write!(
+                f,
+                "namespace {namespace:?} has the label {TRANSPORT_LABEL}=web-identity, but the webhook's config has no session issuer"
+            ),
+            Self::IssuerTokenVolume { volume, audience } => write!(
+                f,
+                "volume {volume:?} projects a service account token for the audience {audience}, by which a pod proves itself to the session issuer"
+            ),
             Self::NamespaceUnknown { namespace } => {
                 write!(f, "namespace {namespace:?} is not in the webhook's cache yet")
             }

@@ -3,7 +3,7 @@
 //! They set every field that the API server would default, so that a stored pod compares equal at a
 //! reinvocation.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{borrow::Cow, collections::BTreeMap, sync::LazyLock};
 
 use k8s_openapi::{
     api::core::v1::{
@@ -24,9 +24,12 @@ use super::{
     },
 };
 use crate::{
-    config::{BaseCredentials, Component, Config, IpFamily, Quantity, Resources, Sidecar},
+    config::{
+        BaseCredentials, Component, Config, CredentialSource, IpFamily, Quantity, Resources,
+        Sidecar,
+    },
     json::Text,
-    session::{Session, base_credentials::BaseSource, env},
+    session::{CaBundle, Session, base_credentials::BaseSource, env},
 };
 
 /// Returns the sidecar's container. `existing` is the pod's container of that name. Two of its
@@ -34,6 +37,7 @@ use crate::{
 /// that a LimitRange may have added to its resources.
 pub(super) fn container(
     session: &Session,
+    source: CredentialSource<'_>,
     component: &Component,
     config: &Config,
     existing: Option<&RawValue>,
@@ -47,9 +51,9 @@ pub(super) fn container(
         name: CONTAINER_NAME.to_owned(),
         image: Some(pinned.as_deref().unwrap_or(image.as_str()).to_owned()),
         args: Some(vec!["sidecar".to_owned()]),
-        env: Some(variables(session, component, config)),
+        env: Some(variables(session, source, component, config)),
         resources: Some(resources_beside(resources, stored.unwrap_or_default())),
-        volume_mounts: Some(mounts(config)),
+        volume_mounts: Some(mounts(source)),
         restart_policy: Some("Always".to_owned()),
         // The time that an agent may wait for its credentials. Each probe waits for up to 3 s
         // itself, so the kubelet restarts the container after 15 minutes or more.
@@ -85,17 +89,23 @@ pub(super) fn container(
 
 /// Returns the sidecar's volumes by name. `None`: the name stays unused, and a volume of that name
 /// is removed.
-pub(super) fn volumes(config: &Config) -> [(&'static str, Option<&'static Volume>); 3] {
+pub(super) fn volumes(
+    source: CredentialSource<'_>,
+) -> [(&'static str, Option<Cow<'static, Volume>>); 3] {
     static TOKEN: LazyLock<Volume> = LazyLock::new(|| in_memory(TOKEN_VOLUME));
     static EMPTY: LazyLock<Volume> = LazyLock::new(|| in_memory(EMPTY_VOLUME));
     static WEB_IDENTITY: LazyLock<Volume> = LazyLock::new(|| base(eks::WEB_IDENTITY_AUDIENCE));
     static POD_IDENTITY: LazyLock<Volume> = LazyLock::new(|| base(eks::POD_IDENTITY_AUDIENCE));
-    let base = match config.base_credentials {
-        BaseCredentials::Environment => None,
-        BaseCredentials::Irsa(_) => Some(&*WEB_IDENTITY),
-        BaseCredentials::PodIdentity(_) => Some(&*POD_IDENTITY),
+    let base = match source {
+        CredentialSource::Base(BaseCredentials::Environment) => None,
+        CredentialSource::Base(BaseCredentials::Irsa(_)) => Some(Cow::Borrowed(&*WEB_IDENTITY)),
+        CredentialSource::Base(BaseCredentials::PodIdentity(_)) => {
+            Some(Cow::Borrowed(&*POD_IDENTITY))
+        }
+        CredentialSource::Issuer(issuer) => Some(Cow::Owned(base(&issuer.audience))),
     };
-    [(TOKEN_VOLUME, Some(&TOKEN)), (BASE_VOLUME, base), (EMPTY_VOLUME, Some(&EMPTY))]
+    let ours = |volume| Some(Cow::Borrowed(volume));
+    [(TOKEN_VOLUME, ours(&*TOKEN)), (BASE_VOLUME, base), (EMPTY_VOLUME, ours(&*EMPTY))]
 }
 
 fn in_memory(name: &str) -> Volume {
@@ -166,7 +176,12 @@ pub(super) fn text(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.to_owned(), value: value.map(str::to_owned), value_from: None }
 }
 
-fn variables(session: &Session, component: &Component, config: &Config) -> Vec<EnvVar> {
+fn variables(
+    session: &Session,
+    source: CredentialSource<'_>,
+    component: &Component,
+    config: &Config,
+) -> Vec<EnvVar> {
     let serving = env::Serving {
         port: config.sidecar.port,
         start_gate: component.start_gate,
@@ -178,16 +193,22 @@ fn variables(session: &Session, component: &Component, config: &Config) -> Vec<E
         .map(entry)
         .collect();
     let token_file = format!("{BASE_DIRECTORY}/token");
-    let base = match &config.base_credentials {
-        BaseCredentials::Environment => BaseSource::Environment,
-        BaseCredentials::Irsa(template) => {
-            BaseSource::WebIdentity { role: template.of(&session.tenant, component), token_file }
+    let base = |base: BaseSource| base.variables();
+    let given = match source {
+        CredentialSource::Base(BaseCredentials::Environment) => base(BaseSource::Environment),
+        CredentialSource::Base(BaseCredentials::Irsa(template)) => {
+            let role = template.of(&session.tenant, component);
+            base(BaseSource::WebIdentity { role, token_file })
         }
-        BaseCredentials::PodIdentity(family) => {
-            BaseSource::PodIdentity { uri: eks::pod_identity_uri(*family), token_file }
+        CredentialSource::Base(BaseCredentials::PodIdentity(family)) => {
+            base(BaseSource::PodIdentity { uri: eks::pod_identity_uri(*family), token_file })
+        }
+        CredentialSource::Issuer(issuer) => {
+            let ca = issuer.ca.known().map(CaBundle::as_str).unwrap_or_default();
+            env::issuer_variables(&issuer.endpoint, ca, &token_file).to_vec()
         }
     };
-    variables.extend(base.variables().iter().map(entry));
+    variables.extend(given.iter().map(entry));
     if let Some(region) = &config.region {
         let [own, default] = REGIONS;
         variables.push(text(own, region.as_str()));
@@ -201,8 +222,8 @@ fn variables(session: &Session, component: &Component, config: &Config) -> Vec<E
         variables.retain(|variable| variable.name != *name);
         variables.push(text(name, value));
     }
-    if let BaseCredentials::PodIdentity(family) = config.base_credentials {
-        keep_agent_off_proxies(&mut variables, family);
+    if let CredentialSource::Base(BaseCredentials::PodIdentity(family)) = source {
+        keep_agent_off_proxies(&mut variables, *family);
     }
     variables
 }
@@ -229,14 +250,15 @@ fn keep_agent_off_proxies(variables: &mut Vec<EnvVar>, family: IpFamily) {
     }
 }
 
-fn mounts(config: &Config) -> Vec<VolumeMount> {
+fn mounts(source: CredentialSource<'_>) -> Vec<VolumeMount> {
     let token = mount(TOKEN_VOLUME, TOKEN_DIRECTORY, false);
     // The ServiceAccount admission plugin mounts a token for the Kubernetes API here, unless the
     // container already has a mount at this path.
     let empty = mount(EMPTY_VOLUME, SERVICE_ACCOUNT_DIRECTORY, true);
-    match config.base_credentials {
-        BaseCredentials::Environment => vec![token, empty],
-        BaseCredentials::Irsa(_) | BaseCredentials::PodIdentity(_) => {
+    match source {
+        CredentialSource::Base(BaseCredentials::Environment) => vec![token, empty],
+        CredentialSource::Base(BaseCredentials::Irsa(_) | BaseCredentials::PodIdentity(_))
+        | CredentialSource::Issuer(_) => {
             vec![token, mount(BASE_VOLUME, BASE_DIRECTORY, true), empty]
         }
     }

@@ -63,6 +63,12 @@ pub(super) fn check_kind(
     if credentials != CredentialsMode::Sidecar {
         refusals.add_all(reserved_names(pod, component))?;
     }
+    if let Some(issuer) = &config.issuer {
+        let audience = std::slice::from_ref(&issuer.audience);
+        refusals.add_all(token_volumes(pod, audience).map(|(volume, audience)| {
+            Refusal::IssuerTokenVolume { volume, audience: audience.to_owned() }
+        }))?;
+    }
     if matches!(credentials, CredentialsMode::Env | CredentialsMode::Exempt) {
         return Ok(());
     }
@@ -71,9 +77,14 @@ pub(super) fn check_kind(
         refusals.add(Refusal::Windows)?;
     }
     refusals.add_all(shared_namespaces(pod))?;
-    refusals.add_all(aws_tokens(pod, &config.aws_audiences))?;
+    refusals.add_all(token_volumes(pod, &config.aws_audiences).map(|(volume, audience)| {
+        Refusal::AwsTokenVolume { volume, audience: audience.to_owned() }
+    }))?;
     if credentials == CredentialsMode::Sidecar {
-        refusals.add_all(mesh::own_network(pod, config))?;
+        match config.credential_source(namespace.transport.unwrap_or(config.transport)) {
+            Some(source) => refusals.add_all(mesh::own_network(pod, source))?,
+            None => refusals.add(Refusal::IssuerMissing { namespace: namespace.name.clone() })?,
+        }
         for container in agents(pod) {
             refusals.add_all(taken_port(container, config.sidecar.port))?;
             refusals.add_error(run_as_user::refuse_same(container, pod, config.sidecar.uid))?;
@@ -183,16 +194,18 @@ fn shared_namespaces(pod: &Pod<'_>) -> impl Iterator<Item = Refusal> {
     set.map(|(field, _)| Refusal::HostNamespace { field })
 }
 
-/// Returns the refusals of volumes that project a token for an audience of AWS, which AWS exchanges
-/// for the role of the service account. It ignores the sidecar's volume, and those of the EKS
-/// webhook: the patch removes them.
-fn aws_tokens(pod: &Pod<'_>, audiences: &[String]) -> impl Iterator<Item = Refusal> {
+/// Returns the volumes that project a token for one of these audiences, each with the audience. It
+/// ignores the sidecar's volume, and those of the EKS webhook: the patch removes them.
+fn token_volumes<'a>(
+    pod: &Pod<'_>,
+    audiences: &'a [String],
+) -> impl Iterator<Item = (String, &'a str)> {
     let ours_or_removed = |name: &str| name == BASE_VOLUME || eks::VOLUMES.contains(&name);
     let volumes = pod.spec.volumes.iter().flat_map(Picked::iter).map(|(_, volume)| volume);
     volumes.filter(move |volume| !ours_or_removed(&volume.name)).filter_map(move |volume| {
-        let of_aws = |known: &&String| volume.audiences.iter().any(|found| **found == ***known);
-        let audience = audiences.iter().find(of_aws)?.clone();
-        Some(Refusal::AwsTokenVolume { volume: shown(&volume.name), audience })
+        let is_listed = |known: &&String| volume.audiences.iter().any(|found| **found == ***known);
+        let audience = audiences.iter().find(is_listed)?;
+        Some((shown(&volume.name), &**audience))
     })
 }
 

@@ -1,7 +1,7 @@
 //! The HTTP client of every AWS SDK client: a response is read up to [`LONGEST_RESPONSE`].
 
 use aws_smithy_http_client::{
-    Builder, ConnectorBuilder,
+    Builder, Connector, ConnectorBuilder,
     proxy::ProxyConfig,
     tls::{self, TlsContext, TrustStore},
 };
@@ -33,20 +33,37 @@ pub(super) fn direct_client() -> SharedHttpClient {
     bounded(ProxyConfig::disabled(), TrustStore::default())
 }
 
+/// Returns the connector of such a client, for a file on the internet. The caller limits the time.
+pub(super) fn connector(trusted: &[&str]) -> SharedHttpConnector {
+    let add = |store: TrustStore, pem: &&str| store.with_pem_certificate(*pem);
+    let trusted = trusted.iter().fold(TrustStore::default(), add);
+    let connector = over_tls(ProxyConfig::from_env(), trusted, None, None);
+    SharedHttpConnector::new(BoundedConnector(SharedHttpConnector::new(connector)))
+}
+
 fn bounded(proxies: ProxyConfig, trusted: TrustStore) -> SharedHttpClient {
     let inner = Builder::new().build_with_connector_fn(move |settings, components| {
-        let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
-        let mut connector = ConnectorBuilder::default().tls_provider(provider);
-        // Building a context cannot fail.
-        if let Ok(context) = TlsContext::builder().with_trust_store(trusted.clone()).build() {
-            connector.set_tls_context(context);
-        }
-        connector.set_connector_settings(settings.cloned());
-        connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
-        connector.set_proxy_config(Some(proxies.clone()));
-        connector.build()
+        over_tls(proxies.clone(), trusted.clone(), settings.cloned(), components)
     });
     SharedHttpClient::new(Bounded(inner))
+}
+
+fn over_tls(
+    proxies: ProxyConfig,
+    trusted: TrustStore,
+    settings: Option<HttpConnectorSettings>,
+    components: Option<&RuntimeComponents>,
+) -> Connector {
+    let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
+    let mut connector = ConnectorBuilder::default().tls_provider(provider);
+    // Building a context cannot fail.
+    if let Ok(context) = TlsContext::builder().with_trust_store(trusted).build() {
+        connector.set_tls_context(context);
+    }
+    connector.set_connector_settings(settings);
+    connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
+    connector.set_proxy_config(Some(proxies));
+    connector.build()
 }
 
 #[derive(Debug)]

@@ -122,7 +122,7 @@ fn injected(
     Ok(match decision {
         Decision::Inject(injection) => Injected::Patched {
             operations: found.lift(object, operations),
-            has_sidecar: matches!(injection.gives, Gives::Sidecar(_)),
+            has_sidecar: matches!(injection.gives, Gives::Sidecar(..)),
         },
         Decision::Pass(_) => Injected::Unchanged,
         Decision::Refuse(_) => Injected::Refused(refusals),

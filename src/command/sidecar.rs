@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use aws_config::{BehaviorVersion, Region, SdkConfig, provider_config::ProviderConfig};
+use aws_sdk_sts::config::SharedCredentialsProvider;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -21,12 +22,15 @@ use super::{
     bind, environment, now, terminated,
 };
 use crate::{
-    credentials::{base_provider, cache, sts::Sts, token::Token},
+    credentials::{
+        base_provider, cache, issuer_client::IssuerClient, sts::Sts, token::Token,
+        web_identity::WebIdentity,
+    },
     serve::{Limits, Protocol, Transport, serve},
     session::{
         CaBundle, KnownSession,
         base_credentials::BaseSource,
-        env::{self, Serving},
+        env::{self, CallsIssuer, Serving},
     },
     telemetry::log,
 };
@@ -50,9 +54,7 @@ fn start() -> Result<ExitCode, CommandError> {
     let serving = env::read_serving(environment)
         .context("invalid endpoint settings in the environment")
         .map_err(CommandError::Input)?;
-    let base = BaseSource::read(environment)
-        .context("invalid base credentials in the environment")
-        .map_err(CommandError::Input)?;
+    let source = TokenSource::read()?;
     let region = environment("AWS_REGION")
         .context("AWS_REGION is not set; set the config key region of the webhook")
         .map_err(CommandError::Input)?;
@@ -72,7 +74,7 @@ fn start() -> Result<ExitCode, CommandError> {
         .build()
         .context("cannot start the runtime")
         .map_err(CommandError::Internal)?;
-    let ended = runtime.block_on(run_async(session, serving, base, trusted, Region::new(region)));
+    let ended = runtime.block_on(run_async(session, serving, source, trusted, Region::new(region)));
     // A DNS lookup in progress cannot be cancelled, so the shutdown does not wait for it.
     runtime.shutdown_background();
     ended
@@ -87,7 +89,7 @@ fn bundle(path: &Path) -> anyhow::Result<()> {
 async fn run_async(
     session: KnownSession,
     serving: Serving,
-    base: BaseSource,
+    source: TokenSource,
     trusted: Option<CaBundle>,
     region: Region,
 ) -> Result<ExitCode, CommandError> {
@@ -99,20 +101,21 @@ async fn run_async(
     let listener = bind((Ipv4Addr::LOCALHOST, port).into()).await?;
 
     let client = aws_client(trusted.as_ref().map(CaBundle::as_str));
-    let base_client = match base {
-        BaseSource::PodIdentity { .. } => base_provider::agent_client(direct_client()),
-        BaseSource::Environment | BaseSource::WebIdentity { .. } => client.clone(),
+    let config = sdk_config(region, client.clone()).await;
+    let random = fastrand::Rng::new();
+    let (cache, task) = match source {
+        TokenSource::Base(base) => {
+            let base = base_credentials(base, client, &config, &session);
+            let (cache, task) = cache::start(Sts::new(&config, base, session.clone()), now, random);
+            (cache, tokio::spawn(task))
+        }
+        TokenSource::Issuer(calls) => {
+            let issuer = IssuerClient::new(calls).context("TLS").map_err(CommandError::Internal)?;
+            let (cache, task) =
+                cache::start(WebIdentity::new(&config, issuer, session.clone()), now, random);
+            (cache, tokio::spawn(task))
+        }
     };
-    let config = sdk_config(region, client).await;
-    let provider = ProviderConfig::without_region()
-        .with_http_client(base_client)
-        .with_region(config.region().cloned())
-        .with_use_fips(config.use_fips())
-        .with_use_dual_stack(config.use_dual_stack());
-    let base = base_provider::provider(base, &provider, &session.role_session_name());
-    let sts = Sts::new(&config, base, session.clone());
-    let (cache, task) = cache::start(sts, now, fastrand::Rng::new());
-    let task = tokio::spawn(task);
 
     let (role, source_identity) = (session.role.to_string(), session.source_identity().to_string());
     tracing::info!(port, role, source_identity, "serving session credentials");
@@ -137,6 +140,45 @@ async fn run_async(
     }
     tracing::info!(finished, "stopped");
     ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// What the sidecar gets session credentials with.
+enum TokenSource {
+    Base(BaseSource),
+    Issuer(CallsIssuer),
+}
+
+impl TokenSource {
+    fn read() -> Result<Self, CommandError> {
+        let issuer = env::read_issuer(environment)
+            .context("invalid settings of the session issuer in the environment")
+            .map_err(CommandError::Input)?;
+        if let Some(calls) = issuer {
+            return Ok(Self::Issuer(calls));
+        }
+        BaseSource::read(environment)
+            .map(Self::Base)
+            .context("invalid base credentials in the environment")
+            .map_err(CommandError::Input)
+    }
+}
+
+fn base_credentials(
+    base: BaseSource,
+    client: SharedHttpClient,
+    config: &SdkConfig,
+    session: &KnownSession,
+) -> SharedCredentialsProvider {
+    let client = match base {
+        BaseSource::PodIdentity { .. } => base_provider::agent_client(direct_client()),
+        BaseSource::Environment | BaseSource::WebIdentity { .. } => client,
+    };
+    let provider = ProviderConfig::without_region()
+        .with_http_client(client)
+        .with_region(config.region().cloned())
+        .with_use_fips(config.use_fips())
+        .with_use_dual_stack(config.use_dual_stack());
+    base_provider::provider(base, &provider, &session.role_session_name())
 }
 
 /// Returns an SDK configuration from the environment only. Region, credentials and profile files

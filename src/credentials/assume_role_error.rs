@@ -27,6 +27,18 @@ pub enum Reason {
     Denied { denial: Denial, sentence: String },
     /// The issued credentials do not carry the session's SourceIdentity.
     IdentityMissing,
+    /// STS reports that the issuer's token is expired.
+    IssuedTokenExpired { detail: String },
+    /// STS rejects the issuer's token.
+    IssuedTokenRefused { code: String, detail: String },
+    /// The issuer decided on another role or SourceIdentity than the webhook.
+    IssuerContradicts { what: &'static str, found: String },
+    /// STS cannot get the public keys of the issuer; this may be temporary.
+    IssuerKeysUnavailable { detail: String },
+    /// The issuer refuses the pod a token.
+    IssuerRefused { code: String, detail: String },
+    /// The issuer returned no token; this may be temporary.
+    IssuerUnavailable { detail: String },
     /// The session tags, including those of the base credentials, exceed the limit of STS.
     TagsTooLarge { detail: String },
     /// STS is not active in this region for the account.
@@ -39,6 +51,8 @@ pub enum Reason {
     StsUnavailable { detail: String },
     /// STS throttled the call.
     Throttled { detail: String },
+    /// STS denied a call with the issuer's token.
+    WebIdentityDenied { detail: String },
 }
 
 impl Reason {
@@ -58,12 +72,19 @@ impl Reason {
                 (_, Some(Action::AssumeRole) | None) => "assume-role-denied",
             },
             Self::IdentityMissing => "source-identity-missing",
+            Self::IssuedTokenExpired { .. } => "issued-token-expired",
+            Self::IssuedTokenRefused { .. } => "issued-token-refused",
+            Self::IssuerContradicts { .. } => "issuer-contradicts",
+            Self::IssuerKeysUnavailable { .. } => "issuer-keys-unavailable",
+            Self::IssuerRefused { .. } => "issuer-refused",
+            Self::IssuerUnavailable { .. } => "issuer-unavailable",
             Self::RegionDisabled { .. } => "region-disabled",
             Self::Rejected { .. } => "assume-role-rejected",
             Self::SignatureRefused { .. } => "signature-refused",
             Self::StsUnavailable { .. } => "sts-unavailable",
             Self::TagsTooLarge { .. } => "session-tags-too-large",
             Self::Throttled { .. } => "sts-throttled",
+            Self::WebIdentityDenied { .. } => "web-identity-denied",
         }
     }
 
@@ -73,12 +94,19 @@ impl Reason {
             Self::BaseRefused { .. }
             | Self::Denied { .. }
             | Self::IdentityMissing
+            | Self::IssuedTokenRefused { .. }
+            | Self::IssuerContradicts { .. }
+            | Self::IssuerRefused { .. }
             | Self::RegionDisabled { .. }
             | Self::Rejected { .. }
-            | Self::TagsTooLarge { .. } => true,
+            | Self::TagsTooLarge { .. }
+            | Self::WebIdentityDenied { .. } => true,
             Self::BaseExpired { .. }
             | Self::BaseUnavailable { .. }
             | Self::ClockSkewed
+            | Self::IssuedTokenExpired { .. }
+            | Self::IssuerKeysUnavailable { .. }
+            | Self::IssuerUnavailable { .. }
             | Self::SignatureRefused { .. }
             | Self::StsUnavailable { .. }
             | Self::Throttled { .. } => false,
@@ -100,6 +128,12 @@ impl AssumeRoleError {
             Reason::ClockSkewed => "correct the node's clock".to_owned(),
             Reason::Denied { denial, .. } => remedy_of(*denial, role, identity),
             Reason::IdentityMissing => "check AWS_ENDPOINT_URL_STS: its endpoint is not STS, because STS sets the SourceIdentity or denies the call".to_owned(),
+            Reason::IssuedTokenExpired { .. } => "the sidecar retries with a new token; if the error persists, compare the clock of the issuer's node with AWS".to_owned(),
+            Reason::IssuedTokenRefused { .. } => "compare URL, client ID and keys of the IAM OIDC provider with the section issuer of the config, and the published files with those of `fab-session-injector issuer export`".to_owned(),
+            Reason::IssuerContradicts { .. } => "replace the pod; the tenant's role or the pod's session has changed since the pod was created".to_owned(),
+            Reason::IssuerKeysUnavailable { .. } => "the sidecar retries; if the error persists, check that the two files of `fab-session-injector issuer export` are public at the URL of the issuer".to_owned(),
+            Reason::IssuerRefused { .. } => "do what the issuer's message says, then replace the pod if it is the pod's own fault".to_owned(),
+            Reason::IssuerUnavailable { .. } => "the sidecar retries; if the error persists, check the pods of the session issuer, and allow the pod TCP 443 to their Service".to_owned(),
             Reason::RegionDisabled { .. } => "activate STS for the region in the IAM account settings, or choose another region".to_owned(),
             Reason::Rejected { .. } => "compare the role's maximum session duration and the webhook's config with the error".to_owned(),
             Reason::SignatureRefused { .. } => "compare the node's clock with AWS, and check for a proxy that changes requests".to_owned(),
@@ -108,6 +142,7 @@ impl AssumeRoleError {
                 "create the Pod Identity association with session tags disabled, or shorten the names that become tags".to_owned()
             }
             Reason::Throttled { .. } => "the sidecar retries; if the error persists, raise the account's quota for AssumeRole".to_owned(),
+            Reason::WebIdentityDenied { .. } => format!("in the trust policy of {role}, allow the IAM OIDC provider of the issuer sts:AssumeRoleWithWebIdentity, sts:SetSourceIdentity and sts:TagSession, with conditions that {identity} meets; `fab-session-injector iam --transport web-identity` prints it"),
         }
     }
 }
@@ -169,6 +204,24 @@ impl fmt::Display for AssumeRoleError {
             Reason::IdentityMissing => {
                 f.write_str("the issued credentials do not carry it and are not served")
             }
+            Reason::IssuedTokenExpired { detail } => {
+                write!(f, "STS reports that the issuer's token is expired: {detail}")
+            }
+            Reason::IssuedTokenRefused { code, detail } => {
+                write!(f, "STS rejects the issuer's token ({code}): {detail}")
+            }
+            Reason::IssuerContradicts { what, found } => {
+                write!(f, "the session issuer answers with the {what} {found}")
+            }
+            Reason::IssuerKeysUnavailable { detail } => {
+                write!(f, "STS cannot get the public keys of the session issuer: {detail}")
+            }
+            Reason::IssuerRefused { code, detail } => {
+                write!(f, "the session issuer refuses the pod ({code}): {detail}")
+            }
+            Reason::IssuerUnavailable { detail } => {
+                write!(f, "no token of the session issuer: {detail}")
+            }
             Reason::RegionDisabled { detail } => {
                 write!(f, "STS is not active in this region for the account: {detail}")
             }
@@ -183,6 +236,7 @@ impl fmt::Display for AssumeRoleError {
             Reason::Throttled { detail } => {
                 write!(f, "STS throttles the account's calls: {detail}")
             }
+            Reason::WebIdentityDenied { detail } => write!(f, "STS denies the call: {detail}"),
         }?;
         write!(f, " [{}]: {}", reason.code(), self.remedy())
     }

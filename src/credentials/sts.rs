@@ -12,10 +12,7 @@ use aws_sdk_sts::{
     Client,
     config::{ProvideCredentials, SharedCredentialsProvider, timeout::TimeoutConfig},
     error::{ProvideErrorMetadata, SdkError},
-    operation::{
-        assume_role::{self, AssumeRoleOutput},
-        assume_role_with_web_identity::AssumeRoleWithWebIdentityError,
-    },
+    operation::{assume_role, assume_role_with_web_identity::AssumeRoleWithWebIdentityError},
 };
 use tokio::time::timeout;
 
@@ -69,7 +66,7 @@ impl Sts {
         if answer.source_identity() != Some(wanted.as_str()) {
             return Err(Reason::IdentityMissing);
         }
-        credentials(answer, Duration::from_secs(duration.seconds().into()))
+        issued(answer.credentials, Duration::from_secs(duration.seconds().into()))
     }
 }
 
@@ -86,9 +83,13 @@ impl Assume for Sts {
     }
 }
 
-fn credentials(answer: AssumeRoleOutput, asked: Duration) -> Result<Credentials, Reason> {
+/// Returns the credentials of a response, or why they are incomplete.
+pub(super) fn issued(
+    issued: Option<aws_sdk_sts::types::Credentials>,
+    asked: Duration,
+) -> Result<Credentials, Reason> {
     let lacks = |what| Reason::StsUnavailable { detail: format!("the response has no {what}") };
-    let issued = answer.credentials.ok_or_else(|| lacks("credentials"))?;
+    let issued = issued.ok_or_else(|| lacks("credentials"))?;
     let expiration = SystemTime::try_from(issued.expiration).map_err(|_| lacks("expiration"))?;
     if [&issued.access_key_id, &issued.secret_access_key, &issued.session_token]
         .into_iter()
@@ -108,22 +109,12 @@ fn credentials(answer: AssumeRoleOutput, asked: Duration) -> Result<Credentials,
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html#API_AssumeRole_Errors>
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>
 fn sts_failure(error: &SdkError<assume_role::AssumeRoleError>) -> Reason {
-    let (status, error) = match error {
-        SdkError::ServiceError(answer) => (answer.raw().status().as_u16(), answer.err()),
-        // The body may contain credentials, so no text shows it.
-        SdkError::ResponseError(answer) => {
-            let status = answer.raw().status().as_u16();
-            let detail = format!("the response (HTTP {status}) cannot be parsed");
-            return Reason::StsUnavailable { detail };
-        }
-        _ => return Reason::StsUnavailable { detail: chain(error) },
+    let ErrorResponse { status, code, detail } = match ErrorResponse::of(error) {
+        Ok(response) => response,
+        Err(reason) => return reason,
     };
-    let code = error.code().unwrap_or_default().to_owned();
-    let detail = error.message().unwrap_or_default().to_owned();
-    if let Some(reason) = whatever_was_asked(&code, &detail) {
-        return reason;
-    }
     match &*code {
+        "ExpiredToken" | "ExpiredTokenException" => Reason::BaseExpired { detail },
         "AccessDenied" | "AccessDeniedException" => {
             Reason::Denied { denial: denial(&detail), sentence: detail }
         }
@@ -139,13 +130,50 @@ fn sts_failure(error: &SdkError<assume_role::AssumeRoleError>) -> Reason {
             Reason::BaseRefused { detail: format!("{code}: {detail}") }
         }
         "PackedPolicyTooLarge" | "PackedPolicyTooLargeException" => Reason::TagsTooLarge { detail },
-        _ if (400..500).contains(&status) && !code.is_empty() => Reason::Rejected { code, detail },
-        _ => {
-            let parts = [format!("HTTP {status}"), code, detail];
-            let parts: Vec<&str> = parts.iter().map(|part| &**part).collect();
-            let said = parts.into_iter().filter(|part| !part.is_empty());
-            Reason::StsUnavailable { detail: said.collect::<Vec<_>>().join(" ") }
+        _ => ErrorResponse { status, code, detail }.other(),
+    }
+}
+
+/// An error response of STS.
+pub(super) struct ErrorResponse {
+    status: u16,
+    pub(super) code: String,
+    pub(super) detail: String,
+}
+
+impl ErrorResponse {
+    /// Returns the response, or the reason if there is none, or if it is one of any STS call.
+    pub(super) fn of<E: ProvideErrorMetadata + Error + 'static>(
+        error: &SdkError<E>,
+    ) -> Result<Self, Reason> {
+        let (status, error) = match error {
+            SdkError::ServiceError(answer) => (answer.raw().status().as_u16(), answer.err()),
+            // The body may contain credentials, so no text shows it.
+            SdkError::ResponseError(answer) => {
+                let status = answer.raw().status().as_u16();
+                let detail = format!("the response (HTTP {status}) cannot be parsed");
+                return Err(Reason::StsUnavailable { detail });
+            }
+            _ => return Err(Reason::StsUnavailable { detail: chain(error) }),
+        };
+        let code = error.code().unwrap_or_default().to_owned();
+        let detail = error.message().unwrap_or_default().to_owned();
+        match whatever_was_asked(&code, &detail) {
+            Some(reason) => Err(reason),
+            None => Ok(Self { status, code, detail }),
         }
+    }
+
+    /// Returns the reason for a code that the caller does not know.
+    pub(super) fn other(self) -> Reason {
+        let Self { status, code, detail } = self;
+        if (400..500).contains(&status) && !code.is_empty() {
+            return Reason::Rejected { code, detail };
+        }
+        let parts = [format!("HTTP {status}"), code, detail];
+        let parts: Vec<&str> = parts.iter().map(|part| &**part).collect();
+        let said = parts.into_iter().filter(|part| !part.is_empty());
+        Reason::StsUnavailable { detail: said.collect::<Vec<_>>().join(" ") }
     }
 }
 
@@ -153,7 +181,6 @@ fn sts_failure(error: &SdkError<assume_role::AssumeRoleError>) -> Reason {
 fn whatever_was_asked(code: &str, detail: &str) -> Option<Reason> {
     let detail = detail.to_owned();
     match code {
-        "ExpiredToken" | "ExpiredTokenException" => Some(Reason::BaseExpired { detail }),
         "RegionDisabled" | "RegionDisabledException" => Some(Reason::RegionDisabled { detail }),
         "RequestLimitExceeded"
         | "Throttling"
@@ -185,6 +212,9 @@ fn base_failure(error: &CredentialsError) -> Reason {
         let detail = format!("{code}: {message}");
         let is_refusal = answer.raw().status().is_client_error();
         return whatever_was_asked(code, message).unwrap_or(match code {
+            "ExpiredToken" | "ExpiredTokenException" => {
+                Reason::BaseExpired { detail: message.to_owned() }
+            }
             // STS could not get the keys of the cluster's issuer; this may be temporary.
             "IDPCommunicationError" => Reason::BaseUnavailable { detail },
             "InvalidIdentityToken" if lacks_keys(message) => Reason::BaseUnavailable { detail },
@@ -200,7 +230,7 @@ fn base_failure(error: &CredentialsError) -> Reason {
 }
 
 /// Returns the messages of an error and of its causes, without the details of `Debug`.
-fn chain(error: &(dyn Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -213,7 +243,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-const CONNECT: Duration = Duration::from_secs(3);
+pub(super) const CONNECT: Duration = Duration::from_secs(3);
 /// Time limit for base credentials, including the retries of their provider.
 const BASE: Duration = Duration::from_secs(7);
 /// Time limit for base credentials and AssumeRole together. Both take milliseconds, and a client

@@ -8,9 +8,9 @@
 use std::path::PathBuf;
 
 use super::{
-    CaBundle, KnownSession, NotACaBundle, NotARoleArn, NotASessionDuration, NotASessionName,
-    NotASourceIdentity, NotAStartGate, NotATenant, RoleArn, Session, SessionId, SessionName,
-    SourceIdentity, StartGate, TenantName,
+    CaBundle, IssuerEndpoint, KnownSession, NotACaBundle, NotARoleArn, NotASessionDuration,
+    NotASessionName, NotASourceIdentity, NotAStartGate, NotATenant, NotAnIssuerEndpoint, RoleArn,
+    Session, SessionId, SessionName, SourceIdentity, StartGate, TenantName, base_credentials,
 };
 
 /// One environment variable of a container.
@@ -36,6 +36,28 @@ pub struct Serving {
     pub start_gate: StartGate,
     /// The file with the token that clients must send to the endpoint.
     pub token_file: PathBuf,
+}
+
+/// How a sidecar calls the session issuer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CallsIssuer {
+    pub endpoint: IssuerEndpoint,
+    /// The only CA certificates that it trusts for the endpoint.
+    pub ca: CaBundle,
+    /// The file with the token by which the pod proves itself.
+    pub token_file: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NotAnIssuer {
+    #[error("{ISSUER} is set, but {0} is not; set both")]
+    Absent(&'static str),
+    #[error("{ISSUER_CA} is malformed")]
+    Ca(#[source] NotACaBundle),
+    #[error("{ISSUER} is malformed")]
+    Endpoint(#[source] NotAnIssuerEndpoint),
+    #[error("{ISSUER} and {0} are both set; unset one of them")]
+    Two(&'static str),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -146,10 +168,38 @@ pub fn read_ca(
     variable(CA_BUNDLE).map(|text| text.parse()).transpose()
 }
 
+/// Returns the variables of a sidecar that gets its tokens from the session issuer. `ca`: the CA
+/// certificates of the issuer (PEM).
+pub fn issuer_variables(endpoint: &IssuerEndpoint, ca: &str, token_file: &str) -> [Variable; 3] {
+    let text = |name, value: String| Variable { name, value: Value::Text(value) };
+    [
+        text(ISSUER, endpoint.to_string()),
+        text(ISSUER_CA, ca.to_owned()),
+        text(ISSUER_TOKEN_FILE, token_file.to_owned()),
+    ]
+}
+
+/// Reads how this process calls the session issuer. None: it has base credentials instead.
+pub fn read_issuer(
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Option<CallsIssuer>, NotAnIssuer> {
+    let Some(endpoint) = variable(ISSUER) else { return Ok(None) };
+    let required = |name| variable(name).ok_or(NotAnIssuer::Absent(name));
+    let endpoint = endpoint.parse().map_err(NotAnIssuer::Endpoint)?;
+    let ca = required(ISSUER_CA)?.parse().map_err(NotAnIssuer::Ca)?;
+    let token_file = PathBuf::from(required(ISSUER_TOKEN_FILE)?);
+    let base = [base_credentials::URI, base_credentials::WEB_IDENTITY_FILE];
+    if let Some(other) = base.into_iter().find(|name| variable(name).is_some()) {
+        return Err(NotAnIssuer::Two(other));
+    }
+    Ok(Some(CallsIssuer { endpoint, ca, token_file }))
+}
+
 /// Reports whether webhook and sidecar use the variable. The agent `fab` has variables of its own
 /// that begin with `FAB_SESSION_`, such as `FAB_SESSION_IDLE_MS`.
 pub fn is_reserved(name: &str) -> bool {
-    NAMES.contains(&name) || [CA_BUNDLE, PORT, START_GATE, TOKEN_FILE].contains(&name)
+    let others = [CA_BUNDLE, ISSUER, ISSUER_CA, ISSUER_TOKEN_FILE, PORT, START_GATE, TOKEN_FILE];
+    NAMES.contains(&name) || others.contains(&name)
 }
 
 /// The names of [`session_variables`].
@@ -160,9 +210,12 @@ pub const CREDENTIALS_PATH: &str = "/v1/credentials";
 
 pub const CA_BUNDLE: &str = "FAB_SESSION_CA_BUNDLE";
 const DURATION: &str = "FAB_SESSION_DURATION";
-const ID: &str = "FAB_SESSION_ID";
+pub const ID: &str = "FAB_SESSION_ID";
 const IDENTITY: &str = "FAB_SESSION_IDENTITY";
 const PORT: &str = "FAB_SESSION_PORT";
+const ISSUER: &str = "FAB_SESSION_ISSUER";
+const ISSUER_CA: &str = "FAB_SESSION_ISSUER_CA";
+const ISSUER_TOKEN_FILE: &str = "FAB_SESSION_ISSUER_TOKEN_FILE";
 const ROLE_ARN: &str = "FAB_SESSION_ROLE_ARN";
 const START_GATE: &str = "FAB_SESSION_START_GATE";
 const TENANT: &str = "FAB_SESSION_TENANT";

@@ -138,7 +138,7 @@ pub(super) fn becomes(decision: &Decision, is_unread: bool, mode: Option<Mode>) 
             Gives::Env(_) => "env: role and identity as variables; base credentials stay",
             Gives::Keep => "keep: nothing is given, for FAB_OPERATOR; base credentials stay",
             Gives::Nothing => "withhold: base credentials are removed, no others are given",
-            Gives::Sidecar(_) => "inject: session credentials from the sidecar",
+            Gives::Sidecar(..) => "inject: session credentials from the sidecar",
         },
         Decision::Pass(Passed::Exempt) => return "pass: its component is exempt".to_owned(),
         Decision::Pass(Passed::NotAnAgent) => return "pass: no component matches it".to_owned(),

@@ -1,0 +1,202 @@
+//! `issuer`: gives the sidecars of pods tokens for STS.
+
+mod api_server;
+mod export;
+mod keys;
+mod published;
+mod tokens;
+
+use std::{collections::HashSet, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context, anyhow};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::sleep,
+};
+use tokio_rustls::TlsAcceptor;
+
+use self::{api_server::ApiServer, keys::Keys, published::Published, tokens::IssuerState};
+use super::{CommandError, bind, files, now, roles, terminated, until};
+use crate::{
+    cli::{Issuer, IssuerCommand},
+    config::Config,
+    namespaces::{
+        Namespaces,
+        watch::{Lookup, watch as watch_namespaces},
+    },
+    serve::{
+        Limits, Protocol, Transport,
+        health::{self, Readiness},
+        serve,
+        tls::{Certificate, Files},
+    },
+    session::{CaBundle, TenantName},
+    telemetry::{
+        IssuerMetrics,
+        log::{self, Apart},
+    },
+};
+
+pub(super) fn run(arguments: Issuer) -> Result<ExitCode, CommandError> {
+    if let Some(IssuerCommand::Export(export)) = arguments.command {
+        return export::run(arguments.config.as_deref(), export);
+    }
+    let log = log::start_apart().context("cannot start the log").map_err(CommandError::Internal)?;
+    let ended = start(arguments, &log);
+    log.finish();
+    ended
+}
+
+fn start(arguments: Issuer, log: &Apart) -> Result<ExitCode, CommandError> {
+    let config = files::config(arguments.config.as_deref()).map_err(CommandError::Input)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+        .map_err(CommandError::Internal)?;
+    runtime.block_on(run_async(arguments, config, log))
+}
+
+async fn run_async(
+    arguments: Issuer,
+    config: Config,
+    log: &Apart,
+) -> Result<ExitCode, CommandError> {
+    let Issuer {
+        command: _,
+        config: _,
+        listen,
+        health_listen,
+        tls_certificate,
+        tls_key,
+        aws_ca_bundle,
+        published_at,
+        shutdown_delay,
+    } = arguments;
+    let issuer = config
+        .issuer
+        .clone()
+        .context("the config has no section issuer; set it")
+        .map_err(CommandError::Input)?;
+    let files = Files { certificate: tls_certificate, key: tls_key };
+    let certificate =
+        Certificate::load(files).context("serving certificate").map_err(CommandError::Input)?;
+    let trusted = aws_ca_bundle.as_deref().map(files::ca_certificates).transpose();
+    let trusted = trusted.map_err(CommandError::Input)?;
+    let ca_texts: Vec<&str> =
+        config.aws_ca_bundle.iter().map(CaBundle::as_str).chain(trusted.as_deref()).collect();
+    let keys = Keys::load(&issuer.keys, &ca_texts).await.map_err(CommandError::Input)?;
+    let keys = Arc::new(keys);
+    let client = kube::Client::try_default()
+        .await
+        .context("cannot find an API server: set KUBECONFIG or run in a pod")
+        .map_err(CommandError::Internal)?;
+
+    let (readiness, [namespaces_synced, keys_read]) = Readiness::new(["namespaces", "cluster-keys"]);
+    let metrics = IssuerMetrics::default();
+    let mut tasks = JoinSet::new();
+    let (lookup, wanted) = follow_namespaces(&client, &config, namespaces_synced, &mut tasks);
+    let roles = roles::follow(&config, trusted.as_deref(), wanted, &mut tasks).await?;
+    let api_server = Arc::new(ApiServer::new(client, issuer.audience.clone(), metrics.clone()));
+    tasks.spawn(Arc::clone(&api_server).follow(keys_read));
+    let published = Arc::new(Published::new(
+        published_at.unwrap_or_else(|| issuer.url.to_string()),
+        Arc::clone(&keys),
+        metrics.clone(),
+    ));
+    tasks.spawn(Arc::clone(&published).follow(super::aws_client::connector(&ca_texts)));
+    tasks.spawn(Arc::clone(&certificate).follow(now));
+
+    let state =
+        Arc::new(IssuerState::new(issuer, lookup, roles, api_server, keys, published, metrics.clone()));
+    let tls = certificate.server_config().context("TLS").map_err(CommandError::Internal)?;
+    let tokens = bind(listen).await?;
+    let health = bind(health_listen).await?;
+    let observe = {
+        let (readiness, log) = (readiness.clone(), log.clone());
+        move || metrics.render(readiness.lacks().is_empty(), certificate.ends(), log.lost())
+    };
+    let (stop, stopped) = watch::channel(false);
+    let health_router = health::router(readiness.clone(), observe);
+    let health = tokio::spawn(serve(
+        health,
+        Transport::Plain,
+        health::LIMITS,
+        health_router,
+        until(stopped.clone()),
+        HEALTH_GRACE,
+    ));
+    let transport = Transport::Tls(TlsAcceptor::from(Arc::new(tls)));
+    let tokens = tokio::spawn(serve(
+        tokens,
+        transport,
+        LIMITS,
+        tokens::router(state),
+        until(stopped),
+        GRACE,
+    ));
+    tracing::info!(%listen, %health_listen, "serving");
+
+    tokio::select! {
+        signalled = terminated() => signalled?,
+        _ = tasks.join_next() => {
+            return Err(CommandError::Internal(anyhow!("a background task exited unexpectedly")));
+        }
+    }
+    tracing::info!("shutting down");
+    readiness.stop();
+    sleep(Duration::from_secs(shutdown_delay)).await;
+    stop.send_replace(true);
+    let finished = tokens.await.unwrap_or(false);
+    health.abort();
+    tracing::info!(finished, "stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the watch of opted-in namespaces. Returns access to them, and their tenants.
+fn follow_namespaces(
+    client: &kube::Client,
+    config: &Config,
+    synced: health::Latch,
+    tasks: &mut JoinSet<()>,
+) -> (Lookup, watch::Receiver<HashSet<TenantName>>) {
+    let (snapshot, namespaces) = watch::channel(Arc::new(Namespaces::default()));
+    let (first, mut complete) = watch::channel(false);
+    let rule = config.tenant.clone();
+    tasks.spawn(watch_namespaces(client.clone(), rule.clone(), snapshot, first, || {}));
+    tokio::spawn(async move {
+        if complete.wait_for(|complete| *complete).await.is_ok() {
+            synced.release();
+        }
+    });
+    let (tenants, wanted) = watch::channel(HashSet::new());
+    let mut changes = namespaces.clone();
+    tasks.spawn(async move {
+        loop {
+            let snapshot = Arc::clone(&changes.borrow_and_update());
+            let found = snapshot.iter().filter_map(|namespace| namespace.tenant.clone().ok());
+            tenants.send_replace(found.collect());
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    (Lookup::new(Some(client.clone()), rule, namespaces), wanted)
+}
+
+/// Number of worker threads. A token takes two calls of the API server and one signature.
+const THREADS: usize = 2;
+/// Time limit at shutdown for requests in flight.
+const GRACE: Duration = Duration::from_secs(10);
+/// The same for the health port.
+const HEALTH_GRACE: Duration = Duration::from_secs(1);
+const LIMITS: Limits = Limits {
+    connections: 1024,
+    idle: Duration::from_secs(5),
+    first_request: Duration::from_secs(5),
+    // A projected token has 1 to 2 KiB.
+    headers: 16 * 1024,
+    protocol: Protocol::OneRequest,
+};

@@ -1,0 +1,251 @@
+//! What the issuer asks of the API server: its token keys, TokenReviews, pods, and the age of the
+//! guard's binding.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    admissionregistration::v1::ValidatingAdmissionPolicyBinding,
+    authentication::v1::{TokenReview, TokenReviewSpec},
+};
+use kube::{
+    Api, Client,
+    api::{GetParams, PostParams},
+    core::Request,
+};
+use serde_json::value::RawValue;
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+
+use crate::{
+    issuer::{ClusterKeys, Refusal, TokenCheck, TokenFacts},
+    command::now,
+    serve::health::Latch,
+    telemetry::IssuerMetrics,
+};
+
+/// Access to the API server, with its token keys cached.
+pub(super) struct ApiServer {
+    client: Client,
+    audience: String,
+    keys: ArcSwap<ClusterKeys>,
+    /// When the keys were read last. Locked during a read, so that one is under way at a time.
+    read_at: Mutex<Option<Instant>>,
+    binding: Mutex<Option<(Instant, Option<Timestamp>)>>,
+    calls: Semaphore,
+    metrics: IssuerMetrics,
+}
+
+impl std::fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ApiServer")
+    }
+}
+
+impl ApiServer {
+    pub(super) fn new(client: Client, audience: String, metrics: IssuerMetrics) -> Self {
+        Self {
+            client,
+            audience,
+            keys: ArcSwap::default(),
+            read_at: Mutex::new(None),
+            binding: Mutex::new(None),
+            calls: Semaphore::new(MOST_CALLS),
+            metrics,
+        }
+    }
+
+    /// Reads the token keys now, and again each [`KEYS_TICK`]. The first time releases `read`.
+    pub(super) async fn follow(self: Arc<Self>, read: Latch) {
+        let mut read = Some(read);
+        let mut ticks = interval(KEYS_RETRY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let mut read_at = self.read_at.lock().await;
+            if read_at.is_some_and(|at| at.elapsed() < KEYS_TICK) {
+                continue;
+            }
+            if self.read_keys(&mut read_at).await
+                && let Some(latch) = read.take()
+            {
+                latch.release();
+            }
+        }
+    }
+
+    /// Returns the facts of a token, by its signature only. A key that is not known yet is looked
+    /// up, at most once in [`KEYS_PAUSE`].
+    pub(super) async fn check(&self, token: &str) -> Result<TokenFacts, Refusal> {
+        let check = |keys: &ClusterKeys| TokenCheck::of(token, &self.audience, keys, now());
+        let mut found = check(&self.keys.load());
+        if found == TokenCheck::UnknownKey {
+            let mut read_at = self.read_at.lock().await;
+            if read_at.is_none_or(|at| at.elapsed() >= KEYS_PAUSE) {
+                self.read_keys(&mut read_at).await;
+            }
+            drop(read_at);
+            found = check(&self.keys.load());
+        }
+        match found {
+            TokenCheck::Valid(facts) => Ok(*facts),
+            TokenCheck::Refused(why) => Err(Refusal::TokenInvalid { why: why.to_string() }),
+            TokenCheck::UnknownKey => Err(Refusal::ApiUnavailable {
+                detail: "its keys for tokens do not have the key of this one".to_owned(),
+            }),
+        }
+    }
+
+    async fn read_keys(&self, read_at: &mut Option<Instant>) -> bool {
+        *read_at = Some(Instant::now());
+        let read = self.text(Request::new("/openid/v1").get("jwks", &GetParams::default())).await;
+        let keys = read.and_then(|text| {
+            ClusterKeys::parse(text.as_bytes()).map_err(|error| error.to_string())
+        });
+        match keys {
+            Ok(keys) => {
+                self.keys.store(Arc::new(keys));
+                true
+            }
+            Err(error) => {
+                tracing::warn!(error, "cannot read the API server's keys for tokens");
+                // Retried at the next tick.
+                *read_at = None;
+                false
+            }
+        }
+    }
+
+    /// Has the API server confirm the token, and that it is the pod's of the facts.
+    pub(super) async fn review(&self, token: &str, facts: &TokenFacts) -> Result<(), Refusal> {
+        let _permit = self.calls.acquire().await;
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                token: Some(token.to_owned()),
+                audiences: Some(vec![self.audience.clone()]),
+            },
+            ..TokenReview::default()
+        };
+        self.metrics.api_call("tokenreview");
+        let api: Api<TokenReview> = Api::all(self.client.clone());
+        let answer = timeout(CALL, api.create(&PostParams::default(), &review)).await;
+        let status = answer
+            .map_err(|_| unavailable("no response to a TokenReview in time"))?
+            .map_err(|error| unavailable(&api_error(&error)))?
+            .status
+            .ok_or_else(|| unavailable("a TokenReview without a status"))?;
+        let user = status.user.unwrap_or_default();
+        let extra = |key: &str| {
+            let values = user.extra.as_ref().and_then(|extra| extra.get(key));
+            values.and_then(|values| values.first()).map(String::as_str)
+        };
+        let TokenFacts { namespace, service_account, pod_name, pod_uid, credential_id: _ } = facts;
+        let account =
+            format!("system:serviceaccount:{}:{}", namespace.as_str(), service_account.as_str());
+        let is_ours = status.authenticated == Some(true)
+            && status.audiences.as_deref() == Some(std::slice::from_ref(&self.audience))
+            && user.username.as_deref() == Some(&*account)
+            && extra("authentication.kubernetes.io/pod-name") == Some(pod_name.as_str())
+            && extra("authentication.kubernetes.io/pod-uid") == Some(pod_uid.as_str());
+        if is_ours { Ok(()) } else { Err(Refusal::TokenRejected) }
+    }
+
+    /// Reads the pod. None: there is none.
+    pub(super) async fn pod(&self, facts: &TokenFacts) -> Result<Option<Box<RawValue>>, Refusal> {
+        let _permit = self.calls.acquire().await;
+        let path = format!("/api/v1/namespaces/{}/pods", facts.namespace.as_str());
+        self.metrics.api_call("pod");
+        let request = Request::new(path).get(facts.pod_name.as_str(), &GetParams::default());
+        match self.answer(request).await? {
+            None => Ok(None),
+            Some(text) => {
+                let pod = serde_json::from_str(&text);
+                pod.map(Some).map_err(|_| unavailable("a pod that is not JSON"))
+            }
+        }
+    }
+
+    /// Returns when the guard's rule about the issuer's tokens was bound. None: it is not. Cached
+    /// for [`BINDING_LIFE`].
+    pub(super) async fn guard_since(&self) -> Result<Option<Timestamp>, Refusal> {
+        let mut cached = self.binding.lock().await;
+        if let Some((at, since)) = &*cached
+            && at.elapsed() < BINDING_LIFE
+        {
+            return Ok(*since);
+        }
+        self.metrics.api_call("binding");
+        let api: Api<ValidatingAdmissionPolicyBinding> = Api::all(self.client.clone());
+        let answer = timeout(CALL, api.get_opt(GUARD_BINDING)).await;
+        let binding = answer
+            .map_err(|_| unavailable("no response about the guard's binding in time"))?
+            .map_err(|error| unavailable(&api_error(&error)))?;
+        // A binding that only warns or audits refuses nothing.
+        let denies = |binding: &ValidatingAdmissionPolicyBinding| {
+            let spec = binding.spec.as_ref();
+            let actions = spec.and_then(|spec| spec.validation_actions.as_ref());
+            let is_deleted = binding.metadata.deletion_timestamp.is_some();
+            !is_deleted && actions.is_some_and(|actions| actions.iter().any(|it| it == "Deny"))
+        };
+        let since = binding
+            .filter(denies)
+            .and_then(|binding| binding.metadata.creation_timestamp)
+            .map(|created| created.0);
+        *cached = Some((Instant::now(), since));
+        Ok(since)
+    }
+
+    async fn answer(
+        &self,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<Option<String>, Refusal> {
+        let request = request.map_err(|_| unavailable("an invalid request"))?;
+        match timeout(CALL, self.client.request_text(request)).await {
+            Ok(Ok(text)) => Ok(Some(text)),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(None),
+            Ok(Err(error)) => Err(unavailable(&api_error(&error))),
+            Err(_) => Err(unavailable("no response in time")),
+        }
+    }
+
+    async fn text(
+        &self,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<String, String> {
+        match self.answer(request).await {
+            Ok(Some(text)) => Ok(text),
+            Ok(None) => Err("it has none".to_owned()),
+            Err(refusal) => Err(refusal.to_string()),
+        }
+    }
+}
+
+fn unavailable(detail: &str) -> Refusal {
+    Refusal::ApiUnavailable { detail: detail.to_owned() }
+}
+
+/// Returns the text of an error, without the request.
+fn api_error(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("HTTP {}: {}", status.code, status.message),
+        error => error.to_string(),
+    }
+}
+
+/// Name of the binding of the guard's rule about the issuer's tokens.
+const GUARD_BINDING: &str = "fab-session-injector-issuer-pods";
+/// Maximum number of calls under way.
+const MOST_CALLS: usize = 16;
+/// Time limit of one call.
+const CALL: Duration = Duration::from_secs(3);
+/// Age at which the token keys are read again.
+const KEYS_TICK: Duration = Duration::from_secs(300);
+/// Pause after a read that failed.
+const KEYS_RETRY: Duration = Duration::from_secs(1);
+/// Minimum pause between two reads for unknown keys, which anybody can send.
+const KEYS_PAUSE: Duration = Duration::from_secs(10);
+/// How long the age of the binding is cached.
+const BINDING_LIFE: Duration = Duration::from_secs(10);

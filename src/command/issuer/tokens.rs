@@ -1,0 +1,225 @@
+//! HTTP handler of the issuer: from a pod's token to a token for STS.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+
+use super::{api_server::ApiServer, keys::Keys, published::Published};
+use crate::{
+    command::now,
+    config::Issuer,
+    issuer::{Claims, Grant, Jwt, JwtId, MintLimit, Refusal, TokenFacts, decide, tenant_of},
+    json::Json,
+    namespaces::watch::Lookup,
+    roles::refresher::RolesHandle,
+    telemetry::{IssuerMetrics, log_limit::LogLimit},
+};
+
+/// Returns the router of the issuer's port.
+pub(super) fn router(state: Arc<IssuerState>) -> Router {
+    Router::new().route("/v1/token", post(answer)).with_state(state)
+}
+
+/// State of the handler.
+#[derive(Debug)]
+pub(super) struct IssuerState {
+    issuer: Issuer,
+    lookup: Lookup,
+    roles: RolesHandle,
+    api_server: Arc<ApiServer>,
+    keys: Arc<Keys>,
+    published: Arc<Published>,
+    limit: Mutex<MintLimit>,
+    metrics: IssuerMetrics,
+    invalid_requests: LogLimit,
+}
+
+impl IssuerState {
+    pub(super) fn new(
+        issuer: Issuer,
+        lookup: Lookup,
+        roles: RolesHandle,
+        api_server: Arc<ApiServer>,
+        keys: Arc<Keys>,
+        published: Arc<Published>,
+        metrics: IssuerMetrics,
+    ) -> Self {
+        let start = Instant::now().into_std();
+        let (limit, invalid_requests) = (Mutex::new(MintLimit::new(start)), LogLimit::new(start));
+        Self {
+            issuer,
+            lookup,
+            roles,
+            api_server,
+            keys,
+            published,
+            limit,
+            metrics,
+            invalid_requests,
+        }
+    }
+}
+
+async fn answer(State(state): State<Arc<IssuerState>>, request: Request) -> Response {
+    let started = Instant::now();
+    let answer = token(&state, request.headers(), started).await;
+    let took = started.elapsed();
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    match answer {
+        Ok((facts, grant, id, jwt)) => {
+            state.metrics.token("", took);
+            let TokenFacts { namespace, pod_name, pod_uid, credential_id, .. } = &facts;
+            tracing::info!(
+                namespace = namespace.as_str(),
+                pod = pod_name.as_str(),
+                pod_uid = pod_uid.as_str(),
+                credential_id,
+                source_identity = grant.identity.as_str(),
+                role = grant.role.as_str(),
+                jti = %id,
+                kid = state.keys.signing().id().as_str(),
+                micros,
+                "token"
+            );
+            json_response(StatusCode::OK, &json!({
+                "token": jwt.expose(),
+                "role": grant.role.as_str(),
+                "sourceIdentity": grant.identity.as_str(),
+                "roleSessionName": grant.role_session_name.as_str(),
+                "durationSeconds": state.issuer.duration.as_secs(),
+            }))
+        }
+        Err((refusal, facts)) => {
+            state.metrics.token(refusal.code(), took);
+            let code = refusal.code();
+            let message = refusal.to_string();
+            match facts {
+                // The pod is the API server's word, so each such line has a real pod.
+                Some(facts) => tracing::warn!(
+                    namespace = facts.namespace.as_str(),
+                    pod = facts.pod_name.as_str(),
+                    pod_uid = facts.pod_uid.as_str(),
+                    code,
+                    error = message,
+                    micros,
+                    "no token"
+                ),
+                None => {
+                    if let Some(omitted) =
+                        state.invalid_requests.admit(Instant::now().into_std())
+                    {
+                        tracing::warn!(code, error = message, omitted, "invalid request");
+                    }
+                }
+            }
+            let status = StatusCode::from_u16(refusal.status());
+            let status = status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+            json_response(status, &json!({"code": code, "message": message}))
+        }
+    }
+}
+
+/// Decides on a request. A refusal has the pod if the token's signature is the API server's.
+async fn token(
+    state: &IssuerState,
+    headers: &HeaderMap,
+    started: Instant,
+) -> Result<(TokenFacts, Grant, JwtId, Jwt), (Refusal, Option<TokenFacts>)> {
+    let token = bearer(headers).map_err(|refusal| (refusal, None))?;
+    let facts = state.api_server.check(token).await.map_err(|refusal| (refusal, None))?;
+    match mint(state, token, &facts, started).await {
+        Ok((grant, id, jwt)) => Ok((facts, grant, id, jwt)),
+        Err(refusal) => Err((refusal, Some(facts))),
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
+    let invalid = |why: &str| Refusal::TokenInvalid { why: why.to_owned() };
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(invalid("expected one header Authorization"));
+    };
+    let value = value.to_str().map_err(|_| invalid("the header Authorization is not ASCII"))?;
+    value.strip_prefix("Bearer ").ok_or_else(|| invalid("expected Authorization: Bearer TOKEN"))
+}
+
+async fn mint(
+    state: &IssuerState,
+    token: &str,
+    facts: &TokenFacts,
+    started: Instant,
+) -> Result<(Grant, JwtId, Jwt), Refusal> {
+    let IssuerState { issuer, lookup, roles, api_server, keys, published, limit, .. } = state;
+    if !published.has_signing_key() {
+        return Err(Refusal::KeyUnpublished);
+    }
+    // Before any call, so that a pod that asks all the time costs none.
+    {
+        let mut limit = limit.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now().into_std();
+        limit.take(&facts.namespace, &facts.pod_uid, now).map_err(|_| Refusal::Busy)?;
+    }
+    api_server.review(token, facts).await?;
+    let deadline = started + LONGEST;
+    let snapshot = lookup.snapshot();
+    let found = match snapshot.find(facts.namespace.as_str()) {
+        Some(namespace) => Some(namespace.clone()),
+        None => lookup.find(facts.namespace.as_str(), deadline).await,
+    };
+    let tenant = tenant_of(facts, found.as_ref())?;
+    let pod = api_server.pod(facts).await?;
+    let guard_since = api_server.guard_since().await?;
+    let decide = || {
+        let pod = pod.as_deref().map(Json::from);
+        decide(facts, tenant, pod, &roles.snapshot(), issuer, guard_since)
+    };
+    let mut decision = decide();
+    if let Err(Refusal::RoleUnavailable { tenant, known: false, .. }) = &decision
+        && timeout_at(deadline, roles.look_up(tenant.clone())).await.is_ok()
+    {
+        decision = decide();
+    }
+    let grant = decision?;
+    let id = JwtId::of_random(random()?);
+    let claims = Claims {
+        issuer: &issuer.url,
+        client_id: &issuer.client_id,
+        source_identity: &grant.identity,
+        role: &grant.role,
+        namespace: &facts.namespace,
+        pod_uid: &facts.pod_uid,
+        id,
+    };
+    let input = claims.to_sign(keys.signing(), now());
+    let unavailable = |error: String| {
+        tracing::error!(error, "cannot sign");
+        Refusal::KeyUnavailable
+    };
+    let signature =
+        keys.sign(&input).await.map_err(|error| unavailable(format!("{error:#}")))?;
+    let jwt = input.signed_with(&signature).map_err(|error| unavailable(error.to_string()))?;
+    Ok((grant, id, jwt))
+}
+
+fn random() -> Result<[u8; 16], Refusal> {
+    let mut bytes = [0; 16];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|_| Refusal::KeyUnavailable)?;
+    Ok(bytes)
+}
+
+fn json_response(status: StatusCode, body: &Value) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, body.to_string()).into_response()
+}
+
+/// Maximum time for look-ups. The sidecar waits for 7 s.
+const LONGEST: std::time::Duration = std::time::Duration::from_secs(3);

@@ -1,0 +1,179 @@
+//! Decides whether a pod gets a token, and of which session.
+//!
+//! The pod has proved its UID by its token. Everything else is read from the API server and from
+//! the sources of the webhook, and nothing from the caller.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{TokenFacts, refusal::Refusal};
+use crate::{
+    admission::{BASE_VOLUME, CONTAINER_NAME, has_ended, sidecar},
+    config::Issuer,
+    json::Json,
+    namespaces::{Mode, Namespace},
+    roles::{Role, Roles},
+    session::{RoleArn, RoleSessionName, SessionId, SessionName, SourceIdentity, TenantName, env},
+};
+
+/// The session that a caller gets.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Grant {
+    pub identity: SourceIdentity,
+    pub role: RoleArn,
+    pub role_session_name: RoleSessionName,
+}
+
+/// Returns the caller's namespace and its tenant.
+pub fn tenant_of<'n>(
+    caller: &TokenFacts,
+    namespace: Option<&'n Namespace>,
+) -> Result<&'n TenantName, Refusal> {
+    let name = || caller.namespace.as_str().to_owned();
+    let namespace = namespace
+        .filter(|namespace| namespace.mode == Some(Mode::Enabled))
+        .ok_or_else(|| Refusal::NamespaceNotEnabled { namespace: name() })?;
+    namespace.tenant.as_ref().map_err(|_| Refusal::TenantMissing { namespace: name() })
+}
+
+/// Decides on a caller. `pod`: the pod of the caller's name, as it is stored now. `guard_since`: when
+/// the guard's rule about the issuer's tokens was bound; `None` if it is not.
+pub fn decide(
+    caller: &TokenFacts,
+    tenant: &TenantName,
+    pod: Option<Json<'_>>,
+    roles: &Roles,
+    issuer: &Issuer,
+    guard_since: Option<Timestamp>,
+) -> Result<Grant, Refusal> {
+    let pod = pod.ok_or_else(|| Refusal::PodGone { pod: caller.pod_name.to_string() })?;
+    check_pod(caller, pod, issuer)?;
+    let name =
+        match session_id(pod)? {
+            SessionId::Known(name) => {
+                let since = guard_since.ok_or(Refusal::GuardMissing)?;
+                let created = pod.at("metadata").at("creationTimestamp").string();
+                let created: Option<Timestamp> = created.and_then(|text| text.parse().ok());
+                if created.is_none_or(|created| created.duration_since(since) < SETTLED) {
+                    return Err(Refusal::PredatesGuard { pod: caller.pod_name.to_string() });
+                }
+                name
+            }
+            SessionId::PodUid => caller.pod_uid.as_str().parse().map_err(|_| {
+                Refusal::NoSession { why: "the pod's UID is not a valid session name" }
+            })?,
+            SessionId::PodName => {
+                return Err(Refusal::NoSession {
+                    why: "FAB_SESSION_ID is the pod's name, which a tenant chooses",
+                });
+            }
+        };
+    let id = SessionId::Known(name.clone());
+    if !id.fits(tenant) {
+        return Err(Refusal::TenantTooLong { tenant: tenant.clone() });
+    }
+    let role = role_of(tenant, roles)?;
+    Ok(Grant {
+        identity: SourceIdentity::of(tenant, &name),
+        role: role.clone(),
+        role_session_name: RoleSessionName::of(&name),
+    })
+}
+
+/// Checks that the stored pod is the caller's, still runs, and gives the issuer's token to nobody
+/// but the sidecar.
+///
+/// It does not compare the pod with what the webhook injects now: after each upgrade that would
+/// refuse all running pods.
+fn check_pod(caller: &TokenFacts, pod: Json<'_>, issuer: &Issuer) -> Result<(), Refusal> {
+    let gone = || Refusal::PodGone { pod: caller.pod_name.to_string() };
+    let (metadata, spec) = (pod.at("metadata"), pod.at("spec"));
+    let is = |json: Json<'_>, wanted: &str| json.string().is_some_and(|found| found == wanted);
+    if !is(metadata.at("uid"), caller.pod_uid.as_str()) {
+        return Err(gone());
+    }
+    if !is(spec.at("serviceAccountName"), caller.service_account.as_str()) {
+        return Err(Refusal::AccountDiffers { pod: caller.pod_name.to_string() });
+    }
+    if has_ended(pod) {
+        return Err(gone());
+    }
+    let not_ours = |why| Refusal::NotInjected { why };
+    let Some(container) = sidecar(pod) else {
+        return Err(not_ours("it has no credential sidecar"));
+    };
+    if !is(container.at("restartPolicy"), "Always") {
+        return Err(not_ours("its credential sidecar is not a native sidecar"));
+    }
+    let projects = |volume: Json<'_>| {
+        let mut sources = volume.at("projected").at("sources").items();
+        sources.any(|source| is(source.at("serviceAccountToken").at("audience"), &issuer.audience))
+    };
+    let mut found = false;
+    for volume in spec.at("volumes").items().filter(|volume| projects(*volume)) {
+        if !is(volume.at("name"), BASE_VOLUME) {
+            return Err(not_ours("another volume projects a token for the session issuer"));
+        }
+        found = true;
+    }
+    if !found {
+        return Err(not_ours("no volume of its sidecar projects a token for the session issuer"));
+    }
+    let uses_base = |container: Json<'_>| {
+        let of = |list, key| {
+            let mut items = container.at(list).items();
+            items.any(|item| is(item.at(key), BASE_VOLUME))
+        };
+        of("volumeMounts", "name") || of("volumeDevices", "name")
+    };
+    let others = ["containers", "initContainers", "ephemeralContainers"]
+        .into_iter()
+        .flat_map(|list| spec.at(list).items())
+        .filter(|container| !is(container.at("name"), CONTAINER_NAME));
+    for other in others {
+        if uses_base(other) {
+            return Err(not_ours("another container mounts the token of its sidecar"));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the session that the sidecar's variable names.
+fn session_id(pod: Json<'_>) -> Result<SessionId, Refusal> {
+    let no_session = |why| Refusal::NoSession { why };
+    let variables = sidecar(pod).into_iter().flat_map(|sidecar| sidecar.at("env").items());
+    let mut named = variables
+        .filter(|variable| variable.at("name").string().is_some_and(|name| name == env::ID));
+    let (Some(variable), None) = (named.next(), named.next()) else {
+        return Err(no_session("its sidecar does not have FAB_SESSION_ID exactly once"));
+    };
+    let from = variable.at("valueFrom");
+    if from.is_object() {
+        let field = from.at("fieldRef").at("fieldPath").string();
+        return match field.as_deref() {
+            Some("metadata.uid") => Ok(SessionId::PodUid),
+            Some("metadata.name") => Ok(SessionId::PodName),
+            _ => Err(no_session("FAB_SESSION_ID is neither a name nor the pod's UID")),
+        };
+    }
+    let name: Option<SessionName> =
+        variable.at("value").string().and_then(|text| text.parse().ok());
+    name.map(SessionId::Known).ok_or_else(|| no_session("FAB_SESSION_ID is not a session name"))
+}
+
+fn role_of<'r>(tenant: &TenantName, roles: &'r Roles) -> Result<&'r RoleArn, Refusal> {
+    let place = || roles.location(tenant);
+    match roles.role(tenant) {
+        Some(Role::Known(role)) => Ok(role),
+        Some(Role::NotFound | Role::Unusable(_)) => Err(Refusal::RoleUnusable { place: place() }),
+        Some(Role::Unreachable(_)) => {
+            Err(Refusal::RoleUnavailable { tenant: tenant.clone(), place: place(), known: true })
+        }
+        None => {
+            Err(Refusal::RoleUnavailable { tenant: tenant.clone(), place: place(), known: false })
+        }
+    }
+}
+
+/// Minimum time from the guard's binding to a pod that may name its session. API servers take up to
+/// some seconds to enforce a new binding; both times are theirs.
+const SETTLED: SignedDuration = SignedDuration::from_secs(60);

@@ -1,0 +1,196 @@
+//! Why the issuer gives no token: a code that never changes its meaning, a sentence and a remedy.
+
+use std::fmt;
+
+use crate::session::TenantName;
+
+/// The text is for the owner of the agent, the code for metrics and alerts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    AccountDiffers {
+        pod: String,
+    },
+    /// The API server cannot be asked.
+    ApiUnavailable {
+        detail: String,
+    },
+    /// Too many requests of this pod, its namespace or all.
+    Busy,
+    GuardMissing,
+    /// The signing key is not in the published files yet, or no more.
+    KeyUnpublished,
+    /// The key's service cannot sign.
+    KeyUnavailable,
+    NamespaceNotEnabled {
+        namespace: String,
+    },
+    NoSession {
+        why: &'static str,
+    },
+    /// The pod's sidecar is not the webhook's.
+    NotInjected {
+        why: &'static str,
+    },
+    PodGone {
+        pod: String,
+    },
+    PredatesGuard {
+        pod: String,
+    },
+    /// `known`: the source was asked, and has no answer.
+    RoleUnavailable {
+        tenant: TenantName,
+        place: String,
+        known: bool,
+    },
+    RoleUnusable {
+        place: String,
+    },
+    TenantMissing {
+        namespace: String,
+    },
+    TenantTooLong {
+        tenant: TenantName,
+    },
+    /// The request has no token of a pod for this issuer.
+    TokenInvalid {
+        why: String,
+    },
+    /// The API server does not accept the token any more.
+    TokenRejected,
+}
+
+impl Refusal {
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::AccountDiffers { .. } => "account-differs",
+            Self::ApiUnavailable { .. } => "api-unavailable",
+            Self::Busy => "busy",
+            Self::GuardMissing => "guard-missing",
+            Self::KeyUnpublished => "key-unpublished",
+            Self::KeyUnavailable => "key-unavailable",
+            Self::NamespaceNotEnabled { .. } => "namespace-not-enabled",
+            Self::NoSession { .. } => "no-session",
+            Self::NotInjected { .. } => "not-injected",
+            Self::PodGone { .. } => "pod-gone",
+            Self::PredatesGuard { .. } => "predates-guard",
+            Self::RoleUnavailable { .. } => "role-unavailable",
+            Self::RoleUnusable { .. } => "role-unusable",
+            Self::TenantMissing { .. } => "tenant-missing",
+            Self::TenantTooLong { .. } => "tenant-too-long",
+            Self::TokenInvalid { .. } => "token-invalid",
+            Self::TokenRejected => "token-rejected",
+        }
+    }
+
+    /// Returns the HTTP status: 401 for the token, 403 for the pod, and 503 for what may be over
+    /// soon. A client must not take the issuer's limit for one of AWS, so none is 429.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::TokenInvalid { .. } | Self::TokenRejected => 401,
+            Self::AccountDiffers { .. }
+            | Self::NamespaceNotEnabled { .. }
+            | Self::NoSession { .. }
+            | Self::NotInjected { .. }
+            | Self::PodGone { .. }
+            | Self::PredatesGuard { .. }
+            | Self::RoleUnusable { .. }
+            | Self::TenantMissing { .. }
+            | Self::TenantTooLong { .. } => 403,
+            Self::ApiUnavailable { .. }
+            | Self::Busy
+            | Self::GuardMissing
+            | Self::KeyUnpublished
+            | Self::KeyUnavailable
+            | Self::RoleUnavailable { .. } => 503,
+        }
+    }
+
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::AccountDiffers { .. } | Self::NotInjected { .. } | Self::NoSession { .. } => {
+                "create the pod again through the webhook, and compare it with explain"
+            }
+            Self::ApiUnavailable { .. } => "retry; if the error persists, see the issuer's log",
+            Self::Busy => "retry later; a pod needs one token for each renewal of its credentials",
+            Self::GuardMissing => {
+                "set guard.enabled: true in the chart; without the guard a tenant could name a session"
+            }
+            Self::KeyUnpublished => {
+                "put the files of `fab-session-injector issuer export` at the URL of the issuer"
+            }
+            Self::KeyUnavailable => {
+                "retry; if the error persists, allow the issuer's role kms:Sign, and see its log"
+            }
+            Self::NamespaceNotEnabled { .. } => {
+                "set the namespace label fab.nanohype.dev/session-injection=enabled, or delete the pod"
+            }
+            Self::PodGone { .. } => "nothing: this pod has ended",
+            Self::PredatesGuard { .. } => {
+                "replace the pod; its session's name can be trusted only if the guard judged it"
+            }
+            Self::RoleUnavailable { .. } => {
+                "retry; if the error persists, see the issuer's log for SSM errors"
+            }
+            Self::RoleUnusable { .. } => {
+                "publish the ARN of the tenant's session-broker role there, which roles.allow accepts"
+            }
+            Self::TenantMissing { .. } | Self::TenantTooLong { .. } => {
+                "set a valid tenant in the namespace label fab.nanohype.dev/tenant"
+            }
+            Self::TokenInvalid { .. } => {
+                "send the token that the kubelet projects for the audience of the issuer"
+            }
+            Self::TokenRejected => "use the current token; the kubelet renews it in its file",
+        }
+    }
+}
+
+/// Writes `sentence: remedy`. The code is a field of its own.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AccountDiffers { pod } => {
+                write!(f, "pod {pod:?} does not run as the service account of the token")
+            }
+            Self::ApiUnavailable { detail } => {
+                write!(f, "the API server does not answer: {detail}")
+            }
+            Self::Busy => f.write_str("too many requests for tokens"),
+            Self::GuardMissing => {
+                f.write_str("the pod's session has a name, and no guard judged who may give it")
+            }
+            Self::KeyUnpublished => {
+                f.write_str("the issuer's signing key is not in its published keys")
+            }
+            Self::KeyUnavailable => f.write_str("the issuer's key cannot sign"),
+            Self::NamespaceNotEnabled { namespace } => {
+                write!(f, "namespace {namespace} is not enabled for injection")
+            }
+            Self::NoSession { why } => f.write_str(why),
+            Self::NotInjected { why } => {
+                write!(f, "the pod is not as the webhook injects it: {why}")
+            }
+            Self::PodGone { pod } => {
+                write!(f, "the pod {pod:?} of this token does not run any more")
+            }
+            Self::PredatesGuard { pod } => write!(
+                f,
+                "the session of pod {pod:?} has a name, but the pod was created before the guard's rule about it, or within a minute after"
+            ),
+            Self::RoleUnavailable { place, .. } => write!(f, "cannot read {place}"),
+            Self::RoleUnusable { place } => write!(f, "there is no usable {place}"),
+            Self::TenantMissing { namespace } => {
+                write!(f, "namespace {namespace} has no valid tenant")
+            }
+            Self::TenantTooLong { tenant } => {
+                write!(f, "tenant {tenant} is too long beside the session's name")
+            }
+            Self::TokenInvalid { why } => {
+                write!(f, "the request has no valid token of a pod: {why}")
+            }
+            Self::TokenRejected => f.write_str("the API server does not accept the token"),
+        }?;
+        write!(f, ": {}", self.remedy())
+    }
+}
