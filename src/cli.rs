@@ -86,12 +86,25 @@ pub enum Command {
     /// error; 141 stdout closed (SIGPIPE).
     #[command(after_long_help = INJECT_EXAMPLES, display_order = 3)]
     Inject(Inject),
+    /// Serve tokens of sessions to sidecars (session issuer)
+    ///
+    /// A sidecar sends the projected token of its pod, and gets a JWT that STS exchanges for
+    /// credentials of the pod's session. Reads namespaces, pods and one binding of the guard from
+    /// the API server, and writes nothing. Exit codes: 0 stopped by a signal; 2 invalid input; 3
+    /// internal error.
+    #[command(
+        after_long_help = ISSUER_EXAMPLES,
+        args_conflicts_with_subcommands = true,
+        display_order = 13,
+        subcommand_negates_reqs = true
+    )]
+    Issuer(Issuer),
     /// Ask the sidecar in this container whether the agent may start (startup probe)
     ///
     /// Reads all settings from the environment variables that the webhook sets. Exit codes: 0
     /// ready; 1 not ready, for the printed reason; 2 invalid environment; 3 the sidecar does not
     /// respond.
-    #[command(after_long_help = PROBE_EXAMPLES, display_order = 14)]
+    #[command(after_long_help = PROBE_EXAMPLES, display_order = 15)]
     Probe,
     /// Revoke sessions: deny all AWS calls of their SourceIdentity
     ///
@@ -107,7 +120,7 @@ pub enum Command {
     ///
     /// Reads all settings from the environment variables that the webhook sets. Exit codes: 0
     /// stopped by a signal; 2 invalid environment; 3 internal error.
-    #[command(after_long_help = SIDECAR_EXAMPLES, display_order = 13)]
+    #[command(after_long_help = SIDECAR_EXAMPLES, display_order = 14)]
     Sidecar,
     /// Serve admission reviews
     ///
@@ -160,6 +173,7 @@ impl Command {
             Self::Certs(_)
             | Self::Completions(_)
             | Self::Iam(_)
+            | Self::Issuer(_)
             | Self::Probe
             | Self::Sidecar
             | Self::Webhook(_) => false,
@@ -412,6 +426,56 @@ pub struct Inject {
 }
 
 #[derive(Args, Debug)]
+pub struct Issuer {
+    #[command(subcommand)]
+    pub command: Option<IssuerCommand>,
+    /// Config file of the webhook
+    #[arg(long, value_name = "FILE", required = true)]
+    pub config: Option<PathBuf>,
+    /// Address of /v1/token, with TLS; `[::]` accepts IPv4 and IPv6
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
+    pub listen: SocketAddr,
+    /// Address of /livez, /readyz and /metrics, without TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8081")]
+    pub health_listen: SocketAddr,
+    /// Serving certificate and its chain, as PEM; reloaded when it changes
+    #[arg(long, value_name = "FILE", required = true)]
+    pub tls_certificate: Option<PathBuf>,
+    /// Private key of the certificate, as PEM
+    #[arg(long, value_name = "FILE", required = true)]
+    pub tls_key: Option<PathBuf>,
+    /// CA certificates (PEM) that are trusted for AWS and for the published files, in addition to
+    /// the system's and those of the config; read at start
+    #[arg(long, value_name = "FILE")]
+    pub aws_ca_bundle: Option<PathBuf>,
+    /// URL below which the published files are read, if the issuer's own URL is not reachable from
+    /// the cluster
+    #[arg(long, value_name = "URL")]
+    pub published_at: Option<String>,
+    /// Seconds to continue serving after SIGTERM, until sidecars stop calling this replica
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub shutdown_delay: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum IssuerCommand {
+    /// Write the two files that STS reads: the discovery document and the public keys
+    ///
+    /// Exit codes: 0 done; 2 invalid input; 3 internal error, or KMS is unreachable.
+    Export(IssuerExport),
+}
+
+#[derive(Args, Debug)]
+pub struct IssuerExport {
+    /// Config file of the webhook
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Directory for the files; it is created if it does not exist
+    #[arg(long, value_name = "DIRECTORY")]
+    pub out: PathBuf,
+}
+
+#[derive(Args, Debug)]
 pub struct Webhook {
     /// Config file (default: built-in defaults)
     #[arg(long, value_name = "FILE")]
@@ -452,7 +516,7 @@ where
 }
 
 /// The commands that run in containers.
-const CONTAINERS: [&str; 4] = ["certs", "probe", "sidecar", "webhook"];
+const CONTAINERS: [&str; 5] = ["certs", "issuer", "probe", "sidecar", "webhook"];
 /// Lines have at most 98 characters, because help is wrapped at 100.
 const CERTS_EXAMPLES: &str = "Examples:
   fab-session-injector certs --namespace fab-system --secret fab-session-injector-tls \\
@@ -493,6 +557,10 @@ const INJECT_EXAMPLES: &str = "Examples:
     --region eu-west-1 --diff
   fab-session-injector inject -f - --roles roles.yaml --namespace fab --tenant acme --patch \\
     < job.yaml";
+const ISSUER_EXAMPLES: &str = "Examples:
+  fab-session-injector issuer --config webhook.yaml \\
+    --tls-certificate tls.crt --tls-key tls.key
+  fab-session-injector issuer export --config webhook.yaml --out published";
 const PROBE_EXAMPLES: &str = "Examples:
   fab-session-injector probe";
 const SIDECAR_EXAMPLES: &str = "Examples:

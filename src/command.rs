@@ -13,6 +13,7 @@ mod iam;
 mod iam_roles;
 mod inject;
 mod installed;
+mod issuer;
 mod offline;
 mod output;
 mod probe;
@@ -72,6 +73,7 @@ fn dispatch(command: Command) -> Result<ExitCode, CommandError> {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Iam(arguments) => iam::run(arguments),
         Command::Inject(arguments) => inject::run(&arguments),
+        Command::Issuer(arguments) => issuer::run(arguments),
         Command::Probe => probe::run(),
         Command::Revoke(arguments) => revoke::run(arguments),
         Command::Sidecar => sidecar::run(),

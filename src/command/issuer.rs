@@ -40,7 +40,7 @@ use crate::{
 
 pub(super) fn run(arguments: Issuer) -> Result<ExitCode, CommandError> {
     if let Some(IssuerCommand::Export(export)) = arguments.command {
-        return export::run(arguments.config.as_deref(), export);
+        return export::run(export);
     }
     let log = log::start_apart().context("cannot start the log").map_err(CommandError::Internal)?;
     let ended = start(arguments, &log);
@@ -80,7 +80,10 @@ async fn run_async(
         .clone()
         .context("the config has no section issuer; set it")
         .map_err(CommandError::Input)?;
-    let files = Files { certificate: tls_certificate, key: tls_key };
+    let (Some(certificate), Some(key)) = (tls_certificate, tls_key) else {
+        return Err(CommandError::Input(anyhow!("set --tls-certificate and --tls-key")));
+    };
+    let files = Files { certificate, key };
     let certificate =
         Certificate::load(files).context("serving certificate").map_err(CommandError::Input)?;
     let trusted = aws_ca_bundle.as_deref().map(files::ca_certificates).transpose();

@@ -3,7 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
+use axum::http;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     admissionregistration::v1::ValidatingAdmissionPolicyBinding,
@@ -31,7 +32,7 @@ use crate::{
 pub(super) struct ApiServer {
     client: Client,
     audience: String,
-    keys: ArcSwap<ClusterKeys>,
+    keys: ArcSwapOption<ClusterKeys>,
     /// When the keys were read last. Locked during a read, so that one is under way at a time.
     read_at: Mutex<Option<Instant>>,
     binding: Mutex<Option<(Instant, Option<Timestamp>)>>,
@@ -50,7 +51,7 @@ impl ApiServer {
         Self {
             client,
             audience,
-            keys: ArcSwap::default(),
+            keys: ArcSwapOption::empty(),
             read_at: Mutex::new(None),
             binding: Mutex::new(None),
             calls: Semaphore::new(MOST_CALLS),
@@ -80,15 +81,18 @@ impl ApiServer {
     /// Returns the facts of a token, by its signature only. A key that is not known yet is looked
     /// up, at most once in [`KEYS_PAUSE`].
     pub(super) async fn check(&self, token: &str) -> Result<TokenFacts, Refusal> {
-        let check = |keys: &ClusterKeys| TokenCheck::of(token, &self.audience, keys, now());
-        let mut found = check(&self.keys.load());
+        let check = || match &*self.keys.load() {
+            Some(keys) => TokenCheck::of(token, &self.audience, keys, now()),
+            None => TokenCheck::UnknownKey,
+        };
+        let mut found = check();
         if found == TokenCheck::UnknownKey {
             let mut read_at = self.read_at.lock().await;
             if read_at.is_none_or(|at| at.elapsed() >= KEYS_PAUSE) {
                 self.read_keys(&mut read_at).await;
             }
             drop(read_at);
-            found = check(&self.keys.load());
+            found = check();
         }
         match found {
             TokenCheck::Valid(facts) => Ok(*facts),
@@ -107,7 +111,7 @@ impl ApiServer {
         });
         match keys {
             Ok(keys) => {
-                self.keys.store(Arc::new(keys));
+                self.keys.store(Some(Arc::new(keys)));
                 true
             }
             Err(error) => {
@@ -124,7 +128,7 @@ impl ApiServer {
         let _permit = self.calls.acquire().await;
         let review = TokenReview {
             spec: TokenReviewSpec {
-                token: Some(token.to_owned()),
+                token: token.to_owned(),
                 audiences: Some(vec![self.audience.clone()]),
             },
             ..TokenReview::default()
@@ -185,10 +189,9 @@ impl ApiServer {
             .map_err(|error| unavailable(&api_error(&error)))?;
         // A binding that only warns or audits refuses nothing.
         let denies = |binding: &ValidatingAdmissionPolicyBinding| {
-            let spec = binding.spec.as_ref();
-            let actions = spec.and_then(|spec| spec.validation_actions.as_ref());
+            let mut actions = binding.spec.validation_actions.iter();
             let is_deleted = binding.metadata.deletion_timestamp.is_some();
-            !is_deleted && actions.is_some_and(|actions| actions.iter().any(|it| it == "Deny"))
+            !is_deleted && actions.any(|action| action == "Deny")
         };
         let since = binding
             .filter(denies)

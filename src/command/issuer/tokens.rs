@@ -165,7 +165,7 @@ async fn mint(
     {
         let mut limit = limit.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now().into_std();
-        limit.take(&facts.namespace, &facts.pod_uid, now).map_err(|_| Refusal::Busy)?;
+        limit.take(&facts.pod_uid, &facts.namespace, now).map_err(|_| Refusal::Busy)?;
     }
     api_server.review(token, facts).await?;
     let deadline = started + LONGEST;
