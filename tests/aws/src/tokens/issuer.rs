@@ -1,4 +1,5 @@
-//! The part of the API server: signing keys, and tokens that the kubelet projects into pods.
+//! The part of an issuer: a signing key, the files that it publishes, and tokens. It is the API
+//! server, whose tokens the kubelet projects into pods, or another OIDC provider of IAM.
 
 use std::{
     fmt,
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::moment;
 
-/// The token issuer of a cluster.
+/// An issuer of tokens, with one key.
 pub struct Issuer {
     url: String,
     key: Key,
@@ -67,7 +68,27 @@ impl Issuer {
         &self.url
     }
 
-    /// Returns the response of `/openid/v1/jwks`.
+    /// Returns the key ID: the header `kid` of its tokens.
+    pub fn key_id(&self) -> String {
+        self.key.id()
+    }
+
+    /// Returns the discovery document, with all fields that IAM requires.
+    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc.html#manage-oidc-provider-prerequisites>
+    pub fn discovery(&self) -> Value {
+        let url = &self.url;
+        json!({
+            "issuer": url,
+            "jwks_uri": format!("{}/{JWKS_PATH}", url.trim_end_matches('/')),
+            "claims_supported": ["aud", "exp", "iat", "iss", "sub"],
+            "id_token_signing_alg_values_supported": [self.key.algorithm()],
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+        })
+    }
+
+    /// Returns the key set: the response of `/openid/v1/jwks`, or the file that the discovery
+    /// document names.
     pub fn jwks(&self) -> Value {
         let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
         let public = self.key.public();
@@ -116,9 +137,37 @@ impl Issuer {
         }))
     }
 
+    /// Returns the claims that STS requires of every token. A test adds, changes or removes claims
+    /// before it signs them.
+    pub fn claims(
+        &self,
+        subject: &str,
+        audience: &str,
+        now: SystemTime,
+        lifetime: Duration,
+    ) -> Value {
+        let issued = moment::seconds(now);
+        json!({
+            "aud": audience,
+            "exp": issued + lifetime.as_secs(),
+            "iat": issued,
+            "iss": self.url,
+            "sub": subject,
+        })
+    }
+
     /// Returns a token with the given claims.
     pub fn sign(&self, claims: &Value) -> String {
-        let header = json!({"alg": self.key.algorithm(), "kid": self.key.id()});
+        self.sign_with(&self.header(), claims)
+    }
+
+    /// Returns the header of its tokens.
+    pub fn header(&self) -> Value {
+        json!({"alg": self.key.algorithm(), "kid": self.key.id()})
+    }
+
+    /// Returns a token with the given header and claims.
+    pub fn sign_with(&self, header: &Value, claims: &Value) -> String {
         let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
         let signed = format!(
             "{}.{}",
@@ -216,3 +265,6 @@ fn der_element(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     };
     rest.split_at_checked(length).filter(|_| found == tag)
 }
+
+/// Path of the key set below the URL of the issuer.
+const JWKS_PATH: &str = ".well-known/jwks.json";
