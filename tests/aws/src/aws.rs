@@ -18,6 +18,7 @@ use crate::{
     failure::{Failure, Protocol, answer},
     fault::{self, Fault, Faults, Injected, Target, Times},
     keys::Keys,
+    provider::{Outage, Publication},
     session::{Credentials, Session, Sessions},
     signature::{Signature, invalid_client_token_id},
     sts::{
@@ -28,8 +29,8 @@ use crate::{
     world::{NotAWorld, StandingWorld, World},
 };
 
-/// The AWS stand-in. Its world is constant, except for tags and inline policies of roles; its
-/// sessions, events and faults change.
+/// The AWS stand-in. Its world is constant, except for tags and inline policies of roles and for
+/// what the issuers of OIDC providers publish; its sessions, events and faults change.
 #[derive(Debug)]
 pub struct Aws {
     world: StandingWorld,
@@ -106,6 +107,19 @@ impl Aws {
 
     pub fn clear_events(&self) {
         self.state().events.clear();
+    }
+
+    /// Publishes the discovery document and the key set of an OIDC provider's issuer. STS reads
+    /// both at each call; AWS does not document how long it caches them. Returns false if no
+    /// provider has this URL.
+    pub fn publish(&self, url: &str, discovery: Value, jwks: Value) -> bool {
+        self.world.publish(url, Publication::Documents { discovery, jwks })
+    }
+
+    /// Lets STS find nothing at the URL of an OIDC provider's issuer, until
+    /// [`publish`](Self::publish) is called. Returns false if no provider has this URL.
+    pub fn interrupt(&self, url: &str, outage: Outage) -> bool {
+        self.world.publish(url, Publication::None(outage))
     }
 
     /// Adds `fault` for calls of `target`. If there are several, the oldest active one applies.

@@ -1,11 +1,14 @@
 //! Reads a world from a YAML file, for the binary.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Component, Path},
+};
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Association, Cluster, Role, World};
+use crate::{Association, Cluster, Outage, Provider, Role, World};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -13,6 +16,8 @@ struct File {
     account: String,
     region: String,
     cluster: Option<ClusterSection>,
+    #[serde(default)]
+    providers: Vec<ProviderSection>,
     #[serde(default)]
     roles: Vec<RoleSection>,
     #[serde(default)]
@@ -30,6 +35,17 @@ struct ClusterSection {
     issuer: String,
     jwks: Option<Value>,
     jwks_file: Option<String>,
+}
+
+/// `directory` is relative to the YAML file. It has the files that the issuer publishes:
+/// `.well-known/openid-configuration`, and the key set at the path that this document names.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct ProviderSection {
+    url: String,
+    client_ids: Vec<String>,
+    directory: String,
+    account: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,18 +88,24 @@ pub fn read(path: &Path) -> Result<World, NotAConfig> {
     parse(&text_of(path)?, path.parent().unwrap_or(Path::new("")))
 }
 
-/// `directory` is the base of a relative `jwksFile`.
-pub fn parse(yaml: &str, directory: &Path) -> Result<World, NotAConfig> {
-    let File { account, region, cluster, roles, associations, session_seconds, terse } =
+/// `base` is the base of a relative `jwksFile` and `directory`.
+pub fn parse(yaml: &str, base: &Path) -> Result<World, NotAConfig> {
+    let File { account, region, cluster, providers, roles, associations, session_seconds, terse } =
         serde_saphyr::from_str(yaml).map_err(|error| NotAConfig::Yaml(Box::new(error)))?;
     let mut world = World::new(account, region);
     if let Some(ClusterSection { name, issuer, jwks, jwks_file }) = cluster {
         let jwks = match (jwks, jwks_file) {
             (Some(jwks), None) => jwks,
-            (None, Some(file)) => json_of(&directory.join(file))?,
+            (None, Some(file)) => json_of(&base.join(file))?,
             _ => return Err(NotAConfig::Jwks),
         };
         world = world.cluster(Cluster::new(name, issuer, jwks));
+    }
+    for ProviderSection { url, client_ids, directory, account } in providers {
+        let directory = base.join(directory);
+        let provider =
+            Provider::new(url, client_ids).files(move |path| published(&directory, path));
+        world = world.provider(account.into_iter().fold(provider, Provider::account));
     }
     for RoleSection { arn, trust, policies, boundary, max_session_duration, tags } in roles {
         let mut role = Role::new(arn).trust(trust);
@@ -105,6 +127,18 @@ pub fn parse(yaml: &str, directory: &Path) -> Result<World, NotAConfig> {
     }
     world = session_seconds.into_iter().fold(world, World::session_seconds);
     Ok(if terse { world.terse() } else { world })
+}
+
+/// Returns a file of a directory. No directory: the issuer is out of reach.
+fn published(directory: &Path, path: &str) -> Result<Vec<u8>, Outage> {
+    if !directory.is_dir() {
+        return Err(Outage::Unreachable);
+    }
+    let mut parts = Path::new(path).components();
+    if !parts.all(|part| matches!(part, Component::Normal(_))) {
+        return Err(Outage::Missing);
+    }
+    fs::read(directory.join(path)).map_err(|_| Outage::Missing)
 }
 
 fn json_of(path: &Path) -> Result<Value, NotAConfig> {

@@ -112,7 +112,7 @@ impl Who<'_> {
             Self::Unknown { access_key_id } => {
                 json!({"type": "Unknown", "accessKeyId": access_key_id})
             }
-            Self::WebIdentity(Subject { claims, provider }) => json!({
+            Self::WebIdentity(Subject { claims, issuer: _, provider }) => json!({
                 "type": "WebIdentityUser",
                 "principalId": format!("{provider}:{}:{}", claims.audience, claims.subject),
                 "userName": claims.subject,

@@ -20,6 +20,7 @@ pub(crate) enum Code {
     ExpiredToken,
     /// The token of an identity provider is expired, not credentials.
     ExpiredWebIdentity,
+    IdpCommunicationError,
     IncompleteSignature,
     InternalFailure,
     InvalidAction,
@@ -89,6 +90,7 @@ impl Code {
                 "ExpiredTokenException"
             }
             (Self::ExpiredToken, Protocol::Query) => "ExpiredToken",
+            (Self::IdpCommunicationError, _) => "IDPCommunicationError",
             (Self::IncompleteSignature, Protocol::Json) => "IncompleteSignatureException",
             (Self::IncompleteSignature, Protocol::Query) => "IncompleteSignature",
             (Self::InternalFailure, _) => "InternalFailure",
@@ -118,6 +120,7 @@ impl Code {
             | Self::MissingAuthenticationToken
             | Self::SignatureDoesNotMatch => StatusCode::FORBIDDEN,
             Self::ExpiredWebIdentity
+            | Self::IdpCommunicationError
             | Self::IncompleteSignature
             | Self::InvalidAction
             | Self::InvalidIdentityToken

@@ -21,6 +21,7 @@ mod keys;
 mod moment;
 mod pod_identity;
 mod policy;
+mod provider;
 mod role;
 mod server;
 mod session;
@@ -35,6 +36,7 @@ pub use self::{
     aws::{Answer, Aws},
     fault::{Fault, HUGE, Injected, Target, Times},
     policy::NotAPolicy,
+    provider::{NotAProvider, Outage, Provider},
     role::{NotARole, Role},
     server::Server,
     session::Credentials,

@@ -72,7 +72,7 @@ pub(crate) fn claimant<'w>(
         )
     };
     let cluster = world.cluster.as_ref().ok_or_else(not_found)?;
-    let claims =
+    let kubernetes =
         believe(token, &cluster.issuer, &cluster.keys, AUDIENCE, now).map_err(|why| match why {
             Disbelief::Expired { .. } => Refusal::of_eks(
                 StatusCode::BAD_REQUEST,
@@ -81,7 +81,7 @@ pub(crate) fn claimant<'w>(
             ),
             _ => invalid_token(),
         })?;
-    let kubernetes = claims.kubernetes.ok_or_else(invalid_token)?;
+    let kubernetes = kubernetes.ok_or_else(invalid_token)?;
     let association = world
         .associations
         .iter()

@@ -53,11 +53,11 @@ pub(crate) enum Trust {
     Silent,
 }
 
-/// The provider and the roles that a document may name.
+/// The providers and the roles that a document may name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Vocabulary {
-    /// Issuer of the account's OIDC provider, without `https://`.
-    pub(crate) issuer: Option<String>,
+    /// URLs of the OIDC providers, without `https://`.
+    pub(crate) issuers: BTreeSet<String>,
     pub(crate) roles: BTreeSet<RoleArn>,
 }
 

@@ -1,26 +1,29 @@
-//! Projected service account tokens: issued as the API server does, validated as AWS does.
+//! JSON Web Tokens: issued as issuers do, validated as services of AWS do.
 
 mod issuer;
 mod key_set;
+mod web_identity;
 
 use std::time::SystemTime;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::Value;
 
-pub(crate) use self::key_set::KeySet;
 pub use self::{
     issuer::{Algorithm, Issuer, NoKey, Pod},
     key_set::NotAKeySet,
 };
+pub(crate) use self::{key_set::KeySet, web_identity::Claims};
 use crate::moment;
 
-/// Claims of a valid token.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Claims {
-    pub(crate) audience: String,
-    pub(crate) subject: String,
-    pub(crate) kubernetes: Option<Kubernetes>,
+/// A token, whose signature is not verified yet.
+#[derive(Debug)]
+pub(crate) struct Token<'t> {
+    header: Value,
+    claims: Value,
+    /// Header and claims, as they are signed.
+    signed: &'t str,
+    signature: Vec<u8>,
 }
 
 /// The claim `kubernetes.io`. A token that is bound to a pod names it.
@@ -37,51 +40,86 @@ pub(crate) struct Kubernetes {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Disbelief {
     Audience,
-    Expired { at: u64, now: u64 },
+    /// A claim that is empty, and must not be.
+    Empty(&'static str),
+    Expired {
+        at: u64,
+        now: u64,
+    },
+    /// Issued later than now.
+    Future(u64),
     Issuer(String),
+    /// A required claim that is missing.
+    Missing(&'static str),
     NotAToken,
-    NotYet,
+    NotYet {
+        at: u64,
+        now: u64,
+    },
+    /// More than one audience, without the claim `azp`.
+    SecondAudience,
     Signature,
+    /// A time that is not an integer.
+    Timestamp,
     UnknownKey,
 }
 
-/// Returns the claims of a token, if `issuer` signed it for `audience` and it is valid at `now`.
-/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc.html#manage-oidc-provider-prerequisites>
+impl<'t> Token<'t> {
+    pub(crate) fn read(text: &'t str) -> Result<Self, Disbelief> {
+        let (signed, signature) = text.rsplit_once('.').ok_or(Disbelief::NotAToken)?;
+        let (header, claims) = signed.split_once('.').ok_or(Disbelief::NotAToken)?;
+        let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).ok();
+        let parse = |part: &str| serde_json::from_slice::<Value>(&decode(part)?).ok();
+        match (parse(header), parse(claims), decode(signature)) {
+            (Some(header), Some(claims), Some(signature)) => {
+                Ok(Self { header, claims, signed, signature })
+            }
+            _ => Err(Disbelief::NotAToken),
+        }
+    }
+
+    pub(crate) fn issuer(&self) -> Option<&str> {
+        self.claims.get("iss")?.as_str()
+    }
+
+    fn algorithm(&self) -> Option<&str> {
+        self.header.get("alg")?.as_str()
+    }
+
+    fn verify(&self, keys: &KeySet) -> Result<(), Disbelief> {
+        let algorithm = self.algorithm().ok_or(Disbelief::NotAToken)?;
+        // STS also accepts a token without a key ID, if there is only one key.
+        let key = self.header.get("kid").and_then(Value::as_str).ok_or(Disbelief::UnknownKey)?;
+        keys.verify(key, algorithm, self.signed.as_bytes(), &self.signature)
+    }
+}
+
+/// Returns the pod of a token, if `issuer` signed it for `audience` and it is valid at `now`. EKS
+/// Auth validates tokens of a cluster.
 pub(crate) fn believe(
     token: &str,
     issuer: &str,
     keys: &KeySet,
     audience: &str,
     now: SystemTime,
-) -> Result<Claims, Disbelief> {
-    let (signed, signature) = token.rsplit_once('.').ok_or(Disbelief::NotAToken)?;
-    let (header, claims) = signed.split_once('.').ok_or(Disbelief::NotAToken)?;
-    let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).ok();
-    let parse = |part: &str| serde_json::from_slice::<Value>(&decode(part)?).ok();
-    let (Some(header), Some(claims), Some(signature)) =
-        (parse(header), parse(claims), decode(signature))
-    else {
-        return Err(Disbelief::NotAToken);
-    };
-    let text = |value: &Value, name: &str| value.get(name)?.as_str().map(str::to_owned);
+) -> Result<Option<Kubernetes>, Disbelief> {
+    let token = Token::read(token)?;
     // The issuer is checked before the signature, since it selects the keys.
-    let found = text(&claims, "iss").ok_or(Disbelief::NotAToken)?;
+    let found = token.issuer().ok_or(Disbelief::NotAToken)?;
     if found != issuer {
-        return Err(Disbelief::Issuer(found));
+        return Err(Disbelief::Issuer(found.to_owned()));
     }
-    let (Some(key), Some(algorithm)) = (text(&header, "kid"), text(&header, "alg")) else {
-        return Err(Disbelief::NotAToken);
-    };
-    keys.verify(&key, &algorithm, signed.as_bytes(), &signature)?;
+    token.verify(keys)?;
 
+    let Token { header: _, claims, signed: _, signature: _ } = token;
     let now = moment::seconds(now);
     let seconds = |name: &str| claims.get(name).and_then(Value::as_u64);
     let at = seconds("exp").ok_or(Disbelief::NotAToken)?;
     if at <= now {
         return Err(Disbelief::Expired { at, now });
     }
-    if seconds("nbf").is_some_and(|not_before| not_before > now) {
-        return Err(Disbelief::NotYet);
+    if let Some(at) = seconds("nbf").filter(|at| *at > now) {
+        return Err(Disbelief::NotYet { at, now });
     }
     let holds = match claims.get("aud") {
         Some(Value::String(one)) => one == audience,
@@ -91,11 +129,7 @@ pub(crate) fn believe(
     if !holds {
         return Err(Disbelief::Audience);
     }
-    Ok(Claims {
-        audience: audience.to_owned(),
-        subject: text(&claims, "sub").ok_or(Disbelief::NotAToken)?,
-        kubernetes: kubernetes(&claims),
-    })
+    Ok(kubernetes(&claims))
 }
 
 fn kubernetes(claims: &Value) -> Option<Kubernetes> {
@@ -125,15 +159,13 @@ mod tests {
             let strange_keys = KeySet::read(&stranger.jwks()).unwrap();
             let pod = Pod::new("tenants-acme", "tenant-runtime", "agent-0");
             let token = issuer.mint(&pod, "sts.amazonaws.com", now, HOUR);
-            let believe = |token: &str, issuer, keys, audience, now| {
-                believe(token, issuer, keys, audience, now).map(|claims| claims.kubernetes)
-            };
             let ask = |issuer, keys, audience, now| believe(&token, issuer, keys, audience, now);
             let (url, audience) = ("https://oidc.test/id", "sts.amazonaws.com");
 
             let believed = ask(url, &keys, audience, soon).unwrap().unwrap();
             assert_eq!((&*believed.namespace, &*believed.pod), ("tenants-acme", "agent-0"));
-            let expired = 1_800_003_600;
+            let (issued, expired) = (1_800_000_000, 1_800_003_600);
+            let early = issued - 3600;
             let cases = [
                 (
                     ask("https://oidc.test/other", &keys, audience, soon),
@@ -142,7 +174,10 @@ mod tests {
                 (ask(url, &keys, "pods.eks.amazonaws.com", soon), Disbelief::Audience),
                 (ask(url, &keys, "STS.amazonaws.com", soon), Disbelief::Audience),
                 (ask(url, &keys, audience, late), Disbelief::Expired { at: expired, now: expired }),
-                (ask(url, &keys, audience, now - HOUR), Disbelief::NotYet),
+                (
+                    ask(url, &keys, audience, now - HOUR),
+                    Disbelief::NotYet { at: issued, now: early },
+                ),
                 (ask(url, &strange_keys, audience, soon), Disbelief::UnknownKey),
                 (believe("a.b", url, &keys, audience, soon), Disbelief::NotAToken),
                 (believe(&spoiled(&token), url, &keys, audience, soon), Disbelief::Signature),
@@ -153,7 +188,7 @@ mod tests {
         }
     }
 
-    /// Returns the token without its last claim.
+    /// Returns the token with another namespace.
     fn spoiled(token: &str) -> String {
         let (signed, signature) = token.rsplit_once('.').unwrap();
         let (header, claims) = signed.split_once('.').unwrap();

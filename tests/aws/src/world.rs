@@ -1,8 +1,8 @@
-//! The world: an account, its roles, and a cluster whose tokens it accepts.
+//! The world: an account, its roles, and the issuers whose tokens it accepts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde_json::Value;
@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::{
     arn::{NotARoleArn, RoleArn, is_account},
     policy::{Policy, Vocabulary},
+    provider::{NotAProvider, Outage, Provider, Publication, Published, STS, StandingProvider},
     role::{NotARole, Role, StandingRole},
     tokens::{KeySet, NotAKeySet},
 };
@@ -20,6 +21,7 @@ pub struct World {
     account: String,
     region: String,
     cluster: Option<Cluster>,
+    providers: Vec<Provider>,
     roles: Vec<Role>,
     associations: Vec<Association>,
     session_seconds: Option<u64>,
@@ -56,6 +58,10 @@ pub enum NotAWorld {
     Issuer(String),
     #[error("the cluster's keys are not a valid JWKS")]
     KeySet(#[source] NotAKeySet),
+    #[error("the OIDC provider of {url}")]
+    Provider { url: String, source: NotAProvider },
+    #[error("an account has two OIDC providers of {0}")]
+    ProviderTwice(String),
     #[error("role {arn}")]
     Role { arn: String, source: NotARole },
     #[error("the ARN of a role is invalid")]
@@ -72,6 +78,10 @@ pub(crate) struct StandingWorld {
     pub(crate) account: String,
     pub(crate) region: String,
     pub(crate) cluster: Option<StandingCluster>,
+    /// All providers, with that of the cluster.
+    providers: Vec<StandingProvider>,
+    /// What each issuer publishes, by URL. It can change.
+    publications: Mutex<BTreeMap<String, Publication>>,
     pub(crate) roles: BTreeMap<String, Arc<StandingRole>>,
     pub(crate) associations: Vec<Association>,
     pub(crate) session_seconds: Option<u64>,
@@ -92,6 +102,7 @@ impl World {
             account: account.into(),
             region: region.into(),
             cluster: None,
+            providers: Vec::new(),
             roles: Vec::new(),
             associations: Vec::new(),
             session_seconds: None,
@@ -109,6 +120,13 @@ impl World {
     #[must_use]
     pub fn cluster(self, cluster: Cluster) -> Self {
         Self { cluster: Some(cluster), ..self }
+    }
+
+    /// Adds an IAM OIDC provider, beside that of the cluster.
+    #[must_use]
+    pub fn provider(mut self, provider: Provider) -> Self {
+        self.providers.push(provider);
+        self
     }
 
     /// Adds a role.
@@ -132,10 +150,20 @@ impl World {
     }
 
     pub(crate) fn stand(self) -> Result<StandingWorld, NotAWorld> {
-        let Self { account, region, cluster, roles, associations, session_seconds, terse } = self;
+        let Self {
+            account,
+            region,
+            cluster,
+            providers,
+            roles,
+            associations,
+            session_seconds,
+            terse,
+        } = self;
         if !is_account(&account) {
             return Err(NotAWorld::Account(account));
         }
+        let (providers, publications) = stand_providers(&account, cluster.as_ref(), providers)?;
         let cluster = cluster.map(Cluster::stand).transpose()?;
         let mut arns = BTreeSet::new();
         for role in &roles {
@@ -144,8 +172,8 @@ impl World {
                 return Err(NotAWorld::RoleTwice(role.arn.clone()));
             }
         }
-        let issuer = cluster.as_ref().map(|cluster| cluster.provider().to_owned());
-        let vocabulary = Vocabulary { issuer, roles: arns };
+        let issuers = providers.iter().map(|provider| provider.name().to_owned()).collect();
+        let vocabulary = Vocabulary { issuers, roles: arns };
         let mut standing = BTreeMap::new();
         for role in roles {
             let name = role.arn.clone();
@@ -170,6 +198,8 @@ impl World {
             account,
             region,
             cluster,
+            providers,
+            publications: Mutex::new(publications),
             roles: standing,
             associations,
             session_seconds,
@@ -218,13 +248,6 @@ impl Association {
     }
 }
 
-impl StandingCluster {
-    /// Returns the issuer as in the IAM OIDC provider and its condition keys.
-    pub(crate) fn provider(&self) -> &str {
-        self.issuer.strip_prefix("https://").unwrap_or(&self.issuer)
-    }
-}
-
 impl StandingWorld {
     /// Adds, replaces or removes an inline policy of a role.
     pub(crate) fn put_role_policy(
@@ -248,12 +271,62 @@ impl StandingWorld {
         Ok(())
     }
 
-    /// Returns the ARN of the cluster's OIDC provider in the account.
-    pub(crate) fn provider_arn(&self, cluster: &StandingCluster) -> String {
-        format!("arn:aws:iam::{}:oidc-provider/{}", self.account, cluster.provider())
+    /// Returns the provider of an account. The URL is compared exactly.
+    pub(crate) fn provider(&self, account: &str, url: &str) -> Option<&StandingProvider> {
+        self.providers.iter().find(|provider| provider.account == account && provider.url == url)
+    }
+
+    /// Replaces what is published at the URL. Returns false if it is not the URL of a provider, or
+    /// that of the cluster, whose keys never change.
+    pub(crate) fn publish(&self, url: &str, publication: Publication) -> bool {
+        let is_cluster = self.cluster.as_ref().is_some_and(|cluster| cluster.issuer == url);
+        let mut publications = self.publications();
+        let known = publications.get_mut(url).filter(|_| !is_cluster);
+        known.map(|known| *known = publication).is_some()
+    }
+
+    /// Returns what is published at the URL of a provider.
+    pub(crate) fn fetch(&self, url: &str) -> Result<Published, Outage> {
+        let publication = self.publications().get(url).cloned();
+        publication.ok_or(Outage::Missing)?.fetch(url)
+    }
+
+    /// Every change is complete when the lock is released, so a poisoned lock is safe.
+    fn publications(&self) -> MutexGuard<'_, BTreeMap<String, Publication>> {
+        self.publications.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn cluster_arn(&self, cluster: &StandingCluster) -> String {
         format!("arn:aws:eks:{}:{}:cluster/{}", self.region, self.account, cluster.name)
     }
+}
+
+/// Returns all providers, and what their issuers publish. For IAM, the issuer of the cluster is a
+/// provider as any other. Workloads have tokens of it for STS.
+fn stand_providers(
+    account: &str,
+    cluster: Option<&Cluster>,
+    providers: Vec<Provider>,
+) -> Result<(Vec<StandingProvider>, BTreeMap<String, Publication>), NotAWorld> {
+    let mut standing = Vec::new();
+    let mut publications = BTreeMap::new();
+    if let Some(Cluster { name: _, issuer, jwks }) = cluster {
+        publications.insert(issuer.clone(), Publication::of_cluster(issuer, jwks));
+        let (account, client_ids) = (account.to_owned(), vec![STS.to_owned()]);
+        standing.push(StandingProvider { account, url: issuer.clone(), client_ids });
+    }
+    for provider in providers {
+        let url = provider.url().to_owned();
+        let (provider, publication) = provider
+            .stand(account)
+            .map_err(|source| NotAWorld::Provider { url: url.clone(), source })?;
+        let is_same = |one: &StandingProvider| one.account == provider.account && one.url == url;
+        if standing.iter().any(is_same) {
+            return Err(NotAWorld::ProviderTwice(url));
+        }
+        // The files of an issuer are the same for all accounts.
+        publications.entry(url).or_insert(publication);
+        standing.push(provider);
+    }
+    Ok((standing, publications))
 }

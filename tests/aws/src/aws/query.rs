@@ -73,7 +73,7 @@ impl Aws {
             let subject = subject.as_ref().map_err(Clone::clone)?;
             let grant = web_identity::decide(&self.world, subject, parameters, call.now)?;
             let (credentials, session) = self.open(grant);
-            let more = web_identity::elements(subject, self.world.cluster.as_ref());
+            let more = web_identity::elements(subject);
             Ok(Done {
                 operation,
                 result: sts::granted(&credentials, &session) + &more,

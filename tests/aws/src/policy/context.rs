@@ -36,9 +36,9 @@ pub(crate) enum Key {
     /// `aws:TokenIssueTime`, when the caller's credentials were issued.
     TokenIssueTime,
     /// `<issuer>:aud`
-    TokenAudience,
+    TokenAudience(String),
     /// `<issuer>:sub`
-    TokenSubject,
+    TokenSubject(String),
     /// `sts:TransitiveTagKeys`
     TransitiveTagKeys,
 }
@@ -55,12 +55,10 @@ impl Key {
         if let Some(tag) = name.strip_prefix("aws:requesttag/") {
             return Ok(Self::RequestTag(tag.to_owned()));
         }
-        if let Some(claim) =
-            vocabulary.issuer.as_ref().and_then(|issuer| text.strip_prefix(issuer.as_str()))
-        {
-            match claim {
-                ":aud" => return Ok(Self::TokenAudience),
-                ":sub" => return Ok(Self::TokenSubject),
+        for issuer in &vocabulary.issuers {
+            match text.strip_prefix(issuer.as_str()) {
+                Some(":aud") => return Ok(Self::TokenAudience(issuer.clone())),
+                Some(":sub") => return Ok(Self::TokenSubject(issuer.clone())),
                 _ => {}
             }
         }
@@ -117,7 +115,7 @@ impl Key {
                 matches!(action, AssumeRole | AssumeRoleWithWebIdentity | SetSourceIdentity)
             }
             Self::RoleSessionName => matches!(action, AssumeRole | AssumeRoleWithWebIdentity),
-            Self::TokenAudience | Self::TokenSubject => action == AssumeRoleWithWebIdentity,
+            Self::TokenAudience(_) | Self::TokenSubject(_) => action == AssumeRoleWithWebIdentity,
         }
     }
 }
@@ -165,7 +163,7 @@ mod tests {
             ),
             (Key::HeldSourceIdentity, &Action::ALL),
             (Key::RoleSessionName, &[AssumeRole, AssumeRoleWithWebIdentity]),
-            (Key::TokenSubject, &[AssumeRoleWithWebIdentity]),
+            (Key::TokenSubject("oidc.test/id".to_owned()), &[AssumeRoleWithWebIdentity]),
             (Key::TransitiveTagKeys, &[AssumeRole, AssumeRoleWithWebIdentity, TagSession]),
         ];
         for (key, listed) in cases {
@@ -177,14 +175,16 @@ mod tests {
 
     #[test]
     fn condition_keys_are_case_insensitive() {
-        let vocabulary =
-            Vocabulary { issuer: Some("oidc.test/id".to_owned()), ..Default::default() };
+        let issuers = ["oidc.test", "oidc.test/id"].map(str::to_owned).into();
+        let vocabulary = Vocabulary { issuers, ..Default::default() };
         let cases = [
             ("STS:sourceidentity", Some(Key::RequestedSourceIdentity)),
             ("aws:SourceIdentity", Some(Key::HeldSourceIdentity)),
             ("aws:PrincipalTag/Team", Some(Key::PrincipalTag("team".to_owned()))),
-            ("oidc.test/id:sub", Some(Key::TokenSubject)),
+            ("oidc.test/id:sub", Some(Key::TokenSubject("oidc.test/id".to_owned()))),
+            ("oidc.test:sub", Some(Key::TokenSubject("oidc.test".to_owned()))),
             ("oidc.test/other:sub", None),
+            ("oidc.test/id/:sub", None),
             ("oidc.test/id:amr", None),
             ("aws:SourceIdentitty", None),
         ];

@@ -118,7 +118,7 @@ fn unsupported_elements_are_errors() {
 #[test]
 fn principals_must_exist_and_have_no_wildcard() {
     let roles = BTreeSet::from([ROLE.parse().unwrap()]);
-    let vocabulary = Vocabulary { issuer: None, roles };
+    let vocabulary = Vocabulary { roles, ..Default::default() };
     let cases = [
         (json!("*"), true),
         (json!({"AWS": ROLE}), true),

@@ -9,19 +9,24 @@ use super::{
     parameters::Parameters,
 };
 use crate::{
+    arn::RoleArn,
     authorization::of_other,
     failure::{Code, Failure, escaped},
     policy::{Action, Caller, Context, Key},
+    provider::Outage,
     session::Session,
     tags::Tags,
-    tokens::{Claims, Disbelief, believe},
-    world::{StandingCluster, StandingWorld},
+    tokens::{Claims, Disbelief, Token},
+    world::StandingWorld,
 };
 
 /// The subject of the call's token.
 #[derive(Debug)]
 pub(crate) struct Subject {
     pub(crate) claims: Claims,
+    /// The URL of the issuer without `https://`, as in condition keys.
+    pub(crate) issuer: String,
+    /// The ARN of the provider.
     pub(crate) provider: String,
 }
 
@@ -38,11 +43,27 @@ pub(crate) fn subject(
              constraint: Member must not be null",
         )
     })?;
-    let Some(cluster) = &world.cluster else {
-        return Err(no_provider("the token's issuer"));
+    let token = Token::read(token).map_err(refused)?;
+    let issuer = token.issuer().ok_or_else(|| refused(Disbelief::Missing("iss")))?;
+    // The provider is in the account of the role.
+    // https://repost.aws/knowledge-center/iam-oidc-idp-federation
+    let role = form.find("RoleArn").and_then(|role| role.parse::<RoleArn>().ok());
+    let account = role.as_ref().map_or(&*world.account, RoleArn::account);
+    let Some(provider) = world.provider(account, issuer) else {
+        return Err(refused(Disbelief::Issuer(issuer.to_owned())));
     };
-    let claims = believe(token, &cluster.issuer, &cluster.keys, AUDIENCE, now).map_err(refused)?;
-    Ok(Subject { claims, provider: world.provider_arn(cluster) })
+    let published = world.fetch(&provider.url).map_err(|outage| match outage {
+        Outage::Missing => refused(Disbelief::UnknownKey),
+        Outage::Unreachable => Failure::new(
+            Code::IdpCommunicationError,
+            "The request could not be fulfilled because the identity provider (IDP) that was \
+             asked to verify the incoming identity token could not be reached.",
+        ),
+    })?;
+    let (algorithms, keys) = (&published.algorithms, &published.keys);
+    let claims =
+        Claims::read(&token, &provider.client_ids, algorithms, keys, now).map_err(refused)?;
+    Ok(Subject { claims, issuer: provider.name().to_owned(), provider: provider.arn() })
 }
 
 pub(crate) fn decide(
@@ -64,11 +85,12 @@ pub(crate) fn decide(
             "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.",
         ));
     }
+    let Subject { claims, issuer, provider } = subject;
     let mut context = Context::default();
     context.set(Key::RoleSessionName, &parameters.role_session_name);
-    context.set(Key::TokenAudience, &subject.claims.audience);
-    context.set(Key::TokenSubject, &subject.claims.subject);
-    let caller = Caller::Federated(&subject.provider);
+    context.set(Key::TokenAudience(issuer.clone()), &claims.audience);
+    context.set(Key::TokenSubject(issuer.clone()), &claims.subject);
+    let caller = Caller::Federated(provider);
     of_other(&caller, role, Action::AssumeRoleWithWebIdentity, &context)
         .map_err(|_| not_authorized())?;
     let session = Session {
@@ -81,45 +103,58 @@ pub(crate) fn decide(
     Ok(Grant { session, expiration: expiration(world, seconds, now) })
 }
 
-/// Returns the elements that AssumeRole does not return.
-pub(crate) fn elements(subject: &Subject, cluster: Option<&StandingCluster>) -> String {
+/// Returns the elements that AssumeRole does not return. AWS's page says that the provider is the
+/// claim `iss`; AWS returns the ARN, as its example of an event shows.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html>
+pub(crate) fn elements(subject: &Subject) -> String {
+    let Subject { claims, issuer: _, provider } = subject;
     format!(
         "    <SubjectFromWebIdentityToken>{}</SubjectFromWebIdentityToken>\n    \
          <Audience>{}</Audience>\n    <Provider>{}</Provider>\n",
-        escaped(&subject.claims.subject),
-        escaped(&subject.claims.audience),
-        escaped(cluster.map_or("", |cluster| cluster.provider())),
+        escaped(&claims.subject),
+        escaped(&claims.audience),
+        escaped(provider),
     )
 }
 
+/// Returns the error of an invalid token. The messages are those that radkawar/stackd got from AWS.
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html#API_AssumeRoleWithWebIdentity_Errors>
 fn refused(disbelief: Disbelief) -> Failure {
-    let invalid = |sentence: &str| Failure::new(Code::InvalidIdentityToken, sentence);
-    match disbelief {
-        Disbelief::Audience => invalid("Incorrect token audience"),
-        Disbelief::Expired { at, now } => Failure::new(
-            Code::ExpiredWebIdentity,
-            format!(
-                "Token expired: current date/time {now} must be before the expiration date/time \
-                 {at}"
-            ),
+    let code = match disbelief {
+        Disbelief::Expired { .. } => Code::ExpiredWebIdentity,
+        _ => Code::InvalidIdentityToken,
+    };
+    let sentence = match disbelief {
+        Disbelief::Audience | Disbelief::Signature => {
+            "The web identity token provided could not be validated. See the \
+             AssumeRoleWithWebIdentity documentation for requirements."
+                .to_owned()
+        }
+        Disbelief::Empty(claim) => format!("Claim is not allowed to be empty: {claim}"),
+        Disbelief::Expired { at, now } => format!(
+            "Token expired: current date/time {now} must be before the expiration date/time {at}"
         ),
-        Disbelief::Issuer(issuer) => no_provider(&issuer),
-        Disbelief::NotAToken => invalid("The ID Token provided is not a valid JWT."),
-        Disbelief::NotYet => invalid("The token is not valid yet"),
-        Disbelief::Signature => invalid("The signature of the token is invalid"),
-        Disbelief::UnknownKey => invalid(
-            "Couldn't retrieve verification key from your identity provider, please reference \
-             AssumeRoleWithWebIdentity documentation for requirements",
+        Disbelief::Future(at) => format!("Token issued in the future: {at}"),
+        Disbelief::Issuer(issuer) => {
+            format!("No OpenIDConnect provider found in your account for {issuer}")
+        }
+        Disbelief::Missing(claim) => format!("Missing a required claim: {claim}"),
+        Disbelief::NotAToken => "The ID Token provided is not a valid JWT. (You may see this \
+                                 error if you sent an Access Token)"
+            .to_owned(),
+        Disbelief::NotYet { at, now } => format!(
+            "Token not yet valid: current date/time {now} must be after or equal to the \
+             not-before date/time {at}"
         ),
-    }
+        Disbelief::SecondAudience => "Token audience contains more than one audience while \
+                                      authorized party is not present"
+            .to_owned(),
+        Disbelief::Timestamp => "Invalid timestamp in token claims.".to_owned(),
+        // AWS has two spaces here.
+        Disbelief::UnknownKey => "Couldn't retrieve verification key from your identity \
+                                  provider,  please reference AssumeRoleWithWebIdentity \
+                                  documentation for requirements"
+            .to_owned(),
+    };
+    Failure::new(code, sentence)
 }
-
-fn no_provider(issuer: &str) -> Failure {
-    Failure::new(
-        Code::InvalidIdentityToken,
-        format!("No OpenIDConnect provider found in your account for {issuer}"),
-    )
-}
-
-const AUDIENCE: &str = "sts.amazonaws.com";

@@ -1,4 +1,4 @@
-//! A client that signs requests, and a minimal world.
+//! A client that signs requests, minimal worlds, and an issuer with its IAM OIDC provider.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use aws_sigv4::{
 use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
-use strict_aws::{Answer, Aws, Credentials, Role, World};
+use strict_aws::{Answer, Aws, Credentials, Provider, Role, World, tokens::Issuer};
 
 /// A response, as a client reads it.
 #[derive(Debug)]
@@ -137,6 +137,53 @@ pub(crate) fn world() -> World {
         .role(Role::new(SESSION).trust(trust(&json!({"AWS": BASE}), &json!(actions))))
 }
 
+/// Returns an AWS with an OIDC provider, whose issuer has published its files, and a session role.
+pub(crate) fn federated(issuer: &Issuer, role: Role) -> Aws {
+    let provider = Provider::new(ISSUER, [CLIENT]);
+    let aws = aws(World::new(ACCOUNT, REGION).provider(provider).role(role));
+    assert!(aws.publish(ISSUER, issuer.discovery(), issuer.jwks()));
+    aws
+}
+
+/// Returns an issuer and an AWS in which its tokens can assume the session role, with any identity
+/// and tags.
+pub(crate) fn federation() -> (Issuer, Aws) {
+    let issuer = Issuer::new(ISSUER).unwrap();
+    let actions =
+        json!(["sts:AssumeRoleWithWebIdentity", "sts:SetSourceIdentity", "sts:TagSession"]);
+    let role = Role::new(SESSION).trust(trust(&json!({"Federated": PROVIDER}), &actions));
+    let aws = federated(&issuer, role);
+    (issuer, aws)
+}
+
+/// Returns the claims of a valid token, with those of `more`. A claim that is null there is
+/// removed.
+pub(crate) fn claims(issuer: &Issuer, more: Value) -> Value {
+    let mut claims = issuer.claims(SUBJECT, CLIENT, now(), Duration::from_secs(60));
+    for (name, value) in more.as_object().unwrap() {
+        if value.is_null() {
+            claims.as_object_mut().unwrap().remove(name);
+        } else {
+            claims[name] = value.clone();
+        }
+    }
+    claims
+}
+
+/// Calls AssumeRoleWithWebIdentity for the session role, which is not signed.
+pub(crate) fn show(aws: &Aws, token: &str, more: &[(&str, &str)]) -> Reply {
+    let required = [
+        ("Action", "AssumeRoleWithWebIdentity"),
+        ("RoleArn", SESSION),
+        ("RoleSessionName", "session-0"),
+        ("WebIdentityToken", token),
+    ];
+    let given = |name: &str| more.iter().any(|(it, _)| *it == name);
+    let required = required.into_iter().filter(|(name, _)| !given(name));
+    let pairs: Vec<(&str, &str)> = required.chain(more.iter().copied()).collect();
+    Reply::of(aws.answer(&sts_request(&pairs), now()))
+}
+
 pub(crate) fn aws(world: World) -> Aws {
     Aws::new(world).unwrap()
 }
@@ -184,5 +231,24 @@ pub(crate) const SESSION: &str = "arn:aws:iam::111122223333:role/tenants/acme-se
 pub(crate) const THIRD: &str = "arn:aws:iam::111122223333:role/third";
 
 pub(crate) const FOREIGN: &str = "arn:aws:iam::444455556666:role/foreign";
+
+/// URL of an issuer that is not a cluster's.
+pub(crate) const ISSUER: &str = "https://issuer.test/dev";
+
+pub(crate) const PROVIDER: &str = "arn:aws:iam::111122223333:oidc-provider/issuer.test/dev";
+
+pub(crate) const CLIENT: &str = "fab-session/dev";
+
+pub(crate) const SUBJECT: &str = "agent.acme.s";
+
+/// The error of a token that has no other message.
+pub(crate) const INVALID: &str = "InvalidIdentityToken: The web identity token provided could not \
+                                  be validated. See the AssumeRoleWithWebIdentity documentation \
+                                  for requirements.";
+
+/// The error of a token whose key STS does not find.
+pub(crate) const NO_KEY: &str = "InvalidIdentityToken: Couldn't retrieve verification key from \
+                                 your identity provider,  please reference \
+                                 AssumeRoleWithWebIdentity documentation for requirements";
 
 pub(crate) const HOST: &str = "sts.eu-west-1.amazonaws.com";
