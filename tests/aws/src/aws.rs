@@ -141,7 +141,8 @@ impl Aws {
         let role = Arc::clone(self.world.roles.get(role_arn)?);
         let name = name.to_owned();
         let tags = Tags::default();
-        let session = Session { created: now, name, role, source_identity: None, tags };
+        let session =
+            Session { created: now, federated: None, name, role, source_identity: None, tags };
         let expiration = assume_role::expiration(&self.world, 3600, now);
         Some(self.open(Grant { session, expiration }).0)
     }

@@ -30,6 +30,7 @@ pub(crate) enum Code {
     MissingAuthenticationToken,
     /// AWS supports this; the AWS stand-in does not.
     NotImplemented,
+    PackedPolicyTooLarge,
     SignatureDoesNotMatch,
     Throttling,
     ValidationError,
@@ -104,6 +105,7 @@ impl Code {
             }
             (Self::MissingAuthenticationToken, Protocol::Query) => "MissingAuthenticationToken",
             (Self::NotImplemented, _) => "NotImplementedHere",
+            (Self::PackedPolicyTooLarge, _) => "PackedPolicyTooLarge",
             (Self::SignatureDoesNotMatch, Protocol::Json) => "InvalidSignatureException",
             (Self::SignatureDoesNotMatch, Protocol::Query) => "SignatureDoesNotMatch",
             (Self::Throttling, _) => "ThrottlingException",
@@ -125,6 +127,7 @@ impl Code {
             | Self::InvalidAction
             | Self::InvalidIdentityToken
             | Self::InvalidParameterValue
+            | Self::PackedPolicyTooLarge
             | Self::Throttling
             | Self::ValidationError => StatusCode::BAD_REQUEST,
             Self::InternalFailure => StatusCode::INTERNAL_SERVER_ERROR,

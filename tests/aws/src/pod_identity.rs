@@ -127,7 +127,14 @@ pub(crate) fn decide(
         })?;
     }
     let role = std::sync::Arc::clone(role);
-    let session = Session { created: now, name: session_name, role, source_identity: None, tags };
+    let session = Session {
+        created: now,
+        federated: None,
+        name: session_name,
+        role,
+        source_identity: None,
+        tags,
+    };
     Ok(Grant { session, expiration: expiration(world, SIX_HOURS, now) })
 }
 

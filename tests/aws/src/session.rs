@@ -26,6 +26,9 @@ impl fmt::Debug for Credentials {
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) created: SystemTime,
+    /// The ARN of the OIDC provider whose token started the session. Sessions that this one
+    /// assumes do not inherit it.
+    pub(crate) federated: Option<String>,
     pub(crate) name: String,
     pub(crate) role: Arc<StandingRole>,
     /// Constant, in this session and in all sessions that it assumes.

@@ -51,14 +51,27 @@ pub(crate) enum Disbelief {
     Issuer(String),
     /// A required claim that is missing.
     Missing(&'static str),
+    /// The claim about roles names no role.
+    NoRole,
     NotAToken,
     NotYet {
         at: u64,
         now: u64,
     },
+    /// The claim about roles names other roles.
+    OtherRole,
+    /// Tags whose values are not arrays of one string.
+    PrincipalTags,
+    /// The claim about roles is neither a list nor a string.
+    Roles,
     /// More than one audience, without the claim `azp`.
     SecondAudience,
     Signature,
+    SourceIdentity,
+    /// The claim about tags is not an object with lists.
+    Tags,
+    /// Tags in the form that has one claim for each tag.
+    TagsInClaims,
     /// A time that is not an integer.
     Timestamp,
     UnknownKey,

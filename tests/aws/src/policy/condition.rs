@@ -19,6 +19,10 @@ pub(super) struct Condition {
 enum Test {
     /// `Null: true` requires an absent key.
     Absent(bool),
+    Bool {
+        wanted: bool,
+        if_exists: bool,
+    },
     Compared {
         by: Comparison,
         negated: bool,
@@ -61,9 +65,13 @@ pub(super) fn read(block: &Value, vocabulary: &Vocabulary) -> Result<Vec<Conditi
             if key.is_many_valued() && test.wants_a_single_value() {
                 return Err(NotAPolicy::ManyValued { key: name.clone() });
             }
-            if key.is_date() == matches!(test, Test::Compared { .. })
-                && !matches!(test, Test::Absent(_))
-            {
+            let fits = match test {
+                Test::Absent(_) => true,
+                Test::Bool { .. } => key.is_boolean(),
+                Test::Compared { .. } => !key.is_boolean() && !key.is_date(),
+                Test::Date { .. } => key.is_date(),
+            };
+            if !fits {
                 return Err(NotAPolicy::Operator(operator.clone()));
             }
             conditions.push(Condition { key, test });
@@ -77,6 +85,10 @@ impl Condition {
         let found = context.values(&self.key, action);
         match &self.test {
             Test::Absent(absent) => found.is_none() == *absent,
+            Test::Bool { wanted, if_exists } => {
+                let found = found.and_then(|found| found.first()?.parse::<bool>().ok());
+                found.map_or(*if_exists, |found| found == *wanted)
+            }
             Test::Date { accepted, if_exists, date } => {
                 let found = found.and_then(|found| moment::from_extended(found.first()?));
                 found.map_or(*if_exists, |found| accepted.contains(&found.cmp(date)))
@@ -105,12 +117,7 @@ impl Condition {
 impl Test {
     fn read(operator: &str, wanted: &Value, vocabulary: &Vocabulary) -> Result<Self, NotAPolicy> {
         if operator.eq_ignore_ascii_case("Null") {
-            return match wanted {
-                Value::Bool(absent) => Ok(Self::Absent(*absent)),
-                Value::String(text) if text == "true" => Ok(Self::Absent(true)),
-                Value::String(text) if text == "false" => Ok(Self::Absent(false)),
-                other => Err(NotAPolicy::Shape { element: "Null", found: other.to_string() }),
-            };
+            return boolean("Null", wanted).map(Self::Absent);
         }
         let (over, rest) = match operator.split_once(':') {
             Some(("ForAllValues", rest)) => (Over::All, rest),
@@ -121,6 +128,9 @@ impl Test {
             Some(name) => (true, name),
             None => (false, rest),
         };
+        if name == "Bool" && over == Over::Single {
+            return Ok(Self::Bool { wanted: boolean("Bool", wanted)?, if_exists });
+        }
         if let Some((_, accepted)) = DATES.iter().find(|(date, _)| *date == name) {
             let text = wanted.as_str().unwrap_or_default();
             let date = moment::from_extended(text).filter(|_| over == Over::Single);
@@ -145,7 +155,19 @@ impl Test {
     }
 
     fn wants_a_single_value(&self) -> bool {
-        matches!(self, Self::Compared { over: Over::Single, .. } | Self::Date { .. })
+        matches!(
+            self,
+            Self::Bool { .. } | Self::Compared { over: Over::Single, .. } | Self::Date { .. }
+        )
+    }
+}
+
+fn boolean(element: &'static str, value: &Value) -> Result<bool, NotAPolicy> {
+    match value {
+        Value::Bool(value) => Ok(*value),
+        Value::String(text) if text == "true" => Ok(true),
+        Value::String(text) if text == "false" => Ok(false),
+        other => Err(NotAPolicy::Shape { element, found: other.to_string() }),
     }
 }
 

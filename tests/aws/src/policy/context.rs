@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Action, NotAPolicy, Vocabulary};
+use crate::tags::Tags;
 
 /// A condition key. Names are case-insensitive.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html>
@@ -25,6 +26,8 @@ pub(crate) enum Key {
     RequestTag(String),
     /// `sts:SourceIdentity`, requested for the new session.
     RequestedSourceIdentity,
+    /// `sts:RoleAuthorizedByIdp`, whether the web identity token names the role.
+    RoleAuthorizedByIdp,
     /// `sts:RoleSessionName`
     RoleSessionName,
     /// `aws:SourceAccount`, on behalf of which a service calls.
@@ -37,6 +40,8 @@ pub(crate) enum Key {
     TokenIssueTime,
     /// `<issuer>:aud`
     TokenAudience(String),
+    /// `<issuer>:amr`
+    TokenMethods(String),
     /// `<issuer>:sub`
     TokenSubject(String),
     /// `sts:TransitiveTagKeys`
@@ -57,6 +62,7 @@ impl Key {
         }
         for issuer in &vocabulary.issuers {
             match text.strip_prefix(issuer.as_str()) {
+                Some(":amr") => return Ok(Self::TokenMethods(issuer.clone())),
                 Some(":aud") => return Ok(Self::TokenAudience(issuer.clone())),
                 Some(":sub") => return Ok(Self::TokenSubject(issuer.clone())),
                 _ => {}
@@ -72,6 +78,7 @@ impl Key {
             "aws:tagkeys" => Ok(Self::TagKeys),
             "aws:tokenissuetime" => Ok(Self::TokenIssueTime),
             "sts:externalid" => Ok(Self::ExternalId),
+            "sts:roleauthorizedbyidp" => Ok(Self::RoleAuthorizedByIdp),
             "sts:rolesessionname" => Ok(Self::RoleSessionName),
             "sts:sourceidentity" => Ok(Self::RequestedSourceIdentity),
             "sts:transitivetagkeys" => Ok(Self::TransitiveTagKeys),
@@ -82,7 +89,12 @@ impl Key {
     /// Returns whether the key can have multiple values in one request.
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html>
     pub(super) fn is_many_valued(&self) -> bool {
-        matches!(self, Self::TagKeys | Self::TransitiveTagKeys)
+        matches!(self, Self::TagKeys | Self::TokenMethods(_) | Self::TransitiveTagKeys)
+    }
+
+    /// Returns whether the value is true or false, which only `Bool` compares.
+    pub(super) fn is_boolean(&self) -> bool {
+        *self == Self::RoleAuthorizedByIdp
     }
 
     /// Returns whether the values are dates, which only date operators compare.
@@ -92,7 +104,14 @@ impl Key {
 
     /// Returns whether the key is present for this action. AWS lists the keys of STS and of the
     /// request for each action; the caller's own keys are always present. So
-    /// `sts:SourceIdentity` is always absent for `sts:TagSession`.
+    /// `sts:SourceIdentity` is always absent for `sts:TagSession`, and `sts:RoleAuthorizedByIdp` for
+    /// all actions but one.
+    ///
+    /// The list has the keys of well-known issuers only, and those only for
+    /// AssumeRoleWithWebIdentity. AWS's own examples compare them for the other permissions too: the
+    /// first of these pages for SetSourceIdentity, the second for TagSession.
+    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html#id_credentials_temp_control-access_monitor-control-access>
+    /// <https://docs.aws.amazon.com/cognito/latest/developerguide/using-afac-with-cognito-identity-pools.html>
     /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html#awssecuritytokenservice-actions-as-permissions>
     fn counts_for(&self, action: Action) -> bool {
         use Action::{
@@ -114,8 +133,11 @@ impl Key {
             Self::RequestedSourceIdentity => {
                 matches!(action, AssumeRole | AssumeRoleWithWebIdentity | SetSourceIdentity)
             }
+            Self::RoleAuthorizedByIdp => action == AssumeRoleWithWebIdentity,
             Self::RoleSessionName => matches!(action, AssumeRole | AssumeRoleWithWebIdentity),
-            Self::TokenAudience(_) | Self::TokenSubject(_) => action == AssumeRoleWithWebIdentity,
+            Self::TokenAudience(_) | Self::TokenMethods(_) | Self::TokenSubject(_) => {
+                matches!(action, AssumeRoleWithWebIdentity | SetSourceIdentity | TagSession)
+            }
         }
     }
 }
@@ -130,6 +152,17 @@ impl Context {
         if !values.is_empty() {
             self.0.insert(key, values);
         }
+    }
+
+    /// Sets the keys of the tags for a new session.
+    pub(crate) fn set_requested_tags(&mut self, tags: &Tags) {
+        for tag in tags.iter() {
+            self.set(Key::RequestTag(tag.key.to_ascii_lowercase()), &tag.value);
+        }
+        let keys = tags.iter().map(|tag| tag.key.clone());
+        self.set_all(Key::TagKeys, keys);
+        let transitive = tags.iter().filter(|tag| tag.transitive).map(|tag| tag.key.clone());
+        self.set_all(Key::TransitiveTagKeys, transitive);
     }
 
     /// Returns the values of the key, or None if it is absent for this action.
@@ -152,7 +185,7 @@ mod tests {
     #[test]
     fn each_action_has_its_condition_keys() {
         use Action::{AssumeRole, AssumeRoleWithWebIdentity, SetSourceIdentity, TagSession};
-        let cases: [(Key, &[Action]); 9] = [
+        let cases: [(Key, &[Action]); 10] = [
             (Key::ExternalId, &[AssumeRole]),
             (Key::InferenceProfileArn, &[Action::InvokeModel]),
             (Key::PrincipalTag("k".to_owned()), &Action::ALL),
@@ -163,7 +196,11 @@ mod tests {
             ),
             (Key::HeldSourceIdentity, &Action::ALL),
             (Key::RoleSessionName, &[AssumeRole, AssumeRoleWithWebIdentity]),
-            (Key::TokenSubject("oidc.test/id".to_owned()), &[AssumeRoleWithWebIdentity]),
+            (Key::RoleAuthorizedByIdp, &[AssumeRoleWithWebIdentity]),
+            (
+                Key::TokenSubject("oidc.test/id".to_owned()),
+                &[AssumeRoleWithWebIdentity, SetSourceIdentity, TagSession],
+            ),
             (Key::TransitiveTagKeys, &[AssumeRole, AssumeRoleWithWebIdentity, TagSession]),
         ];
         for (key, listed) in cases {
@@ -185,7 +222,8 @@ mod tests {
             ("oidc.test:sub", Some(Key::TokenSubject("oidc.test".to_owned()))),
             ("oidc.test/other:sub", None),
             ("oidc.test/id/:sub", None),
-            ("oidc.test/id:amr", None),
+            ("oidc.test/id:amr", Some(Key::TokenMethods("oidc.test/id".to_owned()))),
+            ("oidc.test/id:email", None),
             ("aws:SourceIdentitty", None),
         ];
         for (text, want) in cases {

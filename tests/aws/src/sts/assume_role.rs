@@ -76,14 +76,7 @@ pub(crate) fn decide(
     if let Some(identity) = &identity {
         context.set(Key::RequestedSourceIdentity, identity);
     }
-    for tag in tags.iter() {
-        context.set(Key::RequestTag(tag.key.to_ascii_lowercase()), &tag.value);
-    }
-    context.set_all(Key::TagKeys, tags.iter().map(|tag| tag.key.clone()));
-    context.set_all(
-        Key::TransitiveTagKeys,
-        tags.iter().filter(|tag| tag.transitive).map(|tag| tag.key.clone()),
-    );
+    context.set_requested_tags(tags);
     let actions = [
         Some(Action::AssumeRole),
         identity.is_some().then_some(Action::SetSourceIdentity),
@@ -99,6 +92,7 @@ pub(crate) fn decide(
 
     let session = Session {
         created: now,
+        federated: None,
         name: role_session_name.clone(),
         role: role.clone(),
         source_identity: identity,

@@ -31,9 +31,7 @@ impl Parameters {
         let role_session_name = broken.required(form, "RoleSessionName", "roleSessionName", 2, 64);
         broken.charset("roleSessionName", role_session_name.as_deref());
         let source_identity = form.find("SourceIdentity").map(str::to_owned);
-        broken.length("sourceIdentity", source_identity.as_deref(), 2, 64);
-        // This also excludes the reserved prefix `aws:`, since ':' is not in the set.
-        broken.charset("sourceIdentity", source_identity.as_deref());
+        broken.source_identity(source_identity.as_deref());
         let external_id = form.find("ExternalId").map(str::to_owned);
         broken.length("externalId", external_id.as_deref(), 2, 1224);
         let duration_seconds = broken.duration(form.find("DurationSeconds"));
@@ -85,6 +83,12 @@ impl Broken {
             let rule = format!("Member must have length less than or equal to {most}");
             self.add(value, member, &rule);
         }
+    }
+
+    pub(super) fn source_identity(&mut self, value: Option<&str>) {
+        self.length("sourceIdentity", value, 2, 64);
+        // This also excludes the reserved prefix `aws:`, since ':' is not in the set.
+        self.charset("sourceIdentity", value);
     }
 
     fn charset(&mut self, member: &str, value: Option<&str>) {

@@ -1,4 +1,4 @@
-//! The session tags that a call requests.
+//! The session tags that a call or a web identity token requests.
 
 use super::{Form, parameters::Broken};
 use crate::{
@@ -6,13 +6,22 @@ use crate::{
     tags::{Tag, Tags},
 };
 
-/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html#id_session-tags_operations>
-/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html#id_tags_rules>
 pub(super) fn read(form: &Form) -> Result<Tags, Failure> {
     let (keys, values) = (form.members("Tags", ".Key"), form.members("Tags", ".Value"));
+    let pairs: Vec<_> = keys.into_iter().zip(values).collect();
     let transitive = form.members("TransitiveTagKeys", "");
+    check(&pairs, &transitive.into_iter().flatten().collect::<Vec<_>>())
+}
+
+/// Returns the tags, if they are valid. A missing key or value is None.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html#id_session-tags_operations>
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html#id_tags_rules>
+pub(super) fn check(
+    pairs: &[(Option<&str>, Option<&str>)],
+    transitive: &[&str],
+) -> Result<Tags, Failure> {
     let mut broken = Broken::default();
-    for (member, count) in [("tags", keys.len()), ("transitiveTagKeys", transitive.len())] {
+    for (member, count) in [("tags", pairs.len()), ("transitiveTagKeys", transitive.len())] {
         if count > 50 {
             broken.add(
                 Some(&count.to_string()),
@@ -22,7 +31,7 @@ pub(super) fn read(form: &Form) -> Result<Tags, Failure> {
         }
     }
     let mut tags = Tags::default();
-    for (index, (key, value)) in keys.iter().zip(&values).enumerate() {
+    for (index, (key, value)) in pairs.iter().enumerate() {
         let member = |part: &str| format!("tags.{}.member.{part}", index + 1);
         let (Some(key), Some(value)) = (key, value) else {
             broken.add(None, &member("key"), "Member must not be null");
@@ -44,11 +53,11 @@ pub(super) fn read(form: &Form) -> Result<Tags, Failure> {
                 "Duplicate tag keys found. Please note that Tag keys are case insensitive.",
             ));
         }
-        let transitive = transitive.iter().flatten().any(|name| name.eq_ignore_ascii_case(key));
+        let transitive = transitive.iter().any(|name| name.eq_ignore_ascii_case(key));
         tags.add(Tag { key: (*key).to_owned(), value: (*value).to_owned(), transitive });
     }
     broken.into_failure()?;
-    if transitive.iter().flatten().any(|name| tags.find(name).is_none()) {
+    if transitive.iter().any(|name| tags.find(name).is_none()) {
         return Err(invalid_parameter(
             "The specified transitive tag key must be included in the requested tags.",
         ));

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use super::{
     Form,
     assume_role::{Grant, check_role_arn, expiration},
-    parameters::Parameters,
+    parameters::{Broken, Parameters},
+    requested_tags,
 };
 use crate::{
     arn::RoleArn,
@@ -28,6 +29,7 @@ pub(crate) struct Subject {
     pub(crate) issuer: String,
     /// The ARN of the provider.
     pub(crate) provider: String,
+    pub(crate) tags: Tags,
 }
 
 /// Returns the subject of the call's token.
@@ -63,7 +65,14 @@ pub(crate) fn subject(
     let (algorithms, keys) = (&published.algorithms, &published.keys);
     let claims =
         Claims::read(&token, &provider.client_ids, algorithms, keys, now).map_err(refused)?;
-    Ok(Subject { claims, issuer: provider.name().to_owned(), provider: provider.arn() })
+    let mut broken = Broken::default();
+    broken.source_identity(claims.source_identity.as_deref());
+    broken.into_failure().map_err(|_| refused(Disbelief::SourceIdentity))?;
+    let pairs: Vec<_> =
+        claims.tags.iter().map(|(key, value)| (Some(&**key), Some(&**value))).collect();
+    let transitive: Vec<_> = claims.transitive_tag_keys.iter().map(String::as_str).collect();
+    let tags = requested_tags::check(&pairs, &transitive)?;
+    Ok(Subject { claims, issuer: provider.name().to_owned(), provider: provider.arn(), tags })
 }
 
 pub(crate) fn decide(
@@ -72,12 +81,15 @@ pub(crate) fn decide(
     parameters: &Parameters,
     now: SystemTime,
 ) -> Result<Grant, Failure> {
-    let not_authorized = || {
-        let action = Action::AssumeRoleWithWebIdentity;
-        Failure::new(Code::AccessDenied, format!("Not authorized to perform {action}"))
-    };
+    let Subject { claims, issuer, provider, tags } = subject;
     check_role_arn(&parameters.role_arn)?;
-    let role = world.roles.get(&parameters.role_arn).ok_or_else(not_authorized)?;
+    // The claim limits the token before the role is known.
+    let is_other = |roles: &Vec<String>| !roles.contains(&parameters.role_arn);
+    if claims.roles.as_ref().is_some_and(is_other) {
+        return Err(refused(Disbelief::OtherRole));
+    }
+    let role = world.roles.get(&parameters.role_arn);
+    let role = role.ok_or_else(|| not_authorized(Action::AssumeRoleWithWebIdentity))?;
     let seconds = parameters.duration_seconds.unwrap_or(3600);
     if seconds > role.max_session_duration {
         return Err(Failure::new(
@@ -85,20 +97,42 @@ pub(crate) fn decide(
             "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.",
         ));
     }
-    let Subject { claims, issuer, provider } = subject;
+    let packed = packed_percentage(subject);
+    if packed > 100 {
+        return Err(Failure::new(
+            Code::PackedPolicyTooLarge,
+            format!("Packed size of session tags consumes {packed}% of allotted space."),
+        ));
+    }
     let mut context = Context::default();
     context.set(Key::RoleSessionName, &parameters.role_session_name);
     context.set(Key::TokenAudience(issuer.clone()), &claims.audience);
     context.set(Key::TokenSubject(issuer.clone()), &claims.subject);
+    context.set_all(Key::TokenMethods(issuer.clone()), claims.methods.clone());
+    context.set(Key::RoleAuthorizedByIdp, claims.roles.is_some().to_string());
+    if let Some(identity) = &claims.source_identity {
+        context.set(Key::RequestedSourceIdentity, identity);
+    }
+    context.set_requested_tags(tags);
+    let actions = [
+        Some(Action::AssumeRoleWithWebIdentity),
+        // https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html#id_credentials_temp_control-access_monitor-perms
+        claims.source_identity.is_some().then_some(Action::SetSourceIdentity),
+        // https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html#id_session-tags_permissions-required
+        (!tags.is_empty()).then_some(Action::TagSession),
+    ];
+    // The call is not signed, so there is no identity whose policies would be evaluated.
     let caller = Caller::Federated(provider);
-    of_other(&caller, role, Action::AssumeRoleWithWebIdentity, &context)
-        .map_err(|_| not_authorized())?;
+    for action in actions.into_iter().flatten() {
+        of_other(&caller, role, action, &context).map_err(|_| not_authorized(action))?;
+    }
     let session = Session {
         created: now,
+        federated: Some(provider.clone()),
         name: parameters.role_session_name.clone(),
         role: role.clone(),
-        source_identity: None,
-        tags: Tags::default(),
+        source_identity: claims.source_identity.clone(),
+        tags: tags.clone(),
     };
     Ok(Grant { session, expiration: expiration(world, seconds, now) })
 }
@@ -107,14 +141,32 @@ pub(crate) fn decide(
 /// claim `iss`; AWS returns the ARN, as its example of an event shows.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html>
 pub(crate) fn elements(subject: &Subject) -> String {
-    let Subject { claims, issuer: _, provider } = subject;
+    let Subject { claims, issuer: _, provider, tags: _ } = subject;
     format!(
-        "    <SubjectFromWebIdentityToken>{}</SubjectFromWebIdentityToken>\n    \
+        "    <PackedPolicySize>{}</PackedPolicySize>\n    \
+         <SubjectFromWebIdentityToken>{}</SubjectFromWebIdentityToken>\n    \
          <Audience>{}</Audience>\n    <Provider>{}</Provider>\n",
+        packed_percentage(subject),
         escaped(&claims.subject),
         escaped(&claims.audience),
         escaped(provider),
     )
+}
+
+/// Returns the part of the space for session policies and tags that the call takes, in percent.
+///
+/// AWS does not document the algorithm. This estimate agrees with what radkawar/stackd measured: 24
+/// for a subject of 0 or 1 characters, 25 for 13, 34 for 300; for 13, 26 with a source identity of
+/// 12, and 25 with one tag of 15.
+fn packed_percentage(subject: &Subject) -> usize {
+    let Subject { claims, issuer: _, provider: _, tags } = subject;
+    let identity = claims.source_identity.as_ref().map_or(0, |identity| 14 + identity.len());
+    let tags: usize = tags.iter().map(|tag| 8 + tag.key.len() + tag.value.len()).sum();
+    (741 + claims.subject.len() + identity + tags) / 30
+}
+
+fn not_authorized(action: Action) -> Failure {
+    Failure::new(Code::AccessDenied, format!("Not authorized to perform {action}"))
 }
 
 /// Returns the error of an invalid token. The messages are those that radkawar/stackd got from AWS.
@@ -122,6 +174,7 @@ pub(crate) fn elements(subject: &Subject) -> String {
 fn refused(disbelief: Disbelief) -> Failure {
     let code = match disbelief {
         Disbelief::Expired { .. } => Code::ExpiredWebIdentity,
+        Disbelief::TagsInClaims => Code::NotImplemented,
         _ => Code::InvalidIdentityToken,
     };
     let sentence = match disbelief {
@@ -139,6 +192,7 @@ fn refused(disbelief: Disbelief) -> Failure {
             format!("No OpenIDConnect provider found in your account for {issuer}")
         }
         Disbelief::Missing(claim) => format!("Missing a required claim: {claim}"),
+        Disbelief::NoRole => "The roles claim contains no valid role ARNs".to_owned(),
         Disbelief::NotAToken => "The ID Token provided is not a valid JWT. (You may see this \
                                  error if you sent an Access Token)"
             .to_owned(),
@@ -146,9 +200,22 @@ fn refused(disbelief: Disbelief) -> Failure {
             "Token not yet valid: current date/time {now} must be after or equal to the \
              not-before date/time {at}"
         ),
+        Disbelief::OtherRole => {
+            "The target role ARN is not present in the roles claim of the identity token".to_owned()
+        }
+        Disbelief::PrincipalTags => {
+            "principal_tags passed in claim is not in correct format.".to_owned()
+        }
+        Disbelief::Roles => "The roles claim is not in a supported format".to_owned(),
         Disbelief::SecondAudience => "Token audience contains more than one audience while \
                                       authorized party is not present"
             .to_owned(),
+        // Invented.
+        Disbelief::SourceIdentity => "The source identity claim is invalid.".to_owned(),
+        Disbelief::Tags => "Session tags passed in claim are not in correct format.".to_owned(),
+        Disbelief::TagsInClaims => {
+            "one claim for each tag is not supported by the AWS stand-in".to_owned()
+        }
         Disbelief::Timestamp => "Invalid timestamp in token claims.".to_owned(),
         // AWS has two spaces here.
         Disbelief::UnknownKey => "Couldn't retrieve verification key from your identity \

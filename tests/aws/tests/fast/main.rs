@@ -6,6 +6,7 @@ mod bedrock;
 mod boundary;
 mod caller;
 mod chain;
+mod claims;
 mod events;
 mod faults;
 mod pod_identity;
