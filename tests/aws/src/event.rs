@@ -100,6 +100,10 @@ impl Who<'_> {
                 if let Some(identity) = &session.source_identity {
                     context["sourceIdentity"] = identity.as_str().into();
                 }
+                if let Some(provider) = &session.federated {
+                    context["webIdFederationData"] =
+                        json!({"federatedProvider": provider, "attributes": {}});
+                }
                 json!({
                     "type": "AssumedRole",
                     "principalId": session.principal_id(),
@@ -112,7 +116,7 @@ impl Who<'_> {
             Self::Unknown { access_key_id } => {
                 json!({"type": "Unknown", "accessKeyId": access_key_id})
             }
-            Self::WebIdentity(Subject { claims, issuer: _, provider }) => json!({
+            Self::WebIdentity(Subject { claims, issuer: _, provider, tags: _ }) => json!({
                 "type": "WebIdentityUser",
                 "principalId": format!("{provider}:{}:{}", claims.audience, claims.subject),
                 "userName": claims.subject,
@@ -173,5 +177,16 @@ pub(crate) fn given(credentials: &Credentials, session: &Session) -> Value {
     if let Some(identity) = &session.source_identity {
         given["sourceIdentity"] = identity.as_str().into();
     }
+    given
+}
+
+/// Returns the response elements of a call with a web identity token.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html#cloudtrail-integration_examples-sts-api>
+pub(crate) fn given_to(subject: &Subject, credentials: &Credentials, session: &Session) -> Value {
+    let Subject { claims, issuer: _, provider, tags: _ } = subject;
+    let mut given = given(credentials, session);
+    given["audience"] = claims.audience.as_str().into();
+    given["provider"] = provider.as_str().into();
+    given["subjectFromWebIdentityToken"] = claims.subject.as_str().into();
     given
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Aws, Recorded, access_key_id};
 use crate::{
     event::{self, Who},
-    failure::{Failure, Protocol},
+    failure::{Code, Failure, Protocol},
     sts::{self, Form, Operation, assume_role, parameters::Parameters, web_identity},
     tags::Tags,
 };
@@ -61,13 +61,17 @@ impl Aws {
 
     fn web_identity(&self, call: &Recorded<'_>, form: &Form) -> Response<Bytes> {
         let operation = Operation::AssumeRoleWithWebIdentity;
+        let subject = web_identity::subject(&self.world, form, call.now);
         // A source identity and tags can only come from the token.
+        let (source_identity, tags) = match &subject {
+            Ok(subject) => (subject.claims.source_identity.clone(), subject.tags.clone()),
+            Err(_) => (None, Tags::default()),
+        };
         let parameters = Parameters::read(form).map(|parameters| Parameters {
-            source_identity: None,
-            tags: Tags::default(),
+            source_identity,
+            tags,
             ..parameters
         });
-        let subject = web_identity::subject(&self.world, form, call.now);
         let decide = || {
             let parameters = parameters.as_ref().map_err(Clone::clone)?;
             let subject = subject.as_ref().map_err(Clone::clone)?;
@@ -77,7 +81,7 @@ impl Aws {
             Ok(Done {
                 operation,
                 result: sts::granted(&credentials, &session) + &more,
-                elements: event::given(&credentials, &session),
+                elements: event::given_to(subject, &credentials, &session),
             })
         };
         let outcome = decide();
@@ -95,10 +99,22 @@ impl Aws {
         outcome: Result<Done, Failure>,
     ) -> Response<Bytes> {
         let elements = match &outcome {
-            Ok(done) => Ok(done.elements.clone()),
-            Err(failure) => Err((failure.code.name(Protocol::Query), failure.sentence.as_str())),
+            Ok(done) => Some(Ok(done.elements.clone())),
+            // CloudTrail has no event of such a call.
+            // https://repost.aws/knowledge-center/iam-sts-invalididentitytoken
+            Err(failure) if failure.code == Code::InvalidIdentityToken => None,
+            Err(failure) => {
+                let is_web_identity = name == Operation::AssumeRoleWithWebIdentity.name();
+                let sentence = match failure.code {
+                    Code::AccessDenied if is_web_identity => UNKNOWN_ERROR,
+                    _ => failure.sentence.as_str(),
+                };
+                Some(Err((failure.code.name(Protocol::Query), sentence)))
+            }
         };
-        self.record(call, "sts.amazonaws.com", name, who, asked, elements);
+        if let Some(elements) = elements {
+            self.record(call, "sts.amazonaws.com", name, who, asked, elements);
+        }
         match outcome {
             Ok(Done { operation, result, elements: _ }) => {
                 operation.response(&result, call.request_id)
@@ -107,3 +123,7 @@ impl Aws {
         }
     }
 }
+
+/// The message that CloudTrail has for each denial of AssumeRoleWithWebIdentity, as published by
+/// users of AWS. The response has another.
+const UNKNOWN_ERROR: &str = "An unknown error occurred";

@@ -20,7 +20,9 @@ pub(crate) struct Parameters {
 
 impl Parameters {
     pub(crate) fn read(form: &Form) -> Result<Self, Failure> {
-        for parameter in ["Policy", "PolicyArns.member.1.arn", "SerialNumber", "TokenCode"] {
+        for parameter in
+            ["Policy", "PolicyArns.member.1.arn", "ProviderId", "SerialNumber", "TokenCode"]
+        {
             if form.find(parameter).is_some() {
                 let sentence = format!("{parameter} is not supported by the AWS stand-in");
                 return Err(Failure::new(Code::NotImplemented, sentence));

@@ -6,10 +6,11 @@ use http::Request;
 use serde_json::{Value, json};
 
 use crate::caller::{
-    ACCOUNT, BASE, REGION, Reply, SESSION, assume, aws, base, now, permit, signed, trust, world,
+    ACCOUNT, BASE, CLIENT, ISSUER, PROVIDER, REGION, Reply, SESSION, SUBJECT, THIRD, assume, aws,
+    base, claims, federation, now, permit, show, signed, sts, trust, world,
 };
 use strict_aws::{
-    Association, Aws, Cluster, Role, World,
+    Association, Aws, Cluster, Credentials, Outage, Provider, Role, World,
     tokens::{Issuer, Pod},
 };
 
@@ -126,6 +127,112 @@ fn a_pod_call_has_two_events_without_secrets() {
     for secret in [&body["SecretAccessKey"], &body["Token"], &json!(token)] {
         assert!(!shown.contains(secret.as_str().unwrap()));
     }
+}
+
+#[test]
+fn an_event_of_a_token_shows_subject_and_tags() {
+    let (issuer, aws) = federation();
+    let token = issuer.sign(&claims(
+        &issuer,
+        json!({
+            "https://aws.amazon.com/source_identity": SUBJECT,
+            "https://aws.amazon.com/tags": {
+                "principal_tags": {"kubernetes-namespace": ["tenants-acme"]},
+                "transitive_tag_keys": [],
+            },
+        }),
+    ));
+    let reply = show(&aws, &token, &[]);
+    let event = aws.events().pop().unwrap();
+    assert_eq!(event["eventName"], "AssumeRoleWithWebIdentity");
+    assert_eq!(event["eventSource"], "sts.amazonaws.com");
+    assert_eq!(
+        event["userIdentity"],
+        json!({
+            "type": "WebIdentityUser",
+            "principalId": format!("{PROVIDER}:{CLIENT}:{SUBJECT}"),
+            "userName": SUBJECT,
+            "identityProvider": PROVIDER,
+        })
+    );
+    assert_eq!(
+        event["requestParameters"],
+        json!({
+            "roleArn": SESSION, "roleSessionName": "session-0", "sourceIdentity": SUBJECT,
+            "principalTags": {"kubernetes-namespace": "tenants-acme"}, "transitiveTagKeys": [],
+        })
+    );
+    let given = &event["responseElements"];
+    assert_eq!(given["sourceIdentity"], SUBJECT);
+    assert_eq!(given["subjectFromWebIdentityToken"], SUBJECT);
+    assert_eq!(given["provider"], PROVIDER);
+    assert_eq!(given["audience"], CLIENT);
+    let credentials = reply.credentials();
+    assert_eq!(given["credentials"]["accessKeyId"], *credentials.access_key_id);
+    let shown = event.to_string();
+    let secrets = [token, credentials.secret_access_key, credentials.session_token];
+    assert!(!secrets.iter().any(|secret| shown.contains(secret)));
+}
+
+#[test]
+fn an_invalid_token_leaves_no_event() {
+    let (issuer, aws) = federation();
+    let other = "https://aws.amazon.com/roles";
+    let invalid = [
+        json!({"aud": "other"}),
+        json!({"iss": "https://other.test"}),
+        json!({other: ["arn:aws:iam::111122223333:role/other"]}),
+    ];
+    for more in invalid {
+        let reply = show(&aws, &issuer.sign(&claims(&issuer, more)), &[]);
+        assert_eq!(reply.element("Code"), Some("InvalidIdentityToken"));
+    }
+    aws.interrupt(ISSUER, Outage::Missing);
+    show(&aws, &issuer.sign(&claims(&issuer, json!({}))), &[]);
+    assert_eq!(aws.events(), Vec::<Value>::new());
+
+    // The others leave one.
+    aws.interrupt(ISSUER, Outage::Unreachable);
+    show(&aws, &issuer.sign(&claims(&issuer, json!({}))), &[]);
+    aws.publish(ISSUER, issuer.discovery(), issuer.jwks());
+    show(&aws, &issuer.sign(&claims(&issuer, json!({"exp": 1_700_000_000}))), &[]);
+    let token = issuer.sign(&claims(&issuer, json!({})));
+    show(&aws, &token, &[("RoleArn", THIRD)]);
+    let errors: Vec<Value> = aws.events().iter().map(|event| event["errorCode"].clone()).collect();
+    assert_eq!(errors, ["IDPCommunicationError", "ExpiredTokenException", "AccessDenied"]);
+    let denied = aws.events().pop().unwrap();
+    assert_eq!(denied["errorMessage"], "An unknown error occurred");
+    assert_eq!(denied["userIdentity"]["userName"], SUBJECT);
+}
+
+#[test]
+fn a_later_call_shows_the_provider_of_the_token() {
+    let issuer = Issuer::new(ISSUER).unwrap();
+    let web = json!(["sts:AssumeRoleWithWebIdentity", "sts:SetSourceIdentity"]);
+    let role = Role::new(SESSION).trust(trust(&json!({"Federated": PROVIDER}), &web));
+    let chained = json!(["sts:AssumeRole", "sts:SetSourceIdentity"]);
+    let third = Role::new(THIRD).trust(trust(&json!({"AWS": SESSION}), &chained));
+    let role = role.policy(permit("Allow", &json!("sts:*")));
+    let provider = Provider::new(ISSUER, [CLIENT]);
+    let world = World::new(ACCOUNT, REGION).provider(provider).role(role).role(third);
+    let aws = Aws::new(world).unwrap();
+    aws.publish(ISSUER, issuer.discovery(), issuer.jwks());
+    let identity = json!({"https://aws.amazon.com/source_identity": SUBJECT});
+    let session = show(&aws, &issuer.sign(&claims(&issuer, identity)), &[]).credentials();
+    let context = |credentials: &Credentials| {
+        sts(&aws, credentials, now(), &[("Action", "GetCallerIdentity")]);
+        aws.events().pop().unwrap()["userIdentity"]["sessionContext"].clone()
+    };
+    let found = context(&session);
+    assert_eq!(found["sourceIdentity"], SUBJECT);
+    assert_eq!(
+        found["webIdFederationData"],
+        json!({"federatedProvider": PROVIDER, "attributes": {}})
+    );
+    // The next session keeps the identity only.
+    let next = context(&assume(&aws, &session, THIRD, &[]).credentials());
+    assert_eq!(next["sourceIdentity"], SUBJECT);
+    assert_eq!(next.get("webIdFederationData"), None);
 }
 
 #[test]
