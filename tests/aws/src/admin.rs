@@ -45,6 +45,7 @@ enum FaultName {
 #[serde(rename_all = "camelCase")]
 enum TargetName {
     AssumeRole,
+    AssumeRoleWithWebIdentity,
     PodIdentity,
     Sts,
 }
@@ -95,6 +96,7 @@ fn put_fault(aws: &Aws, body: &[u8]) -> Response<Bytes> {
     };
     let target = match target {
         TargetName::AssumeRole => Target::AssumeRole,
+        TargetName::AssumeRoleWithWebIdentity => Target::AssumeRoleWithWebIdentity,
         TargetName::PodIdentity => Target::PodIdentity,
         TargetName::Sts => Target::Sts,
     };

@@ -62,7 +62,11 @@ struct State {
 enum Call {
     Other,
     PodIdentity,
-    Sts(Form),
+    Sts {
+        form: Form,
+        /// Whether the source identity is ignored.
+        nameless: bool,
+    },
 }
 
 impl Aws {
@@ -78,10 +82,11 @@ impl Aws {
         let canned = fault.and_then(|fault| match &call {
             Call::Other => None,
             Call::PodIdentity => fault::of_pod_identity(fault, &request_id),
-            Call::Sts(form) => {
+            Call::Sts { form, nameless: _ } => {
                 let caller = self.caller_arn(request.headers());
                 let role_arn = form.find("RoleArn").unwrap_or("*");
-                fault::of_sts(fault, &caller, role_arn, &request_id)
+                let target = call.targets().first().copied().unwrap_or(Target::Sts);
+                fault::of_sts(fault, target, &caller, role_arn, &request_id)
             }
         });
         let recorded = Recorded { request, request_id: &request_id, now };
@@ -172,7 +177,7 @@ impl Aws {
         match call {
             Call::Other => self.other(recorded),
             Call::PodIdentity => self.pod_identity(recorded),
-            Call::Sts(form) => self.sts(recorded, form),
+            Call::Sts { form, nameless } => self.sts(recorded, form, *nameless),
         }
     }
 
@@ -312,7 +317,7 @@ impl Call {
         let scoped = Signature::read(headers).is_ok_and(|signature| signature.service == "sts");
         let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         if scoped || host.starts_with("sts.") || Operation::is_asked_by(&form) {
-            return Self::Sts(form);
+            return Self::Sts { form, nameless: false };
         }
         Self::Other
     }
@@ -320,7 +325,9 @@ impl Call {
     /// Returns the call without its source identity.
     fn nameless(self) -> Self {
         match self {
-            Self::Sts(form) => Self::Sts(form.without("SourceIdentity")),
+            Self::Sts { form, nameless: _ } => {
+                Self::Sts { form: form.without("SourceIdentity"), nameless: true }
+            }
             call => call,
         }
     }
@@ -329,10 +336,13 @@ impl Call {
         match self {
             Self::Other => vec![],
             Self::PodIdentity => vec![Target::PodIdentity],
-            Self::Sts(form) if form.find("Action") == Some("AssumeRole") => {
-                vec![Target::AssumeRole, Target::Sts]
-            }
-            Self::Sts(_) => vec![Target::Sts],
+            Self::Sts { form, nameless: _ } => match form.find("Action") {
+                Some("AssumeRole") => vec![Target::AssumeRole, Target::Sts],
+                Some("AssumeRoleWithWebIdentity") => {
+                    vec![Target::AssumeRoleWithWebIdentity, Target::Sts]
+                }
+                _ => vec![Target::Sts],
+            },
         }
     }
 }

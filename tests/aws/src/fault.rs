@@ -16,6 +16,7 @@ use crate::{
     failure::{Code, Failure, Protocol, answer},
     pod_identity::Refusal,
     policy::Action,
+    sts::web_identity::not_authorized,
 };
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,7 +37,8 @@ pub enum Fault {
     InternalError,
     /// A valid response, except that its expiration is not a time.
     Malformed,
-    /// AssumeRole ignores the requested `SourceIdentity`, as an endpoint may do that is not AWS.
+    /// The source identity of the request or of the token is ignored, as an endpoint may do that is
+    /// not AWS.
     Nameless,
     /// A valid response, after this delay.
     Slow(Duration),
@@ -48,6 +50,7 @@ pub enum Fault {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Target {
     AssumeRole,
+    AssumeRoleWithWebIdentity,
     PodIdentity,
     /// Any call to STS.
     Sts,
@@ -120,11 +123,15 @@ impl Faults {
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>
 pub(crate) fn of_sts(
     fault: Fault,
+    target: Target,
     caller: &str,
     role_arn: &str,
     request_id: &str,
 ) -> Option<Response<Bytes>> {
     let failure = match fault {
+        Fault::Denied if target == Target::AssumeRoleWithWebIdentity => {
+            not_authorized(Action::AssumeRoleWithWebIdentity)
+        }
         Fault::Denied => access_denied(caller, Action::AssumeRole, role_arn, None),
         Fault::InternalError => Failure::new(
             Code::InternalFailure,

@@ -20,10 +20,11 @@ struct Done {
 }
 
 impl Aws {
-    pub(super) fn sts(&self, call: &Recorded<'_>, form: &Form) -> Response<Bytes> {
+    /// `nameless`: the source identity of a token is ignored. That of a form is not in it.
+    pub(super) fn sts(&self, call: &Recorded<'_>, form: &Form, nameless: bool) -> Response<Bytes> {
         let asked = Operation::read(form);
         if asked == Ok(Operation::AssumeRoleWithWebIdentity) {
-            return self.web_identity(call, form);
+            return self.web_identity(call, form, nameless);
         }
         let caller = self.authenticate(call.request, Some("sts"), call.now);
         let parameters = Parameters::read(form);
@@ -59,9 +60,12 @@ impl Aws {
         self.conclude(call, name, who, asked, outcome)
     }
 
-    fn web_identity(&self, call: &Recorded<'_>, form: &Form) -> Response<Bytes> {
+    fn web_identity(&self, call: &Recorded<'_>, form: &Form, nameless: bool) -> Response<Bytes> {
         let operation = Operation::AssumeRoleWithWebIdentity;
-        let subject = web_identity::subject(&self.world, form, call.now);
+        let mut subject = web_identity::subject(&self.world, form, call.now);
+        if nameless && let Ok(subject) = &mut subject {
+            subject.claims.source_identity = None;
+        }
         // A source identity and tags can only come from the token.
         let (source_identity, tags) = match &subject {
             Ok(subject) => (subject.claims.source_identity.clone(), subject.tags.clone()),

@@ -165,7 +165,7 @@ fn packed_percentage(subject: &Subject) -> usize {
     (741 + claims.subject.len() + identity + tags) / 30
 }
 
-fn not_authorized(action: Action) -> Failure {
+pub(crate) fn not_authorized(action: Action) -> Failure {
     Failure::new(Code::AccessDenied, format!("Not authorized to perform {action}"))
 }
 

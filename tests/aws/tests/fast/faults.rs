@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use http::Request;
+use serde_json::json;
 use strict_aws::{Answer, Aws, Fault, HUGE, Target, Times};
 
 use crate::caller::{
-    REGION, Reply, SESSION, assume, aws, base, now, signed, sts, sts_request, world,
+    REGION, Reply, SESSION, SUBJECT, assume, aws, base, claims, federation, now, show, signed, sts,
+    sts_request, world,
 };
 
 const WHO: &[(&str, &str)] = &[("Action", "GetCallerIdentity")];
@@ -61,6 +63,45 @@ fn each_fault_has_its_status_and_error() {
         assert!(reply.body.len() >= size, "{fault:?}");
     }
     assert!(Reply::of(struck(&aws(world()), Fault::Empty)).body.is_empty());
+}
+
+#[test]
+fn faults_apply_to_calls_with_a_token() {
+    let (issuer, aws) = federation();
+    let identity = json!({"https://aws.amazon.com/source_identity": SUBJECT});
+    let token = issuer.sign(&claims(&issuer, identity));
+    let target = Target::AssumeRoleWithWebIdentity;
+    let cases = [
+        (Fault::Denied, 403, Some("AccessDenied")),
+        (Fault::Empty, 200, None),
+        (Fault::Garbage, 200, None),
+        (Fault::Huge, 200, None),
+        (Fault::InternalError, 500, Some("InternalFailure")),
+        (Fault::Throttle, 400, Some("ThrottlingException")),
+    ];
+    for (fault, status, code) in cases {
+        let injected = aws.inject(target, fault, Times::Next(1));
+        let reply = show(&aws, &token, &[]);
+        assert_eq!((reply.status, reply.element("Code")), (status, code), "{fault:?}");
+        assert_eq!(reply.element("AccessKeyId"), None, "{fault:?}");
+        assert_eq!(injected.fired(), 1);
+    }
+    aws.inject(target, Fault::Denied, Times::Next(1));
+    let want = "AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity";
+    assert_eq!(show(&aws, &token, &[]).error().as_deref(), Some(want));
+    aws.inject(target, Fault::Malformed, Times::Next(1));
+    let malformed = show(&aws, &token, &[]);
+    assert!(malformed.element("Expiration").unwrap().starts_with("soon, "));
+    aws.inject(target, Fault::Nameless, Times::Next(1));
+    let nameless = show(&aws, &token, &[]);
+    assert_eq!((nameless.status, nameless.element("SourceIdentity")), (200, None));
+
+    // Another call has another target; the target of all calls of STS applies to this one too.
+    let other = aws.inject(Target::AssumeRole, Fault::Throttle, Times::UntilCleared);
+    assert_eq!(show(&aws, &token, &[]).element("SourceIdentity"), Some(SUBJECT));
+    assert_eq!(other.fired(), 0);
+    aws.inject(Target::Sts, Fault::Throttle, Times::Next(1));
+    assert_eq!(show(&aws, &token, &[]).status, 400);
 }
 
 #[test]

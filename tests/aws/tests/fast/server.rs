@@ -94,6 +94,10 @@ fn pods_and_tests_have_separate_routes() {
     let listed = json!([{"target": "PodIdentity", "fault": "InternalError", "fired": 1}]);
     assert_eq!(ask("DELETE /_strict/faults", &Value::Null), (200, listed));
     assert_eq!(ask("GET /_strict/faults", &Value::Null).1, json!([]));
+    let wanted = json!({"target": "assumeRoleWithWebIdentity", "fault": "hang"});
+    let listed = json!([{"target": "AssumeRoleWithWebIdentity", "fault": "Hang", "fired": 0}]);
+    assert_eq!(ask("PUT /_strict/faults", &wanted), (200, listed.clone()));
+    assert_eq!(ask("DELETE /_strict/faults", &Value::Null), (200, listed));
     for wrong in [
         json!({"target": "podIdentity", "fault": "slow"}),
         json!({"target": "podIdentity", "fault": "hang", "seconds": 1}),
