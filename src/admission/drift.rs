@@ -9,11 +9,11 @@ use super::{
     refusals::WantedRefusals,
 };
 use crate::{
-    config::{Config, CredentialsMode, Glob, Matched, Matcher},
+    config::{Config, CredentialsMode, Glob, IssuerCa, Matched, Matcher},
     json::Json,
     namespaces::{Namespace, Namespaces},
     roles::{Role, Roles, Source},
-    session::RoleArn,
+    session::{RoleArn, env::ISSUER_CA},
 };
 
 /// The drift of an existing pod.
@@ -173,14 +173,18 @@ pub fn has_ended(pod: Json<'_>) -> bool {
         || grace.is_some_and(|seconds| seconds <= ENDS_WITHIN_SECONDS)
 }
 
-/// Returns the config with the region of the pod's sidecar if it sets none: the webhook then uses
-/// its own region, which the caller does not know.
+/// Returns the config with what the pod's sidecar has and the caller need not know: the region, if
+/// the config sets none, because the webhook then uses its own; and the CA of the session issuer,
+/// because a pod keeps the one that it was created with.
 fn as_deployed(pod: Json<'_>, config: &Config) -> Config {
-    let given = || {
-        let region = named(sidecar(pod)?.at("env"), "AWS_REGION")?;
-        region.at("value").string()?.parse().ok()
-    };
-    Config { region: config.region.clone().or_else(given), ..config.clone() }
+    let value = |name: &str| named(sidecar(pod)?.at("env"), name)?.at("value").string();
+    let region = || value("AWS_REGION")?.parse().ok();
+    let ca = || value(ISSUER_CA)?.parse().ok();
+    let mut config = Config { region: config.region.clone().or_else(region), ..config.clone() };
+    if let (Some(issuer), Some(ca)) = (&mut config.issuer, ca()) {
+        issuer.ca = IssuerCa::Known(ca);
+    }
+    config
 }
 
 /// Returns the role of the namespace's tenant: the published one, else that of the pod's

@@ -165,9 +165,10 @@ mod tests {
             (json!({"containers": [agent, proxy]}), Some("64017")),
             (json!({"containers": [agent], "initContainers": [proxy]}), Some("64017")),
         ];
+        let config = Config::default();
         for (lists, want) in cases {
             let found = with_pod(&pod(lists.clone()), |pod| {
-                annotations(pod, &Config::default()).collect::<Vec<_>>()
+                annotations(pod, base(&config), &config).collect::<Vec<_>>()
             });
             assert_eq!(found[0], (ISTIO_EXCLUDES, "169.254.170.23/32".to_owned()), "{lists}");
             let group = found.get(1).map(|(key, value)| (*key, value.as_str()));
@@ -189,9 +190,10 @@ mod tests {
             let both = json!({"annotations": {key: "x"}, "labels": {AMBIENT_LABEL: "ambient"}});
             cases.push((both, Some(("annotation", key))));
         }
+        let config = Config::default();
         for (metadata, want) in cases {
             let pod = json!({"metadata": metadata, "spec": {"containers": [{"name": "agent"}]}});
-            let found = with_pod(&pod, |pod| own_network(pod, &Config::default()).next());
+            let found = with_pod(&pod, |pod| own_network(pod, base(&config)).next());
             let want = want.map(|(what, key)| Refusal::PodNetwork { what, key });
             assert_eq!(found, want, "{metadata}");
         }
@@ -210,10 +212,14 @@ mod tests {
                 "spec": {"containers": [{"name": "linkerd-proxy"}]},
             });
             with_pod(&pod, |pod| {
-                assert_eq!(annotations(pod, &config).count(), 0, "{source}");
-                assert_eq!(own_network(pod, &config).count(), 0, "{source}");
+                assert_eq!(annotations(pod, base(&config), &config).count(), 0, "{source}");
+                assert_eq!(own_network(pod, base(&config)).count(), 0, "{source}");
             });
         }
+    }
+
+    fn base(config: &Config) -> CredentialSource<'_> {
+        CredentialSource::Base(&config.base_credentials)
     }
 
     fn with_pod<T>(pod: &Value, look: impl FnOnce(&Pod<'_>) -> T) -> T {

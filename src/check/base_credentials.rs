@@ -212,6 +212,7 @@ mod tests {
             mode: Some(Mode::Enabled),
             tenant: Ok("acme".parse().unwrap()),
             operator_kept: false,
+            transport: None,
             pod_security: PodSecurity::Restricted,
             old_standard: None,
         };

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use crate::{
-    config::Config,
+    config::{Config, IssuerCa},
     manifest,
     namespaces::Namespace,
     roles::{Entry, file},
@@ -33,6 +33,18 @@ pub(super) fn ca_certificates(path: &Path) -> anyhow::Result<String> {
     let text = text(path)?;
     check_ca_certificates(&text).with_context(|| format!("CA certificates {}", path.display()))?;
     Ok(text)
+}
+
+/// Reads the CA certificates of the session issuer into the config, if it names a file.
+pub(super) fn read_issuer_ca(config: &mut Config) -> anyhow::Result<()> {
+    if let Some(issuer) = &mut config.issuer
+        && let IssuerCa::File(path) = &issuer.ca
+    {
+        let bundle = text(path)?.parse();
+        let context = || format!("CA certificates of the session issuer, {}", path.display());
+        issuer.ca = IssuerCa::Known(bundle.with_context(context)?);
+    }
+    Ok(())
 }
 
 /// Returns the objects of a manifest. `source` is the display name of the origin of `text`.

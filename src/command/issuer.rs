@@ -9,11 +9,7 @@ mod tokens;
 use std::{collections::HashSet, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::sleep,
-};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_rustls::TlsAcceptor;
 
 use self::{api_server::ApiServer, keys::Keys, published::Published, tokens::IssuerState};
@@ -97,7 +93,8 @@ async fn run_async(
         .context("cannot find an API server: set KUBECONFIG or run in a pod")
         .map_err(CommandError::Internal)?;
 
-    let (readiness, [namespaces_synced, keys_read]) = Readiness::new(["namespaces", "cluster-keys"]);
+    let (readiness, [namespaces_synced, keys_read]) =
+        Readiness::new(["namespaces", "cluster-keys"]);
     let metrics = IssuerMetrics::default();
     let mut tasks = JoinSet::new();
     let (lookup, wanted) = follow_namespaces(&client, &config, namespaces_synced, &mut tasks);
@@ -112,8 +109,15 @@ async fn run_async(
     tasks.spawn(Arc::clone(&published).follow(super::aws_client::connector(&ca_texts)));
     tasks.spawn(Arc::clone(&certificate).follow(now));
 
-    let state =
-        Arc::new(IssuerState::new(issuer, lookup, roles, api_server, keys, published, metrics.clone()));
+    let state = Arc::new(IssuerState::new(
+        issuer,
+        lookup,
+        roles,
+        api_server,
+        keys,
+        published,
+        metrics.clone(),
+    ));
     let tls = certificate.server_config().context("TLS").map_err(CommandError::Internal)?;
     let tokens = bind(listen).await?;
     let health = bind(health_listen).await?;

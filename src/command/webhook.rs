@@ -43,6 +43,7 @@ pub(super) fn run(arguments: Webhook) -> Result<ExitCode, CommandError> {
 
 fn start(arguments: Webhook, log: &Apart) -> Result<ExitCode, CommandError> {
     let mut config = files::config(arguments.config.as_deref()).map_err(CommandError::Input)?;
+    files::read_issuer_ca(&mut config).map_err(CommandError::Input)?;
     if config.region.is_none() {
         let region = environment("AWS_REGION").map(|region| region.parse().context("AWS_REGION"));
         config.region = region.transpose().map_err(CommandError::Input)?;

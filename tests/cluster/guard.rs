@@ -858,7 +858,7 @@ fn agrees_with_the_webhook(world: &World, config: &Config) {
                 admission::decide(&pod, creator, NAMESPACE, &snapshot, &roles, config);
             let want = match &decision {
                 Decision::Inject(injection) => match injection.gives {
-                    Gives::Sidecar(_) => {
+                    Gives::Sidecar(..) => {
                         Some(format!("component {} and has no init container", injection.component))
                     }
                     Gives::Env(_) | Gives::Keep | Gives::Nothing => None,

@@ -27,6 +27,7 @@ mod revoke;
 mod setup;
 mod sidecar;
 mod terraform;
+mod web_identity;
 
 use std::sync::LazyLock;
 

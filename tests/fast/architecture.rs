@@ -9,7 +9,7 @@ use std::{
 use syn::visit::Visit;
 
 /// Each module of `src`, and the modules that it may use.
-const MODULES: [(&str, &[&str]); 17] = [
+const MODULES: [(&str, &[&str]); 18] = [
     ("admission", &["config", "json", "namespaces", "roles", "session", "terminal"]),
     ("certificates", &[]),
     (
@@ -53,7 +53,7 @@ const MODULES: [(&str, &[&str]); 17] = [
     ),
     ("config", &["session"]),
     ("credentials", &["session"]),
-    ("issuer", &["json", "namespaces", "session"]),
+    ("issuer", &["admission", "config", "json", "namespaces", "roles", "session"]),
     ("json", &[]),
     ("manifest", &["terminal"]),
     ("namespaces", &["config", "session"]),
@@ -69,37 +69,71 @@ const MODULES: [(&str, &[&str]); 17] = [
 /// Crates that only some modules may use. All others use the types of these modules.
 const CRATES: [(&str, &[&str]); 21] = [
     ("anyhow", &["command"]),
-    ("aws_config", &["command", "credentials/base_provider", "credentials/sts", "roles/ssm"]),
+    (
+        "aws_config",
+        &[
+            "command",
+            "credentials/base_provider",
+            "credentials/sts",
+            "credentials/web_identity",
+            "roles/ssm",
+        ],
+    ),
     ("aws_credential_types", &["command/aws_shell", "credentials/sts", "roles/ssm"]),
     ("aws_lc_rs", &["command/issuer/keys", "issuer"]),
     ("aws_sdk_eks", &["command/check/base_users"]),
     ("aws_sdk_iam", &["command/check/aws", "command/iam_roles", "command/revoke/iam"]),
     ("aws_sdk_kms", &["command/issuer/keys"]),
     ("aws_sdk_ssm", &["roles/ssm"]),
-    ("aws_sdk_sts", &["credentials/base_provider", "credentials/sts"]),
+    (
+        "aws_sdk_sts",
+        &[
+            "command/sidecar",
+            "credentials/base_provider",
+            "credentials/sts",
+            "credentials/web_identity",
+        ],
+    ),
     ("aws_smithy_http_client", &["command/aws_client"]),
     (
         "aws_smithy_runtime_api",
-        &["command/aws_client", "command/sidecar", "credentials/base_provider"],
+        &[
+            "command/aws_client",
+            "command/issuer/published",
+            "command/sidecar",
+            "credentials/base_provider",
+        ],
     ),
     ("aws_smithy_types", &["command/aws_client", "credentials/base_provider"]),
     ("axum", &["command", "serve"]),
     ("clap_complete", &["command/completions"]),
-    ("hyper", &["command/probe"]),
-    ("k8s_openapi", &["admission", "command/certs", "namespaces/watch"]),
+    ("hyper", &["command/probe", "credentials/issuer_client"]),
+    (
+        "k8s_openapi",
+        &["admission", "command/certs", "command/issuer/api_server", "namespaces/watch"],
+    ),
     ("kube", &["command", "namespaces/watch"]),
-    ("rustix", &["command/sidecar", "credentials/token", "serve"]),
+    ("rustix", &["command/issuer/tokens", "command/sidecar", "credentials/token", "serve"]),
     ("rcgen", &["certificates"]),
     (
         "rustls",
-        &["certificates", "command/issuer/keys", "command/sidecar", "serve", "session/ca_bundle"],
+        &[
+            "certificates",
+            "command/issuer/keys",
+            "command/sidecar",
+            "credentials/issuer_client",
+            "serve",
+            "session/ca_bundle",
+        ],
     ),
     (
         "tokio",
         &[
             "command",
             "credentials/cache",
+            "credentials/issuer_client",
             "credentials/sts",
+            "credentials/web_identity",
             "namespaces/watch",
             "roles/agenda",
             "roles/cache",

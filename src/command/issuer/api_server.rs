@@ -22,8 +22,8 @@ use tokio::{
 };
 
 use crate::{
-    issuer::{ClusterKeys, Refusal, TokenCheck, TokenFacts},
     command::now,
+    issuer::{ClusterKeys, Refusal, TokenCheck, TokenFacts},
     serve::health::Latch,
     telemetry::IssuerMetrics,
 };

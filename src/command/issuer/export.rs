@@ -8,7 +8,9 @@ use super::keys::Keys;
 use crate::{
     cli::IssuerExport,
     command::{CommandError, files, print, runtime},
-    issuer::{DISCOVERY_FILE, KEYS_FILE, discovery_document, discovery_url, jwks_document, keys_url},
+    issuer::{
+        DISCOVERY_FILE, KEYS_FILE, discovery_document, discovery_url, jwks_document, keys_url,
+    },
     session::CaBundle,
 };
 

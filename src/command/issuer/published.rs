@@ -105,7 +105,9 @@ impl Published {
         match found {
             Ok(true) => None,
             Ok(false) => Some(format!("{url} lacks the signing key (kid {id})")),
-            Err(why) => Some(format!("STS does not accept the signing key (kid {id}) in {url}: {why}")),
+            Err(why) => {
+                Some(format!("STS does not accept the signing key (kid {id}) in {url}: {why}"))
+            }
         }
     }
 }

@@ -89,13 +89,16 @@ async fn answer(State(state): State<Arc<IssuerState>>, request: Request) -> Resp
                 micros,
                 "token"
             );
-            json_response(StatusCode::OK, &json!({
-                "token": jwt.expose(),
-                "role": grant.role.as_str(),
-                "sourceIdentity": grant.identity.as_str(),
-                "roleSessionName": grant.role_session_name.as_str(),
-                "durationSeconds": state.issuer.duration.as_secs(),
-            }))
+            json_response(
+                StatusCode::OK,
+                &json!({
+                    "token": jwt.expose(),
+                    "role": grant.role.as_str(),
+                    "sourceIdentity": grant.identity.as_str(),
+                    "roleSessionName": grant.role_session_name.as_str(),
+                    "durationSeconds": state.issuer.duration.as_secs(),
+                }),
+            )
         }
         Err((refusal, facts)) => {
             state.metrics.token(refusal.code(), took);
@@ -113,9 +116,7 @@ async fn answer(State(state): State<Arc<IssuerState>>, request: Request) -> Resp
                     "no token"
                 ),
                 None => {
-                    if let Some(omitted) =
-                        state.invalid_requests.admit(Instant::now().into_std())
-                    {
+                    if let Some(omitted) = state.invalid_requests.admit(Instant::now().into_std()) {
                         tracing::warn!(code, error = message, omitted, "invalid request");
                     }
                 }
@@ -203,8 +204,7 @@ async fn mint(
         tracing::error!(error, "cannot sign");
         Refusal::KeyUnavailable
     };
-    let signature =
-        keys.sign(&input).await.map_err(|error| unavailable(format!("{error:#}")))?;
+    let signature = keys.sign(&input).await.map_err(|error| unavailable(format!("{error:#}")))?;
     let jwt = input.signed_with(&signature).map_err(|error| unavailable(error.to_string()))?;
     Ok((grant, id, jwt))
 }

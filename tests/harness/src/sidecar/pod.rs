@@ -26,6 +26,10 @@ pub struct Template {
     pub source: &'static str,
     /// The config's `ipFamily`. The sidecar then calls the real address of the Pod Identity agent.
     pub ip_family: Option<&'static str>,
+    /// The config's section `issuer`. The sidecar then gets its tokens from it.
+    pub issuer: Option<Value>,
+    /// Uid of the pod.
+    pub uid: String,
     /// The base role, for `irsa`.
     pub base_role: &'static str,
     /// Endpoint of all AWS services.
@@ -74,6 +78,8 @@ impl Template {
         Self {
             source: "podIdentity",
             ip_family: None,
+            issuer: None,
+            uid: POD_UID.to_owned(),
             base_role: "",
             endpoint: endpoint.to_owned(),
             ca: None,
@@ -116,10 +122,10 @@ impl Pod {
         assert_eq!(sidecar["command"], Value::Null, "the image's entry point runs");
         let sidecar = Container {
             arguments: strings(&sidecar["args"]),
-            env: environment(sidecar, &template.name),
+            env: environment(sidecar, template),
             probe: strings(&sidecar["startupProbe"]["exec"]["command"]),
         };
-        let agent = environment(&pod["spec"]["containers"][0], &template.name);
+        let agent = environment(&pod["spec"]["containers"][0], template);
         for volume in ["token", "base"] {
             fs::create_dir(path.join(volume)).unwrap();
         }
@@ -257,7 +263,8 @@ fn container(directory: &Path, mode: &str, env: &[(String, String)], words: &[St
 }
 
 fn config(template: &Template, port: u16) -> String {
-    let Template { source, ip_family, base_role, endpoint, ca, env, session, .. } = template;
+    let Template { source, ip_family, issuer, base_role, endpoint, ca, env, session, .. } =
+        template;
     let mut variables = json!({"AWS_ENDPOINT_URL_STS": endpoint});
     if *source == "podIdentity" && ip_family.is_none() {
         variables["AWS_CONTAINER_CREDENTIALS_FULL_URI"] =
@@ -273,8 +280,16 @@ fn config(template: &Template, port: u16) -> String {
     if *source == "irsa" {
         base["roleArn"] = json!(base_role);
     }
+    if issuer.is_some() {
+        // Nothing answers there: the sidecar has no base credentials.
+        variables.as_object_mut().unwrap().remove("AWS_CONTAINER_CREDENTIALS_FULL_URI");
+    }
     json!({
+        "cluster": "prod",
         "region": "eu-west-1",
+        "roles": {"allow": {"accounts": ["111122223333"]}},
+        "transport": if issuer.is_some() { "webIdentity" } else { "roleChain" },
+        "issuer": issuer,
         "sidecar": {"port": port, "env": variables},
         "baseCredentials": base,
         "awsCaBundle": ca,
@@ -321,13 +336,13 @@ fn manifest(template: &Template) -> Value {
 
 /// Returns the variables of a container as the kubelet resolves them: fields of the pod, and
 /// `$(NAME)` of preceding variables. `PATH` stands for the variables of the image.
-fn environment(container: &Value, pod: &str) -> Vec<(String, String)> {
+fn environment(container: &Value, template: &Template) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
     for variable in container["env"].as_array().unwrap() {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let value = match &*text(&variable["valueFrom"]["fieldRef"]["fieldPath"]) {
-            "metadata.uid" => POD_UID.to_owned(),
-            "metadata.name" => pod.to_owned(),
+            "metadata.uid" => template.uid.clone(),
+            "metadata.name" => template.name.clone(),
             _ => env.iter().fold(text(&variable["value"]), |value, (name, known)| {
                 value.replace(&format!("$({name})"), known)
             }),
@@ -341,5 +356,5 @@ fn strings(list: &Value) -> Vec<String> {
     list.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
 }
 
-/// Uid of each pod.
+/// Uid of a pod, if the template has no other.
 pub const POD_UID: &str = "0d2c2a52-7a3c-4a0e-9d6e-0c6f3c1b8a55";

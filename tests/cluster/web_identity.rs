@@ -1,0 +1,217 @@
+//! The session issuer with a real API server, and sidecars that get their tokens from it. STS is the
+//! strict AWS, which reads the issuer's published files.
+
+mod issuer_process;
+
+use std::{fs, time::Duration};
+
+use harness::process::wait_until;
+use serde_json::{Value, json};
+use strict_aws::Outage;
+
+use self::issuer_process::{AUDIENCE, IssuerProcess, PATIENCE, Projected};
+
+#[test]
+fn a_pod_without_any_aws_role_gets_credentials_of_its_session() {
+    let issuer = IssuerProcess::start();
+    let pod = issuer.pod("a", |_| {});
+    let sidecar = pod.sidecar();
+    let _running = sidecar.start_ready();
+    let (status, credentials) = sidecar.get("/v1/credentials");
+    assert_eq!(status, 200, "{credentials}");
+    let identity = format!("agent.acme.{}", pod.uid);
+    assert_eq!(sidecar.status()["sourceIdentity"], json!(identity));
+    let [event] = &issuer.events("AssumeRoleWithWebIdentity")[..] else { panic!("one event") };
+    assert_eq!(event["userIdentity"]["type"], "WebIdentityUser");
+    assert_eq!(event["userIdentity"]["userName"], json!(identity));
+    assert_eq!(event["requestParameters"]["sourceIdentity"], json!(identity));
+    assert_eq!(issuer.events("AssumeRole"), Vec::<Value>::new(), "no base credentials");
+    let line = issuer.log_line("token", &pod.uid);
+    assert_eq!(line["source_identity"], json!(identity));
+
+    // The control: without the issuer the same pod gets nothing.
+    drop(issuer.stop());
+    let other = issuer.pod("b", |_| {});
+    let sidecar = other.sidecar();
+    let _running = sidecar.start();
+    wait_until("it reports the issuer", PATIENCE, || {
+        (sidecar.status()["lastError"]["code"] == "issuer-unavailable").then_some(())
+    });
+    assert_eq!(sidecar.get("/v1/credentials").0, 503);
+}
+
+#[test]
+fn only_the_current_token_of_a_running_injected_pod_is_accepted() {
+    let issuer = IssuerProcess::start();
+    let pod = issuer.pod("a", |_| {});
+    assert_eq!(issuer.ask(&pod.token(AUDIENCE)).0, 200);
+
+    let code = |token: &str| {
+        let (status, answer) = issuer.ask(token);
+        (status, answer["code"].as_str().unwrap_or_default().to_owned())
+    };
+    let refused = |status: u16, code: &str| (status, code.to_owned());
+    assert_eq!(code("garbage"), refused(401, "token-invalid"));
+    assert_eq!(code(&pod.token("sts.amazonaws.com")), refused(401, "token-invalid"));
+    let two = issuer.token_of(&["--audience", AUDIENCE, "--audience", "other"], Some(&pod));
+    assert_eq!(code(&two), refused(401, "token-invalid"));
+    // Without a pod in it.
+    let of_account = issuer.token_of(&["--audience", AUDIENCE], None);
+    assert_eq!(code(&of_account), refused(401, "token-invalid"));
+    // Signed by another cluster with the same names.
+    let mut forged = pod.token(AUDIENCE);
+    let tail = if forged.ends_with("AAAA") { "BBBB" } else { "AAAA" };
+    forged.replace_range(forged.len() - 4.., tail);
+    assert_eq!(code(&forged), refused(401, "token-invalid"));
+
+    // Pods that the webhook did not make so.
+    for (name, change, why) in BROKEN {
+        let pod = issuer.pod(name, change);
+        let (status, answer) = issuer.ask(&pod.token(AUDIENCE));
+        assert_eq!(status, 403, "{name}: {answer}");
+        assert_eq!(answer["code"], "not-injected", "{name}: {answer}");
+        assert!(answer["message"].as_str().unwrap().contains(why), "{name}: {answer}");
+    }
+
+    // A pod that is gone. A token lives longer than its pod.
+    let gone = issuer.pod("gone", |_| {});
+    let token = gone.token(AUDIENCE);
+    assert_eq!(issuer.ask(&token).0, 200);
+    issuer.kubectl(&["delete", "pod", "gone", "--namespace", "tenants-acme", "--now"]);
+    let found = wait_until("its token is refused", PATIENCE, || {
+        let (status, code) = code(&token);
+        (status != 200 && status != 503).then_some((status, code))
+    });
+    assert_eq!(found, refused(401, "token-rejected"));
+
+    // A namespace that has opted out.
+    issuer.label("fab.nanohype.dev/session-injection=audit");
+    let found = wait_until("the namespace counts", PATIENCE, || {
+        let found = code(&issuer.fresh_token(&pod));
+        (found.0 == 403).then_some(found)
+    });
+    assert_eq!(found, refused(403, "namespace-not-enabled"));
+}
+
+/// Changes of an injected pod, each with the reason of the refusal.
+const BROKEN: [(&str, fn(&mut Value), &str); 4] = [
+    (
+        "no-sidecar",
+        |pod| pod["spec"]["initContainers"][0]["name"] = json!("other"),
+        "no credential sidecar",
+    ),
+    (
+        "not-native",
+        |pod| {
+            let container = pod["spec"]["initContainers"][0].as_object_mut().unwrap();
+            container.remove("restartPolicy");
+            container.remove("startupProbe");
+        },
+        "not a native sidecar",
+    ),
+    (
+        "second-mount",
+        |pod| {
+            let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array_mut().unwrap();
+            mounts.push(json!({"name": "fab-session-base", "mountPath": "/stolen"}));
+        },
+        "another container mounts",
+    ),
+    (
+        "second-volume",
+        |pod| {
+            let volumes = pod["spec"]["volumes"].as_array_mut().unwrap();
+            let source = json!({"serviceAccountToken": {"audience": AUDIENCE, "path": "t"}});
+            volumes.push(json!({"name": "own", "projected": {"sources": [source]}}));
+        },
+        "another volume projects",
+    ),
+];
+
+/// A creator names a session by a literal in the pod. Only a pod that the guard judged has it.
+#[test]
+fn a_session_name_is_believed_only_under_an_older_guard() {
+    let issuer = IssuerProcess::start();
+    let named = |pod: &mut Value| {
+        let env = pod["spec"]["initContainers"][0]["env"].as_array_mut().unwrap();
+        let id = env.iter_mut().find(|variable| variable["name"] == "FAB_SESSION_ID").unwrap();
+        *id = json!({"name": "FAB_SESSION_ID", "value": "chosen"});
+    };
+    let code = |pod: &Projected<'_>| {
+        let (_, answer) = issuer.ask(&issuer.fresh_token(pod));
+        answer["code"].as_str().unwrap_or("none").to_owned()
+    };
+    let before = issuer.pod("before", named);
+    assert_eq!(code(&before), "guard-missing");
+    issuer.bind_guard(&["Warn", "Audit"]);
+    std::thread::sleep(CACHED);
+    assert_eq!(code(&before), "guard-missing", "a guard that denies nothing");
+    issuer.bind_guard(&["Deny"]);
+    let bound = std::time::Instant::now();
+    let early = issuer.pod("early", named);
+    wait_until("the binding is seen", PATIENCE, || {
+        (code(&before) == "predates-guard").then_some(())
+    });
+    assert_eq!(code(&early), "predates-guard");
+    // A pod that names nothing needs no guard.
+    let plain = issuer.pod("plain", |_| {});
+    assert_eq!(issuer.ask(&plain.token(AUDIENCE)).0, 200);
+    std::thread::sleep(Duration::from_secs(62).saturating_sub(bound.elapsed()));
+    let late = issuer.pod("late", named);
+    let (status, answer) = issuer.ask(&late.token(AUDIENCE));
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["sourceIdentity"], "agent.acme.chosen");
+    assert_eq!(code(&early), "predates-guard", "for as long as it runs");
+}
+
+#[test]
+fn a_key_signs_only_while_it_is_published() {
+    let issuer = IssuerProcess::start();
+    let pod = issuer.pod("a", |_| {});
+    let token = pod.token(AUDIENCE);
+    assert_eq!(issuer.ask(&token).0, 200);
+    let keys = issuer.published().join("keys.json");
+    let right = fs::read_to_string(&keys).unwrap();
+
+    // A read that fails changes nothing.
+    fs::remove_file(&keys).unwrap();
+    issuer.await_metric("published_key_errors_total", |count| count > 0.0);
+    assert_eq!(issuer.metric("key_published"), 1.0);
+
+    // A file without the key.
+    fs::write(&keys, r#"{"keys": []}"#).unwrap();
+    issuer.await_metric("key_published", |published| published == 0.0);
+    let (status, answer) = issuer.ask(&issuer.fresh_token(&pod));
+    assert_eq!((status, &answer["code"]), (503, &json!("key-unpublished")));
+
+    // A foreign key beside it is an alarm.
+    let mut with_foreign: Value = serde_json::from_str(&right).unwrap();
+    let mut foreign = with_foreign["keys"][0].clone();
+    foreign["kid"] = json!("foreign");
+    foreign["x"] = foreign["y"].clone();
+    with_foreign["keys"].as_array_mut().unwrap().push(foreign);
+    fs::write(&keys, with_foreign.to_string()).unwrap();
+    issuer.await_metric("key_published", |published| published == 1.0);
+    assert_eq!(issuer.metric("foreign_keys"), 1.0);
+    assert!(issuer.log().contains("whoever has it can name any session"), "{}", issuer.log());
+}
+
+/// STS rejects what it cannot verify, and the sidecar says which.
+#[test]
+fn the_sidecar_names_what_sts_rejects() {
+    let issuer = IssuerProcess::start();
+    let pod = issuer.pod("a", |_| {});
+    let sidecar = pod.sidecar();
+    issuer.interrupt(Outage::Missing);
+    let _running = sidecar.start();
+    wait_until("it reports the keys", PATIENCE, || {
+        (sidecar.status()["lastError"]["code"] == "issuer-keys-unavailable").then_some(())
+    });
+    issuer.publish();
+    wait_until("it recovers by itself", PATIENCE, || {
+        (sidecar.get("/v1/credentials").0 == 200).then_some(())
+    });
+}
+
+/// The cache of the binding's age, and a second more.
+const CACHED: Duration = Duration::from_secs(11);

@@ -1,0 +1,437 @@
+//! A running session issuer, its API server, its published files, and the AWS that trusts it.
+
+use std::{
+    cell::RefCell,
+    fs,
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use harness::{
+    control_plane::ControlPlane,
+    process::{Process, free_port, own_directory, wait_until},
+    program, root,
+    sidecar::{
+        account::{BROKER, allow, statements},
+        pod::{Pod, Template},
+    },
+};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use serde_json::{Value, json};
+use strict_aws::{Aws, Outage, Provider, Role, Server, World};
+use tempfile::TempDir;
+
+/// An issuer with one tenant, `acme`, in the namespace `tenants-acme`.
+pub(super) struct IssuerProcess {
+    process: RefCell<Option<Process>>,
+    cluster: ControlPlane,
+    aws: Arc<Aws>,
+    server: Server,
+    directory: TempDir,
+    address: SocketAddr,
+    health: SocketAddr,
+}
+
+/// A pod of the tenant, as the API server stores it, with its tokens.
+pub(super) struct Projected<'i> {
+    pub(super) uid: String,
+    name: String,
+    issuer: &'i IssuerProcess,
+}
+
+impl IssuerProcess {
+    /// Returns when the issuer gives tokens.
+    pub(super) fn start() -> Self {
+        let cluster = ControlPlane::start();
+        let labels = [
+            ("fab.nanohype.dev/session-injection", "enabled"),
+            ("fab.nanohype.dev/tenant", "acme"),
+        ];
+        cluster.create_namespace("tenants-acme", &labels);
+        cluster.create_namespace("fab-system", &[]);
+        cluster.kubectl(&["create", "--filename=-"]).stdin(&rights().to_string()).json();
+        let kubeconfig = cluster.kubeconfig_of("fab-system", "issuer");
+
+        let directory = own_directory();
+        let path = directory.path();
+        let [address, health] =
+            std::array::from_fn(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
+        let made = Command::new(root().join("certs/make")).arg(path).arg("localhost").status();
+        assert!(made.unwrap().success());
+        let key = ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
+        let made = Command::new("openssl").args(key).arg("-out").arg(path.join("key.pem")).output();
+        assert!(made.unwrap().status.success());
+        let roles = json!({"roles": {"acme": BROKER}});
+        fs::write(path.join("roles.yaml"), roles.to_string()).unwrap();
+        let config = json!({
+            "cluster": "prod",
+            "transport": "webIdentity",
+            "roles": {"allow": {"accounts": ["111122223333"]}, "file": path.join("roles.yaml")},
+            "issuer": section(path, address),
+        });
+        fs::write(path.join("config.yaml"), config.to_string()).unwrap();
+        let exported = Command::new(program())
+            .args(["issuer", "export", "--config"])
+            .arg(path.join("config.yaml"))
+            .arg("--out")
+            .arg(path.join("published"))
+            .output()
+            .unwrap();
+        assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+        let published_at = serve_files(path.join("published"));
+
+        let aws = Arc::new(Aws::new(world()).unwrap());
+        let server = Server::start(Arc::clone(&aws)).unwrap();
+        let mut command = Command::new(program());
+        command
+            .arg("issuer")
+            .arg("--config")
+            .arg(path.join("config.yaml"))
+            .arg(format!("--listen={address}"))
+            .arg(format!("--health-listen={health}"))
+            .arg("--tls-certificate")
+            .arg(path.join("tls.crt"))
+            .arg("--tls-key")
+            .arg(path.join("tls.key"))
+            .arg(format!("--published-at=http://{published_at}"))
+            .args(["--shutdown-delay", "0"])
+            .env("KUBECONFIG", kubeconfig);
+        let mut process = Process::start("issuer", path, &command);
+        process.wait_until("the issuer is ready", PATIENCE, || {
+            get(health, "/readyz").starts_with("HTTP/1.1 200").then_some(())
+        });
+        let issuer = Self {
+            process: RefCell::new(Some(process)),
+            cluster,
+            aws,
+            server,
+            directory,
+            address,
+            health,
+        };
+        issuer.publish();
+        issuer.await_metric("key_published", |published| published == 1.0);
+        issuer
+    }
+
+    /// Stops the issuer.
+    pub(super) fn stop(&self) -> Option<Process> {
+        self.process.borrow_mut().take()
+    }
+
+    /// Creates an injected pod of the tenant, after a change of it.
+    pub(super) fn pod(&self, name: &str, change: fn(&mut Value)) -> Projected<'_> {
+        let path = self.directory.path();
+        let manifest = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": name,
+                "namespace": "tenants-acme",
+                "labels": {"agents.nanohype.dev/agentsandbox": "a"},
+            },
+            "spec": {
+                "serviceAccountName": "default",
+                "automountServiceAccountToken": false,
+                "containers": [{"name": "session", "image": "agent"}],
+            },
+        });
+        let file = path.join(format!("{name}.json"));
+        fs::write(&file, manifest.to_string()).unwrap();
+        let injected = Command::new(program())
+            .arg("inject")
+            .arg("-f")
+            .arg(&file)
+            .arg("--roles")
+            .arg(path.join("roles.yaml"))
+            .arg("--config")
+            .arg(path.join("config.yaml"))
+            .args(["--region", "eu-west-1"])
+            .output()
+            .unwrap();
+        assert!(injected.status.success(), "{}", String::from_utf8_lossy(&injected.stderr));
+        let mut pod: Value = serde_saphyr::from_slice(&injected.stdout).unwrap();
+        change(&mut pod);
+        let created =
+            self.cluster.kubectl(&["create", "--filename=-"]).stdin(&pod.to_string()).json();
+        let uid = created["metadata"]["uid"].as_str().unwrap().to_owned();
+        Projected { uid, name: name.to_owned(), issuer: self }
+    }
+
+    /// Returns a token of the service account, as the kubelet requests it for the pod.
+    pub(super) fn token_of(&self, arguments: &[&str], pod: Option<&Projected<'_>>) -> String {
+        let account = ["create", "token", "default", "--namespace", "tenants-acme"];
+        let bound = pod.map(|pod| {
+            let of = ["--bound-object-kind", "Pod", "--bound-object-name", &pod.name];
+            [&of[..], &["--bound-object-uid", &pod.uid]].concat()
+        });
+        let all = [&account[..], arguments, &bound.unwrap_or_default()].concat();
+        let token = self.cluster.kubectl(&all).run();
+        assert!(token.ok, "{}", token.stderr);
+        token.stdout.trim().to_owned()
+    }
+
+    /// Returns a token of a pod for the issuer, after its rate limit allows one more.
+    pub(super) fn fresh_token(&self, pod: &Projected<'_>) -> String {
+        let token = pod.token(AUDIENCE);
+        wait_until("the rate limit allows a token", PATIENCE, || {
+            (self.ask(&token).1["code"] != "busy").then_some(())
+        });
+        token
+    }
+
+    /// Sends a token to the issuer; returns status and body of the response.
+    pub(super) fn ask(&self, token: &str) -> (u16, Value) {
+        let authority = fs::read(self.directory.path().join("ca.crt")).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(&authority).unwrap()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let client = ClientConnection::new(Arc::new(config), name).unwrap();
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut stream = StreamOwned::new(client, stream);
+        write!(
+            stream,
+            "POST /v1/token HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+        (status.unwrap_or(0), serde_json::from_str(body).unwrap_or_default())
+    }
+
+    pub(super) fn kubectl(&self, arguments: &[&str]) {
+        let run = self.cluster.kubectl(arguments).run();
+        assert!(run.ok, "{}", run.stderr);
+    }
+
+    /// Sets a label of the tenant's namespace.
+    pub(super) fn label(&self, label: &str) {
+        self.kubectl(&["label", "--overwrite", "namespace", "tenants-acme", label]);
+    }
+
+    /// Binds the guard's rule about the issuer's tokens, with these actions.
+    pub(super) fn bind_guard(&self, actions: &[&str]) {
+        let name = "fab-session-injector-issuer-pods";
+        self.cluster
+            .kubectl(&["delete", "validatingadmissionpolicybinding", name, "--ignore-not-found"])
+            .run();
+        let binding = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name},
+            "spec": {"policyName": name, "validationActions": actions},
+        });
+        self.cluster.kubectl(&["create", "--filename=-"]).stdin(&binding.to_string()).json();
+    }
+
+    pub(super) fn published(&self) -> PathBuf {
+        self.directory.path().join("published")
+    }
+
+    /// Gives STS the files that the issuer exported.
+    pub(super) fn publish(&self) {
+        let read = |name: &str| -> Value {
+            serde_json::from_slice(&fs::read(self.published().join(name)).unwrap()).unwrap()
+        };
+        let discovery = read(".well-known/openid-configuration");
+        assert!(self.aws.publish(URL, discovery, read("keys.json")));
+    }
+
+    /// Makes STS fail to read the files.
+    pub(super) fn interrupt(&self, outage: Outage) {
+        assert!(self.aws.interrupt(URL, outage));
+    }
+
+    /// Returns the CloudTrail events with this name.
+    pub(super) fn events(&self, name: &str) -> Vec<Value> {
+        let events = self.aws.events();
+        events.into_iter().filter(|event| event["eventName"] == name).collect()
+    }
+
+    pub(super) fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("issuer.log")).unwrap()
+    }
+
+    /// Returns the log line with this message about a pod.
+    pub(super) fn log_line(&self, message: &str, uid: &str) -> Value {
+        wait_until("the line is written", PATIENCE, || {
+            let log = self.log();
+            let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            lines.find(|line| line["message"] == message && line["pod_uid"] == uid)
+        })
+    }
+
+    /// Returns the value of a metric without labels.
+    pub(super) fn metric(&self, name: &str) -> f64 {
+        let line = format!("fab_session_injector_issuer_{name} ");
+        let rendered = get(self.health, "/metrics");
+        let value = rendered.lines().find_map(|found| found.strip_prefix(&line));
+        value.unwrap_or_else(|| panic!("no {name} in\n{rendered}")).parse().unwrap()
+    }
+
+    pub(super) fn await_metric(&self, name: &str, holds: impl Fn(f64) -> bool) {
+        wait_until(&format!("{name} has the value"), LONG_PATIENCE, || {
+            holds(self.metric(name)).then_some(())
+        });
+    }
+}
+
+impl Projected<'_> {
+    /// Returns a token for the audience.
+    pub(super) fn token(&self, audience: &str) -> String {
+        self.issuer.token_of(&["--audience", audience], Some(self))
+    }
+
+    /// Returns the pod's sidecar, with the pod's token.
+    pub(super) fn sidecar(&self) -> Pod {
+        let IssuerProcess { server, directory, address, .. } = self.issuer;
+        let mut template = Template::new(&server.endpoint(), BROKER);
+        template.issuer = Some(section(directory.path(), *address));
+        template.uid.clone_from(&self.uid);
+        template.name.clone_from(&self.name);
+        template.account = "default";
+        template.named = None;
+        let pod = Pod::inject(&template);
+        pod.project(&self.token(AUDIENCE));
+        pod
+    }
+}
+
+/// Returns the config's section `issuer`.
+fn section(directory: &Path, address: SocketAddr) -> Value {
+    json!({
+        "url": URL,
+        "endpoint": format!("https://localhost:{}/v1/token", address.port()),
+        "caBundle": fs::read_to_string(directory.join("ca.crt")).unwrap(),
+        "keys": [{"file": directory.join("key.pem"), "state": "signing"}],
+    })
+}
+
+/// Returns the service account of the issuer with its rights, which are those of the chart.
+fn rights() -> Value {
+    let subject = json!({"kind": "ServiceAccount", "name": "issuer", "namespace": "fab-system"});
+    let rules = json!([
+        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]},
+        {"nonResourceURLs": ["/openid/v1/jwks"], "verbs": ["get"]},
+        {
+            "apiGroups": ["admissionregistration.k8s.io"],
+            "resources": ["validatingadmissionpolicybindings"],
+            "resourceNames": ["fab-session-injector-issuer-pods"],
+            "verbs": ["get"],
+        },
+    ]);
+    let role = "fab-session-injector-issuer";
+    json!({"apiVersion": "v1", "kind": "List", "items": [
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": "issuer", "namespace": "fab-system"},
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": role},
+            "rules": rules,
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": role},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [subject],
+        },
+    ]})
+}
+
+/// Returns the account: the session role trusts the issuer alone, for names of its tenant.
+fn world() -> World {
+    let name = URL.trim_start_matches("https://");
+    let provider = format!("arn:aws:iam::111122223333:oidc-provider/{name}");
+    let principal = json!({"Federated": provider});
+    let audience = json!({format!("{name}:aud"): CLIENT_ID});
+    let sessions = allow(
+        &["sts:AssumeRoleWithWebIdentity", "sts:SetSourceIdentity"],
+        json!({"Principal": principal, "Condition": {
+            "StringEquals": audience,
+            "StringLike": {
+                format!("{name}:sub"): "agent.acme.*",
+                "sts:SourceIdentity": "agent.acme.*",
+            },
+            "Bool": {"sts:RoleAuthorizedByIdp": "true"},
+        }}),
+    );
+    let tags = allow(
+        &["sts:TagSession"],
+        json!({"Principal": principal, "Condition": {
+            "StringEquals": audience,
+            "ForAllValues:StringEquals": {
+                "aws:TagKeys": ["kubernetes-namespace", "kubernetes-pod-uid"],
+            },
+        }}),
+    );
+    World::new("111122223333", "eu-west-1")
+        .provider(Provider::new(URL, [CLIENT_ID]))
+        .role(Role::new(BROKER).trust(statements(&[sessions, tags])))
+}
+
+/// Serves a directory over HTTP; returns its address. The server ends with the process.
+fn serve_files(directory: PathBuf) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).unwrap_or_default();
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            let path = request.split(' ').nth(1).unwrap_or_default().trim_start_matches('/');
+            let (status, body) = match fs::read(directory.join(path)) {
+                Ok(body) => ("200 OK", body),
+                Err(_) => ("404 Not Found", Vec::new()),
+            };
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+            );
+            let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+        }
+    });
+    address
+}
+
+/// Returns the response of the health port; empty without one.
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut answer = String::new();
+    if let Ok(mut stream) = TcpStream::connect(address) {
+        let _ = write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let _ = stream.read_to_string(&mut answer);
+    }
+    answer
+}
+
+const URL: &str = "https://issuer.example.com/prod";
+const CLIENT_ID: &str = "fab-session/prod";
+/// The audience of the tokens that pods send to the issuer.
+pub(super) const AUDIENCE: &str = "fab-session-issuer.prod";
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// Twice the interval between two reads of the published keys.
+const LONG_PATIENCE: Duration = Duration::from_secs(150);
