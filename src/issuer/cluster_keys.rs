@@ -1,6 +1,6 @@
 //! The keys with which the API server signs the tokens of service accounts.
 
-use std::fmt;
+use std::{fmt, ops::RangeInclusive};
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ParsedPublicKey,
@@ -79,7 +79,8 @@ impl ClusterKey {
         let curve = jwk.at("crv").string();
         let (algorithm, verifier) = match (&*key_type, curve.as_deref()) {
             ("RSA", _) => {
-                let key = RsaPublicKeyComponents { n: bytes("n")?, e: bytes("e")? };
+                let modulus = bytes("n").filter(|it| RSA_BYTES.contains(&it.len()))?;
+                let key = RsaPublicKeyComponents { n: modulus, e: bytes("e")? };
                 let key = key.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).ok()?;
                 (TokenAlgorithm::Rs256, key)
             }
@@ -125,6 +126,8 @@ impl TokenAlgorithm {
     }
 }
 
+/// Length of an RSA modulus: 2048 to 8192 bits.
+const RSA_BYTES: RangeInclusive<usize> = 256..=1024;
 /// First byte of an uncompressed point.
 const UNCOMPRESSED: u8 = 4;
 /// An RSA key of 8192 bits has 1.5 KiB as a JWK, so these are forty of the longest keys.

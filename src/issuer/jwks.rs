@@ -141,7 +141,7 @@ impl PublishedKey {
 
 /// Maximum number of EC keys that STS accepts in one JWK Set; the issuer publishes no others.
 const MOST_KEYS: usize = 100;
-/// A JWK of the issuer has 231 bytes, and a hundred have 23 KiB.
+/// A JWK of the issuer has 204 bytes, and a hundred have 20 KiB.
 const MOST_BYTES: usize = 64 * 1024;
 /// Maximum number of characters of a foreign `kid` in a log; a thumbprint has 43.
 const LONGEST_ID: usize = 64;
@@ -183,7 +183,7 @@ mod tests {
                 r#""kid":"cn-I_WNMClehiVp51i_0VpOENW1upEerA8sEam5hn-s"}]}"#,
             )
         );
-        assert_eq!(document.len() - r#"{"keys":[]}"#.len(), 231);
+        assert_eq!(document.len() - r#"{"keys":[]}"#.len(), 204);
     }
 
     #[test]

@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(take(100.0), refused(20.0));
         // The clock of a suspended machine may be read in any order.
         assert_eq!(take(1.0), refused(119.0));
-        assert_eq!(limit.take(&pod(2), &namespace(1), start), Ok(()));
+        assert_eq!(limit.take(&pod(2), &namespace(1), start + seconds(100.0)), Ok(()));
     }
 
     #[test]
