@@ -1,71 +1,221 @@
-//! The issuer's keys.
+//! The keys of the issuer: loaded from files or from KMS, all or none.
 
-use std::fmt;
+use std::{path::Path, time::Duration};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
+use aws_config::{BehaviorVersion, Region};
 use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
 };
+use aws_sdk_kms::{
+    Client,
+    config::timeout::TimeoutConfig,
+    error::{ProvideErrorMetadata, SdkError},
+    primitives::Blob,
+    types::{KeySpec, KeyUsageType, MessageType, SigningAlgorithmSpec},
+};
+use futures_util::future::try_join_all;
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 
 use crate::{
-    command::files,
-    config::{Key, KeySource, KeyState},
+    command::{aws_client::aws_client, files},
+    config::{Key, KeyArn, KeySource, KeyState},
     issuer::{PublicKey, Signature, SigningInput},
 };
 
-/// All keys of the config, of which one signs.
+/// The keys of a config: all are published, and one signs.
+#[derive(Debug)]
 pub(super) struct Keys {
-    signing: PublicKey,
-    pair: EcdsaKeyPair,
     public: Vec<PublicKey>,
+    signing: PublicKey,
+    signer: Signer,
 }
 
-impl fmt::Debug for Keys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Keys").field(&self.public).finish()
-    }
+#[derive(Debug)]
+enum Signer {
+    File(EcdsaKeyPair),
+    Kms { client: Client, key: KeyArn },
+}
+
+/// Why KMS could not be called. `Display` is a sentence for log and terminal.
+#[derive(Debug, thiserror::Error)]
+enum KmsError {
+    #[error("KMS did not answer")]
+    NoAnswer,
+    #[error("KMS returned {code}: {message}")]
+    Refused { code: String, message: String },
+    #[error("the response of KMS is incomplete")]
+    Response,
 }
 
 impl Keys {
-    pub(super) async fn load(keys: &[Key], _: &[&str]) -> anyhow::Result<Self> {
-        let mut public = Vec::new();
+    /// Loads the keys. `trusted`: CA certificates (PEM) for AWS, in addition to those of the system.
+    ///
+    /// Each key is loaded, also one that only waits to sign: a key that cannot be used is found now
+    /// and not at the rotation.
+    pub(super) async fn load(keys: &[Key], trusted: &[&str]) -> anyhow::Result<Self> {
+        let loaded = keys.iter().enumerate().map(|(index, key)| async move {
+            load(&key.source, trusted).await.with_context(|| format!("issuer.keys[{index}]"))
+        });
+        let mut public: Vec<PublicKey> = Vec::with_capacity(keys.len());
         let mut signing = None;
-        for key in keys {
-            let KeySource::File(path) = &key.source else {
-                return Err(anyhow!("KMS"));
-            };
-            let text = files::text(path)?;
-            let der = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes())
-                .map_err(|_| anyhow!("{} is no PKCS #8 key in PEM", path.display()))?;
-            let own = PublicKey::of_private_key(der.secret_pkcs8_der())
-                .with_context(|| format!("key {}", path.display()))?;
-            if key.state == KeyState::Signing {
-                let pair = EcdsaKeyPair::from_pkcs8(
-                    &ECDSA_P256_SHA256_FIXED_SIGNING,
-                    der.secret_pkcs8_der(),
-                )
-                .map_err(|_| anyhow!("{} is no key of P-256", path.display()))?;
-                signing = Some((own.clone(), pair));
+        for (index, (key, (public_key, signer))) in
+            keys.iter().zip(try_join_all(loaded).await?).enumerate()
+        {
+            if let Some(same) = public.iter().position(|other| *other == public_key) {
+                bail!("issuer.keys[{index}]: is the same key as issuer.keys[{same}]; remove one");
             }
-            public.push(own);
+            if key.state == KeyState::Signing {
+                signing = Some((public_key.clone(), signer));
+            }
+            public.push(public_key);
         }
-        let (signing, pair) = signing.context("no key signs")?;
-        Ok(Self { signing, pair, public })
+        let (signing, signer) =
+            signing.context("issuer.keys: no key has the state signing; set it for one key")?;
+        Ok(Self { public, signing, signer })
     }
 
+    /// Returns the public half of all keys, in the order of the config.
+    pub(super) fn public(&self) -> &[PublicKey] {
+        &self.public
+    }
+
+    /// Returns the public half of the key that signs.
     pub(super) fn signing(&self) -> &PublicKey {
         &self.signing
     }
 
-    pub(super) fn public(&self) -> Vec<PublicKey> {
-        self.public.clone()
-    }
-
+    /// Signs with the key of [`Self::signing`].
     pub(super) async fn sign(&self, input: &SigningInput) -> anyhow::Result<Signature> {
-        let signature = self.pair.sign(&SystemRandom::new(), input.as_bytes());
-        let signature = signature.map_err(|_| anyhow!("the key cannot sign"))?;
-        Ok(Signature::from_fixed(signature.as_ref())?)
+        match &self.signer {
+            Signer::File(pair) => {
+                let signature = pair.sign(&SystemRandom::new(), input.as_bytes());
+                let signature = signature.map_err(|_| anyhow!("cannot sign with the key file"))?;
+                Ok(Signature::from_fixed(signature.as_ref())?)
+            }
+            Signer::Kms { client, key } => {
+                let signed = client
+                    .sign()
+                    .key_id(key.as_str())
+                    .message(Blob::new(input.digest()))
+                    .message_type(MessageType::Digest)
+                    .signing_algorithm(SigningAlgorithmSpec::EcdsaSha256)
+                    .send()
+                    .await
+                    .map_err(KmsError::from)
+                    .with_context(|| format!("kms:Sign with key {key}"))?;
+                let der = signed.signature.ok_or(KmsError::Response)?;
+                Signature::from_der(der.as_ref()).with_context(|| format!("signature of key {key}"))
+            }
+        }
     }
 }
+
+async fn load(source: &KeySource, trusted: &[&str]) -> anyhow::Result<(PublicKey, Signer)> {
+    match source {
+        KeySource::File(path) => of_file(path),
+        KeySource::Kms(key) => of_kms(key, trusted).await,
+    }
+}
+
+fn of_file(path: &Path) -> anyhow::Result<(PublicKey, Signer)> {
+    let text = zeroize::Zeroizing::new(files::text(path)?);
+    let what = || format!("key file {}", path.display());
+    let pem = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes());
+    let pem = pem.map_err(|_| anyhow!(NO_KEY)).with_context(what)?;
+    let der = pem.secret_pkcs8_der();
+    let public = PublicKey::of_private_key(der)
+        .map_err(|why| anyhow!("{why}; {CREATE}"))
+        .with_context(what)?;
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der);
+    let pair = pair.map_err(|error| anyhow!(error)).with_context(what)?;
+    Ok((public, Signer::File(pair)))
+}
+
+async fn of_kms(key: &KeyArn, trusted: &[&str]) -> anyhow::Result<(PublicKey, Signer)> {
+    let shared = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(aws_client(trusted.iter().copied()))
+        .region(Region::new(key.region().to_owned()))
+        .load()
+        .await;
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT)
+        .operation_attempt_timeout(ATTEMPT)
+        .operation_timeout(OPERATION);
+    let config =
+        aws_sdk_kms::config::Builder::from(&shared).timeout_config(timeouts.build()).build();
+    let client = Client::from_conf(config);
+    let found = client.get_public_key().key_id(key.as_str()).send().await;
+    let found = found.map_err(|error| {
+        let error = KmsError::from(error);
+        let remedy = error.remedy();
+        anyhow!(error).context(format!("cannot read KMS key {key}; {remedy}"))
+    })?;
+    let wrong = |rule: &str| {
+        anyhow!(
+            "KMS key {key} {rule}; create one with the key spec ECC_NIST_P256 and the usage SIGN_VERIFY"
+        )
+    };
+    if found.key_id() != Some(key.as_str()) {
+        return Err(wrong("is another one in the response of KMS"));
+    }
+    match found.key_spec() {
+        Some(KeySpec::EccNistP256) => {}
+        other => {
+            let found = other.map_or("unknown", KeySpec::as_str);
+            return Err(wrong(&format!("has the key spec {found}")));
+        }
+    }
+    match found.key_usage() {
+        Some(KeyUsageType::SignVerify) => {}
+        other => {
+            let found = other.map_or("unknown", KeyUsageType::as_str);
+            return Err(wrong(&format!("has the usage {found}")));
+        }
+    }
+    let spki = found.public_key.ok_or(KmsError::Response)?;
+    let public = PublicKey::from_spki(spki.as_ref())
+        .with_context(|| format!("public key of KMS key {key}"))?;
+    Ok((public, Signer::Kms { client, key: key.clone() }))
+}
+
+impl KmsError {
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::NoAnswer => "set AWS credentials, and allow connections to KMS",
+            Self::Refused { code, .. } if code == "AccessDeniedException" => {
+                "grant kms:GetPublicKey and kms:Sign on this key to the issuer's IAM role"
+            }
+            Self::Refused { code, .. } if code == "NotFoundException" => {
+                "set the ARN of a key that exists in issuer.keys"
+            }
+            Self::Refused { code, .. }
+                if ["DisabledException", "KMSInvalidStateException"].contains(&&**code) =>
+            {
+                "enable the key, or remove it from issuer.keys"
+            }
+            Self::Refused { .. } | Self::Response => "try again, and check the key in KMS",
+        }
+    }
+}
+
+impl<E: ProvideErrorMetadata> From<SdkError<E>> for KmsError {
+    fn from(error: SdkError<E>) -> Self {
+        let SdkError::ServiceError(response) = error else { return Self::NoAnswer };
+        let (error, status) = (response.err(), response.raw().status());
+        let code = error.code().map_or_else(|| format!("HTTP {}", status.as_u16()), str::to_owned);
+        let message = error.message().unwrap_or("without a reason").to_owned();
+        Self::Refused { code, message }
+    }
+}
+
+const NO_KEY: &str = "it has no PEM block PRIVATE KEY; create the key with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`, or convert one with `openssl pkcs8 -topk8 -nocrypt`";
+const CREATE: &str =
+    "create one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`";
+
+/// Time limits of a call. The sidecar waits 7 seconds for its token, and other calls come before
+/// the signature.
+const CONNECT: Duration = Duration::from_secs(1);
+const ATTEMPT: Duration = Duration::from_secs(2);
+const OPERATION: Duration = Duration::from_secs(3);
