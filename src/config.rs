@@ -28,7 +28,8 @@ pub use self::{
     glob::Glob,
     image::{Image, ImageDigest},
     issuer::{
-        CredentialSource, Issuer, IssuerCa, Key, KeyArn, KeySource, KeyState, NotAKeyArn, Transport,
+        CredentialSource, IssuerCa, IssuerKey, IssuerSettings, KeyArn, KeySource, KeyState,
+        NotAKeyArn, SessionTransport,
     },
     quantity::Quantity,
     reader::Problems,
@@ -63,8 +64,8 @@ pub struct Config {
     pub sidecar: Sidecar,
     pub roles: RoleSettings,
     /// How sidecars get session credentials, unless a label of the namespace says otherwise.
-    pub transport: Transport,
-    pub issuer: Option<Issuer>,
+    pub transport: SessionTransport,
+    pub issuer: Option<IssuerSettings>,
 }
 
 /// How the tenant of a namespace is found.
@@ -96,7 +97,7 @@ impl Config {
         let mut tenant = root.section("tenant");
         let components = component::read(&mut root);
         let roles = RoleSettings::read(root.section("roles"), &cluster);
-        let issuer = Issuer::read(&mut root, &cluster, &roles.allowed, &components);
+        let issuer = IssuerSettings::read(&mut root, &cluster, &roles.allowed, &components);
         let config = Self {
             cluster: Some(cluster.clone()).filter(|name| !name.is_empty()),
             region: root.optional("region"),
@@ -122,10 +123,10 @@ impl Config {
             aws_ca_bundle: root.optional("awsCaBundle"),
             sidecar: Sidecar::read(root.section("sidecar")),
             roles,
-            transport: root.choice("transport", Transport::RoleChain, issuer::TRANSPORTS),
+            transport: root.choice("transport", SessionTransport::RoleChain, issuer::TRANSPORTS),
             issuer,
         };
-        if config.transport == Transport::WebIdentity && config.issuer.is_none() {
+        if config.transport == SessionTransport::WebIdentity && config.issuer.is_none() {
             root.problem("transport", "webIdentity needs the section issuer; set it");
         }
         if config.fenced_service_accounts.is_empty() {
@@ -157,10 +158,10 @@ impl Config {
 
     /// Returns the source of session credentials with this transport. `None`: the transport needs
     /// an issuer, and there is none.
-    pub fn credential_source(&self, transport: Transport) -> Option<CredentialSource<'_>> {
+    pub fn credential_source(&self, transport: SessionTransport) -> Option<CredentialSource<'_>> {
         match transport {
-            Transport::RoleChain => Some(CredentialSource::Base(&self.base_credentials)),
-            Transport::WebIdentity => self.issuer.as_ref().map(CredentialSource::Issuer),
+            SessionTransport::RoleChain => Some(CredentialSource::Base(&self.base_credentials)),
+            SessionTransport::WebIdentity => self.issuer.as_ref().map(CredentialSource::Issuer),
         }
     }
 

@@ -21,11 +21,11 @@ pub use self::{
     cluster_keys::{ClusterKeys, NotClusterKeys},
     decision::{Grant, decide, tenant_of},
     discovery::{DISCOVERY_FILE, KEYS_FILE, discovery_document, discovery_url, keys_url},
-    jwks::{ForeignKey, NotAJwks, PublishedKeys, Unusable, jwks_document},
+    jwks::{ForeignKey, NotAJwks, PublishedKeys, UnusableKey, jwks_document},
     mint_limit::{Limited, LimitedBy, MintLimit},
     object_name::{NotAnObjectName, ObjectName},
     projected_token::{NotAProjectedToken, TokenCheck, TokenFacts},
     public_key::{KeyId, NotAPublicKey, PublicKey},
-    refusal::Refusal,
+    refusal::TokenRefusal,
     signature::{NotASignature, Signature},
 };

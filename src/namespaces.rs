@@ -8,7 +8,7 @@ pub mod watch;
 use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
 
 use crate::{
-    config::{PodSecurity, TenantRule, Transport},
+    config::{PodSecurity, SessionTransport, TenantRule},
     session::{NotATenant, TenantName, is_dns_label},
 };
 
@@ -38,7 +38,7 @@ pub struct Namespace {
     /// Whether pods may use the old client mode, in which the agent itself assumes the role.
     pub operator_kept: bool,
     /// How new pods get session credentials. None: as the config says.
-    pub transport: Option<Transport>,
+    pub transport: Option<SessionTransport>,
     /// The Pod Security Standard that the namespace enforces. The pinned version is considered.
     pub pod_security: PodSecurity,
     /// The pinned version of the Pod Security Standards, if it makes `restricted` weaker.
@@ -132,7 +132,7 @@ impl Namespace {
             mode: label(OPT_IN_LABEL).and_then(Mode::of_label),
             tenant,
             operator_kept: label(OPERATOR_LABEL) == Some("keep"),
-            transport: label(TRANSPORT_LABEL).and_then(Transport::of_label),
+            transport: label(TRANSPORT_LABEL).and_then(SessionTransport::of_label),
             pod_security: old_standard.map_or(level, |_| OldStandard::weaken(level)),
             old_standard,
         }

@@ -2,7 +2,7 @@
 
 use super::{component::NamedBy, refusal::Refusal};
 use crate::{
-    config::Transport,
+    config::SessionTransport,
     session::{Session, TenantName},
 };
 
@@ -51,7 +51,7 @@ pub enum Gives {
     Nothing,
     /// Session credentials from the sidecar. Base credentials are removed from all other
     /// containers.
-    Sidecar(Session, Transport),
+    Sidecar(Session, SessionTransport),
 }
 
 /// The namespace or role that the snapshots lack. The caller may look it up once and decide again.

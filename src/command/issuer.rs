@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_rustls::TlsAcceptor;
 
-use self::{api_server::ApiServer, keys::Keys, published::Published, tokens::IssuerState};
+use self::{api_server::ApiServer, keys::Keys, published::PublishedFiles, tokens::IssuerState};
 use super::{CommandError, bind, files, now, roles, terminated, until};
 use crate::{
     cli::{Issuer, IssuerCommand},
@@ -101,7 +101,7 @@ async fn run_async(
     let roles = roles::follow(&config, trusted.as_deref(), wanted, &mut tasks).await?;
     let api_server = Arc::new(ApiServer::new(client, issuer.audience.clone(), metrics.clone()));
     tasks.spawn(Arc::clone(&api_server).follow(keys_read));
-    let published = Arc::new(Published::new(
+    let published = Arc::new(PublishedFiles::new(
         published_at.unwrap_or_else(|| issuer.url.to_string()),
         Arc::clone(&keys),
         metrics.clone(),

@@ -30,7 +30,7 @@ use crate::{
     session::{
         CaBundle, KnownSession,
         base_credentials::BaseSource,
-        env::{self, CallsIssuer, Serving},
+        env::{self, IssuerAccess, Serving},
     },
     telemetry::log,
 };
@@ -145,7 +145,7 @@ async fn run_async(
 /// What the sidecar gets session credentials with.
 enum TokenSource {
     Base(BaseSource),
-    Issuer(CallsIssuer),
+    Issuer(IssuerAccess),
 }
 
 impl TokenSource {

@@ -12,7 +12,7 @@ use crate::session::{CaBundle, ClientId, IssuerEndpoint, IssuerUrl};
 
 /// How a sidecar gets session credentials.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Transport {
+pub enum SessionTransport {
     /// With base credentials of the pod's service account, it assumes the session role.
     #[default]
     RoleChain,
@@ -24,12 +24,12 @@ pub enum Transport {
 #[derive(Clone, Copy, Debug)]
 pub enum CredentialSource<'c> {
     Base(&'c BaseCredentials),
-    Issuer(&'c Issuer),
+    Issuer(&'c IssuerSettings),
 }
 
 /// The session issuer of this cluster.
 #[derive(Clone, Debug)]
-pub struct Issuer {
+pub struct IssuerSettings {
     /// The claim `iss`: the URL of the IAM OIDC provider.
     pub url: IssuerUrl,
     /// The claim `aud`: a client ID of the IAM OIDC provider.
@@ -42,7 +42,7 @@ pub struct Issuer {
     pub ca: IssuerCa,
     /// Lifetime of session credentials.
     pub duration: Duration,
-    pub keys: Vec<Key>,
+    pub keys: Vec<IssuerKey>,
 }
 
 /// The CA certificates of the issuer's endpoint.
@@ -55,7 +55,7 @@ pub enum IssuerCa {
 
 /// A key of the issuer.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Key {
+pub struct IssuerKey {
     pub source: KeySource,
     pub state: KeyState,
 }
@@ -87,7 +87,7 @@ pub struct KeyArn(String);
 )]
 pub struct NotAKeyArn;
 
-impl Issuer {
+impl IssuerSettings {
     /// Reads the section, or returns `None` without one.
     pub(super) fn read(
         root: &mut Section<'_>,
@@ -118,7 +118,7 @@ impl Issuer {
         let audience = name(&mut section, "audience", "fab-session-issuer.");
         let ca = IssuerCa::read(&mut section);
         let duration = Duration::from_secs(section.number("durationSeconds", 3600, 900..=43_200));
-        let keys = Key::read_all(&mut section);
+        let keys = IssuerKey::read_all(&mut section);
         if allowed.accounts.is_empty() {
             root.problem(
                 "roles.allow.accounts",
@@ -172,7 +172,7 @@ impl IssuerCa {
     }
 }
 
-impl Key {
+impl IssuerKey {
     fn read_all(section: &mut Section<'_>) -> Vec<Self> {
         let mut keys = Vec::new();
         for mut key in section.sections("keys").unwrap_or_default() {
@@ -207,7 +207,7 @@ impl Key {
     }
 }
 
-impl Transport {
+impl SessionTransport {
     /// Returns the transport of a value of the namespace label.
     pub fn of_label(value: &str) -> Option<Self> {
         LABEL_VALUES.iter().find(|(name, _)| *name == value).map(|&(_, transport)| transport)
@@ -215,7 +215,7 @@ impl Transport {
 }
 
 /// Writes the value of the namespace label.
-impl fmt::Display for Transport {
+impl fmt::Display for SessionTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::RoleChain => "role-chain",
@@ -267,7 +267,7 @@ impl FromStr for KeyArn {
 const MOST_KEYS: usize = 10;
 const STATES: &[(&str, KeyState)] =
     &[("signing", KeyState::Signing), ("next", KeyState::Next), ("old", KeyState::Old)];
-pub(super) const TRANSPORTS: &[(&str, Transport)] =
-    &[("roleChain", Transport::RoleChain), ("webIdentity", Transport::WebIdentity)];
-const LABEL_VALUES: &[(&str, Transport)] =
-    &[("role-chain", Transport::RoleChain), ("web-identity", Transport::WebIdentity)];
+pub(super) const TRANSPORTS: &[(&str, SessionTransport)] =
+    &[("roleChain", SessionTransport::RoleChain), ("webIdentity", SessionTransport::WebIdentity)];
+const LABEL_VALUES: &[(&str, SessionTransport)] =
+    &[("role-chain", SessionTransport::RoleChain), ("web-identity", SessionTransport::WebIdentity)];

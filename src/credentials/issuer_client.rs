@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use super::{Reason, Secret, sts::chain};
-use crate::session::{CaBundle, IssuerEndpoint, env::CallsIssuer};
+use crate::session::{CaBundle, IssuerEndpoint, env::IssuerAccess};
 
 /// Calls the session issuer with the pod's own token.
 #[derive(Debug)]
@@ -46,8 +46,8 @@ struct ErrorBody {
 }
 
 impl IssuerClient {
-    pub fn new(calls: CallsIssuer) -> Result<Self, rustls::Error> {
-        let CallsIssuer { endpoint, ca, token_file } = calls;
+    pub fn new(calls: IssuerAccess) -> Result<Self, rustls::Error> {
+        let IssuerAccess { endpoint, ca, token_file } = calls;
         let tls = TlsSettings::new(&ca)?;
         Ok(Self { endpoint, token_file, tls })
     }

@@ -5,10 +5,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{TokenFacts, refusal::Refusal};
+use super::{TokenFacts, refusal::TokenRefusal};
 use crate::{
     admission::{BASE_VOLUME, CONTAINER_NAME, has_ended, sidecar},
-    config::Issuer,
+    config::IssuerSettings,
     json::Json,
     namespaces::{Mode, Namespace},
     roles::{Role, Roles},
@@ -27,12 +27,12 @@ pub struct Grant {
 pub fn tenant_of<'n>(
     caller: &TokenFacts,
     namespace: Option<&'n Namespace>,
-) -> Result<&'n TenantName, Refusal> {
+) -> Result<&'n TenantName, TokenRefusal> {
     let name = || caller.namespace.as_str().to_owned();
     let namespace = namespace
         .filter(|namespace| namespace.mode == Some(Mode::Enabled))
-        .ok_or_else(|| Refusal::NamespaceNotEnabled { namespace: name() })?;
-    namespace.tenant.as_ref().map_err(|_| Refusal::TenantMissing { namespace: name() })
+        .ok_or_else(|| TokenRefusal::NamespaceNotEnabled { namespace: name() })?;
+    namespace.tenant.as_ref().map_err(|_| TokenRefusal::TenantMissing { namespace: name() })
 }
 
 /// Decides on a caller. `pod`: the pod of the caller's name, as it is stored now. `guard_since`: when
@@ -42,34 +42,33 @@ pub fn decide(
     tenant: &TenantName,
     pod: Option<Json<'_>>,
     roles: &Roles,
-    issuer: &Issuer,
+    issuer: &IssuerSettings,
     guard_since: Option<Timestamp>,
-) -> Result<Grant, Refusal> {
-    let pod = pod.ok_or_else(|| Refusal::PodGone { pod: caller.pod_name.to_string() })?;
+) -> Result<Grant, TokenRefusal> {
+    let pod = pod.ok_or_else(|| TokenRefusal::PodGone { pod: caller.pod_name.to_string() })?;
     check_pod(caller, pod, issuer)?;
-    let name =
-        match session_id(pod)? {
-            SessionId::Known(name) => {
-                let since = guard_since.ok_or(Refusal::GuardMissing)?;
-                let created = pod.at("metadata").at("creationTimestamp").string();
-                let created: Option<Timestamp> = created.and_then(|text| text.parse().ok());
-                if created.is_none_or(|created| created.duration_since(since) < SETTLED) {
-                    return Err(Refusal::PredatesGuard { pod: caller.pod_name.to_string() });
-                }
-                name
+    let name = match session_id(pod)? {
+        SessionId::Known(name) => {
+            let since = guard_since.ok_or(TokenRefusal::GuardMissing)?;
+            let created = pod.at("metadata").at("creationTimestamp").string();
+            let created: Option<Timestamp> = created.and_then(|text| text.parse().ok());
+            if created.is_none_or(|created| created.duration_since(since) < SETTLED) {
+                return Err(TokenRefusal::PredatesGuard { pod: caller.pod_name.to_string() });
             }
-            SessionId::PodUid => caller.pod_uid.as_str().parse().map_err(|_| {
-                Refusal::NoSession { why: "the pod's UID is not a valid session name" }
-            })?,
-            SessionId::PodName => {
-                return Err(Refusal::NoSession {
-                    why: "FAB_SESSION_ID is the pod's name, which a tenant chooses",
-                });
-            }
-        };
+            name
+        }
+        SessionId::PodUid => caller.pod_uid.as_str().parse().map_err(|_| {
+            TokenRefusal::NoSession { why: "the pod's UID is not a valid session name" }
+        })?,
+        SessionId::PodName => {
+            return Err(TokenRefusal::NoSession {
+                why: "FAB_SESSION_ID is the pod's name, which a tenant chooses",
+            });
+        }
+    };
     let id = SessionId::Known(name.clone());
     if !id.fits(tenant) {
-        return Err(Refusal::TenantTooLong { tenant: tenant.clone() });
+        return Err(TokenRefusal::TenantTooLong { tenant: tenant.clone() });
     }
     let role = role_of(tenant, roles)?;
     Ok(Grant {
@@ -84,20 +83,24 @@ pub fn decide(
 ///
 /// It does not compare the pod with what the webhook injects now: after each upgrade that would
 /// refuse all running pods.
-fn check_pod(caller: &TokenFacts, pod: Json<'_>, issuer: &Issuer) -> Result<(), Refusal> {
-    let gone = || Refusal::PodGone { pod: caller.pod_name.to_string() };
+fn check_pod(
+    caller: &TokenFacts,
+    pod: Json<'_>,
+    issuer: &IssuerSettings,
+) -> Result<(), TokenRefusal> {
+    let gone = || TokenRefusal::PodGone { pod: caller.pod_name.to_string() };
     let (metadata, spec) = (pod.at("metadata"), pod.at("spec"));
     let is = |json: Json<'_>, wanted: &str| json.string().is_some_and(|found| found == wanted);
     if !is(metadata.at("uid"), caller.pod_uid.as_str()) {
         return Err(gone());
     }
     if !is(spec.at("serviceAccountName"), caller.service_account.as_str()) {
-        return Err(Refusal::AccountDiffers { pod: caller.pod_name.to_string() });
+        return Err(TokenRefusal::AccountDiffers { pod: caller.pod_name.to_string() });
     }
     if has_ended(pod) {
         return Err(gone());
     }
-    let not_ours = |why| Refusal::NotInjected { why };
+    let not_ours = |why| TokenRefusal::NotInjected { why };
     let Some(container) = sidecar(pod) else {
         return Err(not_ours("it has no credential sidecar"));
     };
@@ -138,8 +141,8 @@ fn check_pod(caller: &TokenFacts, pod: Json<'_>, issuer: &Issuer) -> Result<(), 
 }
 
 /// Returns the session that the sidecar's variable names.
-fn session_id(pod: Json<'_>) -> Result<SessionId, Refusal> {
-    let no_session = |why| Refusal::NoSession { why };
+fn session_id(pod: Json<'_>) -> Result<SessionId, TokenRefusal> {
+    let no_session = |why| TokenRefusal::NoSession { why };
     let variables = sidecar(pod).into_iter().flat_map(|sidecar| sidecar.at("env").items());
     let mut named = variables
         .filter(|variable| variable.at("name").string().is_some_and(|name| name == env::ID));
@@ -160,17 +163,23 @@ fn session_id(pod: Json<'_>) -> Result<SessionId, Refusal> {
     name.map(SessionId::Known).ok_or_else(|| no_session("FAB_SESSION_ID is not a session name"))
 }
 
-fn role_of<'r>(tenant: &TenantName, roles: &'r Roles) -> Result<&'r RoleArn, Refusal> {
+fn role_of<'r>(tenant: &TenantName, roles: &'r Roles) -> Result<&'r RoleArn, TokenRefusal> {
     let place = || roles.location(tenant);
     match roles.role(tenant) {
         Some(Role::Known(role)) => Ok(role),
-        Some(Role::NotFound | Role::Unusable(_)) => Err(Refusal::RoleUnusable { place: place() }),
-        Some(Role::Unreachable(_)) => {
-            Err(Refusal::RoleUnavailable { tenant: tenant.clone(), place: place(), known: true })
+        Some(Role::NotFound | Role::Unusable(_)) => {
+            Err(TokenRefusal::RoleUnusable { place: place() })
         }
-        None => {
-            Err(Refusal::RoleUnavailable { tenant: tenant.clone(), place: place(), known: false })
-        }
+        Some(Role::Unreachable(_)) => Err(TokenRefusal::RoleUnavailable {
+            tenant: tenant.clone(),
+            place: place(),
+            known: true,
+        }),
+        None => Err(TokenRefusal::RoleUnavailable {
+            tenant: tenant.clone(),
+            place: place(),
+            known: false,
+        }),
     }
 }
 

@@ -34,7 +34,7 @@ struct PublishedKey {
     id: Option<String>,
     /// None: it is not of P-256, or malformed.
     key: Option<PublicKey>,
-    unusable: Option<Unusable>,
+    unusable: Option<UnusableKey>,
 }
 
 /// A published key that the issuer does not have. STS accepts what its owner signs.
@@ -46,7 +46,7 @@ pub struct ForeignKey {
 
 /// Why STS does not accept a published key of the issuer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Unusable {
+pub enum UnusableKey {
     #[error("its alg is not ES256")]
     Algorithm,
     #[error("it has key_ops")]
@@ -87,7 +87,7 @@ impl PublishedKeys {
     }
 
     /// Returns whether STS finds this key. Err: why it does not accept it.
-    pub fn has(&self, key: &PublicKey) -> Result<bool, Unusable> {
+    pub fn has(&self, key: &PublicKey) -> Result<bool, UnusableKey> {
         let mut found = Ok(false);
         for published in self.0.iter().filter(|it| it.key.as_ref() == Some(key)) {
             match published.unusable {
@@ -125,11 +125,11 @@ impl PublishedKey {
         };
         let has_its_id = key.as_ref().is_some_and(|key| is("kid", key.id().as_str()));
         let rules = [
-            (has_its_id, Unusable::KeyId),
-            (is_absent("key_ops"), Unusable::KeyOperations),
-            (is_absent("x5c"), Unusable::X509),
-            (is_absent("use") || is("use", "sig"), Unusable::Use),
-            (is_absent("alg") || is("alg", "ES256"), Unusable::Algorithm),
+            (has_its_id, UnusableKey::KeyId),
+            (is_absent("key_ops"), UnusableKey::KeyOperations),
+            (is_absent("x5c"), UnusableKey::X509),
+            (is_absent("use") || is("use", "sig"), UnusableKey::Use),
+            (is_absent("alg") || is("alg", "ES256"), UnusableKey::Algorithm),
         ];
         Self {
             id: jwk.at("kid").string().map(|id| id.chars().take(LONGEST_ID).collect()),
@@ -210,7 +210,7 @@ mod tests {
         let published = parse(&jwks);
         assert_eq!(published.foreign(std::slice::from_ref(&one)).len(), 1);
         assert_eq!(published.has(&one), Ok(true));
-        assert_eq!(published.has(&two), Err(Unusable::KeyId));
+        assert_eq!(published.has(&two), Err(UnusableKey::KeyId));
     }
 
     #[test]
@@ -240,12 +240,12 @@ mod tests {
     fn a_key_that_sts_refuses_is_named_with_the_reason() {
         let [one, _] = keys();
         for (member, value, want) in [
-            ("kid", json!("1"), Err(Unusable::KeyId)),
-            ("kid", json!(null), Err(Unusable::KeyId)),
-            ("key_ops", json!(["verify"]), Err(Unusable::KeyOperations)),
-            ("x5c", json!([]), Err(Unusable::X509)),
-            ("use", json!("enc"), Err(Unusable::Use)),
-            ("alg", json!("ES384"), Err(Unusable::Algorithm)),
+            ("kid", json!("1"), Err(UnusableKey::KeyId)),
+            ("kid", json!(null), Err(UnusableKey::KeyId)),
+            ("key_ops", json!(["verify"]), Err(UnusableKey::KeyOperations)),
+            ("x5c", json!([]), Err(UnusableKey::X509)),
+            ("use", json!("enc"), Err(UnusableKey::Use)),
+            ("alg", json!("ES384"), Err(UnusableKey::Algorithm)),
             ("use", json!(null), Ok(true)),
             ("other", json!("x"), Ok(true)),
         ] {

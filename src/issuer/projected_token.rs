@@ -186,12 +186,12 @@ mod tests {
     const AUDIENCE: &str = "fab-session-issuer.prod";
     const NOW: u64 = 1_796_000_000;
 
-    enum Signer {
+    enum TestSigner {
         Ecdsa(&'static str, EcdsaKeyPair),
         Rsa(RsaKeyPair),
     }
 
-    impl Signer {
+    impl TestSigner {
         fn rsa() -> Self {
             Self::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap())
         }
@@ -306,8 +306,8 @@ mod tests {
 
     #[test]
     fn a_token_of_each_algorithm_names_its_pod() {
-        let signers = ["ES256", "ES384", "ES512"].map(Signer::ecdsa);
-        for signer in signers.into_iter().chain([Signer::rsa()]) {
+        let signers = ["ES256", "ES384", "ES512"].map(TestSigner::ecdsa);
+        for signer in signers.into_iter().chain([TestSigner::rsa()]) {
             let token = signer.token(&signer.header("1"), &claims());
             assert_eq!(check(&token, &signer.keys("1")), facts(), "{}", signer.algorithm());
             assert_eq!(check(&token, &signer.keys("2")), TokenCheck::UnknownKey);
@@ -320,8 +320,8 @@ mod tests {
 
     #[test]
     fn a_token_is_valid_only_with_the_key_of_its_kid() {
-        let (signer, other) = (Signer::ecdsa("ES256"), Signer::ecdsa("ES256"));
-        let rsa = Signer::rsa();
+        let (signer, other) = (TestSigner::ecdsa("ES256"), TestSigner::ecdsa("ES256"));
+        let rsa = TestSigner::rsa();
         let token = signer.token(&signer.header("1"), &claims());
         assert_eq!(check(&token, &other.keys("1")), refused(NotAProjectedToken::Signature));
         assert_eq!(check(&token, &rsa.keys("1")), refused(NotAProjectedToken::Algorithm));
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_header_cannot_choose_how_it_is_verified() {
-        let signer = Signer::ecdsa("ES256");
+        let signer = TestSigner::ecdsa("ES256");
         let keys = signer.keys("1");
         for (header, want) in [
             (json!({"alg": "none", "kid": "1"}), NotAProjectedToken::Algorithm),
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn claims_must_be_those_of_a_pod_for_the_issuer_alone() {
-        let signer = Signer::ecdsa("ES256");
+        let signer = TestSigner::ecdsa("ES256");
         let keys = signer.keys("1");
         let other_uid = json!("0E1C7C2B-8A52-4C4F-9D0E-6F2A3B4C5D6E");
         for (at, value, want) in [
@@ -415,7 +415,7 @@ mod tests {
 
     #[test]
     fn garbage_is_not_a_token() {
-        let signer = Signer::ecdsa("ES256");
+        let signer = TestSigner::ecdsa("ES256");
         let keys = signer.keys("1");
         let token = signer.token(&signer.header("1"), &claims());
         for garbage in [
@@ -441,7 +441,7 @@ mod tests {
 
     #[test]
     fn keys_that_cannot_be_used_are_ignored() {
-        let signer = Signer::ecdsa("ES256");
+        let signer = TestSigner::ecdsa("ES256");
         let jwk = signer.jwk("1");
         let mut off_the_curve = jwk.clone();
         off_the_curve["x"] = jwk["y"].clone();
@@ -476,7 +476,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_foreign_token_is_refused_without_a_panic(text: String, header: String, claims: String, at in 0..700_usize, byte in "[A-Za-z0-9_.-]") {
-            let signer = Signer::ecdsa("ES256");
+            let signer = TestSigner::ecdsa("ES256");
             let keys = signer.keys("1");
             prop_assert!(!matches!(check(&text, &keys), TokenCheck::Valid(_)));
             let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part));

@@ -1,12 +1,12 @@
 //! Why the issuer gives no token: a code that never changes its meaning, a sentence and a remedy.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use crate::session::TenantName;
+use crate::{config::TENANT_LABEL, namespaces::OPT_IN_LABEL, session::TenantName};
 
 /// The text is for the owner of the agent, the code for metrics and alerts.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Refusal {
+pub enum TokenRefusal {
     AccountDiffers {
         pod: String,
     },
@@ -60,7 +60,7 @@ pub enum Refusal {
     TokenRejected,
 }
 
-impl Refusal {
+impl TokenRefusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::AccountDiffers { .. } => "account-differs",
@@ -106,8 +106,8 @@ impl Refusal {
         }
     }
 
-    fn remedy(&self) -> &'static str {
-        match self {
+    fn remedy(&self) -> Cow<'static, str> {
+        let text = match self {
             Self::AccountDiffers { .. } | Self::NotInjected { .. } | Self::NoSession { .. } => {
                 "create the pod again through the webhook, and compare it with explain"
             }
@@ -123,7 +123,10 @@ impl Refusal {
                 "retry; if the error persists, allow the issuer's role kms:Sign, and see its log"
             }
             Self::NamespaceNotEnabled { .. } => {
-                "set the namespace label fab.nanohype.dev/session-injection=enabled, or delete the pod"
+                return format!(
+                    "set the namespace label {OPT_IN_LABEL}=enabled, or delete the pod"
+                )
+                .into();
             }
             Self::PodGone { .. } => "nothing: this pod has ended",
             Self::PredatesGuard { .. } => {
@@ -136,18 +139,19 @@ impl Refusal {
                 "publish the ARN of the tenant's session-broker role there, which roles.allow accepts"
             }
             Self::TenantMissing { .. } | Self::TenantTooLong { .. } => {
-                "set a valid tenant in the namespace label fab.nanohype.dev/tenant"
+                return format!("set a valid tenant in the namespace label {TENANT_LABEL}").into();
             }
             Self::TokenInvalid { .. } => {
                 "send the token that the kubelet projects for the audience of the issuer"
             }
             Self::TokenRejected => "use the current token; the kubelet renews it in its file",
-        }
+        };
+        text.into()
     }
 }
 
 /// Writes `sentence: remedy`. The code is a field of its own.
-impl fmt::Display for Refusal {
+impl fmt::Display for TokenRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AccountDiffers { pod } => {

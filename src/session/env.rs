@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use super::{
     CaBundle, IssuerEndpoint, KnownSession, NotACaBundle, NotARoleArn, NotASessionDuration,
     NotASessionName, NotASourceIdentity, NotAStartGate, NotATenant, NotAnIssuerEndpoint, RoleArn,
-    Session, SessionId, SessionName, SourceIdentity, StartGate, TenantName, base_credentials,
+    Session, SessionId, SessionName, SourceIdentity, StartGate, TenantName,
 };
 
 /// One environment variable of a container.
@@ -40,7 +40,7 @@ pub struct Serving {
 
 /// How a sidecar calls the session issuer.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct CallsIssuer {
+pub struct IssuerAccess {
     pub endpoint: IssuerEndpoint,
     /// The only CA certificates that it trusts for the endpoint.
     pub ca: CaBundle,
@@ -49,15 +49,13 @@ pub struct CallsIssuer {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum NotAnIssuer {
+pub enum NoIssuerAccess {
     #[error("{ISSUER} is set, but {0} is not; set both")]
     Absent(&'static str),
     #[error("{ISSUER_CA} is malformed")]
     Ca(#[source] NotACaBundle),
     #[error("{ISSUER} is malformed")]
     Endpoint(#[source] NotAnIssuerEndpoint),
-    #[error("{ISSUER} and {0} are both set; unset one of them")]
-    Two(&'static str),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -182,17 +180,13 @@ pub fn issuer_variables(endpoint: &IssuerEndpoint, ca: &str, token_file: &str) -
 /// Reads how this process calls the session issuer. None: it has base credentials instead.
 pub fn read_issuer(
     variable: impl Fn(&str) -> Option<String>,
-) -> Result<Option<CallsIssuer>, NotAnIssuer> {
+) -> Result<Option<IssuerAccess>, NoIssuerAccess> {
     let Some(endpoint) = variable(ISSUER) else { return Ok(None) };
-    let required = |name| variable(name).ok_or(NotAnIssuer::Absent(name));
-    let endpoint = endpoint.parse().map_err(NotAnIssuer::Endpoint)?;
-    let ca = required(ISSUER_CA)?.parse().map_err(NotAnIssuer::Ca)?;
+    let required = |name| variable(name).ok_or(NoIssuerAccess::Absent(name));
+    let endpoint = endpoint.parse().map_err(NoIssuerAccess::Endpoint)?;
+    let ca = required(ISSUER_CA)?.parse().map_err(NoIssuerAccess::Ca)?;
     let token_file = PathBuf::from(required(ISSUER_TOKEN_FILE)?);
-    let base = [base_credentials::URI, base_credentials::WEB_IDENTITY_FILE];
-    if let Some(other) = base.into_iter().find(|name| variable(name).is_some()) {
-        return Err(NotAnIssuer::Two(other));
-    }
-    Ok(Some(CallsIssuer { endpoint, ca, token_file }))
+    Ok(Some(IssuerAccess { endpoint, ca, token_file }))
 }
 
 /// Reports whether webhook and sidecar use the variable. The agent `fab` has variables of its own

@@ -80,7 +80,16 @@ const CRATES: [(&str, &[&str]); 21] = [
         ],
     ),
     ("aws_credential_types", &["command/aws_shell", "credentials/sts", "roles/ssm"]),
-    ("aws_lc_rs", &["command/issuer/keys", "issuer"]),
+    (
+        "aws_lc_rs",
+        &[
+            "certificates",
+            "command/issuer/keys",
+            "credentials/issuer_client",
+            "issuer",
+            "serve/tls",
+        ],
+    ),
     ("aws_sdk_eks", &["command/check/base_users"]),
     ("aws_sdk_iam", &["command/check/aws", "command/iam_roles", "command/revoke/iam"]),
     ("aws_sdk_kms", &["command/issuer/keys"]),

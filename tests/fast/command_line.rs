@@ -60,7 +60,7 @@ fn help_lists_the_commands_of_containers_apart() {
         lines.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
     };
     assert_eq!(names(people), ["check", "explain", "inject", "iam", "revoke", "completions"]);
-    assert_eq!(names(containers), ["webhook", "certs", "sidecar", "probe"]);
+    assert_eq!(names(containers), ["webhook", "certs", "issuer", "sidecar", "probe"]);
     assert!(people.contains("  check       Check the installation: webhook, guard"), "{people}");
 }
 

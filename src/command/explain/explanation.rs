@@ -9,7 +9,7 @@ use crate::{
     admission::{
         Decision, Drift, DriftStatus, Explained, Gives, Injection, NamedBy, Passed, Refusal,
     },
-    config::{BaseCredentials, Config, Matched, Matcher, Transport},
+    config::{BaseCredentials, Config, Matched, Matcher, SessionTransport},
     manifest,
     namespaces::{Mode, Namespace},
     roles::{Cause, Roles},
@@ -306,7 +306,7 @@ fn base_role(
     config: &Config,
 ) -> Option<String> {
     match (&injection.gives, &config.base_credentials) {
-        (Gives::Sidecar(session, Transport::RoleChain), BaseCredentials::Irsa(template)) => {
+        (Gives::Sidecar(session, SessionTransport::RoleChain), BaseCredentials::Irsa(template)) => {
             Some(template.of(&session.tenant, matched?.component))
         }
         _ => None,

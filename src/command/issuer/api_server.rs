@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{
     command::now,
-    issuer::{ClusterKeys, Refusal, TokenCheck, TokenFacts},
+    issuer::{ClusterKeys, TokenCheck, TokenFacts, TokenRefusal},
     serve::health::Latch,
     telemetry::IssuerMetrics,
 };
@@ -80,7 +80,7 @@ impl ApiServer {
 
     /// Returns the facts of a token, by its signature only. A key that is not known yet is looked
     /// up, at most once in [`KEYS_PAUSE`].
-    pub(super) async fn check(&self, token: &str) -> Result<TokenFacts, Refusal> {
+    pub(super) async fn check(&self, token: &str) -> Result<TokenFacts, TokenRefusal> {
         let check = || match &*self.keys.load() {
             Some(keys) => TokenCheck::of(token, &self.audience, keys, now()),
             None => TokenCheck::UnknownKey,
@@ -96,8 +96,8 @@ impl ApiServer {
         }
         match found {
             TokenCheck::Valid(facts) => Ok(*facts),
-            TokenCheck::Refused(why) => Err(Refusal::TokenInvalid { why: why.to_string() }),
-            TokenCheck::UnknownKey => Err(Refusal::ApiUnavailable {
+            TokenCheck::Refused(why) => Err(TokenRefusal::TokenInvalid { why: why.to_string() }),
+            TokenCheck::UnknownKey => Err(TokenRefusal::ApiUnavailable {
                 detail: "its keys for tokens do not have the key of this one".to_owned(),
             }),
         }
@@ -124,7 +124,7 @@ impl ApiServer {
     }
 
     /// Has the API server confirm the token, and that it is the pod's of the facts.
-    pub(super) async fn review(&self, token: &str, facts: &TokenFacts) -> Result<(), Refusal> {
+    pub(super) async fn review(&self, token: &str, facts: &TokenFacts) -> Result<(), TokenRefusal> {
         let _permit = self.calls.acquire().await;
         let review = TokenReview {
             spec: TokenReviewSpec {
@@ -154,11 +154,14 @@ impl ApiServer {
             && user.username.as_deref() == Some(&*account)
             && extra("authentication.kubernetes.io/pod-name") == Some(pod_name.as_str())
             && extra("authentication.kubernetes.io/pod-uid") == Some(pod_uid.as_str());
-        if is_ours { Ok(()) } else { Err(Refusal::TokenRejected) }
+        if is_ours { Ok(()) } else { Err(TokenRefusal::TokenRejected) }
     }
 
     /// Reads the pod. None: there is none.
-    pub(super) async fn pod(&self, facts: &TokenFacts) -> Result<Option<Box<RawValue>>, Refusal> {
+    pub(super) async fn pod(
+        &self,
+        facts: &TokenFacts,
+    ) -> Result<Option<Box<RawValue>>, TokenRefusal> {
         let _permit = self.calls.acquire().await;
         let path = format!("/api/v1/namespaces/{}/pods", facts.namespace.as_str());
         self.metrics.api_call("pod");
@@ -174,7 +177,7 @@ impl ApiServer {
 
     /// Returns when the guard's rule about the issuer's tokens was bound. None: it is not. Cached
     /// for [`BINDING_LIFE`].
-    pub(super) async fn guard_since(&self) -> Result<Option<Timestamp>, Refusal> {
+    pub(super) async fn guard_since(&self) -> Result<Option<Timestamp>, TokenRefusal> {
         let mut cached = self.binding.lock().await;
         if let Some((at, since)) = &*cached
             && at.elapsed() < BINDING_LIFE
@@ -204,7 +207,7 @@ impl ApiServer {
     async fn answer(
         &self,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
-    ) -> Result<Option<String>, Refusal> {
+    ) -> Result<Option<String>, TokenRefusal> {
         let request = request.map_err(|_| unavailable("an invalid request"))?;
         match timeout(CALL, self.client.request_text(request)).await {
             Ok(Ok(text)) => Ok(Some(text)),
@@ -226,8 +229,8 @@ impl ApiServer {
     }
 }
 
-fn unavailable(detail: &str) -> Refusal {
-    Refusal::ApiUnavailable { detail: detail.to_owned() }
+fn unavailable(detail: &str) -> TokenRefusal {
+    TokenRefusal::ApiUnavailable { detail: detail.to_owned() }
 }
 
 /// Returns the text of an error, without the request.

@@ -15,7 +15,7 @@ use super::keys::Keys;
 use crate::{
     cli::IssuerExport,
     command::{CommandError, files, print, runtime},
-    config::{Issuer, Key, KeySource, KeyState},
+    config::{IssuerKey, IssuerSettings, KeySource, KeyState},
     issuer::{
         DISCOVERY_FILE, KEYS_FILE, discovery_document, discovery_url, jwks_document, keys_url,
     },
@@ -44,7 +44,7 @@ struct Documents {
 }
 
 impl Documents {
-    fn of(issuer: &Issuer, keys: &Keys) -> Self {
+    fn of(issuer: &IssuerSettings, keys: &Keys) -> Self {
         Self {
             issuer: issuer.url.to_string(),
             discovery: format!("{:#}\n", discovery_document(&issuer.url)),
@@ -117,7 +117,7 @@ impl Drop for Staged {
 }
 
 /// Returns what to do with the files.
-fn report(issuer: &Issuer, keys: &Keys, out: &Path) -> String {
+fn report(issuer: &IssuerSettings, keys: &Keys, out: &Path) -> String {
     let mut report = String::new();
     let mut line = |line: &str| {
         // Writing to a string cannot fail.
@@ -125,7 +125,7 @@ fn report(issuer: &Issuer, keys: &Keys, out: &Path) -> String {
     };
     line(&format!("Keys of the issuer {}:", issuer.url));
     for (key, public) in issuer.keys.iter().zip(keys.public()) {
-        let Key { source, state } = key;
+        let IssuerKey { source, state } = key;
         let state = match state {
             KeyState::Next => "next",
             KeyState::Old => "old",

@@ -20,7 +20,7 @@ use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 
 use crate::{
     command::{aws_client::aws_client, files},
-    config::{Key, KeyArn, KeySource, KeyState},
+    config::{IssuerKey, KeyArn, KeySource, KeyState},
     issuer::{PublicKey, Signature, SigningInput},
 };
 
@@ -54,7 +54,7 @@ impl Keys {
     ///
     /// Each key is loaded, also one that only waits to sign: a key that cannot be used is found now
     /// and not at the rotation.
-    pub(super) async fn load(keys: &[Key], trusted: &[&str]) -> anyhow::Result<Self> {
+    pub(super) async fn load(keys: &[IssuerKey], trusted: &[&str]) -> anyhow::Result<Self> {
         let loaded = keys.iter().enumerate().map(|(index, key)| async move {
             load(&key.source, trusted).await.with_context(|| format!("issuer.keys[{index}]"))
         });

@@ -18,14 +18,14 @@ use crate::{
 
 /// Whether the signing key is published.
 #[derive(Debug)]
-pub(super) struct Published {
+pub(super) struct PublishedFiles {
     url: String,
     keys: Arc<Keys>,
     has_signing_key: ArcSwap<bool>,
     metrics: IssuerMetrics,
 }
 
-impl Published {
+impl PublishedFiles {
     /// `url`: the issuer's URL, or where its files are read instead.
     pub(super) fn new(url: String, keys: Arc<Keys>, metrics: IssuerMetrics) -> Self {
         let url = format!("{}/{KEYS_FILE}", url.trim_end_matches('/'));

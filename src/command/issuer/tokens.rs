@@ -12,11 +12,11 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::{api_server::ApiServer, keys::Keys, published::Published};
+use super::{api_server::ApiServer, keys::Keys, published::PublishedFiles};
 use crate::{
     command::now,
-    config::Issuer,
-    issuer::{Claims, Grant, Jwt, JwtId, MintLimit, Refusal, TokenFacts, decide, tenant_of},
+    config::IssuerSettings,
+    issuer::{Claims, Grant, Jwt, JwtId, MintLimit, TokenFacts, TokenRefusal, decide, tenant_of},
     json::Json,
     namespaces::watch::Lookup,
     roles::refresher::RolesHandle,
@@ -31,12 +31,12 @@ pub(super) fn router(state: Arc<IssuerState>) -> Router {
 /// State of the handler.
 #[derive(Debug)]
 pub(super) struct IssuerState {
-    issuer: Issuer,
+    issuer: IssuerSettings,
     lookup: Lookup,
     roles: RolesHandle,
     api_server: Arc<ApiServer>,
     keys: Arc<Keys>,
-    published: Arc<Published>,
+    published: Arc<PublishedFiles>,
     limit: Mutex<MintLimit>,
     metrics: IssuerMetrics,
     invalid_requests: LogLimit,
@@ -44,12 +44,12 @@ pub(super) struct IssuerState {
 
 impl IssuerState {
     pub(super) fn new(
-        issuer: Issuer,
+        issuer: IssuerSettings,
         lookup: Lookup,
         roles: RolesHandle,
         api_server: Arc<ApiServer>,
         keys: Arc<Keys>,
-        published: Arc<Published>,
+        published: Arc<PublishedFiles>,
         metrics: IssuerMetrics,
     ) -> Self {
         let start = Instant::now().into_std();
@@ -133,7 +133,7 @@ async fn token(
     state: &IssuerState,
     headers: &HeaderMap,
     started: Instant,
-) -> Result<(TokenFacts, Grant, JwtId, Jwt), (Refusal, Option<TokenFacts>)> {
+) -> Result<(TokenFacts, Grant, JwtId, Jwt), (TokenRefusal, Option<TokenFacts>)> {
     let token = bearer(headers).map_err(|refusal| (refusal, None))?;
     let facts = state.api_server.check(token).await.map_err(|refusal| (refusal, None))?;
     match mint(state, token, &facts, started).await {
@@ -142,8 +142,8 @@ async fn token(
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
-    let invalid = |why: &str| Refusal::TokenInvalid { why: why.to_owned() };
+fn bearer(headers: &HeaderMap) -> Result<&str, TokenRefusal> {
+    let invalid = |why: &str| TokenRefusal::TokenInvalid { why: why.to_owned() };
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return Err(invalid("expected one header Authorization"));
@@ -157,16 +157,16 @@ async fn mint(
     token: &str,
     facts: &TokenFacts,
     started: Instant,
-) -> Result<(Grant, JwtId, Jwt), Refusal> {
+) -> Result<(Grant, JwtId, Jwt), TokenRefusal> {
     let IssuerState { issuer, lookup, roles, api_server, keys, published, limit, .. } = state;
     if !published.has_signing_key() {
-        return Err(Refusal::KeyUnpublished);
+        return Err(TokenRefusal::KeyUnpublished);
     }
     // Before any call, so that a pod that asks all the time costs none.
     {
         let mut limit = limit.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now().into_std();
-        limit.take(&facts.pod_uid, &facts.namespace, now).map_err(|_| Refusal::Busy)?;
+        limit.take(&facts.pod_uid, &facts.namespace, now).map_err(|_| TokenRefusal::Busy)?;
     }
     api_server.review(token, facts).await?;
     let deadline = started + LONGEST;
@@ -183,7 +183,7 @@ async fn mint(
         decide(facts, tenant, pod, &roles.snapshot(), issuer, guard_since)
     };
     let mut decision = decide();
-    if let Err(Refusal::RoleUnavailable { tenant, known: false, .. }) = &decision
+    if let Err(TokenRefusal::RoleUnavailable { tenant, known: false, .. }) = &decision
         && timeout_at(deadline, roles.look_up(tenant.clone())).await.is_ok()
     {
         decision = decide();
@@ -202,17 +202,17 @@ async fn mint(
     let input = claims.to_sign(keys.signing(), now());
     let unavailable = |error: String| {
         tracing::error!(error, "cannot sign");
-        Refusal::KeyUnavailable
+        TokenRefusal::KeyUnavailable
     };
     let signature = keys.sign(&input).await.map_err(|error| unavailable(format!("{error:#}")))?;
     let jwt = input.signed_with(&signature).map_err(|error| unavailable(error.to_string()))?;
     Ok((grant, id, jwt))
 }
 
-fn random() -> Result<[u8; 16], Refusal> {
+fn random() -> Result<[u8; 16], TokenRefusal> {
     let mut bytes = [0; 16];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|_| Refusal::KeyUnavailable)?;
+        .map_err(|_| TokenRefusal::KeyUnavailable)?;
     Ok(bytes)
 }
 

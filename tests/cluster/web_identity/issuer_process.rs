@@ -58,7 +58,8 @@ impl IssuerProcess {
         ];
         cluster.create_namespace("tenants-acme", &labels);
         cluster.create_namespace("fab-system", &[]);
-        cluster.kubectl(&["create", "--filename=-"]).stdin(&rights().to_string()).json();
+        let made = cluster.kubectl(&["create", "--filename=-"]).stdin(&rights().to_string()).run();
+        assert!(made.ok, "{}", made.stderr);
         let kubeconfig = cluster.kubeconfig_of("fab-system", "issuer");
 
         let directory = own_directory();
@@ -180,13 +181,12 @@ impl IssuerProcess {
         token.stdout.trim().to_owned()
     }
 
-    /// Returns a token of a pod for the issuer, after its rate limit allows one more.
-    pub(super) fn fresh_token(&self, pod: &Projected<'_>) -> String {
+    /// Sends the pod's token to the issuer, as soon as its rate limit allows one more.
+    pub(super) fn ask_for(&self, pod: &Projected<'_>) -> (u16, Value) {
         let token = pod.token(AUDIENCE);
         wait_until("the rate limit allows a token", PATIENCE, || {
-            (self.ask(&token).1["code"] != "busy").then_some(())
-        });
-        token
+            Some(self.ask(&token)).filter(|(_, answer)| answer["code"] != "busy")
+        })
     }
 
     /// Sends a token to the issuer; returns status and body of the response.
@@ -369,15 +369,22 @@ fn world() -> World {
     let provider = format!("arn:aws:iam::111122223333:oidc-provider/{name}");
     let principal = json!({"Federated": provider});
     let audience = json!({format!("{name}:aud"): CLIENT_ID});
+    let names =
+        json!({format!("{name}:sub"): "agent.acme.*", "sts:SourceIdentity": "agent.acme.*"});
     let sessions = allow(
-        &["sts:AssumeRoleWithWebIdentity", "sts:SetSourceIdentity"],
+        &["sts:AssumeRoleWithWebIdentity"],
         json!({"Principal": principal, "Condition": {
             "StringEquals": audience,
-            "StringLike": {
-                format!("{name}:sub"): "agent.acme.*",
-                "sts:SourceIdentity": "agent.acme.*",
-            },
+            "StringLike": names,
             "Bool": {"sts:RoleAuthorizedByIdp": "true"},
+        }}),
+    );
+    // The action has no key sts:RoleAuthorizedByIdp.
+    let identities = allow(
+        &["sts:SetSourceIdentity"],
+        json!({"Principal": principal, "Condition": {
+            "StringEquals": audience,
+            "StringLike": names,
         }}),
     );
     let tags = allow(
@@ -391,7 +398,7 @@ fn world() -> World {
     );
     World::new("111122223333", "eu-west-1")
         .provider(Provider::new(URL, [CLIENT_ID]))
-        .role(Role::new(BROKER).trust(statements(&[sessions, tags])))
+        .role(Role::new(BROKER).trust(statements(&[sessions, identities, tags])))
 }
 
 /// Serves a directory over HTTP; returns its address. The server ends with the process.
