@@ -312,9 +312,14 @@ pub struct Iam {
     /// Tenant, as it appears in SourceIdentity and parameter name
     #[arg(long, value_name = "NAME")]
     pub tenant: TenantName,
-    /// Base role, the role of the service account that agents run as; may be repeated
-    #[arg(long = "base-role", value_name = "ARN", required = true)]
+    /// Base role, the role of the service account that agents run as; may be repeated; none with
+    /// --transport web-identity
+    #[arg(long = "base-role", value_name = "ARN")]
     pub base_roles: Vec<RoleArn>,
+    /// How sidecars get the session: from base roles, or from the session issuer of --config, or
+    /// both during a migration
+    #[arg(long, value_name = "WHAT", default_value = "role-chain")]
+    pub transport: IamTransport,
     /// Session-broker role of the tenant, which sessions assume
     #[arg(long, value_name = "ARN")]
     pub session_role: RoleArn,
@@ -383,6 +388,16 @@ pub struct Iam {
     /// pod is gone
     #[arg(long)]
     pub deny_without_source_identity: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum IamTransport {
+    /// The session role trusts base roles
+    RoleChain,
+    /// The session role trusts the session issuer
+    WebIdentity,
+    /// The session role trusts both
+    Both,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -3,6 +3,7 @@
 
 mod base_role_trust;
 mod contradiction;
+mod issuer_trust;
 mod model;
 mod name;
 mod policy_arn;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 pub use self::{
     base_role_trust::{BaseRoleTrust, OidcIssuer, ServiceAccountPattern},
     contradiction::{Contradiction, account_of, contradiction},
+    issuer_trust::IssuerTrust,
     model::Model,
     name::Name,
     policy_arn::PolicyArn,
@@ -34,6 +36,8 @@ pub struct Account {
     pub namespace: String,
     /// The roles of the service accounts that agents run as.
     pub base_roles: Vec<RoleArn>,
+    /// The session issuer that the session role trusts, instead of the base roles or beside them.
+    pub issuer: Option<IssuerTrust>,
     /// The tokens that the base roles accept. None: the base roles are not for IRSA.
     pub base_role_trust: Option<BaseRoleTrust>,
     pub session_role: RoleArn,
@@ -103,6 +107,8 @@ pub fn documents(account: &Account) -> Vec<Document> {
     let is_asked_for = |name: &Name| match name {
         Name::BaseRoleTrust => account.base_role_trust.is_some(),
         Name::DenyWithoutSourceIdentity => account.deny_without_source_identity,
+        Name::BaseRolePolicy | Name::BoundaryStatement => !account.base_roles.is_empty(),
+        Name::IssuerPolicy | Name::OidcProvider => account.issuer.is_some(),
         _ => true,
     };
     let names = Name::ALL.into_iter().filter(is_asked_for);
@@ -118,7 +124,10 @@ pub fn documents(account: &Account) -> Vec<Document> {
 /// parameters in the cluster's.
 fn accounts(name: Name, account: &Account) -> Vec<String> {
     match name {
-        Name::SessionRole | Name::SessionRolePolicy | Name::SessionRoleTrust => {
+        Name::OidcProvider
+        | Name::SessionRole
+        | Name::SessionRolePolicy
+        | Name::SessionRoleTrust => {
             vec![account.session_role.account().to_owned()]
         }
         Name::BaseRolePolicy
@@ -129,7 +138,9 @@ fn accounts(name: Name, account: &Account) -> Vec<String> {
                 account.base_roles.iter().map(RoleArn::account).collect();
             accounts.into_iter().map(str::to_owned).collect()
         }
-        Name::Parameter | Name::WebhookPolicy => vec![account.cluster_account.as_str().to_owned()],
+        Name::IssuerPolicy | Name::Parameter | Name::WebhookPolicy => {
+            vec![account.cluster_account.as_str().to_owned()]
+        }
     }
 }
 
@@ -158,6 +169,8 @@ fn body(name: Name, account: &Account) -> Option<Value> {
             "Resource": "*",
             "Condition": {"Null": {"aws:SourceIdentity": "true"}},
         })]),
+        Name::IssuerPolicy => issuer_trust::permissions(account.issuer.as_ref()?, account)?,
+        Name::OidcProvider => issuer_trust::provider(account.issuer.as_ref()?),
         Name::Parameter => json!({
             "Name": account.parameter.as_ref()?.name,
             "Type": "String",
@@ -184,18 +197,7 @@ fn body(name: Name, account: &Account) -> Option<Value> {
         }
         Name::SessionRoleTrust => trust(account),
         Name::WebhookPolicy => {
-            let Parameter { name: _, names, region } = account.parameter.as_ref()?;
-            policy(&[json!({
-                "Sid": "ReadSessionRoles",
-                "Effect": "Allow",
-                "Action": "ssm:GetParameters",
-                "Resource": format!(
-                    "arn:{}:ssm:{region}:{}:parameter/{}",
-                    account.session_role.partition(),
-                    account.cluster_account.as_str(),
-                    names.trim_start_matches('/'),
-                ),
-            })])
+            policy(&[issuer_trust::read_parameters(account.parameter.as_ref()?, account)])
         }
     })
 }
@@ -206,7 +208,7 @@ fn session_role_request(account: &Account) -> Value {
         "RoleName": account.session_role.name(),
         "Path": path(&account.session_role),
         "AssumeRolePolicyDocument": trust(account).to_string(),
-        "MaxSessionDuration": MAX_SESSION_DURATION,
+        "MaxSessionDuration": max_session_duration(account),
     });
     if let Some(boundary) = &account.permissions_boundary {
         request["PermissionsBoundary"] = json!(boundary.as_str());
@@ -224,6 +226,17 @@ fn session_role_request(account: &Account) -> Value {
 /// Pod Identity's session tags are transitive: they are passed to each role that is assumed.
 /// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-abac.html>
 fn trust(account: &Account) -> Value {
+    let mut statements = Vec::new();
+    if !account.base_roles.is_empty() {
+        statements.extend(trust_in_base_roles(account));
+    }
+    if let Some(issuer) = &account.issuer {
+        statements.extend(issuer_trust::trust(issuer, account));
+    }
+    policy(&statements)
+}
+
+fn trust_in_base_roles(account: &Account) -> [Value; 2] {
     let principals =
         json!({"AWS": account.base_roles.iter().map(RoleArn::as_str).collect::<Vec<_>>()});
     let tenant = &account.tenant;
@@ -238,7 +251,7 @@ fn trust(account: &Account) -> Value {
     if let Some(key) = &account.suspended_tag {
         condition["Null"] = json!({format!("aws:PrincipalTag/{key}"): "true"});
     }
-    policy(&[
+    [
         json!({
             "Sid": "SessionsOfTenant",
             "Effect": "Allow",
@@ -252,7 +265,7 @@ fn trust(account: &Account) -> Value {
             "Principal": principals,
             "Action": "sts:TagSession",
         }),
-    ])
+    ]
 }
 
 /// Returns the condition that SourceIdentity equals a session tag of EKS Pod Identity.
@@ -270,6 +283,10 @@ fn restrict_to_tag(account: &Account, tag: &str) -> Value {
 
 fn policy(statements: &[Value]) -> Value {
     json!({"Version": "2012-10-17", "Statement": statements})
+}
+
+fn max_session_duration(account: &Account) -> u64 {
+    account.issuer.as_ref().map_or(0, |issuer| issuer.session_seconds).max(ROLE_CHAINING)
 }
 
 fn path(role: &RoleArn) -> &str {
@@ -342,4 +359,4 @@ pub(crate) const ASSUME: [&str; 3] = ["sts:AssumeRole", "sts:SetSourceIdentity",
 
 /// Seconds; the maximum for a role that an assumed role assumes.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles.html#iam-term-role-chaining>
-const MAX_SESSION_DURATION: u32 = 3600;
+const ROLE_CHAINING: u64 = 3600;

@@ -2,14 +2,16 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use serde_json::{Value, json};
 
 use super::{CommandError, files, print, say};
 use crate::{
-    cli::{Iam, IamFormat},
-    config::{BaseCredentials, Config, Region, SessionSource},
-    policies::{self, Account, BaseRoleTrust, Contradiction, Name, Parameter, RestrictTo},
+    cli::{Iam, IamFormat, IamTransport},
+    config::{BaseCredentials, Config, KeySource, Region, SessionSource},
+    policies::{
+        self, Account, BaseRoleTrust, Contradiction, IssuerTrust, Name, Parameter, RestrictTo,
+    },
     session::{RoleArn, SessionId, TenantName},
 };
 
@@ -17,6 +19,7 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
     let Iam {
         tenant,
         base_roles,
+        transport,
         session_role,
         cluster,
         namespace,
@@ -58,6 +61,18 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
         None => files::config(config.as_deref()),
     };
     let config = config.map_err(CommandError::Input)?;
+    let issuer = issuer_of(transport, &base_roles, &config).map_err(CommandError::Input)?;
+    if let (Some(_), IamFormat::Terraform) = (&issuer, output) {
+        return Err(CommandError::Input(anyhow!(
+            "-o terraform has no module for the session issuer: leave it out, and use the printed documents"
+        )));
+    }
+    let of_issuer = [Name::IssuerPolicy, Name::OidcProvider];
+    if let (None, Some(only)) = (&issuer, only.filter(|only| of_issuer.contains(only))) {
+        return Err(CommandError::Input(anyhow!(
+            "--only {only} needs --transport web-identity or both"
+        )));
+    }
     let of_parameter = [Name::Parameter, Name::WebhookPolicy];
     let ssm = config.roles.ssm.as_ref();
     if let (None, Some(only)) = (ssm, only.filter(|only| of_parameter.contains(only))) {
@@ -93,7 +108,12 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
         )));
     }
     let of_base_roles = || policies::account_of(&base_roles)?.parse().ok();
-    let cluster_account = cluster_account.or_else(of_base_roles).ok_or_else(|| {
+    let of_session_role = || {
+        let own = base_roles.is_empty().then(|| session_role.account().parse().ok());
+        own.flatten()
+    };
+    let known = cluster_account.or_else(of_base_roles).or_else(of_session_role);
+    let cluster_account = known.ok_or_else(|| {
         CommandError::Input(anyhow!(
             "the base roles are of several accounts; set --cluster-account to the account of the cluster"
         ))
@@ -116,6 +136,7 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
         ),
         tenant,
         base_roles,
+        issuer,
         base_role_trust: oidc_issuer.map(|issuer| BaseRoleTrust { issuer, service_accounts }),
         session_role,
         restrict_to,
@@ -160,6 +181,40 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
         say(&format!("parameter and webhook-policy are left out: {STATIC_ROLES}"));
     }
     print(&text)
+}
+
+/// Returns what the session role trusts besides base roles.
+fn issuer_of(
+    transport: IamTransport,
+    base_roles: &[RoleArn],
+    config: &Config,
+) -> anyhow::Result<Option<IssuerTrust>> {
+    match (transport, base_roles) {
+        (IamTransport::WebIdentity, [_, ..]) => {
+            bail!(
+                "--base-role is of the transport role-chain; leave it out, or set --transport both for a migration"
+            )
+        }
+        (IamTransport::RoleChain | IamTransport::Both, []) => {
+            bail!("--base-role is required; with --transport web-identity there is none")
+        }
+        (IamTransport::RoleChain, _) => return Ok(None),
+        (IamTransport::WebIdentity | IamTransport::Both, _) => {}
+    }
+    let issuer = config
+        .issuer
+        .as_ref()
+        .context("--transport needs the section issuer of the config; set --config")?;
+    let keys = issuer.keys.iter().filter_map(|key| match &key.source {
+        KeySource::Kms(arn) => Some(arn.to_string()),
+        KeySource::File(_) => None,
+    });
+    Ok(Some(IssuerTrust {
+        url: issuer.url.clone(),
+        client_id: issuer.client_id.clone(),
+        keys: keys.collect(),
+        session_seconds: issuer.duration.as_secs(),
+    }))
 }
 
 /// Returns the ARN of the cluster in EKS, which the Terraform modules take.

@@ -8,6 +8,8 @@ pub enum Name {
     BaseRoleTrust,
     BoundaryStatement,
     DenyWithoutSourceIdentity,
+    IssuerPolicy,
+    OidcProvider,
     Parameter,
     SessionRole,
     SessionRolePolicy,
@@ -20,7 +22,8 @@ pub enum Name {
 pub struct NotADocument;
 
 impl Name {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
+        Self::OidcProvider,
         Self::SessionRole,
         Self::SessionRoleTrust,
         Self::SessionRolePolicy,
@@ -30,6 +33,7 @@ impl Name {
         Self::DenyWithoutSourceIdentity,
         Self::Parameter,
         Self::WebhookPolicy,
+        Self::IssuerPolicy,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -38,6 +42,8 @@ impl Name {
             Self::BaseRoleTrust => "base-role-trust",
             Self::BoundaryStatement => "boundary-statement",
             Self::DenyWithoutSourceIdentity => "deny-without-source-identity",
+            Self::IssuerPolicy => "issuer-policy",
+            Self::OidcProvider => "oidc-provider",
             Self::Parameter => "parameter",
             Self::SessionRole => "session-role",
             Self::SessionRolePolicy => "session-role-policy",
@@ -65,6 +71,13 @@ impl Name {
                  the session role. It immediately stops every pod of these roles that runs without a \
                  session: agents created before the namespace was enabled, and exempt pods such as a \
                  model gateway (give these a service account of their own first). check names these pods."
+            }
+            Self::IssuerPolicy => {
+                "An identity policy of the session issuer's own role. Who has it can name every session of every tenant."
+            }
+            Self::OidcProvider => {
+                "The OIDC provider of the session issuer, once in each account of session roles; the input of \
+                 iam:CreateOpenIDConnectProvider. Upload the files of `fab-session-injector issuer export` first."
             }
             Self::Parameter => {
                 "The SSM parameter from which the webhook reads the session role; the input of ssm:PutParameter. \

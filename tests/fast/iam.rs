@@ -2,10 +2,11 @@
 
 use std::{
     fs,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn iam(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
@@ -78,4 +79,97 @@ fn each_document_says_what_it_can_stop() {
         let remark = document["remark"].as_str().unwrap();
         assert!(remark.contains(want), "{name}: {remark}");
     }
+}
+
+/// With an issuer the session role trusts its provider, and in a migration the base roles too.
+#[test]
+fn each_transport_has_its_documents() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.yaml");
+    let authority = fs::read_to_string(authority(directory.path())).unwrap();
+    let key = "arn:aws:kms:eu-west-1:111122223333:key/0e1c7c2b-8a52-4c4f-9d0e-6f2a3b4c5d6e";
+    let settings = json!({
+        "cluster": "prod",
+        "roles": {"allow": {"accounts": ["111122223333"]}, "ssm": {}},
+        "issuer": {
+            "url": "https://issuer.example.com/prod",
+            "endpoint": "https://fab-issuer.fab-system.svc/v1/token",
+            "caBundle": authority,
+            "durationSeconds": 7200,
+            "keys": [{"kms": key}],
+        },
+    });
+    fs::write(&config, settings.to_string()).unwrap();
+    let config = format!("--config={}", config.display());
+    let run = |arguments: &[&str]| -> Output {
+        Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+            .args(["iam", "--tenant=acme"])
+            .arg("--session-role=arn:aws:iam::111122223333:role/session")
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let documents = |arguments: &[&str]| -> Vec<Value> {
+        let output = run(arguments);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let named = |documents: &[Value], name: &str| -> Value {
+        let found = documents.iter().find(|document| document["name"] == name);
+        found.unwrap_or_else(|| panic!("no {name}"))["document"].clone()
+    };
+    let principals = |documents: &[Value]| -> Vec<String> {
+        let trust = named(documents, "session-role-trust");
+        let statements = trust["Statement"].as_array().unwrap();
+        statements.iter().map(|it| it["Principal"].to_string()).collect()
+    };
+    let provider =
+        r#"{"Federated":"arn:aws:iam::111122223333:oidc-provider/issuer.example.com/prod"}"#;
+
+    let only_issuer = documents(&[&config, "--transport=web-identity"]);
+    let names: Vec<&str> =
+        only_issuer.iter().map(|document| document["name"].as_str().unwrap()).collect();
+    let want = [
+        "oidc-provider",
+        "session-role",
+        "session-role-trust",
+        "session-role-policy",
+        "parameter",
+        "webhook-policy",
+        "issuer-policy",
+    ];
+    assert_eq!(names, want);
+    assert_eq!(principals(&only_issuer), [provider; 3]);
+    let created = named(&only_issuer, "oidc-provider");
+    assert_eq!(
+        created,
+        json!({"Url": "https://issuer.example.com/prod", "ClientIDList": ["fab-session/prod"]})
+    );
+    assert_eq!(named(&only_issuer, "issuer-policy")["Statement"][0]["Resource"], json!([key]));
+    assert_eq!(named(&only_issuer, "session-role")["MaxSessionDuration"], 7200);
+
+    let base = "--base-role=arn:aws:iam::111122223333:role/base";
+    let both = principals(&documents(&[&config, "--transport=both", base]));
+    assert_eq!(both[..2], [r#"{"AWS":["arn:aws:iam::111122223333:role/base"]}"#; 2]);
+    assert_eq!(both[2..], [provider; 3]);
+
+    for (arguments, want) in [
+        (&["--transport=web-identity", base][..], "--base-role is of the transport role-chain"),
+        (&["--transport=both"][..], "--base-role is required"),
+        (&[][..], "--base-role is required"),
+        (&[base, "--only=oidc-provider"][..], "--only oidc-provider needs --transport"),
+    ] {
+        let output = run(&[&[&*config], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output.stderr).contains(want), "{}", text(&output.stderr));
+    }
+    let output = run(&["--cluster=prod", "--transport=web-identity"]);
+    assert!(text(&output.stderr).contains("section issuer"), "{}", text(&output.stderr));
+}
+
+/// Makes a CA; returns its certificate.
+fn authority(directory: &Path) -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs/make");
+    assert!(Command::new(script).arg(directory).arg("localhost").status().unwrap().success());
+    directory.join("ca.crt")
 }

@@ -17,7 +17,7 @@ use harness::{
     process::{Process, free_port, own_directory, wait_until},
     program, root,
     sidecar::{
-        account::{BROKER, allow, statements},
+        account::BROKER,
         pod::{Pod, Template},
     },
 };
@@ -90,7 +90,7 @@ impl IssuerProcess {
         assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
         let published_at = serve_files(path.join("published"));
 
-        let aws = Arc::new(Aws::new(world()).unwrap());
+        let aws = Arc::new(Aws::new(world(&path.join("config.yaml"))).unwrap());
         let server = Server::start(Arc::clone(&aws)).unwrap();
         let mut command = Command::new(program());
         command
@@ -363,42 +363,19 @@ fn rights() -> Value {
     ]})
 }
 
-/// Returns the account: the session role trusts the issuer alone, for names of its tenant.
-fn world() -> World {
-    let name = URL.trim_start_matches("https://");
-    let provider = format!("arn:aws:iam::111122223333:oidc-provider/{name}");
-    let principal = json!({"Federated": provider});
-    let audience = json!({format!("{name}:aud"): CLIENT_ID});
-    let names =
-        json!({format!("{name}:sub"): "agent.acme.*", "sts:SourceIdentity": "agent.acme.*"});
-    let sessions = allow(
-        &["sts:AssumeRoleWithWebIdentity"],
-        json!({"Principal": principal, "Condition": {
-            "StringEquals": audience,
-            "StringLike": names,
-            "Bool": {"sts:RoleAuthorizedByIdp": "true"},
-        }}),
-    );
-    // The action has no key sts:RoleAuthorizedByIdp.
-    let identities = allow(
-        &["sts:SetSourceIdentity"],
-        json!({"Principal": principal, "Condition": {
-            "StringEquals": audience,
-            "StringLike": names,
-        }}),
-    );
-    let tags = allow(
-        &["sts:TagSession"],
-        json!({"Principal": principal, "Condition": {
-            "StringEquals": audience,
-            "ForAllValues:StringEquals": {
-                "aws:TagKeys": ["kubernetes-namespace", "kubernetes-pod-uid"],
-            },
-        }}),
-    );
+/// Returns the account: the session role trusts the issuer alone, as `iam` prints it.
+fn world(config: &Path) -> World {
+    let printed = Command::new(program())
+        .args(["iam", "--transport", "web-identity", "--tenant", "acme"])
+        .args(["--session-role", BROKER, "--only", "session-role-trust", "--config"])
+        .arg(config)
+        .output()
+        .unwrap();
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let trust = serde_json::from_slice(&printed.stdout).unwrap();
     World::new("111122223333", "eu-west-1")
         .provider(Provider::new(URL, [CLIENT_ID]))
-        .role(Role::new(BROKER).trust(statements(&[sessions, identities, tags])))
+        .role(Role::new(BROKER).trust(trust))
 }
 
 /// Serves a directory over HTTP; returns its address. The server ends with the process.

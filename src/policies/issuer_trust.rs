@@ -1,0 +1,108 @@
+//! What a session issuer needs in IAM: its OIDC provider, the trust of the session role in it, and
+//! its own permissions.
+
+use serde_json::{Value, json};
+
+use super::{Account, Parameter, policy};
+use crate::session::{ClientId, IssuerUrl, SourceIdentity};
+
+/// The session issuer that a session role trusts.
+#[derive(Clone, Debug)]
+pub struct IssuerTrust {
+    pub url: IssuerUrl,
+    pub client_id: ClientId,
+    /// The ARNs of its keys in KMS.
+    pub keys: Vec<String>,
+    /// Maximum lifetime of sessions, in seconds.
+    pub session_seconds: u64,
+}
+
+/// Returns the input of iam:CreateOpenIDConnectProvider.
+pub(super) fn provider(issuer: &IssuerTrust) -> Value {
+    json!({"Url": issuer.url.as_str(), "ClientIDList": [issuer.client_id.as_str()]})
+}
+
+/// Returns the permissions of the issuer's own role. None: it needs none.
+pub(super) fn permissions(issuer: &IssuerTrust, account: &Account) -> Option<Value> {
+    let mut statements = Vec::new();
+    if !issuer.keys.is_empty() {
+        statements.push(json!({
+            "Sid": "SignTokens",
+            "Effect": "Allow",
+            "Action": ["kms:GetPublicKey", "kms:Sign"],
+            "Resource": issuer.keys,
+        }));
+    }
+    statements
+        .extend(account.parameter.as_ref().map(|parameter| read_parameters(parameter, account)));
+    (!statements.is_empty()).then(|| policy(&statements))
+}
+
+/// Returns the statement with which webhook and issuer read the session roles of all tenants.
+pub(super) fn read_parameters(parameter: &Parameter, account: &Account) -> Value {
+    let Parameter { name: _, names, region } = parameter;
+    json!({
+        "Sid": "ReadSessionRoles",
+        "Effect": "Allow",
+        "Action": "ssm:GetParameters",
+        "Resource": format!(
+            "arn:{}:ssm:{region}:{}:parameter/{}",
+            account.session_role.partition(),
+            account.cluster_account.as_str(),
+            names.trim_start_matches('/'),
+        ),
+    })
+}
+
+/// Returns the statements by which the session role trusts the issuer for the tenant.
+///
+/// STS checks each action by itself, with the condition keys that this action has. So each has a
+/// statement. The call is not signed, so no policy of the caller limits it: the trust policy is all.
+/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssecuritytokenservice.html>
+pub(super) fn trust(issuer: &IssuerTrust, account: &Account) -> [Value; 3] {
+    let role = &account.session_role;
+    let name = issuer.url.host_and_path();
+    let principal = json!({
+        "Federated": format!("arn:{}:iam::{}:oidc-provider/{name}", role.partition(), role.account()),
+    });
+    let audience = json!({format!("{name}:aud"): issuer.client_id.as_str()});
+    let identities = SourceIdentity::text(&account.tenant, "*");
+    let names = json!({format!("{name}:sub"): identities, "sts:SourceIdentity": identities});
+    let statement = |sid: &str, action: &str, condition: Value| {
+        json!({
+            "Sid": sid,
+            "Effect": "Allow",
+            "Principal": principal,
+            "Action": action,
+            "Condition": condition,
+        })
+    };
+    [
+        statement(
+            "IssuedSessionsOfTenant",
+            "sts:AssumeRoleWithWebIdentity",
+            json!({
+                "StringEquals": audience,
+                "StringLike": names,
+                // The token must name this role.
+                "Bool": {"sts:RoleAuthorizedByIdp": "true"},
+            }),
+        ),
+        statement(
+            "IssuedIdentitiesOfTenant",
+            "sts:SetSourceIdentity",
+            json!({"StringEquals": audience, "StringLike": names}),
+        ),
+        statement(
+            "TagsOfIssuer",
+            "sts:TagSession",
+            json!({
+                "StringEquals": audience,
+                "ForAllValues:StringEquals": {"aws:TagKeys": TAGS},
+            }),
+        ),
+    ]
+}
+
+/// The keys of the session tags in the issuer's tokens.
+const TAGS: [&str; 2] = ["kubernetes-namespace", "kubernetes-pod-uid"];
