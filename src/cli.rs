@@ -1,17 +1,33 @@
 //! The command line. The type of each value parses it.
 
+mod check;
+mod explain;
+mod inject;
+mod issuer;
 mod pod_name;
 mod revoke;
+mod webhook;
 
 use std::{error::Error, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{
-    ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
-use self::revoke::REVOKE_EXAMPLES;
-pub use self::{pod_name::PodName, revoke::Revoke};
+use self::{
+    check::CHECK_EXAMPLES, explain::EXPLAIN_EXAMPLES, inject::INJECT_EXAMPLES,
+    issuer::ISSUER_EXAMPLES, revoke::REVOKE_EXAMPLES, webhook::WEBHOOK_EXAMPLES,
+};
+pub use self::{
+    check::{Check, Installation},
+    explain::Explain,
+    inject::Inject,
+    issuer::{Issuer, IssuerCommand, IssuerExport},
+    pod_name::PodName,
+    revoke::Revoke,
+    webhook::Webhook,
+};
 use crate::{
     config::Region,
     namespaces::NamespaceName,
@@ -201,51 +217,6 @@ pub struct Certs {
 }
 
 #[derive(Args, Debug)]
-pub struct Check {
-    #[command(flatten)]
-    pub installation: Installation,
-    /// Use this config file instead of the release's
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Check only this namespace of agents
-    #[arg(short, long, value_name = "NAME")]
-    pub namespace: Option<NamespaceName>,
-    /// Check the cluster before the chart is installed; with --namespace, as if that namespace were
-    /// enabled
-    #[arg(long, conflicts_with_all = ["release", "as_pod"])]
-    pub pre: bool,
-    /// Assume each tenant's role with the current AWS credentials, which must be those of its base
-    /// role
-    #[arg(long, conflicts_with = "skip_aws")]
-    pub assume_role: bool,
-    /// Start an agent pod in each enabled namespace, with a service account of that namespace; wait
-    /// until it has credentials; then delete it
-    #[arg(long, conflicts_with = "assume_role")]
-    pub as_pod: bool,
-    /// Skip all AWS API calls
-    #[arg(long)]
-    pub skip_aws: bool,
-    /// Output format
-    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    pub output: Format,
-}
-
-/// Selects a cluster, and a release of the chart in it.
-#[derive(Args, Debug)]
-pub struct Installation {
-    /// kubeconfig context (default: current context)
-    #[arg(long, value_name = "NAME")]
-    pub context: Option<String>,
-    /// Helm release (default: the one whose webhook API servers call)
-    #[arg(long, value_name = "NAME")]
-    pub release: Option<String>,
-    /// Namespace of the release (default: that of the webhook configuration's service, else that of
-    /// the service account in the chart's ClusterRoleBindings)
-    #[arg(long, value_name = "NAME")]
-    pub release_namespace: Option<NamespaceName>,
-}
-
-#[derive(Args, Debug)]
 pub struct Completions {
     /// Shell to generate completions for
     pub shell: Shell,
@@ -256,48 +227,6 @@ pub enum Shell {
     Bash,
     Fish,
     Zsh,
-}
-
-#[derive(Args, Debug)]
-#[command(group(ArgGroup::new("subject").args(["pod", "filename"]).required(true)))]
-pub struct Explain {
-    /// Pod of the cluster; uses the same kubeconfig as kubectl
-    #[arg(value_name = "POD", conflicts_with = "tenant")]
-    pub pod: Option<PodName>,
-    #[command(flatten)]
-    pub installation: Installation,
-    /// Manifests in YAML or JSON, read without a cluster: pods, objects with a pod template, lists; a
-    /// directory stands for its *.json, *.yaml and *.yml files; - is standard input; at most 64 MiB
-    /// each; may be repeated
-    #[arg(
-        short,
-        long,
-        value_name = "FILE|-",
-        conflicts_with_all = ["context", "release", "release_namespace"]
-    )]
-    pub filename: Vec<PathBuf>,
-    /// Namespace of the pod (default: the kubeconfig's; for manifests the object's own)
-    #[arg(short, long, value_name = "NAME")]
-    pub namespace: Option<NamespaceName>,
-    /// YAML file with the roles of tenants: `roles: {<tenant>: <role ARN>}` (default: the source
-    /// that the config names)
-    #[arg(long, value_name = "FILE")]
-    pub roles: Option<PathBuf>,
-    /// Tenant of the manifest's namespace; takes precedence over its labels and its name
-    #[arg(long, value_name = "NAME")]
-    pub tenant: Option<TenantName>,
-    /// Requesting user: the user that creates the pods (userInfo.username)
-    #[arg(long = "as", value_name = "USERNAME")]
-    pub creator: Option<String>,
-    /// AWS region for agents and sidecars (not for SSM), instead of the config's
-    #[arg(long, value_name = "REGION")]
-    pub region: Option<Region>,
-    /// Config file of the webhook (default: the release's; for manifests built-in defaults)
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["release", "release_namespace"])]
-    pub config: Option<PathBuf>,
-    /// Output format
-    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    pub output: Format,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -408,120 +337,6 @@ pub enum IamFormat {
     Terraform,
 }
 
-#[derive(Args, Debug)]
-pub struct Inject {
-    /// Manifests in YAML or JSON: pods, objects with a pod template, lists; a directory stands for
-    /// its *.json, *.yaml and *.yml files; - is standard input; at most 64 MiB each; may be repeated
-    #[arg(short, long, value_name = "FILE|-", required = true)]
-    pub filename: Vec<PathBuf>,
-    /// YAML file with the roles of tenants: `roles: {<tenant>: <role ARN>}`
-    #[arg(long, value_name = "FILE")]
-    pub roles: PathBuf,
-    /// Namespace in which the pods would be created (default: the object's own)
-    #[arg(short, long, value_name = "NAME")]
-    pub namespace: Option<NamespaceName>,
-    /// Tenant of that namespace; takes precedence over its labels and its name
-    #[arg(long, value_name = "NAME")]
-    pub tenant: Option<TenantName>,
-    /// Requesting user: the user that would create the pods (userInfo.username)
-    #[arg(long = "as", value_name = "USERNAME", default_value = "")]
-    pub creator: String,
-    /// AWS region for agents and sidecars, instead of the config's
-    #[arg(long, value_name = "REGION")]
-    pub region: Option<Region>,
-    /// Config file of the webhook (default: built-in defaults)
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Print the difference instead of the manifest
-    #[arg(long, conflicts_with = "patch")]
-    pub diff: bool,
-    /// Print the JSON patch of each object instead of the manifest
-    #[arg(long)]
-    pub patch: bool,
-}
-
-#[derive(Args, Debug)]
-pub struct Issuer {
-    #[command(subcommand)]
-    pub command: Option<IssuerCommand>,
-    /// Config file of the webhook
-    #[arg(long, value_name = "FILE", required = true)]
-    pub config: Option<PathBuf>,
-    /// Address of /v1/token, with TLS; `[::]` accepts IPv4 and IPv6
-    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
-    pub listen: SocketAddr,
-    /// Address of /livez, /readyz and /metrics, without TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8081")]
-    pub health_listen: SocketAddr,
-    /// Serving certificate and its chain, as PEM; reloaded when it changes
-    #[arg(long, value_name = "FILE", required = true)]
-    pub tls_certificate: Option<PathBuf>,
-    /// Private key of the certificate, as PEM
-    #[arg(long, value_name = "FILE", required = true)]
-    pub tls_key: Option<PathBuf>,
-    /// CA certificates (PEM) that are trusted for AWS and for the published files, in addition to
-    /// the system's and those of the config; read at start
-    #[arg(long, value_name = "FILE")]
-    pub aws_ca_bundle: Option<PathBuf>,
-    /// URL below which the published files are read, if the issuer's own URL is not reachable from
-    /// the cluster
-    #[arg(long, value_name = "URL")]
-    pub published_at: Option<String>,
-    /// Seconds to continue serving after SIGTERM, until sidecars stop calling this replica
-    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
-    pub shutdown_delay: u64,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum IssuerCommand {
-    /// Write the two files that STS reads: the discovery document and the public keys
-    ///
-    /// Exit codes: 0 done; 2 invalid input; 3 internal error, or KMS is unreachable.
-    Export(IssuerExport),
-}
-
-#[derive(Args, Debug)]
-pub struct IssuerExport {
-    /// Config file of the webhook
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// Directory for the files; it is created if it does not exist
-    #[arg(long, value_name = "DIRECTORY")]
-    pub out: PathBuf,
-}
-
-#[derive(Args, Debug)]
-pub struct Webhook {
-    /// Config file (default: built-in defaults)
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Address of the admission endpoints, with TLS; `[::]` accepts IPv4 and IPv6
-    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
-    pub listen: SocketAddr,
-    /// Address of /livez, /readyz and /metrics, without TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8081")]
-    pub health_listen: SocketAddr,
-    /// Serving certificate and its chain, as PEM; reloaded when it changes
-    #[arg(long, value_name = "FILE")]
-    pub tls_certificate: PathBuf,
-    /// Private key of the certificate, as PEM
-    #[arg(long, value_name = "FILE")]
-    pub tls_key: PathBuf,
-    /// CA certificates (PEM) that are trusted for AWS, in addition to the system's and those of the
-    /// config; read at start
-    #[arg(long, value_name = "FILE")]
-    pub aws_ca_bundle: Option<PathBuf>,
-    /// Static role file, instead of the config's sources
-    #[arg(long, value_name = "FILE")]
-    pub roles: Option<PathBuf>,
-    /// Namespace manifests, instead of an API server (for trials without a cluster)
-    #[arg(long, value_name = "FILE")]
-    pub namespaces: Option<PathBuf>,
-    /// Seconds to continue serving after SIGTERM, until API servers stop calling this replica
-    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
-    pub shutdown_delay: u64,
-}
-
 /// Returns a parser that accepts these values only; help and completions name them.
 fn one_of<T>(values: impl IntoIterator<Item = &'static str>) -> impl TypedValueParser<Value = T>
 where
@@ -536,20 +351,10 @@ const CONTAINERS: [&str; 5] = ["certs", "issuer", "probe", "sidecar", "webhook"]
 const CERTS_EXAMPLES: &str = "Examples:
   fab-session-injector certs --namespace fab-system --secret fab-session-injector-tls \\
     --service fab-session-injector --webhook-configuration fab-session-injector";
-const CHECK_EXAMPLES: &str = "Examples:
-  fab-session-injector check
-  fab-session-injector check --context staging -n tenants-acme --skip-aws
-  fab-session-injector check -n tenants-acme --as-pod -o json";
 const COMPLETIONS_EXAMPLES: &str = "Examples:
   fab-session-injector completions bash > fab-session-injector.bash
   fab-session-injector completions zsh > _fab-session-injector
   fab-session-injector completions fish > fab-session-injector.fish";
-const EXPLAIN_EXAMPLES: &str = "Examples:
-  fab-session-injector explain session-a -n tenants-acme
-  fab-session-injector explain -f job.yaml -n tenants-acme --roles roles.yaml
-  fab-session-injector explain -f job.yaml -n fab --tenant acme --roles roles.yaml -o json
-  fab-session-injector explain -f job.yaml -n tenants-acme --roles roles.yaml \\
-    --as system:serviceaccount:eks-agent-platform:operator";
 const IAM_EXAMPLES: &str = "Examples:
   fab-session-injector iam --cluster prod --tenant acme \\
     --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\
@@ -567,24 +372,10 @@ const IAM_EXAMPLES: &str = "Examples:
     --model eu.anthropic.claude-sonnet-4-5-20250929-v1:0 --suspended-tag suspended \\
     --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\
     --session-role arn:aws:iam::111122223333:role/prod-acme-broker";
-const INJECT_EXAMPLES: &str = "Examples:
-  fab-session-injector inject -f job.yaml --roles roles.yaml --namespace tenants-acme \\
-    --region eu-west-1 --diff
-  fab-session-injector inject -f - --roles roles.yaml --namespace fab --tenant acme --patch \\
-    < job.yaml";
-const ISSUER_EXAMPLES: &str = "Examples:
-  fab-session-injector issuer --config webhook.yaml \\
-    --tls-certificate tls.crt --tls-key tls.key
-  fab-session-injector issuer export --config webhook.yaml --out published";
 const PROBE_EXAMPLES: &str = "Examples:
   fab-session-injector probe";
 const SIDECAR_EXAMPLES: &str = "Examples:
   fab-session-injector sidecar";
-const WEBHOOK_EXAMPLES: &str = "Examples:
-  fab-session-injector webhook --config webhook.yaml \\
-    --tls-certificate tls.crt --tls-key tls.key
-  fab-session-injector webhook --roles roles.yaml --namespaces namespaces.yaml \\
-    --listen 127.0.0.1:8443 --tls-certificate tls.crt --tls-key tls.key";
 /// Version of the program. `image/build` sets FAB_VERSION, which has the commit, too.
 const VERSION: &str = match option_env!("FAB_VERSION") {
     Some(version) => version,

@@ -312,6 +312,20 @@ fn no_two_types_share_a_name() {
     assert_eq!(bad.twice(), ["A"]);
 }
 
+#[test]
+fn a_file_has_at_most_400_lines_beside_its_tests() {
+    let length = |source: &str| source.split("#[cfg(test)]").next().unwrap().lines().count();
+    let too_long: Vec<String> = sources(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        .into_iter()
+        .map(|file| (length(&fs::read_to_string(&file).unwrap()), file))
+        .filter(|(length, _)| *length > 400)
+        .map(|(length, file)| format!("{}: {length}", file.display()))
+        .collect();
+    assert_eq!(too_long, [""; 0]);
+    let tests = "\n#[test]\nfn a() {}".repeat(200);
+    assert_eq!(length(&format!("fn a() {{}}\n#[cfg(test)]{tests}")), 1);
+}
+
 /// Keys of labels and annotations are API, so each is written once.
 #[test]
 fn each_key_is_spelled_in_one_place() {
