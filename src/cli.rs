@@ -377,7 +377,7 @@ const PROBE_EXAMPLES: &str = "Examples:
 const SIDECAR_EXAMPLES: &str = "Examples:
   fab-session-injector sidecar";
 /// Version of the program. `image/build` sets FAB_VERSION, which has the commit, too.
-const VERSION: &str = match option_env!("FAB_VERSION") {
+pub const VERSION: &str = match option_env!("FAB_VERSION") {
     Some(version) => version,
     None => env!("CARGO_PKG_VERSION"),
 };

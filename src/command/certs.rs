@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 use super::{CommandError, bind, now, runtime, terminated, until};
 use crate::{
     certificates::{self, PublishedBundles, SecretData, Step},
-    cli::Certs,
+    cli::{Certs, VERSION},
     serve::{
         Transport,
         health::{self, Readiness},
@@ -66,7 +66,13 @@ async fn run_async(arguments: Certs) -> Result<ExitCode, CommandError> {
         Duration::ZERO,
     ));
     let host = format!("{service}.{namespace}.svc");
-    tracing::info!(%host, %secret, %webhook_configuration, "managing the certificate");
+    tracing::info!(
+        version = VERSION,
+        %host,
+        %secret,
+        %webhook_configuration,
+        "managing the certificate"
+    );
     let mut controller = CertificateController {
         secrets: Api::namespaced(client.clone(), &namespace),
         configurations: Api::all(client.clone()),

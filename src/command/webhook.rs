@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use self::reviews::WebhookState;
 use super::{CommandError, bind, environment, files, now, roles, terminated, until};
 use crate::{
-    cli::Webhook,
+    cli::{VERSION, Webhook},
     config::Config,
     roles::{Role, refresher::RolesHandle},
     serve::{
@@ -134,7 +134,7 @@ async fn run_async(
         until(stopped),
         GRACE,
     ));
-    tracing::info!(%listen, %health_listen, "serving");
+    tracing::info!(version = VERSION, %listen, %health_listen, "serving");
 
     tokio::select! {
         signalled = terminated() => signalled?,

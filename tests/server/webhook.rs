@@ -457,6 +457,18 @@ async fn an_expired_certificate_is_logged_and_replaced() {
     assert_eq!(told, 1, "once for each certificate");
 }
 
+#[test]
+fn the_log_begins_with_version_and_addresses() {
+    let server = Server::start();
+    let said = wait_until("the log says so", Duration::from_secs(20), || {
+        let log = server.process.log();
+        log.lines().find(|line| line.contains("\"serving\"")).map(str::to_owned)
+    });
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["version"], fab_session_injector::cli::VERSION);
+    assert_eq!(said["listen"], server.address.to_string());
+}
+
 #[tokio::test]
 async fn without_ssm_all_roles_come_from_the_static_file() {
     let server = Server::start();
