@@ -124,7 +124,7 @@ pub enum Command {
     Probe,
     /// Revoke sessions: deny all AWS calls of their SourceIdentity
     ///
-    /// Prints the inline policy of the session role as JSON, or with --terraform as a resource.
+    /// Prints the inline policy of the session role as JSON, or with -o terraform as a resource.
     /// With --apply it writes the policy to IAM with the current AWS credentials, beside what is
     /// revoked already. It does not stop the pod. Exit codes: 0 done; 1 the change is not
     /// confirmed, because the policy is full, has another form, or other programs change it at the
@@ -191,6 +191,7 @@ impl Command {
             | Self::Iam(_)
             | Self::Issuer(_)
             | Self::Probe
+            Self::Revoke(Revoke { output, .. }) => matches!(output, Some(RevokeFormat::Json)),
             | Self::Sidecar
             | Self::Webhook(_) => false,
         }

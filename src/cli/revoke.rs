@@ -1,8 +1,8 @@
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args};
+use clap::{ArgGroup, Args, ValueEnum};
 
-use super::{Format, Installation, PodName};
+use super::{Installation, PodName};
 use crate::{
     namespaces::NamespaceName,
     revocation::OlderThan,
@@ -44,11 +44,8 @@ pub struct Revoke {
     #[command(flatten)]
     pub installation: Installation,
     /// Write the policy to IAM
-    #[arg(long, conflicts_with = "terraform")]
-    pub apply: bool,
-    /// Print a Terraform resource for the AWS provider
     #[arg(long)]
-    pub terraform: bool,
+    pub apply: bool,
     /// Print what is revoked
     #[arg(long, conflicts_with_all = CHANGES)]
     pub list: bool,
@@ -56,18 +53,27 @@ pub struct Revoke {
     /// its longest credentials have expired: the first run marks the entry, a later one removes it
     #[arg(long, conflicts_with_all = CHANGES, conflicts_with = "list")]
     pub prune: bool,
-    /// Output format of --list
-    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    pub output: Format,
+    /// Output format of the policy: json (default) or terraform; of --list: text (default) or json
+    #[arg(short, long, value_name = "FORMAT", conflicts_with_all = ["apply", "prune"])]
+    pub output: Option<RevokeFormat>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RevokeFormat {
+    /// The policy, or an object for programs
+    Json,
+    /// A resource for the AWS provider
+    Terraform,
+    Text,
 }
 
 const WHAT: [&str; 6] = ["sessions", "source_identities", "pods", "older_than", "list", "prune"];
-const CHANGES: [&str; 7] =
-    ["sessions", "source_identities", "pods", "namespace", "older_than", "apply", "terraform"];
+const CHANGES: [&str; 6] =
+    ["sessions", "source_identities", "pods", "namespace", "older_than", "apply"];
 
 pub(super) const REVOKE_EXAMPLES: &str = "Examples:
   fab-session-injector revoke --tenant acme --session fab-coder-x7k2p
-  fab-session-injector revoke --source-identity agent.acme.fab-coder-x7k2p --terraform \\
+  fab-session-injector revoke --source-identity agent.acme.fab-coder-x7k2p -o terraform \\
     --session-role arn:aws:iam::111122223333:role/prod-acme-broker
   fab-session-injector revoke --pod session-fab-coder-x7k2p -n tenants-acme --apply
   fab-session-injector revoke --tenant acme --older-than 2026-11-24T08:00:00Z --apply

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     check::Seen,
-    cli::{Format, Revoke},
+    cli::{Revoke, RevokeFormat},
     policies,
     revocation::{Change, POLICY_NAME, Revoked},
     session::{RoleArn, SourceIdentity},
@@ -37,6 +37,14 @@ async fn run_async(arguments: &Revoke) -> Result<ExitCode, CommandError> {
     let issued_before = arguments.older_than.map(|older_than| older_than.at(now)).transpose();
     let issued_before = issued_before
         .map_err(|error| CommandError::Input(anyhow!(error).context("--older-than")))?;
+    let wrong = match (arguments.output, arguments.list) {
+        (Some(RevokeFormat::Terraform), true) => Some("-o terraform: --list prints text or json"),
+        (Some(RevokeFormat::Text), false) => Some("-o text: the policy is json or terraform"),
+        _ => None,
+    };
+    if let Some(wrong) = wrong {
+        return Err(CommandError::Input(anyhow!(wrong)));
+    }
     let mut target = Target::of_flags(arguments).map_err(CommandError::Input)?;
     let cluster = match asks_cluster(arguments) {
         true => Some(Cluster::connect(arguments.installation.context.as_deref()).await?),
@@ -54,7 +62,7 @@ async fn run_async(arguments: &Revoke) -> Result<ExitCode, CommandError> {
         return print(&format!("{:#}\n", revoked.document()));
     }
     let (role, shell) = role(arguments, &target, cluster.as_ref()).await?;
-    if arguments.terraform {
+    if is_resource(arguments) {
         let document = revoked.document();
         return print(&policies::terraform_of_inline_policy(&role, POLICY_NAME, &document));
     }
@@ -73,8 +81,12 @@ async fn run_async(arguments: &Revoke) -> Result<ExitCode, CommandError> {
             Err(error) => return failed(NotApplied::Store(error), &role),
         };
         return print(&match arguments.output {
-            Format::Json => output::object("RevocationList", &report::json(&role, &inline)),
-            Format::Text => report::list(&role, &inline),
+            Some(RevokeFormat::Json) => {
+                output::object("RevocationList", &report::json(&role, &inline))
+            }
+            Some(RevokeFormat::Terraform | RevokeFormat::Text) | None => {
+                report::list(&role, &inline)
+            }
         });
     }
     let change = match (arguments.prune, &cluster) {
@@ -108,7 +120,12 @@ async fn run_async(arguments: &Revoke) -> Result<ExitCode, CommandError> {
 
 /// Returns whether the role must be known.
 fn needs_role(arguments: &Revoke) -> bool {
-    arguments.apply || arguments.list || arguments.prune || arguments.terraform
+    arguments.apply || arguments.list || arguments.prune || is_resource(arguments)
+}
+
+/// Returns whether the policy is printed as a Terraform resource, which names the role.
+fn is_resource(arguments: &Revoke) -> bool {
+    matches!(arguments.output, Some(RevokeFormat::Terraform))
 }
 
 /// Returns whether the source of roles is read: the role is not given, or the source is.

@@ -1,5 +1,5 @@
 //! The documents for Terraform: calls of the modules in `terraform/`, and one resource for
-//! `revoke --terraform`.
+//! `revoke -o terraform`.
 
 use std::fmt::Write;
 

@@ -480,7 +480,7 @@ fn terraform_reads_the_printed_resource() {
     let session = ["--tenant=acme", "--session=fab-coder-x7k2p", "--older-than=2h"];
     let session = [&session[..], &["--session=fab-planner-x7k2q"]].concat();
     let said =
-        Terminal::print(&[&session[..], &["--terraform", "--session-role", BROKER]].concat());
+        Terminal::print(&[&session[..], &["-o=terraform", "--session-role", BROKER]].concat());
     let address = "aws_iam_role_policy.fab_session_injector_revoked_prod_acme_broker";
     let read = &apply(&said.stdout, true).unwrap().resources[address];
     assert_eq!((&read["name"], &read["role"]), (&json!(POLICY), &json!("prod-acme-broker")));

@@ -60,7 +60,7 @@ fn the_printed_policy_denies_the_sessions_and_calls_no_api() {
 #[test]
 fn the_terraform_resource_has_the_same_document() {
     let session = ["--tenant=acme", "--session=fab-coder-x7k2p"];
-    let output = revoke(&[&session[..], &["--terraform", "--session-role", ROLE]].concat());
+    let output = revoke(&[&session[..], &["-o=terraform", "--session-role", ROLE]].concat());
     assert!(output.status.success(), "{}", said(&output));
     let file = String::from_utf8(output.stdout).unwrap();
     let (head, rest) = file.split_once("jsonencode(").unwrap();
@@ -86,7 +86,7 @@ fn invalid_input_is_an_error_with_its_remedy() {
         .chain(["--tenant=acme".to_owned()])
         .collect();
     let full: Vec<&str> = full.iter().map(String::as_str).collect();
-    let cases: [(&[&str], &str); 21] = [
+    let cases: [(&[&str], &str); 24] = [
         (&[], "--session"),
         (&["--session=a"], "--tenant"),
         (&["--tenant=acme"], "--session"),
@@ -108,6 +108,9 @@ fn invalid_input_is_an_error_with_its_remedy() {
         (&["--list", "--prune"], "cannot be used with"),
         (&["--list", "--tenant=acme", "--session=a"], "cannot be used with"),
         (&["--namespace=a", "--list"], "cannot be used with"),
+        (&["--tenant=acme", "--session=a", "--apply", "-o=terraform"], "cannot be used with"),
+        (&["--tenant=acme", "--session=a", "-o=text"], "json or terraform"),
+        (&["--list", "-o=terraform", role[0], role[1]], "text or json"),
         (
             &["--source-identity=agent.acme.a", "--apply", role[0], role[1]],
             "no AWS credentials; set AWS_PROFILE",
@@ -135,7 +138,7 @@ fn a_role_that_is_not_the_tenants_is_an_error() {
     let roles = file("roles.yaml", &format!("roles: {{acme: '{ROLE}'}}\n"));
     let config = file("config.yaml", &format!("roles: {{file: {roles}}}\n"));
     let print = |more: &[&str]| {
-        let usual = ["--tenant=acme", "--session=a", "--terraform", "--config", &config];
+        let usual = ["--tenant=acme", "--session=a", "-o=terraform", "--config", &config];
         revoke(&[&usual[..], more].concat())
     };
     let output = print(&[]);
@@ -150,7 +153,7 @@ fn a_role_that_is_not_the_tenants_is_an_error() {
     }
     let output = print(&["--tenant=acme", "--source-identity=agent.acme.b"]);
     assert_eq!(output.status.code(), Some(2), "--tenant twice");
-    let output = revoke(&["--tenant=beta", "--session=a", "--terraform", "--config", &config]);
+    let output = revoke(&["--tenant=beta", "--session=a", "-o=terraform", "--config", &config]);
     assert_eq!(output.status.code(), Some(2));
     assert!(said(&output).contains("beta"), "{}", said(&output));
 }
