@@ -5,6 +5,7 @@ mod explain;
 mod inject;
 mod issuer;
 mod pod_name;
+mod pod_or_workload;
 mod revoke;
 mod webhook;
 
@@ -25,7 +26,8 @@ pub use self::{
     inject::Inject,
     issuer::{Issuer, IssuerCommand, IssuerExport},
     pod_name::PodName,
-    revoke::Revoke,
+    pod_or_workload::{PodOrWorkload, WorkloadKind},
+    revoke::{Revoke, RevokeFormat},
     webhook::Webhook,
 };
 use crate::{

@@ -2,15 +2,16 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
-use super::{Format, Installation, PodName};
+use super::{Format, Installation, PodOrWorkload};
 use crate::{config::Region, namespaces::NamespaceName, session::TenantName};
 
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("subject").args(["pod", "filename"]).required(true)))]
 pub struct Explain {
-    /// Pod of the cluster; uses the same kubeconfig as kubectl
+    /// Pod of the cluster, or TYPE/NAME of a workload, whose newest pod is explained; uses the same
+    /// kubeconfig as kubectl
     #[arg(value_name = "POD", conflicts_with = "tenant")]
-    pub pod: Option<PodName>,
+    pub pod: Option<PodOrWorkload>,
     #[command(flatten)]
     pub installation: Installation,
     /// Manifests in YAML or JSON, read without a cluster: pods, objects with a pod template, lists; a
@@ -49,6 +50,7 @@ pub struct Explain {
 
 pub(super) const EXPLAIN_EXAMPLES: &str = "Examples:
   fab-session-injector explain session-a -n tenants-acme
+  fab-session-injector explain deploy/agents -n tenants-acme
   fab-session-injector explain -f job.yaml -n tenants-acme --roles roles.yaml
   fab-session-injector explain -f job.yaml -n fab --tenant acme --roles roles.yaml -o json
   fab-session-injector explain -f job.yaml -n tenants-acme --roles roles.yaml \\

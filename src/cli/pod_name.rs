@@ -6,7 +6,7 @@ use std::str::FromStr;
 pub struct PodName(String);
 
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("not a valid pod name: expected 1 to 253 characters of a-z, 0-9, '-' and '.'")]
+#[error("not a valid name: expected 1 to 253 characters of a-z, 0-9, '-' and '.'")]
 pub struct NotAPodName;
 
 impl PodName {

@@ -1,6 +1,7 @@
 //! `explain`: the webhook's decision for a pod, and the reasons.
 
 mod explanation;
+mod workload;
 
 use std::{collections::HashSet, path::Path, process::ExitCode, time::Duration};
 
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     admission::{self, Explained, Missing},
     check::Seen,
-    cli::{Explain, Format, PodName},
+    cli::{Explain, Format, PodOrWorkload},
     config::{Component, Config, Matched, Matcher},
     manifest::{Maker, PodIn},
     namespaces::{Namespace, NamespaceName, Namespaces, OPT_IN_LABEL},
@@ -60,7 +61,7 @@ async fn run_async(arguments: &Explain) -> Result<ExitCode, CommandError> {
 
 /// Explains a pod of the cluster, and compares it with current injection.
 async fn existing(
-    pod: &PodName,
+    pod: &PodOrWorkload,
     arguments: &Explain,
     learner: &mut Learner,
 ) -> Result<Explanation, CommandError> {
@@ -84,7 +85,13 @@ async fn existing(
             "namespace {name} has {OPT_IN_LABEL}={label}, which has no effect; valid values are enabled and audit"
         ));
     }
-    let pod = get(&cluster, &format!("{CORE}/namespaces/{name}/pods"), pod.as_str()).await?;
+    let pod = match pod {
+        PodOrWorkload::Pod(pod) => pod.as_str().to_owned(),
+        PodOrWorkload::Workload { kind, name: workload } => {
+            workload::newest_pod(&cluster, *kind, name, workload.as_str()).await?
+        }
+    };
+    let pod = get(&cluster, &format!("{CORE}/namespaces/{name}/pods"), &pod).await?;
     Ok(explainer.existing(&pod, &namespace, arguments.creator.as_deref()).await)
 }
 

@@ -151,6 +151,31 @@ fn a_pod_of_the_cluster_is_explained_with_its_drift() {
     assert_eq!(said["unchanged"], "not-an-agent");
     assert_eq!(said["drift"], json!({"status": "up-to-date"}));
 
+    // A workload, by its newest pod. No controller runs here.
+    let template = json!({
+        "metadata": {"labels": {"app": "agents"}},
+        "spec": agent("unused")["spec"].clone(),
+    });
+    world.apply(&json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "agents", "namespace": NAMESPACE},
+        "spec": {"selector": {"matchLabels": {"app": "agents"}}, "template": template},
+    }));
+    let (code, _, stderr) = terminal.explain(&["deploy/agents"], "");
+    assert_eq!(code, 2, "{stderr}");
+    let remedy = format!("kubectl get deployment/agents --namespace {NAMESPACE} -o yaml |");
+    assert!(
+        stderr.contains("deployment/agents has no pod") && stderr.contains(&remedy),
+        "{stderr}"
+    );
+    let mut of_workload = agent("agents-1");
+    of_workload["metadata"]["labels"] = json!({"app": "agents"});
+    world.create(&of_workload, None).unwrap();
+    let said = terminal.said(0, &["deploy/agents"]);
+    assert_eq!(said["object"]["name"], "agents-1");
+    let (code, _, stderr) = terminal.explain(&["deploy/none"], "");
+    assert!(code == 2 && stderr.contains("deployments/none does not exist"), "{stderr}");
+
     // Refused, with the message that the API server shows.
     let mut refused = agent("refused");
     refused["spec"]["hostPID"] = true.into();

@@ -377,7 +377,8 @@ fn invalid_input_is_named() {
     for (arguments, want) in [
         (vec!["explain"], "<POD|--filename <FILE|->>"),
         (vec!["explain", "-f", "x.yaml"], "no source of roles is configured: set --roles"),
-        (vec!["explain", "../../nodes"], "not a valid pod name"),
+        (vec!["explain", "../../nodes"], "kind \"..\" is not supported"),
+        (vec!["explain", "deploy/../../nodes"], "not a valid name"),
         (vec!["explain", "a", "--tenant=acme"], "cannot be used with"),
         (vec!["explain", "a", "--config=c.yaml", "--release=r"], "cannot be used with"),
     ] {

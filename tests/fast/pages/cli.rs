@@ -6,10 +6,11 @@ use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
 use fab_session_injector::cli::Cli;
 
 /// Examples that no test of the pages runs, and why. An entry covers the examples that start with it.
-const NOT_RUN: [(&str, &str); 10] = [
+const NOT_RUN: [(&str, &str); 11] = [
     ("certs", "manages a certificate in a cluster until it is stopped"),
     ("check", "needs a cluster with the chart; tests/cluster/check.rs runs it in one"),
     ("explain session-a", "needs a cluster with such a pod"),
+    ("explain deploy/agents", "needs a cluster with such a Deployment"),
     ("revoke --pod", REVOKE),
     ("revoke --tenant acme --older-than", REVOKE),
     ("revoke --tenant acme --list", REVOKE),
