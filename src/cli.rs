@@ -88,11 +88,11 @@ pub enum Command {
     /// Print the IAM policies and the SSM parameter that a tenant needs
     ///
     /// Prints a JSON array of documents, each with its name, the AWS accounts in which to apply it,
-    /// and a remark. With --only it prints one document, as the AWS CLI accepts it; with -o
-    /// terraform calls of the Terraform modules of this version. With static roles, it leaves out
-    /// the documents about the parameter. Only --deny-without-source-identity adds the one policy
-    /// that stops running pods. Exit codes: 0 done; 2 invalid input; 3 internal error; 141 stdout
-    /// closed (SIGPIPE).
+    /// and a remark. With --only it prints one document, as the AWS CLI accepts it; with -o aws-cli
+    /// a shell script that creates them; with -o terraform calls of the Terraform modules of this
+    /// version. With static roles, it leaves out the documents about the parameter. Only
+    /// --deny-without-source-identity adds the one policy that stops running pods. Exit codes: 0
+    /// done; 2 invalid input; 3 internal error; 141 stdout closed (SIGPIPE).
     #[command(after_long_help = IAM_EXAMPLES, display_order = 4)]
     Iam(Iam),
     /// Show how the webhook changes manifests, without a cluster
@@ -337,6 +337,8 @@ pub enum IamFormat {
     /// A list of documents
     Json,
     /// Calls of the Terraform modules of this version
+    /// A shell script with calls of the AWS CLI
+    AwsCli,
     Terraform,
 }
 
@@ -371,6 +373,9 @@ const IAM_EXAMPLES: &str = "Examples:
     --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\
     --session-role arn:aws:iam::111122223333:role/prod-acme-broker
   fab-session-injector iam --cluster prod --tenant acme --tag PlatformId=prod-acme \\
+  fab-session-injector iam --cluster prod --tenant acme --region eu-west-1 -o aws-cli \\
+    --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\
+    --session-role arn:aws:iam::111122223333:role/prod-acme-broker
     --permissions-boundary arn:aws:iam::111122223333:policy/tenant-boundary \\
     --model eu.anthropic.claude-sonnet-4-5-20250929-v1:0 --suspended-tag suspended \\
     --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\

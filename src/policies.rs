@@ -1,6 +1,7 @@
 //! Required AWS resources of one tenant: policies and a parameter that admit the sessions of that
 //! tenant only. They use the same names as webhook and sidecar.
 
+mod aws_cli;
 mod base_role_trust;
 mod contradiction;
 mod issuer_trust;
@@ -15,6 +16,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 use serde_json::{Value, json};
 
 pub use self::{
+    aws_cli::aws_cli,
     base_role_trust::{BaseRoleTrust, OidcIssuer, ServiceAccountPattern},
     contradiction::{Contradiction, account_of, contradiction},
     issuer_trust::IssuerTrust,

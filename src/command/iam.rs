@@ -37,9 +37,9 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
         output,
         deny_without_source_identity,
     } = arguments;
-    if let (Some(only), IamFormat::Terraform) = (only, output) {
+    if let (Some(only), Some(format)) = (only, not_json(output)) {
         return Err(CommandError::Input(anyhow!(
-            "--only {only} prints one document as JSON: leave out -o terraform"
+            "--only {only} prints one document as JSON: leave out -o {format}"
         )));
     }
     if only == Some(Name::DenyWithoutSourceIdentity) && !deny_without_source_identity {
@@ -152,6 +152,13 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
     let documents = policies::documents(&account);
     let text = if let IamFormat::Terraform = output {
         policies::terraform(&account, &cluster_arn(&account, cluster_region)?)
+    } else if let IamFormat::AwsCli = output {
+        if account.parameter.as_ref().is_some_and(|parameter| parameter.region == "*") {
+            return Err(CommandError::Input(anyhow!(
+                "-o aws-cli needs the region of the parameters; set --region"
+            )));
+        }
+        policies::aws_cli(&account)
     } else if let Some(only) = only {
         let found = documents.iter().find(|document| document.name == only);
         found.map(|document| format!("{:#}\n", document.body)).unwrap_or_default()
@@ -215,6 +222,15 @@ fn issuer_of(
         keys: keys.collect(),
         session_seconds: issuer.duration.as_secs(),
     }))
+}
+
+/// Returns the name of a format other than JSON.
+fn not_json(format: IamFormat) -> Option<&'static str> {
+    match format {
+        IamFormat::AwsCli => Some("aws-cli"),
+        IamFormat::Json => None,
+        IamFormat::Terraform => Some("terraform"),
+    }
 }
 
 /// Returns the ARN of the cluster in EKS, which the Terraform modules take.

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     io::{Read, Write},
     net::TcpStream,
+    os::unix::fs::symlink,
     process::{Command, Output},
     time::{Duration, SystemTime},
 };
@@ -16,9 +17,11 @@ use aws_sigv4::{
 };
 use harness::{
     cloud::{DISPATCHER, pods_of_the_cluster},
+    moto::Moto,
     process::{self, wait_until},
     sidecar::account::{Account, BASE, BROKER, Policies, allow, statements},
 };
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use strict_aws::{Association, Role};
 
@@ -395,6 +398,76 @@ fn the_deny_is_printed_only_with_its_flag() {
     // Another document alone stops no pod.
     let other = iam(&[&arguments[..], &["--only", "parameter", flag]].concat());
     assert_eq!((other.status.success(), &*other.stderr), (true, &b""[..]));
+}
+
+/// The AWS CLI itself runs the script, in moto.
+#[test]
+fn the_script_creates_the_documents_of_iam() {
+    const TAG: &str = "--tag=team=agents";
+    let moto = Moto::start();
+    let empty = statements(&[]).to_string();
+    for name in ["prod-acme-tenant", "fab-session-injector"] {
+        let trust = ("AssumeRolePolicyDocument", &*empty);
+        moto.iam("CreateRole", &[("RoleName", name), trust]);
+    }
+    let base = "arn:aws:iam::111122223333:role/prod-acme-tenant";
+    let arguments = ["--tenant=acme", "--region=eu-west-1", "--base-role", base, TAG];
+    let flags = [&arguments[..], &["-o=aws-cli", "--deny-without-source-identity"]].concat();
+    let script = iam(&flags);
+    assert!(script.status.success(), "{}", String::from_utf8_lossy(&script.stderr));
+
+    let directory = process::own_directory();
+    symlink(process::program("client-cli"), directory.path().join("aws")).unwrap();
+    let file = directory.path().join("acme.sh");
+    std::fs::write(&file, &script.stdout).unwrap();
+    let run = |account: &str| {
+        let path = format!("{}:/usr/bin:/bin", directory.path().display());
+        let output = Command::new("sh")
+            .arg(&file)
+            .env("PATH", path)
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("AWS_DEFAULT_REGION", "eu-west-1")
+            .env("AWS_ENDPOINT_URL", account)
+            .output()
+            .unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (done, said) = run(&moto.endpoint());
+    assert!(done, "{said}");
+
+    let stored = |role: &str, policy: &str| -> Option<Value> {
+        let names = moto.iam("ListRolePolicies", &[("RoleName", role)]);
+        if !names.contains(&format!("<member>{policy}</member>")) {
+            return None;
+        }
+        let get = [("RoleName", role), ("PolicyName", policy)];
+        document_in(&moto.iam("GetRolePolicy", &get), "PolicyDocument")
+    };
+    let want = |name| Some(only(name, &arguments));
+    let broker = BROKER.rsplit('/').next().unwrap();
+    for (role, name) in [
+        (broker, "session-role-policy"),
+        ("prod-acme-tenant", "base-role-policy"),
+        ("fab-session-injector", "webhook-policy"),
+    ] {
+        assert_eq!(stored(role, name), want(name), "{name}");
+    }
+    assert_eq!(stored("prod-acme-tenant", "deny-without-source-identity"), None);
+    let role = moto.iam("GetRole", &[("RoleName", broker)]);
+    assert_eq!(document_in(&role, "AssumeRolePolicyDocument"), want("session-role-trust"));
+    assert!(role.contains(&format!("<Arn>{BROKER}</Arn>")), "{role}");
+    assert!(role.contains("<Value>agents</Value>"), "{role}");
+    // A second run adds nothing and replaces nothing.
+    let (done, said) = run(&moto.endpoint());
+    assert!(!done && said.contains("EntityAlreadyExists"), "{said}");
+}
+
+/// Returns the JSON in an element of a response of IAM.
+fn document_in(response: &str, element: &str) -> Option<Value> {
+    let (_, text) = response.split_once(&format!("<{element}>"))?;
+    let (text, _) = text.split_once(&format!("</{element}>"))?;
+    serde_json::from_str(&percent_decode_str(text).decode_utf8().unwrap()).unwrap()
 }
 
 fn says_what_it_stops(said: &[u8]) {

@@ -57,10 +57,54 @@ fn static_roles_need_no_documents_about_a_parameter() {
 }
 
 #[test]
-fn one_document_is_no_terraform_file() {
-    let output = iam(&["--cluster=prod", "--only=parameter", "-o", "terraform"]);
+fn one_document_is_no_terraform_file_and_no_script() {
+    for format in ["terraform", "aws-cli"] {
+        let output = iam(&["--cluster=prod", "--only=parameter", "-o", format]);
+        assert_eq!(output.status.code(), Some(2));
+        let want = format!("leave out -o {format}");
+        assert!(text(&output.stderr).contains(&want), "{}", text(&output.stderr));
+    }
+}
+
+/// What would stop something is a comment in the script.
+#[test]
+fn the_script_replaces_no_trust_and_attaches_no_deny() {
+    let output = iam(&["--cluster=prod", "-o=aws-cli"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("leave out -o terraform"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("set --region"), "{}", text(&output.stderr));
+    let output = iam(&[
+        "--cluster=prod",
+        "-o=aws-cli",
+        "--region=eu-west-1",
+        "--deny-without-source-identity",
+        "--oidc-issuer=https://oidc.example/id",
+        "--service-account=it",
+    ]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let script = text(&output.stdout);
+    let calls: Vec<&str> = script
+        .lines()
+        .filter_map(|line| line.strip_prefix("aws "))
+        .map(|call| call.split(" --cli-input-json").next().unwrap_or(call))
+        .map(|call| call.split(" --policy-document").next().unwrap_or(call))
+        .collect();
+    let want = [
+        "iam create-role",
+        "iam put-role-policy --role-name session --policy-name session-role-policy",
+        "iam put-role-policy --role-name base --policy-name base-role-policy",
+        "ssm put-parameter --region eu-west-1",
+        "iam put-role-policy --role-name \"${WEBHOOK_ROLE:-fab-session-injector}\" --policy-name webhook-policy",
+    ];
+    assert_eq!(calls, want);
+    let comments = [
+        "# aws iam update-assume-role-policy --role-name session ",
+        "# aws iam update-assume-role-policy --role-name base ",
+        "# aws iam put-role-policy --role-name base --policy-name deny-without-source-identity ",
+    ];
+    let places = comments.map(|comment| script.find(comment).unwrap());
+    assert!(places.is_sorted(), "{script}");
+    // The deny is last.
+    assert!(!script[places[2]..].contains("\naws "), "{script}");
 }
 
 /// It is read where the document is applied.
