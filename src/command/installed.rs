@@ -147,7 +147,13 @@ async fn namespace_by_rights(cluster: &Cluster, selector: &str) -> Result<String
             return Err(CommandError::Input(anyhow!("{NO_RELEASE}, or --config: {why}")));
         }
     };
-    let subjects = bindings.iter().flat_map(|binding| binding.at("subjects").items());
+    // The chart's binding for people names service accounts of any namespace.
+    let is_for_pods = |binding: &Json<'_>| {
+        let role = binding.at("roleRef").at("name").string();
+        !role.is_some_and(|role| role.ends_with(VIEWER))
+    };
+    let bindings = bindings.iter().filter(is_for_pods);
+    let subjects = bindings.flat_map(|binding| binding.at("subjects").items());
     let namespaces: BTreeSet<_> =
         subjects.filter_map(|subject| subject.at("namespace").string()).collect();
     match &namespaces.into_iter().collect::<Vec<_>>()[..] {
@@ -203,6 +209,8 @@ pub(super) async fn roles(
 
 /// Label of all objects of the chart, independent of the release and its names.
 const PART_OF: &str = "app.kubernetes.io/part-of=fab-session-injector";
+/// The end of the name of the chart's role for people.
+const VIEWER: &str = "-viewer";
 const INSTANCE: &str = "app.kubernetes.io/instance";
 /// Key of the ConfigMap.
 pub(super) const CONFIG: &str = "config.yaml";

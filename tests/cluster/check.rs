@@ -1260,6 +1260,63 @@ impl World {
     }
 }
 
+/// The chart's value `viewers`, and Kubernetes' `view` in the namespace of the agents.
+#[test]
+fn viewers_of_the_chart_can_check_and_explain() {
+    let world = world();
+    let kubeconfig = world.kubeconfig_of("reads");
+    let account = |name: &str, namespace: &str| json!({"kind": "ServiceAccount", "name": name, "namespace": namespace});
+    let account = json!([account("reads", SYSTEM), account("other", "tenants-acme")]);
+    let values = process::own_directory();
+    let file = values.path().join("values.yaml");
+    fs::write(&file, json!({"viewers": account}).to_string()).unwrap();
+    let text = helm::render(&helm::chart(), "injector", SYSTEM, &[], Some(&file)).unwrap();
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    let is_for_viewers =
+        |object: &Value| object["metadata"]["labels"]["app.kubernetes.io/component"] == "viewer";
+    let mut objects: Vec<Value> = objects.into_iter().filter(is_for_viewers).collect();
+    assert_eq!(objects.len(), 4);
+    // No controller aggregates the rules of `view` here.
+    objects.push(json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": "reads", "namespace": "tenants-acme"},
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
+            "name": "system:aggregate-to-view",
+        },
+        "subjects": account,
+    }));
+    let undo: Vec<_> =
+        objects.into_iter().map(|object| world.make(&Change::Create(object))).collect();
+    let arguments = ["--namespace=tenants-acme", "--skip-aws", "--output=json"];
+    let levels = wait_until("the user may read", Duration::from_secs(20), || {
+        let output = world.check_as(&kubeconfig, &arguments);
+        (output.status.code() == Some(0)).then(|| levels(&output))
+    });
+    assert_eq!(levels, BTreeSet::from(["unknown certificate".to_owned()]));
+    world.create(&injected("viewed"));
+    let explain = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+        .args(["explain", "viewed", "--namespace=tenants-acme", "--roles"])
+        .arg({
+            let file = values.path().join("roles.yaml");
+            fs::write(&file, format!("roles: {{acme: {BROKER}}}\n")).unwrap();
+            file
+        })
+        .env("KUBECONFIG", &kubeconfig)
+        .output()
+        .unwrap();
+    assert_eq!(explain.status.code(), Some(0), "{}", String::from_utf8_lossy(&explain.stderr));
+    // Without the release's namespace on the command line, the bindings of viewers do not count.
+    let configuration = world.make(&Change::Delete(CONFIGURATION));
+    let output = world.check_as(&kubeconfig, &arguments);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!said.contains("more than one release"), "{said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    world.undo(configuration);
+    world.remove(&injected("viewed"));
+    undo.into_iter().rev().for_each(|undo| world.undo(undo));
+}
+
 /// Returns level, check and code of each finding that is not ok.
 fn levels(output: &Output) -> BTreeSet<String> {
     let findings: Value = serde_json::from_slice(&output.stdout)
