@@ -1222,7 +1222,12 @@ fn the_notes_name_missing_values_and_next_steps() {
     };
     let anybody = "any pod may reach the\nwebhook's port";
     let regionless = "no region is set";
-    say(&[], &["no tenant has a role", regionless, CERTS, anybody], &["secret", "cert-manager"]);
+    let gains = "can read the role ARNs of tenants and displace real reviews";
+    say(
+        &[],
+        &["no tenant has a role", regionless, CERTS, anybody, gains],
+        &["secret", "cert-manager"],
+    );
     say(
         &[("extraEnv.AWS_REGION", "eu-west-1")],
         &["pod-security.kubernetes.io/enforce=restricted"],
