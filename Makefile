@@ -39,6 +39,12 @@ foreign:
 image:
 	image/build
 
+# Each step of a release that needs no credentials: both images, chart, archives of the program, krew
+# manifest, checksums, SBOM, a push to a registry on this machine, a throwaway signature. Not part
+# of CI, whose test cluster::release makes the files from small images.
+release-dry-run:
+	variables=$$(tests/setup) && eval "$$variables" && PATH=$$FAB_TEST_BIN:$$PATH release/dry-run
+
 # The program for arm64, run by qemu on another architecture. Not part of CI.
 arm64:
 	tests/arm64
@@ -72,4 +78,4 @@ bench-node: image
 	variables=$$(tests/setup --node) && eval "$$variables" && cargo build --locked --release --example floor && \
 	  cargo bench --locked --bench added -- "$${CARGO_TARGET_DIR:-$$PWD/target}/release/examples/floor"
 
-.PHONY: demo quick test foreign e2e e2e-long image arm64 version lint advisories fuzz bench bench-node
+.PHONY: demo quick test foreign e2e e2e-long image release-dry-run arm64 version lint advisories fuzz bench bench-node

@@ -23,6 +23,7 @@ mod ipv6;
 mod manifests;
 mod metrics;
 mod policies;
+mod release;
 mod revoke;
 mod setup;
 mod sidecar;
