@@ -9,7 +9,7 @@ mod pod_or_workload;
 mod revoke;
 mod webhook;
 
-use std::{error::Error, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{env::args_os, error::Error, ffi::OsStr, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{
     Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
@@ -150,7 +150,12 @@ pub enum Command {
 impl Cli {
     /// Parses the arguments of the process. Prints help or an error, and exits, as they require.
     pub fn of_arguments() -> Self {
-        let matches = Self::grouped().get_matches();
+        let mut command = Self::grouped();
+        let program = args_os().next().map(PathBuf::from);
+        if program.is_some_and(|path| path.file_name() == Some(OsStr::new(KUBECTL_PLUGIN))) {
+            command = command.bin_name("kubectl fab-session");
+        }
+        let matches = command.get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
@@ -182,18 +187,16 @@ impl Command {
     /// Returns whether the command prints JSON instead of text.
     pub fn prints_json(&self) -> bool {
         match self {
-            Self::Check(Check { output, .. })
-            | Self::Explain(Explain { output, .. })
-            | Self::Revoke(Revoke { output, .. }) => {
+            Self::Check(Check { output, .. }) | Self::Explain(Explain { output, .. }) => {
                 matches!(output, Format::Json)
             }
+            Self::Revoke(Revoke { output, .. }) => matches!(output, Some(RevokeFormat::Json)),
             Self::Inject(Inject { patch, .. }) => *patch,
             Self::Certs(_)
             | Self::Completions(_)
             | Self::Iam(_)
             | Self::Issuer(_)
             | Self::Probe
-            Self::Revoke(Revoke { output, .. }) => matches!(output, Some(RevokeFormat::Json)),
             | Self::Sidecar
             | Self::Webhook(_) => false,
         }
@@ -334,11 +337,11 @@ pub enum IamTransport {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum IamFormat {
+    /// A shell script with calls of the AWS CLI
+    AwsCli,
     /// A list of documents
     Json,
     /// Calls of the Terraform modules of this version
-    /// A shell script with calls of the AWS CLI
-    AwsCli,
     Terraform,
 }
 
@@ -350,6 +353,9 @@ where
     PossibleValuesParser::new(values).try_map(|text| text.parse::<T>())
 }
 
+/// The name by which kubectl starts the program for `kubectl fab-session`.
+/// <https://kubernetes.io/docs/tasks/extend-kubectl/kubectl-plugins/>
+const KUBECTL_PLUGIN: &str = "kubectl-fab_session";
 /// The commands that run in containers.
 const CONTAINERS: [&str; 5] = ["certs", "issuer", "probe", "sidecar", "webhook"];
 /// Lines have at most 98 characters, because help is wrapped at 100.
@@ -367,15 +373,15 @@ const IAM_EXAMPLES: &str = "Examples:
   fab-session-injector iam --config webhook.yaml --tenant acme --only session-role-trust \\
     --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\
     --session-role arn:aws:iam::111122223333:role/prod-acme-broker
+  fab-session-injector iam --cluster prod --tenant acme --region eu-west-1 -o aws-cli \\
+    --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\
+    --session-role arn:aws:iam::111122223333:role/prod-acme-broker
   fab-session-injector iam --cluster prod --tenant acme --only base-role-trust \\
     --oidc-issuer https://oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLE \\
     --service-account tenant-runtime \\
     --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\
     --session-role arn:aws:iam::111122223333:role/prod-acme-broker
   fab-session-injector iam --cluster prod --tenant acme --tag PlatformId=prod-acme \\
-  fab-session-injector iam --cluster prod --tenant acme --region eu-west-1 -o aws-cli \\
-    --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\
-    --session-role arn:aws:iam::111122223333:role/prod-acme-broker
     --permissions-boundary arn:aws:iam::111122223333:policy/tenant-boundary \\
     --model eu.anthropic.claude-sonnet-4-5-20250929-v1:0 --suspended-tag suspended \\
     --base-role arn:aws:iam::111122223333:role/prod-acme-tenant \\

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::Path,
     process::{Command, Output},
 };
@@ -62,6 +63,26 @@ fn help_lists_the_commands_of_containers_apart() {
     assert_eq!(names(people), ["check", "explain", "inject", "iam", "revoke", "completions"]);
     assert_eq!(names(containers), ["webhook", "certs", "issuer", "sidecar", "probe"]);
     assert!(people.contains("  check       Check the installation: webhook, guard"), "{people}");
+}
+
+/// The name that kubectl and krew give a plugin.
+#[test]
+fn the_plugin_of_kubectl_names_itself_in_its_usage() {
+    let directory = tempfile::tempdir().unwrap();
+    let plugin = directory.path().join("kubectl-fab_session");
+    symlink(env!("CARGO_BIN_EXE_fab-session-injector"), &plugin).unwrap();
+    for (arguments, want) in [
+        (&["--help"][..], "Usage: kubectl fab-session <COMMAND>"),
+        (&["check", "--help"], "Usage: kubectl fab-session check [OPTIONS]"),
+    ] {
+        let output = Command::new(&plugin).args(arguments).output().unwrap();
+        assert!(text(&output.stdout).contains(want), "{}", text(&output.stdout));
+    }
+    let output = Command::new(&plugin).args(["explain", "--nope"]).output().unwrap();
+    let said = text(&output.stderr);
+    assert!(said.contains("Usage: kubectl fab-session explain"), "{said}");
+    let usual = run(&["check", "--help"]);
+    assert!(text(&usual.stdout).contains("Usage: fab-session-injector check"));
 }
 
 #[test]
