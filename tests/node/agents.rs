@@ -25,7 +25,7 @@ use harness::{
 use serde_json::{Value, json};
 
 use controllers::{FAB, admit_dispatcher, admit_sandboxes, dispatcher, fleet, sandbox};
-use eks::{Eks, FIRST, PLAIN, UNMARKED};
+use eks::{Eks, FIRST, KEPT, PLAIN, UNMARKED, admit};
 
 /// Shared by tests that do not affect each other. It is never dropped: its leash stops it, seconds
 /// after the test process exits.
@@ -340,6 +340,58 @@ fn the_eks_webhook_gives_an_agent_no_base_credentials() {
     assert_attributed(&platform.cloud.all_events());
 }
 
+/// `keep`: the old client assumes the role that its pod brings, under the operator's name.
+#[test]
+fn a_kept_client_assumes_its_own_role() {
+    LazyLock::force(&EKS);
+    let platform = &*PLATFORM;
+    let node = &platform.node;
+    admit(node, KEPT, "after", "enabled");
+    let label = ["label", "namespace", KEPT, "fab.nanohype.dev/operator=keep"];
+    assert!(node.kubectl(&label).run().ok);
+    let pod = |sandbox: &str, operator: &str| {
+        let env = |name: &str, value: &str| json!({"name": name, "value": value});
+        let mut pod = session(KEPT, sandbox, &["sleep"]);
+        pod["spec"]["containers"][0]["env"] = json!([
+            env("FAB_OPERATOR", operator),
+            env("FAB_SESSION_ROLE_ARN", cloud::OPERATORS),
+            env("FAB_SESSION_DURATION", "1800"),
+        ]);
+        // The webhook reads the new label a moment later.
+        wait_until("the namespace keeps the mode", Duration::from_secs(20), || {
+            let create = node.kubectl(&["create", "--filename=-"]).stdin(&pod.to_string()).run();
+            assert!(create.ok || create.stderr.contains("[fab-operator]"), "{}", create.stderr);
+            create.ok.then_some(())
+        });
+        node.await_ready(KEPT, &format!("session-{sandbox}"))
+    };
+    let assume = |name: &str| {
+        said(&node.exec(KEPT, name, "session", &["/client-go"]).stdin("assume\n").run().stdout)
+    };
+    let started = pod("fab-kept-y5z6a", "operator@example.com");
+    assert_eq!(started["spec"]["initContainers"], Value::Null);
+    assert!(has_base_credentials(&started), "{}", started["spec"]);
+    for key in ["session-id", "source-identity", "session-role-arn"] {
+        let annotation = &started["metadata"]["annotations"][format!("fab.nanohype.dev/{key}")];
+        assert_eq!(annotation, &Value::Null, "{key}");
+    }
+
+    let caller = assume("session-fab-kept-y5z6a");
+    assert!(is_session_of(cloud::OPERATORS, &caller), "{caller}");
+    let calls = platform.cloud.events("GetCallerIdentity");
+    let of_the_client =
+        |event: &&Value| event["userIdentity"]["accessKeyId"] == caller["accessKeyId"];
+    let call = calls.iter().find(of_the_client).unwrap();
+    let identity = &call["userIdentity"]["sessionContext"]["sourceIdentity"];
+    assert_eq!(identity, "operator@example.com", "{call}");
+
+    // The control: STS denies a name that the role's trust policy does not allow.
+    pod("fab-kept-b7c8d", "operator@other.example");
+    let denied = assume("session-fab-kept-b7c8d");
+    assert!(denied["error"].as_str().unwrap_or("").contains("AccessDenied"), "{denied}");
+    assert_attributed(&platform.cloud.all_events());
+}
+
 /// The chart's pods have one by default, an agent's pod has one if it requests it.
 #[test]
 fn a_user_namespace_gives_a_pod_another_user_on_the_node() {
@@ -495,7 +547,8 @@ fn traces_of(name: &str, state: &Path) -> Vec<String> {
 }
 
 /// Checks that base credentials made only AssumeRole calls with a SourceIdentity, and that every
-/// other call has a SourceIdentity, except calls from namespaces that did not opt in.
+/// other call has a SourceIdentity, except calls from namespaces that did not opt in, or that keep
+/// the old client mode.
 fn assert_attributed(events: &[Value]) {
     let (mut assumed, mut attributed) = (0, 0);
     for event in events {
@@ -511,7 +564,7 @@ fn assert_attributed(events: &[Value]) {
             assert_eq!(name, "AssumeRole", "with base credentials: {event}");
             assert!(is_of_acme(&event["requestParameters"]["sourceIdentity"]), "{event}");
             assumed += 1;
-        } else if issuer != cloud::PLAIN {
+        } else if ![cloud::PLAIN, cloud::KEPT, cloud::OPERATORS].contains(&issuer) {
             assert_eq!(issuer, BROKER, "{event}");
             assert!(is_of_acme(&context["sourceIdentity"]), "{event}");
             attributed += 1;

@@ -26,6 +26,11 @@ pub const DISPATCHER: &str = "arn:aws:iam::111122223333:role/prod-fab";
 pub const PLAIN: &str =
     "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-plain-tenant";
 
+/// Base role in the namespace that keeps the old client mode, and the role that its client assumes.
+pub const KEPT: &str = "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-kept-tenant";
+pub const OPERATORS: &str =
+    "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-kept-session";
+
 /// Session-broker role of the tenant.
 pub const BROKER: &str =
     "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-broker";
@@ -47,10 +52,13 @@ impl Cloud {
             .role(Role::new(BASE).trust(pods_of_the_cluster()).policy(may_become(BROKER)))
             .role(Role::new(DISPATCHER).trust(pods_of_the_cluster()).policy(may_become(BROKER)))
             .role(Role::new(PLAIN).trust(pods_of_the_cluster()))
+            .role(Role::new(KEPT).trust(pods_of_the_cluster()).policy(may_become(OPERATORS)))
+            .role(Role::new(OPERATORS).trust(under(&json!(KEPT), "*@example.com")))
             .role(Role::new(BROKER).trust(under_a_name_of("acme", &[BASE, DISPATCHER])))
             .association(Association::new("fab", "fab", DISPATCHER))
             .association(Association::new("tenants-acme", "tenant-runtime", BASE))
             .association(Association::new("tenants-first", "tenant-runtime", BASE))
+            .association(Association::new("tenants-kept", "tenant-runtime", KEPT))
             .association(Association::new("tenants-outside", "tenant-runtime", PLAIN))
             .association(Association::new("tenants-unmarked", "tenant-runtime", BASE));
         let aws = Arc::new(Aws::new(more(world)).unwrap());
@@ -132,12 +140,16 @@ pub fn may_become(broker: &str) -> Value {
 /// Returns a trust policy. TagSession has no condition key for the source identity, so it has its
 /// own statement.
 pub fn under_a_name_of(tenant: &str, bases: &[&str]) -> Value {
+    under(&json!(bases), &format!("agent.{tenant}.*"))
+}
+
+fn under(bases: &Value, names: &str) -> Value {
     json!({"Version": "2012-10-17", "Statement": [
         {
             "Effect": "Allow",
             "Principal": {"AWS": bases},
             "Action": ["sts:AssumeRole", "sts:SetSourceIdentity"],
-            "Condition": {"StringLike": {"sts:SourceIdentity": format!("agent.{tenant}.*")}},
+            "Condition": {"StringLike": {"sts:SourceIdentity": names}},
         },
         {"Effect": "Allow", "Principal": {"AWS": bases}, "Action": "sts:TagSession"},
     ]})

@@ -24,6 +24,9 @@ pub(crate) struct Eks {
 pub(crate) const FIRST: &str = "tenants-first";
 pub(crate) const UNMARKED: &str = "tenants-unmarked";
 
+/// A namespace in which it is last, and which keeps the old client mode.
+pub(crate) const KEPT: &str = "tenants-kept";
+
 /// A namespace in which it is last, as in `TENANT`, but which did not opt in.
 pub(crate) const PLAIN: &str = "tenants-outside";
 
@@ -79,7 +82,7 @@ impl Eks {
 }
 
 /// Creates a namespace of the tenant acme, without network policies and quota.
-fn admit(node: &Node, name: &str, label: &str, injection: &str) {
+pub(crate) fn admit(node: &Node, name: &str, label: &str, injection: &str) {
     node.create(&[
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {
             "fab.nanohype.dev/session-injection": injection,
