@@ -70,11 +70,9 @@ fn calls<'a>(document: &Document, account: &'a Account) -> Vec<CliCall<'a>> {
             base(&|role| put_policy(role.name(), *name, body))
         }
         Name::BoundaryStatement => Vec::new(),
-        Name::IssuerPolicy => cluster(put_policy(
-            "\"${ISSUER_ROLE:-fab-session-injector-issuer}\"",
-            *name,
-            body,
-        )),
+        Name::IssuerPolicy => {
+            cluster(put_policy("\"${ISSUER_ROLE:-fab-session-injector-issuer}\"", *name, body))
+        }
         Name::OidcProvider => {
             let body = quoted(body);
             session(format!("aws iam create-open-id-connect-provider --cli-input-json {body}"))

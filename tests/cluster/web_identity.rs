@@ -191,7 +191,9 @@ fn a_key_signs_only_while_it_is_published() {
     fs::write(&keys, with_foreign.to_string()).unwrap();
     issuer.await_metric("key_published", |published| published == 1.0);
     assert_eq!(issuer.metric("foreign_keys"), 1.0);
-    assert!(issuer.log().contains("whoever has it can name any session"), "{}", issuer.log());
+    wait_until("the log says so", PATIENCE, || {
+        issuer.log().contains("whoever has it can name any session").then_some(())
+    });
 }
 
 /// STS rejects what it cannot verify, and the sidecar says which.

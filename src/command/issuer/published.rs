@@ -89,7 +89,7 @@ impl PublishedFiles {
     /// Records whether the signing key is there. Returns what is wrong.
     fn compare(&self, published: &PublishedKeys) -> Option<String> {
         let own = self.keys.public();
-        let foreign = published.foreign(&own);
+        let foreign = published.foreign(own);
         let found = published.has(self.keys.signing());
         self.has_signing_key.store(Arc::new(found == Ok(true)));
         self.metrics.published_keys(found == Ok(true), foreign.len());

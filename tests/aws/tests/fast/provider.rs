@@ -329,21 +329,22 @@ fn a_key_has_neither_operations_nor_certificate() {
 fn there_are_at_most_100_keys_of_a_type() {
     let (ec, aws) = federation();
     let rsa = Issuer::with(ISSUER, Algorithm::Rs256).unwrap();
-    let many = |issuer: &Issuer, count: usize| {
-        (0..count).map(move |index| {
+    let many = |issuer: &Issuer, count: usize| -> Vec<Value> {
+        let numbered = |index: usize| {
             let mut key = key(issuer);
             if index > 0 {
                 key["kid"] = format!("key-{index}").into();
             }
             key
-        })
+        };
+        (0..count).map(numbered).collect()
     };
     let mut discovery = ec.discovery();
     discovery["id_token_signing_alg_values_supported"] = json!(["ES256", "RS256"]);
     for (ecs, rsas, valid) in
         [(100, 100, [true, true]), (101, 100, [false, true]), (100, 101, [true, false])]
     {
-        let keys: Vec<Value> = many(&ec, ecs).chain(many(&rsa, rsas)).collect();
+        let keys: Vec<Value> = [many(&ec, ecs), many(&rsa, rsas)].concat();
         aws.publish(ISSUER, discovery.clone(), json!({"keys": keys}));
         for (issuer, valid) in [&ec, &rsa].into_iter().zip(valid) {
             let error = show(&aws, &issuer.sign(&claims(issuer, json!({}))), &[]).error();

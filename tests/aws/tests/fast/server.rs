@@ -14,7 +14,8 @@ use aws_sdk_sts::{
 };
 use serde_json::{Value, json};
 use strict_aws::{
-    Association, Aws, Cluster, Credentials, Fault, Role, Server, Target, Times, World,
+    Association, Aws, Cluster, Credentials, Fault, Outage, Provider, Role, Server, Target, Times,
+    World,
     tokens::{Issuer, Pod},
 };
 
@@ -46,6 +47,50 @@ async fn the_sdk_assumes_a_role_and_gets_its_identity() {
     assert_eq!(malformed.code(), Some("ValidationError"));
     let identity = &aws.events()[1]["userIdentity"]["sessionContext"]["sourceIdentity"];
     assert_eq!(identity, "agent.acme.s");
+}
+
+#[tokio::test]
+async fn the_sdk_trades_a_token_for_a_session() {
+    let issuer = Issuer::new("https://issuer.test/dev").unwrap();
+    let trust = json!({
+        "Version": "2012-10-17",
+        "Statement": {
+            "Effect": "Allow",
+            "Principal": {"Federated": "arn:aws:iam::111122223333:oidc-provider/issuer.test/dev"},
+            "Action": ["sts:AssumeRoleWithWebIdentity", "sts:SetSourceIdentity"],
+        },
+    });
+    let world = World::new("111122223333", "eu-west-1")
+        .provider(Provider::new(issuer.url(), ["fab-session/dev"]))
+        .role(Role::new(SESSION).trust(trust));
+    let (aws, server) = serve(world);
+    let config = aws_sdk_sts::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-west-1"))
+        .endpoint_url(server.endpoint())
+        .build();
+    let client = Client::from_conf(config);
+    let minute = Duration::from_secs(60);
+    let mut claims = issuer.claims("agent.acme.s", "fab-session/dev", real_time(), minute);
+    claims["https://aws.amazon.com/source_identity"] = "agent.acme.s".into();
+    let token = issuer.sign(&claims);
+    let ask = || {
+        let call = client.assume_role_with_web_identity().role_arn(SESSION);
+        call.role_session_name("session-0").web_identity_token(&token).send()
+    };
+    let error = ask().await.unwrap_err().into_service_error();
+    assert!(error.is_invalid_identity_token_exception(), "{error:?}");
+    aws.interrupt(issuer.url(), Outage::Unreachable);
+    let error = ask().await.unwrap_err().into_service_error();
+    assert!(error.is_idp_communication_error_exception(), "{error:?}");
+    aws.publish(issuer.url(), issuer.discovery(), issuer.jwks());
+    let answer = ask().await.unwrap();
+    assert_eq!(answer.source_identity(), Some("agent.acme.s"));
+    assert_eq!(answer.subject_from_web_identity_token(), Some("agent.acme.s"));
+    assert_eq!(answer.audience(), Some("fab-session/dev"));
+    let provider = "arn:aws:iam::111122223333:oidc-provider/issuer.test/dev";
+    assert_eq!(answer.provider(), Some(provider));
+    assert!(answer.credentials().is_some());
 }
 
 #[tokio::test]
