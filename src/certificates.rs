@@ -6,6 +6,7 @@
 //! until no kubelet can still mount a certificate that it signed.
 
 mod authority;
+mod pinned;
 mod trust;
 mod validity;
 
@@ -19,6 +20,7 @@ use zeroize::Zeroizing;
 use self::{authority::Authority, validity::pem_blocks};
 pub use self::{
     authority::CannotSign,
+    pinned::plan_pinned,
     trust::{Distrust, trust},
     validity::ends,
 };
@@ -90,12 +92,12 @@ pub fn plan(
                 pem_blocks(&stored.authorities).chain(trusted).collect(),
             )
         }
-        Some(authority) if authority.old_at() <= now => {
+        Some(authority) if authority.old_at(AUTHORITY_LIFE) <= now => {
             (RotationReason::AuthorityOld, pem_blocks(&stored.authorities).collect())
         }
         Some(authority) => return keep(stored, published, &authority, host, now),
     };
-    let authority = Authority::new(host, now)?;
+    let authority = Authority::new(host, AUTHORITY_LIFE, now)?;
     let mut former: Vec<String> = former.into_iter().filter(|former| holds(former, now)).collect();
     // The CA of the stored certificate comes first, so that the limit never removes it, however
     // often the key is lost.
@@ -132,7 +134,7 @@ fn keep(
         Some(ends) if now < ends - CERTIFICATE_LIFE / 3 => {
             let shown_everywhere = ends - CERTIFICATE_LIFE + OVERLAP;
             return Ok(if former.is_empty() {
-                Step::WaitUntil(authority.old_at().min(ends - CERTIFICATE_LIFE / 3))
+                Step::WaitUntil(authority.old_at(AUTHORITY_LIFE).min(ends - CERTIFICATE_LIFE / 3))
             } else if shown_everywhere <= now {
                 let stored =
                     SecretData { authorities: authority.certificate.clone(), ..stored.clone() };

@@ -214,9 +214,10 @@ pub struct Certs {
     /// Service through which API servers call the webhook
     #[arg(long, value_name = "NAME")]
     pub service: String,
-    /// MutatingWebhookConfiguration whose caBundle is updated
+    /// MutatingWebhookConfiguration whose caBundle is updated. Without it, the certificate is that of
+    /// the session issuer: its CA lives for ten years, and is renewed with its key
     #[arg(long, value_name = "NAME")]
-    pub webhook_configuration: String,
+    pub webhook_configuration: Option<String>,
     /// Address of /livez, /readyz and /metrics, without TLS
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:8081")]
     pub health_listen: SocketAddr,

@@ -1,6 +1,9 @@
 //! A CA for one host, and the certificates that it signs.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
@@ -17,7 +20,7 @@ use rustls::{
 use zeroize::Zeroizing;
 
 use super::{
-    AUTHORITY_LIFE, BACKDATED, CERTIFICATE_LIFE, SecretData,
+    BACKDATED, CERTIFICATE_LIFE, SecretData,
     validity::{self, Validity, ends, pem_blocks},
 };
 
@@ -40,9 +43,32 @@ pub struct CannotSign {
 
 impl Authority {
     /// Creates a CA for the host.
-    pub(super) fn new(host: &str, now: SystemTime) -> Result<Self, CannotSign> {
+    pub(super) fn new(host: &str, life: Duration, now: SystemTime) -> Result<Self, CannotSign> {
         let cannot = |error| CannotSign { host: host.to_owned(), error };
-        let key = KeyPair::generate().map_err(cannot)?;
+        Self::of_key(KeyPair::generate().map_err(cannot)?, host, life, now)
+    }
+
+    /// Creates a CA with the stored key; without a usable one, with a new key. Clients that trust
+    /// the previous CA of the key accept certificates of this one.
+    pub(super) fn renewed(
+        stored: &SecretData,
+        host: &str,
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<Self, CannotSign> {
+        match KeyPair::from_pem(&stored.authority_key) {
+            Ok(key) => Self::of_key(key, host, life, now),
+            Err(_) => Self::new(host, life, now),
+        }
+    }
+
+    fn of_key(
+        key: KeyPair,
+        host: &str,
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<Self, CannotSign> {
+        let cannot = |error| CannotSign { host: host.to_owned(), error };
         let mut parameters = CertificateParams::default();
         parameters.distinguished_name = distinguished_name();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -53,11 +79,11 @@ impl Authority {
             excluded_subtrees: Vec::new(),
         });
         parameters.not_before = (now - BACKDATED).into();
-        parameters.not_after = (now + AUTHORITY_LIFE).into();
+        parameters.not_after = (now + life).into();
         let certificate = parameters.self_signed(&key).map_err(cannot)?;
         Ok(Self {
             certificate: certificate.pem(),
-            validity: Validity { begins: now - BACKDATED, ends: now + AUTHORITY_LIFE },
+            validity: Validity { begins: now - BACKDATED, ends: now + life },
             issuer: Issuer::new(parameters, key),
         })
     }
@@ -84,8 +110,8 @@ impl Authority {
 
     /// Returns when to replace the CA: after two thirds of its lifetime. The last third is time for
     /// repairs.
-    pub(super) fn old_at(&self) -> SystemTime {
-        self.validity.ends - AUTHORITY_LIFE / 3
+    pub(super) fn old_at(&self, life: Duration) -> SystemTime {
+        self.validity.ends - life / 3
     }
 
     /// Returns the CA's key as PEM.

@@ -70,13 +70,13 @@ async fn run_async(arguments: Certs) -> Result<ExitCode, CommandError> {
         version = VERSION,
         %host,
         %secret,
-        %webhook_configuration,
+        webhook_configuration,
         "managing the certificate"
     );
     let mut controller = CertificateController {
         secrets: Api::namespaced(client.clone(), &namespace),
         configurations: Api::all(client.clone()),
-        changes: Box::pin(changes(client, &namespace, &secret, &webhook_configuration)),
+        changes: Box::pin(changes(client, &namespace, &secret, webhook_configuration.as_deref())),
         names: Names { host, namespace, secret, webhook_configuration },
         published: None,
         metrics,
@@ -115,11 +115,13 @@ struct CertificateController<C> {
     metrics: CertificateMetrics,
 }
 
+#[derive(Clone)]
 struct Names {
     host: String,
     namespace: String,
     secret: String,
-    webhook_configuration: String,
+    /// None: clients keep the CA that they started with.
+    webhook_configuration: Option<String>,
 }
 
 impl<C: Stream<Item = ()> + Unpin> CertificateController<C> {
@@ -174,7 +176,7 @@ impl<C: Stream<Item = ()> + Unpin> CertificateController<C> {
 
     /// Does the next step. Some: there is none for this long.
     async fn take_step(&mut self) -> anyhow::Result<Option<Duration>> {
-        let Names { host, namespace, secret: name, webhook_configuration } = &self.names;
+        let Names { host, namespace, secret: name, webhook_configuration } = &self.names.clone();
         let secret = self
             .secrets
             .get_opt(name)
@@ -186,11 +188,39 @@ impl<C: Stream<Item = ()> + Unpin> CertificateController<C> {
                      re-run `helm upgrade`"
                 )
             })?;
+        let stored = stored(&secret);
+        self.metrics
+            .holds(since_1970(stored.authority_ends()), since_1970(stored.certificate_ends()));
+        let step = match webhook_configuration.clone() {
+            Some(name) => self.rotation_step(&stored, &name).await?,
+            None => Some(certificates::plan_pinned(&stored, host, now())?),
+        };
+        match step {
+            // The CA was published.
+            None | Some(Step::Publish(_)) => Ok(None),
+            Some(Step::WaitUntil(then)) => Ok(Some(then.duration_since(now()).unwrap_or_default())),
+            Some(Step::Store(stored, reason)) => {
+                self.secrets
+                    .patch(name, &PatchParams::default(), &Patch::Merge(store(&secret, &stored)))
+                    .await
+                    .with_context(|| format!("cannot write Secret {namespace}/{name}"))?;
+                self.metrics.secret_updated();
+                tracing::info!(%reason, "Secret updated");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Returns the next step for the webhook. None: this step published the CA.
+    async fn rotation_step(
+        &mut self,
+        stored: &SecretData,
+        webhook_configuration: &str,
+    ) -> anyhow::Result<Option<Step>> {
         let configuration =
             self.configurations.get_opt(webhook_configuration).await.with_context(|| {
                 format!("cannot read MutatingWebhookConfiguration {webhook_configuration}")
             })?;
-        let stored = stored(&secret);
         let bundles = configuration.as_ref().map(bundles).unwrap_or_default();
         let now = now();
         let agreed = !bundles.is_empty() && bundles.iter().all(|is| *is == stored.authorities);
@@ -200,15 +230,9 @@ impl<C: Stream<Item = ()> + Unpin> CertificateController<C> {
         }
         let published =
             PublishedBundles { bundles, since: self.published.as_ref().map(|(_, since)| *since) };
-        self.metrics
-            .holds(since_1970(stored.authority_ends()), since_1970(stored.certificate_ends()));
-        let step = certificates::plan(&stored, &published, host, now)?;
-        match (step, configuration) {
+        match (certificates::plan(stored, &published, &self.names.host, now)?, configuration) {
             (Step::WaitUntil(_) | Step::Publish(_), None) => {
-                Err(NoConfiguration(webhook_configuration.clone()).into())
-            }
-            (Step::WaitUntil(then), Some(_)) => {
-                Ok(Some(then.duration_since(now).unwrap_or_default()))
+                Err(NoConfiguration(webhook_configuration.to_owned()).into())
             }
             (Step::Publish(bundle), Some(configuration)) => {
                 self.configurations
@@ -225,15 +249,7 @@ impl<C: Stream<Item = ()> + Unpin> CertificateController<C> {
                 tracing::info!("caBundle updated");
                 Ok(None)
             }
-            (Step::Store(stored, reason), _) => {
-                self.secrets
-                    .patch(name, &PatchParams::default(), &Patch::Merge(store(&secret, &stored)))
-                    .await
-                    .with_context(|| format!("cannot write Secret {namespace}/{name}"))?;
-                self.metrics.secret_updated();
-                tracing::info!(%reason, "Secret updated");
-                Ok(None)
-            }
+            (step, _) => Ok(Some(step)),
         }
     }
 }
@@ -247,13 +263,15 @@ fn changes(
     client: Client,
     namespace: &str,
     secret: &str,
-    configuration: &str,
+    configuration: Option<&str>,
 ) -> impl Stream<Item = ()> + use<> {
     let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), namespace);
     let configurations: Api<PartialObjectMeta<MutatingWebhookConfiguration>> = Api::all(client);
+    let of_configuration =
+        configuration.map(|name| watch_object(configurations, name).default_backoff().map(|_| ()));
     stream::select(
         watch_object(secrets, secret).default_backoff().map(|_| ()),
-        watch_object(configurations, configuration).default_backoff().map(|_| ()),
+        stream::iter(of_configuration).flatten(),
     )
 }
 

@@ -91,8 +91,10 @@ fn only_the_current_token_of_a_running_injected_pod_is_accepted() {
     assert_eq!(found["code"], "namespace-not-enabled");
 }
 
+type Change = fn(&mut Value);
+
 /// Changes of an injected pod, each with the reason of the refusal.
-const BROKEN: [(&str, fn(&mut Value), &str); 4] = [
+const BROKEN: [(&str, Change, &str); 4] = [
     (
         "no-sidecar",
         |pod| pod["spec"]["initContainers"][0]["name"] = json!("other"),
