@@ -122,7 +122,7 @@ impl IssuerSettings {
         if allowed.accounts.is_empty() {
             root.problem(
                 "roles.allow.accounts",
-                "is empty. With a session issuer it must list the accounts of the session roles: STS checks no policy of the cluster's account, so whoever writes a role's parameter could send sessions to any account",
+                "is empty. With a session issuer it must list the accounts of the session roles: STS checks no policy of the cluster's account, so a user that writes a role's parameter could send sessions to any account",
             );
         }
         for component in components {

@@ -308,13 +308,13 @@ mod tests {
     }
 
     /// Issues credentials for an hour of its own clock, after a delay of `takes`.
-    struct Issuer {
+    struct TimedSts {
         clock: SystemTime,
         since: Instant,
         takes: Duration,
     }
 
-    impl Assume for Issuer {
+    impl Assume for TimedSts {
         async fn assume(&self) -> Result<Credentials, AssumeRoleError> {
             let asked = self.since.elapsed();
             sleep(self.takes).await;
@@ -396,7 +396,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn credentials_expired_by_the_nodes_clock_are_not_served() {
         let (clock, since) = (SystemTime::UNIX_EPOCH + HOUR * 1000, Instant::now());
-        let issuer = Issuer { clock, since, takes: Duration::ZERO };
+        let issuer = TimedSts { clock, since, takes: Duration::ZERO };
         let shown = move || clock + since.elapsed() + HOUR - SHORTEST_USABLE_LIFETIME;
         let (handle, task) = start(issuer, shown, fastrand::Rng::with_seed(4));
         tokio::spawn(task);
@@ -410,7 +410,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_late_response_or_a_slow_clock_extends_no_lifetime() {
         let (clock, since) = (SystemTime::UNIX_EPOCH + HOUR * 1000, Instant::now());
-        let issuer = Issuer { clock, since, takes: of(10.0) };
+        let issuer = TimedSts { clock, since, takes: of(10.0) };
         let shown = move || clock + since.elapsed() - of(300.0);
         let (handle, task) = start(issuer, shown, fastrand::Rng::with_seed(3));
         let task = tokio::spawn(task);

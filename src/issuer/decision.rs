@@ -78,8 +78,8 @@ pub fn decide(
     })
 }
 
-/// Checks that the stored pod is the caller's, still runs, and gives the issuer's token to nobody
-/// but the sidecar.
+/// Checks that the stored pod is the caller's, still runs, and gives the issuer's token only to
+/// the sidecar.
 ///
 /// It does not compare the pod with what the webhook injects now: after each upgrade that would
 /// refuse all running pods.

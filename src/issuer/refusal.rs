@@ -128,9 +128,9 @@ impl TokenRefusal {
                 )
                 .into();
             }
-            Self::PodGone { .. } => "nothing: this pod has ended",
+            Self::PodGone { .. } => "nothing: this pod does not run any more",
             Self::PredatesGuard { .. } => {
-                "replace the pod; its session's name can be trusted only if the guard judged it"
+                "replace the pod; its session's name is trusted only if the guard checked it"
             }
             Self::RoleUnavailable { .. } => {
                 "retry; if the error persists, see the issuer's log for SSM errors"
@@ -162,7 +162,7 @@ impl fmt::Display for TokenRefusal {
             }
             Self::Busy => f.write_str("too many requests for tokens"),
             Self::GuardMissing => {
-                f.write_str("the pod's session has a name, and no guard judged who may give it")
+                f.write_str("the pod's session has a name, and no guard checked which user gave it")
             }
             Self::KeyUnpublished => {
                 f.write_str("the issuer's signing key is not in its published keys")

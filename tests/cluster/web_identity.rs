@@ -128,9 +128,9 @@ const BROKEN: [(&str, Change, &str); 4] = [
     ),
 ];
 
-/// A creator names a session by a literal in the pod. Only a pod that the guard judged has it.
+/// A creator names a session by a literal in the pod. Only a pod that the guard checked has it.
 #[test]
-fn a_session_name_is_believed_only_under_an_older_guard() {
+fn a_session_name_is_trusted_only_under_an_older_guard() {
     let issuer = IssuerProcess::start();
     let named = |pod: &mut Value| {
         let env = pod["spec"]["initContainers"][0]["env"].as_array_mut().unwrap();
@@ -194,7 +194,7 @@ fn a_key_signs_only_while_it_is_published() {
     issuer.await_metric("key_published", |published| published == 1.0);
     assert_eq!(issuer.metric("foreign_keys"), 1.0);
     wait_until("the log says so", PATIENCE, || {
-        issuer.log().contains("whoever has it can name any session").then_some(())
+        issuer.log().contains("its owner can name any session").then_some(())
     });
 }
 

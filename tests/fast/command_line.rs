@@ -96,7 +96,10 @@ fn help_and_completions_name_the_values_of_a_flag() {
     let flag = ["iam", "--only=nope", "--tenant=acme", "--cluster=c"];
     let output = run(&flag);
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("[possible values: session-role, session-role-trust"));
+    assert!(
+        text(&output.stderr)
+            .contains("[possible values: oidc-provider, session-role, session-role-trust")
+    );
 }
 
 #[test]

@@ -251,7 +251,7 @@ const CALL: Duration = Duration::from_secs(3);
 const KEYS_TICK: Duration = Duration::from_secs(300);
 /// Pause after a read that failed.
 const KEYS_RETRY: Duration = Duration::from_secs(1);
-/// Minimum pause between two reads for unknown keys, which anybody can send.
+/// Minimum pause between two reads for unknown keys, which any client can send.
 const KEYS_PAUSE: Duration = Duration::from_secs(10);
 /// How long the age of the binding is cached.
 const BINDING_LIFE: Duration = Duration::from_secs(10);

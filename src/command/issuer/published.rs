@@ -60,7 +60,7 @@ impl PublishedFiles {
             let text = text.unwrap_or_default();
             if text != logged {
                 if text.is_empty() {
-                    tracing::info!(url = self.url, "the published keys are in order");
+                    tracing::info!(url = self.url, "the published keys are correct");
                 } else {
                     tracing::error!(problem = text, "published keys");
                 }
@@ -99,7 +99,7 @@ impl PublishedFiles {
             let id = key.id.as_deref().unwrap_or("(none)");
             let id: String = id.chars().take(LONGEST_ID).collect();
             return Some(format!(
-                "{url} has a key that is none of the config's (kid {id}): whoever has it can name any session. Remove it, and find out who wrote the file"
+                "{url} has a key that is none of the config's (kid {id}): its owner can name any session. Remove it, and find the user that wrote the file"
             ));
         }
         match found {
