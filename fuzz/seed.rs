@@ -62,7 +62,7 @@ fn files(directory: &str, suffix: &str) -> Vec<(String, String)> {
 }
 
 /// An example of each type, by its byte in `targets/nouns.rs`.
-const NOUNS: [(u8, &str); 13] = [
+const NOUNS: [(u8, &str); 16] = [
     (0, "arn:aws-us-gov:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-broker"),
     (1, "acme-0"),
     (2, "agent.acme.fab-coder-x7k2p"),
@@ -74,6 +74,9 @@ const NOUNS: [(u8, &str); 13] = [
     (7, "eu-west-1"),
     (8, "/eks-agent-platform/prod/tenant-substrate/{tenant}/session_role_arn"),
     (9, "tenants-acme"),
-    (10, "acme\nada@example.com"),
-    (10, "tenant-of-twenty-one\nfab-coder-x7k2p-fab-coder-x7k2p-fab-coder-x7k2p-fab-coder-x7k2p"),
+    (10, "https://issuer.example.com/prod"),
+    (11, "fab-session/prod"),
+    (12, "0e1c7c2b-8a52-4c4f-9d0e-6f2a3b4c5d6e"),
+    (13, "acme\nada@example.com"),
+    (13, "tenant-of-twenty-one\nfab-coder-x7k2p-fab-coder-x7k2p-fab-coder-x7k2p-fab-coder-x7k2p"),
 ];

@@ -5,8 +5,8 @@ use fab_session_injector::{
     config::{Glob, ParameterTemplate, Quantity, Region, RoleArnTemplate, Selector},
     namespaces::NamespaceName,
     session::{
-        RoleArn, RoleSessionName, SessionDuration, SessionName, SourceIdentity, StartGate,
-        TenantName,
+        ClientId, IssuerUrl, PodUid, RoleArn, RoleSessionName, SessionDuration, SessionName,
+        SourceIdentity, StartGate, TenantName,
     },
 };
 use fab_session_injector_fuzz::{matches, round_trip};
@@ -16,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((noun, text)) = bytes.split_first() else { return };
     let Ok(text) = str::from_utf8(text) else { return };
     let (left, right) = text.split_once('\n').unwrap_or((text, ""));
-    match noun % 11 {
+    match noun % 14 {
         0 => round_trip::<RoleArn>(text),
         1 => round_trip::<TenantName>(text),
         2 => round_trip::<SourceIdentity>(text),
@@ -27,6 +27,9 @@ fuzz_target!(|bytes: &[u8]| {
         7 => drop((text.parse::<Quantity>(), text.parse::<Region>())),
         8 => drop((text.parse::<ParameterTemplate>(), text.parse::<RoleArnTemplate>())),
         9 => assert_eq!(text.parse::<NamespaceName>().is_ok(), text.parse::<TenantName>().is_ok()),
+        10 => round_trip::<IssuerUrl>(text),
+        11 => round_trip::<ClientId>(text),
+        12 => round_trip::<PodUid>(text),
         _ => {
             let (Ok(tenant), Ok(name)) = (left.parse::<TenantName>(), right.parse::<SessionName>())
             else {

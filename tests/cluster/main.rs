@@ -20,6 +20,7 @@ mod guard;
 mod iam;
 mod injection;
 mod ipv6;
+mod issuer;
 mod manifests;
 mod metrics;
 mod policies;

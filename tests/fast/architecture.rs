@@ -80,6 +80,7 @@ const CRATES: [(&str, &[&str]); 21] = [
         ],
     ),
     ("aws_credential_types", &["command/aws_shell", "credentials/sts", "roles/ssm"]),
+    // Of rustls' module of this name, the others have only the provider of TLS.
     (
         "aws_lc_rs",
         &[

@@ -15,6 +15,7 @@ mod explain;
 mod golden;
 mod iam;
 mod inject;
+mod issuer;
 mod laws;
 mod pages;
 mod raw;

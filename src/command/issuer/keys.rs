@@ -157,9 +157,6 @@ async fn of_kms(key: &KeyArn, trusted: &[&str]) -> anyhow::Result<(PublicKey, Si
             "KMS key {key} {rule}; create one with the key spec ECC_NIST_P256 and the usage SIGN_VERIFY"
         )
     };
-    if found.key_id() != Some(key.as_str()) {
-        return Err(wrong("is another one in the response of KMS"));
-    }
     match found.key_spec() {
         Some(KeySpec::EccNistP256) => {}
         other => {

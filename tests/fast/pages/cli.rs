@@ -6,11 +6,13 @@ use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
 use fab_session_injector::cli::Cli;
 
 /// Examples that no test of the pages runs, and why. An entry covers the examples that start with it.
-const NOT_RUN: [(&str, &str); 11] = [
+const NOT_RUN: [(&str, &str); 13] = [
     ("certs", "manages a certificate in a cluster until it is stopped"),
     ("check", "needs a cluster with the chart; tests/cluster/check.rs runs it in one"),
     ("explain session-a", "needs a cluster with such a pod"),
     ("explain deploy/agents", "needs a cluster with such a Deployment"),
+    ("issuer --config", "serves until it is stopped, and needs a cluster"),
+    ("issuer export", "needs the keys of an issuer; tests/fast/issuer.rs runs it"),
     ("revoke --pod", REVOKE),
     ("revoke --tenant acme --older-than", REVOKE),
     ("revoke --tenant acme --list", REVOKE),
@@ -70,13 +72,17 @@ pub(crate) fn page() -> String {
     let mut cli = Cli::command();
     cli.build();
     for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
-        section(&mut page, command);
+        section(&mut page, command.get_name(), command);
+        let inner = command.get_subcommands().filter(|inner| inner.get_name() != "help");
+        for inner in inner {
+            section(&mut page, &format!("{} {}", command.get_name(), inner.get_name()), inner);
+        }
     }
     page
 }
 
-fn section(page: &mut String, command: &Command) {
-    let name = command.get_name();
+/// Adds the section of a command. The examples of an inner one are those of its outer one.
+fn section(page: &mut String, name: &str, command: &Command) {
     let about = command.get_long_about().or(command.get_about()).unwrap().to_string();
     let about = about.lines().map(super::wrapped).collect::<Vec<String>>().join("\n");
     let usage = command.clone().render_usage().to_string();
@@ -91,7 +97,11 @@ fn section(page: &mut String, command: &Command) {
         writeln!(page, "| {} | {} | {} |", flag(argument), default(argument), help(argument))
             .unwrap();
     }
-    let examples = command.get_after_long_help().unwrap().to_string();
+    let Some(examples) = command.get_after_long_help() else {
+        assert!(name.contains(' '), "{name} has no examples");
+        return;
+    };
+    let examples = examples.to_string();
     let examples = examples.strip_prefix("Examples:\n  ").unwrap();
     assert!(examples.lines().all(|line| line.len() <= 96), "{name}: a line is cut");
     let mut last = None;

@@ -57,26 +57,38 @@ impl Moto {
         self.call("DeleteParameter", &json!({"Name": name}));
     }
 
+    /// Makes one call of the parameter store.
+    fn call(&self, operation: &str, arguments: &Value) {
+        self.json("ssm", &format!("AmazonSSM.{operation}"), arguments);
+    }
+
+    /// Makes one call of KMS; returns the response.
+    pub fn kms(&self, operation: &str, arguments: &Value) -> Value {
+        self.json("kms", &format!("TrentService.{operation}"), arguments)
+    }
+
     /// Makes one call in the JSON protocol, without a valid signature: moto reads only the region
     /// and the service of it.
-    fn call(&self, operation: &str, arguments: &Value) {
+    fn json(&self, service: &str, target: &str, arguments: &Value) -> Value {
         let body = arguments.to_string();
         let request = format!(
             "POST / HTTP/1.1\r\n\
              Host: 127.0.0.1:{port}\r\n\
              Authorization: AWS4-HMAC-SHA256 \
-             Credential=test/20260101/{REGION}/ssm/aws4_request, SignedHeaders=host, Signature=0\r\n\
+             Credential=test/20260101/{REGION}/{service}/aws4_request, SignedHeaders=host, Signature=0\r\n\
              Connection: close\r\n\
              Content-Length: {length}\r\n\
              Content-Type: application/x-amz-json-1.1\r\n\
-             X-Amz-Target: AmazonSSM.{operation}\r\n\
+             X-Amz-Target: {target}\r\n\
              \r\n\
              {body}",
             port = self.port,
             length = body.len(),
         );
         let answer = exchange(self.port, &request).unwrap();
-        assert_eq!(status(&answer), Some("200"), "{operation} {arguments}: {answer}");
+        assert_eq!(status(&answer), Some("200"), "{target} {arguments}: {answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str(body).unwrap_or_default()
     }
 }
 

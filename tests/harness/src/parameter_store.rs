@@ -5,7 +5,6 @@ use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard},
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -16,10 +15,11 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use fab_session_injector::serve::{Limits, Transport, serve};
 use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::oneshot, time::sleep};
+use tokio::time::sleep;
+
+use crate::stand_in::StandIn;
 
 /// A fault of the stand-in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,8 +43,8 @@ pub struct ParameterStore {
     /// Address of its HTTP server.
     pub address: SocketAddr,
     shelf: Arc<Mutex<Shelf>>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    /// Stops the server when dropped.
+    _server: StandIn,
 }
 
 #[derive(Debug)]
@@ -84,22 +84,8 @@ impl ParameterStore {
             expired: 0,
         }));
         let router = Router::new().fallback(answer).with_state(Arc::clone(&shelf));
-        let listener = std::net::TcpListener::bind((address, 0)).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(async {
-                let listener = TcpListener::from_std(listener).unwrap();
-                let stop = async {
-                    let _ = stopped.await;
-                };
-                serve(listener, Transport::Plain, Limits::default(), router, stop, Duration::ZERO)
-                    .await;
-            });
-        });
-        Self { address, shelf, stop: Some(stop), thread: Some(thread) }
+        let server = StandIn::start(address, router);
+        Self { address: server.address, shelf, _server: server }
     }
 
     /// Returns the endpoint for AWS clients.
@@ -135,15 +121,6 @@ impl ParameterStore {
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
         self.shelf.lock().unwrap()
-    }
-}
-
-impl Drop for ParameterStore {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 
