@@ -5,7 +5,10 @@ mod issuer_process;
 
 use std::{fs, time::Duration};
 
-use harness::process::wait_until;
+use harness::{
+    kms::{Kms, KmsFault},
+    process::wait_until,
+};
 use serde_json::{Value, json};
 use strict_aws::Outage;
 
@@ -199,6 +202,34 @@ fn a_key_signs_only_while_it_is_published() {
 }
 
 /// STS rejects what it cannot verify, and the sidecar says which.
+/// The stand-in signs digests, which moto does not. Each fault has its own pod, because the issuer
+/// limits the tokens of a pod.
+#[test]
+fn a_key_in_kms_signs_and_its_faults_give_no_token() {
+    let kms = Kms::start();
+    let issuer = IssuerProcess::start_with_key_in(&kms);
+    let ask = |name: &str| {
+        let (status, answer) = issuer.ask_for(&issuer.pod(name, |_| {}));
+        (status, answer["code"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(ask("before"), (200, String::new()));
+    for (name, fault) in [
+        ("denied", KmsFault::Denied),
+        ("hang", KmsFault::Hang),
+        ("internal", KmsFault::Internal),
+        ("other-signature", KmsFault::OtherSignature),
+        ("throttled", KmsFault::Throttled),
+    ] {
+        kms.fail(Some(fault));
+        assert_eq!(ask(name), (503, "key-unavailable".to_owned()), "{name}");
+    }
+    kms.fail(None);
+    let signed = |kms: &Kms| kms.calls().iter().filter(|call| *call == "Sign").count();
+    let before = signed(&kms);
+    assert_eq!(ask("after"), (200, String::new()));
+    assert_eq!(signed(&kms), before + 1);
+}
+
 #[test]
 fn the_sidecar_names_what_sts_rejects() {
     let issuer = IssuerProcess::start();

@@ -14,6 +14,7 @@ use std::{
 
 use harness::{
     control_plane::ControlPlane,
+    kms::Kms,
     process::{Process, free_port, own_directory, wait_until},
     program, root,
     sidecar::{
@@ -49,8 +50,17 @@ pub(super) struct Projected<'i> {
 }
 
 impl IssuerProcess {
-    /// Returns when the issuer gives tokens.
+    /// Starts with a key in a file; returns when the issuer gives tokens.
     pub(super) fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// Starts with a key in KMS.
+    pub(super) fn start_with_key_in(kms: &Kms) -> Self {
+        Self::start_with(Some(kms))
+    }
+
+    fn start_with(kms: Option<&Kms>) -> Self {
         let cluster = ControlPlane::start();
         let labels = [
             ("fab.nanohype.dev/session-injection", "enabled"),
@@ -77,10 +87,12 @@ impl IssuerProcess {
             "cluster": "prod",
             "transport": "webIdentity",
             "roles": {"allow": {"accounts": ["111122223333"]}, "file": path.join("roles.yaml")},
-            "issuer": section(path, address),
+            "issuer": section(path, address, kms),
         });
         fs::write(path.join("config.yaml"), config.to_string()).unwrap();
+        let environment = kms.map(of_kms).into_iter().flatten();
         let exported = Command::new(program())
+            .envs(environment.clone())
             .args(["issuer", "export", "--config"])
             .arg(path.join("config.yaml"))
             .arg("--out")
@@ -105,6 +117,7 @@ impl IssuerProcess {
             .arg(path.join("tls.key"))
             .arg(format!("--published-at=http://{published_at}"))
             .args(["--shutdown-delay", "0"])
+            .envs(environment)
             .env("KUBECONFIG", kubeconfig);
         let mut process = Process::start("issuer", path, &command);
         process.wait_until("the issuer is ready", PATIENCE, || {
@@ -316,13 +329,27 @@ impl Projected<'_> {
 }
 
 /// Returns the config's section `issuer`.
-fn section(directory: &Path, address: SocketAddr) -> Value {
+fn section(directory: &Path, address: SocketAddr, kms: Option<&Kms>) -> Value {
+    let key = match kms {
+        Some(kms) => json!({"kms": kms.create_key(), "state": "signing"}),
+        None => json!({"file": directory.join("key.pem"), "state": "signing"}),
+    };
     json!({
         "url": URL,
         "endpoint": format!("https://localhost:{}/v1/token", address.port()),
         "caBundle": fs::read_to_string(directory.join("ca.crt")).unwrap(),
-        "keys": [{"file": directory.join("key.pem"), "state": "signing"}],
+        "keys": [key],
     })
+}
+
+/// Returns the variables with which the program finds KMS.
+fn of_kms(kms: &Kms) -> [(&'static str, String); 4] {
+    [
+        ("AWS_ENDPOINT_URL_KMS", kms.endpoint()),
+        ("AWS_ACCESS_KEY_ID", "test".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+        ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+    ]
 }
 
 /// Returns the service account of the issuer with its rights, which are those of the chart.
