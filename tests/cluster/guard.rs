@@ -1569,10 +1569,21 @@ fn the_guard_admits_unrelated_changes() {
     });
     bind("bound-by-a-copier", &copied, "system:kube-scheduler");
 
-    let current = WORLD.cluster.kubectl(&["get", "pod", "a", inside]).json();
-    let debugger = debug(&current, "", &json!({"targetContainerName": "agent"}));
-    let outcome = debugger.run(&WORLD);
-    assert!(outcome.ok, "{}", outcome.stderr);
+    let debugged = |name: &str| {
+        let current = WORLD.cluster.kubectl(&["get", "pod", name, inside]).json();
+        let debugger = debug(&current, "", &json!({"targetContainerName": "agent"}));
+        let outcome = debugger.run(&WORLD);
+        assert!(outcome.ok, "{}", outcome.stderr);
+    };
+    debugged("a");
+    // The API server writes a missing list of sources as null.
+    for golden in ["fenced-without-labels", "no-agent"] {
+        let name = format!("sourceless-{golden}");
+        let mut pod = named(original(golden), "tenants-busy", &name);
+        add_volume(&mut pod, json!({"name": "own", "projected": {"defaultMode": 420}}));
+        WORLD.create(&pod, None).unwrap_or_else(|said| panic!("{golden}: {said}"));
+        debugged(&name);
+    }
 
     // The guard does not apply in namespaces without injection.
     WORLD.namespace("tenants-watched", "audit", "acme", &[]);

@@ -176,10 +176,18 @@ e.name in variables.javaNames && e.?value.orValue("").contains("-Daws.") &&
 {{- concat (list "sts.amazonaws.com" "pods.eks.amazonaws.com") (default list .Values.config.awsAudiences) | uniq | toRawJson -}}
 {{- end -}}
 
+{{/*
+The sources of the projected volume `v`. The API server writes a missing list as null, which is
+no list for CEL.
+*/}}
+{{- define "fab-session-injector.guard.sources" -}}
+(v.?projected.?sources.orValue(null) == null ? [] : v.projected.sources)
+{{- end -}}
+
 {{/* The names of the volumes in a CEL list that project a token for such an audience. */}}
 {{- define "fab-session-injector.guard.aws-volumes" -}}
 {{ index . 1 }}
-  .filter(v, v.?projected.?sources.orValue([])
+  .filter(v, {{ include "fab-session-injector.guard.sources" . }}
     .exists(s, s.?serviceAccountToken.?audience.orValue("") in {{ include "fab-session-injector.guard.audiences" (index . 0) }}))
   .map(v, v.name)
 {{- end -}}
