@@ -1,4 +1,4 @@
-{{/* Labels of the pods of one component, `webhook`, `certs` or `test`. */}}
+{{/* Labels of the pods of one component: `webhook`, `certs` or `test`. */}}
 {{- define "fab-session-injector.pod.labels" -}}
 {{- $root := index . 0 -}}
 {{ include "fab-session-injector.labels" $root }}
@@ -9,8 +9,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
 {{/*
-Common fields of the pods of one component, `webhook`, `certs` or `test`, so that all have the same
-hardening.
+Common fields of the pods of one component, of those above, so that all have the same hardening.
 */}}
 {{- define "fab-session-injector.pod.common" -}}
 {{- $component := index . 1 -}}
@@ -97,4 +96,137 @@ securityContext:
             - path: namespace
               fieldRef:
                 fieldPath: metadata.namespace
+{{- end -}}
+
+{{/*
+Topology spread constraints of the pods of one component. If a zone or a node is lost, a replica
+is to remain. Only replicas of one version are counted: in a rollout the old replicas would
+otherwise push the new ones together. The constraint is soft: a replica in the wrong place is
+better than none.
+*/}}
+{{- define "fab-session-injector.pod.spread" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+{{- range index . 2 | default (list (dict "topologyKey" "topology.kubernetes.io/zone") (dict "topologyKey" "kubernetes.io/hostname")) }}
+- topologyKey: {{ .topologyKey }}
+  maxSkew: {{ .maxSkew | default 1 }}
+  whenUnsatisfiable: {{ .whenUnsatisfiable | default "ScheduleAnyway" }}
+  {{- with omit . "topologyKey" "maxSkew" "whenUnsatisfiable" }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- if not (hasKey . "labelSelector") }}
+  labelSelector:
+    matchLabels:
+      {{- include "fab-session-injector.componentLabels" (list $root $component) | nindent 6 }}
+  {{- if not (hasKey . "matchLabelKeys") }}
+  matchLabelKeys: [pod-template-hash]
+  {{- end }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Environment of a container that calls AWS, with the variables `index . 1` of the values. */}}
+{{- define "fab-session-injector.container.environment" -}}
+{{- $region := (index . 0).Values.config.region -}}
+{{- if or $region (index . 1) -}}
+env:
+  {{- with $region }}
+  - name: AWS_REGION
+    value: {{ . | quote }}
+  {{- end }}
+  {{- range $name, $value := index . 1 }}
+  - name: {{ $name }}
+    value: {{ $value | quote }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/*
+Probes of a server. They check only the process itself: a restart fixes neither AWS nor the API
+server. Their timeouts are longer than the default of 1 s, so that a busy node does not restart
+a replica that only responds late.
+*/}}
+{{- define "fab-session-injector.container.probes" -}}
+startupProbe:
+  httpGet:
+    path: /livez
+    port: health
+  periodSeconds: 2
+  timeoutSeconds: 5
+  failureThreshold: 30
+livenessProbe:
+  httpGet:
+    path: /livez
+    port: health
+  periodSeconds: 20
+  timeoutSeconds: 5
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: health
+  periodSeconds: 5
+  timeoutSeconds: 3
+{{- end -}}
+
+{{/* The volume of awsCa, if it is set. */}}
+{{- define "fab-session-injector.pod.awsCa" -}}
+{{- with .Values.awsCa -}}
+{{- if or .configMap .secret -}}
+- name: aws-ca
+  {{- if .configMap }}
+  configMap:
+    name: {{ .configMap | quote }}
+  {{- else }}
+  secret:
+    secretName: {{ .secret | quote }}
+  {{- end }}
+    items:
+      - key: {{ .key | quote }}
+        path: ca.crt
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+The container that writes a serving certificate into the Secret `.secret`, for the Service
+`.service`, and its CA into the webhook configuration `.configuration`, if that is set.
+*/}}
+{{- define "fab-session-injector.container.certs" -}}
+- name: certs
+  image: {{ include "fab-session-injector.image" .root }}
+  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  args:
+    - certs
+    - --namespace={{ .root.Release.Namespace }}
+    - --secret={{ .secret }}
+    - --service={{ .service }}
+    {{- with .configuration }}
+    - --webhook-configuration={{ . }}
+    {{- end }}
+    - --health-listen=[::]:8081
+  ports:
+    - name: health
+      containerPort: 8081
+      protocol: TCP
+  livenessProbe:
+    httpGet:
+      path: /livez
+      port: health
+    periodSeconds: 20
+    timeoutSeconds: 5
+  readinessProbe:
+    httpGet:
+      path: /readyz
+      port: health
+    periodSeconds: 5
+    timeoutSeconds: 3
+  {{- with .root.Values.certs.resources }}
+  resources:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- include "fab-session-injector.container.security" . | nindent 2 }}
+  volumeMounts:
+    - name: kubernetes-api
+      mountPath: /var/run/secrets/kubernetes.io/serviceaccount
+      readOnly: true
 {{- end -}}
