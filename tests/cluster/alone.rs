@@ -2,4 +2,5 @@
 
 mod forged;
 mod holds;
+mod issuer_guard_cost;
 mod patch_cost;

@@ -2,6 +2,8 @@
 //! configuration is deleted. Each refusal has a control: without the guard's bindings, the API
 //! server admits the same request.
 
+pub(crate) mod issuer;
+
 use std::{
     collections::{BTreeSet, HashMap},
     fs,
@@ -86,6 +88,8 @@ fn pods_that_the_guard_refuses_are_admitted_without_it() {
         .map(|rest| format!("[guard-{}]", rest.split_once(']').unwrap().0))
         // Only in clusters of IPv6: tests/cluster/ipv6.rs.
         .filter(|code| code != "[guard-service]")
+        // Only with the session issuer: tests/cluster/guard/issuer.rs.
+        .filter(|code| !code.starts_with("[guard-issuer-"))
         .filter(|code| code != "[guard-resize]" || world.cluster.has(code, RESIZE))
         .collect();
     assert_eq!(codes, spelled, "each code has an attempt");
@@ -1626,8 +1630,9 @@ fn the_guard_is_installed_unless_disabled() {
             .map(|what| format!("fab-session-injector-{what}"))
     );
     assert!(policies(&json!({"guard": {"enabled": false}})).is_empty());
+    assert_eq!(policies(&issuer::values()).len(), 8);
     // Alert and dashboard select each of them, and not the policy for certs.
-    let watched = "fab-session-injector-(bindings|ephemeral-containers|exec|pod-updates|pods|services|tokens)";
+    let watched = "fab-session-injector-(bindings|ephemeral-containers|exec|issuer-pods|issuer-tokens|pod-updates|pods|services|tokens)";
     for file in ["dashboard.json", "templates/_alerts.tpl"] {
         assert!(fs::read_to_string(chart().join(file)).unwrap().contains(watched), "{file}");
     }
@@ -1690,7 +1695,7 @@ fn is_of_certs(name: &str) -> bool {
 }
 
 /// Applies the chart's guard, rendered with these values. The API server loads it a moment later.
-fn guard(world: &World, values: &Value) {
+pub(crate) fn guard(world: &World, values: &Value) {
     let manifests = render(values).unwrap().into_iter();
     let guard: Vec<Value> = manifests
         .filter(|manifest| {
@@ -1698,7 +1703,8 @@ fn guard(world: &World, values: &Value) {
                 && !is_of_certs(manifest["metadata"]["name"].as_str().unwrap())
         })
         .collect();
-    assert_eq!(guard.len(), 12);
+    let issuer = values["issuer"]["enabled"] == true;
+    assert_eq!(guard.len(), if issuer { 16 } else { 12 });
     world.apply(&json!({"apiVersion": "v1", "kind": "List", "items": guard}));
 }
 

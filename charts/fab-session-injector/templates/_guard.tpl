@@ -184,12 +184,39 @@ no list for CEL.
 (v.?projected.?sources.orValue(null) == null ? [] : v.projected.sources)
 {{- end -}}
 
-{{/* The names of the volumes in a CEL list that project a token for such an audience. */}}
+{{/* The audience of the session issuer, or nothing without one. */}}
+{{- define "fab-session-injector.guard.issuer-audience" -}}
+{{- with (include "fab-session-injector.config" . | fromYaml).issuer -}}
+{{- .audience -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+The names of the volumes in a CEL list that project a token for such an audience, or for the
+session issuer.
+*/}}
 {{- define "fab-session-injector.guard.aws-volumes" -}}
+{{- $audiences := include "fab-session-injector.guard.audiences" (index . 0) | fromJsonArray -}}
+{{- with include "fab-session-injector.guard.issuer-audience" (index . 0) -}}
+{{- $audiences = append $audiences . -}}
+{{- end -}}
 {{ index . 1 }}
   .filter(v, {{ include "fab-session-injector.guard.sources" . }}
-    .exists(s, s.?serviceAccountToken.?audience.orValue("") in {{ include "fab-session-injector.guard.audiences" (index . 0) }}))
+    .exists(s, s.?serviceAccountToken.?audience.orValue("") in {{ toRawJson $audiences }}))
   .map(v, v.name)
+{{- end -}}
+
+{{/* Whether a pod has more volumes, or sources of volumes, than a policy for all pods can read. */}}
+{{- define "fab-session-injector.guard.too-many-sources" -}}
+size(object.spec.?volumes.orValue([])) > 4096 ||
+dyn(object.spec).?volumes.orValue([]).map(v, size({{ include "fab-session-injector.guard.sources" . }})).sum() > 65536
+{{- end -}}
+
+{{/* Whether the requesting user may name the session of the component `variables.component`. */}}
+{{- define "fab-session-injector.guard.may-name" -}}
+variables.session == "creator-or-uid" && (
+  {{- include "fab-session-injector.agents.listed" .Values.config.sessionCreators | nindent 2 }}
+)
 {{- end -}}
 
 {{/*
@@ -237,10 +264,13 @@ optional.none()
 {{- end -}}
 
 {{/*
-The sidecar's environment variables whose values are known here, name to value, in CEL.
+The sidecar's environment variables whose values are known here, name to value, in CEL: for the
+source of credentials `index . 1`, which is config.baseCredentials.source or `issuer`.
 `config.sidecar.env` takes precedence, as in the webhook.
 */}}
 {{- define "fab-session-injector.guard.environment" -}}
+{{- $source := index . 1 -}}
+{{- with index . 0 -}}
 {{- $config := include "fab-session-injector.config" . | fromYaml -}}
 {{- $own := $config.sidecar.env -}}
 {{- $values := dict
@@ -252,8 +282,10 @@ The sidecar's environment variables whose values are known here, name to value, 
   "AWS_STS_REGIONAL_ENDPOINTS" (toRawJson "regional")
   "AWS_EC2_METADATA_DISABLED" (toRawJson "true")
 -}}
-{{- $source := $config.baseCredentials.source -}}
-{{- if eq $source "podIdentity" -}}
+{{- if eq $source "issuer" -}}
+  {{- $_ := set $values "FAB_SESSION_ISSUER" (regexReplaceAll "^(https://[^/:]+):443/" $config.issuer.endpoint "${1}/" | toRawJson) -}}
+  {{- $_ := set $values "FAB_SESSION_ISSUER_TOKEN_FILE" (toRawJson "/var/run/fab-session-base/token") -}}
+{{- else if eq $source "podIdentity" -}}
   {{- $_ := set $values "AWS_CONTAINER_CREDENTIALS_FULL_URI" (printf "http://%s/v1/credentials" (eq $config.baseCredentials.ipFamily "ipv6" | ternary "[fd00:ec2::23]" "169.254.170.23") | toRawJson) -}}
   {{- $_ := set $values "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE" (toRawJson "/var/run/fab-session-base/token") -}}
 {{- else if eq $source "irsa" -}}
@@ -292,6 +324,7 @@ The sidecar's environment variables whose values are known here, name to value, 
   {{ $entry }}{{ if lt (add1 $index) (len $entries) }},{{ end }}
 {{- end }}
 }
+{{- end -}}
 {{- end -}}
 
 {{/* The region of sidecars, if the chart knows it. */}}

@@ -83,6 +83,8 @@ once, each with the rule and the remedy.
   {{- end -}}
 {{- end -}}
 
+{{- $problems = concat $problems (include "fab-session-injector.validate.issuer" . | fromJsonArray) -}}
+
 {{- if eq (int .Values.ports.webhook) (int .Values.ports.health) -}}
   {{- $problems = append $problems (printf "ports.webhook and ports.health are both %d, but each needs a port of its own: change one." (int .Values.ports.health)) -}}
 {{- end -}}
@@ -174,7 +176,7 @@ once, each with the rule and the remedy.
 {{- end -}}
 
 {{- range $name, $value := $config.sidecar.env -}}
-  {{- if has $name (list "FAB_SESSION_CA_BUNDLE" "FAB_SESSION_DURATION" "FAB_SESSION_ID" "FAB_SESSION_IDENTITY" "FAB_SESSION_PORT" "FAB_SESSION_ROLE_ARN" "FAB_SESSION_START_GATE" "FAB_SESSION_TENANT" "FAB_SESSION_TOKEN_FILE") -}}
+  {{- if has $name (list "FAB_SESSION_CA_BUNDLE" "FAB_SESSION_DURATION" "FAB_SESSION_ID" "FAB_SESSION_IDENTITY" "FAB_SESSION_ISSUER" "FAB_SESSION_ISSUER_CA" "FAB_SESSION_ISSUER_TOKEN_FILE" "FAB_SESSION_PORT" "FAB_SESSION_ROLE_ARN" "FAB_SESSION_START_GATE" "FAB_SESSION_TENANT" "FAB_SESSION_TOKEN_FILE") -}}
     {{- $problems = append $problems (printf "config.sidecar.env sets %s, but the webhook sets this variable: remove it." $name) -}}
   {{- end -}}
   {{- if contains "$(" $value -}}
@@ -241,6 +243,119 @@ once, each with the rule and the remedy.
 {{- if $problems -}}
   {{- fail (printf "\n\n- %s\n" (join "\n- " $problems)) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Contradictions between values of the session issuer, as a JSON list. */}}
+{{- define "fab-session-injector.validate.issuer" -}}
+{{- $problems := list -}}
+{{- $config := .Values.config -}}
+{{- $own := $config.issuer -}}
+{{- if not .Values.issuer.enabled -}}
+  {{- if eq $config.transport "webIdentity" -}}
+    {{- $problems = append $problems "config.transport is webIdentity and issuer.enabled is false, but sidecars then have no issuer to call: set issuer.enabled: true, or config.transport: roleChain." -}}
+  {{- end -}}
+  {{- range $key := list "audience" "caBundle" "caFile" "clientId" "endpoint" "keys" "url" -}}
+    {{- if get $own $key -}}
+      {{- $problems = append $problems (printf "config.issuer.%s is set, but issuer.enabled is false: set issuer.enabled: true, or remove it." $key) -}}
+    {{- end -}}
+  {{- end -}}
+  {{- range $key, $value := dict "keySecret" .Values.issuer.keySecret "certificate.existingSecret" .Values.issuer.certificate.existingSecret "serviceAccount.name" .Values.issuer.serviceAccount.name "serviceAccount.annotations" .Values.issuer.serviceAccount.annotations -}}
+    {{- if $value -}}
+      {{- $problems = append $problems (printf "issuer.%s is set, but issuer.enabled is false: set issuer.enabled: true, or remove it." $key) -}}
+    {{- end -}}
+  {{- end -}}
+{{- else -}}
+  {{- if not .Values.guard.enabled -}}
+    {{- $problems = append $problems "issuer.enabled is true and guard.enabled is false, but only the guard keeps pods from naming another session to the issuer: set guard.enabled: true, or issuer.enabled: false." -}}
+  {{- end -}}
+  {{- if not $own.url -}}
+    {{- $problems = append $problems "issuer.enabled is true and config.issuer.url is empty, but AWS knows the issuer by its URL: set it to the URL of the IAM OIDC provider." -}}
+  {{- end -}}
+  {{- if not (default dict $config.roles.allow).accounts -}}
+    {{- $problems = append $problems "issuer.enabled is true and config.roles.allow.accounts is empty, but STS checks no policy of the cluster's account, so the writer of a role's parameter could send sessions to any account: list the accounts of the session roles." -}}
+  {{- end -}}
+  {{- range $config.components -}}
+    {{- if eq (default "creator-or-uid" .session) "pod-name" -}}
+      {{- $problems = append $problems (printf "issuer.enabled is true and config.components has session: pod-name (%s), but tenants choose the names of pods: set pod-uid or creator-or-uid." .name) -}}
+    {{- end -}}
+  {{- end -}}
+  {{- range $key := list "clientId" "audience" -}}
+    {{- $value := get $own $key -}}
+    {{- if not (or $value $config.cluster) -}}
+      {{- $problems = append $problems (printf "config.issuer.%s and config.cluster are empty, but each cluster needs its own: set config.cluster, or both clientId and audience of config.issuer." $key) -}}
+    {{- else if eq $value "sts.amazonaws.com" -}}
+      {{- $problems = append $problems (printf "config.issuer.%s is sts.amazonaws.com, but that is the audience of every cluster's own tokens: choose one of this issuer." $key) -}}
+    {{- end -}}
+  {{- end -}}
+  {{- if has $own.audience (append (default list $config.awsAudiences) "pods.eks.amazonaws.com") -}}
+    {{- $problems = append $problems (printf "config.issuer.audience is %s, but AWS accepts tokens for that audience: choose one of this issuer." $own.audience) -}}
+  {{- end -}}
+  {{- if hasPrefix "https://kubernetes.default.svc" $own.audience -}}
+    {{- $problems = append $problems (printf "config.issuer.audience is %s, but that is the audience of the API server, which the token of every pod has: choose one of this issuer." $own.audience) -}}
+  {{- end -}}
+  {{- if $own.caFile -}}
+    {{- $problems = append $problems "config.issuer.caFile is set, but the chart mounts ca.crt of the issuer's Secret itself: remove it, or set config.issuer.caBundle." -}}
+  {{- end -}}
+  {{- with $own.caBundle -}}
+    {{- if contains "PRIVATE KEY" . -}}
+      {{- $problems = append $problems "config.issuer.caBundle contains a private key, but each agent pod gets its text: set only CA certificates." -}}
+    {{- else if not (regexMatch "(?m)^-----BEGIN CERTIFICATE-----" .) -}}
+      {{- $problems = append $problems "config.issuer.caBundle has no certificate, but it is the text of CA certificates in PEM, not the path of a file: use `helm --set-file config.issuer.caBundle=FILE`." -}}
+    {{- else if contains "$" . -}}
+      {{- $problems = append $problems "config.issuer.caBundle has the character $, but the kubelet would expand it: remove the comment." -}}
+    {{- end -}}
+  {{- end -}}
+  {{- $signing := 0 -}}
+  {{- $files := 0 -}}
+  {{- $directory := printf "%s/" (include "fab-session-injector.issuerKeys" .) -}}
+  {{- range $index, $key := $own.keys -}}
+    {{- if eq (default "signing" .state) "signing" -}}
+      {{- $signing = add1 $signing -}}
+    {{- end -}}
+    {{- if eq (empty .kms) (empty .file) -}}
+      {{- $problems = append $problems (printf "config.issuer.keys[%d] has %s, but a key has one source: set kms or file." $index (empty .kms | ternary "neither kms nor file" "kms and file")) -}}
+    {{- end -}}
+    {{- if contains ":key/mrk-" (default "" .kms) -}}
+      {{- $problems = append $problems (printf "config.issuer.keys[%d].kms is a multi-Region key, but a user that may replicate it can sign in another Region: create a single-Region key." $index) -}}
+    {{- end -}}
+    {{- with .file -}}
+      {{- $files = add1 $files -}}
+      {{- if not (regexMatch "^[A-Za-z0-9._-]+$" (trimPrefix $directory .)) -}}
+        {{- $problems = append $problems (printf "config.issuer.keys[%d].file is %q, but the keys of issuer.keySecret are files in %s: set such a file." $index . $directory) -}}
+      {{- end -}}
+    {{- end -}}
+  {{- end -}}
+  {{- if ne (int $signing) 1 -}}
+    {{- $problems = append $problems (printf "config.issuer.keys has %d keys with the state signing, but exactly one signs: set the state of the others to next or old, or add a key." (int $signing)) -}}
+  {{- end -}}
+  {{- if and (gt (int $files) 0) (not .Values.issuer.keySecret) -}}
+    {{- $problems = append $problems "config.issuer.keys has a key by file and issuer.keySecret is empty, but the issuer then finds no file: name the Secret with the keys." -}}
+  {{- else if and .Values.issuer.keySecret (eq (int $files) 0) -}}
+    {{- $problems = append $problems "issuer.keySecret is set, but config.issuer.keys has no key by file: add the key, or remove keySecret." -}}
+  {{- end -}}
+  {{- if and (eq .Values.certificates.mode "existingSecret") (not .Values.issuer.certificate.existingSecret) -}}
+    {{- $problems = append $problems "certificates.mode is existingSecret and issuer.certificate.existingSecret is empty, but the issuer serves nothing without a certificate: name the Secret." -}}
+  {{- end -}}
+  {{- with .Values.issuer.certificate.existingSecret -}}
+    {{- if eq . (include "fab-session-injector.tlsSecretName" $) -}}
+      {{- $problems = append $problems (printf "issuer.certificate.existingSecret is %q, but that is the webhook's certificate, for another host name and of another CA: name a Secret of the issuer." .) -}}
+    {{- end -}}
+  {{- end -}}
+  {{- $account := .Values.issuer.serviceAccount -}}
+  {{- if not $account.create -}}
+    {{- if not $account.name -}}
+      {{- $problems = append $problems "issuer.serviceAccount.create is false and issuer.serviceAccount.name is empty, but other pods must not share the issuer's permissions: set issuer.serviceAccount.name to the service account that you created, or set issuer.serviceAccount.create to true." -}}
+    {{- end -}}
+    {{- if $account.annotations -}}
+      {{- $problems = append $problems "issuer.serviceAccount.annotations is set while issuer.serviceAccount.create is false, but the chart annotates only a service account that it creates: annotate yours yourself, or set issuer.serviceAccount.create to true." -}}
+    {{- end -}}
+  {{- end -}}
+  {{- $taken := list (include "fab-session-injector.serviceAccountName" .) (include "fab-session-injector.certsName" .) (include "fab-session-injector.issuerCertsName" .) -}}
+  {{- if has (include "fab-session-injector.issuerServiceAccountName" .) $taken -}}
+    {{- $problems = append $problems (printf "issuer.serviceAccount.name is %q, but other pods of the chart have that service account, and only the issuer may sign: choose another name." $account.name) -}}
+  {{- end -}}
+{{- end -}}
+{{- toRawJson $problems -}}
 {{- end -}}
 
 {{- define "fab-session-injector.selectorPattern" -}}

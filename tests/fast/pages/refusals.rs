@@ -145,7 +145,8 @@ to 300 seconds (403) or after 1 to 60 seconds (503). If STS does not name the po
 lists all policies that can deny it.";
 
 const GUARD_INTRODUCTION: &str =
-    "The API server itself denies these requests, in `enabled` namespaces ([guard.md](guard.md)).";
+    "The API server itself denies these requests, in `enabled` namespaces, and those about the session issuer in all
+namespaces ([guard.md](guard.md)).";
 
 fn refusals() -> Vec<Entry> {
     grouped(examples().into_iter().map(|refusal| {
@@ -473,6 +474,21 @@ const GUARD: &[Meaning] = &[
     ),
     ("guard-image-update", "A request changes the sidecar's image in a running pod.", ""),
     (
+        "guard-issuer-session",
+        "The sidecar of a pod with a token for the session issuer gets a session name that is neither the pod's UID nor from a trusted creator.",
+        "The issuer trusts this name. The policy `fab-session-injector-pods` compares it as well (`guard-sidecar-env`).",
+    ),
+    (
+        "guard-issuer-token",
+        "A user other than a kubelet requests a token for the audience of the session issuer.",
+        "The rule covers every service account of every namespace, and the users in `guard.tokenCreators`.",
+    ),
+    (
+        "guard-issuer-volume",
+        "A volume projects a token for the session issuer, and is not the sidecar's.",
+        "The rule covers all namespaces. Only the volume `fab-session-base` of an agent with a sidecar, in an `enabled` namespace, projects this audience.",
+    ),
+    (
         "guard-mount",
         "A container other than the sidecar mounts `fab-session-base` or `fab-session-empty`, or mounts `fab-session-token` other than read-only at its path.",
         "",
@@ -545,7 +561,7 @@ const GUARD: &[Meaning] = &[
     (
         "guard-too-many",
         "The pod has too many containers or list items, or a token request has more than 64 audiences.",
-        "A pod has at most 257 containers, 1184 volumes, and 1184 sources in its projected volumes together. A container has at most 1184 variables and 1184 mounts, and all containers together 65,536 variables and mounts. The rule covers pods that are no agents as well.",
+        "With the session issuer, a pod of any namespace has at most 4096 volumes and 65,536 sources, and a request 65,536 audiences. In `enabled` namespaces, a pod has at most 257 containers, 1184 volumes, and 1184 sources in its projected volumes together. A container has at most 1184 variables and 1184 mounts, and all containers together 65,536 variables and mounts. The rule covers pods that are no agents as well.",
     ),
     (
         "guard-user",
