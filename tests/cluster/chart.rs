@@ -2,6 +2,7 @@
 
 mod cert_manager;
 mod gitops;
+mod issuer;
 mod metadata;
 mod release;
 

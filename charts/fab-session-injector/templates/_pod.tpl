@@ -1,4 +1,4 @@
-{{/* Labels of the pods of one component: `webhook`, `certs` or `test`. */}}
+{{/* Labels of the pods of one component: `webhook`, `certs`, `issuer`, `issuer-certs` or `test`. */}}
 {{- define "fab-session-injector.pod.labels" -}}
 {{- $root := index . 0 -}}
 {{ include "fab-session-injector.labels" $root }}
@@ -184,6 +184,22 @@ readinessProbe:
       - key: {{ .key | quote }}
         path: ca.crt
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+The volume with the CA certificate of the session issuer, for a pod that injects it: only ca.crt
+of the Secret.
+*/}}
+{{- define "fab-session-injector.pod.issuerCa" -}}
+{{- if and .Values.issuer.enabled (not .Values.config.issuer.caBundle) -}}
+- name: issuer-ca
+  secret:
+    secretName: {{ include "fab-session-injector.issuerSecretName" . | quote }}
+    defaultMode: 0440
+    items:
+      - key: ca.crt
+        path: ca.crt
 {{- end -}}
 {{- end -}}
 

@@ -93,6 +93,14 @@ pub fn notes(chart: &Path, values: &[(&str, &str)], kubeconfig: Option<&Path>) -
     said.split_once("\nNOTES:\n").unwrap().1.to_owned()
 }
 
+/// Returns the notes of an installation with a values file.
+pub fn notes_with(chart: &Path, values_file: &Path) -> String {
+    let mut command = helm("install", "injector", &[]);
+    command.arg("noted").arg(chart).arg("--dry-run=client").arg("--values").arg(values_file);
+    let said = run(command).unwrap();
+    said.split_once("\nNOTES:\n").unwrap().1.to_owned()
+}
+
 /// Upgrades to this chart and these values, without the previous values.
 pub fn upgrade(
     chart: &Path,
