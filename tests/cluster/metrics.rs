@@ -124,7 +124,7 @@ fn promtool_accepts_the_rules_and_their_tests() {
     fs::copy(cases, directory.path().join("alerts.yaml")).unwrap();
     let test = || promtool(directory.path(), &["test", "rules", "alerts.yaml"]);
 
-    let sound = rendered("PrometheusRule", &[("config.cluster", "prod")])["spec"].take();
+    let sound = all_rules(&[]);
     write(&sound);
     let said = promtool(directory.path(), &["check", "rules", "rules.yaml"]).unwrap();
     assert!(said.contains(&format!("{} rules found", rules(&sound).len())), "{said}");
@@ -155,8 +155,8 @@ fn each_alert_has_a_summary_and_a_runbook() {
     let told = told.split("\n## ").next().unwrap();
     let told: BTreeMap<&str, &str> =
         told.split("\n### ").skip(1).map(|section| section.split_once("\n\n").unwrap()).collect();
-    let with_ssm = rendered("PrometheusRule", &[("config.cluster", "prod")]);
-    let rules = rules(&with_ssm["spec"]);
+    let all = all_rules(&[]);
+    let rules = rules(&all);
     let names: BTreeSet<&str> = rules.iter().map(|rule| rule["alert"].as_str().unwrap()).collect();
     assert_eq!(names.len(), rules.len());
     assert_eq!(names, told.keys().copied().collect());
@@ -205,6 +205,18 @@ fn the_rules_match_the_configured_features() {
     assert_eq!(missing(&cert_manager), alerts(&of_certs));
     let unguarded = [("config.cluster", "prod"), ("guard.enabled", "false")];
     assert_eq!(missing(&unguarded), alerts(&["GuardRefusals"]));
+    let with_issuer = all_rules(&[]);
+    let with_issuer = rules(&with_issuer).iter().map(|rule| rule["alert"].as_str().unwrap());
+    let added: Vec<&str> = with_issuer.filter(|name| !all.contains(*name)).collect();
+    let of_issuer = [
+        "IssuerDown",
+        "IssuerRefusals",
+        "IssuerForeignKey",
+        "IssuerKeyUnpublished",
+        "IssuerKeysUnread",
+        "IssuerCertificateExpiring",
+    ];
+    assert_eq!(added, alerts(&of_issuer));
 
     let values = [
         ("config.cluster", "prod"),
@@ -232,11 +244,10 @@ fn the_rules_match_the_configured_features() {
 #[test]
 fn the_rules_of_a_cluster_query_its_series_only() {
     let cluster = [
-        ("config.cluster", "prod"),
         ("metrics.prometheusRule.clusterLabels.cluster", "prod"),
         ("metrics.prometheusRule.clusterLabels.region", "eu-west-1"),
     ];
-    let spec = rendered("PrometheusRule", &cluster)["spec"].take();
+    let spec = all_rules(&cluster);
     for rule in rules(&spec) {
         let expression = rule["expr"].as_str().unwrap();
         for selector in selectors(expression) {
@@ -246,7 +257,7 @@ fn the_rules_of_a_cluster_query_its_series_only() {
         assert_eq!(rule["labels"]["cluster"], "prod", "{rule}");
         assert_eq!(rule["labels"]["region"], "eu-west-1", "{rule}");
     }
-    let without = rendered("PrometheusRule", &[("config.cluster", "prod")])["spec"].take();
+    let without = all_rules(&[]);
     assert!(!without.to_string().contains("cluster="), "{without}");
     assert_eq!(rules(&spec).len(), rules(&without).len());
 
@@ -269,16 +280,15 @@ fn the_rules_of_a_cluster_query_its_series_only() {
 
 #[test]
 fn each_alert_can_be_labelled_and_disabled() {
-    let ssm = ("config.cluster", "prod");
-    let all = rendered("PrometheusRule", &[ssm])["spec"].take();
+    let all = all_rules(&[]);
     let names: Vec<&str> = rules(&all).iter().map(|rule| rule["alert"].as_str().unwrap()).collect();
     let disabled = |index: usize| format!("metrics.prometheusRule.disabledAlerts[{index}]");
     // Each alert but the first.
     let keys: Vec<String> = (0..names.len() - 1).map(disabled).collect();
     let mut values: Vec<(&str, &str)> =
         keys.iter().map(String::as_str).zip(names[1..].iter().copied()).collect();
-    values.extend([ssm, ("metrics.prometheusRule.alertLabels.team", "platform")]);
-    let kept = rendered("PrometheusRule", &values)["spec"].take();
+    values.push(("metrics.prometheusRule.alertLabels.team", "platform"));
+    let kept = all_rules(&values);
     let [rule] = &rules(&kept)[..] else { panic!("{kept}") };
     assert_eq!(rule["alert"], names[0]);
     assert_eq!(rule["labels"], json!({"severity": "critical", "team": "platform"}));
@@ -294,6 +304,28 @@ fn each_alert_can_be_labelled_and_disabled() {
     ] {
         let refused = helm::render(&chart(), "injector", "system", &[on, (key, value)], None);
         assert!(refused.unwrap_err().contains("metrics"), "{key}={value}");
+    }
+}
+
+/// Its row is collapsed, because most clusters have no session issuer.
+#[test]
+fn the_dashboard_has_a_row_of_the_session_issuer() {
+    let dashboard = dashboard();
+    let row = dashboard["panels"].as_array().unwrap().last().unwrap();
+    assert_eq!((&row["type"], &row["collapsed"]), (&json!("row"), &json!(true)));
+    let panels = row["panels"].as_array().unwrap();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let expressions = targets.map(|target| target["expr"].as_str().unwrap());
+    let shown: BTreeSet<String> = expressions.flat_map(selectors).collect();
+    assert!(shown.iter().all(|selector| selector.contains(r#"{cluster=~"$cluster""#)), "{shown:?}");
+    let listed = listed("`issuer` metrics");
+    for metric in listed.keys() {
+        let is_shown = shown.iter().any(|selector| selector.starts_with(metric.as_str()));
+        assert!(is_shown, "{metric}");
+    }
+    for selector in &shown {
+        let name = selector.split('{').next().unwrap().trim_end_matches("_bucket");
+        assert!(listed.contains_key(name), "{name} is not in docs/metrics.md");
     }
 }
 
@@ -675,8 +707,18 @@ fn listed(heading: &str) -> BTreeMap<String, BTreeSet<String>> {
 
 /// Returns the object of this kind that the chart renders with monitoring enabled.
 fn rendered(kind: &str, values: &[(&str, &str)]) -> Value {
+    rendered_from(kind, values, None)
+}
+
+/// Returns the rules of all features: with roles from SSM, and with a session issuer.
+fn all_rules(values: &[(&str, &str)]) -> Value {
+    let file = repository("tests/cluster/chart/issuer.yaml");
+    rendered_from("PrometheusRule", values, Some(&file))["spec"].take()
+}
+
+fn rendered_from(kind: &str, values: &[(&str, &str)], file: Option<&Path>) -> Value {
     let on = [("metrics.prometheusRule.enabled", "true"), ("metrics.dashboard.enabled", "true")];
-    let text = helm::render(&chart(), "injector", "system", &[&on, values].concat(), None).unwrap();
+    let text = helm::render(&chart(), "injector", "system", &[&on, values].concat(), file).unwrap();
     let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
     let is_it = |manifest: &Value| {
         let name = manifest["metadata"]["name"].as_str().unwrap_or_default();

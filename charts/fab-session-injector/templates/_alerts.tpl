@@ -153,6 +153,43 @@ gives several samples.
   severity: warning
   summary: The webhook drops log lines.
   description: The container runtime does not read the log in time. Check the node's disk and container runtime.
+{{- if .Values.issuer.enabled }}
+- alert: FabSessionInjectorIssuerDown
+  expr: absent(fab_session_injector_issuer_ready == 1)
+  for: 2m
+  severity: critical
+  summary: No replica of the session issuer is ready.
+  description: Sidecars without base credentials serve their credentials until these expire, and new agents with such a sidecar have none. Run kubectl describe on the issuer's pods, and read the log of a running one. If the pods are ready, check that Prometheus reaches port 8081.
+- alert: FabSessionInjectorIssuerRefusals
+  # The sidecar of a completed pod may run, and be refused, a little longer.
+  expr: sum by (code) (increase(fab_session_injector_issuer_tokens_total{code!="",code!="pod-gone"}[15m])) >= 5
+  severity: warning
+  summary: {{ `The session issuer refuses sidecars, code {{ $labels.code }}.` }}
+  description: Their agents have no credentials, or none soon. The issuer's log names namespace and pod, and docs/refusals.md has the remedy for the code.
+- alert: FabSessionInjectorIssuerForeignKey
+  expr: max(fab_session_injector_issuer_foreign_keys) > 0
+  severity: critical
+  summary: "{{ `{{ $value }} published keys are not in config.issuer.keys.` }}"
+  description: The owner of such a key can assume every role that trusts the issuer. Unless it is the key of an unfinished rotation, another writer has access to the published files. Remove the client ID from the IAM OIDC provider first. Then follow docs/issuer.md.
+- alert: FabSessionInjectorIssuerKeyUnpublished
+  expr: min(fab_session_injector_issuer_key_published) == 0
+  for: 5m
+  severity: critical
+  summary: The signing key of the session issuer is not in the published keys.
+  description: The issuer signs nothing, because STS would reject it. Publish the keys that fab-session-injector issuer export writes, at config.issuer.url.
+- alert: FabSessionInjectorIssuerKeysUnread
+  expr: sum(increase(fab_session_injector_issuer_published_key_errors_total[10m])) > 0
+  for: 10m
+  severity: warning
+  summary: The session issuer cannot read its published keys.
+  description: It continues with what it read last, and would not see a foreign key. STS reads the same files. Check config.issuer.url, and the issuer's way to it. Its log has the error.
+- alert: FabSessionInjectorIssuerCertificateExpiring
+  expr: min(fab_session_injector_issuer_certificate_expiry_timestamp_seconds > 0) - time() < {{ .Values.metrics.prometheusRule.certificateDays }} * 86400
+  for: 5m
+  severity: critical
+  summary: {{ `The certificate of the session issuer expires in {{ $value | humanizeDuration }}.` }}
+  description: After that sidecars do not call the issuer. Renewal has failed. Check the Deployment {{ include "fab-session-injector.issuerCertsName" . }}, cert-manager, or your Secret.
+{{- end }}
 {{- if eq .Values.certificates.mode "selfManaged" }}
 - alert: FabSessionInjectorCertsDown
   expr: absent(fab_session_injector_certs_ready == 1)
