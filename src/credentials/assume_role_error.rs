@@ -133,7 +133,7 @@ impl AssumeRoleError {
             Reason::IssuerContradicts { .. } => "replace the pod; the tenant's role or the pod's session has changed since the pod was created".to_owned(),
             Reason::IssuerKeysUnavailable { .. } => "the sidecar retries; if the error persists, check that the two files of `fab-session-injector issuer export` are public at the URL of the issuer".to_owned(),
             Reason::IssuerRefused { .. } => "do what the issuer's message says, then replace the pod if it is the pod's own fault".to_owned(),
-            Reason::IssuerUnavailable { .. } => "the sidecar retries; if the error persists, check the pods of the session issuer, and allow the pod TCP 443 to their Service".to_owned(),
+            Reason::IssuerUnavailable { .. } => "the sidecar retries; if the error persists, check the pods of the session issuer, and allow this pod TCP to them (port 8443 in the chart)".to_owned(),
             Reason::RegionDisabled { .. } => "activate STS for the region in the IAM account settings, or choose another region".to_owned(),
             Reason::Rejected { .. } => "compare the role's maximum session duration and the webhook's config with the error".to_owned(),
             Reason::SignatureRefused { .. } => "compare the node's clock with AWS, and check for a proxy that changes requests".to_owned(),

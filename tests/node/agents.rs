@@ -620,7 +620,7 @@ fn call(platform: &Platform, pod: &str) -> Value {
 }
 
 /// Calls AWS with the AWS SDK for Go in the agent's container, unchanged.
-fn call_in(node: &Node, namespace: &str, pod: &str, container: &str) -> Value {
+pub(crate) fn call_in(node: &Node, namespace: &str, pod: &str, container: &str) -> Value {
     let called = node.exec(namespace, pod, container, &["/client-go"]).stdin("call\n").run();
     assert!(called.ok, "{}", called.stderr);
     said(&called.stdout)

@@ -14,6 +14,7 @@
 
 mod agents;
 mod check;
+mod issuer;
 mod long;
 mod memory_limit;
 mod mesh;

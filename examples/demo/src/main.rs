@@ -6,6 +6,7 @@
 
 #![allow(clippy::print_stdout, reason = "a demo prints its results")]
 
+mod issuer;
 mod session;
 mod webhook;
 
@@ -46,7 +47,11 @@ async fn main() -> Result<(), Error> {
     );
     let pod = inject(&webhook, "runtime").await?;
     println!("\n== The runtime pod's sidecar and agent, as the kubelet would start them.\n");
-    session::run(&pod, &directory)
+    session::run(&pod, &directory)?;
+    println!("\n== The same pod with the session issuer, and without base credentials.\n");
+    let review: Value =
+        serde_json::from_slice(&fs::read(root.join("tests/reviews/runtime.json"))?)?;
+    issuer::run(&review["request"]["object"], &directory)
 }
 
 /// Sends the review to the webhook, prints its response, and returns the injected pod.

@@ -19,9 +19,10 @@ use strict_aws::{
 use crate::{Error, Process, free_address, program};
 
 const BASE: &str = "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-tenant";
-const BROKER: &str = "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-broker";
+pub(crate) const BROKER: &str =
+    "arn:aws:iam::111122223333:role/eks-agent-platform/tenants/prod-acme-broker";
 /// The pod's UID, which the API server would assign.
-const POD_UID: &str = "0d2c2a52-7a3c-4a0e-9d6e-0c6f3c1b8a55";
+pub(crate) const POD_UID: &str = "0d2c2a52-7a3c-4a0e-9d6e-0c6f3c1b8a55";
 
 /// Starts the pod's sidecar, makes a call as its agent, and prints CloudTrail's event of the call.
 pub(crate) fn run(pod: &Value, directory: &Path) -> Result<(), Error> {
@@ -52,20 +53,36 @@ pub(crate) fn run(pod: &Value, directory: &Path) -> Result<(), Error> {
     wait_for(&log, "session credentials issued")?;
     println!("The sidecar got session credentials by AssumeRole with a SourceIdentity.");
 
+    call_of_agent(pod, &token, &port, &endpoint)?;
+    print_event(&aws)
+}
+
+/// Makes a call in the agent's container, with the credentials of the sidecar.
+pub(crate) fn call_of_agent(
+    pod: &Value,
+    token: &Path,
+    port: &str,
+    endpoint: &str,
+) -> Result<(), Error> {
     let agent = Command::new(env::current_exe()?)
         .arg("agent")
         .env_clear()
         .envs(variables(&pod["spec"]["containers"][0], pod))
-        .env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token)
+        .env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token)
         .env(
             "AWS_CONTAINER_CREDENTIALS_FULL_URI",
             format!("http://127.0.0.1:{port}/v1/credentials"),
         )
-        .env("AWS_ENDPOINT_URL_STS", &endpoint)
+        .env("AWS_ENDPOINT_URL_STS", endpoint)
         .status()?;
     if !agent.success() {
-        return Err(format!("the agent's call failed; see {}", log.display()).into());
+        return Err("the agent's call failed; see the sidecar's log in target/demo".into());
     }
+    Ok(())
+}
+
+/// Prints CloudTrail's event of the agent's call.
+pub(crate) fn print_event(aws: &Aws) -> Result<(), Error> {
     let events = aws.events();
     let event = events.iter().rev().find(|event| event["eventName"] == "GetCallerIdentity");
     let event = event.ok_or("the AWS stand-in recorded no call of the agent")?;
@@ -127,7 +144,7 @@ fn base_token_of(pod: &Value, issuer: &Issuer) -> String {
 
 /// Returns the variables of a container as the kubelet resolves them: fields of the pod, and
 /// `$(NAME)` of preceding variables.
-fn variables(container: &Value, pod: &Value) -> Vec<(String, String)> {
+pub(crate) fn variables(container: &Value, pod: &Value) -> Vec<(String, String)> {
     let mut variables: Vec<(String, String)> = Vec::new();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     for variable in container["env"].as_array().into_iter().flatten() {
@@ -143,7 +160,7 @@ fn variables(container: &Value, pod: &Value) -> Vec<(String, String)> {
     variables
 }
 
-fn wait_for(log: &Path, message: &str) -> Result<(), Error> {
+pub(crate) fn wait_for(log: &Path, message: &str) -> Result<(), Error> {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(30) {
         if fs::read_to_string(log)?.contains(message) {
@@ -151,10 +168,10 @@ fn wait_for(log: &Path, message: &str) -> Result<(), Error> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    Err(format!("the sidecar got no credentials within 30 s; see {}", log.display()).into())
+    Err(format!("{message:?} did not appear within 30 s in {}", log.display()).into())
 }
 
 #[allow(clippy::disallowed_methods, reason = "the sidecar uses the same clock")]
-fn now() -> SystemTime {
+pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }

@@ -41,7 +41,7 @@ impl PublishedFiles {
     pub(super) async fn follow(self: Arc<Self>, connector: SharedHttpConnector) {
         let mut ticks = interval(RETRY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut logged = String::new();
+        let mut logged: Option<String> = None;
         let mut rounds = 0_u32;
         loop {
             ticks.tick().await;
@@ -58,13 +58,13 @@ impl PublishedFiles {
                 }
             };
             let text = text.unwrap_or_default();
-            if text != logged {
+            if logged.as_ref() != Some(&text) {
                 if text.is_empty() {
                     tracing::info!(url = self.url, "the published keys are correct");
                 } else {
                     tracing::error!(problem = text, "published keys");
                 }
-                logged = text;
+                logged = Some(text);
             }
         }
     }

@@ -4,16 +4,16 @@ use std::{
     cell::RefCell,
     fs,
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
-    thread,
     time::Duration,
 };
 
 use harness::{
     control_plane::ControlPlane,
+    file_server,
     kms::Kms,
     process::{Process, free_port, own_directory, wait_until},
     program, root,
@@ -100,7 +100,7 @@ impl IssuerProcess {
             .output()
             .unwrap();
         assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
-        let published_at = serve_files(path.join("published"));
+        let published_at = file_server::serve(Ipv4Addr::LOCALHOST.into(), path.join("published"));
 
         let aws = Arc::new(Aws::new(world(&path.join("config.yaml"))).unwrap());
         let server = Server::start(Arc::clone(&aws)).unwrap();
@@ -403,30 +403,6 @@ fn world(config: &Path) -> World {
     World::new("111122223333", "eu-west-1")
         .provider(Provider::new(URL, [CLIENT_ID]))
         .role(Role::new(BROKER).trust(trust))
-}
-
-/// Serves a directory over HTTP; returns its address. The server ends with the process.
-fn serve_files(directory: PathBuf) -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let mut request = [0; 4096];
-            let length = stream.read(&mut request).unwrap_or_default();
-            let request = String::from_utf8_lossy(&request[..length]).into_owned();
-            let path = request.split(' ').nth(1).unwrap_or_default().trim_start_matches('/');
-            let (status, body) = match fs::read(directory.join(path)) {
-                Ok(body) => ("200 OK", body),
-                Err(_) => ("404 Not Found", Vec::new()),
-            };
-            let length = body.len();
-            let head = format!(
-                "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
-            );
-            let _ = stream.write_all(&[head.as_bytes(), &body].concat());
-        }
-    });
-    address
 }
 
 /// Returns the response of the health port; empty without one.

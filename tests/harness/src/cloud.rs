@@ -80,6 +80,11 @@ impl Cloud {
         self.server.address()
     }
 
+    /// Publishes the files of an issuer to STS.
+    pub fn publish(&self, url: &str, discovery: Value, keys: Value) {
+        assert!(self.aws.publish(url, discovery, keys), "no provider has the URL {url}");
+    }
+
     /// Makes all AssumeRole calls fail from now on. Other calls still work.
     pub fn fail_assume_role(&self) {
         self.aws.inject(Target::AssumeRole, Fault::InternalError, Times::UntilCleared);

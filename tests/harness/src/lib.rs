@@ -14,6 +14,7 @@ pub mod case;
 pub mod cloud;
 pub mod control_plane;
 pub mod data;
+pub mod file_server;
 pub mod foreign;
 pub mod foreign_fields;
 pub mod helm;
