@@ -1276,7 +1276,7 @@ fn viewers_of_the_chart_can_check_and_explain() {
         |object: &Value| object["metadata"]["labels"]["app.kubernetes.io/component"] == "viewer";
     let mut objects: Vec<Value> = objects.into_iter().filter(is_for_viewers).collect();
     assert_eq!(objects.len(), 4);
-    // No controller aggregates the rules of `view` here.
+    // The rules of `view`, without the controller that aggregates them.
     objects.push(json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
         "metadata": {"name": "reads", "namespace": "tenants-acme"},
@@ -1293,10 +1293,11 @@ fn viewers_of_the_chart_can_check_and_explain() {
         let output = world.check_as(&kubeconfig, &arguments);
         (output.status.code() == Some(0)).then(|| levels(&output))
     });
-    assert_eq!(levels, BTreeSet::from(["unknown certificate".to_owned()]));
-    world.create(&injected("viewed"));
+    // Both need the Secret.
+    let secret = ["unknown ca-bundle", "unknown certificate"].map(str::to_owned);
+    assert_eq!(levels, BTreeSet::from(secret));
     let explain = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
-        .args(["explain", "viewed", "--namespace=tenants-acme", "--roles"])
+        .args(["explain", "whole", "--namespace=tenants-acme", "--roles"])
         .arg({
             let file = values.path().join("roles.yaml");
             fs::write(&file, format!("roles: {{acme: {BROKER}}}\n")).unwrap();
@@ -1313,7 +1314,6 @@ fn viewers_of_the_chart_can_check_and_explain() {
     assert!(!said.contains("more than one release"), "{said}");
     assert_eq!(output.status.code(), Some(1), "{said}");
     world.undo(configuration);
-    world.remove(&injected("viewed"));
     undo.into_iter().rev().for_each(|undo| world.undo(undo));
 }
 

@@ -151,16 +151,23 @@ fn a_pod_of_the_cluster_is_explained_with_its_drift() {
     assert_eq!(said["unchanged"], "not-an-agent");
     assert_eq!(said["drift"], json!({"status": "up-to-date"}));
 
-    // A workload, by its newest pod. No controller runs here.
+    // A workload, by its newest pod.
     let template = json!({
         "metadata": {"labels": {"app": "agents"}},
         "spec": agent("unused")["spec"].clone(),
     });
-    world.apply(&json!({
-        "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": {"name": "agents", "namespace": NAMESPACE},
-        "spec": {"selector": {"matchLabels": {"app": "agents"}}, "template": template},
-    }));
+    let deployment = |replicas: u32| {
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "agents", "namespace": NAMESPACE},
+            "spec": {
+                "replicas": replicas,
+                "selector": {"matchLabels": {"app": "agents"}},
+                "template": template,
+            },
+        })
+    };
+    world.apply(&deployment(0));
     let (code, _, stderr) = terminal.explain(&["deploy/agents"], "");
     assert_eq!(code, 2, "{stderr}");
     let remedy = format!("kubectl get deployment/agents --namespace {NAMESPACE} -o yaml |");
@@ -168,11 +175,13 @@ fn a_pod_of_the_cluster_is_explained_with_its_drift() {
         stderr.contains("deployment/agents has no pod") && stderr.contains(&remedy),
         "{stderr}"
     );
-    let mut of_workload = agent("agents-1");
-    of_workload["metadata"]["labels"] = json!({"app": "agents"});
-    world.create(&of_workload, None).unwrap();
-    let said = terminal.said(0, &["deploy/agents"]);
-    assert_eq!(said["object"]["name"], "agents-1");
+    world.apply(&deployment(1));
+    let text = wait_until("the Deployment has a pod", Duration::from_secs(60), || {
+        let (code, text, _) = terminal.explain(&["deploy/agents"], "");
+        (code == 0).then_some(text)
+    });
+    assert!(text.starts_with("Pod/agents-"), "{text}");
+    world.apply(&deployment(0));
     let (code, _, stderr) = terminal.explain(&["deploy/none"], "");
     assert!(code == 2 && stderr.contains("deployments/none does not exist"), "{stderr}");
 

@@ -340,6 +340,25 @@ fn the_eks_webhook_gives_an_agent_no_base_credentials() {
     assert_attributed(&platform.cloud.all_events());
 }
 
+/// The webhook's variables come before those of the pod, which may refer to them.
+#[test]
+fn the_kubelet_expands_references_to_the_session() {
+    let platform = &*PLATFORM;
+    let node = &platform.node;
+    let mut pod = session(TENANT, "fab-refers-e9f1g", &["sleep"]);
+    pod["spec"]["containers"][0]["env"] = json!([
+        {"name": "OWN", "value": "$(FAB_SESSION_ID) of $(FAB_SESSION_IDENTITY)"},
+        {"name": "OTHER", "value": "$(NO_SUCH_VARIABLE)"},
+    ]);
+    platform.create_as(OPERATOR, &pod);
+    let name = "session-fab-refers-e9f1g";
+    node.await_ready(TENANT, name);
+    let read = node.exec(TENANT, name, "session", &["/box", "read", "/proc/self/environ"]).run();
+    let has = |variable: &str| read.stdout.split('\0').any(|it| it == variable);
+    assert!(has("OWN=fab-refers-e9f1g of agent.acme.fab-refers-e9f1g"), "{}", read.stdout);
+    assert!(has("OTHER=$(NO_SUCH_VARIABLE)"), "{}", read.stdout);
+}
+
 /// `keep`: the old client assumes the role that its pod brings, under the operator's name.
 #[test]
 fn a_kept_client_assumes_its_own_role() {
@@ -389,7 +408,6 @@ fn a_kept_client_assumes_its_own_role() {
     pod("fab-kept-b7c8d", "operator@other.example");
     let denied = assume("session-fab-kept-b7c8d");
     assert!(denied["error"].as_str().unwrap_or("").contains("AccessDenied"), "{denied}");
-    assert_attributed(&platform.cloud.all_events());
 }
 
 /// The chart's pods have one by default, an agent's pod has one if it requests it.

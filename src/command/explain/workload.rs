@@ -37,7 +37,6 @@ pub(super) async fn newest_pod(
             )));
         }
     };
-    let count = pods.iter().count();
     // Times of RFC 3339 in UTC: their order is that of their text.
     let pod = pods.iter().map(|pod| pod.at("metadata")).max_by_key(|metadata| {
         let text = |key| metadata.at(key).string().unwrap_or_default().into_owned();
@@ -49,7 +48,7 @@ pub(super) async fn newest_pod(
              kubectl get {workload} --namespace {namespace} -o yaml | fab-session-injector explain -f -"
         ))
     })?;
-    say(&format!("{workload} has {count} pods; explaining the newest, pod/{pod}"));
+    say(&format!("the newest pod of {workload} is pod/{pod}"));
     Ok(pod.into_owned())
 }
 

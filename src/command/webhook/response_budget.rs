@@ -3,6 +3,10 @@
 //! The kernel takes a response of usual size within microseconds, and the response leaves the
 //! budget. The response to a client that does not read stays. If the budget is full, a new
 //! response drops the oldest one: the connection of the oldest is closed.
+//!
+//! Without it, 160 unread responses of 1.9 MiB hold 162 MiB, and with it 44 MiB (release build,
+//! `unread_responses_stay_within_their_budget`). The webhook accepts 256 connections, and has 256
+//! MiB.
 
 use std::{
     collections::BTreeMap,
