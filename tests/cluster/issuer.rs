@@ -310,14 +310,21 @@ fn a_kms_key_of_another_kind_is_refused_with_its_reason() {
     let moto = Moto::start();
     let good = create_key(&moto, "ECC_NIST_P256", "SIGN_VERIFY");
     let create = "create one with the key spec ECC_NIST_P256 and the usage SIGN_VERIFY";
-    for (spec, usage, wanted) in [
-        ("RSA_2048", "SIGN_VERIFY", "has the key spec RSA_2048"),
-        ("ECC_NIST_P384", "SIGN_VERIFY", "has the key spec ECC_NIST_P384"),
-        ("ECC_SECG_P256K1", "SIGN_VERIFY", "has the key spec ECC_SECG_P256K1"),
-        ("RSA_2048", "ENCRYPT_DECRYPT", "has the key spec RSA_2048"),
+    // moto returns no key spec.
+    let not_p_256 = "has a public key that is not of the curve P-256";
+    let kms = Kms::start();
+    let good_of_kms = kms.create_key();
+    let of_moto = |spec, usage| (moto.endpoint(), &good, create_key(&moto, spec, usage));
+    let of_kms = |spec, usage| (kms.endpoint(), &good_of_kms, kms.create_key_with(spec, usage));
+    for ((endpoint, good, arn), wanted) in [
+        (of_moto("RSA_2048", "SIGN_VERIFY"), not_p_256),
+        (of_moto("ECC_NIST_P384", "SIGN_VERIFY"), not_p_256),
+        (of_moto("ECC_SECG_P256K1", "SIGN_VERIFY"), not_p_256),
+        (of_moto("RSA_2048", "ENCRYPT_DECRYPT"), "has the usage ENCRYPT_DECRYPT"),
+        (of_kms("ECC_NIST_P521", "SIGN_VERIFY"), "has the key spec ECC_NIST_P521"),
+        (of_kms("ECC_NIST_P256", "KEY_AGREEMENT"), "has the usage KEY_AGREEMENT"),
     ] {
-        let arn = create_key(&moto, spec, usage);
-        let said = Export::of(&moto.endpoint(), &[(&good, "signing"), (&arn, "next")]).fails();
+        let said = Export::of(&endpoint, &[(good, "signing"), (&arn, "next")]).fails();
         for part in ["issuer.keys[1]", &arn, wanted, create] {
             assert!(said.contains(part), "{part}: {said}");
         }

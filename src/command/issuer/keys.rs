@@ -157,12 +157,9 @@ async fn of_kms(key: &KeyArn, trusted: &[&str]) -> anyhow::Result<(PublicKey, Si
             "KMS key {key} {rule}; create one with the key spec ECC_NIST_P256 and the usage SIGN_VERIFY"
         )
     };
-    match found.key_spec() {
-        Some(KeySpec::EccNistP256) => {}
-        other => {
-            let found = other.map_or("unknown", KeySpec::as_str);
-            return Err(wrong(&format!("has the key spec {found}")));
-        }
+    // Without a spec, the public key tells the curve.
+    if let Some(other) = found.key_spec().filter(|spec| **spec != KeySpec::EccNistP256) {
+        return Err(wrong(&format!("has the key spec {}", other.as_str())));
     }
     match found.key_usage() {
         Some(KeyUsageType::SignVerify) => {}
@@ -173,7 +170,7 @@ async fn of_kms(key: &KeyArn, trusted: &[&str]) -> anyhow::Result<(PublicKey, Si
     }
     let spki = found.public_key.ok_or(KmsError::Response)?;
     let public = PublicKey::from_spki(spki.as_ref())
-        .with_context(|| format!("public key of KMS key {key}"))?;
+        .map_err(|_| wrong("has a public key that is not of the curve P-256"))?;
     Ok((public, Signer::Kms { client, key: key.clone() }))
 }
 

@@ -317,7 +317,7 @@ impl Projected<'_> {
     pub(super) fn sidecar(&self) -> Pod {
         let IssuerProcess { server, directory, address, .. } = self.issuer;
         let mut template = Template::new(&server.endpoint(), BROKER);
-        template.issuer = Some(section(directory.path(), *address));
+        template.issuer = Some(section(directory.path(), *address, None));
         template.uid.clone_from(&self.uid);
         template.name.clone_from(&self.name);
         template.account = "default";

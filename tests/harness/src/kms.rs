@@ -47,11 +47,17 @@ pub struct Kms {
 
 #[derive(Default)]
 struct Keys {
-    /// Key and whether it is enabled, by ARN.
-    by_arn: HashMap<String, (EcdsaKeyPair, bool)>,
+    by_arn: HashMap<String, Key>,
     fault: Option<KmsFault>,
     /// Operation of each call.
     calls: Vec<String>,
+}
+
+struct Key {
+    pair: EcdsaKeyPair,
+    is_enabled: bool,
+    spec: String,
+    usage: String,
 }
 
 impl Kms {
@@ -69,18 +75,24 @@ impl Kms {
 
     /// Creates a key of P-256 for signatures; returns its ARN.
     pub fn create_key(&self) -> String {
+        self.create_key_with("ECC_NIST_P256", "SIGN_VERIFY")
+    }
+
+    /// Creates a key that claims to have this spec and this usage; returns its ARN.
+    pub fn create_key_with(&self, spec: &str, usage: &str) -> String {
         let mut keys = self.keys();
         let number = keys.by_arn.len() + 1;
         let arn =
             format!("arn:aws:kms:{REGION}:111122223333:key/00000000-0000-4000-8000-{number:012}");
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
-        keys.by_arn.insert(arn.clone(), (pair, true));
+        let (spec, usage) = (spec.to_owned(), usage.to_owned());
+        keys.by_arn.insert(arn.clone(), Key { pair, is_enabled: true, spec, usage });
         arn
     }
 
     /// Disables a key.
     pub fn disable(&self, arn: &str) {
-        self.keys().by_arn.get_mut(arn).unwrap().1 = false;
+        self.keys().by_arn.get_mut(arn).unwrap().is_enabled = false;
     }
 
     /// Sets or ends a fault.
@@ -141,7 +153,7 @@ impl Keys {
         }
         let request: Value = serde_json::from_slice(body).unwrap_or_default();
         let arn = request["KeyId"].as_str().unwrap_or_default();
-        let Some((pair, is_enabled)) = self.by_arn.get(arn) else {
+        let Some(Key { pair, is_enabled, spec, usage }) = self.by_arn.get(arn) else {
             return error("NotFoundException", &format!("Key '{arn}' does not exist"));
         };
         if !is_enabled {
@@ -152,8 +164,8 @@ impl Keys {
                 let spki = pair.public_key().as_der().unwrap();
                 ok(&json!({
                     "KeyId": arn,
-                    "KeySpec": "ECC_NIST_P256",
-                    "KeyUsage": "SIGN_VERIFY",
+                    "KeySpec": spec,
+                    "KeyUsage": usage,
                     "PublicKey": STANDARD.encode(spki.as_ref()),
                     "SigningAlgorithms": ["ECDSA_SHA_256"],
                 }))
