@@ -139,14 +139,11 @@ async fn of_kms(key: &KeyArn, trusted: &[&str]) -> anyhow::Result<(PublicKey, Si
         .region(Region::new(key.region().to_owned()))
         .load()
         .await;
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT)
-        .operation_attempt_timeout(ATTEMPT)
-        .operation_timeout(OPERATION);
-    let config =
-        aws_sdk_kms::config::Builder::from(&shared).timeout_config(timeouts.build()).build();
-    let client = Client::from_conf(config);
-    let found = client.get_public_key().key_id(key.as_str()).send().await;
+    let config = aws_sdk_kms::config::Builder::from(&shared).timeout_config(within(SIGN));
+    let client = Client::from_conf(config.build());
+    let at_load = aws_sdk_kms::config::Builder::new().timeout_config(within(LOAD));
+    let call = client.get_public_key().key_id(key.as_str());
+    let found = call.customize().config_override(at_load).send().await;
     let found = found.map_err(|error| {
         let error = KmsError::from(error);
         let remedy = error.remedy();
@@ -172,6 +169,15 @@ async fn of_kms(key: &KeyArn, trusted: &[&str]) -> anyhow::Result<(PublicKey, Si
     let public = PublicKey::from_spki(spki.as_ref())
         .map_err(|_| wrong("has a public key that is not of the curve P-256"))?;
     Ok((public, Signer::Kms { client, key: key.clone() }))
+}
+
+/// Returns timeouts with which a second attempt fits into the limit.
+fn within(limit: Duration) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT)
+        .operation_attempt_timeout(limit / 2)
+        .operation_timeout(limit)
+        .build()
 }
 
 impl KmsError {
@@ -208,8 +214,9 @@ const NO_KEY: &str = "it has no PEM block PRIVATE KEY; create the key with `open
 const CREATE: &str =
     "create one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`";
 
-/// Time limits of a call. The sidecar waits 7 seconds for its token, and other calls come before
+/// Time limit of a signature. The sidecar waits 7 seconds for its token, and other calls come before
 /// the signature.
+const SIGN: Duration = Duration::from_secs(3);
+/// Time limit of a public key at start, which includes the search for AWS credentials.
+const LOAD: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(1);
-const ATTEMPT: Duration = Duration::from_secs(2);
-const OPERATION: Duration = Duration::from_secs(3);
