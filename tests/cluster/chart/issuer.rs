@@ -390,6 +390,9 @@ fn only_namespaces_that_opted_in_reach_the_issuer() {
     assert_eq!(issuer["egress"], webhook);
 }
 
+/// Values, what the error says, and whether the program refuses the config, too.
+type Contradiction = (Vec<(&'static str, Value)>, &'static str, bool);
+
 /// The chart must not render a config with which the program does not start.
 #[test]
 fn contradictions_about_the_issuer_fail_the_render() {
@@ -397,8 +400,7 @@ fn contradictions_about_the_issuer_fail_the_render() {
     let kms = "arn:aws:kms:eu-west-1:111122223333:key/";
     let component =
         |session: &str| json!([{"name": "runtime", "fenced": true, "session": session}]);
-    // true: the program refuses the config, too.
-    let cases: Vec<(Vec<(&str, Value)>, &str, bool)> = vec![
+    let cases: Vec<Contradiction> = vec![
         (vec![("guard", json!({"enabled": false}))], "only the guard keeps pods", false),
         (
             vec![("config.roles", json!({"allow": {"accounts": []}}))],
