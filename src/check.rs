@@ -14,6 +14,8 @@ mod iam;
 mod iam_policy;
 mod iam_role;
 mod id;
+mod issuer;
+mod issuer_trust;
 mod kubernetes;
 mod namespace;
 mod network;
@@ -25,6 +27,7 @@ mod revoked;
 mod rights;
 mod role_controls;
 mod roles;
+mod transport;
 mod unattributed;
 mod versions;
 mod webhook;
@@ -34,6 +37,7 @@ use std::{
     time::SystemTime,
 };
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 pub use self::{
@@ -42,12 +46,14 @@ pub use self::{
     iam_policy::principals,
     iam_role::{Boundary, Chain, Held},
     id::{About, CheckId},
+    issuer::{IssuerFacts, Providers, Published},
     kubernetes::{KubernetesVersions, Nodes},
     namespace::{as_enabled, opted_in},
     objects::Objects,
     pods::waits,
     preflight::Preflight,
     roles::{service_account_to_try, tenants},
+    transport::Transports,
     unattributed::{Associations, ServiceAccount},
     webhook::{CONFIGURATION, service},
 };
@@ -70,6 +76,8 @@ pub struct Facts<'c> {
     pub config: &'c Config,
     /// All DaemonSets of the cluster.
     pub daemon_sets: Seen<Objects>,
+    /// None: the config has no session issuer, or AWS is skipped.
+    pub issuer: Option<IssuerFacts>,
     /// The tenants' roles. None: they are in SSM, and AWS is skipped.
     pub roles: Option<Roles>,
     pub namespaces: Seen<Objects>,
@@ -162,6 +170,8 @@ pub struct AwsFacts {
     pub assumed: Option<HashMap<TenantName, Result<(), credentials::AssumeRoleError>>>,
     /// The IAM policies of each tenant's role and of its base roles.
     pub chains: HashMap<TenantName, Chain>,
+    /// The session issuer's providers, in the accounts of the roles that trust it.
+    pub providers: Providers,
 }
 
 /// A fact, or the reason why it could not be read.
@@ -177,10 +187,13 @@ pub struct Checks<'c> {
     aws: Option<AwsFacts>,
     cluster_roles: Seen<Granted>,
     config: &'c Config,
+    /// Since when the guard's rule about the issuer's tokens denies.
+    guard_since: Option<Timestamp>,
     roles: Option<Roles>,
     found: Findings,
     revocations: Revocations,
     tenants: BTreeSet<TenantName>,
+    transports: Transports,
     /// The results of the test pods, and their namespaces.
     trials: Vec<(String, Trial)>,
     unattributed: Unattributed,
@@ -191,15 +204,35 @@ pub struct Checks<'c> {
 impl<'c> Checks<'c> {
     /// Makes the checks of the cluster.
     pub fn of_cluster(facts: Facts<'c>) -> Self {
-        let Facts { aws, config, daemon_sets, roles, namespaces, release, rights, kubernetes } =
-            facts;
+        let Facts {
+            aws,
+            config,
+            daemon_sets,
+            issuer,
+            roles,
+            namespaces,
+            release,
+            rights,
+            kubernetes,
+        } = facts;
         let (cluster_roles, rights) = rights::check_cluster_rights(&rights);
+        let (guard_since, guard) = match &release {
+            ReleaseFacts::Installed { guard, .. } => issuer::check_guard(&guard.objects, config),
+            ReleaseFacts::Missing(_) => (None, Findings::default()),
+        };
+        let files = match (&config.issuer, &issuer) {
+            (Some(settings), Some(facts)) => issuer::check_files(settings, facts),
+            _ => Findings::default(),
+        };
         let found = Findings::of([
             kubernetes::check_kubernetes(&kubernetes),
             config::check_exceptions(config),
             check_release(&release, &namespaces, config),
             network::check_network(config, &daemon_sets, &namespaces),
             rights,
+            transport::check_labels(&namespaces, config),
+            guard,
+            files,
         ]);
         let tenants = tenants(&namespaces, config);
         let versions = match &release {
@@ -211,10 +244,12 @@ impl<'c> Checks<'c> {
             aws,
             cluster_roles,
             config,
+            guard_since,
             roles,
             found,
             revocations,
             tenants,
+            transports: Transports::of(&namespaces, config),
             trials: Vec::new(),
             unattributed: Unattributed::default(),
             versions,
@@ -229,12 +264,13 @@ impl<'c> Checks<'c> {
         contents: &NamespaceContents,
         trial: Option<Trial>,
     ) {
-        let Self { cluster_roles, config, roles, .. } = &*self;
+        let Self { cluster_roles, config, guard_since, roles, .. } = &*self;
         let found = Findings::of([
             namespace::check_namespace(namespace, &contents.accounts, config),
             base_credentials::check_annotations(namespace, &contents.accounts, config),
             quota::check_quota(namespace, contents, config),
             pods::check_pods(namespace, &contents.pods, roles.as_ref(), config),
+            issuer::check_pods(namespace, &contents.pods, *guard_since, config),
             rights::check_rights(namespace, &contents.rights, cluster_roles),
         ]);
         self.found.extend(found.shortened(&namespace::subject(namespace)));

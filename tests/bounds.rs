@@ -402,6 +402,7 @@ fn checked(tenant: &Tenant, kind: &str, list: &[u8]) -> Findings {
         aws: None,
         config: &tenant.config,
         daemon_sets: of("DaemonSet"),
+        issuer: None,
         roles: Some(tenant.roles.clone()),
         namespaces: of("Namespace"),
         rights: roles.beside(of("ClusterRole")).beside(of("ClusterRoleBinding")),

@@ -10,9 +10,12 @@ use super::{
     iam_policy::{allowed_principals, names_action, principals, principals_of, statements},
     namespace::Bare,
     objects::{Objects, name},
+    transport,
 };
 use crate::{
-    config::{BaseCredentials, Config, Creator, CredentialsMode, RoleArnTemplate},
+    config::{
+        BaseCredentials, Config, Creator, CredentialsMode, RoleArnTemplate, SessionTransport,
+    },
     namespaces::Namespace,
     session::{RoleArn, TenantName},
 };
@@ -27,6 +30,9 @@ pub(super) fn check_annotations(
     config: &Config,
 ) -> Findings {
     let mut found = Findings::default();
+    if transport::of_namespace(namespace, config) != SessionTransport::RoleChain {
+        return found;
+    }
     // The check of service accounts reports that they cannot be read.
     for account in accounts.iter() {
         let name = name(account);

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use serde_json::{Value, json};
 
 use super::id::CheckId;
-use crate::{admission::Refusal, credentials, terminal::harmless};
+use crate::{admission::Refusal, credentials, issuer::TokenRefusal, terminal::harmless};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Level {
@@ -24,7 +24,7 @@ pub struct Finding {
     pub level: Level,
     /// The object in the cluster or in AWS.
     pub subject: String,
-    /// The code that the webhook or the sidecar uses for the same problem.
+    /// The code that the webhook, the sidecar or the session issuer uses for the same problem.
     pub code: Option<&'static str>,
     /// Contains the remedy if there is a code.
     pub message: String,
@@ -181,6 +181,17 @@ impl Findings {
         check: CheckId,
         subject: impl Into<String>,
         refusal: &Refusal,
+    ) {
+        self.add(check, Level::Error, subject.into(), refusal.to_string()).code =
+            Some(refusal.code());
+    }
+
+    /// Adds a refusal of the session issuer.
+    pub(super) fn denied(
+        &mut self,
+        check: CheckId,
+        subject: impl Into<String>,
+        refusal: &TokenRefusal,
     ) {
         self.add(check, Level::Error, subject.into(), refusal.to_string()).code =
             Some(refusal.code());

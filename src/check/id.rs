@@ -19,6 +19,10 @@ pub enum CheckId {
     GuardMissing,
     InstallQuota,
     InstallRights,
+    IssuerFiles,
+    IssuerGuard,
+    IssuerProvider,
+    IssuerTrust,
     KubernetesVersion,
     LimitRange,
     NamespaceLabel,
@@ -26,6 +30,7 @@ pub enum CheckId {
     OperatorLabel,
     PermissionsLost,
     PodOutdated,
+    PodPredatesGuard,
     PodRefused,
     PodSecurity,
     PodSecurityLowered,
@@ -42,6 +47,7 @@ pub enum CheckId {
     SessionRoleControls,
     SidecarImage,
     Tenant,
+    TransportLabel,
     Version,
     WebhookEdited,
     WebhookMissing,
@@ -59,7 +65,7 @@ pub struct About {
 
 impl CheckId {
     /// The order of the report: from the API server to the pod, then AWS.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 47] = [
         Self::KubernetesVersion,
         Self::InstallRights,
         Self::InstallQuota,
@@ -80,9 +86,12 @@ impl CheckId {
         Self::GuardDisabled,
         Self::GuardMissing,
         Self::GuardEdited,
+        Self::IssuerGuard,
+        Self::IssuerFiles,
         Self::NetworkPlugin,
         Self::NamespaceLabel,
         Self::Tenant,
+        Self::TransportLabel,
         Self::PodSecurity,
         Self::OperatorLabel,
         Self::ServiceAccount,
@@ -92,8 +101,11 @@ impl CheckId {
         Self::PodWithoutSidecar,
         Self::PodOutdated,
         Self::PodRefused,
+        Self::PodPredatesGuard,
         Self::Rbac,
         Self::RoleParameter,
+        Self::IssuerProvider,
+        Self::IssuerTrust,
         Self::RoleTrust,
         Self::BaseRole,
         Self::AssumeRole,
@@ -174,6 +186,26 @@ impl CheckId {
                 "Only with `--pre`: the user may not create all objects of the chart.",
                 "install the chart as a user with these permissions, such as one with the ClusterRole cluster-admin",
             ),
+            Self::IssuerFiles => (
+                "issuer-files",
+                "Only with a session issuer: STS cannot use its published files. They cannot be read at the issuer's URL, name another issuer or other keys, or lack a key of the config (a `warning` if the key does not sign now). Or they have a key that is none of the config's: whoever has it can name any session. `unknown` if the server does not answer, or a key of the config cannot be read here.",
+                "publish the files that `issuer export` writes; for a foreign key, first find out who wrote it, and remove the client ID from the provider",
+            ),
+            Self::IssuerGuard => (
+                "issuer-guard",
+                "Only with a session issuer: the binding of the guard's policy `fab-session-injector-issuer-pods` is missing or does not deny, so no one judges who names a session. The issuer refuses pods whose session has a name (`guard-missing`).",
+                "set `guard.enabled=true` in the chart values and run `helm upgrade`; then replace pods whose session has a name",
+            ),
+            Self::IssuerProvider => (
+                "issuer-provider",
+                "Only with a session issuer: the account of a session role has no IAM OIDC provider for the issuer's URL, or the provider lacks the client ID of the config.",
+                "create the provider; `iam --transport web-identity` prints it as oidc-provider",
+            ),
+            Self::IssuerTrust => (
+                "issuer-trust",
+                "Only with a session issuer: the trust policy of the session role does not allow the issuer the sessions of the tenant, or allows more: names of other tenants, other client IDs, or tokens that do not name the role. A `warning` if it also allows a base role, whose credentials can set any name of the tenant.",
+                "replace the trust policy with session-role-trust; `iam --transport web-identity` prints it",
+            ),
             Self::KubernetesVersion => (
                 "kubernetes-version",
                 "The API server is older than Kubernetes 1.32. A `warning` if kubelets have a fault with which a pod with a sidecar may not start, or not start again.",
@@ -208,6 +240,11 @@ impl CheckId {
                 "pod-outdated",
                 "The running pod differs from what the webhook would inject now.",
                 "re-create the pod",
+            ),
+            Self::PodPredatesGuard => (
+                "pod-predates-guard",
+                "A running pod whose session has a name was created before the guard's rule about it, or within a minute after. The session issuer refuses it new credentials.",
+                "replace the pod",
             ),
             Self::PodRefused => (
                 "pod-refused",
@@ -288,6 +325,11 @@ impl CheckId {
                 "tenant",
                 "The namespace has no valid tenant, or the tenant's name is too long to fit into a SourceIdentity with the session.",
                 "follow the remedy in the message",
+            ),
+            Self::TransportLabel => (
+                "transport-label",
+                "The transport label of a namespace has a value without effect, or it is `web-identity` and the config has no session issuer, so each agent pod is refused.",
+                "set the label to `role-chain` or `web-identity`, or remove it",
             ),
             Self::Version => (
                 "version",

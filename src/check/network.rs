@@ -3,13 +3,15 @@
 
 use super::{
     CheckId, Findings, Objects, Seen,
-    namespace::{label, read},
+    namespace::{label, opted_in, read},
     objects::name,
+    transport,
 };
 use crate::{
     admission::{AMBIENT_LABEL, NOT_AMBIENT},
-    config::{BaseCredentials, Config},
+    config::{BaseCredentials, Config, SessionTransport},
     json::Json,
+    namespaces::Namespace,
 };
 
 pub(super) fn check_network(
@@ -20,6 +22,15 @@ pub(super) fn check_network(
     let mut found = Findings::default();
     if !matches!(config.base_credentials, BaseCredentials::PodIdentity(_)) {
         found.ok(CheckId::NetworkPlugin, SUBJECT, "baseCredentials.source is not podIdentity");
+        return found;
+    }
+    let is_chain = |namespace: &Namespace| {
+        transport::of_namespace(namespace, config) == SessionTransport::RoleChain
+    };
+    if config.transport == SessionTransport::WebIdentity
+        && !opted_in(namespaces, config).any(|namespace| is_chain(&namespace))
+    {
+        found.ok(CheckId::NetworkPlugin, SUBJECT, "no namespace has the transport role-chain");
         return found;
     }
     captured(config, namespaces, &mut found);
@@ -48,8 +59,12 @@ pub(super) fn check_network(
 
 /// Adds the opted-in namespaces in Istio's ambient mode.
 fn captured(config: &Config, namespaces: &Seen<Objects>, found: &mut Findings) {
-    let is_opted_in = |object: &Json<'_>| read(*object, config).mode.is_some();
-    for object in namespaces.iter().filter(is_opted_in) {
+    let is_chain = |object: &Json<'_>| {
+        let namespace = read(*object, config);
+        namespace.mode.is_some()
+            && transport::of_namespace(&namespace, config) == SessionTransport::RoleChain
+    };
+    for object in namespaces.iter().filter(is_chain) {
         let mode = label(object, AMBIENT_LABEL);
         if let Some(mode) = mode.filter(|mode| *mode != NOT_AMBIENT) {
             let message = format!(

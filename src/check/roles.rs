@@ -3,20 +3,21 @@
 use std::{borrow::Cow, collections::BTreeSet};
 
 use super::{
-    AwsFacts, CheckId, Checks, Findings, Objects, Seen, Trial, base_credentials, iam,
+    AwsFacts, CheckId, Checks, Findings, Objects, Seen, Trial, base_credentials, iam, issuer,
+    issuer_trust,
     namespace::{self, Bare},
     objects::name,
 };
 use crate::{
     admission,
-    config::{Config, Creator, CredentialsMode},
+    config::{Config, Creator, CredentialsMode, SessionTransport},
     roles::{Cause, Role, Roles},
     session::{StartGate, TenantName},
 };
 
 pub(super) fn check_roles(checks: &Checks<'_>) -> Findings {
     let mut found = Findings::default();
-    let Checks { aws, config, revocations, roles, tenants, trials, .. } = checks;
+    let Checks { aws, config, revocations, roles, tenants, transports, trials, .. } = checks;
     for (namespace, trial) in trials {
         check_trial(namespace, trial, &mut found);
     }
@@ -24,11 +25,21 @@ pub(super) fn check_roles(checks: &Checks<'_>) -> Findings {
     for tenant in tenants {
         check_publication(tenant, roles, &mut found);
     }
-    let Some(AwsFacts { assumed, chains }) = aws else { return found };
+    let Some(AwsFacts { assumed, chains, providers }) = aws else { return found };
+    if let Some(issuer) = &config.issuer {
+        found.extend(issuer::check_providers(issuer, providers));
+    }
     for tenant in tenants {
         if let (Some(Role::Known(role)), Some(chain)) = (roles.role(tenant), chains.get(tenant)) {
-            found.extend(iam::check_policies(tenant, role, chain, &config.base_credentials));
-            found.extend(base_credentials::check_base_trust(tenant, chain, config));
+            if transports.has(tenant, SessionTransport::RoleChain) {
+                found.extend(iam::check_policies(tenant, role, chain, &config.base_credentials));
+                found.extend(base_credentials::check_base_trust(tenant, chain, config));
+            }
+            if let Some(issuer) = &config.issuer
+                && transports.has(tenant, SessionTransport::WebIdentity)
+            {
+                found.extend(issuer_trust::check_trust(tenant, role, chain, issuer));
+            }
             found.extend(revocations.check(tenant, role, chain));
         }
     }

@@ -4,6 +4,7 @@ mod access;
 mod aws;
 mod base_users;
 mod facts;
+mod issuer;
 mod preflight;
 mod trial;
 
@@ -22,7 +23,7 @@ use super::{
     now, output, print, runtime, terminated,
 };
 use crate::{
-    check::{self, Checks, Facts, Findings, Level, ReleaseFacts},
+    check::{self, Checks, Facts, Findings, Level, ReleaseFacts, Transports},
     cli::{Check, Format},
     config::Region,
     namespaces::{Namespace, NamespaceName},
@@ -115,8 +116,16 @@ async fn run_async(arguments: Check, running: &trial::Running) -> Result<Finding
     };
     let aws_facts = match (&shell, &roles) {
         (Some(shell), Some(roles)) => {
-            let look = aws::look(shell, roles, &tenants, &config, assume_role, show_progress);
-            Some(look.await?)
+            let transports = Transports::of(&namespaces, &config);
+            let wanted = aws::Wanted { tenants: &tenants, transports: &transports, assume_role };
+            Some(aws::look(shell, roles, &wanted, &config, show_progress).await?)
+        }
+        _ => None,
+    };
+    let issuer = match &config.issuer {
+        Some(settings) if !skip_aws => {
+            show_progress("the session issuer");
+            Some(issuer::look(settings, &config).await)
         }
         _ => None,
     };
@@ -125,6 +134,7 @@ async fn run_async(arguments: Check, running: &trial::Running) -> Result<Finding
         aws: aws_facts,
         config: &config,
         daemon_sets,
+        issuer,
         roles,
         namespaces,
         release: facts,

@@ -13,6 +13,10 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_rustls::TlsAcceptor;
 
 use self::{api_server::ApiServer, keys::Keys, published::PublishedFiles, tokens::IssuerState};
+pub(super) use self::{
+    keys::public_key,
+    published::{Unread, read},
+};
 use super::{CommandError, bind, files, now, roles, terminated, until};
 use crate::{
     cli::{Issuer, IssuerCommand},

@@ -11,7 +11,7 @@ use super::{
 use crate::session::{CaBundle, ClientId, IssuerEndpoint, IssuerUrl};
 
 /// How a sidecar gets session credentials.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub enum SessionTransport {
     /// With base credentials of the pod's service account, it assumes the session role.
     #[default]

@@ -23,6 +23,32 @@ pub struct Grant {
     pub role_session_name: RoleSessionName,
 }
 
+impl TokenFacts {
+    /// Returns the facts that the token of a stored pod has.
+    pub fn of_pod(pod: Json<'_>) -> Option<Self> {
+        let (metadata, spec) = (pod.at("metadata"), pod.at("spec"));
+        Some(Self {
+            namespace: metadata.at("namespace").string()?.parse().ok()?,
+            service_account: spec.at("serviceAccountName").string()?.parse().ok()?,
+            pod_name: metadata.at("name").string()?.parse().ok()?,
+            pod_uid: metadata.at("uid").string()?.parse().ok()?,
+            credential_id: None,
+        })
+    }
+}
+
+/// Returns since when the binding of the guard's rule about the issuer's tokens denies. None: it
+/// does not.
+pub fn guard_since(binding: Json<'_>) -> Option<Timestamp> {
+    let metadata = binding.at("metadata");
+    // A binding that only warns or audits refuses nothing.
+    let mut actions = binding.at("spec").at("validationActions").items();
+    let denies = actions.any(|action| action.string().is_some_and(|it| it == "Deny"));
+    let is_deleted = metadata.at("deletionTimestamp").string().is_some();
+    let created = metadata.at("creationTimestamp").string()?;
+    if denies && !is_deleted { created.parse().ok() } else { None }
+}
+
 /// Returns the caller's namespace and its tenant.
 pub fn tenant_of<'n>(
     caller: &TokenFacts,
@@ -183,6 +209,8 @@ fn role_of<'r>(tenant: &TenantName, roles: &'r Roles) -> Result<&'r RoleArn, Tok
     }
 }
 
+/// Name of the binding of the guard's rule about the issuer's tokens.
+pub const GUARD_BINDING: &str = "fab-session-injector-issuer-pods";
 /// Minimum time from the guard's binding to a pod that may name its session. API servers take up to
 /// some seconds to enforce a new binding; both times are theirs.
 const SETTLED: SignedDuration = SignedDuration::from_secs(60);

@@ -50,7 +50,7 @@ impl PublicKey {
     }
 
     /// Reads the coordinates of a JWK, as base64url text.
-    pub(super) fn from_coordinates(x: &str, y: &str) -> Result<Self, NotAPublicKey> {
+    pub(crate) fn from_coordinates(x: &str, y: &str) -> Result<Self, NotAPublicKey> {
         let mut point = vec![UNCOMPRESSED];
         for coordinate in [x, y] {
             // RFC 7518, 6.2.1.2: always the full length, with leading zeros.

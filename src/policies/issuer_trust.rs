@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{Account, Parameter, policy};
-use crate::session::{ClientId, IssuerUrl, SourceIdentity};
+use crate::session::{ClientId, IssuerUrl, RoleArn, SourceIdentity};
 
 /// The session issuer that a session role trusts.
 #[derive(Clone, Debug)]
@@ -15,6 +15,12 @@ pub struct IssuerTrust {
     pub keys: Vec<String>,
     /// Maximum lifetime of sessions, in seconds.
     pub session_seconds: u64,
+}
+
+/// Returns the ARN of the issuer's provider in the account of the session role.
+pub fn provider_arn(url: &IssuerUrl, role: &RoleArn) -> String {
+    let name = url.host_and_path();
+    format!("arn:{}:iam::{}:oidc-provider/{name}", role.partition(), role.account())
 }
 
 /// Returns the input of iam:CreateOpenIDConnectProvider.
@@ -62,9 +68,7 @@ pub(super) fn read_parameters(parameter: &Parameter, account: &Account) -> Value
 pub(super) fn trust(issuer: &IssuerTrust, account: &Account) -> [Value; 3] {
     let role = &account.session_role;
     let name = issuer.url.host_and_path();
-    let principal = json!({
-        "Federated": format!("arn:{}:iam::{}:oidc-provider/{name}", role.partition(), role.account()),
-    });
+    let principal = json!({"Federated": provider_arn(&issuer.url, role)});
     let audience = json!({format!("{name}:aud"): issuer.client_id.as_str()});
     let identities = SourceIdentity::text(&account.tenant, "*");
     let names = json!({format!("{name}:sub"): identities, "sts:SourceIdentity": identities});
@@ -98,11 +102,11 @@ pub(super) fn trust(issuer: &IssuerTrust, account: &Account) -> [Value; 3] {
             "sts:TagSession",
             json!({
                 "StringEquals": audience,
-                "ForAllValues:StringEquals": {"aws:TagKeys": TAGS},
+                "ForAllValues:StringEquals": {"aws:TagKeys": TOKEN_TAGS},
             }),
         ),
     ]
 }
 
 /// The keys of the session tags in the issuer's tokens.
-const TAGS: [&str; 2] = ["kubernetes-namespace", "kubernetes-pod-uid"];
+pub const TOKEN_TAGS: [&str; 2] = ["kubernetes-namespace", "kubernetes-pod-uid"];

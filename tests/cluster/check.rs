@@ -1,6 +1,7 @@
 //! `check` on a real API server, with the chart as Helm installs it, a real parameter store and a
 //! strict AWS. An intact installation has only ok findings. Each fault is found, and nothing else.
 
+mod issuer;
 mod preflight;
 
 use std::{
@@ -146,7 +147,7 @@ const fn object(arguments: &'static str) -> Object {
 fn faults() -> Vec<(String, Fault)> {
     let faults = data::cases::<Fault>("tests/cluster/check/faults");
     // docs/testing.md has this number.
-    assert_eq!(faults.len(), 75);
+    assert_eq!(faults.len(), 77);
     faults
 }
 

@@ -19,6 +19,7 @@ const MODULES: [(&str, &[&str]); 18] = [
             "certificates",
             "config",
             "credentials",
+            "issuer",
             "json",
             "namespaces",
             "policies",

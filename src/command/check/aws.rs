@@ -1,47 +1,73 @@
 //! Collects the facts of AWS for `check`, with the AWS credentials of the shell. Only reads, except
 //! that `--assume-role` assumes roles.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::anyhow;
 use aws_config::SdkConfig;
-use aws_sdk_iam::Client;
+use aws_sdk_iam::{Client, error::SdkError};
 use futures_util::stream::{self, StreamExt};
 use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
-    check::{self, AwsFacts, Boundary, Chain, Held, Seen},
+    check::{self, AwsFacts, Boundary, Chain, Held, Providers, Seen, Transports},
     command::{
         CommandError,
         aws_shell::{PATIENCE, lacks_credentials},
         iam_roles::{self, IamError},
     },
-    config::Config,
+    config::{Config, SessionTransport},
     credentials::{self, Assume, sts::Sts},
+    policies::provider_arn,
     revocation::Inline,
     roles::{Role, Roles},
     session::{KnownSession, RoleArn, TenantName},
 };
 
-/// Reads the IAM policies of the tenants' roles and, with `assume_role`, assumes the roles.
-/// `progress` is called before each step.
+/// The tenants to look at.
+#[derive(Debug)]
+pub(super) struct Wanted<'t> {
+    pub(super) tenants: &'t BTreeSet<TenantName>,
+    pub(super) transports: &'t Transports,
+    /// Whether to assume the roles of tenants with base roles.
+    pub(super) assume_role: bool,
+}
+
+/// Reads the IAM policies of the tenants' roles, and the providers of the session issuer; assumes
+/// the roles, if wanted. `progress` is called before each step.
 pub(super) async fn look(
     shell: &SdkConfig,
     roles: &Roles,
-    tenants: &BTreeSet<TenantName>,
+    wanted: &Wanted<'_>,
     config: &Config,
-    assume_role: bool,
     progress: impl Fn(&str),
 ) -> Result<AwsFacts, CommandError> {
+    let Wanted { tenants, transports, assume_role } = wanted;
     let lacking = lacks_credentials(shell).await;
     let assumed = match (assume_role, lacking) {
         (true, Some(why)) => return Err(CommandError::Input(anyhow!("--assume-role: {why}"))),
-        (true, None) => Some(assume(shell, roles, tenants, config, &progress).await),
+        (true, None) => {
+            let with_base = tenants
+                .iter()
+                .filter(|tenant| transports.has(tenant, SessionTransport::RoleChain))
+                .cloned()
+                .collect();
+            Some(assume(shell, roles, &with_base, config, &progress).await)
+        }
         (false, _) => None,
     };
     let chains = chains(shell, roles, tenants, lacking, &progress).await;
-    Ok(AwsFacts { assumed, chains })
+    let issued = known(roles, tenants)
+        .filter(|(tenant, _)| transports.has(tenant, SessionTransport::WebIdentity));
+    let providers = match &config.issuer {
+        Some(issuer) => {
+            let arn = |role| provider_arn(&issuer.url, role);
+            providers(shell, issued.map(|(tenant, role)| (arn(role), chains.get(tenant)))).await
+        }
+        None => Providers::new(),
+    };
+    Ok(AwsFacts { assumed, chains, providers })
 }
 
 /// Assumes the role of each tenant as a sidecar does, for the session [`SESSION`].
@@ -125,6 +151,47 @@ async fn held(iam: &Client, role: &RoleArn) -> Seen<Held> {
     match timeout(PATIENCE, read(iam, role)).await {
         Ok(Ok(held)) => Seen::Known(held),
         Ok(Err(why)) => Seen::Hidden(why.to_string()),
+        Err(_) => Seen::Hidden("IAM did not answer in time".to_owned()),
+    }
+}
+
+/// Reads the session issuer's provider in each account whose roles can be read. IAM reads only those
+/// of the account of the credentials.
+async fn providers(
+    shell: &SdkConfig,
+    wanted: impl Iterator<Item = (String, Option<&Chain>)>,
+) -> Providers {
+    let mut readable: BTreeMap<String, Option<&str>> = BTreeMap::new();
+    for (arn, chain) in wanted {
+        let lacking = match chain.map(|chain| &chain.session_role) {
+            Some(Seen::Known(_)) => None,
+            Some(Seen::Hidden(why)) => Some(&**why),
+            None => Some("the roles of its account were not read"),
+        };
+        let known = readable.entry(arn).or_insert(lacking);
+        *known = known.and(lacking);
+    }
+    let iam = Client::new(shell);
+    let mut providers = Providers::new();
+    for (arn, lacking) in readable {
+        let provider = match lacking {
+            Some(why) => Seen::Hidden(why.to_owned()),
+            None => provider(&iam, &arn).await,
+        };
+        providers.insert(arn, provider);
+    }
+    providers
+}
+
+/// Returns the client IDs of the provider. None: there is no such provider.
+async fn provider(iam: &Client, arn: &str) -> Seen<Option<Vec<String>>> {
+    let call = iam.get_open_id_connect_provider().open_id_connect_provider_arn(arn).send();
+    match timeout(PATIENCE, call).await {
+        Ok(Ok(provider)) => Seen::Known(Some(provider.client_id_list.unwrap_or_default())),
+        Ok(Err(SdkError::ServiceError(error))) if error.err().is_no_such_entity_exception() => {
+            Seen::Known(None)
+        }
+        Ok(Err(error)) => Seen::Hidden(IamError::from(error).to_string()),
         Err(_) => Seen::Hidden("IAM did not answer in time".to_owned()),
     }
 }

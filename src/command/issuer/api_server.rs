@@ -6,10 +6,7 @@ use std::{sync::Arc, time::Duration};
 use arc_swap::ArcSwapOption;
 use axum::http;
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    admissionregistration::v1::ValidatingAdmissionPolicyBinding,
-    authentication::v1::{TokenReview, TokenReviewSpec},
-};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::{
     Api, Client,
     api::{GetParams, PostParams},
@@ -23,7 +20,7 @@ use tokio::{
 
 use crate::{
     command::now,
-    issuer::{ClusterKeys, TokenCheck, TokenFacts, TokenRefusal},
+    issuer::{ClusterKeys, GUARD_BINDING, TokenCheck, TokenFacts, TokenRefusal, guard_since},
     serve::health::Latch,
     telemetry::IssuerMetrics,
 };
@@ -185,21 +182,11 @@ impl ApiServer {
             return Ok(*since);
         }
         self.metrics.api_call("binding");
-        let api: Api<ValidatingAdmissionPolicyBinding> = Api::all(self.client.clone());
-        let answer = timeout(CALL, api.get_opt(GUARD_BINDING)).await;
-        let binding = answer
-            .map_err(|_| unavailable("no response about the guard's binding in time"))?
-            .map_err(|error| unavailable(&api_error(&error)))?;
-        // A binding that only warns or audits refuses nothing.
-        let denies = |binding: &ValidatingAdmissionPolicyBinding| {
-            let mut actions = binding.spec.validation_actions.iter();
-            let is_deleted = binding.metadata.deletion_timestamp.is_some();
-            !is_deleted && actions.any(|action| action == "Deny")
-        };
-        let since = binding
-            .filter(denies)
-            .and_then(|binding| binding.metadata.creation_timestamp)
-            .map(|created| created.0);
+        let request = Request::new(BINDINGS).get(GUARD_BINDING, &GetParams::default());
+        let since = self.answer(request).await?.and_then(|text| {
+            let binding: &RawValue = serde_json::from_str(&text).ok()?;
+            guard_since(binding.into())
+        });
         *cached = Some((Instant::now(), since));
         Ok(since)
     }
@@ -241,8 +228,7 @@ fn api_error(error: &kube::Error) -> String {
     }
 }
 
-/// Name of the binding of the guard's rule about the issuer's tokens.
-const GUARD_BINDING: &str = "fab-session-injector-issuer-pods";
+const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
 /// Maximum number of calls under way.
 const MOST_CALLS: usize = 16;
 /// Time limit of one call.

@@ -112,6 +112,14 @@ impl Keys {
     }
 }
 
+/// Reads the public half of a key.
+pub(in crate::command) async fn public_key(
+    source: &KeySource,
+    trusted: &[&str],
+) -> anyhow::Result<PublicKey> {
+    load(source, trusted).await.map(|(public, _)| public)
+}
+
 async fn load(source: &KeySource, trusted: &[&str]) -> anyhow::Result<(PublicKey, Signer)> {
     match source {
         KeySource::File(path) => of_file(path),

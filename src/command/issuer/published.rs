@@ -16,6 +16,15 @@ use crate::{
     telemetry::IssuerMetrics,
 };
 
+/// Why a published file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::command) enum Unread {
+    #[error("{0}")]
+    NoAnswer(String),
+    #[error("{0}")]
+    Refused(String),
+}
+
 /// Whether the signing key is published.
 #[derive(Debug)]
 pub(super) struct PublishedFiles {
@@ -70,20 +79,8 @@ impl PublishedFiles {
     }
 
     async fn read(&self, connector: &SharedHttpConnector) -> Result<PublishedKeys, String> {
-        let request = HttpRequest::get(&self.url).map_err(|error| error.to_string())?;
-        let response = timeout(ANSWER, connector.call(request)).await;
-        let response = response
-            .map_err(|_| "no response in time".to_owned())?
-            .map_err(|error| error.to_string())?;
-        let status = response.status().as_u16();
-        if status != 200 {
-            return Err(format!("HTTP {status}"));
-        }
-        let body = timeout(ANSWER, response.into_body().collect()).await;
-        let body = body
-            .map_err(|_| "no complete response in time".to_owned())?
-            .map_err(|error| error.to_string())?;
-        PublishedKeys::parse(&body.to_bytes()).map_err(|error| error.to_string())
+        let text = read(connector, &self.url).await.map_err(|unread| unread.to_string())?;
+        PublishedKeys::parse(&text).map_err(|error| error.to_string())
     }
 
     /// Records whether the signing key is there. Returns what is wrong.
@@ -112,11 +109,45 @@ impl PublishedFiles {
     }
 }
 
+/// Reads a published file, within the time that STS allows. It follows no redirection.
+pub(in crate::command) async fn read(
+    connector: &SharedHttpConnector,
+    url: &str,
+) -> Result<Vec<u8>, Unread> {
+    let no_answer = |error: &dyn std::error::Error| Unread::NoAnswer(causes(error));
+    let late = || Unread::NoAnswer("no response in time".to_owned());
+    let request = HttpRequest::get(url).map_err(|error| no_answer(&error))?;
+    let read = async {
+        let response = connector.call(request).await.map_err(|error| no_answer(&error))?;
+        let status = response.status().as_u16();
+        if status != 200 {
+            return Err(Unread::Refused(format!("HTTP {status}")));
+        }
+        let body = response.into_body().collect().await;
+        Ok(body.map_err(|error| no_answer(&*error))?.to_bytes().to_vec())
+    };
+    timeout(ANSWER, read).await.map_err(|_| late())?
+}
+
+/// Returns the error with its causes: the connector's own text does not say why.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
 /// Interval between two reads.
 const TICK: Duration = Duration::from_secs(60);
 /// Interval while the signing key is not published.
 const RETRY: Duration = Duration::from_secs(5);
-/// Time limit of a response, and of its body. STS allows 5 s.
+/// Time limit of a response with its body. STS allows 5 s.
 const ANSWER: Duration = Duration::from_secs(5);
 /// Maximum length of a foreign key's ID in the log, in characters.
 const LONGEST_ID: usize = 64;
