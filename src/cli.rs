@@ -80,8 +80,8 @@ pub enum Command {
     /// Makes the same decision as the webhook and prints the reasons: the matching component and
     /// selector, the session and who named it, the role and its source; or the rule by which the
     /// pod is left unchanged, or all rules that refuse it. Exit codes: 0 no errors; 1 a pod is
-    /// refused, or a pod of the cluster differs from current injection (in audit neither counts:
-    /// 0); 2 invalid input; 3 internal error, an API is unreachable, or the result depends on the
+    /// refused, a pod of the cluster differs from current injection (in audit neither counts: 0),
+    /// or the session issuer refuses it a token; 2 invalid input; 3 internal error, an API is unreachable, or the result depends on the
     /// unknown requesting user (set --as); 141 stdout closed (SIGPIPE).
     #[command(after_long_help = EXPLAIN_EXAMPLES, display_order = 2)]
     Explain(Explain),

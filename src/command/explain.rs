@@ -6,13 +6,17 @@ mod workload;
 use std::{collections::HashSet, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::anyhow;
-use serde_json::{Value, value::to_raw_value};
+use jiff::Timestamp;
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use self::explanation::{Explanation, RequestingUser, Subject, Verdict};
 use super::{
     CommandError,
-    cluster::{CORE, Cluster},
+    cluster::{ADMISSION, CORE, Cluster},
     files,
     installed::{self, Installed, Release},
     offline::{self, Assumed, Coverage},
@@ -23,6 +27,8 @@ use crate::{
     check::Seen,
     cli::{Explain, Format, PodOrWorkload},
     config::{Component, Config, Matched, Matcher},
+    issuer::{GUARD_BINDING, guard_since},
+    json::Json,
     manifest::{Maker, PodIn},
     namespaces::{Namespace, NamespaceName, Namespaces, OPT_IN_LABEL},
     roles::{Roles, Source, refresher::RolesHandle},
@@ -92,7 +98,18 @@ async fn existing(
         }
     };
     let pod = get(&cluster, &format!("{CORE}/namespaces/{name}/pods"), &pod).await?;
-    Ok(explainer.existing(&pod, &namespace, arguments.creator.as_deref()).await)
+    let guard_since = match &explainer.config.issuer {
+        Some(_) => binding(&cluster).await?,
+        None => Seen::Known(None),
+    };
+    Ok(explainer.existing(&pod, &namespace, arguments.creator.as_deref(), guard_since).await)
+}
+
+/// Returns since when the guard's rule about the session issuer's tokens denies.
+async fn binding(cluster: &Cluster) -> Result<Seen<Option<Timestamp>>, CommandError> {
+    let bindings = format!("{ADMISSION}/validatingadmissionpolicybindings");
+    let binding: Seen<Option<Box<RawValue>>> = cluster.get(&bindings, GUARD_BINDING).await?;
+    Ok(binding.map(|binding| guard_since(Json::from(&*binding?))))
 }
 
 async fn get(cluster: &Cluster, path: &str, name: &str) -> Result<Value, CommandError> {
@@ -154,6 +171,7 @@ impl Explainer {
         pod: &Value,
         namespace: &Namespace,
         given: Option<&str>,
+        guard_since: Seen<Option<Timestamp>>,
     ) -> Explanation {
         // The comparison needs the role of the tenant for every requesting user.
         if let (Some(_), Ok(tenant)) = (namespace.mode, &namespace.tenant) {
@@ -171,7 +189,7 @@ impl Explainer {
             (None, None) => (RequestingUser::Unknown, String::new()),
         };
         let explained = self.explain(pod, &name, namespace).await;
-        let subject = Subject::Existing { pod, drift };
+        let subject = Subject::Existing { pod, drift, guard_since };
         Explanation::new(subject, namespace, creator, explained, &roles, &self.config)
     }
 

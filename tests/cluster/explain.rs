@@ -109,7 +109,8 @@ fn a_pod_of_the_cluster_is_explained_with_its_drift() {
     let session = json!({
         "id": uid, "namedBy": "not-trusted", "namedIn": null,
         "sourceIdentity": format!("agent.acme.{uid}"), "roleArn": role("acme"),
-        "source": format!("SSM parameter {}", parameter("acme")), "baseRoleArn": null,
+        "source": format!("SSM parameter {}", parameter("acme")), "transport": "role-chain",
+        "baseRoleArn": null,
     });
     assert_eq!(said["session"], session);
 

@@ -8,6 +8,7 @@ use std::{fs, time::Duration};
 use harness::{
     kms::{Kms, KmsFault},
     process::wait_until,
+    sidecar::account::BROKER,
 };
 use serde_json::{Value, json};
 use strict_aws::Outage;
@@ -146,6 +147,7 @@ fn a_session_name_is_trusted_only_under_an_older_guard() {
     };
     let before = issuer.pod("before", named);
     assert_eq!(code(&before), "guard-missing");
+    assert_eq!(issuer.explained(&before)["code"], "guard-missing");
     issuer.bind_guard(&["Warn", "Audit"]);
     std::thread::sleep(CACHED);
     assert_eq!(code(&before), "guard-missing", "a guard that denies nothing");
@@ -156,14 +158,23 @@ fn a_session_name_is_trusted_only_under_an_older_guard() {
         (code(&before) == "predates-guard").then_some(())
     });
     assert_eq!(code(&early), "predates-guard");
+    let explained = issuer.explained(&early);
+    assert_eq!(explained["answer"], "refusal");
+    assert_eq!(explained["code"], "predates-guard");
     // A pod that names nothing needs no guard.
     let plain = issuer.pod("plain", |_| {});
     assert_eq!(issuer.ask(&plain.token(AUDIENCE)).0, 200);
+    let token = json!({
+        "answer": "token", "code": null, "message": null, "roleArn": BROKER,
+        "sourceIdentity": format!("agent.acme.{}", plain.uid),
+    });
+    assert_eq!(issuer.explained(&plain), token);
     std::thread::sleep(Duration::from_secs(62).saturating_sub(bound.elapsed()));
     let late = issuer.pod("late", named);
     let (status, answer) = issuer.ask(&late.token(AUDIENCE));
     assert_eq!(status, 200, "{answer}");
     assert_eq!(answer["sourceIdentity"], "agent.acme.chosen");
+    assert_eq!(issuer.explained(&late)["sourceIdentity"], "agent.acme.chosen");
     assert_eq!(code(&early), "predates-guard", "for as long as it runs");
 }
 

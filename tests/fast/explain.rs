@@ -134,10 +134,33 @@ fn explain_shows_the_source_of_the_session_name() {
             "id": id, "namedBy": named_by, "namedIn": named_in, "sourceIdentity": format!("agent.acme.{id}"),
             "roleArn": ROLE,
             "source": format!("role for tenant acme in the static role file {}", ROLES.display()),
+            "transport": "role-chain",
             "baseRoleArn": null,
         });
         assert_eq!(said["session"], want, "{argument}");
     }
+}
+
+#[test]
+fn explain_shows_the_transport_with_a_session_issuer() {
+    let config = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("explain.issuer.yaml");
+    let issuer = json!({
+        "url": "https://issuer.example.com/prod", "endpoint": "https://issuer.fab.svc/v1/token",
+        "caFile": "/nonexistent/ca.crt", "keys": [{"file": "/nonexistent/key.pem"}],
+    });
+    let allow = json!({"accounts": ["111122223333"]});
+    let text_of = json!({
+        "cluster": "prod", "transport": "webIdentity", "issuer": issuer, "roles": {"allow": allow},
+    });
+    fs::write(&config, text_of.to_string()).unwrap();
+    let argument = format!("--config={}", config.display());
+    let manifest = pod(&[], "tenant-runtime").to_string();
+    let said = said(&manifest, &[&argument]);
+    assert_eq!(said["session"]["transport"], "web-identity");
+    assert_eq!(said["issuer"], Value::Null, "the pod does not exist yet");
+    let printed = explain(&manifest, &[&argument]).stdout;
+    let line = "  transport  web-identity: the sidecar gets a token of the session issuer, and has no base credentials\n";
+    assert!(text(&printed).contains(line), "{}", text(&printed));
 }
 
 /// With IRSA the config names the base role. The annotation of the service account does not.

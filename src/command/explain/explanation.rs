@@ -1,14 +1,18 @@
 //! The report on one pod. [`text`] prints its fields as text, serde as JSON.
 
+mod issuer;
 mod text;
 
+use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use self::issuer::IssuerAnswer;
 use crate::{
     admission::{
         Decision, Drift, DriftStatus, Explained, Gives, Injection, NamedBy, Passed, Refusal,
     },
+    check::Seen,
     config::{BaseCredentials, Config, Matched, Matcher, SessionTransport},
     manifest,
     namespaces::{Mode, Namespace},
@@ -40,6 +44,8 @@ pub(super) struct Explanation {
     /// user is unknown and the pod does not exist yet.
     possible_components: Vec<ShownComponent>,
     session: Option<Identity>,
+    /// None: the pod's sidecar does not ask the session issuer, or does not exist yet.
+    issuer: Option<IssuerAnswer>,
     warnings: Vec<String>,
     drift: Option<ShownDrift>,
 }
@@ -50,8 +56,9 @@ pub(super) enum Subject<'p> {
     /// Not created yet: the object is a pod, or has a pod template. With the components that come
     /// first for some users.
     Proposed(&'p Value, Vec<Matched<'p>>),
-    /// A pod of the cluster.
-    Existing { pod: &'p Value, drift: Drift },
+    /// A pod of the cluster. `guard_since`: since when the guard's rule about the issuer's tokens
+    /// denies.
+    Existing { pod: &'p Value, drift: Drift, guard_since: Seen<Option<Timestamp>> },
 }
 
 /// The requesting user: who creates the pod.
@@ -98,6 +105,8 @@ struct Identity {
     role_arn: String,
     /// Where the role was read from.
     source: String,
+    /// How the sidecar gets session credentials. `None`: there is no sidecar.
+    transport: Option<String>,
     /// The base role of the sidecar, if the config names it (IRSA).
     base_role_arn: Option<String>,
 }
@@ -159,6 +168,12 @@ impl Explanation {
             }
             Subject::Existing { .. } => Vec::new(),
         };
+        let issuer = match &subject {
+            Subject::Proposed(..) => None,
+            Subject::Existing { pod, guard_since, .. } => {
+                IssuerAnswer::of(pod, namespace, roles, config, guard_since)
+            }
+        };
         let (object, drift) = match subject {
             Subject::Proposed(object, _) => (object, None),
             // In audit, pods are never changed.
@@ -166,6 +181,7 @@ impl Explanation {
             Subject::Existing {
                 pod,
                 drift: Drift { status, assumed_creator: _, possible_exemption },
+                guard_since: _,
             } => {
                 let possible_exemptions =
                     possible_exemption.iter().map(ToString::to_string).collect();
@@ -190,12 +206,13 @@ impl Explanation {
             component: matched.map(ShownComponent::of),
             possible_components,
             session,
+            issuer,
             warnings,
             drift,
         }
     }
 
-    /// In audit no pod is refused and no pod is compared. A pod that has completed has no error.
+    /// In audit no pod is refused by the webhook and no pod is compared. A pod that has completed has no error.
     pub(super) fn verdict(&self) -> Verdict {
         let is_permanent = self.refusals.iter().any(|said| !said.transient);
         match &self.drift {
@@ -207,6 +224,7 @@ impl Explanation {
                     Verdict::Undecided
                 }
             }
+            _ if self.issuer.as_ref().is_some_and(IssuerAnswer::is_refusal) => Verdict::Wrong,
             _ if is_permanent && self.mode == Some(Mode::Enabled) => Verdict::Wrong,
             _ if self.refusals.iter().any(|said| said.transient) => Verdict::Undecided,
             _ => Verdict::Fine,
@@ -294,6 +312,10 @@ impl Identity {
             source_identity,
             role_arn: session.role.to_string(),
             source: roles.location(&session.tenant),
+            transport: match gives {
+                Gives::Sidecar(_, transport) => Some(transport.to_string()),
+                Gives::Env(_) | Gives::Keep | Gives::Nothing => None,
+            },
             base_role_arn: None,
         })
     }

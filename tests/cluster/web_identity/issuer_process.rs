@@ -16,7 +16,7 @@ use harness::{
     file_server,
     kms::Kms,
     process::{Process, free_port, own_directory, wait_until},
-    program, root,
+    program, root, schema,
     sidecar::{
         account::BROKER,
         pod::{Pod, Template},
@@ -228,6 +228,23 @@ impl IssuerProcess {
         let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
         let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
         (status.unwrap_or(0), serde_json::from_str(body).unwrap_or_default())
+    }
+
+    /// Returns the issuer's answer to the pod by `explain`.
+    pub(super) fn explained(&self, pod: &Projected<'_>) -> Value {
+        let path = self.directory.path();
+        let output = Command::new(program())
+            .args(["explain", &pod.name, "--namespace=tenants-acme", "--output=json", "--config"])
+            .arg(path.join("config.yaml"))
+            .arg("--roles")
+            .arg(path.join("roles.yaml"))
+            .env("KUBECONFIG", self.cluster.kubeconfig())
+            .output()
+            .unwrap();
+        let said: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        schema::check(&said);
+        said["issuer"].clone()
     }
 
     pub(super) fn kubectl(&self, arguments: &[&str]) {

@@ -24,6 +24,7 @@ impl fmt::Display for Explanation {
             component,
             possible_components,
             session,
+            issuer,
             warnings,
             drift,
         } = self;
@@ -59,6 +60,7 @@ impl fmt::Display for Explanation {
                 source_identity,
                 role_arn,
                 source,
+                transport,
                 base_role_arn,
             } = session;
             let origin = match (*named_by, named_in) {
@@ -78,9 +80,15 @@ impl fmt::Display for Explanation {
             say("identity", source_identity)?;
             say("role", role_arn)?;
             say("source", source)?;
+            if transport.as_deref() == Some("web-identity") {
+                say("transport", WEB_IDENTITY)?;
+            }
             if let Some(base) = base_role_arn {
                 say("base role", base)?;
             }
+        }
+        if let Some(issuer) = issuer {
+            say("issuer", &issuer.text())?;
         }
         for Said { code, message, remedy, transient: _, is_unread: _ } in refusals {
             say("refusal", &format!("{message} [{code}]: {remedy}"))?;
@@ -156,3 +164,6 @@ pub(super) fn becomes(decision: &Decision, is_unread: bool, mode: Option<Mode>) 
         Some(Mode::Enabled) | None => words.to_owned(),
     }
 }
+
+const WEB_IDENTITY: &str =
+    "web-identity: the sidecar gets a token of the session issuer, and has no base credentials";
