@@ -35,6 +35,15 @@ pub(super) fn ca_certificates(path: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
+/// Returns whether the config names a file with the session issuer's CA certificates that this
+/// process may read.
+pub(super) fn has_issuer_ca(config: &Config) -> bool {
+    config.issuer.as_ref().is_some_and(|issuer| match &issuer.ca {
+        IssuerCa::File(path) => File::open(path).is_ok(),
+        IssuerCa::Known(_) => false,
+    })
+}
+
 /// Reads the CA certificates of the session issuer into the config, if it names a file.
 pub(super) fn read_issuer_ca(config: &mut Config) -> anyhow::Result<()> {
     if let Some(issuer) = &mut config.issuer

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     admission::{self, Decision, Explained, Gives, Refusal},
     cli::Inject,
-    config::Config,
+    config::{Config, SessionTransport},
     manifest::{self, PodIn},
     namespaces::{Mode, Namespaces},
     roles::{Roles, Source},
@@ -31,6 +31,10 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, CommandError> {
     if arguments.region.is_some() {
         config.region.clone_from(&arguments.region);
     }
+    // The file is the webhook's, and need not be on this machine.
+    if files::has_issuer_ca(&config) {
+        files::read_issuer_ca(&mut config).map_err(CommandError::Input)?;
+    }
     let roles = files::roles(&arguments.roles, &config).map_err(CommandError::Input)?;
     let roles = Roles::new(Source::File(arguments.roles.clone()), roles);
     let objects = offline::objects(&arguments.filename).map_err(CommandError::Input)?;
@@ -39,7 +43,7 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, CommandError> {
 
     let mut printed = String::new();
     let mut refused = false;
-    let mut sidecars = false;
+    let (mut sidecars, mut has_issuer) = (false, false);
     let mut coverage = Coverage::default();
     for object in &objects {
         let mut operations = Vec::new();
@@ -49,9 +53,10 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, CommandError> {
             let outcome = injected(object, found, arguments, &namespaces, &roles, &config)
                 .map_err(CommandError::Input)?;
             match outcome {
-                Injected::Patched { operations: patch, has_sidecar } => {
+                Injected::Patched { operations: patch, sidecar } => {
                     operations.extend(patch);
-                    sidecars |= has_sidecar;
+                    sidecars |= sidecar.is_some();
+                    has_issuer |= sidecar == Some(SessionTransport::WebIdentity);
                 }
                 Injected::Refused(refusals) => {
                     refused = true;
@@ -63,6 +68,11 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, CommandError> {
             }
         }
         render(object, operations, arguments, &mut printed).map_err(CommandError::Internal)?;
+    }
+    if has_issuer && config.issuer.as_ref().is_some_and(|issuer| issuer.ca.known().is_none()) {
+        say(
+            "FAB_SESSION_ISSUER_CA is empty in this output, because the file in issuer.caFile is not readable here; the webhook sets it",
+        );
     }
     let has_region = config.sidecar.env.iter().any(|(name, _)| name == "AWS_REGION");
     if sidecars && config.region.is_none() && !has_region {
@@ -80,7 +90,11 @@ pub(super) fn run(arguments: &Inject) -> Result<ExitCode, CommandError> {
 
 /// The result for one pod of an object.
 enum Injected {
-    Patched { operations: Vec<PatchOperation>, has_sidecar: bool },
+    /// `sidecar`: the transport of the sidecar, if the pod gets one.
+    Patched {
+        operations: Vec<PatchOperation>,
+        sidecar: Option<SessionTransport>,
+    },
     Refused(Vec<Refusal>),
     Unchanged,
 }
@@ -122,7 +136,10 @@ fn injected(
     Ok(match decision {
         Decision::Inject(injection) => Injected::Patched {
             operations: found.lift(object, operations),
-            has_sidecar: matches!(injection.gives, Gives::Sidecar(..)),
+            sidecar: match injection.gives {
+                Gives::Sidecar(_, transport) => Some(transport),
+                Gives::Env(_) | Gives::Keep | Gives::Nothing => None,
+            },
         },
         Decision::Pass(_) => Injected::Unchanged,
         Decision::Refuse(_) => Injected::Refused(refusals),

@@ -440,3 +440,48 @@ fn manifests_that_kubectl_reads_are_read() {
         assert!(text(&output.stderr).contains(want), "{}", text(&output.stderr));
     }
 }
+
+/// The file is the webhook's. This machine may not have it.
+#[test]
+fn an_issuer_ca_that_is_not_readable_is_left_empty_and_said() {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let (config, ca) = (directory.join("inject.issuer.yaml"), directory.join("inject.issuer.crt"));
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let pem = parameters.self_signed(&key).unwrap().pem();
+    let issuer = json!({
+        "url": "https://issuer.example.com/prod", "endpoint": "https://issuer.fab.svc/v1/token",
+        "caFile": ca, "keys": [{"file": "/nonexistent/key.pem"}],
+    });
+    let allow = json!({"accounts": ["111122223333"]});
+    let text_of = json!({
+        "cluster": "prod", "region": "eu-west-1", "transport": "webIdentity", "issuer": issuer,
+        "roles": {"allow": allow},
+    });
+    fs::write(&config, text_of.to_string()).unwrap();
+    let manifest = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": template()["spec"],
+    });
+    let argument = format!("--config={}", config.display());
+    let injected = || {
+        let output = inject(
+            &manifest.to_string(),
+            &["--tenant=acme", "--namespace=tenants-acme", &argument],
+        );
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let pod: Value = serde_saphyr::from_slice(&output.stdout).unwrap();
+        let env = pod["spec"]["initContainers"][0]["env"].as_array().unwrap().clone();
+        let ca = env.into_iter().find(|variable| variable["name"] == "FAB_SESSION_ISSUER_CA");
+        (ca.unwrap()["value"].clone(), text(&output.stderr).to_owned())
+    };
+    let _ = fs::remove_file(&ca);
+    let (value, said) = injected();
+    let line = "FAB_SESSION_ISSUER_CA is empty in this output, because the file in issuer.caFile is not readable here; the webhook sets it";
+    assert!(said.contains(line), "{said}");
+    assert_eq!(value.as_str().unwrap_or_default(), "");
+    fs::write(&ca, &pem).unwrap();
+    let (value, said) = injected();
+    assert_eq!(value.as_str().unwrap().trim(), pem.trim());
+    assert!(!said.contains("FAB_SESSION_ISSUER_CA"), "{said}");
+}
