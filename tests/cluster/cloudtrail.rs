@@ -200,6 +200,7 @@ fn queries_find_the_events_of_sidecar_and_sdk() {
 /// Events of the strict AWS with the trust policy that `iam` prints: two JWTs, of which the issuer
 /// logged one, and an SDK's call with its session.
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the strict AWS uses the same clock")]
 fn queries_find_the_events_of_the_session_issuer() {
     const URL: &str = "https://issuer.example.com/prod";
     const CLIENT_ID: &str = "fab-session/prod";
