@@ -1,8 +1,9 @@
 //! Checks the pages that are generated from the code: docs/refusals.md and docs/cli.md. `UPDATE=1`
-//! regenerates them; review the diff.
+//! regenerates them; review the diff. Checks the values of docs/issuer.md, too.
 
 mod cli;
 mod guard;
+mod issuer;
 mod refusals;
 mod sidecar;
 
@@ -12,9 +13,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fab_session_injector::admission::{
-    BASE_CREDENTIALS, JAVA_OPTIONS, JAVA_PROPERTIES, STATIC_CREDENTIALS,
+use fab_session_injector::{
+    admission::{BASE_CREDENTIALS, JAVA_OPTIONS, JAVA_PROPERTIES, STATIC_CREDENTIALS},
+    config::Config,
 };
+use serde_json::{Value, json};
 
 #[test]
 fn the_refusals_page_is_generated_from_the_code() {
@@ -29,9 +32,12 @@ fn the_cli_page_is_generated_from_the_program() {
 #[test]
 fn every_code_has_a_section_on_the_page() {
     let page = refusals::page();
-    for (file, least) in
-        [("src/admission/refusal.rs", 27), ("src/credentials/assume_role_error.rs", 18)]
-    {
+    let least = [
+        ("src/admission/refusal.rs", 29),
+        ("src/credentials/assume_role_error.rs", 25),
+        ("src/issuer/refusal.rs", 17),
+    ];
+    for (file, least) in least {
         let codes = codes(file);
         assert!(codes.len() >= least, "{file}: {codes:?}");
         for code in codes {
@@ -41,6 +47,35 @@ fn every_code_has_a_section_on_the_page() {
             );
         }
     }
+}
+
+/// Some codes of the issuer are also codes of the webhook, so the section is read by itself.
+#[test]
+fn the_issuers_section_has_each_of_its_codes_and_no_other() {
+    let page = fs::read_to_string(root("docs/refusals.md")).unwrap();
+    let (_, section) = page.split_once(&format!("\n## {}\n", refusals::ISSUER_HEADING)).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let listed: Vec<String> = section.lines().filter_map(heading).collect();
+    assert_eq!(listed, codes("src/issuer/refusal.rs"));
+}
+
+/// The chart adds the two keys that its values do not need.
+#[test]
+fn the_values_of_the_issuer_page_are_a_valid_config() {
+    let page = fs::read_to_string(root("docs/issuer.md")).unwrap();
+    let fence = "<!-- parsed by tests/fast/pages.rs -->\n```yaml\n";
+    let values = page.split_once(fence).unwrap().1.split("\n```").next().unwrap();
+    let values: Value = serde_saphyr::from_str(values).unwrap();
+    let mut config = values["config"].clone();
+    config["issuer"]["endpoint"] = "https://issuer.fab-system.svc/v1/token".into();
+    config["issuer"]["caFile"] = "ca.crt".into();
+    let parsed = Config::parse(&config.to_string()).map_err(|problems| problems.to_string());
+    let issuer = parsed.unwrap().issuer.unwrap();
+    assert_eq!(issuer.client_id.to_string(), "fab-session/prod");
+    // What the page says is required.
+    config["roles"]["allow"]["accounts"] = json!([]);
+    let problems = Config::parse(&config.to_string()).unwrap_err().to_string();
+    assert!(problems.contains("roles.allow.accounts: is empty"), "{problems}");
 }
 
 /// The list of docs/sidecar.md has each variable that the webhook refuses or removes for its
@@ -71,8 +106,7 @@ fn each_refused_variable_has_the_source_of_an_sdk() {
 fn other_pages_list_every_code_too() {
     let page = refusals::page();
     let denials = guard::denials().into_iter().map(|denial| denial.code);
-    let files = ["src/admission/refusal.rs", "src/credentials/assume_role_error.rs"];
-    for code in files.into_iter().flat_map(codes).chain(denials) {
+    for code in FILES.into_iter().flat_map(codes).chain(denials) {
         let row = format!("\n| [`{code}`](#{code}) |");
         assert!(page.contains(&row), "{code} is not in the index of docs/refusals.md");
     }
@@ -93,16 +127,10 @@ fn other_pages_list_every_code_too() {
 #[test]
 fn the_refusals_page_has_each_code_and_no_other() {
     let page = fs::read_to_string(root("docs/refusals.md")).unwrap();
-    let heading = |line: &str| Some(line.strip_prefix("### `")?.strip_suffix('`')?.to_owned());
     let listed: BTreeSet<String> = page.lines().filter_map(heading).collect();
     let guarded = guard::denials().into_iter().map(|denial| denial.code);
     let existing: BTreeSet<String> =
-        ["src/admission/refusal.rs", "src/credentials/assume_role_error.rs"]
-            .into_iter()
-            .flat_map(codes)
-            .chain(guarded)
-            .chain(refusals::request_codes())
-            .collect();
+        FILES.into_iter().flat_map(codes).chain(guarded).chain(refusals::request_codes()).collect();
     assert_eq!(listed, existing);
 }
 
@@ -118,6 +146,15 @@ fn is_as_generated(page: &str, generated: &str) {
         diff.unified_diff().header("found", "generated")
     );
 }
+
+/// Returns the code of a heading.
+fn heading(line: &str) -> Option<String> {
+    Some(line.strip_prefix("### `")?.strip_suffix('`')?.to_owned())
+}
+
+/// The files with codes, except those of requests to the sidecar and of the guard.
+const FILES: [&str; 3] =
+    ["src/admission/refusal.rs", "src/credentials/assume_role_error.rs", "src/issuer/refusal.rs"];
 
 /// Returns every string in the body of the function `code` of a file.
 fn codes(file: &str) -> Vec<String> {

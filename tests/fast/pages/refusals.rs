@@ -13,7 +13,7 @@ use fab_session_injector::{
 };
 
 use super::{
-    guard,
+    guard, issuer,
     sidecar::{self, Said},
 };
 
@@ -62,6 +62,13 @@ pub(crate) fn page() -> String {
             entries: requests(),
         },
         Section {
+            heading: ISSUER_HEADING,
+            component: "issuer",
+            introduction: ISSUER_INTRODUCTION,
+            meanings: ISSUER,
+            entries: token_refusals(),
+        },
+        Section {
             heading: "Guard",
             component: "guard",
             introduction: GUARD_INTRODUCTION,
@@ -70,11 +77,19 @@ pub(crate) fn page() -> String {
         },
     ];
     let mut page = HEAD.to_owned();
+    let mut listed: Vec<&str> = Vec::new();
     for section in &sections {
         for Entry { code, status, .. } in &section.entries {
             let (meaning, _) = section.meaning(code);
             let component = section.component;
-            writeln!(page, "| [`{code}`](#{code}) | {component} | {status} | {meaning} |").unwrap();
+            // Webhook and issuer have some codes in common. GitHub numbers equal headings.
+            let anchor = match listed.iter().filter(|other| *other == code).count() {
+                0 => code.clone(),
+                number => format!("{code}-{number}"),
+            };
+            listed.push(code);
+            writeln!(page, "| [`{code}`](#{anchor}) | {component} | {status} | {meaning} |")
+                .unwrap();
         }
     }
     for section in &sections {
@@ -96,7 +111,7 @@ pub(crate) fn page() -> String {
 
 /// Returns every code that has a meaning.
 pub(crate) fn codes() -> impl Iterator<Item = &'static str> {
-    [WEBHOOK, AWS, REQUESTS, GUARD].into_iter().flatten().map(|&(code, ..)| code)
+    [WEBHOOK, AWS, REQUESTS, ISSUER, GUARD].into_iter().flatten().map(|&(code, ..)| code)
 }
 
 /// Returns the codes with which the sidecar refuses requests.
@@ -117,15 +132,17 @@ impl Section {
 const HEAD: &str = "<!-- Generated from the code: UPDATE=1 cargo test --test fast pages -->
 # Refusal and error codes
 
-This page lists every code of the webhook, the sidecar and the guard, with its meaning, an example of its message, and
-the remedy. A code never changes its meaning. Log, metrics, audit annotations, events and `explain -o json` use the same
-codes. Names such as `acme` are examples, and `…` stands for text that only the pod or the request determines.
+This page lists every code of the webhook, the sidecar, the session issuer and the guard, with its meaning, an example
+of its message, and the remedy. A code never changes its meaning. Log, metrics, audit annotations, events and
+`explain -o json` use the same codes. Names such as `acme` are examples, and `…` stands for text that only the pod or
+the request determines.
 
 | component | its messages appear in |
 | --- | --- |
 | [webhook](#webhook) | the response to the requesting user (for a controller: its events); the log and the audit annotations have only the code |
 | [sidecar](#sidecar-calls-to-aws) | the pod's events, the log of `fab-session-credentials`, the response to the SDK |
 | [sidecar, request](#sidecar-requests-of-clients) | the response to the client |
+| [issuer](#session-issuer) | the issuer's log; the pod's events and the sidecar's log, as `issuer-refused` or `issuer-unavailable` |
 | [guard](#guard) | the API server's response to the requesting user |
 
 HTTP 403 is permanent: it stays until the pod, the namespace, the config, the published role or the IAM configuration
@@ -139,6 +156,13 @@ In an `audit` namespace nothing is refused. Metrics, log and audit annotations c
 | code | component | status | meaning |
 | --- | --- | --- | --- |
 ";
+
+/// Heading of the section with the codes of src/issuer/refusal.rs.
+pub(crate) const ISSUER_HEADING: &str = "Session issuer";
+
+const ISSUER_INTRODUCTION: &str = "The [session issuer](issuer.md) refuses a sidecar a token. The body of the response is `{\"code\", \"message\"}`, and the
+message has the form `cause: remedy`. The sidecar reports 401 and 403 as [`issuer-refused`](#issuer-refused), and 503 as
+[`issuer-unavailable`](#issuer-unavailable), each with this code. The issuer never responds with 429.";
 
 const AWS_INTRODUCTION: &str = "These codes are causes for missing credentials. The sidecar responds to SDKs with the status, and retries AWS after 15
 to 300 seconds (403) or after 1 to 60 seconds (503). If STS does not name the policy that denies the call, the remedy
@@ -166,6 +190,13 @@ fn failures() -> Vec<Entry> {
 fn requests() -> Vec<Entry> {
     grouped(sidecar::REQUESTS.iter().map(|Said { code, status, message }| {
         (code.clone(), *status, format!("\n> {}\n", escaped(message)))
+    }))
+}
+
+fn token_refusals() -> Vec<Entry> {
+    grouped(issuer::refusals().into_iter().map(|refusal| {
+        let example = format!("\n> {}\n", escaped(&refusal.to_string()));
+        (refusal.code().to_owned(), refusal.status(), example)
     }))
 }
 
@@ -213,6 +244,16 @@ const WEBHOOK: &[Meaning] = &[
     ),
     ("host-namespace", "The pod sets `hostNetwork`, `hostPID` or `shareProcessNamespace`.", ""),
     ("internal", "The webhook failed on this pod because of a bug.", ""),
+    (
+        "issuer-missing",
+        "The namespace label `fab.nanohype.dev/session-transport` is `web-identity`, and the config has no section `issuer`.",
+        "The webhook does not inject base credentials instead.",
+    ),
+    (
+        "issuer-token-volume",
+        "A volume projects a service account token for the audience of the session issuer.",
+        "Such a token proves to the [session issuer](issuer.md) which pod calls it.",
+    ),
     (
         "namespace-unknown",
         "The webhook's cache does not contain the namespace yet, and a lookup did not find it in time.",
@@ -352,6 +393,36 @@ const AWS: &[Meaning] = &[
     ("boundary-denied", "The permissions boundary of the base role does not allow the action.", ""),
     ("clock-skewed", "By the node's clock, the credentials that STS issued are expired.", ""),
     (
+        "issued-token-expired",
+        "STS reports that the token of the session issuer is expired.",
+        "STS tolerates 5 minutes, so the clock of the issuer's node is wrong.",
+    ),
+    (
+        "issued-token-refused",
+        "STS rejects the token of the session issuer.",
+        "The IAM OIDC provider does not exist in the account of the role, has another URL or client ID, or the published files are of another issuer. CloudTrail may have no event of it.",
+    ),
+    (
+        "issuer-contradicts",
+        "The session issuer decides on another role or SourceIdentity than the webhook did.",
+        "The sidecar does not use the token. The message has the role or SourceIdentity of the issuer.",
+    ),
+    (
+        "issuer-keys-unavailable",
+        "STS cannot read the issuer's discovery document or public keys, or these lack the signing key.",
+        "STS reads them from the internet, at the URL of the issuer.",
+    ),
+    (
+        "issuer-refused",
+        "The session issuer refuses the pod a token.",
+        "The message contains the issuer's [code](#session-issuer) and remedy.",
+    ),
+    (
+        "issuer-unavailable",
+        "The sidecar gets no token from the session issuer.",
+        "The issuer does not respond within 7 seconds, its certificate is not of the CA in `FAB_SESSION_ISSUER_CA`, the token file does not exist, or the issuer responds with 503 and a [code](#session-issuer).",
+    ),
+    (
         "organization-denied",
         "A service control policy or resource control policy does not allow the action.",
         "",
@@ -385,6 +456,11 @@ const AWS: &[Meaning] = &[
         "The policy of the VPC endpoint for STS does not allow the action.",
         "",
     ),
+    (
+        "web-identity-denied",
+        "STS denies `sts:AssumeRoleWithWebIdentity`.",
+        "The trust policy of the role does not allow one of the three actions, or a condition does not match. STS does not name the action.",
+    ),
 ];
 
 /// Meanings of the sidecar's codes for requests of clients.
@@ -407,6 +483,87 @@ const REQUESTS: &[Meaning] = &[
     ),
     ("starting", "The first call to AWS is still running, for 15 seconds at most.", ""),
     ("token-wrong", "The request does not carry the session token.", ""),
+];
+
+/// Meanings of the session issuer's codes.
+const ISSUER: &[Meaning] = &[
+    ("account-differs", "The pod runs as another service account than that of the token.", ""),
+    (
+        "api-unavailable",
+        "The API server does not confirm the token, or does not return the pod or the guard's binding, in time.",
+        "Also, the token can name a signing key of the API server that the issuer does not know yet.",
+    ),
+    (
+        "busy",
+        "The pod, its namespace or all pods together request too many tokens.",
+        "A pod gets three tokens at once and then one in 20 seconds ([limits](issuer.md#limits)).",
+    ),
+    (
+        "guard-missing",
+        "The pod's session has a name, and the binding `fab-session-injector-issuer-pods` does not exist or does not deny.",
+        "Pods whose session is their UID get tokens nevertheless.",
+    ),
+    (
+        "key-unavailable",
+        "The signing key does not sign.",
+        "KMS denies, throttles or does not answer the call. The issuer's log has the error (`cannot sign`).",
+    ),
+    (
+        "key-unpublished",
+        "The issuer did not find its signing key in the published keys.",
+        "STS would reject its tokens. The issuer reads the file once a minute. While the key is missing, it reads it every 5 seconds.",
+    ),
+    (
+        "namespace-not-enabled",
+        "The pod's namespace does not have the label `fab.nanohype.dev/session-injection=enabled`.",
+        "Running pods of a namespace that is set to `audit` keep their credentials until these expire.",
+    ),
+    (
+        "no-session",
+        "The sidecar's variable `FAB_SESSION_ID` defines no session that the issuer accepts.",
+        "",
+    ),
+    (
+        "not-injected",
+        "The pod is not as the webhook injects it.",
+        "The issuer requires the native sidecar, and that only the sidecar has a token for the issuer. It does not compare other fields, so an upgrade does not affect running pods.",
+    ),
+    (
+        "pod-gone",
+        "The pod of the token does not exist any more, has finished, or ends within seconds.",
+        "",
+    ),
+    (
+        "predates-guard",
+        "The pod's session has a name, and the pod is not at least a minute younger than the binding `fab-session-injector-issuer-pods`.",
+        "A tenant could have written the name. A binding that is created again is younger than running pods.",
+    ),
+    (
+        "role-unavailable",
+        "The issuer has no cached role of the tenant, and cannot read it from SSM in time.",
+        "",
+    ),
+    (
+        "role-unusable",
+        "No role is published for the tenant, or `roles.allow` does not accept it.",
+        "",
+    ),
+    (
+        "tenant-missing",
+        "Neither a label nor the name of the namespace defines a tenant, or the tenant is not a valid DNS label.",
+        "",
+    ),
+    ("tenant-too-long", "Tenant and session together are too long for a SourceIdentity.", ""),
+    (
+        "token-invalid",
+        "The request has no token that the API server signed for a pod and for the audience of the issuer.",
+        "A token with a second audience is refused as well.",
+    ),
+    (
+        "token-rejected",
+        "The API server's TokenReview does not confirm the token.",
+        "The pod was deleted, or the token is expired.",
+    ),
 ];
 
 /// Meanings of the guard's codes.
@@ -588,6 +745,11 @@ fn examples() -> Vec<Refusal> {
         Refusal::FabOperator { container: agent() },
         Refusal::HostNamespace { field: "hostPID" },
         Refusal::Internal,
+        Refusal::IssuerMissing { namespace: namespace() },
+        Refusal::IssuerTokenVolume {
+            volume: "issuer-token".to_owned(),
+            audience: "fab-session-issuer.prod".to_owned(),
+        },
         Refusal::NamespaceUnknown { namespace: namespace() },
         Refusal::NotAPodCreation { found: "\"UPDATE\" of \"pods\"".to_owned() },
         Refusal::PatchTooCostly { operations: 12_000, most: 10_000 },

@@ -10,11 +10,13 @@ use std::{
     time::Duration,
 };
 
+use fab_session_injector::issuer::TokenRefusal;
 use harness::{
     process::{Process, free_port, own_directory, wait_until},
     sidecar::pod::without_a_pod,
+    tls::Tls,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// An error response of the sidecar.
 pub(super) struct Said {
@@ -25,7 +27,8 @@ pub(super) struct Said {
 
 /// The responses of AWS to the calls of a sidecar: status and body.
 struct Aws {
-    /// Of the source of base credentials: the node's Pod Identity agent, or STS for a web identity.
+    /// Of what comes before the session credentials: the node's Pod Identity agent, STS for a web
+    /// identity, or the session issuer.
     base: Answer,
     assume_role: Answer,
 }
@@ -93,7 +96,42 @@ fn cases() -> Vec<(&'static str, Aws)> {
             ),
         )
     };
+    let issuer = |status, body: Value, assume_role| {
+        ("issuer", Aws { base: Answer::Text(status, body.to_string()), assume_role })
+    };
+    let refused = |refusal: TokenRefusal| {
+        let body = json!({"code": refusal.code(), "message": refusal.to_string()});
+        issuer(refusal.status(), body, Answer::Nothing)
+    };
+    let issued = |role: &str| {
+        json!({
+            "token": ISSUED,
+            "role": role,
+            "sourceIdentity": IDENTITY,
+            "roleSessionName": "coder-1",
+            "durationSeconds": 3600,
+        })
+    };
+    let rejected = |status, code, message| {
+        issuer(200, issued(role), Answer::Text(status, sts_error(code, message)))
+    };
     vec![
+        rejected(
+            400,
+            "ExpiredTokenException",
+            "Token expired: current date/time 1796000400 must be before the expiration date/time 1796000060",
+        ),
+        rejected(400, "InvalidIdentityToken", "Incorrect token audience"),
+        issuer(200, issued("arn:aws:iam::111122223333:role/prod-acme-new"), Answer::Nothing),
+        rejected(
+            400,
+            "InvalidIdentityToken",
+            "Couldn't retrieve verification key from your identity provider, please reference AssumeRoleWithWebIdentity documentation for requirements",
+        ),
+        refused(TokenRefusal::PredatesGuard { pod: "coder-1".to_owned() }),
+        refused(TokenRefusal::KeyUnpublished),
+        ("issuer", Aws { base: Answer::Nothing, assume_role: Answer::Nothing }),
+        rejected(403, "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"),
         error(403, "ExpiredToken", "The security token included in the request is expired"),
         agent(
             400,
@@ -166,7 +204,9 @@ fn failure(source: &str, aws: &Aws) -> Said {
             let said = sidecar.said("GET /v1/credentials", &[&host, &token]);
             (said.code != "starting").then_some(said)
         });
-        for secret in ["base-session-token", "base-secret", "own-secret", "own-token", TOKEN] {
+        let secrets =
+            ["base-session-token", "base-secret", "own-secret", "own-token", ISSUED, TOKEN];
+        for secret in secrets {
             assert!(!said.message.contains(secret), "{}", said.message);
             assert!(!sidecar.process.log().contains(secret), "{}", sidecar.process.log());
         }
@@ -179,18 +219,20 @@ struct Sidecar {
     port: u16,
     process: Process,
     aws: SocketAddr,
+    /// In front of the session issuer, which is called by TLS only.
+    _tls: Option<Tls>,
 }
 
 impl Sidecar {
     fn start<'scope>(
-        source: &str,
+        source: &'scope str,
         aws: &'scope Aws,
         threads: &'scope thread::Scope<'scope, '_>,
     ) -> Self {
         let directory = own_directory();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        threads.spawn(move || serve(&listener, aws));
+        threads.spawn(move || serve(&listener, source, aws));
         let projected = directory.path().join("projected");
         fs::write(&projected, TOKEN).unwrap();
         let port = free_port();
@@ -202,7 +244,15 @@ impl Sidecar {
             .env("FAB_SESSION_ROLE_ARN", "arn:aws:iam::111122223333:role/prod-acme-broker")
             .env("AWS_REGION", "eu-west-1")
             .env("AWS_ENDPOINT_URL_STS", format!("http://{address}"));
-        if source == "irsa" {
+        let tls = (source == "issuer").then(|| Tls::before(address));
+        if let Some(tls) = &tls {
+            let ca = fs::read_to_string(tls.authority()).unwrap();
+            let endpoint = format!("https://localhost:{}/v1/token", tls.address().port());
+            command
+                .env("FAB_SESSION_ISSUER", endpoint)
+                .env("FAB_SESSION_ISSUER_CA", ca)
+                .env("FAB_SESSION_ISSUER_TOKEN_FILE", &projected);
+        } else if source == "irsa" {
             command
                 .env("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/base")
                 .env("AWS_WEB_IDENTITY_TOKEN_FILE", &projected);
@@ -215,7 +265,7 @@ impl Sidecar {
                 .env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &projected);
         }
         let process = Process::start("sidecar", directory.path(), &command);
-        let sidecar = Self { directory, port, process, aws: address };
+        let sidecar = Self { directory, port, process, aws: address, _tls: tls };
         wait_until("the sidecar listens", PATIENCE, || {
             TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
         });
@@ -251,7 +301,7 @@ impl Drop for Sidecar {
 }
 
 /// Answers one call after the other, until a request says END.
-fn serve(listener: &TcpListener, aws: &Aws) {
+fn serve(listener: &TcpListener, source: &str, aws: &Aws) {
     let mut waiting = Vec::new();
     for connection in listener.incoming() {
         let mut connection = connection.unwrap();
@@ -260,7 +310,9 @@ fn serve(listener: &TcpListener, aws: &Aws) {
         if request.starts_with("END") {
             return;
         }
-        let is_base = request.starts_with("GET ") || request.contains("WebIdentity");
+        let is_base = request.starts_with("GET ")
+            || request.starts_with("POST /v1/token ")
+            || source == "irsa" && request.contains("WebIdentity");
         match if is_base { &aws.base } else { &aws.assume_role } {
             Answer::Nothing => {}
             Answer::Wait => waiting.push(connection),
@@ -315,5 +367,6 @@ fn assumed(expiration: &str, identity: &str) -> String {
 
 const IDENTITY: &str = "agent.acme.coder-1";
 const TOKEN: &str = "the.projected.token";
+const ISSUED: &str = "the.issued.token";
 const BASE: &str = r#"{"AccessKeyId":"ASIABASE","SecretAccessKey":"base-secret","Token":"base-session-token","Expiration":"2999-01-01T00:00:00Z"}"#;
 const PATIENCE: Duration = Duration::from_secs(60);
