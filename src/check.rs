@@ -46,7 +46,7 @@ pub use self::{
     iam_policy::principals,
     iam_role::{Boundary, Chain, Held},
     id::{About, CheckId},
-    issuer::{IssuerFacts, Providers, Published},
+    issuer::{IssuerFacts, Providers, PublishedText},
     kubernetes::{KubernetesVersions, Nodes},
     namespace::{as_enabled, opted_in},
     objects::Objects,

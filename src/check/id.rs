@@ -188,12 +188,12 @@ impl CheckId {
             ),
             Self::IssuerFiles => (
                 "issuer-files",
-                "Only with a session issuer: STS cannot use its published files. They cannot be read at the issuer's URL, name another issuer or other keys, or lack a key of the config (a `warning` if the key does not sign now). Or they have a key that is none of the config's: whoever has it can name any session. `unknown` if the server does not answer, or a key of the config cannot be read here.",
+                "Only with a session issuer: STS cannot use its published files. They cannot be read at the issuer's URL, name another issuer or other keys, or lack a key of the config (a `warning` if the key does not sign now). Or they have a key that is none of the config's: its owner can name any session. `unknown` if the server does not answer, or a key of the config cannot be read here.",
                 "publish the files that `issuer export` writes; for a foreign key, first find out who wrote it, and remove the client ID from the provider",
             ),
             Self::IssuerGuard => (
                 "issuer-guard",
-                "Only with a session issuer: the binding of the guard's policy `fab-session-injector-issuer-pods` is missing or does not deny, so no one judges who names a session. The issuer refuses pods whose session has a name (`guard-missing`).",
+                "Only with a session issuer: the binding of the guard's policy `fab-session-injector-issuer-pods` is missing or does not deny, so no rule of the guard says who may name a session. The issuer refuses pods whose session has a name (`guard-missing`).",
                 "set `guard.enabled=true` in the chart values and run `helm upgrade`; then replace pods whose session has a name",
             ),
             Self::IssuerProvider => (

@@ -21,15 +21,15 @@ use crate::{
 /// What the issuer publishes, and its keys.
 #[derive(Debug)]
 pub struct IssuerFacts {
-    pub discovery: Published,
-    pub keys: Published,
+    pub discovery: PublishedText,
+    pub keys: PublishedText,
     /// The public half of each key, in the order of the config.
     pub own: Vec<Seen<PublicKey>>,
 }
 
 /// A published file, read at its public URL.
 #[derive(Debug)]
-pub enum Published {
+pub enum PublishedText {
     File(Vec<u8>),
     /// The server has not answered; with the reason.
     NoAnswer(String),
@@ -40,7 +40,7 @@ pub enum Published {
 /// The client IDs of IAM OIDC providers, by ARN. None: there is no such provider.
 pub type Providers = BTreeMap<String, Seen<Option<Vec<String>>>>;
 
-impl Published {
+impl PublishedText {
     fn or_report(&self, url: &str, found: &mut Findings) -> Option<&[u8]> {
         match self {
             Self::File(text) => return Some(text),
@@ -65,7 +65,7 @@ pub(super) fn check_files(issuer: &IssuerSettings, facts: &IssuerFacts) -> Findi
     found
 }
 
-fn check_discovery(issuer: &IssuerSettings, published: &Published, found: &mut Findings) {
+fn check_discovery(issuer: &IssuerSettings, published: &PublishedText, found: &mut Findings) {
     let url = discovery_url(&issuer.url);
     let Some(text) = published.or_report(&url, found) else { return };
     let Ok(document) = serde_json::from_slice::<&RawValue>(text) else {
@@ -134,7 +134,7 @@ fn check_keys(issuer: &IssuerSettings, facts: &IssuerFacts, found: &mut Findings
         right = false;
         let ids: Vec<&str> = others.iter().map(|it| it.id.as_deref().unwrap_or("none")).collect();
         let message = format!(
-            "has a key that is none of the config's: whoever has it can name any session of any tenant. Keys that are not known here (kid): {}",
+            "has a key that is none of the config's: its owner can name any session of any tenant. Keys that are not known here (kid): {}",
             ids.join(", ")
         );
         found.error(CheckId::IssuerFiles, &*url, message);
@@ -243,8 +243,8 @@ mod tests {
         ]
     }
 
-    fn file(document: &Value) -> Published {
-        Published::File(document.to_string().into_bytes())
+    fn file(document: &Value) -> PublishedText {
+        PublishedText::File(document.to_string().into_bytes())
     }
 
     #[test]
@@ -262,7 +262,7 @@ mod tests {
         with_foreign["keys"].as_array_mut().unwrap().push(json!({"kid": "theirs", "kty": "RSA"}));
         let mut with_operations = both();
         with_operations["keys"][0]["key_ops"] = json!(["verify"]);
-        let is_foreign = "error has a key that is none of the config's: whoever has it can name any session of any tenant. Keys that are not known here (kid): theirs";
+        let is_foreign = "error has a key that is none of the config's: its owner can name any session of any tenant. Keys that are not known here (kid): theirs";
         let cases = [
             (file(&both()), [own(&signing), own(&next)], vec![]),
             (
@@ -298,17 +298,17 @@ mod tests {
                 ],
             ),
             (
-                Published::File(b"<html>".to_vec()),
+                PublishedText::File(b"<html>".to_vec()),
                 [own(&signing), own(&next)],
                 vec!["error it is not a JSON object with a list of keys"],
             ),
             (
-                Published::Refused("HTTP 403".to_owned()),
+                PublishedText::Refused("HTTP 403".to_owned()),
                 [own(&signing), own(&next)],
                 vec!["error cannot be read: HTTP 403"],
             ),
             (
-                Published::NoAnswer("no response in time".to_owned()),
+                PublishedText::NoAnswer("no response in time".to_owned()),
                 [own(&signing), own(&next)],
                 vec![
                     "unknown cannot be read from here, and perhaps not by STS: no response in time",

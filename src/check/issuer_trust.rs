@@ -91,7 +91,7 @@ pub(super) fn check_trust(
     found
 }
 
-/// Returns whether the statement names the provider, or everybody.
+/// Returns whether the statement names the provider, or every user.
 fn is_about(statement: &Value, provider: &str) -> bool {
     let principal = &statement["Principal"];
     principal == "*" || strings(&principal["Federated"]).any(|it| it == provider)
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trust_is_neither_narrower_nor_wider_than_the_names_of_the_tenant() {
+    fn a_trust_for_other_names_than_the_tenants_is_an_error() {
         let [assume, set] = conditions("fab-session/prod", "agent.acme.*");
         let [of_all, set_of_all] = conditions("fab-session/prod", "agent.*");
         let [of_prefix, _] = conditions("fab-session/prod", "agent.acme*");

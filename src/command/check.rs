@@ -117,7 +117,8 @@ async fn run_async(arguments: Check, running: &trial::Running) -> Result<Finding
     let aws_facts = match (&shell, &roles) {
         (Some(shell), Some(roles)) => {
             let transports = Transports::of(&namespaces, &config);
-            let wanted = aws::Wanted { tenants: &tenants, transports: &transports, assume_role };
+            let wanted =
+                aws::TenantsToRead { tenants: &tenants, transports: &transports, assume_role };
             Some(aws::look(shell, roles, &wanted, &config, show_progress).await?)
         }
         _ => None,

@@ -25,9 +25,9 @@ use crate::{
     session::{KnownSession, RoleArn, TenantName},
 };
 
-/// The tenants to look at.
+/// The tenants whose roles are read.
 #[derive(Debug)]
-pub(super) struct Wanted<'t> {
+pub(super) struct TenantsToRead<'t> {
     pub(super) tenants: &'t BTreeSet<TenantName>,
     pub(super) transports: &'t Transports,
     /// Whether to assume the roles of tenants with base roles.
@@ -39,11 +39,11 @@ pub(super) struct Wanted<'t> {
 pub(super) async fn look(
     shell: &SdkConfig,
     roles: &Roles,
-    wanted: &Wanted<'_>,
+    wanted: &TenantsToRead<'_>,
     config: &Config,
     progress: impl Fn(&str),
 ) -> Result<AwsFacts, CommandError> {
-    let Wanted { tenants, transports, assume_role } = wanted;
+    let TenantsToRead { tenants, transports, assume_role } = wanted;
     let lacking = lacks_credentials(shell).await;
     let assumed = match (assume_role, lacking) {
         (true, Some(why)) => return Err(CommandError::Input(anyhow!("--assume-role: {why}"))),

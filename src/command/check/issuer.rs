@@ -1,10 +1,9 @@
 //! Reads what the session issuer publishes, as STS does, and the public keys of the config.
 
-use aws_smithy_runtime_api::client::http::SharedHttpConnector;
 use futures_util::future::join_all;
 
 use crate::{
-    check::{IssuerFacts, Published, Seen},
+    check::{IssuerFacts, PublishedText, Seen},
     command::{
         aws_client::connector,
         issuer::{Unread, public_key, read},
@@ -17,6 +16,11 @@ use crate::{
 pub(super) async fn look(issuer: &IssuerSettings, config: &Config) -> IssuerFacts {
     let trusted: Vec<&str> = config.aws_ca_bundle.iter().map(CaBundle::as_str).collect();
     let connector = connector(&trusted);
+    let published = async |url: String| match read(&connector, &url).await {
+        Ok(text) => PublishedText::File(text),
+        Err(Unread::NoAnswer(why)) => PublishedText::NoAnswer(why),
+        Err(Unread::Refused(why)) => PublishedText::Refused(why),
+    };
     let (discovery, keys) = (discovery_url(&issuer.url), keys_url(&issuer.url));
     let own = join_all(issuer.keys.iter().map(|key| async {
         match public_key(&key.source, &trusted).await {
@@ -24,15 +28,6 @@ pub(super) async fn look(issuer: &IssuerSettings, config: &Config) -> IssuerFact
             Err(error) => Seen::Hidden(format!("{error:#}")),
         }
     }));
-    let (discovery, keys, own) =
-        tokio::join!(published(&connector, &discovery), published(&connector, &keys), own);
+    let (discovery, keys, own) = tokio::join!(published(discovery), published(keys), own);
     IssuerFacts { discovery, keys, own }
-}
-
-async fn published(connector: &SharedHttpConnector, url: &str) -> Published {
-    match read(connector, url).await {
-        Ok(text) => Published::File(text),
-        Err(Unread::NoAnswer(why)) => Published::NoAnswer(why),
-        Err(Unread::Refused(why)) => Published::Refused(why),
-    }
 }
