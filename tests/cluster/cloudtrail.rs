@@ -229,7 +229,7 @@ fn queries_find_the_events_of_the_session_issuer() {
     let issued = assume(own, &token(own, BROKER)).unwrap();
     assume("agent.acme.forged", &token("agent.acme.forged", BROKER)).unwrap();
     // The controls: another tenant's name, and a token for another role.
-    let denied = assume("agent.other.a", &token("agent.other.a", BROKER)).unwrap_err();
+    let denied = assume("agent.other.coder", &token("agent.other.coder", BROKER)).unwrap_err();
     assert!(denied.contains("AccessDenied"), "{denied}");
     let other = "arn:aws:iam::111122223333:role/other";
     let rejected = assume(own, &token(own, other)).unwrap_err();
@@ -264,7 +264,7 @@ fn queries_find_the_events_of_the_session_issuer() {
     let lines = block("Sessions that the issuer's log lacks", "sh");
     let printed = run_beside(&lines, &records, &log.to_string());
     let found: Vec<&str> = printed.lines().map(|line| line.split('\t').nth(1).unwrap()).collect();
-    assert_eq!(found, ["agent.acme.forged", "agent.other.a"]);
+    assert_eq!(found, ["agent.acme.forged", "agent.other.coder"]);
 }
 
 /// The reason why the page defines its own table.
