@@ -45,8 +45,12 @@ pub fn guard_since(binding: Json<'_>) -> Option<Timestamp> {
     let mut actions = binding.at("spec").at("validationActions").items();
     let denies = actions.any(|action| action.string().is_some_and(|it| it == "Deny"));
     let is_deleted = metadata.at("deletionTimestamp").string().is_some();
-    let created = metadata.at("creationTimestamp").string()?;
-    if denies && !is_deleted { created.parse().ok() } else { None }
+    if denies && !is_deleted { created(metadata) } else { None }
+}
+
+/// Returns when the object of this metadata was created.
+pub fn created(metadata: Json<'_>) -> Option<Timestamp> {
+    metadata.at("creationTimestamp").string()?.parse().ok()
 }
 
 /// Returns the caller's namespace and its tenant.
@@ -73,11 +77,14 @@ pub fn decide(
 ) -> Result<Grant, TokenRefusal> {
     let pod = pod.ok_or_else(|| TokenRefusal::PodGone { pod: caller.pod_name.to_string() })?;
     check_pod(caller, pod, issuer)?;
-    let name = match session_id(pod)? {
+    let id = session_id(pod)?;
+    if !id.fits(tenant) {
+        return Err(TokenRefusal::TenantTooLong { tenant: tenant.clone() });
+    }
+    let name = match id {
         SessionId::Known(name) => {
             let since = guard_since.ok_or(TokenRefusal::GuardMissing)?;
-            let created = pod.at("metadata").at("creationTimestamp").string();
-            let created: Option<Timestamp> = created.and_then(|text| text.parse().ok());
+            let created = created(pod.at("metadata"));
             if created.is_none_or(|created| created.duration_since(since) < SETTLED) {
                 return Err(TokenRefusal::PredatesGuard { pod: caller.pod_name.to_string() });
             }
@@ -92,10 +99,6 @@ pub fn decide(
             });
         }
     };
-    let id = SessionId::Known(name.clone());
-    if !id.fits(tenant) {
-        return Err(TokenRefusal::TenantTooLong { tenant: tenant.clone() });
-    }
     let role = role_of(tenant, roles)?;
     Ok(Grant {
         identity: SourceIdentity::of(tenant, &name),

@@ -217,7 +217,7 @@ impl ApiServer {
             }),
             "/openid/v1/jwks" => self.keys.clone(),
             "/apis/authentication.k8s.io/v1/tokenreviews" => self.review(),
-            binding if binding.contains("/validatingadmissionpolicybindings/") => json!({
+            guard if guard.contains("/validatingadmissionpolic") => json!({
                 "apiVersion": "admissionregistration.k8s.io/v1",
                 "kind": "ValidatingAdmissionPolicyBinding",
                 "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},

@@ -20,7 +20,10 @@ use tokio::{
 
 use crate::{
     command::now,
-    issuer::{ClusterKeys, GUARD_BINDING, TokenCheck, TokenFacts, TokenRefusal, guard_since},
+    issuer::{
+        ClusterKeys, GUARD_BINDING, TokenCheck, TokenFacts, TokenRefusal, created, guard_since,
+    },
+    json::Json,
     serve::health::Latch,
     telemetry::IssuerMetrics,
 };
@@ -172,7 +175,7 @@ impl ApiServer {
         }
     }
 
-    /// Returns when the guard's rule about the issuer's tokens was bound. None: it is not. Cached
+    /// Returns since when the guard's rule about the issuer's tokens holds. None: it does not. Cached
     /// for [`BINDING_LIFE`].
     pub(super) async fn guard_since(&self) -> Result<Option<Timestamp>, TokenRefusal> {
         let mut cached = self.binding.lock().await;
@@ -181,12 +184,18 @@ impl ApiServer {
         {
             return Ok(*since);
         }
-        self.metrics.api_call("binding");
-        let request = Request::new(BINDINGS).get(GUARD_BINDING, &GetParams::default());
-        let since = self.answer(request).await?.and_then(|text| {
-            let binding: &RawValue = serde_json::from_str(&text).ok()?;
-            guard_since(binding.into())
-        });
+        self.metrics.api_call("guard");
+        let mut of = [None, None];
+        for (path, found) in [BINDINGS, POLICIES].into_iter().zip(&mut of) {
+            let request = Request::new(path).get(GUARD_BINDING, &GetParams::default());
+            *found = self.answer(request).await?;
+        }
+        let [binding, policy] = of.map(Option::unwrap_or_default);
+        let json = |text| serde_json::from_str::<&RawValue>(text).ok().map(Json::from);
+        let since = json(&binding).and_then(guard_since);
+        // A policy that was made again admitted pods in between, whatever the age of its binding is.
+        let made = json(&policy).and_then(|policy| created(policy.at("metadata")));
+        let since = since.zip(made).map(|(since, made)| since.max(made));
         *cached = Some((Instant::now(), since));
         Ok(since)
     }
@@ -228,6 +237,7 @@ fn api_error(error: &kube::Error) -> String {
     }
 }
 
+const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
 const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
 /// Maximum number of calls under way.
 const MOST_CALLS: usize = 16;

@@ -114,7 +114,7 @@ fn each_account_has_its_rights_and_no_other() {
         json!(["ClusterRole", {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]),
         json!(["ClusterRole", {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]}]),
         json!(["ClusterRole", {
-            "apiGroups": ["admissionregistration.k8s.io"], "resources": ["validatingadmissionpolicybindings"],
+            "apiGroups": ["admissionregistration.k8s.io"], "resources": ["validatingadmissionpolicies", "validatingadmissionpolicybindings"],
             "resourceNames": ["fab-session-injector-issuer-pods"], "verbs": ["get"],
         }]),
     ];

@@ -263,6 +263,20 @@ impl IssuerProcess {
         self.cluster
             .kubectl(&["delete", "validatingadmissionpolicybinding", name, "--ignore-not-found"])
             .run();
+        let policy = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                "matchConstraints": {"resourceRules": [{
+                    "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+                    "resources": ["pods"],
+                }]},
+                "validations": [{"expression": "true"}],
+            },
+        });
+        // It may be there already.
+        self.cluster.kubectl(&["create", "--filename=-"]).stdin(&policy.to_string()).run();
         let binding = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingAdmissionPolicyBinding",
@@ -379,7 +393,7 @@ fn rights() -> Value {
         {"nonResourceURLs": ["/openid/v1/jwks"], "verbs": ["get"]},
         {
             "apiGroups": ["admissionregistration.k8s.io"],
-            "resources": ["validatingadmissionpolicybindings"],
+            "resources": ["validatingadmissionpolicies", "validatingadmissionpolicybindings"],
             "resourceNames": ["fab-session-injector-issuer-pods"],
             "verbs": ["get"],
         },
