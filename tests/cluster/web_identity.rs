@@ -3,12 +3,20 @@
 
 mod issuer_process;
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    io::Read,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
 
 use harness::{
     kms::{Kms, KmsFault},
     process::wait_until,
     sidecar::account::BROKER,
+    tls::Tls,
 };
 use serde_json::{Value, json};
 use strict_aws::Outage;
@@ -149,7 +157,7 @@ fn a_session_name_is_trusted_only_under_an_older_guard() {
     assert_eq!(code(&before), "guard-missing");
     assert_eq!(issuer.explained(&before)["code"], "guard-missing");
     issuer.bind_guard(&["Warn", "Audit"]);
-    std::thread::sleep(CACHED);
+    thread::sleep(CACHED);
     assert_eq!(code(&before), "guard-missing", "a guard that denies nothing");
     issuer.bind_guard(&["Deny"]);
     let bound = std::time::Instant::now();
@@ -169,7 +177,7 @@ fn a_session_name_is_trusted_only_under_an_older_guard() {
         "sourceIdentity": format!("agent.acme.{}", plain.uid),
     });
     assert_eq!(issuer.explained(&plain), token);
-    std::thread::sleep(Duration::from_secs(62).saturating_sub(bound.elapsed()));
+    thread::sleep(Duration::from_secs(62).saturating_sub(bound.elapsed()));
     let late = issuer.pod("late", named);
     let (status, answer) = issuer.ask(&late.token(AUDIENCE));
     assert_eq!(status, 200, "{answer}");
@@ -212,7 +220,6 @@ fn a_key_signs_only_while_it_is_published() {
     });
 }
 
-/// STS rejects what it cannot verify, and the sidecar says which.
 /// The stand-in signs digests, which moto does not. Each fault has its own pod, because the issuer
 /// limits the tokens of a pod.
 #[test]
@@ -241,6 +248,63 @@ fn a_key_in_kms_signs_and_its_faults_give_no_token() {
     assert_eq!(signed(&kms), before + 1);
 }
 
+/// A mesh or a changed DNS leads the sidecar to another server.
+#[test]
+fn a_false_issuer_gets_no_token() {
+    let issuer = IssuerProcess::start();
+    let pod = issuer.pod("a", |_| {});
+    let heard = Heard::start();
+    let foreign = Tls::on((Ipv4Addr::LOCALHOST, 0).into(), &["localhost"], heard.address);
+    let other_name = Tls::on((Ipv4Addr::LOCALHOST, 0).into(), &["elsewhere"], heard.address);
+    let of = |tls: &Tls| fs::read_to_string(tls.authority()).unwrap();
+    for (what, tls, ca) in
+        [("another CA", &foreign, None), ("another name", &other_name, Some(of(&other_name)))]
+    {
+        let sidecar = pod.sidecar_with(tls.address(), ca);
+        let _running = sidecar.start();
+        let error = wait_until("it reports the issuer", PATIENCE, || {
+            let error = sidecar.status()["lastError"].clone();
+            error.is_object().then_some(error)
+        });
+        assert_eq!(error["code"], "issuer-unavailable", "{what}: {error}");
+        assert_eq!(heard.text(), "", "{what}");
+    }
+    // The control: a sidecar that trusts the false issuer sends it the pod's token.
+    let sidecar = pod.sidecar_with(foreign.address(), Some(of(&foreign)));
+    let _running = sidecar.start();
+    wait_until("it has sent the token", PATIENCE, || {
+        heard.text().contains("authorization: Bearer ey").then_some(())
+    });
+}
+
+/// A server that answers nothing, and keeps what it hears.
+struct Heard {
+    address: SocketAddr,
+    text: Arc<Mutex<String>>,
+}
+
+impl Heard {
+    fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let text = Arc::new(Mutex::new(String::new()));
+        let heard = Arc::clone(&text);
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut bytes = [0; 8192];
+                let length = stream.read(&mut bytes).unwrap_or_default();
+                heard.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..length]));
+            }
+        });
+        Self { address, text }
+    }
+
+    fn text(&self) -> String {
+        self.text.lock().unwrap().clone()
+    }
+}
+
+/// STS rejects what it cannot verify, and the sidecar says which.
 #[test]
 fn the_sidecar_names_what_sts_rejects() {
     let issuer = IssuerProcess::start();

@@ -346,9 +346,18 @@ impl Projected<'_> {
 
     /// Returns the pod's sidecar, with the pod's token.
     pub(super) fn sidecar(&self) -> Pod {
-        let IssuerProcess { server, directory, address, .. } = self.issuer;
+        self.sidecar_with(self.issuer.address, None)
+    }
+
+    /// The same, with another address of the issuer, and with another CA for it.
+    pub(super) fn sidecar_with(&self, address: SocketAddr, ca: Option<String>) -> Pod {
+        let IssuerProcess { server, directory, .. } = self.issuer;
         let mut template = Template::new(&server.endpoint(), BROKER);
-        template.issuer = Some(section(directory.path(), *address, None));
+        let mut settings = section(directory.path(), address, None);
+        if let Some(ca) = ca {
+            settings["caBundle"] = json!(ca);
+        }
+        template.issuer = Some(settings);
         template.uid.clone_from(&self.uid);
         template.name.clone_from(&self.name);
         template.account = "default";
