@@ -283,7 +283,7 @@ pub struct Iam {
     )]
     pub restrict_to: RestrictTo,
     /// AWS account of the cluster, in which the webhook reads parameters (default: the account of
-    /// the base roles)
+    /// the base roles; without any that of the issuer's key in KMS, else of the session role)
     #[arg(long, value_name = "ACCOUNT")]
     pub cluster_account: Option<AccountId>,
     /// OIDC issuer of the cluster, for IRSA: adds base-role-trust, the trust policy of the base roles

@@ -19,7 +19,7 @@ mod signature;
 pub use self::{
     claims::{Claims, Jwt, JwtId, SigningInput, WrongSignature},
     cluster_keys::{ClusterKeys, NotClusterKeys},
-    decision::{GUARD_BINDING, Grant, created, decide, guard_since, tenant_of},
+    decision::{GUARD_BINDING, Grant, decide, guard_since, tenant_of},
     discovery::{DISCOVERY_FILE, KEYS_FILE, discovery_document, discovery_url, keys_url},
     jwks::{ForeignKey, NotAJwks, PublishedKeys, UnusableKey, jwks_document},
     mint_limit::{Limited, LimitedBy, MintLimit},

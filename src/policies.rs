@@ -300,6 +300,11 @@ impl Account {
     /// Returns where to apply the document, and what it does.
     pub fn remark(&self, name: Name) -> String {
         match name {
+            Name::SessionRoleTrust if self.issuer.is_some() => format!(
+                "{} The session issuer is trusted for SourceIdentities of the tenant{}.",
+                Self::REPLACES,
+                if self.base_roles.is_empty() { "" } else { ", and so are the base roles" }
+            ),
             Name::SessionRolePolicy if self.models.is_empty() => {
                 format!("{} {}", name.remark(), Self::ALL_MODELS)
             }
@@ -307,6 +312,9 @@ impl Account {
         }
     }
 
+    const REPLACES: &str = "The trust policy of the session role. It replaces the role's whole trust policy: a \
+         principal that it does not name cannot assume the role any more, and its sessions end with their \
+         credentials. Compare with aws iam get-role first.";
     /// What the policy of the session role allows without a list of models.
     pub const ALL_MODELS: &str =
         "It allows every foundation model and inference profile of Bedrock; --model restricts it.";

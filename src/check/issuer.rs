@@ -182,7 +182,9 @@ pub(super) fn check_guard(
         found.error(CheckId::IssuerGuard, subject, "does not exist");
         return (None, found);
     };
-    let since = guard_since(binding);
+    let mut policies = objects.of_kind("ValidatingAdmissionPolicy");
+    let policy = policies.find(|it| name(*it) == GUARD_BINDING);
+    let since = policy.and_then(|policy| guard_since(policy, binding));
     match since {
         Some(since) => found.ok(CheckId::IssuerGuard, subject, format!("denies since {since}")),
         None => found.error(CheckId::IssuerGuard, subject, "does not deny"),

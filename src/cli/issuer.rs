@@ -38,7 +38,7 @@ pub struct Issuer {
 pub enum IssuerCommand {
     /// Write the two files that STS reads: the discovery document and the public keys
     ///
-    /// Exit codes: 0 done; 2 invalid input; 3 internal error, or KMS is unreachable.
+    /// Exit codes: 0 done; 2 invalid input, or a key cannot be read; 3 internal error.
     Export(IssuerExport),
 }
 

@@ -99,17 +99,27 @@ async fn existing(
     };
     let pod = get(&cluster, &format!("{CORE}/namespaces/{name}/pods"), &pod).await?;
     let guard_since = match &explainer.config.issuer {
-        Some(_) => binding(&cluster).await?,
+        Some(_) => guard(&cluster).await?,
         None => Seen::Known(None),
     };
     Ok(explainer.existing(&pod, &namespace, arguments.creator.as_deref(), guard_since).await)
 }
 
 /// Returns since when the guard's rule about the session issuer's tokens denies.
-async fn binding(cluster: &Cluster) -> Result<Seen<Option<Timestamp>>, CommandError> {
-    let bindings = format!("{ADMISSION}/validatingadmissionpolicybindings");
-    let binding: Seen<Option<Box<RawValue>>> = cluster.get(&bindings, GUARD_BINDING).await?;
-    Ok(binding.map(|binding| guard_since(Json::from(&*binding?))))
+async fn guard(cluster: &Cluster) -> Result<Seen<Option<Timestamp>>, CommandError> {
+    let get = async |kind: &str| -> Result<Seen<Option<Box<RawValue>>>, CommandError> {
+        cluster.get(&format!("{ADMISSION}/{kind}"), GUARD_BINDING).await
+    };
+    let policy = get("validatingadmissionpolicies").await?;
+    Ok(match (policy, get("validatingadmissionpolicybindings").await?) {
+        (Seen::Hidden(why), _) | (_, Seen::Hidden(why)) => Seen::Hidden(why),
+        (Seen::Known(policy), Seen::Known(binding)) => {
+            let both = policy.zip(binding);
+            Seen::Known(both.and_then(|(policy, binding)| {
+                guard_since(Json::from(&*policy), Json::from(&*binding))
+            }))
+        }
+    })
 }
 
 async fn get(cluster: &Cluster, path: &str, name: &str) -> Result<Value, CommandError> {

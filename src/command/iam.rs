@@ -62,6 +62,30 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
     };
     let config = config.map_err(CommandError::Input)?;
     let issuer = issuer_of(transport, &base_roles, &config).map_err(CommandError::Input)?;
+    if transport == IamTransport::WebIdentity {
+        let restricts = restrict_to != RestrictTo::Tenant;
+        let flags = [
+            ("--deny-without-source-identity", deny_without_source_identity),
+            ("--oidc-issuer", oidc_issuer.is_some()),
+            ("--restrict-to", restricts),
+            ("--suspended-tag", suspended_tag.is_some()),
+        ];
+        let flag = flags.into_iter().find(|(_, is_set)| *is_set).map(|(flag, _)| flag.to_owned());
+        let of_base_roles = [Name::BaseRolePolicy, Name::BaseRoleTrust, Name::BoundaryStatement];
+        let document = only.filter(|only| of_base_roles.contains(only));
+        if let Some(what) = flag.or_else(|| document.map(|only| format!("--only {only}"))) {
+            return Err(CommandError::Input(anyhow!(
+                "{what} is about base roles, and --transport web-identity has none; leave it out"
+            )));
+        }
+    }
+    if transport == IamTransport::Both
+        && (suspended_tag.is_some() || restrict_to != RestrictTo::Tenant)
+    {
+        say(
+            "--suspended-tag and --restrict-to limit only sessions with base roles, not those of the session issuer.",
+        );
+    }
     if let (Some(_), IamFormat::Terraform) = (&issuer, output) {
         return Err(CommandError::Input(anyhow!(
             "-o terraform has no module for the session issuer: leave it out, and use the printed documents"
@@ -108,11 +132,13 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
         )));
     }
     let of_base_roles = || policies::account_of(&base_roles)?.parse().ok();
-    let of_session_role = || {
-        let own = base_roles.is_empty().then(|| session_role.account().parse().ok());
-        own.flatten()
+    // Without base roles, the account of the issuer's key, else that of the session role.
+    let of_issuer = || {
+        let key = issuer.as_ref()?.keys.first().and_then(|arn| arn.split(':').nth(4));
+        let account = key.unwrap_or(session_role.account());
+        base_roles.is_empty().then(|| account.parse().ok()).flatten()
     };
-    let known = cluster_account.or_else(of_base_roles).or_else(of_session_role);
+    let known = cluster_account.or_else(of_base_roles).or_else(of_issuer);
     let cluster_account = known.ok_or_else(|| {
         CommandError::Input(anyhow!(
             "the base roles are of several accounts; set --cluster-account to the account of the cluster"

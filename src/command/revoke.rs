@@ -72,7 +72,7 @@ async fn run_async(arguments: &Revoke) -> Result<ExitCode, CommandError> {
     let in_iam = IamRole::find(&shell, &role).await.map_err(|error| denied(error, &role))?;
     if let Some(tenant) = target.tenant.as_ref().filter(|tenant| !in_iam.may_be_of(tenant)) {
         return Err(CommandError::Input(anyhow!(
-            "role {role} is not the session role of tenant {tenant}: its trust policy allows SourceIdentities of others only; check --session-role"
+            "role {role} is not the session role of tenant {tenant}: its trust policy allows no SourceIdentity of this tenant; check --session-role"
         )));
     }
     if arguments.list {

@@ -116,6 +116,14 @@ impl IssuerSettings {
         };
         let client_id = name(&mut section, "clientId", "fab-session/");
         let audience = name(&mut section, "audience", "fab-session-issuer.");
+        if let (Some(client_id), Some(audience)) = (&client_id, &audience)
+            && (client_id == audience || FOREIGN_AUDIENCES.contains(&audience.as_str()))
+        {
+            section.problem(
+                "audience",
+                "is the audience of other tokens, which the issuer would then receive; set one that only this issuer has, such as fab-session-issuer.prod",
+            );
+        }
         let ca = IssuerCa::read(&mut section);
         let duration = Duration::from_secs(section.number("durationSeconds", 3600, 900..=43_200));
         let keys = IssuerKey::read_all(&mut section);
@@ -175,7 +183,9 @@ impl IssuerCa {
 impl IssuerKey {
     fn read_all(section: &mut Section<'_>) -> Vec<Self> {
         let mut keys = Vec::new();
+        let mut all_read = true;
         for mut key in section.sections("keys").unwrap_or_default() {
+            let is_given = key.has("file") || key.has("kms");
             let file: Option<PathBuf> = key.optional("file");
             let kms: Option<KeyArn> = key.optional("kms");
             let state = key.choice("state", KeyState::Signing, STATES);
@@ -187,15 +197,25 @@ impl IssuerKey {
                     None
                 }
                 (None, None) => {
-                    key.problem("", "has no source; set file or kms");
+                    // A malformed one is a problem already.
+                    if !is_given {
+                        key.problem("", "has no source; set file or kms");
+                    }
                     None
                 }
             };
             key.close();
+            all_read &= source.is_some();
             keys.extend(source.map(|source| Self { source, state }));
         }
-        if keys.iter().filter(|key| key.state == KeyState::Signing).count() != 1 {
-            section.problem("keys", "exactly one key must have the state signing");
+        let signing = keys.iter().filter(|key| key.state == KeyState::Signing).count();
+        if all_read && signing != 1 {
+            section.problem(
+                "keys",
+                format!(
+                    "{signing} keys have the state signing, which a key without a state has, too; exactly one must have it"
+                ),
+            );
         }
         if keys.len() > MOST_KEYS {
             section.problem(
@@ -263,6 +283,8 @@ impl FromStr for KeyArn {
     }
 }
 
+/// Audiences of tokens that pods send to others.
+const FOREIGN_AUDIENCES: [&str; 2] = ["https://kubernetes.default.svc", "pods.eks.amazonaws.com"];
 /// Maximum number of keys. STS accepts 100 of a kind; a rotation needs three.
 const MOST_KEYS: usize = 10;
 const STATES: &[(&str, KeyState)] =

@@ -37,19 +37,25 @@ impl TokenFacts {
     }
 }
 
-/// Returns since when the binding of the guard's rule about the issuer's tokens denies. None: it
-/// does not.
-pub fn guard_since(binding: Json<'_>) -> Option<Timestamp> {
-    let metadata = binding.at("metadata");
+/// Returns since when the guard's rule about the issuer's tokens denies. None: it does not.
+///
+/// A policy that was deleted and made again did not evaluate the pods in between, whatever the age of
+/// its binding is. So the younger of the two counts.
+pub fn guard_since(policy: Json<'_>, binding: Json<'_>) -> Option<Timestamp> {
     // A binding that only warns or audits refuses nothing.
     let mut actions = binding.at("spec").at("validationActions").items();
     let denies = actions.any(|action| action.string().is_some_and(|it| it == "Deny"));
-    let is_deleted = metadata.at("deletionTimestamp").string().is_some();
-    if denies && !is_deleted { created(metadata) } else { None }
+    let since = |object: Json<'_>| {
+        let metadata = object.at("metadata");
+        let is_deleted = metadata.at("deletionTimestamp").string().is_some();
+        created(metadata).filter(|_| !is_deleted)
+    };
+    let younger = since(policy)?.max(since(binding)?);
+    denies.then_some(younger)
 }
 
 /// Returns when the object of this metadata was created.
-pub fn created(metadata: Json<'_>) -> Option<Timestamp> {
+fn created(metadata: Json<'_>) -> Option<Timestamp> {
     metadata.at("creationTimestamp").string()?.parse().ok()
 }
 
@@ -199,16 +205,7 @@ fn role_of<'r>(tenant: &TenantName, roles: &'r Roles) -> Result<&'r RoleArn, Tok
         Some(Role::NotFound | Role::Unusable(_)) => {
             Err(TokenRefusal::RoleUnusable { place: place() })
         }
-        Some(Role::Unreachable(_)) => Err(TokenRefusal::RoleUnavailable {
-            tenant: tenant.clone(),
-            place: place(),
-            known: true,
-        }),
-        None => Err(TokenRefusal::RoleUnavailable {
-            tenant: tenant.clone(),
-            place: place(),
-            known: false,
-        }),
+        Some(Role::Unreachable(_)) | None => Err(TokenRefusal::RoleUnavailable { place: place() }),
     }
 }
 

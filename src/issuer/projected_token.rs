@@ -46,6 +46,8 @@ pub enum NotAProjectedToken {
     KeyId,
     #[error("it has {0} bytes; at most {MOST_BYTES} are read")]
     Length(usize),
+    #[error("it is valid for more than {LONGEST_LIFE} seconds, and the sidecar's is not")]
+    Life,
     #[error("its claims do not name a pod and the pod's service account")]
     Pod,
     #[error("its signature is not that of its key")]
@@ -128,6 +130,10 @@ fn facts(
     if now >= Duration::from_secs(expires).saturating_add(LEEWAY) {
         return Err(NotAProjectedToken::Expired);
     }
+    let issued: u64 = claims.at("iat").text().parse().map_err(|_| NotAProjectedToken::Form)?;
+    if expires.saturating_sub(issued) > LONGEST_LIFE {
+        return Err(NotAProjectedToken::Life);
+    }
     pod(claims).ok_or(NotAProjectedToken::Pod)
 }
 
@@ -161,6 +167,9 @@ fn object(text: &[u8]) -> Result<Json<'_>, NotAProjectedToken> {
 /// for external signers, and an RSA signature of 8192 bits have 5 KiB as base64.
 const MOST_BYTES: usize = 8 * 1024;
 
+/// Maximum lifetime of a token, in seconds. The sidecar's volume requests 3600. A token that lives for
+/// longer was not projected by that volume, and would outlive the rules under which it was requested.
+const LONGEST_LIFE: u64 = 3700;
 /// The API server accepts a token for this time after its expiry. A filter that is stricter would
 /// refuse what TokenReview accepts.
 /// <https://pkg.go.dev/github.com/go-jose/go-jose/v4/jwt#pkg-constants>
@@ -381,7 +390,10 @@ mod tests {
             ("/exp", json!(NOW - 59), None),
             ("/exp", json!(NOW - 60), Some(NotAProjectedToken::Expired)),
             ("/exp", json!(0), Some(NotAProjectedToken::Expired)),
-            ("/exp", json!(u64::MAX), None),
+            ("/exp", json!(NOW + 3700), None),
+            ("/exp", json!(NOW + 3701), Some(NotAProjectedToken::Life)),
+            ("/iat", json!(NOW - 100), Some(NotAProjectedToken::Life)),
+            ("/exp", json!(u64::MAX), Some(NotAProjectedToken::Life)),
             ("/exp", json!(-1), Some(NotAProjectedToken::Form)),
             ("/exp", json!(1.5), Some(NotAProjectedToken::Form)),
             ("/exp", json!("1796000001"), Some(NotAProjectedToken::Form)),

@@ -37,11 +37,8 @@ pub enum TokenRefusal {
     PredatesGuard {
         pod: String,
     },
-    /// `known`: the source was asked, and has no answer.
     RoleUnavailable {
-        tenant: TenantName,
         place: String,
-        known: bool,
     },
     RoleUnusable {
         place: String,
@@ -182,7 +179,7 @@ impl fmt::Display for TokenRefusal {
                 f,
                 "the session of pod {pod:?} has a name, but the pod was created before the guard's rule about it, or within a minute after"
             ),
-            Self::RoleUnavailable { place, .. } => write!(f, "cannot read {place}"),
+            Self::RoleUnavailable { place } => write!(f, "cannot read {place}"),
             Self::RoleUnusable { place } => write!(f, "there is no usable {place}"),
             Self::TenantMissing { namespace } => {
                 write!(f, "namespace {namespace} has no valid tenant")

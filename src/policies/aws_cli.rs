@@ -75,7 +75,14 @@ fn calls<'a>(document: &Document, account: &'a Account) -> Vec<CliCall<'a>> {
         }
         Name::OidcProvider => {
             let body = quoted(body);
-            session(format!("aws iam create-open-id-connect-provider --cli-input-json {body}"))
+            let role = &account.session_role;
+            let url = account.issuer.as_ref().map_or("", |issuer| issuer.url.host_and_path());
+            // Another tenant's run may have created it.
+            session(format!(
+                "aws iam create-open-id-connect-provider --cli-input-json {body} ||\n  aws iam get-open-id-connect-provider --open-id-connect-provider-arn arn:{}:iam::{}:oidc-provider/{url}",
+                role.partition(),
+                role.account()
+            ))
         }
         Name::Parameter => {
             let region = account.parameter.as_ref().map_or("*", |it| &*it.region);

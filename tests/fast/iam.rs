@@ -202,6 +202,14 @@ fn each_transport_has_its_documents() {
         (&["--transport=both"][..], "--base-role is required"),
         (&[][..], "--base-role is required"),
         (&[base, "--only=oidc-provider"][..], "--only oidc-provider needs --transport"),
+        (
+            &["--transport=web-identity", "--suspended-tag=s"][..],
+            "--suspended-tag is about base roles",
+        ),
+        (
+            &["--transport=web-identity", "--only=base-role-policy"][..],
+            "--only base-role-policy is about base roles",
+        ),
     ] {
         let output = run(&[&[&*config], arguments].concat());
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

@@ -1,10 +1,11 @@
 //! What the issuer asks of the API server: its token keys, TokenReviews, pods, and the age of the
 //! guard's binding.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use axum::http;
+use futures_util::AsyncReadExt;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::{
@@ -14,16 +15,13 @@ use kube::{
 };
 use serde_json::value::RawValue;
 use tokio::{
-    sync::{Mutex, Semaphore},
+    sync::{Mutex, Semaphore, SemaphorePermit},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
 use crate::{
     command::now,
-    issuer::{
-        ClusterKeys, GUARD_BINDING, TokenCheck, TokenFacts, TokenRefusal, created, guard_since,
-    },
-    json::Json,
+    issuer::{ClusterKeys, GUARD_BINDING, TokenCheck, TokenFacts, TokenRefusal, guard_since},
     serve::health::Latch,
     telemetry::IssuerMetrics,
 };
@@ -37,7 +35,15 @@ pub(super) struct ApiServer {
     read_at: Mutex<Option<Instant>>,
     binding: Mutex<Option<(Instant, Option<Timestamp>)>>,
     calls: Semaphore,
+    /// Pods in memory: a tenant decides how long one is.
+    pods: Semaphore,
     metrics: IssuerMetrics,
+}
+
+/// A stored pod. None: there is none. At most [`MOST_PODS`] exist at once.
+pub(super) struct StoredPod<'s> {
+    pub(super) pod: Option<Box<RawValue>>,
+    _permit: Option<SemaphorePermit<'s>>,
 }
 
 impl std::fmt::Debug for ApiServer {
@@ -55,6 +61,7 @@ impl ApiServer {
             read_at: Mutex::new(None),
             binding: Mutex::new(None),
             calls: Semaphore::new(MOST_CALLS),
+            pods: Semaphore::new(MOST_PODS),
             metrics,
         }
     }
@@ -62,17 +69,18 @@ impl ApiServer {
     /// Reads the token keys now, and again each [`KEYS_TICK`]. The first time releases `read`.
     pub(super) async fn follow(self: Arc<Self>, read: Latch) {
         let mut read = Some(read);
+        let mut failed = false;
         let mut ticks = interval(KEYS_RETRY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let mut read_at = self.read_at.lock().await;
-            if read_at.is_some_and(|at| at.elapsed() < KEYS_TICK) {
+            let is_fresh = read_at.is_some_and(|at| at.elapsed() < KEYS_TICK);
+            if is_fresh && !failed {
                 continue;
             }
-            if self.read_keys(&mut read_at).await
-                && let Some(latch) = read.take()
-            {
+            failed = !self.read_keys(&mut read_at).await;
+            if !failed && let Some(latch) = read.take() {
                 latch.release();
             }
         }
@@ -86,12 +94,12 @@ impl ApiServer {
             None => TokenCheck::UnknownKey,
         };
         let mut found = check();
-        if found == TokenCheck::UnknownKey {
-            let mut read_at = self.read_at.lock().await;
-            if read_at.is_none_or(|at| at.elapsed() >= KEYS_PAUSE) {
-                self.read_keys(&mut read_at).await;
-            }
-            drop(read_at);
+        // Any client can send such a token, so none waits for a read that is under way.
+        if found == TokenCheck::UnknownKey
+            && let Ok(mut read_at) = self.read_at.try_lock()
+            && read_at.is_none_or(|at| at.elapsed() >= KEYS_PAUSE)
+        {
+            self.read_keys(&mut read_at).await;
             found = check();
         }
         match found {
@@ -116,8 +124,6 @@ impl ApiServer {
             }
             Err(error) => {
                 tracing::warn!(error, "cannot read the API server's keys for tokens");
-                // Retried at the next tick.
-                *read_at = None;
                 false
             }
         }
@@ -158,21 +164,18 @@ impl ApiServer {
     }
 
     /// Reads the pod. None: there is none.
-    pub(super) async fn pod(
-        &self,
-        facts: &TokenFacts,
-    ) -> Result<Option<Box<RawValue>>, TokenRefusal> {
-        let _permit = self.calls.acquire().await;
+    pub(super) async fn pod(&self, facts: &TokenFacts) -> Result<StoredPod<'_>, TokenRefusal> {
+        let permit = self.pods.acquire().await.ok();
         let path = format!("/api/v1/namespaces/{}/pods", facts.namespace.as_str());
         self.metrics.api_call("pod");
         let request = Request::new(path).get(facts.pod_name.as_str(), &GetParams::default());
-        match self.answer(request).await? {
-            None => Ok(None),
-            Some(text) => {
-                let pod = serde_json::from_str(&text);
-                pod.map(Some).map_err(|_| unavailable("a pod that is not JSON"))
-            }
-        }
+        let pod = match self.answer(request).await? {
+            None => None,
+            Some(text) => RawValue::from_string(text)
+                .map(Some)
+                .map_err(|_| unavailable("a pod that is not JSON"))?,
+        };
+        Ok(StoredPod { pod, _permit: permit })
     }
 
     /// Returns since when the guard's rule about the issuer's tokens holds. None: it does not. Cached
@@ -191,11 +194,10 @@ impl ApiServer {
             *found = self.answer(request).await?;
         }
         let [binding, policy] = of.map(Option::unwrap_or_default);
-        let json = |text| serde_json::from_str::<&RawValue>(text).ok().map(Json::from);
-        let since = json(&binding).and_then(guard_since);
-        // A policy that was made again admitted pods in between, whatever the age of its binding is.
-        let made = json(&policy).and_then(|policy| created(policy.at("metadata")));
-        let since = since.zip(made).map(|(since, made)| since.max(made));
+        let json = |text| serde_json::from_str::<&RawValue>(text).ok();
+        let since = json(&policy)
+            .zip(json(&binding))
+            .and_then(|(policy, binding)| guard_since(policy.into(), binding.into()));
         *cached = Some((Instant::now(), since));
         Ok(since)
     }
@@ -205,12 +207,28 @@ impl ApiServer {
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<Option<String>, TokenRefusal> {
         let request = request.map_err(|_| unavailable("an invalid request"))?;
-        match timeout(CALL, self.client.request_text(request)).await {
-            Ok(Ok(text)) => Ok(Some(text)),
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(None),
-            Ok(Err(error)) => Err(unavailable(&api_error(&error))),
+        match timeout(CALL, self.fetch(request)).await {
+            Ok(answer) => answer,
             Err(_) => Err(unavailable("no response in time")),
         }
+    }
+
+    /// Returns the response, which has at most [`LONGEST_OBJECT`] bytes.
+    async fn fetch(&self, request: http::Request<Vec<u8>>) -> Result<Option<String>, TokenRefusal> {
+        let answer = match self.client.request_stream(request).await {
+            Ok(answer) => answer,
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
+            Err(error) => return Err(unavailable(&api_error(&error))),
+        };
+        let answer = pin!(answer);
+        let mut most = answer.take(LONGEST_OBJECT + 1);
+        let mut text = String::new();
+        let read = most.read_to_string(&mut text).await;
+        read.map_err(|_| unavailable("an incomplete response"))?;
+        if most.limit() == 0 {
+            return Err(unavailable("an object that is too long"));
+        }
+        Ok(Some(text))
     }
 
     async fn text(
@@ -239,6 +257,11 @@ fn api_error(error: &kube::Error) -> String {
 
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
 const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
+/// Maximum length of an object, in bytes: etcd stores 1.5 MiB, in which a response escapes some
+/// characters to six bytes.
+const LONGEST_OBJECT: u64 = 4 * 1024 * 1024;
+/// Maximum number of pods in memory.
+const MOST_PODS: usize = 4;
 /// Maximum number of calls under way.
 const MOST_CALLS: usize = 16;
 /// Time limit of one call.

@@ -1,6 +1,9 @@
 //! HTTP handler of the issuer: from a pod's token to a token for STS.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -104,9 +107,13 @@ async fn answer(State(state): State<Arc<IssuerState>>, request: Request) -> Resp
             state.metrics.token(refusal.code(), took);
             let code = refusal.code();
             let message = refusal.to_string();
+            // The holder of one token, also of a stolen or old one, chooses how often these occur.
+            let is_of_holder = matches!(
+                refusal,
+                TokenRefusal::Busy | TokenRefusal::KeyUnpublished | TokenRefusal::TokenRejected
+            );
             match facts {
-                // The pod is the API server's word, so each such line has a real pod.
-                Some(facts) => tracing::warn!(
+                Some(facts) if !is_of_holder => tracing::warn!(
                     namespace = facts.namespace.as_str(),
                     pod = facts.pod_name.as_str(),
                     pod_uid = facts.pod_uid.as_str(),
@@ -115,7 +122,7 @@ async fn answer(State(state): State<Arc<IssuerState>>, request: Request) -> Resp
                     micros,
                     "no token"
                 ),
-                None => {
+                _ => {
                     if let Some(omitted) = state.invalid_requests.admit(Instant::now().into_std()) {
                         tracing::warn!(code, error = message, omitted, "invalid request");
                     }
@@ -136,7 +143,9 @@ async fn token(
 ) -> Result<(TokenFacts, Grant, JwtId, Jwt), (TokenRefusal, Option<TokenFacts>)> {
     let token = bearer(headers).map_err(|refusal| (refusal, None))?;
     let facts = state.api_server.check(token).await.map_err(|refusal| (refusal, None))?;
-    match mint(state, token, &facts, started).await {
+    let late = |_| Err(TokenRefusal::ApiUnavailable { detail: "no decision in time".to_owned() });
+    let minted = timeout_at(started + WHOLE, mint(state, token, &facts, started)).await;
+    match minted.unwrap_or_else(late) {
         Ok((grant, id, jwt)) => Ok((facts, grant, id, jwt)),
         Err(refusal) => Err((refusal, Some(facts))),
     }
@@ -176,19 +185,16 @@ async fn mint(
         None => lookup.find(facts.namespace.as_str(), deadline).await,
     };
     let tenant = tenant_of(facts, found.as_ref())?;
-    let pod = api_server.pod(facts).await?;
-    let guard_since = api_server.guard_since().await?;
-    let decide = || {
-        let pod = pod.as_deref().map(Json::from);
-        decide(facts, tenant, pod, &roles.snapshot(), issuer, guard_since)
-    };
-    let mut decision = decide();
-    if let Err(TokenRefusal::RoleUnavailable { tenant, known: false, .. }) = &decision
-        && timeout_at(deadline, roles.look_up(tenant.clone())).await.is_ok()
-    {
-        decision = decide();
+    if roles.snapshot().role(tenant).is_none() {
+        // Without a result the decision says that the role is unavailable.
+        let _ = timeout_at(deadline, roles.look_up(tenant.clone())).await;
     }
-    let grant = decision?;
+    let guard_since = api_server.guard_since().await?;
+    let grant = {
+        let stored = api_server.pod(facts).await?;
+        let pod = stored.pod.as_deref().map(Json::from);
+        decide(facts, tenant, pod, &roles.snapshot(), issuer, guard_since)?
+    };
     let id = JwtId::of_random(random()?);
     let claims = Claims {
         issuer: &issuer.url,
@@ -221,5 +227,7 @@ fn json_response(status: StatusCode, body: &Value) -> Response {
     (status, headers, body.to_string()).into_response()
 }
 
-/// Maximum time for look-ups. The sidecar waits for 7 s.
-const LONGEST: std::time::Duration = std::time::Duration::from_secs(3);
+/// Maximum time for look-ups.
+const LONGEST: Duration = Duration::from_secs(3);
+/// Maximum time for a response. The sidecar waits for 7 s.
+const WHOLE: Duration = Duration::from_secs(6);

@@ -49,17 +49,25 @@ impl IamRole {
         Ok(Self { iam, role: role.clone(), longest_session, trust: iam_roles::decoded(&trust) })
     }
 
-    /// Returns whether the role may be the session role of the tenant: its trust policy names the
-    /// SourceIdentities of the tenant, or of no tenant.
+    /// Returns whether the role may be the session role of the tenant: its trust policy allows a
+    /// SourceIdentity, and names those of the tenant, or of no tenant.
     pub(super) fn may_be_of(&self, tenant: &TenantName) -> bool {
-        let names = |text: &str| self.trust.contains(text);
-        names(&format!("agent.{tenant}.")) || names("agent.*") || !names("agent.")
+        may_be_of(&self.trust, tenant)
     }
 
     /// Reads the policies within [`PATIENCE`].
     pub(super) async fn look(&self) -> Result<Inline, RoleError> {
         timeout(PATIENCE, self.read()).await.map_err(|_| IamError::NoAnswer)?
     }
+}
+
+fn may_be_of(trust: &str, tenant: &TenantName) -> bool {
+    // IAM ignores the case of actions.
+    let actions = trust.to_ascii_lowercase();
+    let sets = ["setsourceidentity", "sts:*", "sts:set*", "\"*\""];
+    let names = |text: &str| trust.contains(text);
+    sets.iter().any(|action| actions.contains(action))
+        && (names(&format!("agent.{tenant}.")) || names("agent.*") || !names("agent."))
 }
 
 impl PolicyStore for IamRole {
@@ -107,3 +115,28 @@ pub(super) const PACE: super::protocol::Pace =
 /// Minimum of a role's MaxSessionDuration, in seconds.
 /// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html>
 const SHORTEST: i64 = 3600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_without_source_identities_is_no_session_role() {
+        let tenant = "acme".parse().unwrap();
+        for (trust, want) in [
+            (
+                r#"{"Action":["sts:AssumeRole","sts:SetSourceIdentity"],"sts:SourceIdentity":"agent.acme.*"}"#,
+                true,
+            ),
+            (r#"{"Action":"sts:setsourceidentity","sts:SourceIdentity":"agent.*"}"#, true),
+            (r#"{"Action":"sts:SetSourceIdentity"}"#, true),
+            (r#"{"Action":"sts:*"}"#, true),
+            (r#"{"Action":["sts:SetSourceIdentity"],"sts:SourceIdentity":"agent.beta.*"}"#, false),
+            // A base role with EKS Pod Identity, and one with IRSA.
+            (r#"{"Action":["sts:AssumeRole","sts:TagSession"]}"#, false),
+            (r#"{"Action":"sts:AssumeRoleWithWebIdentity"}"#, false),
+        ] {
+            assert_eq!(may_be_of(trust, &tenant), want, "{trust}");
+        }
+    }
+}

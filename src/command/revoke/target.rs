@@ -190,6 +190,12 @@ impl RoleSource {
         tenant: &TenantName,
         shell: &SdkConfig,
     ) -> Result<(RoleArn, String), CommandError> {
+        let region = shell.region().map(ToString::to_string).unwrap_or_default();
+        if region.is_empty() && self.config.roles.ssm.is_some() {
+            return Err(CommandError::Input(anyhow!(
+                "no AWS region is set, so the tenant's parameter cannot be read; set AWS_REGION, or --session-role"
+            )));
+        }
         let tenants = BTreeSet::from([tenant.clone()]);
         let roles =
             aws_shell::roles(Some(shell), &self.config, self.release.as_ref(), &tenants).await?;
@@ -207,9 +213,15 @@ impl RoleSource {
             (Some(Role::Unreachable(cause)), _) => Err(CommandError::Internal(anyhow!(
                 "cannot read {location}: {cause}; try again, or set --session-role"
             ))),
-            (Some(_), Some(refusal)) => Err(CommandError::Input(anyhow!(
-                "{refusal}; or set --session-role to the role that the sessions assumed"
-            ))),
+            // The refusal's own remedy is for the webhook, not for the end of a session.
+            (Some(_), Some(refusal)) => {
+                let region = if region.is_empty() { region } else { format!(" (region {region})") };
+                Err(CommandError::Input(anyhow!(
+                    "{}{region} [{}]: check the name of the cluster and the region, or set --session-role to the role that the sessions assumed",
+                    refusal.sentence(),
+                    refusal.code()
+                )))
+            }
             (_, _) => Err(CommandError::Internal(anyhow!(
                 "cannot read {location}: timed out; try again, or set --session-role"
             ))),
