@@ -209,7 +209,7 @@ session issuer.
 {{/* Whether a pod has more volumes, or sources of volumes, than a policy for all pods can read. */}}
 {{- define "fab-session-injector.guard.too-many-sources" -}}
 size(object.spec.?volumes.orValue([])) > 4096 ||
-dyn(object.spec).?volumes.orValue([]).map(v, size({{ include "fab-session-injector.guard.sources" . }})).sum() > 65536
+dyn(object.spec).?volumes.orValue([]).map(v, size({{ include "fab-session-injector.guard.sources" . }})).sum() > 4096
 {{- end -}}
 
 {{/* Whether the requesting user may name the session of the component `variables.component`. */}}

@@ -718,7 +718,7 @@ const GUARD: &[Meaning] = &[
     (
         "guard-too-many",
         "The pod has too many containers or list items, or a token request has more than 64 audiences.",
-        "With the session issuer, a pod of any namespace has at most 4096 volumes and 65,536 sources, and a request 65,536 audiences. In `enabled` namespaces, a pod has at most 257 containers, 1184 volumes, and 1184 sources in its projected volumes together. A container has at most 1184 variables and 1184 mounts, and all containers together 65,536 variables and mounts. The rule covers pods that are no agents as well.",
+        "With the session issuer, a pod of any namespace has at most 4096 volumes and 4096 sources, and a request 65,536 audiences. In `enabled` namespaces, a pod has at most 257 containers, 1184 volumes, and 1184 sources in its projected volumes together. A container has at most 1184 variables and 1184 mounts, and all containers together 65,536 variables and mounts. The rule covers pods that are no agents as well.",
     ),
     (
         "guard-user",
