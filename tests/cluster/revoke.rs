@@ -51,7 +51,7 @@ impl<'m> Terminal<'m> {
             &[
                 ("RoleName", &format!("prod-{name}-broker")),
                 ("Path", "/eks-agent-platform/tenants/"),
-                ("AssumeRolePolicyDocument", &statements(&[]).to_string()),
+                ("AssumeRolePolicyDocument", &trust(&json!({})).to_string()),
             ],
         );
         let credentials = ("test".to_owned(), "test".to_owned());

@@ -430,12 +430,12 @@ fn contradictions_about_the_issuer_fail_the_render() {
         (
             vec![("config.issuer.audience", json!("pods.eks.amazonaws.com"))],
             "AWS accepts tokens",
-            false,
+            true,
         ),
         (
             vec![("config.issuer.audience", json!("https://kubernetes.default.svc"))],
             "audience of the API server",
-            false,
+            true,
         ),
         (vec![("config.issuer.audience", json!("a b"))], "audience", true),
         (vec![("config.issuer.durationSeconds", json!(43201))], "durationSeconds", true),

@@ -128,6 +128,7 @@ impl<'w> Issued<'w> {
         let issued = Self { world, directory, proxy, is_away, trust };
         issued.put_trust(&issued.trust);
         issued.put_provider(CLIENT_ID);
+        world.apply(&policy());
         world.apply(&binding());
         issued.label("fab.nanohype.dev/session-transport=web-identity");
         issued
@@ -137,6 +138,7 @@ impl<'w> Issued<'w> {
     fn remove(self) {
         self.label("fab.nanohype.dev/session-transport-");
         self.world.remove(&binding());
+        self.world.remove(&policy());
         self.delete_provider();
         self.world.write_down(&Policies::default());
     }
@@ -266,6 +268,21 @@ impl<'w> Issued<'w> {
         let arguments = ["label", "namespace", "second", label, "--overwrite"];
         self.world.cluster.kubectl(&arguments).json();
     }
+}
+
+fn policy() -> Value {
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": "fab-session-injector-issuer-pods"},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+                "resources": ["pods"],
+            }]},
+            "validations": [{"expression": "true"}],
+        },
+    })
 }
 
 fn binding() -> Value {
