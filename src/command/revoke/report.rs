@@ -20,6 +20,9 @@ pub(super) fn list(role: &RoleArn, inline: &Inline) -> String {
     if let Some(time) = issued_before {
         line(&mut text, &format!("revoked  all credentials issued before {time}"));
     }
+    if sessions.is_empty() && issued_before.is_none() {
+        line(&mut text, "no session is revoked");
+    }
     text + &size(inline)
 }
 
