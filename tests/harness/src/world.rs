@@ -313,7 +313,14 @@ impl World {
 
     /// Applies an object as the administrator.
     pub fn apply(&self, manifest: &Value) {
-        self.cluster.kubectl(&["apply", "--filename=-"]).stdin(&manifest.to_string()).json();
+        let manifest = manifest.to_string();
+        let apply = || self.cluster.kubectl(&["apply", "--filename=-"]).stdin(&manifest).run();
+        let mut applied = apply();
+        // Another test of this world created the object at the same time.
+        if applied.stderr.contains("(AlreadyExists)") {
+            applied = apply();
+        }
+        assert!(applied.ok, "{}\n{manifest}", applied.stderr);
     }
 
     /// Returns the object of this kind that belongs to the webhook, not to `certs`.
