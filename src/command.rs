@@ -20,6 +20,7 @@ mod probe;
 mod revoke;
 mod roles;
 mod sidecar;
+mod tls_server;
 mod webhook;
 
 use std::{

@@ -9,15 +9,14 @@ mod tokens;
 use std::{collections::HashSet, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
-use tokio::{sync::watch, task::JoinSet, time::sleep};
-use tokio_rustls::TlsAcceptor;
+use tokio::{sync::watch, task::JoinSet};
 
 use self::{api_server::ApiServer, keys::Keys, published::PublishedFiles, tokens::IssuerState};
 pub(super) use self::{
     keys::public_key,
     published::{Unread, read},
 };
-use super::{CommandError, bind, files, now, roles, terminated, until};
+use super::{CommandError, files, roles, tls_server::TlsServer};
 use crate::{
     cli::{Issuer, IssuerCommand},
     config::Config,
@@ -26,9 +25,8 @@ use crate::{
         watch::{Lookup, watch as watch_namespaces},
     },
     serve::{
-        Limits, Protocol, Transport,
+        Limits, Protocol,
         health::{self, Readiness},
-        serve,
         tls::{Certificate, Files},
     },
     session::{CaBundle, TenantName},
@@ -111,7 +109,6 @@ async fn run_async(
         metrics.clone(),
     ));
     tasks.spawn(Arc::clone(&published).follow(super::aws_client::connector(&ca_texts)));
-    tasks.spawn(Arc::clone(&certificate).follow(now));
 
     let state = Arc::new(IssuerState::new(
         issuer,
@@ -122,48 +119,22 @@ async fn run_async(
         published,
         metrics.clone(),
     ));
-    let tls = certificate.server_config().context("TLS").map_err(CommandError::Internal)?;
-    let tokens = bind(listen).await?;
-    let health = bind(health_listen).await?;
     let observe = {
-        let (readiness, log) = (readiness.clone(), log.clone());
+        let (certificate, readiness, log) =
+            (Arc::clone(&certificate), readiness.clone(), log.clone());
         move || metrics.render(readiness.lacks().is_empty(), certificate.ends(), log.lost())
     };
-    let (stop, stopped) = watch::channel(false);
-    let health_router = health::router(readiness.clone(), observe);
-    let health = tokio::spawn(serve(
-        health,
-        Transport::Plain,
-        health::LIMITS,
-        health_router,
-        until(stopped.clone()),
-        HEALTH_GRACE,
-    ));
-    let transport = Transport::Tls(TlsAcceptor::from(Arc::new(tls)));
-    let tokens = tokio::spawn(serve(
-        tokens,
-        transport,
-        LIMITS,
-        tokens::router(state),
-        until(stopped),
-        GRACE,
-    ));
-    tracing::info!(%listen, %health_listen, "serving");
-
-    tokio::select! {
-        signalled = terminated() => signalled?,
-        _ = tasks.join_next() => {
-            return Err(CommandError::Internal(anyhow!("a background task exited unexpectedly")));
-        }
-    }
-    tracing::info!("shutting down");
-    readiness.stop();
-    sleep(Duration::from_secs(shutdown_delay)).await;
-    stop.send_replace(true);
-    let finished = tokens.await.unwrap_or(false);
-    health.abort();
-    tracing::info!(finished, "stopped");
-    Ok(ExitCode::SUCCESS)
+    let server = TlsServer {
+        certificate,
+        listen,
+        health_listen,
+        limits: LIMITS,
+        router: tokens::router(state),
+        readiness,
+        shutdown_delay,
+        tasks,
+    };
+    server.run(observe).await
 }
 
 /// Starts the watch of opted-in namespaces. Returns access to them, and their tenants.
@@ -199,10 +170,6 @@ fn follow_namespaces(
 
 /// Number of worker threads. A token takes two calls of the API server and one signature.
 const THREADS: usize = 2;
-/// Time limit at shutdown for requests in flight.
-const GRACE: Duration = Duration::from_secs(10);
-/// The same for the health port.
-const HEALTH_GRACE: Duration = Duration::from_secs(1);
 const LIMITS: Limits = Limits {
     connections: 1024,
     idle: Duration::from_secs(5),

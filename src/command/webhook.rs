@@ -9,23 +9,21 @@ use std::{
     num::NonZero,
     process::ExitCode,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, anyhow};
-use tokio::{sync::watch, task::JoinSet, time::sleep};
-use tokio_rustls::TlsAcceptor;
+use anyhow::Context;
+use tokio::task::JoinSet;
 
 use self::reviews::WebhookState;
-use super::{CommandError, bind, environment, files, now, roles, terminated, until};
+use super::{CommandError, environment, files, roles, tls_server::TlsServer};
 use crate::{
-    cli::{VERSION, Webhook},
+    cli::Webhook,
     config::Config,
     roles::{Role, refresher::RolesHandle},
     serve::{
-        Limits, Transport,
-        health::{self, Readiness},
-        serve,
+        Limits,
+        health::Readiness,
         tls::{Certificate, Files},
     },
     telemetry::{
@@ -105,53 +103,22 @@ async fn run_async(
         metrics.clone(),
         readiness.clone(),
     ));
-    let tls = certificate.server_config().context("TLS").map_err(CommandError::Internal)?;
-    let reviews = bind(listen).await?;
-    let health = bind(health_listen).await?;
-    tasks.spawn(Arc::clone(&certificate).follow(now));
     let log = log.clone();
     let observe = {
-        let readiness = readiness.clone();
+        let (certificate, readiness) = (Arc::clone(&certificate), readiness.clone());
         move || metrics.render(observed(&certificate, &readiness, &roles, &log))
     };
-
-    let (stop, stopped) = watch::channel(false);
-    let health_router = health::router(readiness.clone(), observe);
-    let health = tokio::spawn(serve(
-        health,
-        Transport::Plain,
-        health::LIMITS,
-        health_router,
-        until(stopped.clone()),
-        HEALTH_GRACE,
-    ));
-    let transport = Transport::Tls(TlsAcceptor::from(Arc::new(tls)));
-    let reviews = tokio::spawn(serve(
-        reviews,
-        transport,
-        Limits::default(),
-        reviews::router(state),
-        until(stopped),
-        GRACE,
-    ));
-    tracing::info!(version = VERSION, %listen, %health_listen, "serving");
-
-    tokio::select! {
-        signalled = terminated() => signalled?,
-        // Each task keeps one snapshot up to date. Decisions from an old snapshot would be wrong,
-        // so the process exits and the kubelet restarts it.
-        _ = tasks.join_next() => {
-            return Err(CommandError::Internal(anyhow!("a background task exited unexpectedly")));
-        }
-    }
-    tracing::info!("shutting down");
-    readiness.stop();
-    sleep(Duration::from_secs(shutdown_delay)).await;
-    stop.send_replace(true);
-    let finished = reviews.await.unwrap_or(false);
-    health.abort();
-    tracing::info!(finished, "stopped");
-    Ok(ExitCode::SUCCESS)
+    let server = TlsServer {
+        certificate,
+        listen,
+        health_listen,
+        limits: Limits::default(),
+        router: reviews::router(state),
+        readiness,
+        shutdown_delay,
+        tasks,
+    };
+    server.run(observe).await
 }
 
 /// Returns the values that the metrics read at a scrape.
@@ -190,8 +157,3 @@ fn observed(
 /// Maximum number of worker threads. Each needs memory for the pod that it evaluates. One thread
 /// answers thousands of reviews per second.
 const MOST_THREADS: usize = 4;
-/// Time limit at shutdown for requests in flight. A review ends within 3 s after its body arrived,
-/// and bodies are small.
-const GRACE: Duration = Duration::from_secs(10);
-/// The same for the health port.
-const HEALTH_GRACE: Duration = Duration::from_secs(1);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::denial::{Action, Denial, Policy};
-use crate::session::{RoleArn, SourceIdentity};
+use crate::session::{KnownSession, RoleArn, SourceIdentity};
 
 /// A failed request for session credentials. Its text is for the owner of the agent.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -115,6 +115,11 @@ impl Reason {
 }
 
 impl AssumeRoleError {
+    /// Returns the failure of a request for this session.
+    pub fn of(session: &KnownSession, reason: Reason) -> Self {
+        Self { role: session.role.clone(), identity: session.source_identity(), reason }
+    }
+
     fn remedy(&self) -> String {
         let Self { role, identity, reason } = self;
         match reason {

@@ -33,14 +33,7 @@ pub struct Sts {
 impl Sts {
     /// Takes region, endpoint, FIPS and dual-stack from `config`. Its credentials are not used.
     pub fn new(config: &SdkConfig, base: SharedCredentialsProvider, session: KnownSession) -> Self {
-        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).build();
-        let config = config
-            .to_builder()
-            .credentials_provider(base.clone())
-            // The cache decides about each call, so the SDK makes no further ones.
-            .retry_config(aws_sdk_sts::config::retry::RetryConfig::disabled())
-            .timeout_config(timeouts)
-            .build();
+        let config = one_call(config).to_builder().credentials_provider(base.clone()).build();
         Self { config, base, session }
     }
 
@@ -72,15 +65,31 @@ impl Sts {
 
 impl Assume for Sts {
     async fn assume(&self) -> Result<Credentials, AssumeRoleError> {
-        let answer = timeout(WHOLE, self.assume_now()).await;
-        let late = || Reason::StsUnavailable { detail: format!("no response within {WHOLE:?}") };
-        answer.unwrap_or_else(|_| Err(late())).map_err(|reason| self.failure(reason))
+        in_time(self.assume_now()).await.map_err(|reason| self.failure(reason))
     }
 
     fn failure(&self, reason: Reason) -> AssumeRoleError {
-        let session = &self.session;
-        AssumeRoleError { role: session.role.clone(), identity: session.source_identity(), reason }
+        AssumeRoleError::of(&self.session, reason)
     }
+}
+
+/// Returns the settings of a client that calls once. The cache decides about each call, so the SDK
+/// makes no further ones.
+pub(super) fn one_call(config: &SdkConfig) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).build();
+    config
+        .to_builder()
+        .retry_config(aws_sdk_sts::config::retry::RetryConfig::disabled())
+        .timeout_config(timeouts)
+        .build()
+}
+
+/// Returns the result of a request within [`WHOLE`].
+pub(super) async fn in_time(
+    request: impl Future<Output = Result<Credentials, Reason>>,
+) -> Result<Credentials, Reason> {
+    let late = || Reason::StsUnavailable { detail: format!("no response within {WHOLE:?}") };
+    timeout(WHOLE, request).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Returns the credentials of a response, or why they are incomplete.
@@ -243,9 +252,9 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-pub(super) const CONNECT: Duration = Duration::from_secs(3);
+const CONNECT: Duration = Duration::from_secs(3);
 /// Time limit for base credentials, including the retries of their provider.
 const BASE: Duration = Duration::from_secs(7);
-/// Time limit for base credentials and AssumeRole together. Both take milliseconds, and a client
+/// Time limit for base credentials, or the issuer's token, and the call of STS together. Both take milliseconds, and a client
 /// that waits at the start gives up after a second or two.
 const WHOLE: Duration = Duration::from_secs(15);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_sts::{
-    Client, config::timeout::TimeoutConfig, error::SdkError,
+    Client, error::SdkError,
     operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError,
 };
 use tokio::time::timeout;
@@ -16,7 +16,7 @@ use super::{
     Assume, AssumeRoleError, Credentials, Reason,
     denial::lacks_keys,
     issuer_client::{IssuedToken, IssuerClient},
-    sts::{CONNECT, ErrorResponse, issued},
+    sts::{ErrorResponse, in_time, issued, one_call},
 };
 use crate::session::KnownSession;
 
@@ -31,14 +31,7 @@ pub struct WebIdentity {
 impl WebIdentity {
     /// Takes region, endpoint, FIPS and dual-stack from `config`. The calls are not signed.
     pub fn new(config: &SdkConfig, issuer: IssuerClient, session: KnownSession) -> Self {
-        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).build();
-        let config = config
-            .to_builder()
-            // The cache decides about each call, so the SDK makes no further ones.
-            .retry_config(aws_sdk_sts::config::retry::RetryConfig::disabled())
-            .timeout_config(timeouts)
-            .build();
-        Self { sts: Client::new(&config), issuer, session }
+        Self { sts: Client::new(&one_call(config)), issuer, session }
     }
 
     async fn assume_now(&self) -> Result<Credentials, Reason> {
@@ -77,14 +70,11 @@ impl WebIdentity {
 
 impl Assume for WebIdentity {
     async fn assume(&self) -> Result<Credentials, AssumeRoleError> {
-        let answer = timeout(WHOLE, self.assume_now()).await;
-        let late = || Reason::StsUnavailable { detail: format!("no response within {WHOLE:?}") };
-        answer.unwrap_or_else(|_| Err(late())).map_err(|reason| self.failure(reason))
+        in_time(self.assume_now()).await.map_err(|reason| self.failure(reason))
     }
 
     fn failure(&self, reason: Reason) -> AssumeRoleError {
-        let session = &self.session;
-        AssumeRoleError { role: session.role.clone(), identity: session.source_identity(), reason }
+        AssumeRoleError::of(&self.session, reason)
     }
 }
 
@@ -115,5 +105,3 @@ fn failure(error: &SdkError<AssumeRoleWithWebIdentityError>) -> Reason {
 
 /// Time limit for the token of the issuer, including DNS and TLS.
 const ISSUER: Duration = Duration::from_secs(7);
-/// Time limit for the token and the call of STS together.
-const WHOLE: Duration = Duration::from_secs(15);

@@ -114,7 +114,7 @@ fn provider_and_role_are_in_one_account() {
     let token = issuer.sign(&claims(&issuer, json!({})));
     let web = json!("sts:AssumeRoleWithWebIdentity");
     let foreign = "arn:aws:iam::444455556666:oidc-provider/issuer.test/dev";
-    // The provider of this account, and one that somebody else has registered.
+    // The provider of this account, and one that another account has registered.
     for (trusted, registered, allowed) in
         [(PROVIDER, false, false), (PROVIDER, true, false), (foreign, true, true)]
     {
