@@ -24,7 +24,7 @@ pub use self::{
     check::{Check, Installation},
     explain::Explain,
     inject::Inject,
-    issuer::{Issuer, IssuerCommand, IssuerExport},
+    issuer::{Issuer, IssuerCommand, IssuerExport, PublicFile},
     pod_name::PodName,
     pod_or_workload::{PodOrWorkload, WorkloadKind},
     revoke::{Revoke, RevokeFormat},

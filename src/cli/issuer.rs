@@ -1,6 +1,6 @@
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 #[derive(Args, Debug)]
 pub struct Issuer {
@@ -48,8 +48,18 @@ pub struct IssuerExport {
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Directory for the files; it is created if it does not exist
-    #[arg(long, value_name = "DIRECTORY")]
-    pub out: PathBuf,
+    #[arg(long, value_name = "DIRECTORY", required_unless_present = "only")]
+    pub out: Option<PathBuf>,
+    /// Print one file in place of writing both, for example in a pod of the issuer, which has the
+    /// key files
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
+    pub only: Option<PublicFile>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PublicFile {
+    Discovery,
+    Keys,
 }
 
 /// Lines have at most 98 characters, because help is wrapped at 100.

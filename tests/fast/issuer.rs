@@ -165,6 +165,14 @@ fn the_two_files_have_issuer_and_public_keys() {
         assert!(said.contains(&part), "{part}\n{said}");
     }
     assert!(!said.contains("PRIVATE KEY"));
+    for (only, file) in [("keys", "keys.json"), ("discovery", ".well-known/openid-configuration")] {
+        let output = Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
+            .args(["issuer", "export", "--only", only, "--config"])
+            .arg(issuer.path("config.yaml"))
+            .output()
+            .unwrap();
+        assert_eq!(output.stdout, fs::read(issuer.out().join(file)).unwrap(), "{only}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::keys::Keys;
 use crate::{
-    cli::IssuerExport,
+    cli::{IssuerExport, PublicFile},
     command::{CommandError, files, print, runtime},
     config::{IssuerKey, IssuerSettings, KeySource, KeyState},
     issuer::{
@@ -23,7 +23,7 @@ use crate::{
 };
 
 pub(super) fn run(arguments: IssuerExport) -> Result<ExitCode, CommandError> {
-    let IssuerExport { config, out } = arguments;
+    let IssuerExport { config, out, only } = arguments;
     let config = files::config(Some(&config)).map_err(CommandError::Input)?;
     let issuer = config.issuer.as_ref();
     let issuer =
@@ -32,8 +32,16 @@ pub(super) fn run(arguments: IssuerExport) -> Result<ExitCode, CommandError> {
     let keys = runtime()?.block_on(Keys::load(&issuer.keys, &trusted));
     let keys = keys.map_err(CommandError::Input)?;
     let documents = Documents::of(issuer, &keys);
-    documents.write(&out).map_err(CommandError::Input)?;
-    print(&report(issuer, &keys, &out))
+    let text = match (only, out) {
+        (Some(PublicFile::Discovery), _) => documents.discovery,
+        (Some(PublicFile::Keys), _) => documents.keys,
+        (None, out) => {
+            let out = out.context("no --out").map_err(CommandError::Input)?;
+            documents.write(&out).map_err(CommandError::Input)?;
+            report(issuer, &keys, &out)
+        }
+    };
+    print(&text)
 }
 
 /// The texts of the files.
