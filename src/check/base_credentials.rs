@@ -181,7 +181,7 @@ pub const ROLE_ANNOTATION: &str = "eks.amazonaws.com/role-arn";
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, time::Duration};
 
     use serde_json::json;
 
@@ -286,6 +286,7 @@ mod tests {
             let document = |statements: Value| json!({"Statement": statements});
             let held = |trust: Value| Held {
                 boundary: None,
+                longest_session: Duration::from_secs(3600),
                 policies: Vec::new(),
                 revoked: Ok(Revoked::default()),
                 tags: BTreeMap::new(),

@@ -197,7 +197,7 @@ const EXAMPLE: &str = "1d3f2a8e-0000-4000-8000-000000000000";
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, time::Duration};
 
     use serde_json::json;
 
@@ -236,6 +236,7 @@ mod tests {
         let tags = BTreeMap::new();
         let session = Held {
             boundary: boundary.clone(),
+            longest_session: Duration::from_secs(3600),
             policies: vec![models],
             revoked: Ok(Revoked::default()),
             tags: tags.clone(),
@@ -244,6 +245,7 @@ mod tests {
         let base_roles = principals(&session.trust);
         let base = Held {
             boundary,
+            longest_session: Duration::from_secs(3600),
             policies: vec![document(policy)],
             revoked: Ok(Revoked::default()),
             tags,

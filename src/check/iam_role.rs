@@ -1,6 +1,6 @@
 //! The facts of IAM that `check` reads about a tenant's roles.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
 
@@ -14,6 +14,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Held {
     pub boundary: Option<Boundary>,
+    /// The maximum session duration.
+    pub longest_session: Duration,
     /// Inline and attached policies.
     pub policies: Vec<Value>,
     /// The sessions that `revoke` denied.

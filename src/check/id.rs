@@ -44,6 +44,7 @@ pub enum CheckId {
     RoleTrust,
     Rollout,
     ServiceAccount,
+    SessionDuration,
     SessionRoleControls,
     SidecarImage,
     Tenant,
@@ -65,7 +66,7 @@ pub struct About {
 
 impl CheckId {
     /// The order of the report: from the API server to the pod, then AWS.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 48] = [
         Self::KubernetesVersion,
         Self::InstallRights,
         Self::InstallQuota,
@@ -106,6 +107,7 @@ impl CheckId {
         Self::RoleParameter,
         Self::IssuerProvider,
         Self::IssuerTrust,
+        Self::SessionDuration,
         Self::RoleTrust,
         Self::BaseRole,
         Self::AssumeRole,
@@ -193,7 +195,7 @@ impl CheckId {
             ),
             Self::IssuerGuard => (
                 "issuer-guard",
-                "Only with a session issuer: the binding of the guard's policy `fab-session-injector-issuer-pods` is missing or does not deny, so no rule of the guard says who may name a session. The issuer refuses pods whose session has a name (`guard-missing`).",
+                "Only with a session issuer: the binding of the guard's policy `fab-session-injector-issuer-pods` is missing, does not deny, or leaves namespaces out, so no rule of the guard says who may name a session. The issuer refuses pods whose session has a name (`guard-missing`).",
                 "set `guard.enabled=true` in the chart values and run `helm upgrade`; then replace pods whose session has a name",
             ),
             Self::IssuerProvider => (
@@ -310,6 +312,11 @@ impl CheckId {
                 "service-account",
                 "The namespace has no fenced service account and none that a component names.",
                 "create the service account, or add the one that has base credentials to `fencedServiceAccounts` in the config",
+            ),
+            Self::SessionDuration => (
+                "session-duration",
+                "Only with a session issuer: the maximum session duration of the session role is shorter than `issuer.durationSeconds` of the config.",
+                "raise the role's maximum session duration (`aws iam update-role --max-session-duration`), or lower `issuer.durationSeconds`",
             ),
             Self::SessionRoleControls => (
                 "session-role-controls",

@@ -78,6 +78,14 @@ pub(super) fn check_trust(
     for message in wrong {
         found.error(CheckId::IssuerTrust, &*subject, message);
     }
+    if session.longest_session < issuer.duration {
+        let message = format!(
+            "its maximum session duration of {} seconds is shorter than issuer.durationSeconds ({}), so STS refuses each session",
+            session.longest_session.as_secs(),
+            issuer.duration.as_secs()
+        );
+        found.error(CheckId::SessionDuration, &*subject, message);
+    }
     let mut callers: Vec<&str> = allowed_principals(trust).filter(|it| !is_gone(it)).collect();
     callers.sort_unstable();
     callers.dedup();
@@ -163,7 +171,7 @@ const EXAMPLE: &str = "1d3f2a8e-0000-4000-8000-000000000000";
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, time::Duration};
 
     use serde_json::json;
 
@@ -186,6 +194,7 @@ mod tests {
         let config = config.unwrap();
         let held = Held {
             boundary: None,
+            longest_session: Duration::from_secs(3600),
             policies: Vec::new(),
             revoked: Ok(Revoked::default()),
             tags: BTreeMap::new(),

@@ -47,6 +47,8 @@ const NAME: &str = "Name";
 mod tests {
     use serde_json::{Value, json};
 
+    use std::time::Duration;
+
     use super::*;
     use crate::{
         check::{Boundary, Level},
@@ -58,6 +60,7 @@ mod tests {
         let boundary = boundary.map(|arn| Boundary { arn: arn.to_owned(), document: Value::Null });
         Held {
             boundary,
+            longest_session: Duration::from_secs(3600),
             policies: Vec::new(),
             revoked: Ok(Revoked::default()),
             tags: tags.collect(),

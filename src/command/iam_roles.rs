@@ -1,5 +1,7 @@
 //! Reads roles and their inline policies from IAM, for `check` and `revoke`.
 
+use std::time::Duration;
+
 use aws_sdk_iam::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
@@ -49,6 +51,12 @@ pub(super) async fn role(iam: &Client, role: &RoleArn) -> Result<types::Role, Ia
     Ok(found)
 }
 
+/// Returns the maximum session duration of the role.
+pub(super) fn longest_session(role: &types::Role) -> Duration {
+    let seconds = role.max_session_duration.and_then(|seconds| u64::try_from(seconds).ok());
+    Duration::from_secs(seconds.unwrap_or_default()).max(SHORTEST)
+}
+
 /// Reads the inline policies of the role: names, and documents as text.
 pub(super) async fn inline_policies(
     iam: &Client,
@@ -74,6 +82,10 @@ pub(super) async fn inline_policies(
 pub(super) fn decoded(document: &str) -> String {
     percent_decode_str(document).decode_utf8_lossy().into_owned()
 }
+
+/// Minimum of a role's MaxSessionDuration.
+/// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html>
+const SHORTEST: Duration = Duration::from_secs(3600);
 
 /// <https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html>
 const THROTTLING: &str = "Throttling";

@@ -199,6 +199,7 @@ async fn provider(iam: &Client, arn: &str) -> Seen<Option<Vec<String>>> {
 /// Reads the role and all of its policies.
 async fn read(iam: &Client, role: &RoleArn) -> Result<Held, IamError> {
     let found = iam_roles::role(iam, role).await?;
+    let longest_session = iam_roles::longest_session(&found);
     let inline = iam_roles::inline_policies(iam, role).await?;
     let mut policies: Vec<Value> = inline.iter().map(|(_, text)| parsed(text)).collect();
     let mut attached =
@@ -215,7 +216,7 @@ async fn read(iam: &Client, role: &RoleArn) -> Result<Held, IamError> {
     let trust = document(found.assume_role_policy_document.as_deref().unwrap_or_default());
     let inline = inline.iter().map(|(name, text)| (&**name, &**text));
     let revoked = Inline::read(inline).map(|it| it.revoked);
-    Ok(Held { boundary, policies, revoked, tags: tags.collect(), trust })
+    Ok(Held { boundary, longest_session, policies, revoked, tags: tags.collect(), trust })
 }
 
 /// Reads the default version of a managed policy, which is the one in effect.

@@ -43,8 +43,8 @@ impl IamRole {
         let iam = Client::new(shell);
         let found = timeout(PATIENCE, iam_roles::role(&iam, role)).await;
         let found = found.map_err(|_| IamError::NoAnswer)??;
-        let longest = found.max_session_duration.map_or(0, i64::from).max(SHORTEST);
-        let longest_session = SignedDuration::from_secs(longest);
+        let longest_session = SignedDuration::try_from(iam_roles::longest_session(&found))
+            .unwrap_or(SignedDuration::MAX);
         let trust = found.assume_role_policy_document.unwrap_or_default();
         Ok(Self { iam, role: role.clone(), longest_session, trust: iam_roles::decoded(&trust) })
     }
@@ -111,10 +111,6 @@ impl PolicyStore for IamRole {
 /// some tenths of a second.
 pub(super) const PACE: super::protocol::Pace =
     super::protocol::Pace { within: Duration::from_secs(5), settle: Duration::from_secs(6) };
-
-/// Minimum of a role's MaxSessionDuration, in seconds.
-/// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html>
-const SHORTEST: i64 = 3600;
 
 #[cfg(test)]
 mod tests {
