@@ -8,6 +8,7 @@ mod claims;
 mod cluster_keys;
 mod decision;
 mod discovery;
+mod guard;
 mod jwks;
 mod mint_limit;
 mod object_name;
@@ -19,8 +20,9 @@ mod signature;
 pub use self::{
     claims::{Claims, Jwt, JwtId, SigningInput, WrongSignature},
     cluster_keys::{ClusterKeys, NotClusterKeys},
-    decision::{GUARD_BINDING, Grant, decide, guard_since, tenant_of},
+    decision::{Grant, decide, tenant_of},
     discovery::{DISCOVERY_FILE, KEYS_FILE, discovery_document, discovery_url, keys_url},
+    guard::{GUARD_POLICY, guard_binding, guard_since},
     jwks::{ForeignKey, NotAJwks, PublishedKeys, UnusableKey, jwks_document},
     mint_limit::{Limited, LimitedBy, MintLimit},
     object_name::{NotAnObjectName, ObjectName},

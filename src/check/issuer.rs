@@ -10,8 +10,8 @@ use super::{CheckId, Findings, Objects, Seen, namespace, objects::name};
 use crate::{
     config::{Config, IssuerSettings, KeyState},
     issuer::{
-        GUARD_BINDING, PublicKey, PublishedKeys, TokenFacts, TokenRefusal, decide, discovery_url,
-        guard_since, keys_url,
+        GUARD_POLICY, PublicKey, PublishedKeys, TokenFacts, TokenRefusal, decide, discovery_url,
+        guard_binding, guard_since, keys_url,
     },
     json::Json,
     namespaces::{Mode, Namespace},
@@ -170,24 +170,25 @@ pub(super) fn check_guard(
     config: &Config,
 ) -> (Option<Timestamp>, Findings) {
     let mut found = Findings::default();
-    if config.issuer.is_none() {
+    let Some(issuer) = &config.issuer else {
         return (None, found);
-    }
-    let subject = format!("ValidatingAdmissionPolicyBinding {GUARD_BINDING}");
+    };
+    let bound = guard_binding(&issuer.audience);
+    let subject = format!("ValidatingAdmissionPolicyBinding {bound}");
     let Some(objects) = objects.or_report(CheckId::IssuerGuard, &subject, &mut found) else {
         return (None, found);
     };
     let mut bindings = objects.of_kind("ValidatingAdmissionPolicyBinding");
-    let Some(binding) = bindings.find(|it| name(*it) == GUARD_BINDING) else {
+    let Some(binding) = bindings.find(|it| name(*it) == bound) else {
         found.error(CheckId::IssuerGuard, subject, "does not exist");
         return (None, found);
     };
     let mut policies = objects.of_kind("ValidatingAdmissionPolicy");
-    let policy = policies.find(|it| name(*it) == GUARD_BINDING);
+    let policy = policies.find(|it| name(*it) == GUARD_POLICY);
     let since = policy.and_then(|policy| guard_since(policy, binding));
     match since {
         Some(since) => found.ok(CheckId::IssuerGuard, subject, format!("denies since {since}")),
-        None => found.error(CheckId::IssuerGuard, subject, "does not deny"),
+        None => found.error(CheckId::IssuerGuard, subject, "does not deny in all namespaces"),
     }
     (since, found)
 }

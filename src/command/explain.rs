@@ -27,10 +27,10 @@ use crate::{
     check::Seen,
     cli::{Explain, Format, PodOrWorkload},
     config::{Component, Config, Matched, Matcher},
-    issuer::{GUARD_BINDING, guard_since},
+    issuer::{GUARD_POLICY, guard_binding, guard_since},
     json::Json,
     manifest::{Maker, PodIn},
-    namespaces::{Namespace, NamespaceName, Namespaces, OPT_IN_LABEL},
+    namespaces::{Namespace, NamespaceName, Namespaces, OPT_IN_LABEL, TRANSPORT_LABEL},
     roles::{Roles, Source, refresher::RolesHandle},
     session::TenantName,
 };
@@ -91,6 +91,12 @@ async fn existing(
             "namespace {name} has {OPT_IN_LABEL}={label}, which has no effect; valid values are enabled and audit"
         ));
     }
+    let label = object["metadata"]["labels"][TRANSPORT_LABEL].as_str();
+    if let (None, Some(label)) = (namespace.transport, label) {
+        say(&format!(
+            "namespace {name} has {TRANSPORT_LABEL}={label}, which has no effect; valid values are role-chain and web-identity"
+        ));
+    }
     let pod = match pod {
         PodOrWorkload::Pod(pod) => pod.as_str().to_owned(),
         PodOrWorkload::Workload { kind, name: workload } => {
@@ -99,19 +105,20 @@ async fn existing(
     };
     let pod = get(&cluster, &format!("{CORE}/namespaces/{name}/pods"), &pod).await?;
     let guard_since = match &explainer.config.issuer {
-        Some(_) => guard(&cluster).await?,
+        Some(issuer) => guard(&cluster, &issuer.audience).await?,
         None => Seen::Known(None),
     };
     Ok(explainer.existing(&pod, &namespace, arguments.creator.as_deref(), guard_since).await)
 }
 
 /// Returns since when the guard's rule about the session issuer's tokens denies.
-async fn guard(cluster: &Cluster) -> Result<Seen<Option<Timestamp>>, CommandError> {
-    let get = async |kind: &str| -> Result<Seen<Option<Box<RawValue>>>, CommandError> {
-        cluster.get(&format!("{ADMISSION}/{kind}"), GUARD_BINDING).await
+async fn guard(cluster: &Cluster, audience: &str) -> Result<Seen<Option<Timestamp>>, CommandError> {
+    let get = async |kind: &str, name: &str| -> Result<Seen<Option<Box<RawValue>>>, CommandError> {
+        cluster.get(&format!("{ADMISSION}/{kind}"), name).await
     };
-    let policy = get("validatingadmissionpolicies").await?;
-    Ok(match (policy, get("validatingadmissionpolicybindings").await?) {
+    let policy = get("validatingadmissionpolicies", GUARD_POLICY).await?;
+    let binding = get("validatingadmissionpolicybindings", &guard_binding(audience)).await?;
+    Ok(match (policy, binding) {
         (Seen::Hidden(why), _) | (_, Seen::Hidden(why)) => Seen::Hidden(why),
         (Seen::Known(policy), Seen::Known(binding)) => {
             let both = policy.zip(binding);

@@ -5,7 +5,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{TokenFacts, refusal::TokenRefusal};
+use super::{TokenFacts, guard::created, refusal::TokenRefusal};
 use crate::{
     admission::{BASE_VOLUME, CONTAINER_NAME, has_ended, sidecar},
     config::IssuerSettings,
@@ -35,28 +35,6 @@ impl TokenFacts {
             credential_id: None,
         })
     }
-}
-
-/// Returns since when the guard's rule about the issuer's tokens denies. None: it does not.
-///
-/// A policy that was deleted and made again did not evaluate the pods in between, whatever the age of
-/// its binding is. So the younger of the two counts.
-pub fn guard_since(policy: Json<'_>, binding: Json<'_>) -> Option<Timestamp> {
-    // A binding that only warns or audits refuses nothing.
-    let mut actions = binding.at("spec").at("validationActions").items();
-    let denies = actions.any(|action| action.string().is_some_and(|it| it == "Deny"));
-    let since = |object: Json<'_>| {
-        let metadata = object.at("metadata");
-        let is_deleted = metadata.at("deletionTimestamp").string().is_some();
-        created(metadata).filter(|_| !is_deleted)
-    };
-    let younger = since(policy)?.max(since(binding)?);
-    denies.then_some(younger)
-}
-
-/// Returns when the object of this metadata was created.
-fn created(metadata: Json<'_>) -> Option<Timestamp> {
-    metadata.at("creationTimestamp").string()?.parse().ok()
 }
 
 /// Returns the caller's namespace and its tenant.
@@ -209,8 +187,6 @@ fn role_of<'r>(tenant: &TenantName, roles: &'r Roles) -> Result<&'r RoleArn, Tok
     }
 }
 
-/// Name of the binding of the guard's rule about the issuer's tokens.
-pub const GUARD_BINDING: &str = "fab-session-injector-issuer-pods";
 /// Minimum time from the guard's binding to a pod that may name its session. API servers take up to
 /// some seconds to enforce a new binding; both times are theirs.
 const SETTLED: SignedDuration = SignedDuration::from_secs(60);

@@ -344,7 +344,19 @@ source of credentials `index . 1`, which is config.baseCredentials.source or `is
 :role{{ with $prefixes }}({{ join "|" . }}){{ else }}/{{ end }}[A-Za-z0-9_+=,.@/-]+$
 {{- end -}}
 
-{{/* The binding of a policy to the namespaces in which the webhook injects. */}}
+{{/*
+Whether an update keeps the image of the sidecar, in CEL on `variables.image` and `variables.oldImage`.
+A policy engine may pin the image of a running pod at any update. `.`: config.sidecar.
+*/}}
+{{- define "fab-session-injector.guard.image-kept" -}}
+variables.image == variables.oldImage
+{{- with include "fab-session-injector.guard.pinned" (dict "image" .image "digests" .imageDigests) | fromJsonArray }} ||
+variables.oldImage == [{{ $.image | toRawJson }}] && size(variables.image) == 1 &&
+  variables.image[0] in {{ toRawJson . }}
+{{- end }}
+{{- end -}}
+
+{{/* The binding of a policy to the namespaces in which the webhook injects, or to all if `.everywhere`. */}}
 {{- define "fab-session-injector.guard.binding" -}}
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicyBinding
@@ -355,6 +367,7 @@ metadata:
 spec:
   policyName: {{ .name }}
   validationActions: [Deny]
+  {{- if not .everywhere }}
   matchResources:
     namespaceSelector:
       matchExpressions:
@@ -365,4 +378,5 @@ spec:
           operator: NotIn
           values:
             {{- list "kube-system" .root.Release.Namespace | uniq | toYaml | nindent 12 }}
+  {{- end }}
 {{- end -}}

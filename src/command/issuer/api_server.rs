@@ -21,7 +21,9 @@ use tokio::{
 
 use crate::{
     command::now,
-    issuer::{ClusterKeys, GUARD_BINDING, TokenCheck, TokenFacts, TokenRefusal, guard_since},
+    issuer::{
+        ClusterKeys, GUARD_POLICY, TokenCheck, TokenFacts, TokenRefusal, guard_binding, guard_since,
+    },
     serve::health::Latch,
     telemetry::IssuerMetrics,
 };
@@ -188,12 +190,12 @@ impl ApiServer {
             return Ok(*since);
         }
         self.metrics.api_call("guard");
-        let mut of = [None, None];
-        for (path, found) in [BINDINGS, POLICIES].into_iter().zip(&mut of) {
-            let request = Request::new(path).get(GUARD_BINDING, &GetParams::default());
-            *found = self.answer(request).await?;
-        }
-        let [binding, policy] = of.map(Option::unwrap_or_default);
+        let read = async |path: &str, name: &str| {
+            let request = Request::new(path).get(name, &GetParams::default());
+            self.answer(request).await.map(Option::unwrap_or_default)
+        };
+        let policy = read(POLICIES, GUARD_POLICY).await?;
+        let binding = read(BINDINGS, &guard_binding(&self.audience)).await?;
         let json = |text| serde_json::from_str::<&RawValue>(text).ok();
         let since = json(&policy)
             .zip(json(&binding))

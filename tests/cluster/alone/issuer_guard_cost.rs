@@ -85,4 +85,4 @@ fn pod(volumes: Value) -> Value {
     })
 }
 
-const BINDING: &str = "fab-session-injector-issuer-pods";
+const BINDING: &str = "fab-session-injector-issuer-pods-b90f6786";

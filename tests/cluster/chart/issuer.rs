@@ -62,8 +62,8 @@ fn nothing_of_the_issuer_exists_unless_enabled() {
         let config: Value = serde_saphyr::from_str(&config(&manifests)).unwrap();
         assert_eq!((config.get("transport"), config.get("issuer")), (None, None), "{way}");
     }
-    // With it, other objects change only where they must: the config, what is rendered from it, and
-    // the webhook's mount.
+    // With it, other objects change only where they must: the config, what is rendered from it, the
+    // webhook's mount, and the policy that then holds in all namespaces.
     let off =
         render_with(&values(&[("issuer.enabled", json!(false)), ("config.issuer", json!({}))]));
     let (off, on) = (off.unwrap(), on(&[]));
@@ -83,6 +83,7 @@ fn nothing_of_the_issuer_exists_unless_enabled() {
         "ValidatingAdmissionPolicy fab-session-injector-ephemeral-containers".to_owned(),
         "ValidatingAdmissionPolicy fab-session-injector-pod-updates".to_owned(),
         "ValidatingAdmissionPolicy fab-session-injector-pods".to_owned(),
+        "ValidatingAdmissionPolicyBinding fab-session-injector-exec".to_owned(),
     ];
     assert_eq!(changed, want);
 }
@@ -115,7 +116,7 @@ fn each_account_has_its_rights_and_no_other() {
         json!(["ClusterRole", {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]}]),
         json!(["ClusterRole", {
             "apiGroups": ["admissionregistration.k8s.io"], "resources": ["validatingadmissionpolicies", "validatingadmissionpolicybindings"],
-            "resourceNames": ["fab-session-injector-issuer-pods"], "verbs": ["get"],
+            "resourceNames": ["fab-session-injector-issuer-pods", "fab-session-injector-issuer-pods-b90f6786"], "verbs": ["get"],
         }]),
     ];
     assert_eq!(rights(ISSUER), want);
@@ -632,10 +633,10 @@ fn the_api_server_accepts_every_object_and_limits_the_accounts() {
         (vec!["delete", "pod", "none"], [false, false]),
         (vec!["get", "namespaces"], [true, false]),
         (vec!["label", "namespace", NAMESPACE, "a=b"], [false, false]),
-        (vec!["get", binding, "fab-session-injector-issuer-pods"], [true, false]),
+        (vec!["get", binding, "fab-session-injector-issuer-pods-b90f6786"], [true, false]),
         (vec!["get", binding, "fab-session-injector-pods"], [false, false]),
         (vec!["get", binding], [false, false]),
-        (vec!["delete", binding, "fab-session-injector-issuer-pods"], [false, false]),
+        (vec!["delete", binding, "fab-session-injector-issuer-pods-b90f6786"], [false, false]),
         (vec!["create", "token", "default"], [false, false]),
         (vec!["get", "serviceaccounts"], [false, false]),
         (vec!["get", "secrets"], [false, false]),
@@ -690,6 +691,7 @@ fn the_notes_say_what_the_issuer_needs() {
     let file = json!([{"file": "/etc/fab-session-injector/issuer-keys/a"}]);
     let by_file = notes(&[("config.issuer.keys", file), ("issuer.keySecret", json!("keys"))]);
     assert!(by_file.contains("backup of etcd"), "{by_file}");
+    assert!(by_file.contains("$export --only keys > public/keys.json"), "{by_file}");
     let off = helm::notes(&chart(), &[], None);
     assert!(!off.contains("issuer"), "{off}");
 }

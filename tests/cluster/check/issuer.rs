@@ -46,6 +46,8 @@ struct Fault {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 enum IssuerChange {
     Cluster(Change),
+    /// Sets `issuer.durationSeconds` of the config.
+    Duration(u64),
     /// Creates a pod whose session has this name.
     Named(String),
     /// Replaces the client ID of the provider, or deletes the provider.
@@ -80,7 +82,7 @@ fn check_finds_each_fault_of_a_session_issuer_and_nothing_else() {
     }
     let faults = data::cases::<Fault>("tests/cluster/check/issuer_faults");
     // docs/testing.md has this number.
-    assert_eq!(faults.len(), 20);
+    assert_eq!(faults.len(), 22);
     for (file, Fault { name, change, want }) in faults {
         let undo = issued.make(&change);
         let found = issued.found();
@@ -146,6 +148,10 @@ impl<'w> Issued<'w> {
     fn make(&self, change: &IssuerChange) -> Option<Undo> {
         match change {
             IssuerChange::Cluster(change) => Some(self.world.make(change)),
+            IssuerChange::Duration(seconds) => {
+                self.put_duration(Some(*seconds));
+                None
+            }
             IssuerChange::Named(name) => {
                 let pod = self.named_pod(name);
                 self.world.opt_in("second", None);
@@ -188,6 +194,7 @@ impl<'w> Issued<'w> {
     fn undo(&self, undo: Option<Undo>) {
         undo.into_iter().for_each(|undo| self.world.undo(undo));
         self.is_away.store(false, SeqCst);
+        self.put_duration(None);
         self.put_trust(&self.trust);
         self.delete_provider();
         self.put_provider(CLIENT_ID);
@@ -247,6 +254,16 @@ impl<'w> Issued<'w> {
         self.directory.path().join("published")
     }
 
+    fn put_duration(&self, seconds: Option<u64>) {
+        let mut config: Value = serde_json::from_slice(&fs::read(self.config()).unwrap()).unwrap();
+        let issuer = config["issuer"].as_object_mut().unwrap();
+        match seconds {
+            Some(seconds) => issuer.insert("durationSeconds".to_owned(), seconds.into()),
+            None => issuer.shift_remove("durationSeconds"),
+        };
+        fs::write(self.config(), config.to_string()).unwrap();
+    }
+
     fn put_trust(&self, trust: &Value) {
         let document = ("PolicyDocument", &*trust.to_string());
         self.world.moto.iam("UpdateAssumeRolePolicy", &[BROKER_NAME, document]);
@@ -289,7 +306,7 @@ fn binding() -> Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": "fab-session-injector-issuer-pods"},
+        "metadata": {"name": "fab-session-injector-issuer-pods-b90f6786"},
         "spec": {"policyName": "fab-session-injector-issuer-pods", "validationActions": ["Deny"]},
     })
 }

@@ -281,6 +281,79 @@ fn only_a_sidecar_gets_a_token_for_the_issuer() {
     }
 }
 
+/// The issuer serves a pod again when its namespace is `enabled` again.
+#[test]
+fn a_sidecar_is_kept_while_its_namespace_has_not_opted_in() {
+    let values = values();
+    let world = World::without_configuration(&[], None);
+    world.namespace("tenants-held", "enabled", "acme", &[]);
+    guard(&world, &values);
+    await_guard(&world);
+    await_issuer_guard(&world);
+    let web = with_transport(&values, "webIdentity", &original("fenced-without-labels"));
+    let running = world.create(&named(web, "tenants-held", "web"), None).unwrap().pod;
+    let label = |label: &str| {
+        let arguments = ["label", "namespace", "tenants-held", label, "--overwrite"];
+        assert!(world.cluster.kubectl(&arguments).run().ok);
+    };
+    let debugged = |codes: &'static [&'static str], own: &Value| Attack {
+        attempt: debug(&running, "", own),
+        codes,
+    };
+    let base = json!({"volumeMounts": [{"name": "fab-session-base", "mountPath": "/own"}]});
+    let target = json!({"targetContainerName": SIDECAR});
+    let image =
+        r#"{"spec":{"initContainers":[{"name":"fab-session-credentials","image":"own:1"}]}}"#;
+    let patch = ["patch", "pod", "web", IN_HELD, "--type=strategic", "--patch", image];
+    let exec = ["exec", "web", IN_HELD, "--container=fab-session-credentials", "--", "id"];
+    let attacks = [
+        Attack {
+            attempt: Attempt::new("the sidecar's image", &[], &patch, String::new()),
+            codes: &["[guard-image-update]"],
+        },
+        debugged(&["[guard-ephemeral-mount]"], &base),
+        debugged(&["[guard-ephemeral-target]"], &target),
+        Attack {
+            attempt: Attempt::new("exec", &[], &exec, String::new()),
+            codes: &["[guard-exec]"],
+        },
+    ];
+    for opt_in in
+        ["fab.nanohype.dev/session-injection-", "fab.nanohype.dev/session-injection=audit"]
+    {
+        label(opt_in);
+        // The pods policy is not bound any more.
+        let name = format!("unseen-{}", opt_in.len());
+        let unseen = named(original("fenced-without-labels"), "tenants-held", &name);
+        wait_until("the namespace has not opted in", Duration::from_secs(20), || {
+            world.create(&unseen, None).ok()
+        });
+        for Attack { attempt, codes } in &attacks {
+            let outcome = attempt.run(&world);
+            assert!(
+                outcome.stderr.contains(codes[0]),
+                "{opt_in}: {}\n{}",
+                attempt.what,
+                outcome.stderr
+            );
+        }
+    }
+    // What others change in a running pod.
+    let annotate = ["annotate", "pod", "web", IN_HELD, "own=1"];
+    assert!(world.cluster.kubectl(&annotate).run().ok);
+    let other = json!({"volumeMounts": [{"name": "own", "mountPath": "/own"}]});
+    assert!(!debug(&running, "", &other).run(&world).stderr.contains("denied request"));
+
+    // The control.
+    let bindings = ["delete", "validatingadmissionpolicybindings", "--all"];
+    assert!(world.cluster.kubectl(&bindings).run().ok);
+    for Attack { attempt, .. } in &attacks {
+        wait_until(&attempt.what, Duration::from_secs(20), || {
+            (!attempt.run(&world).stderr.contains("denied request")).then_some(())
+        });
+    }
+}
+
 /// Returns the volume with the sidecar's token.
 fn volume(pod: &mut Value) -> &mut Value {
     let volumes = pod["spec"]["volumes"].as_array_mut().unwrap();

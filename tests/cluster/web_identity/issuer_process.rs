@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use fab_session_injector::issuer::{GUARD_POLICY, guard_binding};
 use harness::{
     control_plane::ControlPlane,
     file_server,
@@ -259,14 +260,19 @@ impl IssuerProcess {
 
     /// Binds the guard's rule about the issuer's tokens, with these actions.
     pub(super) fn bind_guard(&self, actions: &[&str]) {
-        let name = "fab-session-injector-issuer-pods";
+        let binding = guard_binding(AUDIENCE);
         self.cluster
-            .kubectl(&["delete", "validatingadmissionpolicybinding", name, "--ignore-not-found"])
+            .kubectl(&[
+                "delete",
+                "validatingadmissionpolicybinding",
+                &binding,
+                "--ignore-not-found",
+            ])
             .run();
         let policy = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingAdmissionPolicy",
-            "metadata": {"name": name},
+            "metadata": {"name": GUARD_POLICY},
             "spec": {
                 "matchConstraints": {"resourceRules": [{
                     "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
@@ -280,8 +286,8 @@ impl IssuerProcess {
         let binding = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingAdmissionPolicyBinding",
-            "metadata": {"name": name},
-            "spec": {"policyName": name, "validationActions": actions},
+            "metadata": {"name": binding},
+            "spec": {"policyName": GUARD_POLICY, "validationActions": actions},
         });
         self.cluster.kubectl(&["create", "--filename=-"]).stdin(&binding.to_string()).json();
     }
@@ -403,7 +409,7 @@ fn rights() -> Value {
         {
             "apiGroups": ["admissionregistration.k8s.io"],
             "resources": ["validatingadmissionpolicies", "validatingadmissionpolicybindings"],
-            "resourceNames": ["fab-session-injector-issuer-pods"],
+            "resourceNames": [GUARD_POLICY, guard_binding(AUDIENCE)],
             "verbs": ["get"],
         },
     ]);

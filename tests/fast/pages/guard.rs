@@ -1,4 +1,4 @@
-//! The guard's messages, read from the chart's template, the only place that contains them.
+//! The guard's messages, read from the chart's templates, the only place that contains them.
 
 use std::fs;
 
@@ -11,9 +11,10 @@ pub(crate) struct Denial {
 }
 
 pub(crate) fn denials() -> Vec<Denial> {
-    let template =
-        concat!(env!("CARGO_MANIFEST_DIR"), "/charts/fab-session-injector/templates/guard.yaml");
-    let template = fs::read_to_string(template).unwrap();
+    let templates = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/fab-session-injector/templates/");
+    let template = ["guard.yaml", "_guard-issuer.tpl"]
+        .map(|file| fs::read_to_string(format!("{templates}{file}")).unwrap())
+        .concat();
     let mut policy = "";
     let mut denials: Vec<Denial> = Vec::new();
     let lines: Vec<&str> = template.lines().collect();
@@ -37,7 +38,8 @@ pub(crate) fn denials() -> Vec<Denial> {
         let (sentence, rest) = said.split_once(" [").unwrap();
         let (code, remedy) = rest.split_once("]: ").unwrap();
         // The fallback message of a messageExpression that fails.
-        if key == "message" && denials.iter().any(|denial| denial.code == code) {
+        let is_listed = |denial: &Denial| denial.code == code && denial.policy == policy;
+        if key == "message" && denials.iter().any(is_listed) {
             continue;
         }
         denials.push(Denial {

@@ -500,7 +500,7 @@ const ISSUER: &[Meaning] = &[
     ),
     (
         "guard-missing",
-        "The pod's session has a name, and the binding `fab-session-injector-issuer-pods` does not exist or does not deny.",
+        "The pod's session has a name, and the binding of the policy `fab-session-injector-issuer-pods` does not exist, or does not deny in all namespaces.",
         "Pods whose session is their UID get tokens nevertheless.",
     ),
     (
@@ -535,7 +535,7 @@ const ISSUER: &[Meaning] = &[
     ),
     (
         "predates-guard",
-        "The pod's session has a name, and the pod is not at least a minute younger than the binding `fab-session-injector-issuer-pods`.",
+        "The pod's session has a name, and the pod is not at least a minute younger than the policy `fab-session-injector-issuer-pods` and its binding.",
         "A tenant could have written the name. A binding that is created again is younger than running pods.",
     ),
     (
