@@ -27,6 +27,7 @@ mod revoked;
 mod rights;
 mod role_controls;
 mod roles;
+mod sandboxes;
 mod transport;
 mod unattributed;
 mod versions;
@@ -220,6 +221,12 @@ impl<'c> Checks<'c> {
             ReleaseFacts::Installed { guard, .. } => issuer::check_guard(&guard.objects, config),
             ReleaseFacts::Missing(_) => (None, Findings::default()),
         };
+        let sandboxes = match &release {
+            ReleaseFacts::Installed { guard, .. } => {
+                sandboxes::check_guards(&guard.objects, config)
+            }
+            ReleaseFacts::Missing(_) => Findings::default(),
+        };
         let files = match (&config.issuer, &issuer) {
             (Some(settings), Some(facts)) => issuer::check_files(settings, facts),
             _ => Findings::default(),
@@ -232,6 +239,7 @@ impl<'c> Checks<'c> {
             rights,
             transport::check_labels(&namespaces, config),
             guard,
+            sandboxes,
             files,
         ]);
         let tenants = tenants(&namespaces, config);

@@ -129,6 +129,29 @@ impl Config {
         if config.transport == SessionTransport::WebIdentity && config.issuer.is_none() {
             root.problem("transport", "webIdentity needs the section issuer; set it");
         }
+        for component in config.late_components() {
+            if config.issuer.is_none() {
+                root.problem(
+                    "components",
+                    format!(
+                        "{} has session: sandbox-claim, which needs the section issuer; set it",
+                        component.name
+                    ),
+                );
+            }
+            let is_trusted = |name: &Glob| {
+                config.session_creators.iter().any(|glob| glob.matches(name.example()))
+            };
+            if component.creators.iter().any(is_trusted) {
+                root.problem(
+                    "sessionCreators",
+                    format!(
+                        "matches a creator of component {}: the controller copies annotations that the author of a claim writes, so it must not name sessions; remove it there",
+                        component.name
+                    ),
+                );
+            }
+        }
         if config.fenced_service_accounts.is_empty() {
             root.problem(
                 "fencedServiceAccounts",
@@ -154,6 +177,11 @@ impl Config {
         let has_sidecar =
             |component: &&Component| component.credentials == CredentialsMode::Sidecar;
         self.components.iter().filter(has_sidecar)
+    }
+
+    /// Returns the components whose sessions come late, with a SandboxClaim.
+    pub fn late_components(&self) -> impl Iterator<Item = &Component> {
+        self.components.iter().filter(|it| it.session == SessionSource::SandboxClaim)
     }
 
     /// Returns the source of session credentials with this transport. `None`: the transport needs
@@ -290,6 +318,82 @@ roles: {ssm: {parameter: '/x/{cluster}/y', refreshSeconds: 0}, allow: {accounts:
         for place in want {
             assert!(places.contains(&place), "{place} not in {places:?}");
         }
+    }
+
+    #[test]
+    fn a_late_session_needs_the_controller_alone() {
+        let controller = "system:serviceaccount:agent-sandbox-system:agent-sandbox-controller";
+        let problems = |component: &str, rest: &str| {
+            let text = format!(
+                r"
+components:
+  - {{name: sandbox, session: sandbox-claim, {component}}}
+  - {{name: runtime, fenced: true}}
+{rest}"
+            );
+            match Config::parse(&text) {
+                Ok(_) => String::new(),
+                Err(problems) => problems.to_string(),
+            }
+        };
+        let creators = format!("creators: ['{controller}']");
+        let issuer = "
+cluster: prod
+roles: {allow: {accounts: ['111122223333']}}
+issuer: {url: 'https://i.example.com/prod', endpoint: 'https://i.fab.svc/v1/token', caFile: ca.crt, keys: [{file: k.pem}]}
+";
+        assert_eq!(problems(&creators, issuer), "");
+        let cases = [
+            (creators.clone(), String::new(), "components: "),
+            ("selectors: [a]".to_owned(), issuer.to_owned(), "components[0].selectors: "),
+            (
+                "serviceAccounts: [a]".to_owned(),
+                issuer.to_owned(),
+                "components[0].serviceAccounts: ",
+            ),
+            ("fenced: true".to_owned(), issuer.to_owned(), "components[0].fenced: "),
+            ("fenced: true".to_owned(), issuer.to_owned(), "components[0].creators: is empty"),
+            (
+                "creators: ['a:*']".to_owned(),
+                issuer.to_owned(),
+                "components[0].creators: has a '*'",
+            ),
+            (
+                format!("{creators}, credentials: env"),
+                issuer.to_owned(),
+                "components[0].credentials: ",
+            ),
+            (
+                format!("{creators}, startGate: credentials"),
+                issuer.to_owned(),
+                "components[0].startGate: ",
+            ),
+            (
+                creators.clone(),
+                format!(
+                    "{issuer}sessionCreators: ['system:serviceaccount:agent-sandbox-system:*']"
+                ),
+                "sessionCreators: ",
+            ),
+        ];
+        for (component, rest, want) in cases {
+            let found = problems(&component, &rest);
+            assert!(found.contains(want), "{component} {rest}: {found}");
+        }
+        let text = format!(
+            "components: [{{name: a, session: sandbox-claim, {creators}}}, {{name: b, fenced: true}}]\n{issuer}transport: roleChain"
+        );
+        let config = Config::parse(&text).unwrap();
+        assert_eq!(config.components[0].start_gate, crate::session::StartGate::Listening);
+        let chain = Some(SessionTransport::RoleChain);
+        assert_eq!(
+            config.components[0].transport(chain, config.transport),
+            SessionTransport::WebIdentity
+        );
+        assert_eq!(
+            config.components[1].transport(None, config.transport),
+            SessionTransport::RoleChain
+        );
     }
 
     #[test]

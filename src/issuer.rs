@@ -10,6 +10,7 @@ mod decision;
 mod discovery;
 mod guard;
 mod jwks;
+mod late;
 mod mint_limit;
 mod object_name;
 mod projected_token;
@@ -20,10 +21,13 @@ mod signature;
 pub use self::{
     claims::{Claims, Jwt, JwtId, SigningInput, WrongSignature},
     cluster_keys::{ClusterKeys, NotClusterKeys},
-    decision::{Grant, decide, tenant_of},
+    decision::{Grant, decide, is_late, tenant_of},
     discovery::{DISCOVERY_FILE, KEYS_FILE, discovery_document, discovery_url, keys_url},
-    guard::{GUARD_POLICY, guard_binding, guard_since},
+    guard::GuardRule,
     jwks::{ForeignKey, NotAJwks, PublishedKeys, UnusableKey, jwks_document},
+    late::{
+        CLAIM_API, LateName, OwnedSandbox, SANDBOX_API, SandboxOwner, SandboxReference, is_in_pool,
+    },
     mint_limit::{Limited, LimitedBy, MintLimit},
     object_name::{NotAnObjectName, ObjectName},
     projected_token::{NotAProjectedToken, TokenCheck, TokenFacts},

@@ -17,7 +17,7 @@ pub use self::{
     change::{Change, Next},
     inline::{Inline, NotOurs, TooLong},
     older_than::{NotATime, OlderThan},
-    pod::session_of,
+    pod::{session_of, tenant_of_late},
 };
 use crate::session::{SessionId, SessionName, SourceIdentity, TenantName};
 

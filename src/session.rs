@@ -13,6 +13,7 @@ mod issuer_url;
 mod pod_uid;
 mod role_arn;
 mod role_session_name;
+mod sidecar_session;
 mod source_identity;
 mod start_gate;
 mod tenant;
@@ -28,6 +29,7 @@ pub use self::{
     pod_uid::{NotAPodUid, PodUid},
     role_arn::{NotARoleArn, RoleArn, is_account_id},
     role_session_name::RoleSessionName,
+    sidecar_session::{BoundSession, LateSession, SidecarSession},
     source_identity::{NotASourceIdentity, SourceIdentity},
     start_gate::{NotAStartGate, StartGate},
     tenant::{NotATenant, TenantName},
@@ -67,7 +69,7 @@ impl Session {
     pub fn identity_for_people(&self) -> String {
         match &self.id {
             SessionId::Known(name) => SourceIdentity::of(&self.tenant, name).to_string(),
-            SessionId::PodName | SessionId::PodUid => {
+            SessionId::PodName | SessionId::PodUid | SessionId::SandboxClaim => {
                 format!("agent.{}.{}", self.tenant, self.id)
             }
         }

@@ -60,6 +60,7 @@ pub(super) fn session(
     match source {
         SessionSource::PodName => Ok((SessionId::PodName, NamedBy::Component)),
         SessionSource::PodUid => Ok((SessionId::PodUid, NamedBy::Component)),
+        SessionSource::SandboxClaim => Ok((SessionId::SandboxClaim, NamedBy::Component)),
         SessionSource::CreatorOrUid if config.may_name_sessions(pod.creator) => {
             // At a reinvocation the annotation may hold the webhook's own placeholder, which names
             // no session.

@@ -106,7 +106,7 @@ fn pass_or_inject(
         }
         CredentialsMode::Nothing => Some((Gives::Nothing, None)),
         CredentialsMode::Sidecar => {
-            let transport = namespace.transport.unwrap_or(config.transport);
+            let transport = component.transport(namespace.transport, config.transport);
             session()?
                 .map(|(session, named_by)| (Gives::Sidecar(session, transport), Some(named_by)))
         }
@@ -215,7 +215,7 @@ fn refuse_too_long(id: &SessionId, tenant: &TenantName) -> Result<(), Refusal> {
     }
     let session = match id {
         SessionId::Known(_) => "a shortened session name".to_owned(),
-        SessionId::PodName | SessionId::PodUid => id.to_string(),
+        SessionId::PodName | SessionId::PodUid | SessionId::SandboxClaim => id.to_string(),
     };
     Err(Refusal::TenantTooLong { tenant: tenant.clone(), session, longest: id.longest_tenant() })
 }

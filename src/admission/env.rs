@@ -138,9 +138,13 @@ impl<'p, 'a> Variables<'p, 'a> {
     /// Adds the session's variables. One that refers to another by `$(NAME)` is behind it: the
     /// kubelet expands references only to earlier variables.
     fn put_session(&mut self, session: &Session) {
-        let variables = env::session_variables(session);
-        let entries = variables.each_ref().map(sidecar::entry);
-        let mut stays = entries.each_ref().map(|entry| self.in_place(&entry.name, entry));
+        let (variables, unknown) = env::agent_variables(session);
+        for name in unknown {
+            self.remove(name);
+        }
+        let entries: Vec<EnvVar> = variables.iter().map(sidecar::entry).collect();
+        let mut stays: Vec<Option<usize>> =
+            entries.iter().map(|entry| self.in_place(&entry.name, entry)).collect();
         // From the last to the first, since a variable refers only to earlier ones.
         for (index, variable) in variables.iter().enumerate().rev() {
             for (other, referred) in variables.iter().enumerate() {

@@ -81,7 +81,7 @@ pub(super) fn check_kind(
         Refusal::AwsTokenVolume { volume, audience: audience.to_owned() }
     }))?;
     if credentials == CredentialsMode::Sidecar {
-        match config.credential_source(namespace.transport.unwrap_or(config.transport)) {
+        match config.credential_source(component.transport(namespace.transport, config.transport)) {
             Some(source) => refusals.add_all(mesh::own_network(pod, source))?,
             None => refusals.add(Refusal::IssuerMissing { namespace: namespace.name.clone() })?,
         }

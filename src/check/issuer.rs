@@ -10,8 +10,8 @@ use super::{CheckId, Findings, Objects, Seen, namespace, objects::name};
 use crate::{
     config::{Config, IssuerSettings, KeyState},
     issuer::{
-        GUARD_POLICY, PublicKey, PublishedKeys, TokenFacts, TokenRefusal, decide, discovery_url,
-        guard_binding, guard_since, keys_url,
+        GuardRule, PublicKey, PublishedKeys, TokenFacts, TokenRefusal, decide, discovery_url,
+        keys_url,
     },
     json::Json,
     namespaces::{Mode, Namespace},
@@ -173,19 +173,19 @@ pub(super) fn check_guard(
     let Some(issuer) = &config.issuer else {
         return (None, found);
     };
-    let bound = guard_binding(&issuer.audience);
-    let subject = format!("ValidatingAdmissionPolicyBinding {bound}");
+    let rule = GuardRule::of_audience(&issuer.audience);
+    let subject = format!("ValidatingAdmissionPolicyBinding {}", rule.binding);
     let Some(objects) = objects.or_report(CheckId::IssuerGuard, &subject, &mut found) else {
         return (None, found);
     };
     let mut bindings = objects.of_kind("ValidatingAdmissionPolicyBinding");
-    let Some(binding) = bindings.find(|it| name(*it) == bound) else {
+    let Some(binding) = bindings.find(|it| name(*it) == rule.binding) else {
         found.error(CheckId::IssuerGuard, subject, "does not exist");
         return (None, found);
     };
     let mut policies = objects.of_kind("ValidatingAdmissionPolicy");
-    let policy = policies.find(|it| name(*it) == GUARD_POLICY);
-    let since = policy.and_then(|policy| guard_since(policy, binding));
+    let policy = policies.find(|it| name(*it) == rule.policy);
+    let since = policy.and_then(|policy| rule.since(policy, binding));
     match since {
         Some(since) => found.ok(CheckId::IssuerGuard, subject, format!("denies since {since}")),
         None => found.error(CheckId::IssuerGuard, subject, "does not deny in all namespaces"),
@@ -210,7 +210,7 @@ pub(super) fn check_pods(
     let roles = Roles::new(Source::None, HashMap::new());
     for pod in pods.iter() {
         let Some(facts) = TokenFacts::of_pod(pod) else { continue };
-        let decided = decide(&facts, tenant, Some(pod), &roles, issuer, guard_since);
+        let decided = decide(&facts, tenant, Some(pod), &roles, issuer, guard_since, None);
         if let Err(refusal @ TokenRefusal::PredatesGuard { .. }) = decided {
             let subject = format!("pod {}/{}", namespace.name, facts.pod_name);
             found.denied(CheckId::PodPredatesGuard, subject, &refusal);

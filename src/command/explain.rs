@@ -1,6 +1,7 @@
 //! `explain`: the webhook's decision for a pod, and the reasons.
 
 mod explanation;
+mod sandbox;
 mod workload;
 
 use std::{collections::HashSet, path::Path, process::ExitCode, time::Duration};
@@ -13,7 +14,7 @@ use serde_json::{
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
-use self::explanation::{Explanation, RequestingUser, Subject, Verdict};
+use self::explanation::{Explanation, IssuerFacts, RequestingUser, Subject, Verdict};
 use super::{
     CommandError,
     cluster::{ADMISSION, CORE, Cluster},
@@ -27,7 +28,7 @@ use crate::{
     check::Seen,
     cli::{Explain, Format, PodOrWorkload},
     config::{Component, Config, Matched, Matcher},
-    issuer::{GUARD_POLICY, guard_binding, guard_since},
+    issuer::GuardRule,
     json::Json,
     manifest::{Maker, PodIn},
     namespaces::{Namespace, NamespaceName, Namespaces, OPT_IN_LABEL, TRANSPORT_LABEL},
@@ -104,26 +105,32 @@ async fn existing(
         }
     };
     let pod = get(&cluster, &format!("{CORE}/namespaces/{name}/pods"), &pod).await?;
-    let guard_since = match &explainer.config.issuer {
-        Some(issuer) => guard(&cluster, &issuer.audience).await?,
-        None => Seen::Known(None),
+    let seen = IssuerFacts {
+        guard_since: match &explainer.config.issuer {
+            Some(issuer) => guard(&cluster, &GuardRule::of_audience(&issuer.audience)).await?,
+            None => Seen::Known(None),
+        },
+        late: sandbox::session(&cluster, &pod, &explainer.config).await?,
     };
-    Ok(explainer.existing(&pod, &namespace, arguments.creator.as_deref(), guard_since).await)
+    Ok(explainer.existing(&pod, &namespace, arguments.creator.as_deref(), seen).await)
 }
 
-/// Returns since when the guard's rule about the session issuer's tokens denies.
-async fn guard(cluster: &Cluster, audience: &str) -> Result<Seen<Option<Timestamp>>, CommandError> {
+/// Returns since when a rule of the guard denies.
+async fn guard(
+    cluster: &Cluster,
+    rule: &GuardRule,
+) -> Result<Seen<Option<Timestamp>>, CommandError> {
     let get = async |kind: &str, name: &str| -> Result<Seen<Option<Box<RawValue>>>, CommandError> {
         cluster.get(&format!("{ADMISSION}/{kind}"), name).await
     };
-    let policy = get("validatingadmissionpolicies", GUARD_POLICY).await?;
-    let binding = get("validatingadmissionpolicybindings", &guard_binding(audience)).await?;
+    let policy = get("validatingadmissionpolicies", rule.policy).await?;
+    let binding = get("validatingadmissionpolicybindings", &rule.binding).await?;
     Ok(match (policy, binding) {
         (Seen::Hidden(why), _) | (_, Seen::Hidden(why)) => Seen::Hidden(why),
         (Seen::Known(policy), Seen::Known(binding)) => {
             let both = policy.zip(binding);
             Seen::Known(both.and_then(|(policy, binding)| {
-                guard_since(Json::from(&*policy), Json::from(&*binding))
+                rule.since(Json::from(&*policy), Json::from(&*binding))
             }))
         }
     })
@@ -188,7 +195,7 @@ impl Explainer {
         pod: &Value,
         namespace: &Namespace,
         given: Option<&str>,
-        guard_since: Seen<Option<Timestamp>>,
+        seen: IssuerFacts,
     ) -> Explanation {
         // The comparison needs the role of the tenant for every requesting user.
         if let (Some(_), Ok(tenant)) = (namespace.mode, &namespace.tenant) {
@@ -206,7 +213,7 @@ impl Explainer {
             (None, None) => (RequestingUser::Unknown, String::new()),
         };
         let explained = self.explain(pod, &name, namespace).await;
-        let subject = Subject::Existing { pod, drift, guard_since };
+        let subject = Subject::Existing { pod, drift, seen };
         Explanation::new(subject, namespace, creator, explained, &roles, &self.config)
     }
 

@@ -4,6 +4,7 @@ mod api_server;
 mod export;
 mod keys;
 mod published;
+mod sandboxes;
 mod tokens;
 
 use std::{collections::HashSet, process::ExitCode, sync::Arc, time::Duration};
@@ -11,12 +12,15 @@ use std::{collections::HashSet, process::ExitCode, sync::Arc, time::Duration};
 use anyhow::{Context, anyhow};
 use tokio::{sync::watch, task::JoinSet};
 
-use self::{api_server::ApiServer, keys::Keys, published::PublishedFiles, tokens::IssuerState};
+use self::{
+    api_server::ApiServer, keys::Keys, published::PublishedFiles, sandboxes::Waiters,
+    tokens::IssuerState,
+};
 pub(super) use self::{
     keys::public_key,
     published::{Unread, read},
 };
-use super::{CommandError, files, roles, tls_server::TlsServer};
+use super::{CommandError, files, roles, terminated, tls_server::TlsServer};
 use crate::{
     cli::{Issuer, IssuerCommand},
     config::Config,
@@ -101,8 +105,15 @@ async fn run_async(
     let mut tasks = JoinSet::new();
     let (lookup, wanted) = follow_namespaces(&client, &config, namespaces_synced, &mut tasks);
     let roles = roles::follow(&config, trusted.as_deref(), wanted, &mut tasks).await?;
-    let api_server = Arc::new(ApiServer::new(client, issuer.audience.clone(), metrics.clone()));
+    let api_server =
+        Arc::new(ApiServer::new(client.clone(), issuer.audience.clone(), metrics.clone()));
     tasks.spawn(Arc::clone(&api_server).follow(keys_read));
+    let is_late = config.late_components().next().is_some();
+    let waiters = is_late.then(|| Arc::new(Waiters::new(client, Arc::clone(&api_server))));
+    if let Some(waiters) = &waiters {
+        let ends = async { drop(terminated().await) };
+        tasks.spawn(Arc::clone(waiters).follow(ends));
+    }
     let published = Arc::new(PublishedFiles::new(
         published_at.unwrap_or_else(|| issuer.url.to_string()),
         Arc::clone(&keys),
@@ -117,6 +128,7 @@ async fn run_async(
         api_server,
         keys,
         published,
+        waiters,
         metrics.clone(),
     ));
     let observe = {

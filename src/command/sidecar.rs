@@ -28,9 +28,9 @@ use crate::{
     },
     serve::{Limits, Protocol, Transport, serve},
     session::{
-        CaBundle, KnownSession,
+        CaBundle, KnownSession, SidecarSession,
         base_credentials::BaseSource,
-        env::{self, IssuerAccess, Serving},
+        env::{self, IssuerAccess, NotASession, Serving},
     },
     telemetry::log,
 };
@@ -48,13 +48,14 @@ fn start() -> Result<ExitCode, CommandError> {
     keep_memory_private()
         .context("cannot protect the process memory")
         .map_err(CommandError::Internal)?;
-    let session = env::read(environment)
-        .context("invalid session in the environment")
-        .map_err(CommandError::Input)?;
+    let source = TokenSource::read()?;
+    let session = match &source {
+        TokenSource::Base(_, session) => Ok(SidecarSession::known(session.clone())),
+        TokenSource::Issuer(_) => env::read_sidecar(environment).map_err(invalid_session),
+    }?;
     let serving = env::read_serving(environment)
         .context("invalid endpoint settings in the environment")
         .map_err(CommandError::Input)?;
-    let source = TokenSource::read()?;
     let region = environment("AWS_REGION")
         .context("AWS_REGION is not set; set the config key region of the webhook")
         .map_err(CommandError::Input)?;
@@ -87,7 +88,7 @@ fn bundle(path: &Path) -> anyhow::Result<()> {
 }
 
 async fn run_async(
-    session: KnownSession,
+    session: SidecarSession,
     serving: Serving,
     source: TokenSource,
     trusted: Option<CaBundle>,
@@ -103,21 +104,22 @@ async fn run_async(
     let client = aws_client(trusted.as_ref().map(CaBundle::as_str));
     let config = sdk_config(region, client.clone()).await;
     let random = fastrand::Rng::new();
+    let session = Arc::new(session);
     let (cache, task) = match source {
-        TokenSource::Base(base) => {
+        TokenSource::Base(base, session) => {
             let base = base_credentials(base, client, &config, &session);
-            let (cache, task) = cache::start(Sts::new(&config, base, session.clone()), now, random);
+            let (cache, task) = cache::start(Sts::new(&config, base, session), now, random);
             (cache, tokio::spawn(task))
         }
         TokenSource::Issuer(calls) => {
             let issuer = IssuerClient::new(calls).context("TLS").map_err(CommandError::Internal)?;
             let (cache, task) =
-                cache::start(WebIdentity::new(&config, issuer, session.clone()), now, random);
+                cache::start(WebIdentity::new(&config, issuer, Arc::clone(&session)), now, random);
             (cache, tokio::spawn(task))
         }
     };
 
-    let (role, source_identity) = (session.role.to_string(), session.source_identity().to_string());
+    let (role, source_identity) = (session.role().to_string(), session.identity_for_people());
     tracing::info!(port, role, source_identity, "serving session credentials");
     let state = Arc::new(SidecarState {
         cache: cache.clone(),
@@ -144,7 +146,7 @@ async fn run_async(
 
 /// What the sidecar gets session credentials with.
 enum TokenSource {
-    Base(BaseSource),
+    Base(BaseSource, KnownSession),
     Issuer(IssuerAccess),
 }
 
@@ -156,11 +158,16 @@ impl TokenSource {
         if let Some(calls) = issuer {
             return Ok(Self::Issuer(calls));
         }
+        let session = env::read(environment).map_err(invalid_session)?;
         BaseSource::read(environment)
-            .map(Self::Base)
+            .map(|base| Self::Base(base, session))
             .context("invalid base credentials in the environment")
             .map_err(CommandError::Input)
     }
+}
+
+fn invalid_session(error: NotASession) -> CommandError {
+    CommandError::Input(anyhow::Error::from(error).context("invalid session in the environment"))
 }
 
 fn base_credentials(

@@ -1,6 +1,8 @@
 //! The components: which pods are agents, and what each kind of agent gets.
 
-use super::{COMPONENT_LABEL, Creator, Glob, SANDBOX_LABEL, Selector, reader::Section};
+use super::{
+    COMPONENT_LABEL, Creator, Glob, SANDBOX_LABEL, Selector, SessionTransport, reader::Section,
+};
 use crate::session::StartGate;
 
 /// A kind of agent pod: how it is matched and what it gets.
@@ -37,6 +39,8 @@ pub enum SessionSource {
     CreatorOrUid,
     PodName,
     PodUid,
+    /// The UID of the SandboxClaim that gets the pod, which the session issuer reads.
+    SandboxClaim,
 }
 
 /// The component of a pod, and why it matches.
@@ -83,6 +87,21 @@ impl Component {
             .or_else(|| fence(account).filter(|_| *fenced).map(Matcher::FencedServiceAccount))
     }
 
+    /// Returns the transport of a pod in a namespace with this transport. A session that comes late
+    /// always has the session issuer, which alone knows it.
+    pub fn transport(
+        &self,
+        namespace: Option<SessionTransport>,
+        config: SessionTransport,
+    ) -> SessionTransport {
+        match self.session {
+            SessionSource::SandboxClaim => SessionTransport::WebIdentity,
+            SessionSource::CreatorOrUid | SessionSource::PodName | SessionSource::PodUid => {
+                namespace.unwrap_or(config)
+            }
+        }
+    }
+
     /// Reports whether one of the selectors names this value of the label.
     pub fn names_value(&self, label: &str, value: &str) -> bool {
         self.selectors.iter().any(|selector| selector.names(label, value))
@@ -95,6 +114,11 @@ pub(super) fn read(root: &mut Section<'_>) -> Vec<Component> {
     };
     let mut components: Vec<Component> = Vec::with_capacity(sections.len());
     for mut section in sections {
+        let session = section.choice("session", SessionSource::CreatorOrUid, SESSION_SOURCES);
+        let gate = match session {
+            SessionSource::SandboxClaim => StartGate::Listening,
+            _ => StartGate::Credentials,
+        };
         let component = Component {
             name: section.text("name", ""),
             selectors: section.list("selectors").unwrap_or_default(),
@@ -102,10 +126,13 @@ pub(super) fn read(root: &mut Section<'_>) -> Vec<Component> {
             creators: section.list("creators").unwrap_or_default(),
             fenced: section.truth("fenced"),
             credentials: section.choice("credentials", CredentialsMode::Sidecar, CREDENTIALS),
-            session: section.choice("session", SessionSource::CreatorOrUid, SESSION_SOURCES),
-            start_gate: section.parsed("startGate", StartGate::Credentials),
+            session,
+            start_gate: section.parsed("startGate", gate),
         };
         report_problems(&component, &components, &section);
+        if component.session == SessionSource::SandboxClaim {
+            report_problems_of_late(&component, &section);
+        }
         section.close();
         components.push(component);
     }
@@ -145,6 +172,48 @@ fn report_problems(component: &Component, earlier: &[Component], section: &Secti
         section.problem(
             "selectors",
             "tenants write labels, so a selector cannot be used with credentials: env or exempt; use serviceAccounts or creators",
+        );
+    }
+}
+
+/// Reports what contradicts `session: sandbox-claim`. The session issuer trusts what only the
+/// controller of the Sandboxes may write, so only its account may match.
+fn report_problems_of_late(component: &Component, section: &Section<'_>) {
+    let Component { selectors, service_accounts, creators, fenced, credentials, .. } = component;
+    for (key, is_set) in [
+        ("selectors", !selectors.is_empty()),
+        ("serviceAccounts", !service_accounts.is_empty()),
+        ("fenced", *fenced),
+    ] {
+        if is_set {
+            section.problem(
+                key,
+                "tenants choose it, so it cannot be used with session: sandbox-claim; remove it, and list the controller's account in creators",
+            );
+        }
+    }
+    if creators.is_empty() {
+        section.problem(
+            "creators",
+            "is empty; session: sandbox-claim needs the account of the agent-sandbox controller, such as system:serviceaccount:agent-sandbox-system:agent-sandbox-controller",
+        );
+    }
+    if creators.iter().any(|creator| creator.example().contains('*')) {
+        section.problem(
+            "creators",
+            "has a '*', which may match an account of a tenant; with session: sandbox-claim, list the account of the agent-sandbox controller in full",
+        );
+    }
+    if *credentials != CredentialsMode::Sidecar {
+        section.problem(
+            "credentials",
+            "session: sandbox-claim needs the sidecar, which waits for the claim; remove the key or set sidecar",
+        );
+    }
+    if component.start_gate == StartGate::Credentials {
+        section.problem(
+            "startGate",
+            "a pod of a warm pool has no credentials until it is claimed, so it would never start; remove the key or set listening",
         );
     }
 }
@@ -205,4 +274,5 @@ const SESSION_SOURCES: &[(&str, SessionSource)] = &[
     ("creator-or-uid", SessionSource::CreatorOrUid),
     ("pod-uid", SessionSource::PodUid),
     ("pod-name", SessionSource::PodName),
+    ("sandbox-claim", SessionSource::SandboxClaim),
 ];

@@ -3,14 +3,28 @@
 use std::fmt;
 
 use super::denial::{Action, Denial, Policy};
-use crate::session::{KnownSession, RoleArn, SourceIdentity};
+use crate::session::RoleArn;
 
 /// A failed request for session credentials. Its text is for the owner of the agent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AssumeRoleError {
     pub role: RoleArn,
-    pub identity: SourceIdentity,
+    /// The SourceIdentity for display. It may not be bound yet.
+    pub identity: String,
     pub reason: Reason,
+}
+
+/// How soon a failed request is repeated.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Pace {
+    /// At once: the request itself waited.
+    Now,
+    /// After seconds: the issuer lets no more pods wait.
+    Poll,
+    /// After a second, and then more slowly: the failure may be temporary.
+    Quick,
+    /// Slowly: the failure is permanent until a change is made.
+    Slow,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -39,6 +53,8 @@ pub enum Reason {
     IssuerRefused { code: String, detail: String },
     /// The issuer returned no token; this may be temporary.
     IssuerUnavailable { detail: String },
+    /// No SandboxClaim has the pod yet. `waited`: the issuer responded after the time to wait.
+    NotBound { waited: bool },
     /// The session tags, including those of the base credentials, exceed the limit of STS.
     TagsTooLarge { detail: String },
     /// STS is not active in this region for the account.
@@ -78,6 +94,7 @@ impl Reason {
             Self::IssuerKeysUnavailable { .. } => "issuer-keys-unavailable",
             Self::IssuerRefused { .. } => "issuer-refused",
             Self::IssuerUnavailable { .. } => "issuer-unavailable",
+            Self::NotBound { .. } => "not-bound",
             Self::RegionDisabled { .. } => "region-disabled",
             Self::Rejected { .. } => "assume-role-rejected",
             Self::SignatureRefused { .. } => "signature-refused",
@@ -88,7 +105,16 @@ impl Reason {
         }
     }
 
-    /// Returns whether the failure is permanent until a change is made. Retries are then slow.
+    pub(super) fn pace(&self) -> Pace {
+        match self {
+            Self::NotBound { waited: true } => Pace::Now,
+            Self::NotBound { waited: false } => Pace::Poll,
+            _ if self.is_permanent() => Pace::Slow,
+            _ => Pace::Quick,
+        }
+    }
+
+    /// Returns whether the failure is permanent until a change is made.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::BaseRefused { .. }
@@ -107,6 +133,7 @@ impl Reason {
             | Self::IssuedTokenExpired { .. }
             | Self::IssuerKeysUnavailable { .. }
             | Self::IssuerUnavailable { .. }
+            | Self::NotBound { .. }
             | Self::SignatureRefused { .. }
             | Self::StsUnavailable { .. }
             | Self::Throttled { .. } => false,
@@ -115,11 +142,6 @@ impl Reason {
 }
 
 impl AssumeRoleError {
-    /// Returns the failure of a request for this session.
-    pub fn of(session: &KnownSession, reason: Reason) -> Self {
-        Self { role: session.role.clone(), identity: session.source_identity(), reason }
-    }
-
     fn remedy(&self) -> String {
         let Self { role, identity, reason } = self;
         match reason {
@@ -139,6 +161,7 @@ impl AssumeRoleError {
             Reason::IssuerKeysUnavailable { .. } => "the sidecar retries; if the error persists, check that the two files of `fab-session-injector issuer export` are public at the URL of the issuer".to_owned(),
             Reason::IssuerRefused { .. } => "do what the issuer's message says, then replace the pod if it is the pod's own fault".to_owned(),
             Reason::IssuerUnavailable { .. } => "the sidecar retries; if the error persists, check the pods of the session issuer, and allow this pod TCP to them (port 8443 in the chart)".to_owned(),
+            Reason::NotBound { .. } => "create a SandboxClaim for the warm pool; until then the pod has no session".to_owned(),
             Reason::RegionDisabled { .. } => "activate STS for the region in the IAM account settings, or choose another region".to_owned(),
             Reason::Rejected { .. } => "compare the role's maximum session duration and the webhook's config with the error".to_owned(),
             Reason::SignatureRefused { .. } => "compare the node's clock with AWS, and check for a proxy that changes requests".to_owned(),
@@ -154,7 +177,7 @@ impl AssumeRoleError {
 
 /// Returns the remedy for a denial. STS often does not name the policy type; the remedy then
 /// lists every policy that can deny the action.
-fn remedy_of(denial: Denial, role: &RoleArn, identity: &SourceIdentity) -> String {
+fn remedy_of(denial: Denial, role: &RoleArn, identity: &str) -> String {
     let action = denial.action.unwrap_or(Action::AssumeRole);
     let trust = match action {
         Action::AssumeRole => format!(
@@ -227,6 +250,7 @@ impl fmt::Display for AssumeRoleError {
             Reason::IssuerUnavailable { detail } => {
                 write!(f, "no token of the session issuer: {detail}")
             }
+            Reason::NotBound { .. } => f.write_str("no SandboxClaim has the pod's Sandbox yet"),
             Reason::RegionDisabled { detail } => {
                 write!(f, "STS is not active in this region for the account: {detail}")
             }
@@ -297,7 +321,7 @@ mod tests {
         for (sentence, code, remedy) in cases {
             let failure = AssumeRoleError {
                 role: role.parse().unwrap(),
-                identity: "agent.acme.s".parse().unwrap(),
+                identity: "agent.acme.s".to_owned(),
                 reason: Reason::Denied { denial: denial(&sentence), sentence: sentence.clone() },
             };
             let text = failure.to_string();

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
-use super::{Assume, AssumeRoleError, Credentials, Reason};
+use super::{Assume, AssumeRoleError, Credentials, Pace, Reason};
 
 /// Read access to the cache, for the endpoint.
 #[derive(Clone)]
@@ -179,13 +179,16 @@ impl<A: Assume> CredentialCache<A> {
                     self.until_due(&issued).await;
                 }
                 Err(failure) => {
-                    let pause = pause(in_a_row, failure.reason.is_permanent(), &mut self.random);
-                    in_a_row += 1;
+                    let pace = failure.reason.pace();
+                    let pause = pause(in_a_row, pace, &mut self.random);
+                    in_a_row = if pace == Pace::Now { 0 } else { in_a_row + 1 };
+                    // A pod that waits for its claim has not failed.
+                    let has_failed = matches!(pace, Pace::Quick | Pace::Slow);
                     self.tell_failure(&failure, pause);
                     let (at, next) = ((self.now)(), Instant::now() + pause);
                     self.state.send_modify(|state| {
                         state.assumed += 1;
-                        state.failures += 1;
+                        state.failures += u64::from(has_failed);
                         state.failed = Some(Arc::new(Failed { failure, at }));
                         state.next = Some(next);
                     });
@@ -258,6 +261,10 @@ impl<A: Assume> CredentialCache<A> {
         let state = self.state.borrow();
         let code = failure.reason.code();
         if state.failed.as_ref().is_none_or(|failed| failed.failure.reason.code() != code) {
+            if let Reason::NotBound { .. } = failure.reason {
+                tracing::info!(identity = failure.identity, "no SandboxClaim has the pod yet");
+                return;
+            }
             let next = pause.as_secs();
             tracing::error!(code, next, error = %failure, "no new session credentials");
         }
@@ -271,8 +278,13 @@ fn share(random: &mut fastrand::Rng) -> f64 {
 /// Returns the pause before the next attempt: a floor, which limits the number of calls, plus
 /// full jitter below a bound that doubles.
 /// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>
-fn pause(in_a_row: u32, stays: bool, random: &mut fastrand::Rng) -> Duration {
-    let (floor, most) = if stays { SLOW } else { QUICK };
+fn pause(in_a_row: u32, pace: Pace, random: &mut fastrand::Rng) -> Duration {
+    let (floor, most) = match pace {
+        Pace::Now => return NOW.mul_f64(random.f64()),
+        Pace::Poll => POLL,
+        Pace::Quick => QUICK,
+        Pace::Slow => SLOW,
+    };
     let bound = floor.saturating_mul(1 << in_a_row.min(16)).min(most - floor);
     floor + bound.mul_f64(random.f64())
 }
@@ -284,6 +296,10 @@ const SHARE: (f64, f64) = (0.6, 2.0 / 3.0);
 const SHORTEST_USABLE_LIFETIME: Duration = Duration::from_secs(2);
 /// Maximum time between two checks of the wall clock.
 const LOOK: Duration = Duration::from_secs(30);
+/// Maximum of the pause after a request that waited.
+const NOW: Duration = Duration::from_millis(250);
+/// Floor and maximum of the pause if the issuer does not let the pod wait.
+const POLL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
 /// Floor and maximum of the pause after a transient failure.
 const QUICK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Floor and maximum of the pause after a permanent failure. A denial may be temporary: a new
@@ -293,7 +309,7 @@ const SLOW: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{credentials::Secret, session::SourceIdentity};
+    use crate::credentials::Secret;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -322,10 +338,9 @@ mod tests {
         }
 
         fn failure(&self, reason: Reason) -> AssumeRoleError {
-            let identity: SourceIdentity = "agent.acme.s".parse().unwrap();
             AssumeRoleError {
                 role: "arn:aws:iam::111122223333:role/r".parse().unwrap(),
-                identity,
+                identity: "agent.acme.s".to_owned(),
                 reason,
             }
         }
@@ -374,18 +389,21 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_bound_and_are_random() {
         let mut random = fastrand::Rng::with_seed(2);
-        // Failures before, whether the failure is permanent, floor and maximum of the pause.
-        for (in_a_row, stays, floor, most) in [
-            (0, false, 1.0, 2.0),
-            (1, false, 1.0, 3.0),
-            (3, false, 1.0, 9.0),
-            (100, false, 1.0, 60.0),
-            (0, true, 15.0, 30.0),
-            (1, true, 15.0, 45.0),
-            (100, true, 15.0, 300.0),
+        // Failures before, the pace of the failure, floor and maximum of the pause.
+        for (in_a_row, pace, floor, most) in [
+            (0, Pace::Quick, 1.0, 2.0),
+            (1, Pace::Quick, 1.0, 3.0),
+            (3, Pace::Quick, 1.0, 9.0),
+            (100, Pace::Quick, 1.0, 60.0),
+            (0, Pace::Slow, 15.0, 30.0),
+            (1, Pace::Slow, 15.0, 45.0),
+            (100, Pace::Slow, 15.0, 300.0),
+            (0, Pace::Poll, 1.0, 2.0),
+            (100, Pace::Poll, 1.0, 8.0),
+            (100, Pace::Now, 0.0, 0.25),
         ] {
             let mut all: Vec<Duration> =
-                (0..1000).map(|_| pause(in_a_row, stays, &mut random)).collect();
+                (0..1000).map(|_| pause(in_a_row, pace, &mut random)).collect();
             all.sort_unstable();
             let slack = (most - floor) / 50.0;
             assert!(of(floor) <= all[0] && all[0] < of(floor + slack), "{in_a_row} {:?}", all[0]);

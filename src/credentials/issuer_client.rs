@@ -1,6 +1,6 @@
 //! The client of the session issuer: one request per token, over TLS, never through a proxy.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, body::Bytes, client::conn::http1, header};
@@ -52,8 +52,9 @@ impl IssuerClient {
         Ok(Self { endpoint, token_file, tls })
     }
 
-    /// Requests a token. The caller limits the time.
-    pub(super) async fn token(&self) -> Result<IssuedToken, Reason> {
+    /// Requests a token. `wait`: how long the issuer may wait for the session of a pod that has none
+    /// yet. The caller limits the time.
+    pub(super) async fn token(&self, wait: Option<Duration>) -> Result<IssuedToken, Reason> {
         let unavailable = |detail: String| Reason::IssuerUnavailable { detail };
         let own = self.own_token().map_err(|error| {
             unavailable(format!(
@@ -61,7 +62,8 @@ impl IssuerClient {
                 self.token_file.display()
             ))
         })?;
-        let (status, body) = self.post(&own).await.map_err(|error| unavailable(chain(&*error)))?;
+        let (status, body) =
+            self.post(&own, wait).await.map_err(|error| unavailable(chain(&*error)))?;
         if status == 200 {
             // The body has a token, so no text shows it.
             return serde_json::from_slice(&body)
@@ -72,9 +74,10 @@ impl IssuerClient {
         };
         let detail: String = message.chars().take(LONGEST_SENTENCE).collect();
         let code: String = code.chars().take(LONGEST_CODE).collect();
-        Err(match status {
-            400..500 => Reason::IssuerRefused { code, detail },
-            _ => unavailable(format!("{detail} [{code}]")),
+        Err(match (status, &*code) {
+            (409, UNBOUND) => Reason::NotBound { waited: true },
+            (400..500, _) => Reason::IssuerRefused { code, detail },
+            (_, code) => unavailable(format!("{detail} [{code}]")),
         })
     }
 
@@ -86,6 +89,7 @@ impl IssuerClient {
     async fn post(
         &self,
         token: &str,
+        wait: Option<Duration>,
     ) -> Result<(u16, Bytes), Box<dyn std::error::Error + Send + Sync>> {
         let Self { endpoint, token_file: _, tls: TlsSettings(tls) } = self;
         let stream = TcpStream::connect((endpoint.host(), endpoint.port())).await?;
@@ -94,11 +98,13 @@ impl IssuerClient {
         let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
-        let request = Request::post(endpoint.path())
+        let mut request = Request::post(endpoint.path())
             .header(header::HOST, endpoint.host())
-            .header(header::AUTHORIZATION, format!("Bearer {}", token.trim_end()))
-            .body(Empty::<Bytes>::new())?;
-        let response = sender.send_request(request).await?;
+            .header(header::AUTHORIZATION, format!("Bearer {}", token.trim_end()));
+        if let Some(wait) = wait {
+            request = request.header("prefer", format!("wait={}", wait.as_secs()));
+        }
+        let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), LONGEST_RESPONSE).collect().await?.to_bytes();
         connection.abort();
@@ -133,6 +139,8 @@ fn secret<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Secret<St
     String::deserialize(deserializer).map(Secret::new)
 }
 
+/// The issuer's code for a pod that has no session yet.
+const UNBOUND: &str = "unbound";
 /// Maximum length of a response, in bytes. A token has about 1 KiB.
 const LONGEST_RESPONSE: usize = 16 * 1024;
 /// Maximum length of an error's text, in characters: several times that of the longest one.

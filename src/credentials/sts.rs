@@ -65,11 +65,13 @@ impl Sts {
 
 impl Assume for Sts {
     async fn assume(&self) -> Result<Credentials, AssumeRoleError> {
-        in_time(self.assume_now()).await.map_err(|reason| self.failure(reason))
+        in_time(Duration::ZERO, self.assume_now()).await.map_err(|reason| self.failure(reason))
     }
 
     fn failure(&self, reason: Reason) -> AssumeRoleError {
-        AssumeRoleError::of(&self.session, reason)
+        let KnownSession { role, .. } = &self.session;
+        let identity = self.session.source_identity().to_string();
+        AssumeRoleError { role: role.clone(), identity, reason }
     }
 }
 
@@ -84,12 +86,14 @@ pub(super) fn one_call(config: &SdkConfig) -> SdkConfig {
         .build()
 }
 
-/// Returns the result of a request within [`WHOLE`].
+/// Returns the result of a request within [`WHOLE`], and a further time for which it waits itself.
 pub(super) async fn in_time(
+    further: Duration,
     request: impl Future<Output = Result<Credentials, Reason>>,
 ) -> Result<Credentials, Reason> {
-    let late = || Reason::StsUnavailable { detail: format!("no response within {WHOLE:?}") };
-    timeout(WHOLE, request).await.unwrap_or_else(|_| Err(late()))
+    let whole = WHOLE + further;
+    let late = || Reason::StsUnavailable { detail: format!("no response within {whole:?}") };
+    timeout(whole, request).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Returns the credentials of a response, or why they are incomplete.

@@ -1,16 +1,23 @@
 //! Session credentials with a token of the session issuer: AssumeRoleWithWebIdentity.
 //!
 //! The issuer decides on role and SourceIdentity. The sidecar accepts only those of its environment,
-//! which the webhook wrote.
+//! which the webhook wrote. If the environment names no session yet, the issuer may wait with its
+//! answer, and the sidecar accepts the first SourceIdentity of its tenant, and no other afterwards.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use aws_config::SdkConfig;
 use aws_sdk_sts::{
     Client, error::SdkError,
     operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     Assume, AssumeRoleError, Credentials, Reason,
@@ -18,63 +25,87 @@ use super::{
     issuer_client::{IssuedToken, IssuerClient},
     sts::{ErrorResponse, in_time, issued, one_call},
 };
-use crate::session::KnownSession;
+use crate::session::SidecarSession;
 
 /// Requests credentials of one session, with a token of the session issuer.
 #[derive(Debug)]
 pub struct WebIdentity {
     sts: Client,
     issuer: IssuerClient,
-    session: KnownSession,
+    session: Arc<SidecarSession>,
+    /// Whether the issuer has said that the session has no name yet.
+    waits: AtomicBool,
 }
 
 impl WebIdentity {
     /// Takes region, endpoint, FIPS and dual-stack from `config`. The calls are not signed.
-    pub fn new(config: &SdkConfig, issuer: IssuerClient, session: KnownSession) -> Self {
-        Self { sts: Client::new(&one_call(config)), issuer, session }
+    pub fn new(config: &SdkConfig, issuer: IssuerClient, session: Arc<SidecarSession>) -> Self {
+        let sts = Client::new(&one_call(config));
+        Self { sts, issuer, session, waits: AtomicBool::new(false) }
     }
 
-    async fn assume_now(&self) -> Result<Credentials, Reason> {
-        let token = timeout(ISSUER, self.issuer.token()).await;
+    /// Returns how long the issuer may wait for the session's name. The first request does not wait,
+    /// so that the agent learns at once why there are no credentials.
+    fn wait(&self) -> Option<Duration> {
+        let waits = self.waits.load(Ordering::Relaxed);
+        let wait = if waits { WAIT } else { Duration::ZERO };
+        self.session.bound().is_none().then_some(wait)
+    }
+
+    async fn assume_now(&self, wait: Option<Duration>) -> Result<Credentials, Reason> {
+        let limit = ISSUER + wait.unwrap_or_default();
+        let asked = Instant::now();
+        let token = timeout(limit, self.issuer.token(wait)).await;
         let late =
-            |_| Reason::IssuerUnavailable { detail: format!("no response within {ISSUER:?}") };
+            |_| Reason::IssuerUnavailable { detail: format!("no response within {limit:?}") };
         let IssuedToken { token, role, source_identity, role_session_name, duration_seconds } =
-            token.map_err(late)??;
-        let wanted = self.session.source_identity();
-        for (what, found, wanted) in [
-            ("role", &*role, self.session.role.as_str()),
-            ("SourceIdentity", &*source_identity, wanted.as_str()),
-        ] {
-            if found != wanted {
-                let found = found.to_owned();
-                return Err(Reason::IssuerContradicts { what, found });
-            }
+            match token.map_err(late)? {
+                Err(Reason::NotBound { .. }) => {
+                    self.waits.store(true, Ordering::Relaxed);
+                    let waited = asked.elapsed() * 2 >= wait.unwrap_or_default();
+                    return Err(Reason::NotBound { waited });
+                }
+                token => token?,
+            };
+        let contradicts = |what, found| Err(Reason::IssuerContradicts { what, found });
+        if *role != *self.session.role().as_str() {
+            return contradicts("role", role);
         }
-        let asked = Duration::from_secs(duration_seconds.into());
+        let was_bound = self.session.bound().is_some();
+        let Some(identity) = self.session.accept(&source_identity) else {
+            return contradicts("SourceIdentity", source_identity);
+        };
+        if !was_bound {
+            tracing::info!(source_identity = identity.as_str(), "the session is bound");
+        }
+        let lifetime = Duration::from_secs(duration_seconds.into());
         let answer = self
             .sts
             .assume_role_with_web_identity()
-            .role_arn(self.session.role.as_str())
+            .role_arn(self.session.role().as_str())
             .role_session_name(role_session_name)
             .web_identity_token(token.expose())
             .duration_seconds(i32::try_from(duration_seconds).unwrap_or(i32::MAX))
             .send()
             .await
             .map_err(|error| failure(&error))?;
-        if answer.source_identity() != Some(wanted.as_str()) {
+        if answer.source_identity() != Some(identity.as_str()) {
             return Err(Reason::IdentityMissing);
         }
-        issued(answer.credentials, asked)
+        issued(answer.credentials, lifetime)
     }
 }
 
 impl Assume for WebIdentity {
     async fn assume(&self) -> Result<Credentials, AssumeRoleError> {
-        in_time(self.assume_now()).await.map_err(|reason| self.failure(reason))
+        let wait = self.wait();
+        let credentials = in_time(wait.unwrap_or_default(), self.assume_now(wait)).await;
+        credentials.map_err(|reason| self.failure(reason))
     }
 
     fn failure(&self, reason: Reason) -> AssumeRoleError {
-        AssumeRoleError::of(&self.session, reason)
+        let identity = self.session.identity_for_people();
+        AssumeRoleError { role: self.session.role().clone(), identity, reason }
     }
 }
 
@@ -105,3 +136,6 @@ fn failure(error: &SdkError<AssumeRoleWithWebIdentityError>) -> Reason {
 
 /// Time limit for the token of the issuer, including DNS and TLS.
 const ISSUER: Duration = Duration::from_secs(7);
+/// How long the issuer may wait for the name of a session. The pod that waits has one connection to
+/// the issuer.
+const WAIT: Duration = Duration::from_secs(30);

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Credentials, token::Token};
-use crate::session::{RoleArn, env::CREDENTIALS_PATH};
+use crate::session::{
+    RoleArn, SidecarSession,
+    env::{CREDENTIALS_PATH, SESSION_PATH},
+};
 
 /// The parts of a request that decide about it.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +29,8 @@ pub struct CredentialsRequest<'a> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Wanted {
     Credentials,
+    /// The name of the session.
+    Session,
     Status,
 }
 
@@ -59,6 +64,7 @@ impl CredentialsRequest<'_> {
         }
         match *path {
             CREDENTIALS_PATH => Ok(Wanted::Credentials),
+            SESSION_PATH => Ok(Wanted::Session),
             STATUS_PATH => Ok(Wanted::Status),
             _ => Err(Refused::Path),
         }
@@ -139,6 +145,18 @@ pub fn credentials_body(credentials: &Credentials, role: &RoleArn) -> Zeroizing<
     bytes
 }
 
+/// Returns the body that names the session, or `None` if it has no name yet. It contains no secret.
+pub fn session_body(session: &SidecarSession) -> Option<Vec<u8>> {
+    let bound = session.bound()?;
+    let body = serde_json::json!({
+        "state": "bound",
+        "sessionId": bound.name.as_str(),
+        "sourceIdentity": bound.identity.as_str(),
+        "roleArn": session.role().as_str(),
+    });
+    Some(body.to_string().into_bytes())
+}
+
 /// Returns the body of an error. Each value appears twice, since SDKs expect different keys.
 pub fn error_body(code: &str, message: &str) -> Vec<u8> {
     serde_json::json!({"code": code, "message": message, "Code": code, "Message": message})
@@ -212,6 +230,7 @@ mod tests {
         let cases: &[(CredentialsRequest<'_>, _)] = &[
             (good, Ok(Wanted::Credentials)),
             (CredentialsRequest { path: STATUS_PATH, ..good }, Ok(Wanted::Status)),
+            (CredentialsRequest { path: SESSION_PATH, ..good }, Ok(Wanted::Session)),
             (CredentialsRequest { hosts: &[b"127.0.0.1"], ..good }, Ok(Wanted::Credentials)),
             (CredentialsRequest { hosts: &[b"LOCALHOST:7413"], ..good }, Ok(Wanted::Credentials)),
             (CredentialsRequest { hosts: &[b"[::1]"], ..good }, Ok(Wanted::Credentials)),

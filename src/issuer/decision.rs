@@ -5,7 +5,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{TokenFacts, guard::created, refusal::TokenRefusal};
+use super::{TokenFacts, guard::created, late::LateName, refusal::TokenRefusal};
 use crate::{
     admission::{BASE_VOLUME, CONTAINER_NAME, has_ended, sidecar},
     config::IssuerSettings,
@@ -49,8 +49,21 @@ pub fn tenant_of<'n>(
     namespace.tenant.as_ref().map_err(|_| TokenRefusal::TenantMissing { namespace: name() })
 }
 
+/// Reports whether the pod's session comes late. It is to be read for [`decide`] then. `pod`: as for
+/// [`decide`].
+pub fn is_late(
+    caller: &TokenFacts,
+    pod: Option<Json<'_>>,
+    issuer: &IssuerSettings,
+) -> Result<bool, TokenRefusal> {
+    let pod = pod.ok_or_else(|| TokenRefusal::PodGone { pod: caller.pod_name.to_string() })?;
+    check_pod(caller, pod, issuer)?;
+    Ok(session_id(pod)? == SessionId::SandboxClaim)
+}
+
 /// Decides on a caller. `pod`: the pod of the caller's name, as it is stored now. `guard_since`: when
-/// the guard's rule about the issuer's tokens was bound; `None` if it is not.
+/// the guard's rule about the issuer's tokens was bound; `None` if it is not. `late`: the session of
+/// a pod whose session comes late.
 pub fn decide(
     caller: &TokenFacts,
     tenant: &TenantName,
@@ -58,6 +71,7 @@ pub fn decide(
     roles: &Roles,
     issuer: &IssuerSettings,
     guard_since: Option<Timestamp>,
+    late: Option<LateName>,
 ) -> Result<Grant, TokenRefusal> {
     let pod = pod.ok_or_else(|| TokenRefusal::PodGone { pod: caller.pod_name.to_string() })?;
     check_pod(caller, pod, issuer)?;
@@ -65,12 +79,25 @@ pub fn decide(
     if !id.fits(tenant) {
         return Err(TokenRefusal::TenantTooLong { tenant: tenant.clone() });
     }
+    let protected = |created: Option<Timestamp>, since: Option<Timestamp>| {
+        let since = since.ok_or(TokenRefusal::GuardMissing)?;
+        if created.is_none_or(|created| created.duration_since(since) < SETTLED) {
+            return Err(TokenRefusal::PredatesGuard { pod: caller.pod_name.to_string() });
+        }
+        Ok(())
+    };
+    let pod_created = created(pod.at("metadata"));
     let name = match id {
         SessionId::Known(name) => {
-            let since = guard_since.ok_or(TokenRefusal::GuardMissing)?;
-            let created = created(pod.at("metadata"));
-            if created.is_none_or(|created| created.duration_since(since) < SETTLED) {
-                return Err(TokenRefusal::PredatesGuard { pod: caller.pod_name.to_string() });
+            protected(pod_created, guard_since)?;
+            name
+        }
+        SessionId::SandboxClaim => {
+            protected(pod_created, guard_since)?;
+            let LateName { name, sandbox_created, guard_since: references_since } =
+                late.ok_or(TokenRefusal::NoSession { why: "its Sandbox was not read" })?;
+            for created in [pod_created, sandbox_created] {
+                protected(created, references_since)?;
             }
             name
         }
@@ -171,8 +198,12 @@ fn session_id(pod: Json<'_>) -> Result<SessionId, TokenRefusal> {
             _ => Err(no_session("FAB_SESSION_ID is neither a name nor the pod's UID")),
         };
     }
-    let name: Option<SessionName> =
-        variable.at("value").string().and_then(|text| text.parse().ok());
+    let value = variable.at("value").string();
+    let marker = SessionId::SandboxClaim.to_string();
+    if value.as_deref() == Some(&*marker) {
+        return Ok(SessionId::SandboxClaim);
+    }
+    let name: Option<SessionName> = value.and_then(|text| text.parse().ok());
     name.map(SessionId::Known).ok_or_else(|| no_session("FAB_SESSION_ID is not a session name"))
 }
 

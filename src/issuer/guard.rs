@@ -5,40 +5,50 @@ use jiff::Timestamp;
 
 use crate::json::Json;
 
-/// Name of the policy that reserves the issuer's audience.
-pub const GUARD_POLICY: &str = "fab-session-injector-issuer-pods";
-
-/// Returns the name of the policy's binding. A policy for another audience did not evaluate the pods
-/// of this one, so the name contains a hash of the audience: the chart then replaces the binding, and
-/// its age is that of the reservation.
-pub fn guard_binding(audience: &str) -> String {
-    let hash = digest(&SHA256, audience.as_bytes());
-    let mut name = format!("{GUARD_POLICY}-");
-    for byte in &hash.as_ref()[..4] {
-        name.push_str(&format!("{byte:02x}"));
-    }
-    name
+/// A policy of the guard on which the issuer relies, and its binding.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GuardRule {
+    pub policy: &'static str,
+    pub binding: String,
 }
 
-/// Returns since when the policy evaluates all pods, and denies. None: it does not.
-///
-/// A policy that was deleted and made again did not evaluate the pods in between, whatever the age of
-/// its binding is. So the younger of the two counts.
-pub fn guard_since(policy: Json<'_>, binding: Json<'_>) -> Option<Timestamp> {
-    let spec = binding.at("spec");
-    // A binding that only warns or audits refuses nothing.
-    let mut actions = spec.at("validationActions").items();
-    let denies = actions.any(|action| action.string().is_some_and(|it| it == "Deny"));
-    let is_of_policy = spec.at("policyName").string().is_some_and(|name| name == GUARD_POLICY);
-    // With resources of its own, the binding leaves some pods out.
-    let is_for_all = !spec.at("matchResources").is_object();
-    let since = |object: Json<'_>| {
-        let metadata = object.at("metadata");
-        let is_deleted = metadata.at("deletionTimestamp").string().is_some();
-        created(metadata).filter(|_| !is_deleted)
-    };
-    let younger = since(policy)?.max(since(binding)?);
-    (denies && is_of_policy && is_for_all).then_some(younger)
+impl GuardRule {
+    /// Returns the rule that reserves the issuer's audience. A policy for another audience did not
+    /// evaluate the pods of this one, so the binding's name contains a hash of the audience: the
+    /// chart then replaces the binding, and its age is that of the reservation.
+    pub fn of_audience(audience: &str) -> Self {
+        let policy = "fab-session-injector-issuer-pods";
+        let hash = digest(&SHA256, audience.as_bytes());
+        let hash: String = hash.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        Self { policy, binding: format!("{policy}-{hash}") }
+    }
+
+    /// Returns the rules that protect the references of Sandboxes.
+    pub fn of_sandboxes() -> [Self; 2] {
+        ["fab-session-injector-sandbox-pods", "fab-session-injector-sandboxes"]
+            .map(|policy| Self { policy, binding: policy.to_owned() })
+    }
+
+    /// Returns since when the policy evaluates all objects, and denies. None: it does not.
+    ///
+    /// A policy that was deleted and made again did not evaluate the objects in between, whatever
+    /// the age of its binding is. So the younger of the two counts.
+    pub fn since(&self, policy: Json<'_>, binding: Json<'_>) -> Option<Timestamp> {
+        let spec = binding.at("spec");
+        // A binding that only warns or audits refuses nothing.
+        let mut actions = spec.at("validationActions").items();
+        let denies = actions.any(|action| action.string().is_some_and(|it| it == "Deny"));
+        let is_of_policy = spec.at("policyName").string().is_some_and(|name| name == self.policy);
+        // With resources of its own, the binding leaves some objects out.
+        let is_for_all = !spec.at("matchResources").is_object();
+        let since = |object: Json<'_>| {
+            let metadata = object.at("metadata");
+            let is_deleted = metadata.at("deletionTimestamp").string().is_some();
+            created(metadata).filter(|_| !is_deleted)
+        };
+        let younger = since(policy)?.max(since(binding)?);
+        (denies && is_of_policy && is_for_all).then_some(younger)
+    }
 }
 
 /// Returns when the object of this metadata was created.
@@ -55,16 +65,20 @@ mod tests {
     const EARLY: &str = "2026-11-01T00:00:00Z";
     const LATE: &str = "2026-11-02T00:00:00Z";
 
+    fn rule() -> GuardRule {
+        GuardRule::of_audience("fab-session-issuer.prod")
+    }
+
     fn object(created: &str) -> Value {
         json!({
             "metadata": {"creationTimestamp": created},
-            "spec": {"policyName": GUARD_POLICY, "validationActions": ["Deny"]},
+            "spec": {"policyName": rule().policy, "validationActions": ["Deny"]},
         })
     }
 
     fn since(policy: &Value, binding: &Value) -> Option<String> {
         let [policy, binding] = [policy, binding].map(|it| to_raw_value(it).unwrap());
-        guard_since((&*policy).into(), (&*binding).into()).map(|since| since.to_string())
+        rule().since((&*policy).into(), (&*binding).into()).map(|since| since.to_string())
     }
 
     #[test]
@@ -97,9 +111,6 @@ mod tests {
     #[test]
     fn each_audience_has_a_binding_of_its_own() {
         // printf %s fab-session-issuer.prod | sha256sum
-        assert_eq!(
-            guard_binding("fab-session-issuer.prod"),
-            "fab-session-injector-issuer-pods-b90f6786"
-        );
+        assert_eq!(rule().binding, "fab-session-injector-issuer-pods-b90f6786");
     }
 }

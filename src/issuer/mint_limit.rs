@@ -11,6 +11,7 @@ use crate::{namespaces::NamespaceName, session::PodUid};
 /// is as for a new pod, and only a JWT makes a pod known.
 #[derive(Debug)]
 pub struct MintLimit {
+    rates: Rates,
     all: Bucket,
     namespaces: Buckets,
     pods: Buckets,
@@ -29,6 +30,13 @@ pub enum LimitedBy {
     All,
     Namespace,
     Pod,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rates {
+    pod: Rate,
+    namespace: Rate,
+    all: Rate,
 }
 
 /// So many at once, and afterwards one in each interval.
@@ -53,7 +61,17 @@ struct Buckets {
 
 impl MintLimit {
     pub fn new(now: Instant) -> Self {
+        Self::of(MINTS, now)
+    }
+
+    /// Returns the limit of requests that wait for a claim, which sign nothing.
+    pub fn of_reads(now: Instant) -> Self {
+        Self::of(READS, now)
+    }
+
+    fn of(rates: Rates, now: Instant) -> Self {
         Self {
+            rates,
             all: Bucket { full_at: now },
             namespaces: Buckets::default(),
             pods: Buckets::default(),
@@ -68,10 +86,14 @@ impl MintLimit {
         now: Instant,
     ) -> Result<(), Limited> {
         let (pod, namespace) = (pod.as_str(), namespace.as_str());
-        let pod_after = self.pods.of(pod, now).after_one(POD, now, LimitedBy::Pod)?;
-        let namespace_after =
-            self.namespaces.of(namespace, now).after_one(NAMESPACE, now, LimitedBy::Namespace)?;
-        self.all = self.all.after_one(ALL, now, LimitedBy::All)?;
+        let rates = self.rates;
+        let pod_after = self.pods.of(pod, now).after_one(rates.pod, now, LimitedBy::Pod)?;
+        let namespace_after = self.namespaces.of(namespace, now).after_one(
+            rates.namespace,
+            now,
+            LimitedBy::Namespace,
+        )?;
+        self.all = self.all.after_one(rates.all, now, LimitedBy::All)?;
         self.namespaces.set(namespace, namespace_after, now);
         self.pods.set(pod, pod_after, now);
         Ok(())
@@ -115,6 +137,14 @@ const NAMESPACE: Rate = Rate { at_once: 200, interval: Duration::from_millis(50)
 /// 400 pods that start at once; then 100 a second. With [`POD`], whose buckets are full after a
 /// minute, at most 6,400 pods are known.
 const ALL: Rate = Rate { at_once: 400, interval: Duration::from_millis(10) };
+const MINTS: Rates = Rates { pod: POD, namespace: NAMESPACE, all: ALL };
+/// A sidecar asks once in 30 seconds, or once in 8 if it may not wait. 2,000 pods of a namespace that
+/// start at once, and then 100 a second; one read of the API server each.
+const READS: Rates = Rates {
+    pod: Rate { at_once: 5, interval: Duration::from_secs(2) },
+    namespace: Rate { at_once: 2000, interval: Duration::from_millis(10) },
+    all: Rate { at_once: 4000, interval: Duration::from_millis(5) },
+};
 /// Number of buckets below which none is removed.
 const FEW: usize = 64;
 

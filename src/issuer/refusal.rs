@@ -16,6 +16,10 @@ pub enum TokenRefusal {
     },
     /// Too many requests of this pod, its namespace or all.
     Busy,
+    /// The SandboxClaim of the pod's Sandbox does not exist any more.
+    ClaimGone {
+        pod: String,
+    },
     GuardMissing,
     /// The signing key is not in the published files yet, or no more.
     KeyUnpublished,
@@ -43,6 +47,10 @@ pub enum TokenRefusal {
     RoleUnusable {
         place: String,
     },
+    /// The pod does not run the Sandbox that its reference names.
+    SandboxGone {
+        why: &'static str,
+    },
     TenantMissing {
         namespace: String,
     },
@@ -55,6 +63,10 @@ pub enum TokenRefusal {
     },
     /// The API server does not accept the token any more.
     TokenRejected,
+    /// The pod's Sandbox is in a warm pool.
+    Unbound {
+        pod: String,
+    },
 }
 
 impl TokenRefusal {
@@ -63,6 +75,7 @@ impl TokenRefusal {
             Self::AccountDiffers { .. } => "account-differs",
             Self::ApiUnavailable { .. } => "api-unavailable",
             Self::Busy => "busy",
+            Self::ClaimGone { .. } => "claim-gone",
             Self::GuardMissing => "guard-missing",
             Self::KeyUnpublished => "key-unpublished",
             Self::KeyUnavailable => "key-unavailable",
@@ -73,27 +86,32 @@ impl TokenRefusal {
             Self::PredatesGuard { .. } => "predates-guard",
             Self::RoleUnavailable { .. } => "role-unavailable",
             Self::RoleUnusable { .. } => "role-unusable",
+            Self::SandboxGone { .. } => "sandbox-gone",
             Self::TenantMissing { .. } => "tenant-missing",
             Self::TenantTooLong { .. } => "tenant-too-long",
             Self::TokenInvalid { .. } => "token-invalid",
             Self::TokenRejected => "token-rejected",
+            Self::Unbound { .. } => "unbound",
         }
     }
 
-    /// Returns the HTTP status: 401 for the token, 403 for the pod, and 503 for what may be over
-    /// soon. A client must not take the issuer's limit for one of AWS, so none is 429.
+    /// Returns the HTTP status: 401 for the token, 403 for the pod, 409 for a pod without a session,
+    /// and 503 for what may be over soon. A client must not take the issuer's limit for one of AWS, so none is 429.
     pub fn status(&self) -> u16 {
         match self {
             Self::TokenInvalid { .. } | Self::TokenRejected => 401,
             Self::AccountDiffers { .. }
+            | Self::ClaimGone { .. }
             | Self::NamespaceNotEnabled { .. }
             | Self::NoSession { .. }
             | Self::NotInjected { .. }
             | Self::PodGone { .. }
             | Self::PredatesGuard { .. }
             | Self::RoleUnusable { .. }
+            | Self::SandboxGone { .. }
             | Self::TenantMissing { .. }
             | Self::TenantTooLong { .. } => 403,
+            Self::Unbound { .. } => 409,
             Self::ApiUnavailable { .. }
             | Self::Busy
             | Self::GuardMissing
@@ -110,6 +128,7 @@ impl TokenRefusal {
             }
             Self::ApiUnavailable { .. } => "retry; if the error persists, see the issuer's log",
             Self::Busy => "retry later; a pod needs one token for each renewal of its credentials",
+            Self::ClaimGone { .. } => "create a new claim; this pod gets no further credentials",
             Self::GuardMissing => {
                 "set guard.enabled: true in the chart; without the guard a tenant could name a session"
             }
@@ -135,6 +154,9 @@ impl TokenRefusal {
             Self::RoleUnusable { .. } => {
                 "publish the ARN of the tenant's session-broker role there, which roles.allow accepts"
             }
+            Self::SandboxGone { .. } => {
+                "delete the pod; the controller of the Sandboxes creates another for a Sandbox that exists"
+            }
             Self::TenantMissing { .. } | Self::TenantTooLong { .. } => {
                 return format!("set a valid tenant in the namespace label {TENANT_LABEL}").into();
             }
@@ -142,6 +164,7 @@ impl TokenRefusal {
                 "send the token that the kubelet projects for the audience of the issuer"
             }
             Self::TokenRejected => "use the current token; the kubelet renews it in its file",
+            Self::Unbound { .. } => "create a SandboxClaim for the pool; retry afterwards",
         };
         text.into()
     }
@@ -158,6 +181,9 @@ impl fmt::Display for TokenRefusal {
                 write!(f, "the API server does not answer: {detail}")
             }
             Self::Busy => f.write_str("too many requests for tokens"),
+            Self::ClaimGone { pod } => {
+                write!(f, "the SandboxClaim of pod {pod:?} is deleted")
+            }
             Self::GuardMissing => {
                 f.write_str("the pod's session has a name, and no guard checked which user gave it")
             }
@@ -181,6 +207,9 @@ impl fmt::Display for TokenRefusal {
             ),
             Self::RoleUnavailable { place } => write!(f, "cannot read {place}"),
             Self::RoleUnusable { place } => write!(f, "there is no usable {place}"),
+            Self::SandboxGone { why } => {
+                write!(f, "the pod is not the one of a Sandbox: {why}")
+            }
             Self::TenantMissing { namespace } => {
                 write!(f, "namespace {namespace} has no valid tenant")
             }
@@ -191,6 +220,9 @@ impl fmt::Display for TokenRefusal {
                 write!(f, "the request has no valid token of a pod: {why}")
             }
             Self::TokenRejected => f.write_str("the API server does not accept the token"),
+            Self::Unbound { pod } => {
+                write!(f, "no SandboxClaim has the Sandbox of pod {pod:?} yet")
+            }
         }?;
         write!(f, ": {}", self.remedy())
     }

@@ -1,6 +1,6 @@
 use crate::{
     json::Json,
-    session::{KnownSession, env},
+    session::{KnownSession, TenantName, env},
 };
 
 /// Returns the session of a pod by the variables of its sidecar, which do not change once the pod
@@ -29,6 +29,13 @@ pub fn session_of(
         };
         value.string().map(Into::into)
     }))
+}
+
+/// Returns the tenant of a pod whose session is that of its SandboxClaim. Such a pod does not name it.
+pub fn tenant_of_late(sidecar: Option<Json<'_>>) -> Option<TenantName> {
+    let sidecar = sidecar?;
+    let value = |name: &str| Some(variable(sidecar, name)?.at("value").string()?.into_owned());
+    env::read_late(value)?.ok().map(|session| session.tenant)
 }
 
 /// Returns the variable of this name: the last one, as for the kubelet.

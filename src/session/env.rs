@@ -8,9 +8,10 @@
 use std::path::PathBuf;
 
 use super::{
-    CaBundle, IssuerEndpoint, KnownSession, NotACaBundle, NotARoleArn, NotASessionDuration,
-    NotASessionName, NotASourceIdentity, NotAStartGate, NotATenant, NotAnIssuerEndpoint, RoleArn,
-    Session, SessionId, SessionName, SourceIdentity, StartGate, TenantName,
+    CaBundle, IssuerEndpoint, KnownSession, LateSession, NotACaBundle, NotARoleArn,
+    NotASessionDuration, NotASessionName, NotASourceIdentity, NotAStartGate, NotATenant,
+    NotAnIssuerEndpoint, Session, SessionId, SessionName, SidecarSession, SourceIdentity,
+    StartGate,
 };
 
 /// One environment variable of a container.
@@ -97,6 +98,8 @@ pub fn session_variables(session: &Session) -> [Variable; 5] {
         }
         SessionId::PodName => (Value::Field("metadata.name"), format!("agent.{tenant}.$({ID})")),
         SessionId::PodUid => (Value::Field("metadata.uid"), format!("agent.{tenant}.$({ID})")),
+        // No session's name: a sidecar or an issuer that does not know it refuses it.
+        SessionId::SandboxClaim => (Value::Text(id.to_string()), format!("agent.{tenant}.$({ID})")),
     };
     [
         Variable { name: ROLE_ARN, value: Value::Text(role.to_string()) },
@@ -107,20 +110,56 @@ pub fn session_variables(session: &Session) -> [Variable; 5] {
     ]
 }
 
+/// Returns the variables of `session` for a container of the agent, and those that it must not have.
+/// A session that comes late has no name yet.
+pub fn agent_variables(session: &Session) -> (Vec<Variable>, &'static [&'static str]) {
+    let variables = session_variables(session);
+    if session.id != SessionId::SandboxClaim {
+        return (variables.to_vec(), &[]);
+    }
+    const UNKNOWN: &[&str] = &[ID, IDENTITY];
+    (variables.into_iter().filter(|it| !UNKNOWN.contains(&it.name)).collect(), UNKNOWN)
+}
+
 /// Reads the session of this process from its environment.
 pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<KnownSession, NotASession> {
+    let LateSession { tenant, role, duration } = read_nameless(&variable)?;
     let required = |name| variable(name).ok_or(NotASession::Absent(name));
-    let role: RoleArn = required(ROLE_ARN)?.parse().map_err(NotASession::RoleArn)?;
     let name: SessionName = required(ID)?.parse().map_err(NotASession::SessionName)?;
-    let tenant: TenantName = required(TENANT)?.parse().map_err(NotASession::Tenant)?;
     let found: SourceIdentity = required(IDENTITY)?.parse().map_err(NotASession::Identity)?;
-    let duration = required(DURATION)?.parse().map_err(NotASession::Duration)?;
     let session = KnownSession { tenant, name, role, duration };
     let computed = session.source_identity();
     if found != computed {
         return Err(NotASession::Mismatch { found, computed });
     }
     Ok(session)
+}
+
+/// Reads the session of this process, which may have no name yet.
+pub fn read_sidecar(
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<SidecarSession, NotASession> {
+    match read_late(&variable) {
+        Some(late) => late.map(SidecarSession::late),
+        None => read(variable).map(SidecarSession::known),
+    }
+}
+
+/// Reads a session that comes late. `None`: it has a name.
+pub fn read_late(
+    variable: impl Fn(&str) -> Option<String>,
+) -> Option<Result<LateSession, NotASession>> {
+    let marker = SessionId::SandboxClaim.to_string();
+    (variable(ID)? == marker).then(|| read_nameless(variable))
+}
+
+fn read_nameless(variable: impl Fn(&str) -> Option<String>) -> Result<LateSession, NotASession> {
+    let required = |name| variable(name).ok_or(NotASession::Absent(name));
+    Ok(LateSession {
+        role: required(ROLE_ARN)?.parse().map_err(NotASession::RoleArn)?,
+        tenant: required(TENANT)?.parse().map_err(NotASession::Tenant)?,
+        duration: required(DURATION)?.parse().map_err(NotASession::Duration)?,
+    })
 }
 
 /// Reads the session of a stored pod: the kubelet has not expanded its variables yet.
@@ -201,6 +240,8 @@ pub const NAMES: [&str; 5] = [ROLE_ARN, ID, TENANT, IDENTITY, DURATION];
 
 /// The path at which the sidecar serves credentials.
 pub const CREDENTIALS_PATH: &str = "/v1/credentials";
+/// The path at which the sidecar names its session.
+pub const SESSION_PATH: &str = "/v1/session";
 
 pub const CA_BUNDLE: &str = "FAB_SESSION_CA_BUNDLE";
 const DURATION: &str = "FAB_SESSION_DURATION";

@@ -17,6 +17,8 @@ pub enum SessionId {
     PodName,
     /// The pod's UID, which the kubelet fills in.
     PodUid,
+    /// The UID of the SandboxClaim that gets the pod's Sandbox, which the session issuer reads.
+    SandboxClaim,
 }
 
 /// A session's name as a trusted creator gave it: 1 to 253 characters, all valid in a
@@ -42,7 +44,7 @@ impl SessionId {
         match self {
             Self::Known(_) => 12,
             Self::PodName => 1,
-            Self::PodUid => 36,
+            Self::PodUid | Self::SandboxClaim => 36,
         }
     }
 
@@ -56,14 +58,15 @@ impl SessionId {
     }
 }
 
-/// The placeholders for pod name and UID have characters that no session's name can have, so that
-/// they cannot be mistaken for a name.
+/// The placeholders have characters that no session's name can have, so that they cannot be mistaken
+/// for a name.
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Known(name) => name.as_str(),
             Self::PodName => "<pod name>",
             Self::PodUid => "<pod uid>",
+            Self::SandboxClaim => "<sandbox claim>",
         })
     }
 }
@@ -114,6 +117,7 @@ mod tests {
             ("a:b", Err(NotASessionName::Character { found: ':', at: 1 })),
             ("$(HOSTNAME)", Err(NotASessionName::Character { found: '$', at: 0 })),
             ("<pod uid>", Err(NotASessionName::Character { found: '<', at: 0 })),
+            ("<sandbox claim>", Err(NotASessionName::Character { found: '<', at: 0 })),
             ("ä", Err(NotASessionName::Character { found: 'ä', at: 0 })),
             ("a\nb", Err(NotASessionName::Character { found: '\n', at: 1 })),
         ];
@@ -131,6 +135,7 @@ mod tests {
             let tenant: TenantName = "t".repeat(length).parse().unwrap();
             assert_eq!(known.fits(&tenant), known_fits, "{length}");
             assert_eq!(SessionId::PodUid.fits(&tenant), uid_fits, "{length}");
+            assert_eq!(SessionId::SandboxClaim.fits(&tenant), uid_fits, "{length}");
         }
     }
 }

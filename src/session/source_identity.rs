@@ -43,6 +43,11 @@ impl SourceIdentity {
         tenant.parse().ok().filter(|_| !session.is_empty())
     }
 
+    /// Returns the session's name, if the SourceIdentity is one of this tenant's sessions.
+    pub fn session_of(&self, tenant: &TenantName) -> Option<SessionName> {
+        self.0.strip_prefix(&Self::text(tenant, ""))?.parse().ok()
+    }
+
     /// Returns the text of a SourceIdentity. `session` may be a pattern or a variable of a policy.
     pub(crate) fn text(tenant: &TenantName, session: &str) -> String {
         format!("agent.{tenant}.{session}")
@@ -136,6 +141,9 @@ mod tests {
         for (text, want) in cases {
             let tenant = text.parse::<SourceIdentity>().unwrap().tenant();
             assert_eq!(tenant.as_ref().map(TenantName::as_str), want, "{text}");
+            let acme = "acme".parse().unwrap();
+            let session = text.parse::<SourceIdentity>().unwrap().session_of(&acme);
+            assert_eq!(session.is_some(), want.is_some(), "{text}");
         }
     }
 

@@ -3,6 +3,7 @@
 mod cert_manager;
 mod gitops;
 mod issuer;
+mod late;
 mod metadata;
 mod release;
 

@@ -3,6 +3,7 @@
 //! server admits the same request.
 
 pub(crate) mod issuer;
+mod late;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -1632,7 +1633,7 @@ fn the_guard_is_installed_unless_disabled() {
     assert!(policies(&json!({"guard": {"enabled": false}})).is_empty());
     assert_eq!(policies(&issuer::values()).len(), 8);
     // Alert and dashboard select each of them, and not the policy for certs.
-    let watched = "fab-session-injector-(bindings|ephemeral-containers|exec|issuer-pods|issuer-tokens|pod-updates|pods|services|tokens)";
+    let watched = "fab-session-injector-(bindings|ephemeral-containers|exec|issuer-pods|issuer-tokens|pod-updates|pods|sandbox-pods|sandboxes|services|tokens)";
     for file in ["dashboard.json", "templates/_alerts.tpl"] {
         assert!(fs::read_to_string(chart().join(file)).unwrap().contains(watched), "{file}");
     }

@@ -2,6 +2,7 @@
 //! strict AWS, which reads the issuer's published files.
 
 mod issuer_process;
+mod late;
 
 use std::{
     fs,

@@ -71,7 +71,7 @@ gives several samples.
   description: {{ `While it is down, the agent's AWS calls fail if the SDK has no valid credentials. The sidecar's last state has the exit code and the reason (kubectl -n {{ $labels.namespace }} describe pod {{ $labels.pod }}).` }}
 {{- if .Values.guard.enabled }}
 - alert: FabSessionInjectorGuardRefusals
-  {{- $refused := `apiserver_validating_admission_policy_check_total{policy=~"fab-session-injector-(bindings|ephemeral-containers|exec|issuer-pods|issuer-tokens|pod-updates|pods|services|tokens)",enforcement_action="deny"}` }}
+  {{- $refused := `apiserver_validating_admission_policy_check_total{policy=~"fab-session-injector-(bindings|ephemeral-containers|exec|issuer-pods|issuer-tokens|pod-updates|pods|sandbox-pods|sandboxes|services|tokens)",enforcement_action="deny"}` }}
   # The first refusal creates the series, as above.
   expr: |-
     sum by (policy) (increase({{ $refused }}[10m])) > 0

@@ -28,6 +28,16 @@ to the first.
 {{- toRawJson $values -}}
 {{- end -}}
 
+{{/* The components, each with its startup gate: a pod of a warm pool starts without credentials. */}}
+{{- define "fab-session-injector.guard.gates" -}}
+{{- $components := list -}}
+{{- range .components -}}
+  {{- $gate := eq (default "creator-or-uid" .session) "sandbox-claim" | ternary "listening" "credentials" -}}
+  {{- $components = append $components (dict "name" .name "startGate" (default $gate .startGate)) -}}
+{{- end -}}
+{{- toRawJson $components -}}
+{{- end -}}
+
 {{/*
 Whether a selector contains the pod's value of the label fab.nanohype.dev/component, in CEL
 on the optional `variables.label`. A selector with the key alone accepts every value.
@@ -220,6 +230,37 @@ variables.session == "creator-or-uid" && (
 {{- end -}}
 
 {{/*
+The accounts of the controllers that create pods whose session comes with a SandboxClaim, as a JSON
+list. Empty without a guard, without a session issuer, or if no component has this session.
+*/}}
+{{- define "fab-session-injector.guard.late-creators" -}}
+{{- $creators := list -}}
+{{- if and .Values.guard.enabled .Values.issuer.enabled -}}
+  {{- range .Values.config.components -}}
+    {{- if eq (default "creator-or-uid" .session) "sandbox-claim" -}}
+      {{- $creators = concat $creators (default list .creators) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- uniq $creators | toRawJson -}}
+{{- end -}}
+
+{{/* Whether the owner reference `.` makes a Sandbox the controller. */}}
+{{- define "fab-session-injector.guard.sandbox-reference" -}}
+{{ . }}.?controller.orValue(false) && {{ . }}.kind == "Sandbox" && {{ . }}.apiVersion.startsWith("agents.x-k8s.io/")
+{{- end -}}
+
+{{/* Whether the owner reference `.` makes a pool or a claim of Sandboxes the controller. */}}
+{{- define "fab-session-injector.guard.claim-reference" -}}
+{{ . }}.?controller.orValue(false) && {{ . }}.kind in ["SandboxWarmPool", "SandboxClaim"] && {{ . }}.apiVersion.startsWith("extensions.agents.x-k8s.io/")
+{{- end -}}
+
+{{/* Whether the variable `.` of the sidecar says that its session comes with a SandboxClaim. */}}
+{{- define "fab-session-injector.guard.is-late" -}}
+!has({{ . }}.valueFrom) && {{ . }}.?value.orValue("") == "<sandbox claim>"
+{{- end -}}
+
+{{/*
 Annotations of the pod `.of` whose values allow a mesh's plugin to redirect connections to
 the node's Pod Identity agent: for Istio always, for Linkerd if the pod has its proxy. The
 sidecar's UID, `.uid`, is also its GID. `.base` is config.baseCredentials.
@@ -277,7 +318,7 @@ source of credentials `index . 1`, which is config.baseCredentials.source or `is
   "FAB_SESSION_TENANT" "variables.tenant"
   "FAB_SESSION_DURATION" (toString (int $config.sidecar.durationSeconds) | toRawJson)
   "FAB_SESSION_PORT" (toString (int $config.sidecar.port) | toRawJson)
-  "FAB_SESSION_START_GATE" (printf "%s[variables.component]" (include "fab-session-injector.guard.by-component" (dict "components" $config.components "key" "startGate" "default" "credentials")))
+  "FAB_SESSION_START_GATE" (printf "%s[variables.component]" (include "fab-session-injector.guard.by-component" (dict "components" (include "fab-session-injector.guard.gates" $config | fromJsonArray) "key" "startGate" "default" "credentials")))
   "FAB_SESSION_TOKEN_FILE" (toRawJson "/var/run/fab-session/token")
   "AWS_STS_REGIONAL_ENDPOINTS" (toRawJson "regional")
   "AWS_EC2_METADATA_DISABLED" (toRawJson "true")

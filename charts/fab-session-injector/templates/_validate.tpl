@@ -150,6 +150,34 @@ once, each with the rule and the remedy.
   {{- if and (has .credentials (list "env" "exempt")) .fenced -}}
     {{- $problems = append $problems (printf "%s has credentials: %s and fenced: true, but that leaves all service accounts of config.fencedServiceAccounts unprotected: list the service accounts of this component in serviceAccounts." $where .credentials) -}}
   {{- end -}}
+  {{- if eq (default "creator-or-uid" .session) "sandbox-claim" -}}
+    {{- if not $.Values.issuer.enabled -}}
+      {{- $problems = append $problems (printf "%s has session: sandbox-claim and issuer.enabled is false, but only the session issuer reads which claim has a pod: set issuer.enabled: true." $where) -}}
+    {{- end -}}
+    {{- if or .selectors .serviceAccounts .fenced -}}
+      {{- $problems = append $problems (printf "%s has session: sandbox-claim and selectors, serviceAccounts or fenced, but a tenant chooses these for any pod: use creators only, with the account of the agent-sandbox controller." $where) -}}
+    {{- end -}}
+    {{- if not .creators -}}
+      {{- $problems = append $problems (printf "%s has session: sandbox-claim and no creators, but the session is trusted only for pods of the agent-sandbox controller: list its account." $where) -}}
+    {{- end -}}
+    {{- range .creators -}}
+      {{- if contains "*" . -}}
+        {{- $problems = append $problems (printf "%s has session: sandbox-claim and the creator %q, but a '*' may match an account of a tenant: list the account of the agent-sandbox controller in full." $where .) -}}
+      {{- end -}}
+      {{- $name := . -}}
+      {{- range $config.sessionCreators -}}
+        {{- if regexMatch (include "fab-session-injector.agents.regex" .) $name -}}
+          {{- $problems = append $problems (printf "config.sessionCreators has %q, which matches the creator %s of %s, but that controller copies annotations that the author of a claim writes: remove it there." . $name $where) -}}
+        {{- end -}}
+      {{- end -}}
+    {{- end -}}
+    {{- if ne (default "sidecar" .credentials) "sidecar" -}}
+      {{- $problems = append $problems (printf "%s has session: sandbox-claim and credentials: %s, but the sidecar waits for the claim: set credentials: sidecar." $where .credentials) -}}
+    {{- end -}}
+    {{- if eq (default "listening" .startGate) "credentials" -}}
+      {{- $problems = append $problems (printf "%s has session: sandbox-claim and startGate: credentials, but a pod of a warm pool has no credentials until it is claimed: set startGate: listening." $where) -}}
+    {{- end -}}
+  {{- end -}}
   {{- if not (or .selectors .serviceAccounts .creators .fenced) -}}
     {{- $problems = append $problems (printf "%s matches no pod, but a component needs one of selectors, serviceAccounts, creators or fenced: true: add one, or remove the component." $where) -}}
   {{- end -}}

@@ -14,6 +14,7 @@ use crate::{
     },
     check::Seen,
     config::{BaseCredentials, Config, Matched, Matcher, SessionTransport},
+    issuer::{LateName, TokenRefusal},
     manifest,
     namespaces::{Mode, Namespace},
     roles::{Cause, Roles},
@@ -56,9 +57,17 @@ pub(super) enum Subject<'p> {
     /// Not created yet: the object is a pod, or has a pod template. With the components that come
     /// first for some users.
     Proposed(&'p Value, Vec<Matched<'p>>),
-    /// A pod of the cluster. `guard_since`: since when the guard's rule about the issuer's tokens
-    /// denies.
-    Existing { pod: &'p Value, drift: Drift, guard_since: Seen<Option<Timestamp>> },
+    /// A pod of the cluster.
+    Existing { pod: &'p Value, drift: Drift, seen: IssuerFacts },
+}
+
+/// What the session issuer would read, as far as this shell may.
+#[derive(Debug)]
+pub(super) struct IssuerFacts {
+    /// Since when the guard's rule about the issuer's tokens denies.
+    pub(super) guard_since: Seen<Option<Timestamp>>,
+    /// The session of a pod whose session comes late.
+    pub(super) late: Option<Seen<Result<LateName, TokenRefusal>>>,
 }
 
 /// The requesting user: who creates the pod.
@@ -170,8 +179,8 @@ impl Explanation {
         };
         let issuer = match &subject {
             Subject::Proposed(..) => None,
-            Subject::Existing { pod, guard_since, .. } => {
-                IssuerAnswer::of(pod, namespace, roles, config, guard_since)
+            Subject::Existing { pod, seen, .. } => {
+                IssuerAnswer::of(pod, namespace, roles, config, seen)
             }
         };
         let (object, drift) = match subject {
@@ -181,7 +190,7 @@ impl Explanation {
             Subject::Existing {
                 pod,
                 drift: Drift { status, assumed_creator: _, possible_exemption },
-                guard_since: _,
+                seen: _,
             } => {
                 let possible_exemptions =
                     possible_exemption.iter().map(ToString::to_string).collect();
@@ -342,6 +351,8 @@ fn known(session: &Session, subject: &Subject<'_>) -> (String, String) {
         (Subject::Proposed(..), _) | (_, SessionId::Known(_)) => None,
         (Subject::Existing { pod, .. }, SessionId::PodName) => pod.pointer("/metadata/name"),
         (Subject::Existing { pod, .. }, SessionId::PodUid) => pod.pointer("/metadata/uid"),
+        // The issuer's answer names it.
+        (Subject::Existing { .. }, SessionId::SandboxClaim) => None,
     };
     match of_kubelet.and_then(Value::as_str).and_then(|name| name.parse().ok()) {
         Some(name) => {

@@ -1,7 +1,7 @@
 //! What the issuer asks of the API server: its token keys, TokenReviews, pods, and the age of the
 //! guard's binding.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use axum::http;
@@ -21,9 +21,7 @@ use tokio::{
 
 use crate::{
     command::now,
-    issuer::{
-        ClusterKeys, GUARD_POLICY, TokenCheck, TokenFacts, TokenRefusal, guard_binding, guard_since,
-    },
+    issuer::{ClusterKeys, GuardRule, ObjectName, TokenCheck, TokenFacts, TokenRefusal},
     serve::health::Latch,
     telemetry::IssuerMetrics,
 };
@@ -35,7 +33,8 @@ pub(super) struct ApiServer {
     keys: ArcSwapOption<ClusterKeys>,
     /// When the keys were read last. Locked during a read, so that one is under way at a time.
     read_at: Mutex<Option<Instant>>,
-    binding: Mutex<Option<(Instant, Option<Timestamp>)>>,
+    /// Since when each rule of the guard holds, by its policy.
+    rules: Mutex<HashMap<&'static str, (Instant, Option<Timestamp>)>>,
     calls: Semaphore,
     /// Pods in memory: a tenant decides how long one is.
     pods: Semaphore,
@@ -61,7 +60,7 @@ impl ApiServer {
             audience,
             keys: ArcSwapOption::empty(),
             read_at: Mutex::new(None),
-            binding: Mutex::new(None),
+            rules: Mutex::default(),
             calls: Semaphore::new(MOST_CALLS),
             pods: Semaphore::new(MOST_PODS),
             metrics,
@@ -180,11 +179,42 @@ impl ApiServer {
         Ok(StoredPod { pod, _permit: permit })
     }
 
-    /// Returns since when the guard's rule about the issuer's tokens holds. None: it does not. Cached
-    /// for [`BINDING_LIFE`].
-    pub(super) async fn guard_since(&self) -> Result<Option<Timestamp>, TokenRefusal> {
-        let mut cached = self.binding.lock().await;
-        if let Some((at, since)) = &*cached
+    /// Reads the metadata of an object of agent-sandbox. None: there is none. `path`: the API, the
+    /// namespace and the resource.
+    pub(super) async fn metadata(
+        &self,
+        path: &str,
+        name: &ObjectName,
+        call: &'static str,
+    ) -> Result<Option<Box<RawValue>>, TokenRefusal> {
+        let _permit = self.calls.acquire().await;
+        self.metrics.api_call(call);
+        let request = Request::new(path).get_metadata(name.as_str(), &GetParams::default());
+        let not_json = |_| unavailable("an object that is not JSON");
+        let answer = self.answer(request).await?;
+        answer.map(RawValue::from_string).transpose().map_err(not_json)
+    }
+
+    /// Returns since when all these rules of the guard hold. None: one does not.
+    pub(super) async fn guard_since(
+        &self,
+        rules: &[GuardRule],
+    ) -> Result<Option<Timestamp>, TokenRefusal> {
+        let mut youngest = Timestamp::MIN;
+        for rule in rules {
+            match self.rule_since(rule).await? {
+                None => return Ok(None),
+                Some(since) => youngest = youngest.max(since),
+            }
+        }
+        Ok(Some(youngest))
+    }
+
+    /// Returns since when a rule of the guard holds. None: it does not. Cached for
+    /// [`BINDING_LIFE`].
+    async fn rule_since(&self, rule: &GuardRule) -> Result<Option<Timestamp>, TokenRefusal> {
+        let mut cached = self.rules.lock().await;
+        if let Some((at, since)) = cached.get(rule.policy)
             && at.elapsed() < BINDING_LIFE
         {
             return Ok(*since);
@@ -194,13 +224,13 @@ impl ApiServer {
             let request = Request::new(path).get(name, &GetParams::default());
             self.answer(request).await.map(Option::unwrap_or_default)
         };
-        let policy = read(POLICIES, GUARD_POLICY).await?;
-        let binding = read(BINDINGS, &guard_binding(&self.audience)).await?;
+        let policy = read(POLICIES, rule.policy).await?;
+        let binding = read(BINDINGS, &rule.binding).await?;
         let json = |text| serde_json::from_str::<&RawValue>(text).ok();
         let since = json(&policy)
             .zip(json(&binding))
-            .and_then(|(policy, binding)| guard_since(policy.into(), binding.into()));
-        *cached = Some((Instant::now(), since));
+            .and_then(|(policy, binding)| rule.since(policy.into(), binding.into()));
+        cached.insert(rule.policy, (Instant::now(), since));
         Ok(since)
     }
 

@@ -15,11 +15,19 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::{api_server::ApiServer, keys::Keys, published::PublishedFiles};
+use super::{
+    api_server::ApiServer,
+    keys::Keys,
+    published::PublishedFiles,
+    sandboxes::{self, Waiters},
+};
 use crate::{
     command::now,
     config::IssuerSettings,
-    issuer::{Claims, Grant, Jwt, JwtId, MintLimit, TokenFacts, TokenRefusal, decide, tenant_of},
+    issuer::{
+        Claims, Grant, GuardRule, Jwt, JwtId, MintLimit, TokenFacts, TokenRefusal, decide, is_late,
+        tenant_of,
+    },
     json::Json,
     namespaces::watch::Lookup,
     roles::refresher::RolesHandle,
@@ -40,6 +48,8 @@ pub(super) struct IssuerState {
     api_server: Arc<ApiServer>,
     keys: Arc<Keys>,
     published: Arc<PublishedFiles>,
+    /// Requests that wait for a claim. None: no component has such a session.
+    waiters: Option<Arc<Waiters>>,
     limit: Mutex<MintLimit>,
     metrics: IssuerMetrics,
     invalid_requests: LogLimit,
@@ -53,6 +63,7 @@ impl IssuerState {
         api_server: Arc<ApiServer>,
         keys: Arc<Keys>,
         published: Arc<PublishedFiles>,
+        waiters: Option<Arc<Waiters>>,
         metrics: IssuerMetrics,
     ) -> Self {
         let start = Instant::now().into_std();
@@ -64,6 +75,7 @@ impl IssuerState {
             api_server,
             keys,
             published,
+            waiters,
             limit,
             metrics,
             invalid_requests,
@@ -72,8 +84,8 @@ impl IssuerState {
 }
 
 async fn answer(State(state): State<Arc<IssuerState>>, request: Request) -> Response {
-    let started = Instant::now();
-    let answer = token(&state, request.headers(), started).await;
+    let mut started = Instant::now();
+    let answer = token(&state, request.headers(), &mut started).await;
     let took = started.elapsed();
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     match answer {
@@ -113,6 +125,8 @@ async fn answer(State(state): State<Arc<IssuerState>>, request: Request) -> Resp
                 TokenRefusal::Busy | TokenRefusal::KeyUnpublished | TokenRefusal::TokenRejected
             );
             match facts {
+                // Each pod of a pool asks all the time.
+                _ if matches!(refusal, TokenRefusal::Unbound { .. }) => {}
                 Some(facts) if !is_of_holder => tracing::warn!(
                     namespace = facts.namespace.as_str(),
                     pod = facts.pod_name.as_str(),
@@ -139,10 +153,19 @@ async fn answer(State(state): State<Arc<IssuerState>>, request: Request) -> Resp
 async fn token(
     state: &IssuerState,
     headers: &HeaderMap,
-    started: Instant,
+    started: &mut Instant,
 ) -> Result<(TokenFacts, Grant, JwtId, Jwt), (TokenRefusal, Option<TokenFacts>)> {
     let token = bearer(headers).map_err(|refusal| (refusal, None))?;
     let facts = state.api_server.check(token).await.map_err(|refusal| (refusal, None))?;
+    if let (Some(waiters), Some(wait)) = (&state.waiters, wait(headers)) {
+        let bound = waiters.until_bound(&facts, wait).await;
+        // The wait is not the issuer's.
+        *started = Instant::now();
+        if let Err(refusal) = bound {
+            return Err((refusal, Some(facts)));
+        }
+    }
+    let started = *started;
     let late = |_| Err(TokenRefusal::ApiUnavailable { detail: "no decision in time".to_owned() });
     let minted = timeout_at(started + WHOLE, mint(state, token, &facts, started)).await;
     match minted.unwrap_or_else(late) {
@@ -159,6 +182,14 @@ fn bearer(headers: &HeaderMap) -> Result<&str, TokenRefusal> {
     };
     let value = value.to_str().map_err(|_| invalid("the header Authorization is not ASCII"))?;
     value.strip_prefix("Bearer ").ok_or_else(|| invalid("expected Authorization: Bearer TOKEN"))
+}
+
+/// Returns how long the client may wait (RFC 7240). None: it does not say so.
+fn wait(headers: &HeaderMap) -> Option<Duration> {
+    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let mut preferences = preferences.flat_map(|value| value.split(','));
+    let seconds = preferences.find_map(|preference| preference.trim().strip_prefix("wait="))?;
+    seconds.parse().ok().map(Duration::from_secs)
 }
 
 async fn mint(
@@ -189,11 +220,17 @@ async fn mint(
         // Without a result the decision says that the role is unavailable.
         let _ = timeout_at(deadline, roles.look_up(tenant.clone())).await;
     }
-    let guard_since = api_server.guard_since().await?;
+    let guard_since = api_server.guard_since(&[GuardRule::of_audience(&issuer.audience)]).await?;
     let grant = {
         let stored = api_server.pod(facts).await?;
         let pod = stored.pod.as_deref().map(Json::from);
-        decide(facts, tenant, pod, &roles.snapshot(), issuer, guard_since)?
+        let late = match pod {
+            Some(pod) if is_late(facts, Some(pod), issuer)? => {
+                Some(sandboxes::session(api_server, facts, pod).await?)
+            }
+            _ => None,
+        };
+        decide(facts, tenant, pod, &roles.snapshot(), issuer, guard_since, late)?
     };
     let id = JwtId::of_random(random()?);
     let claims = Claims {

@@ -18,6 +18,7 @@ use crate::{
         say,
     },
     config::{Config, Region},
+    issuer::CLAIM_API,
     json::Json,
     namespaces::{Mode, NamespaceName, OPT_IN_LABEL},
     revocation,
@@ -244,12 +245,30 @@ pub(super) async fn pods(cluster: &Cluster) -> Result<Seen<Pods>, CommandError> 
             Seen::Known(pods) => pods,
             Seen::Hidden(why) => return Ok(Seen::Hidden(why)),
         };
+        let mut late = BTreeSet::new();
         for pod in pods.iter() {
-            let session = revocation::session_of(pod, admission::sidecar(pod));
-            let Some(Ok(session)) = session else { continue };
+            let sidecar = admission::sidecar(pod);
+            late.extend(revocation::tenant_of_late(sidecar));
+            let Some(Ok(session)) = revocation::session_of(pod, sidecar) else { continue };
             let name = pod.at("metadata").at("name").string().unwrap_or_default();
             let pods = found.entry(session.source_identity()).or_default();
             pods.push((namespace.to_string(), name.into_owned()));
+        }
+        for tenant in late {
+            // Each claim may have one of these pods.
+            let path = format!("{CLAIM_API}/namespaces/{namespace}/sandboxclaims");
+            let claims = match cluster.list(&path, all()).await? {
+                Seen::Known(claims) => claims,
+                Seen::Hidden(why) => return Ok(Seen::Hidden(why)),
+            };
+            for claim in claims.iter() {
+                let metadata = claim.at("metadata");
+                let uid = metadata.at("uid").string().and_then(|uid| uid.parse().ok());
+                let Some(uid) = uid else { continue };
+                let name = metadata.at("name").string().unwrap_or_default();
+                let of_claim = found.entry(SourceIdentity::of(&tenant, &uid)).or_default();
+                of_claim.push((namespace.to_string(), format!("(SandboxClaim {name})")));
+            }
         }
     }
     Ok(Seen::Known(found))
@@ -278,5 +297,9 @@ async fn refuse_other_namespaces(cluster: &Cluster, namespace: &str) -> Result<(
 fn session_of(pod: Json<'_>, place: &str) -> anyhow::Result<KnownSession> {
     revocation::session_of(pod, admission::sidecar(pod))
         .ok_or_else(|| anyhow!("{place} has no session, so there is none to revoke"))?
-        .with_context(|| format!("{place} has no valid session"))
+        .with_context(|| {
+            format!(
+                "{place} names no session itself; with session: sandbox-claim it is the UID of the SandboxClaim: name it with --source-identity"
+            )
+        })
 }

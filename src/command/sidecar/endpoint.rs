@@ -22,7 +22,7 @@ use crate::{
         token::Token,
         wire::{self, CredentialsRequest, LastError, Refused, SidecarStatus, Wanted},
     },
-    session::KnownSession,
+    session::SidecarSession,
 };
 
 /// Returns the router. One handler receives all paths and methods, and checks them.
@@ -36,7 +36,7 @@ pub(super) struct SidecarState {
     pub(super) cache: CacheHandle,
     pub(super) counts: Counts,
     pub(super) port: u16,
-    pub(super) session: KnownSession,
+    pub(super) session: Arc<SidecarSession>,
     pub(super) token: Token,
 }
 
@@ -53,6 +53,14 @@ pub(super) struct Counts {
 async fn answer(State(state): State<Arc<SidecarState>>, request: Request) -> Response {
     match authorize(&state, &request) {
         Ok(Wanted::Credentials) => credentials(&state).await,
+        Ok(Wanted::Session) => match wire::session_body(&state.session) {
+            Some(body) => json(StatusCode::OK, body),
+            None => error(
+                503,
+                "not-bound",
+                "no SandboxClaim has the pod's Sandbox yet; try again once it is claimed",
+            ),
+        },
         Ok(Wanted::Status) => {
             json(StatusCode::OK, serde_json::to_vec(&status(&state)).unwrap_or_default())
         }
@@ -83,7 +91,7 @@ async fn credentials(state: &SidecarState) -> Response {
     match state.cache.credentials(PATIENCE).await {
         Ok(issued) => {
             state.counts.served.fetch_add(1, Ordering::Relaxed);
-            let body = wire::credentials_body(&issued.credentials, &state.session.role);
+            let body = wire::credentials_body(&issued.credentials, state.session.role());
             json(StatusCode::OK, Bytes::from_owner(body))
         }
         Err(failed) => {
@@ -110,8 +118,8 @@ fn status(state: &SidecarState) -> SidecarStatus {
     let issued = state.issued.filter(|_| remaining > Duration::ZERO);
     let expiration = |time: SystemTime| wire::utc(time);
     SidecarStatus {
-        source_identity: session.source_identity().to_string(),
-        role_arn: session.role.to_string(),
+        source_identity: session.identity_for_people(),
+        role_arn: session.role().to_string(),
         access_key_id: issued.as_ref().map(|issued| issued.credentials.access_key_id.clone()),
         expiration: issued.as_ref().map(|issued| expiration(issued.credentials.expiration)),
         remaining_seconds: remaining.as_secs(),

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use fab_session_injector::issuer::{GUARD_POLICY, guard_binding};
+use fab_session_injector::issuer::GuardRule;
 use harness::{
     control_plane::ControlPlane,
     file_server,
@@ -20,7 +20,7 @@ use harness::{
     program, root, schema,
     sidecar::{
         account::BROKER,
-        pod::{Pod, Template},
+        pod::{CONTROLLER, LATE, Pod, Template, late_components},
     },
 };
 use rustls::{
@@ -47,21 +47,27 @@ pub(super) struct IssuerProcess {
 pub(super) struct Projected<'i> {
     pub(super) uid: String,
     name: String,
+    is_late: bool,
     issuer: &'i IssuerProcess,
 }
 
 impl IssuerProcess {
     /// Starts with a key in a file; returns when the issuer gives tokens.
     pub(super) fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(None, None)
+    }
+
+    /// Starts with components whose sessions come with a SandboxClaim.
+    pub(super) fn start_late() -> Self {
+        Self::start_with(None, Some(late_components()))
     }
 
     /// Starts with a key in KMS.
     pub(super) fn start_with_key_in(kms: &Kms) -> Self {
-        Self::start_with(Some(kms))
+        Self::start_with(Some(kms), None)
     }
 
-    fn start_with(kms: Option<&Kms>) -> Self {
+    fn start_with(kms: Option<&Kms>, components: Option<Value>) -> Self {
         let cluster = ControlPlane::start();
         let labels = [
             ("fab.nanohype.dev/session-injection", "enabled"),
@@ -88,6 +94,7 @@ impl IssuerProcess {
             "cluster": "prod",
             "transport": "webIdentity",
             "roles": {"allow": {"accounts": ["111122223333"]}, "file": path.join("roles.yaml")},
+            "components": components,
             "issuer": section(path, address, kms),
         });
         fs::write(path.join("config.yaml"), config.to_string()).unwrap();
@@ -145,6 +152,16 @@ impl IssuerProcess {
 
     /// Creates an injected pod of the tenant, after a change of it.
     pub(super) fn pod(&self, name: &str, change: fn(&mut Value)) -> Projected<'_> {
+        self.pod_of("", name, change)
+    }
+
+    /// Creates an injected pod of this user. Empty: of the test's.
+    pub(super) fn pod_of(
+        &self,
+        creator: &str,
+        name: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> Projected<'_> {
         let path = self.directory.path();
         let manifest = json!({
             "apiVersion": "v1",
@@ -170,16 +187,31 @@ impl IssuerProcess {
             .arg(path.join("roles.yaml"))
             .arg("--config")
             .arg(path.join("config.yaml"))
-            .args(["--region", "eu-west-1"])
+            .args(["--region", "eu-west-1", "--as", creator])
             .output()
             .unwrap();
         assert!(injected.status.success(), "{}", String::from_utf8_lossy(&injected.stderr));
         let mut pod: Value = serde_saphyr::from_slice(&injected.stdout).unwrap();
         change(&mut pod);
-        let created =
-            self.cluster.kubectl(&["create", "--filename=-"]).stdin(&pod.to_string()).json();
+        let created = self.create(creator, &pod).unwrap();
         let uid = created["metadata"]["uid"].as_str().unwrap().to_owned();
-        Projected { uid, name: name.to_owned(), issuer: self }
+        Projected { uid, name: name.to_owned(), is_late: creator == CONTROLLER, issuer: self }
+    }
+
+    /// Creates an object as a user. Empty: as the test's.
+    pub(super) fn create(&self, user: &str, object: &Value) -> Result<Value, String> {
+        self.run(user, &["create", "--filename=-", "--output=json"], &object.to_string())
+            .map(|text| serde_json::from_str(&text).unwrap())
+    }
+
+    /// Runs kubectl as a user.
+    pub(super) fn run(&self, user: &str, words: &[&str], stdin: &str) -> Result<String, String> {
+        let mut words = words.to_vec();
+        if !user.is_empty() {
+            words.extend(["--as", user]);
+        }
+        let run = self.cluster.kubectl(&words).stdin(stdin).run();
+        if run.ok { Ok(run.stdout) } else { Err(run.stderr) }
     }
 
     /// Returns a token of the service account, as the kubelet requests it for the pod.
@@ -260,7 +292,7 @@ impl IssuerProcess {
 
     /// Binds the guard's rule about the issuer's tokens, with these actions.
     pub(super) fn bind_guard(&self, actions: &[&str]) {
-        let binding = guard_binding(AUDIENCE);
+        let GuardRule { policy: name, binding } = GuardRule::of_audience(AUDIENCE);
         self.cluster
             .kubectl(&[
                 "delete",
@@ -272,7 +304,7 @@ impl IssuerProcess {
         let policy = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingAdmissionPolicy",
-            "metadata": {"name": GUARD_POLICY},
+            "metadata": {"name": name},
             "spec": {
                 "matchConstraints": {"resourceRules": [{
                     "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
@@ -287,7 +319,7 @@ impl IssuerProcess {
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingAdmissionPolicyBinding",
             "metadata": {"name": binding},
-            "spec": {"policyName": GUARD_POLICY, "validationActions": actions},
+            "spec": {"policyName": name, "validationActions": actions},
         });
         self.cluster.kubectl(&["create", "--filename=-"]).stdin(&binding.to_string()).json();
     }
@@ -337,6 +369,14 @@ impl IssuerProcess {
         value.unwrap_or_else(|| panic!("no {name} in\n{rendered}")).parse().unwrap()
     }
 
+    /// Returns the value of a metric with these labels; 0 without one.
+    pub(super) fn labelled(&self, name: &str) -> f64 {
+        let line = format!("fab_session_injector_issuer_{name} ");
+        let rendered = get(self.health, "/metrics");
+        let value = rendered.lines().find_map(|found| found.strip_prefix(&line));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
     pub(super) fn await_metric(&self, name: &str, holds: impl Fn(f64) -> bool) {
         wait_until(&format!("{name} has the value"), LONG_PATIENCE, || {
             holds(self.metric(name)).then_some(())
@@ -368,6 +408,9 @@ impl Projected<'_> {
         template.name.clone_from(&self.name);
         template.account = "default";
         template.named = None;
+        if self.is_late {
+            template.session = LATE;
+        }
         let pod = Pod::inject(&template);
         pod.project(&self.token(AUDIENCE));
         pod
@@ -401,6 +444,7 @@ fn of_kms(kms: &Kms) -> [(&'static str, String); 4] {
 /// Returns the service account of the issuer with its rights, which are those of the chart.
 fn rights() -> Value {
     let subject = json!({"kind": "ServiceAccount", "name": "issuer", "namespace": "fab-system"});
+    let audience = GuardRule::of_audience(AUDIENCE);
     let rules = json!([
         {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
@@ -409,7 +453,22 @@ fn rights() -> Value {
         {
             "apiGroups": ["admissionregistration.k8s.io"],
             "resources": ["validatingadmissionpolicies", "validatingadmissionpolicybindings"],
-            "resourceNames": [GUARD_POLICY, guard_binding(AUDIENCE)],
+            "resourceNames": [
+                audience.policy,
+                audience.binding,
+                "fab-session-injector-sandbox-pods",
+                "fab-session-injector-sandboxes",
+            ],
+            "verbs": ["get"],
+        },
+        {
+            "apiGroups": ["agents.x-k8s.io"],
+            "resources": ["sandboxes"],
+            "verbs": ["get", "list", "watch"],
+        },
+        {
+            "apiGroups": ["extensions.agents.x-k8s.io"],
+            "resources": ["sandboxclaims"],
             "verbs": ["get"],
         },
     ]);

@@ -11,10 +11,9 @@ pub(crate) struct Denial {
 }
 
 pub(crate) fn denials() -> Vec<Denial> {
-    let templates = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/fab-session-injector/templates/");
-    let template = ["guard.yaml", "_guard-issuer.tpl"]
-        .map(|file| fs::read_to_string(format!("{templates}{file}")).unwrap())
-        .concat();
+    let templates = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/fab-session-injector/templates");
+    let read = |name: &str| fs::read_to_string(format!("{templates}/{name}")).unwrap();
+    let template = ["guard.yaml", "_guard-issuer.tpl", "guard-sandboxes.yaml"].map(read).concat();
     let mut policy = "";
     let mut denials: Vec<Denial> = Vec::new();
     let lines: Vec<&str> = template.lines().collect();

@@ -31,6 +31,7 @@ pub(super) fn refusals() -> Vec<TokenRefusal> {
         of_pod(|pod| pod["spec"]["serviceAccountName"] = json!("default"), bound),
         TokenRefusal::ApiUnavailable { detail: "no response in time".to_owned() },
         TokenRefusal::Busy,
+        TokenRefusal::ClaimGone { pod: "pool-x1".to_owned() },
         of_pod(named, None),
         TokenRefusal::KeyUnpublished,
         TokenRefusal::KeyUnavailable,
@@ -56,10 +57,12 @@ pub(super) fn refusals() -> Vec<TokenRefusal> {
         of_pod(named, Some("2026-11-24T08:59:30Z".parse().unwrap())),
         decided("acme", &pod(), &published([]), bound),
         decided("acme", &pod(), &published([("acme", Role::NotFound)]), bound),
+        TokenRefusal::SandboxGone { why: "its Sandbox is deleted" },
         of_namespace("fab", &[("fab.nanohype.dev/session-injection", "enabled")]),
         decided(&"a".repeat(50), &pod(), &published([]), bound),
         TokenRefusal::TokenInvalid { why: NotAProjectedToken::Audience.to_string() },
         TokenRefusal::TokenRejected,
+        TokenRefusal::Unbound { pod: "pool-x1".to_owned() },
     ]
 }
 
@@ -87,7 +90,7 @@ fn decided(
     let issuer = config().issuer.unwrap();
     let pod = to_raw_value(pod).unwrap();
     let pod = Some(Json::from(&*pod));
-    decide(&caller(), &tenant, pod, roles, &issuer, guard_since).unwrap_err()
+    decide(&caller(), &tenant, pod, roles, &issuer, guard_since, None).unwrap_err()
 }
 
 /// Returns a snapshot of roles that come from SSM.

@@ -423,6 +423,11 @@ const AWS: &[Meaning] = &[
         "The issuer does not respond within 7 seconds, its certificate is not of the CA in `FAB_SESSION_ISSUER_CA`, the token file does not exist, or the issuer responds with 503 and a [code](#session-issuer).",
     ),
     (
+        "not-bound",
+        "No SandboxClaim has the pod's Sandbox yet.",
+        "Not a failure: a pod of a warm pool waits for its claim. Only for a component with `session: sandbox-claim`.",
+    ),
+    (
         "organization-denied",
         "A service control policy or resource control policy does not allow the action.",
         "",
@@ -499,6 +504,11 @@ const ISSUER: &[Meaning] = &[
         "A pod gets three tokens at once and then one in 20 seconds ([limits](issuer.md#limits)).",
     ),
     (
+        "claim-gone",
+        "The SandboxClaim of the pod's Sandbox was deleted, or is being deleted.",
+        "A new claim of the same name is another session. The pod keeps its credentials until they expire.",
+    ),
+    (
         "guard-missing",
         "The pod's session has a name, and the binding of the policy `fab-session-injector-issuer-pods` does not exist, or does not deny in all namespaces.",
         "Pods whose session is their UID get tokens nevertheless.",
@@ -536,7 +546,7 @@ const ISSUER: &[Meaning] = &[
     (
         "predates-guard",
         "The pod's session has a name, and the pod is not at least a minute younger than the policy `fab-session-injector-issuer-pods` and its binding.",
-        "A tenant could have written the name. A binding that is created again is younger than running pods.",
+        "With `session: sandbox-claim` the same holds for the pod's Sandbox and the policies of Sandboxes. A tenant could have written the name. A binding that is created again is younger than running pods.",
     ),
     (
         "role-unavailable",
@@ -547,6 +557,11 @@ const ISSUER: &[Meaning] = &[
         "role-unusable",
         "No role is published for the tenant, or `roles.allow` does not accept it.",
         "",
+    ),
+    (
+        "sandbox-gone",
+        "The controller of the pod is no Sandbox of the pod's name, or this Sandbox was deleted.",
+        "Only for a component with `session: sandbox-claim`.",
     ),
     (
         "tenant-missing",
@@ -563,6 +578,11 @@ const ISSUER: &[Meaning] = &[
         "token-rejected",
         "The API server's TokenReview does not confirm the token.",
         "The pod was deleted, or the token is expired.",
+    ),
+    (
+        "unbound",
+        "The pod's Sandbox is in a SandboxWarmPool, and no SandboxClaim has it yet.",
+        "The sidecar reports it as [`not-bound`](#not-bound), and waits.",
     ),
 ];
 
@@ -679,6 +699,26 @@ const GUARD: &[Meaning] = &[
         "guard-resize",
         "A `pods/resize` request changes the sidecar's resources.",
         "A VerticalPodAutoscaler that resizes in place needs `mode: \"Off\"` for `fab-session-credentials`.",
+    ),
+    (
+        "guard-sandbox-adoption",
+        "A pod that was created for a Sandbox gets another Sandbox as its controller.",
+        "Only for pods of a component with `session: sandbox-claim`: such a pod would get a second session.",
+    ),
+    (
+        "guard-sandbox-bound",
+        "A Sandbox gets a SandboxClaim or a SandboxWarmPool, and was not in a SandboxWarmPool before.",
+        "The rule covers the controller of agent-sandbox, too. A Sandbox has one claim in its life.",
+    ),
+    (
+        "guard-sandbox-owner",
+        "A user other than the controller of agent-sandbox changes which pool or claim has a Sandbox.",
+        "The rule covers all namespaces, and the label `agents.x-k8s.io/claim-uid`. A reference may be removed.",
+    ),
+    (
+        "guard-sandbox-pod",
+        "A user other than the controller of agent-sandbox creates or changes a pod so that a Sandbox is its controller.",
+        "The rule covers all namespaces, if a component has `session: sandbox-claim`. A reference may be removed.",
     ),
     (
         "guard-service",

@@ -132,6 +132,7 @@ fn cases() -> Vec<(&'static str, Aws)> {
         refused(TokenRefusal::KeyUnpublished),
         ("issuer", Aws { base: Answer::Nothing, assume_role: Answer::Nothing }),
         rejected(403, "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"),
+        ("late", refused(TokenRefusal::Unbound { pod: "pool-x1".to_owned() }).1),
         error(403, "ExpiredToken", "The security token included in the request is expired"),
         agent(
             400,
@@ -244,7 +245,13 @@ impl Sidecar {
             .env("FAB_SESSION_ROLE_ARN", "arn:aws:iam::111122223333:role/prod-acme-broker")
             .env("AWS_REGION", "eu-west-1")
             .env("AWS_ENDPOINT_URL_STS", format!("http://{address}"));
-        let tls = (source == "issuer").then(|| Tls::before(address));
+        let tls = ["issuer", "late"].contains(&source).then(|| Tls::before(address));
+        if source == "late" {
+            let marker = "<sandbox claim>";
+            command
+                .env("FAB_SESSION_ID", marker)
+                .env("FAB_SESSION_IDENTITY", format!("agent.acme.{marker}"));
+        }
         if let Some(tls) = &tls {
             let ca = fs::read_to_string(tls.authority()).unwrap();
             let endpoint = format!("https://localhost:{}/v1/token", tls.address().port());

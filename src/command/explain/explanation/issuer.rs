@@ -1,9 +1,9 @@
 //! What the session issuer would answer the sidecar of a pod.
 
-use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, value::to_raw_value};
 
+use super::IssuerFacts;
 use crate::{
     admission,
     check::Seen,
@@ -34,8 +34,9 @@ impl IssuerAnswer {
         namespace: &Namespace,
         roles: &Roles,
         config: &Config,
-        guard_since: &Seen<Option<Timestamp>>,
+        seen: &IssuerFacts,
     ) -> Option<Self> {
+        let IssuerFacts { guard_since, late } = seen;
         let issuer = config.issuer.as_ref()?;
         // A parsed pod can be written as JSON.
         let pod = to_raw_value(pod).ok()?;
@@ -47,8 +48,12 @@ impl IssuerAnswer {
             Seen::Known(since) => *since,
             Seen::Hidden(_) => None,
         };
+        let late = match late {
+            Some(Seen::Known(late)) => late.clone().map(Some),
+            Some(Seen::Hidden(_)) | None => Ok(None),
+        };
         let decided = tenant_of(&facts, Some(namespace))
-            .and_then(|tenant| decide(&facts, tenant, Some(pod), roles, issuer, since));
+            .and_then(|tenant| decide(&facts, tenant, Some(pod), roles, issuer, since, late?));
         let none = Self {
             answer: "unknown",
             code: None,
@@ -56,6 +61,10 @@ impl IssuerAnswer {
             source_identity: None,
             role_arn: None,
         };
+        if let Some(Seen::Hidden(why)) = &seen.late {
+            let message = format!("cannot read the Sandbox of the pod, or its guard: {why}");
+            return Some(Self { message: Some(message), ..none });
+        }
         Some(match (decided, guard_since) {
             (Ok(grant), _) => Self {
                 answer: "token",
@@ -82,7 +91,8 @@ impl IssuerAnswer {
     }
 
     pub(super) fn is_refusal(&self) -> bool {
-        self.answer == "refusal"
+        // A pod of a pool waits for its claim.
+        self.answer == "refusal" && self.code != Some("unbound")
     }
 
     pub(super) fn text(&self) -> String {

@@ -106,6 +106,7 @@ impl Pod {
         fs::write(path.join("roles.yaml"), roles.to_string()).unwrap();
         fs::write(path.join("pod.json"), manifest(template).to_string()).unwrap();
         let creator = match template.named {
+            _ if template.session == LATE => CONTROLLER,
             Some(_) => "system:serviceaccount:eks-agent-platform:operator",
             None => "system:serviceaccount:tenants-acme:default",
         };
@@ -293,7 +294,7 @@ fn config(template: &Template, port: u16) -> String {
         "sidecar": {"port": port, "env": variables},
         "baseCredentials": base,
         "awsCaBundle": ca,
-        "components": [
+        "components": if *session == LATE { late_components() } else { json!([
             {
                 "name": "dispatcher",
                 "selectors": ["fab.nanohype.dev/component=dispatcher"],
@@ -306,9 +307,17 @@ fn config(template: &Template, port: u16) -> String {
                 "fenced": true,
                 "session": session,
             },
-        ],
+        ]) },
     })
     .to_string()
+}
+
+/// Returns components whose sessions come with a SandboxClaim, for pods of [`CONTROLLER`].
+pub fn late_components() -> Value {
+    json!([
+        {"name": "sandbox", "creators": [CONTROLLER], "session": LATE},
+        {"name": "runtime", "selectors": ["agents.nanohype.dev/agentsandbox"], "fenced": true},
+    ])
 }
 
 fn manifest(template: &Template) -> Value {
@@ -356,5 +365,9 @@ fn strings(list: &Value) -> Vec<String> {
     list.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
 }
 
+/// The `session` of a component of warm pools.
+pub const LATE: &str = "sandbox-claim";
+/// The account of the controller of agent-sandbox.
+pub const CONTROLLER: &str = "system:serviceaccount:agent-sandbox-system:agent-sandbox-controller";
 /// Uid of a pod, if the template has no other.
 pub const POD_UID: &str = "0d2c2a52-7a3c-4a0e-9d6e-0c6f3c1b8a55";

@@ -1,0 +1,28 @@
+//! The guard of the references by which a pod gets the session of its SandboxClaim.
+
+use super::{CheckId, Findings, Objects, Seen, objects::name};
+use crate::{config::Config, issuer::GuardRule};
+
+/// Checks whether the guard's rules about Sandboxes are bound.
+pub(super) fn check_guards(objects: &Seen<Objects>, config: &Config) -> Findings {
+    let mut found = Findings::default();
+    let Seen::Known(objects) = objects else { return found };
+    if config.late_components().next().is_none() {
+        return found;
+    }
+    for rule in GuardRule::of_sandboxes() {
+        let subject = format!("ValidatingAdmissionPolicyBinding {}", rule.binding);
+        let of = |kind: &'static str| objects.of_kind(kind).find(|it| name(*it) == rule.policy);
+        let policy = of("ValidatingAdmissionPolicy");
+        let binding = of("ValidatingAdmissionPolicyBinding");
+        match policy.zip(binding).and_then(|(policy, binding)| rule.since(policy, binding)) {
+            Some(since) => found.ok(CheckId::IssuerGuard, subject, format!("denies since {since}")),
+            None => found.error(
+                CheckId::IssuerGuard,
+                subject,
+                "does not deny, so pods of a warm pool get no session with their SandboxClaim",
+            ),
+        }
+    }
+    found
+}

@@ -1,0 +1,265 @@
+//! The Sandboxes of agent-sandbox: the session of a pod that runs one, and the requests that wait for
+//! a SandboxClaim.
+//!
+//! Nothing of a Sandbox is stored. The watch only wakes requests; a read decides.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::TryStreamExt;
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject, ListParams, WatchEvent, WatchParams},
+};
+use tokio::{
+    sync::{Notify, futures::OwnedNotified},
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::api_server::ApiServer;
+use crate::{
+    issuer::{
+        CLAIM_API, GuardRule, LateName, MintLimit, OwnedSandbox, SANDBOX_API, SandboxOwner,
+        SandboxReference, TokenFacts, TokenRefusal, is_in_pool,
+    },
+    json::Json,
+};
+
+/// Reads the session of a pod that runs a Sandbox: the UID of its claim, or that of the pod.
+pub(super) async fn session(
+    api_server: &ApiServer,
+    facts: &TokenFacts,
+    pod: Json<'_>,
+) -> Result<LateName, TokenRefusal> {
+    let reference = SandboxReference::of_pod(facts, pod)?;
+    let path = resource(SANDBOX_API, facts, "sandboxes");
+    let sandbox = api_server.metadata(&path, &reference.name, "sandbox").await?;
+    let sandbox = OwnedSandbox::of(facts, &reference, sandbox.as_deref().map(Json::from))?;
+    let claim = match &sandbox.owner {
+        SandboxOwner::Nobody => None,
+        SandboxOwner::Claim(claim) => {
+            let path = resource(CLAIM_API, facts, "sandboxclaims");
+            api_server.metadata(&path, &claim.name, "sandboxclaim").await?
+        }
+    };
+    let guard_since = api_server.guard_since(&GuardRule::of_sandboxes()).await?;
+    sandbox.session(facts, claim.as_deref().map(Json::from), guard_since)
+}
+
+fn resource(api: &str, facts: &TokenFacts, resource: &str) -> String {
+    format!("{api}/namespaces/{}/{resource}", facts.namespace.as_str())
+}
+
+/// The requests that wait until a claim gets the pod's Sandbox. Each has a connection of its own, so
+/// their number is bounded.
+pub(super) struct Waiters {
+    client: Client,
+    api_server: Arc<ApiServer>,
+    limit: Mutex<MintLimit>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// By namespace and name of the Sandbox, which are those of the pod.
+    by_sandbox: HashMap<(String, String), Waiter>,
+    /// Whether this process ends.
+    is_over: bool,
+}
+
+struct Waiter {
+    wake: Arc<Notify>,
+    requests: usize,
+}
+
+/// The place of a request among those that wait. Its end frees the place.
+struct Place<'w> {
+    waiters: &'w Waiters,
+    key: (String, String),
+    wake: Arc<Notify>,
+}
+
+impl Waiters {
+    pub(super) fn new(client: Client, api_server: Arc<ApiServer>) -> Self {
+        let limit = Mutex::new(MintLimit::of_reads(Instant::now().into_std()));
+        Self { client, api_server, limit, waiting: Mutex::default() }
+    }
+
+    /// Returns once the pod's Sandbox is in no pool any more, as far as its name says: only a token
+    /// that was reviewed proves more. It costs one read of the Sandbox, and one for each of its
+    /// changes.
+    pub(super) async fn until_bound(
+        &self,
+        facts: &TokenFacts,
+        wait: Duration,
+    ) -> Result<(), TokenRefusal> {
+        let unbound = || TokenRefusal::Unbound { pod: facts.pod_name.to_string() };
+        {
+            let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now().into_std();
+            limit.take(&facts.pod_uid, &facts.namespace, now).map_err(|_| TokenRefusal::Busy)?;
+        }
+        let deadline = Instant::now() + wait.min(LONGEST);
+        let place = if wait.is_zero() { None } else { self.enter(facts) };
+        let path = resource(SANDBOX_API, facts, "sandboxes");
+        loop {
+            // Before the read, so that no change after it is missed.
+            let changed = place.as_ref().map(Place::changed);
+            let sandbox = self.api_server.metadata(&path, &facts.pod_name, "sandbox").await?;
+            if !sandbox.as_deref().is_some_and(|sandbox| is_in_pool(Json::from(sandbox))) {
+                return Ok(());
+            }
+            let changed = changed.ok_or_else(unbound)?;
+            timeout_at(deadline, changed).await.map_err(|_| unbound())?;
+            if self.lock().is_over {
+                return Err(unbound());
+            }
+        }
+    }
+
+    /// Returns the place of a new request, or `None` if there is no room for it.
+    fn enter(&self, facts: &TokenFacts) -> Option<Place<'_>> {
+        let key = (facts.namespace.as_str().to_owned(), facts.pod_name.as_str().to_owned());
+        let mut waiting = self.lock();
+        if waiting.is_over {
+            return None;
+        }
+        let is_full = waiting.by_sandbox.len() >= MOST_SANDBOXES;
+        let wake = match waiting.by_sandbox.get_mut(&key) {
+            Some(waiter) if waiter.requests < MOST_OF_ONE => {
+                waiter.requests += 1;
+                Arc::clone(&waiter.wake)
+            }
+            Some(_) => return None,
+            None if is_full => return None,
+            None => {
+                let wake = Arc::new(Notify::new());
+                let waiter = Waiter { wake: Arc::clone(&wake), requests: 1 };
+                waiting.by_sandbox.insert(key.clone(), waiter);
+                wake
+            }
+        };
+        Some(Place { waiters: self, key, wake })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches the Sandboxes until the process ends. `ends`: when it begins to end.
+    pub(super) async fn follow(self: Arc<Self>, ends: impl Future<Output = ()> + Send) {
+        let mut ends = pin!(ends);
+        let mut is_broken = false;
+        loop {
+            let watched = tokio::select! {
+                watched = self.watch() => watched,
+                () = &mut ends => {
+                    self.lock().is_over = true;
+                    self.wake_all();
+                    // Other tasks and requests go on for some seconds.
+                    return std::future::pending().await;
+                }
+            };
+            if let Err(error) = &watched
+                && !is_broken
+            {
+                tracing::warn!(%error, "watch of Sandboxes failed; sessions may be bound late");
+            }
+            is_broken = watched.is_err();
+            // A change in between was not seen.
+            self.wake_all();
+            sleep(RETRY).await;
+        }
+    }
+
+    async fn watch(&self) -> Result<(), kube::Error> {
+        let api: Api<DynamicObject> = Api::all_with(
+            self.client.clone(),
+            &ApiResource {
+                group: "agents.x-k8s.io".to_owned(),
+                version: "v1beta1".to_owned(),
+                api_version: "agents.x-k8s.io/v1beta1".to_owned(),
+                kind: "Sandbox".to_owned(),
+                plural: "sandboxes".to_owned(),
+            },
+        );
+        // Only for the version from which the watch begins.
+        let listed = api.list_metadata(&ListParams::default().limit(1)).await?;
+        let since = listed.metadata.resource_version.unwrap_or_default();
+        let parameters = WatchParams::default().timeout(WATCH_SECONDS);
+        let mut events = pin!(api.watch_metadata(&parameters, &since).await?);
+        self.wake_all();
+        while let Some(event) = events.try_next().await? {
+            match event {
+                WatchEvent::Added(object)
+                | WatchEvent::Modified(object)
+                | WatchEvent::Deleted(object) => {
+                    let metadata = object.metadata;
+                    // The pool and its controller write the status often.
+                    let owners = metadata.owner_references.unwrap_or_default();
+                    if owners.iter().any(|owner| {
+                        owner.controller == Some(true) && owner.kind == "SandboxWarmPool"
+                    }) {
+                        continue;
+                    }
+                    let key =
+                        (metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default());
+                    if let Some(waiter) = self.lock().by_sandbox.get(&key) {
+                        waiter.wake.notify_waiters();
+                    }
+                }
+                WatchEvent::Bookmark(_) => {}
+                WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
+            }
+        }
+        Ok(())
+    }
+
+    fn wake_all(&self) {
+        for waiter in self.lock().by_sandbox.values() {
+            waiter.wake.notify_waiters();
+        }
+    }
+}
+
+impl Place<'_> {
+    fn changed(&self) -> OwnedNotified {
+        Arc::clone(&self.wake).notified_owned()
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.waiters.lock();
+        if let Some(waiter) = waiting.by_sandbox.get_mut(&self.key) {
+            waiter.requests -= 1;
+            if waiter.requests == 0 {
+                waiting.by_sandbox.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Waiters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waiters")
+    }
+}
+
+/// Maximum number of Sandboxes with a request that waits: half of the connections of a replica, so
+/// that waiting pods leave the others to pods that have a session.
+const MOST_SANDBOXES: usize = 512;
+/// Maximum number of requests that wait for one Sandbox. A sidecar has one; a second one may follow
+/// while the first one's connection is broken.
+const MOST_OF_ONE: usize = 2;
+/// Maximum time that a request waits. A sidecar asks for 30 s.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Time after which the API server ends a watch.
+const WATCH_SECONDS: u32 = 290;
+/// Pause between two watches.
+const RETRY: Duration = Duration::from_secs(1);

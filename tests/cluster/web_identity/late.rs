@@ -1,0 +1,482 @@
+//! Sessions that come with a SandboxClaim: warm pods, and the guard of their references. The objects
+//! are those of agent-sandbox v1beta1; the tests write them in the place of its controller.
+
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use harness::{
+    helm::{self, chart},
+    process::{own_directory, wait_until},
+    sidecar::pod::{CONTROLLER, late_components},
+    world::SYSTEM,
+};
+use serde_json::{Value, json};
+
+use super::{IssuerProcess, PATIENCE, Projected};
+
+const TENANT: &str = "jane";
+const NAMESPACE: [&str; 2] = ["--namespace", "tenants-acme"];
+const SANDBOXES: &str = "agents.x-k8s.io";
+const CLAIMS: &str = "extensions.agents.x-k8s.io";
+
+/// A cluster with the issuer, the kinds of agent-sandbox and the guard of their references.
+struct Late {
+    issuer: IssuerProcess,
+    guarded: Instant,
+}
+
+impl Late {
+    fn start() -> Self {
+        let issuer = IssuerProcess::start_late();
+        for (group, kind, plural) in [
+            (SANDBOXES, "Sandbox", "sandboxes"),
+            (CLAIMS, "SandboxClaim", "sandboxclaims"),
+            (CLAIMS, "SandboxWarmPool", "sandboxwarmpools"),
+        ] {
+            issuer.create("", &kind_of(group, kind, plural)).unwrap();
+        }
+        let roles = [TENANT, CONTROLLER].map(|user| {
+            json!({
+                "apiVersion": "rbac.authorization.k8s.io/v1",
+                "kind": "ClusterRoleBinding",
+                "metadata": {"name": user.replace(':', "-")},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+            })
+        });
+        for role in roles {
+            issuer.create("", &role).unwrap();
+        }
+        for policy in policies() {
+            issuer.create("", &policy).unwrap();
+        }
+        issuer.bind_guard(&["Deny"]);
+        let late = Self { issuer, guarded: Instant::now() };
+        wait_until("the kinds are served", PATIENCE, || {
+            let list = |plural| late.issuer.run("", &["get", plural, "--all-namespaces"], "");
+            ["sandboxes", "sandboxclaims", "sandboxwarmpools"]
+                .iter()
+                .all(|it| list(it).is_ok())
+                .then_some(())
+        });
+        wait_until("the guard refuses", PATIENCE, || {
+            let create = ["create", "--filename=-", "--dry-run=server"];
+            let owned = |object: Value| {
+                late.issuer.run(TENANT, &create, &object.to_string()).unwrap_err_or_default()
+            };
+            let claim = reference(CLAIMS, "SandboxClaim", "c", UID);
+            let sandbox = reference(SANDBOXES, "Sandbox", "s", UID);
+            (owned(object(SANDBOXES, "Sandbox", "probe", Some(claim)))
+                .contains("[guard-sandbox-owner]")
+                && owned(plain_pod("probe", Some(sandbox))).contains("[guard-sandbox-pod]"))
+            .then_some(())
+        });
+        late
+    }
+
+    /// Waits until new pods and Sandboxes are old enough to be trusted.
+    fn settle(&self) {
+        thread::sleep(Duration::from_secs(62).saturating_sub(self.guarded.elapsed()));
+    }
+
+    fn create(
+        &self,
+        user: &str,
+        group: &str,
+        kind: &str,
+        name: &str,
+        owner: Option<Value>,
+    ) -> Value {
+        self.issuer.create(user, &object(group, kind, name, owner)).unwrap()
+    }
+
+    /// Creates a Sandbox of a pool and its pod, as the controller does.
+    fn warm(&self, pool: &Value, name: &str) -> Projected<'_> {
+        let sandbox =
+            self.create(CONTROLLER, SANDBOXES, "Sandbox", name, Some(refers_to(CLAIMS, pool)));
+        self.pod(name, &sandbox)
+    }
+
+    fn pod(&self, name: &str, sandbox: &Value) -> Projected<'_> {
+        let reference = refers_to(SANDBOXES, sandbox);
+        self.issuer.pod_of(CONTROLLER, name, |pod| {
+            pod["metadata"]["ownerReferences"] = json!([reference]);
+        })
+    }
+
+    /// Gives a Sandbox to a claim, as the controller does.
+    fn adopt(&self, name: &str, claim: &Value) -> Result<String, String> {
+        self.own(CONTROLLER, "sandbox", name, Some(refers_to(CLAIMS, claim)), Some(claim))
+    }
+
+    /// Replaces the owner of an object.
+    fn own(
+        &self,
+        user: &str,
+        kind: &str,
+        name: &str,
+        owner: Option<Value>,
+        claim: Option<&Value>,
+    ) -> Result<String, String> {
+        let mut patch = json!({"metadata": {"ownerReferences": owner.map(|it| vec![it])}});
+        if let Some(claim) = claim {
+            patch["metadata"]["labels"] =
+                json!({"agents.x-k8s.io/claim-uid": claim["metadata"]["uid"]});
+        }
+        let patch = patch.to_string();
+        let words = ["patch", kind, name, "--type=merge", "--patch", &patch];
+        self.issuer.run(user, &[&words[..], &NAMESPACE].concat(), "")
+    }
+
+    fn code(&self, pod: &Projected<'_>) -> (u16, String) {
+        let (status, answer) = self.issuer.ask_for(pod);
+        (status, answer["code"].as_str().unwrap_or_default().to_owned())
+    }
+
+    fn reviews(&self) -> f64 {
+        self.issuer.labelled("api_calls_total{call=\"tokenreview\"}")
+    }
+}
+
+trait ErrorText {
+    fn unwrap_err_or_default(self) -> String;
+}
+
+impl ErrorText for Result<String, String> {
+    fn unwrap_err_or_default(self) -> String {
+        self.err().unwrap_or_default()
+    }
+}
+
+#[test]
+fn a_warm_pod_serves_the_session_of_its_claim() {
+    let late = Late::start();
+    let pool = late.create(TENANT, CLAIMS, "SandboxWarmPool", "pool", None);
+    let early = late.warm(&pool, "early");
+    late.settle();
+    let pod = late.warm(&pool, "pool-a");
+    let sidecar = pod.sidecar();
+    let _running = sidecar.start_ready();
+    wait_until("it waits", PATIENCE, || {
+        (sidecar.get("/v1/credentials").1["code"] == "not-bound").then_some(())
+    });
+    assert_eq!(sidecar.get("/v1/credentials").0, 503);
+    assert_eq!(sidecar.get("/v1/session").0, 503);
+    assert_eq!(sidecar.get("/v1/session").1["code"], "not-bound");
+    assert_eq!(sidecar.status()["sourceIdentity"], "agent.acme.<sandbox claim>");
+    assert_eq!(sidecar.status()["failures"], 0);
+    assert_eq!(late.issuer.explained(&pod)["code"], "unbound");
+    // A status of the pool's Sandbox, and time, cost no review of the token.
+    thread::sleep(Duration::from_secs(3));
+    assert_eq!(late.reviews(), 0.0, "waiting costs no TokenReview");
+
+    let claim = late.create(TENANT, CLAIMS, "SandboxClaim", "mine", None);
+    late.adopt("pool-a", &claim).unwrap();
+    let claimed = Instant::now();
+    wait_until("it has credentials", Duration::from_secs(10), || {
+        (sidecar.get("/v1/credentials").0 == 200).then_some(())
+    });
+    let took = claimed.elapsed();
+    println!("credentials {took:?} after the claim");
+    let uid = claim["metadata"]["uid"].as_str().unwrap();
+    let identity = format!("agent.acme.{uid}");
+    let (status, session) = sidecar.get("/v1/session");
+    assert_eq!(status, 200);
+    assert_eq!(session["sessionId"], uid);
+    assert_eq!(session["sourceIdentity"], json!(identity));
+    assert_eq!(sidecar.status()["sourceIdentity"], json!(identity));
+    let [event] = &late.issuer.events("AssumeRoleWithWebIdentity")[..] else { panic!("one event") };
+    assert_eq!(event["requestParameters"]["sourceIdentity"], json!(identity));
+    assert_eq!(late.issuer.explained(&pod)["sourceIdentity"], json!(identity));
+
+    // What the author of the claim writes has no effect.
+    late.issuer.kubectl(
+        &[&["annotate", "pod", "pool-a", "fab.nanohype.dev/session-id=other"][..], &NAMESPACE]
+            .concat(),
+    );
+    assert_eq!(late.issuer.ask_for(&pod).1["sourceIdentity"], json!(identity));
+
+    // Suspended and resumed: another pod of the same Sandbox.
+    late.issuer.kubectl(&[&["delete", "pod", "pool-a", "--now"][..], &NAMESPACE].concat());
+    let sandbox = late.issuer.run(
+        "",
+        &[&["get", "sandbox", "pool-a", "--output=json"][..], &NAMESPACE].concat(),
+        "",
+    );
+    let sandbox: Value = serde_json::from_str(&sandbox.unwrap()).unwrap();
+    let resumed = late.pod("pool-a", &sandbox);
+    assert_ne!(resumed.uid, pod.uid);
+    assert_eq!(late.issuer.ask_for(&resumed).1["sourceIdentity"], json!(identity));
+
+    // Without a claim and a pool, the pod is the session.
+    let alone = late.create(TENANT, SANDBOXES, "Sandbox", "alone", None);
+    let alone = late.pod("alone", &alone);
+    assert_eq!(
+        late.issuer.ask_for(&alone).1["sourceIdentity"],
+        json!(format!("agent.acme.{}", alone.uid))
+    );
+
+    // The claim is deleted, and made again under its name.
+    late.issuer.kubectl(&[&["delete", "sandboxclaim", "mine"][..], &NAMESPACE].concat());
+    assert_eq!(late.code(&resumed), (403, "claim-gone".to_owned()));
+    late.create(TENANT, CLAIMS, "SandboxClaim", "mine", None);
+    assert_eq!(late.code(&resumed), (403, "claim-gone".to_owned()));
+    // Its reference is removed, as by `--cascade=orphan`.
+    late.own(TENANT, "sandbox", "pool-a", None, None).unwrap();
+    assert_eq!(late.code(&resumed), (403, "claim-gone".to_owned()));
+
+    // A Sandbox and a pod from before the guard.
+    let claim = late.create(TENANT, CLAIMS, "SandboxClaim", "early", None);
+    assert_eq!(late.code(&early), (409, "unbound".to_owned()));
+    late.adopt("early", &claim).unwrap();
+    assert_eq!(late.code(&early), (403, "predates-guard".to_owned()));
+    late.issuer.kubectl(&[&["delete", "pod", "early", "--now"][..], &NAMESPACE].concat());
+    let sandbox = late.issuer.run(
+        "",
+        &[&["get", "sandbox", "early", "--output=json"][..], &NAMESPACE].concat(),
+        "",
+    );
+    let sandbox: Value = serde_json::from_str(&sandbox.unwrap()).unwrap();
+    let young = late.pod("early", &sandbox);
+    assert_eq!(late.code(&young), (403, "predates-guard".to_owned()), "its Sandbox");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+/// An attempt to change which session a pod gets, with the code of its refusal.
+struct Attack {
+    what: &'static str,
+    code: &'static str,
+    attempt: Box<dyn Fn(&Late) -> Result<String, String>>,
+}
+
+#[test]
+fn only_the_controller_gives_a_sandbox_its_claim() {
+    let late = Late::start();
+    let pool = late.create(TENANT, CLAIMS, "SandboxWarmPool", "pool", None);
+    let claims = ["one", "two"].map(|name| late.create(TENANT, CLAIMS, "SandboxClaim", name, None));
+    let [one, two] = &claims;
+    for name in ["warm", "claimed", "raced"] {
+        late.warm(&pool, name);
+    }
+    late.adopt("claimed", one).unwrap();
+    let alone = late.create(TENANT, SANDBOXES, "Sandbox", "alone", None);
+    late.pod("alone", &alone);
+    // Removal is possible for everyone, and so are objects without these references.
+    late.own(TENANT, "pod", "alone", None, None).unwrap();
+    late.issuer.create(TENANT, &plain_pod("plain", None)).unwrap();
+    let job = reference("batch", "Job", "j", UID);
+    late.issuer.create(TENANT, &plain_pod("of-a-job", Some(job))).unwrap();
+    let label = ["label", "sandbox", "alone", "own=1"];
+    late.issuer.run(TENANT, &[&label[..], &NAMESPACE].concat(), "").unwrap();
+
+    // Two claims race: one wins.
+    let raced: Vec<_> = thread::scope(|threads| {
+        let both = claims.each_ref().map(|claim| threads.spawn(|| late.adopt("raced", claim)));
+        both.map(|claimed| claimed.join().unwrap()).into()
+    });
+    assert_eq!(raced.iter().filter(|claimed| claimed.is_ok()).count(), 1, "{raced:?}");
+
+    let of_one = refers_to(CLAIMS, one);
+    let of_two = refers_to(CLAIMS, two);
+    let of_pool = refers_to(CLAIMS, &pool);
+    let of_alone = refers_to(SANDBOXES, &alone);
+    let attack = |what, code, attempt| Attack { what, code, attempt };
+    let owns = |user: &'static str, kind: &'static str, name: &'static str, owner: &Value| {
+        let owner = owner.clone();
+        Box::new(move |late: &Late| late.own(user, kind, name, Some(owner.clone()), None))
+            as Box<dyn Fn(&Late) -> Result<String, String>>
+    };
+    let creates = |user: &'static str, object: Value| {
+        Box::new(move |late: &Late| late.issuer.create(user, &object).map(|it| it.to_string()))
+            as Box<dyn Fn(&Late) -> Result<String, String>>
+    };
+    let many: Vec<Value> =
+        (0..129).map(|n| reference("v1x.example", "Own", &format!("o{n}"), UID)).collect();
+    let many: Vec<Value> = many
+        .into_iter()
+        .map(|mut it| {
+            it["controller"] = json!(false);
+            it
+        })
+        .collect();
+    let mut many_pod = plain_pod("many", None);
+    many_pod["metadata"]["ownerReferences"] = json!(many);
+    let attacks = [
+        attack(
+            "a tenant's pod of a Sandbox",
+            "[guard-sandbox-pod]",
+            creates(TENANT, plain_pod("forged", Some(of_alone.clone()))),
+        ),
+        attack(
+            "a tenant gives a pod a Sandbox",
+            "[guard-sandbox-pod]",
+            owns(TENANT, "pod", "plain", &of_alone),
+        ),
+        attack(
+            "the controller adopts a pod that lost its Sandbox",
+            "[guard-sandbox-adoption]",
+            owns(CONTROLLER, "pod", "alone", &of_alone),
+        ),
+        attack(
+            "a tenant's Sandbox of a claim",
+            "[guard-sandbox-owner]",
+            creates(TENANT, object(SANDBOXES, "Sandbox", "forged", Some(of_one.clone()))),
+        ),
+        attack(
+            "a tenant's Sandbox of a pool",
+            "[guard-sandbox-owner]",
+            creates(TENANT, object(SANDBOXES, "Sandbox", "forged-pool", Some(of_pool.clone()))),
+        ),
+        attack(
+            "a tenant claims a Sandbox",
+            "[guard-sandbox-owner]",
+            owns(TENANT, "sandbox", "warm", &of_one),
+        ),
+        attack(
+            "a second claim",
+            "[guard-sandbox-bound]",
+            owns(CONTROLLER, "sandbox", "claimed", &of_two),
+        ),
+        attack(
+            "back to the pool",
+            "[guard-sandbox-bound]",
+            owns(CONTROLLER, "sandbox", "claimed", &of_pool),
+        ),
+        attack(
+            "a claim without a pool before",
+            "[guard-sandbox-bound]",
+            owns(CONTROLLER, "sandbox", "alone", &of_one),
+        ),
+        attack(
+            "a tenant removes the label of the claim",
+            "[guard-sandbox-owner]",
+            Box::new(|late: &Late| {
+                let words = ["label", "sandbox", "claimed", "agents.x-k8s.io/claim-uid-"];
+                late.issuer.run(TENANT, &[&words[..], &NAMESPACE].concat(), "")
+            }),
+        ),
+        attack("a pod with 129 references", "[guard-too-many]", creates(TENANT, many_pod)),
+    ];
+    for Attack { what, code, attempt } in &attacks {
+        let said = attempt(&late).unwrap_err_or_default();
+        assert!(said.contains(code), "{what}: want {code}\n{said}");
+    }
+    // The status of an object cannot change its references.
+    for (kind, name) in [("pod", "plain"), ("sandbox", "warm")] {
+        let owner = if kind == "pod" { &of_alone } else { &of_one };
+        let patch = json!({"metadata": {"ownerReferences": [owner]}}).to_string();
+        let words =
+            ["patch", kind, name, "--subresource=status", "--type=merge", "--patch", &patch];
+        let _ = late.issuer.run(TENANT, &[&words[..], &NAMESPACE].concat(), "");
+        let get = ["get", kind, name, "--output=json"];
+        let found = late.issuer.run("", &[&get[..], &NAMESPACE].concat(), "").unwrap();
+        assert!(!found.contains(owner["uid"].as_str().unwrap()), "{kind}: {found}");
+    }
+
+    // The control: without the guard each of them is admitted.
+    late.issuer.kubectl(&["delete", "validatingadmissionpolicybindings", "--all"]);
+    for Attack { what, attempt, .. } in &attacks {
+        wait_until(what, Duration::from_secs(20), || {
+            let said = attempt(&late);
+            assert!(
+                said.as_ref().err().is_none_or(|it| it.contains("[guard-")),
+                "{what}: {said:?}"
+            );
+            said.ok()
+        });
+    }
+}
+
+/// Returns the guard's policies for Sandboxes with their bindings, as the chart renders them.
+fn policies() -> Vec<Value> {
+    let directory = own_directory();
+    let file = directory.path().join("values.yaml");
+    let mut components = late_components();
+    components[0]["startGate"] = json!("listening");
+    let values = json!({
+        "issuer": {"enabled": true},
+        "config": {
+            "cluster": "prod",
+            "components": components,
+            "roles": {"allow": {"accounts": ["111122223333"]}},
+            "issuer": {
+                "url": "https://issuer.example.com/prod",
+                "keys": [{"kms": "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"}],
+            },
+        },
+    });
+    fs::write(&file, values.to_string()).unwrap();
+    let text = helm::render(&chart(), "injector", SYSTEM, &[], Some(&file)).unwrap();
+    let manifests: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    let names = ["fab-session-injector-sandbox-pods", "fab-session-injector-sandboxes"];
+    let found: Vec<Value> = manifests
+        .into_iter()
+        .filter(|it| it["metadata"]["name"].as_str().is_some_and(|name| names.contains(&name)))
+        .collect();
+    assert_eq!(found.len(), 4);
+    found
+}
+
+/// Returns a definition with the group, kind and fields of agent-sandbox.
+fn kind_of(group: &str, kind: &str, plural: &str) -> Value {
+    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": format!("{plural}.{group}"),
+            "annotations": {"api-approved.kubernetes.io": "unapproved, a test"},
+        },
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase()},
+            "versions": [{
+                "name": "v1beta1",
+                "served": true,
+                "storage": true,
+                "subresources": {"status": {}},
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": open, "status": open}}},
+            }],
+        },
+    })
+}
+
+fn object(group: &str, kind: &str, name: &str, owner: Option<Value>) -> Value {
+    let mut object = json!({
+        "apiVersion": format!("{group}/v1beta1"),
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "tenants-acme"},
+    });
+    if let Some(owner) = owner {
+        object["metadata"]["ownerReferences"] = json!([owner]);
+    }
+    object
+}
+
+fn plain_pod(name: &str, owner: Option<Value>) -> Value {
+    let mut pod = object("v1", "Pod", name, owner);
+    pod["apiVersion"] = json!("v1");
+    pod["spec"] = json!({"containers": [{"name": "c", "image": "i"}]});
+    pod
+}
+
+fn refers_to(group: &str, owner: &Value) -> Value {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let metadata = &owner["metadata"];
+    reference(group, &text(&owner["kind"]), &text(&metadata["name"]), &text(&metadata["uid"]))
+}
+
+fn reference(group: &str, kind: &str, name: &str, uid: &str) -> Value {
+    json!({
+        "apiVersion": format!("{group}/v1beta1"),
+        "kind": kind,
+        "name": name,
+        "uid": uid,
+        "controller": true,
+    })
+}
+
+const UID: &str = "1e1c7c2b-8a52-4c4f-9d0e-6f2a3b4c5d6e";
