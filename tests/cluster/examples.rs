@@ -72,80 +72,6 @@ fn the_platforms_policies_admit_the_example() {
     assert!(outcome.ok, "{}", outcome.stderr);
 }
 
-/// A stand-in for the agent-sandbox controller creates pods as commit 2fd412d5 (v1beta1) was seen
-/// to do: their names, labels and owner.
-#[test]
-fn a_sandbox_has_the_session_of_its_name() {
-    let world = World::start(&[], Some(&file("agent-sandbox.yaml")));
-    world.publish("acme", &role("acme"));
-    world.namespace(NAMESPACE, "enabled", "acme", &[]);
-    let network = fs::read_to_string(file("agent-sandbox-network.yaml")).unwrap();
-    let made = apply(&world.cluster, &network);
-    assert!(made.ok && !made.stderr.contains("Warning"), "{}", made.stderr);
-
-    let template = ("agents.x-k8s.io/sandbox-template-ref-hash", "5e6f7a8b");
-    let pool = [
-        template,
-        ("agents.x-k8s.io/warm-pool-sandbox", "9c0d1e2f"),
-        ("agents.x-k8s.io/created-by", "controller"),
-    ];
-    type Labels<'a> = &'a [(&'a str, &'a str)];
-    let cases: [(&str, &str, Labels<'_>); 4] = [
-        ("direct", "tenant-runtime", &[]),
-        ("direct-default", "default", &[]),
-        ("pool-wxphr", "tenant-runtime", &pool),
-        ("claimed-cold", "tenant-runtime", &[template]),
-    ];
-    for (name, account, labels) in cases {
-        let pod = sandbox(name, account, labels);
-        let created = world.create(&pod, Some(CONTROLLER)).unwrap();
-        assert_eq!(created.names("initContainers"), [SIDECAR], "{name}");
-        assert_eq!(created.annotation("fab.nanohype.dev/component"), Some("sandbox"), "{name}");
-        let session = variable(created.container(SIDECAR), "FAB_SESSION_ID").unwrap();
-        assert_eq!(
-            session,
-            &json!({"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}})
-        );
-        let identity = variable(created.container(SIDECAR), "FAB_SESSION_IDENTITY").unwrap();
-        assert_eq!(identity, "agent.acme.$(FAB_SESSION_ID)");
-    }
-    // A claim's variables do not name the session.
-    let mut stolen = sandbox("claimed-env", "tenant-runtime", &[template]);
-    stolen["spec"]["containers"][0]["env"] = json!([{"name": "FAB_SESSION_ID", "value": "stolen"}]);
-    let created = world.create(&stolen, Some(CONTROLLER)).unwrap();
-    assert!(!created.pod.to_string().contains("stolen"), "{}", created.pod);
-
-    // A claim adopts a pod of the pool: the controller changes its labels and its owner. The pod
-    // keeps the session of the pool's name.
-    let adopt = json!({"metadata": {
-        "labels": {
-            "agents.x-k8s.io/warm-pool-sandbox": null,
-            "agents.x-k8s.io/created-by": null,
-            "agents.x-k8s.io/claim": "user-one",
-        },
-        "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": null},
-    }});
-    let patch = ["patch", "pod", "pool-wxphr", "--namespace", NAMESPACE, "--as", CONTROLLER];
-    let adopted =
-        world.cluster.kubectl(&[&patch[..], &["--patch", &adopt.to_string()]].concat()).json();
-    assert!(adopted["metadata"]["labels"].get("agents.x-k8s.io/created-by").is_none());
-    assert_eq!(adopted["spec"]["initContainers"][0]["name"], SIDECAR);
-
-    // Suspended and resumed: a new pod of the same name, so the same session again.
-    let delete = ["delete", "pod", "direct", "--namespace", NAMESPACE, "--now"];
-    assert!(world.cluster.kubectl(&delete).run().ok);
-    let resumed =
-        world.create(&sandbox("direct", "tenant-runtime", &[]), Some(CONTROLLER)).unwrap();
-    assert_eq!(resumed.names("initContainers"), [SIDECAR]);
-
-    // The controls: labels alone do not make a pod a sandbox.
-    let tenant = "system:serviceaccount:tenants-acme:builder";
-    let own = world.create(&sandbox("own", "default", &pool), Some(tenant)).unwrap();
-    assert!(own.names("initContainers").is_empty(), "{}", own.pod);
-    let own = world.create(&sandbox("own-runtime", "tenant-runtime", &pool), Some(tenant)).unwrap();
-    assert_eq!(own.annotation("fab.nanohype.dev/component"), Some("runtime"));
-}
-
 /// The gateway's Envoy has the service account of the agents. It is injected with both configs.
 #[test]
 fn the_model_gateway_is_injected_as_a_component() {
@@ -282,25 +208,6 @@ fn config(manifests: &[Value]) -> fab_session_injector::config::Config {
     fab_session_injector::config::Config::parse(text.unwrap()).unwrap()
 }
 
-/// Returns a pod as the agent-sandbox controller creates it: with the name of its Sandbox.
-fn sandbox(name: &str, account: &str, labels: &[(&str, &str)]) -> Value {
-    let mut pod = agent(NAMESPACE);
-    pod["metadata"] = json!({"name": name, "namespace": NAMESPACE});
-    pod["metadata"]["labels"] = json!({"agents.x-k8s.io/sandbox-name-hash": "1a2b3c4d"});
-    for (key, value) in labels {
-        pod["metadata"]["labels"][key] = json!(value);
-    }
-    pod["metadata"]["ownerReferences"] = json!([{
-        "apiVersion": "agents.x-k8s.io/v1beta1",
-        "kind": "Sandbox",
-        "name": name,
-        "uid": "7d1c6a52-0000-4000-8000-000000000000",
-        "controller": true,
-    }]);
-    pod["spec"]["serviceAccountName"] = json!(account);
-    pod
-}
-
 /// Returns a pod of Envoy Gateway with the AI gateway's native sidecar (ai-gateway c217da8).
 fn gateway() -> Value {
     let mut pod = agent(NAMESPACE);
@@ -358,6 +265,5 @@ const PLATFORMS: [&str; 7] = [
     "no-aws.yaml",
     "private-cluster.yaml",
 ];
-const CONTROLLER: &str = "system:serviceaccount:agent-sandbox-system:agent-sandbox-controller";
 const NAMESPACE: &str = "tenants-acme";
 const SIDECAR: &str = "fab-session-credentials";

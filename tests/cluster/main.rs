@@ -9,6 +9,7 @@
     reason = "a test may panic, and prints what it measured"
 )]
 
+mod agent_sandbox;
 mod alone;
 mod chart;
 mod check;

@@ -29,6 +29,8 @@ pub struct ApiServer {
     tls: TlsConnector,
     /// Query of the request path.
     query: &'static str,
+    /// The user as which the client acts, if it is another one.
+    user: Option<&'static str>,
     /// The last connection.
     connection: Mutex<Option<Connection>>,
 }
@@ -73,6 +75,7 @@ impl ApiServer {
             address: server.parse().unwrap(),
             tls: TlsConnector::from(Arc::new(tls)),
             query: "",
+            user: None,
             connection: Mutex::default(),
         }
     }
@@ -80,6 +83,11 @@ impl ApiServer {
     /// Makes all further creations dry runs: pods are admitted and not stored.
     pub fn dry(self) -> Self {
         Self { query: "?dryRun=All", ..self }
+    }
+
+    /// Makes all further requests as another user.
+    pub fn impersonating(self, user: &'static str) -> Self {
+        Self { user: Some(user), ..self }
     }
 
     /// Creates a pod; returns it as stored.
@@ -100,13 +108,17 @@ impl ApiServer {
         Ok(serde_json::from_slice(&answer)?)
     }
 
-    /// Sends a request; returns the body of any response.
+    /// Sends a request; returns the body of any response. A patch is a merge patch.
     pub async fn send(&self, method: Method, path: &str, body: String) -> Result<Bytes, Error> {
-        let request = Request::builder()
+        let format = if method == Method::PATCH { "merge-patch+json" } else { "json" };
+        let mut request = Request::builder()
             .method(method)
             .uri(format!("https://{}{path}", self.address))
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body)))?;
+            .header("content-type", format!("application/{format}"));
+        if let Some(user) = self.user {
+            request = request.header("impersonate-user", user);
+        }
+        let request = request.body(Full::new(Bytes::from(body)))?;
         let open = self.connection.lock().unwrap().clone();
         let mut connection = match open.filter(|connection| !connection.is_closed()) {
             Some(connection) => connection,

@@ -181,21 +181,29 @@ impl ControlPlane {
     /// Returns the audit event of each attempt to create a pod, oldest first. An event may be
     /// written just after the response: wait for it.
     pub fn audit_events(&self) -> Vec<Value> {
-        self.audit_log("create")
+        self.audit_log(|event| {
+            event["verb"] == "create" && event["objectRef"]["resource"] == "pods"
+        })
     }
 
     /// Returns the audit event of each deletion of a part of a release.
     pub fn deletions(&self) -> Vec<Value> {
-        self.audit_log("delete")
+        self.audit_log(|event| event["verb"] == "delete" && event["level"] == "Metadata")
     }
 
-    fn audit_log(&self, verb: &str) -> Vec<Value> {
+    /// Returns the audit event of each change of a Sandbox, and of each change of a pod by the
+    /// controller of Sandboxes or by the garbage collector, oldest first.
+    pub fn changes_of_sandboxes(&self) -> Vec<Value> {
+        self.audit_log(|event| event["level"] == "Request")
+    }
+
+    fn audit_log(&self, is_wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         require_own();
         let log = std::fs::read_to_string(audit_log(self.directory.path())).unwrap_or_default();
         log.split_inclusive('\n')
             .filter(|line| line.ends_with('\n'))
             .map(|line| serde_json::from_str::<Value>(line).unwrap())
-            .filter(|event| event["verb"] == verb)
+            .filter(|event| is_wanted(event))
             .collect()
     }
 }

@@ -9,6 +9,7 @@
     reason = "a test may panic, and prints few of these types"
 )]
 
+pub mod agent_sandbox;
 pub mod api_server;
 pub mod case;
 pub mod cloud;
