@@ -193,6 +193,11 @@ impl Config {
         }
     }
 
+    /// Reports whether a trusted creator may say on whose behalf a session runs.
+    pub fn takes_on_behalf_of(&self) -> bool {
+        self.issuer.as_ref().is_some_and(|issuer| issuer.on_behalf_of)
+    }
+
     /// Reports whether the requesting user is a trusted creator.
     pub fn may_name_sessions(&self, creator: Creator<'_>) -> bool {
         creator.listed_in(&self.session_creators).is_some()

@@ -10,6 +10,7 @@ pub mod env;
 mod id;
 mod issuer_endpoint;
 mod issuer_url;
+mod on_behalf_of;
 mod pod_uid;
 mod role_arn;
 mod role_session_name;
@@ -26,6 +27,7 @@ pub use self::{
     id::{NotASessionName, SessionId, SessionName},
     issuer_endpoint::{IssuerEndpoint, NotAnIssuerEndpoint},
     issuer_url::{IssuerUrl, NotAnIssuerUrl},
+    on_behalf_of::{NotOnBehalfOf, OnBehalfOf},
     pod_uid::{NotAPodUid, PodUid},
     role_arn::{NotARoleArn, RoleArn, is_account_id},
     role_session_name::RoleSessionName,
@@ -42,6 +44,8 @@ pub struct Session {
     pub id: SessionId,
     pub role: RoleArn,
     pub duration: SessionDuration,
+    /// Only for a session of the session issuer.
+    pub on_behalf_of: Option<OnBehalfOf>,
 }
 
 /// A session as the sidecar reads it: the kubelet has filled in a pod name or UID.

@@ -1,12 +1,16 @@
 //! Determines the component of a pod and the name of its session.
 
 use super::{
+    names::ON_BEHALF_OF_ANNOTATION,
     pod::Pod,
     refusal::{Refusal, shown},
 };
 use crate::{
-    config::{COMPONENT_LABEL, Config, CredentialsMode, Matched, SANDBOX_LABEL, SessionSource},
-    session::{SessionId, SessionName},
+    config::{
+        COMPONENT_LABEL, Component, Config, CredentialsMode, Matched, SANDBOX_LABEL, SessionSource,
+        SessionTransport,
+    },
+    session::{OnBehalfOf, SessionId, SessionName},
 };
 
 /// The component of a pod.
@@ -76,6 +80,24 @@ pub(super) fn session(
         }
         SessionSource::CreatorOrUid => Ok((SessionId::PodUid, NamedBy::UntrustedCreator)),
     }
+}
+
+/// Returns on whose behalf the session runs, as a trusted creator says. Only the session issuer has
+/// a use for it.
+pub(super) fn on_behalf_of(
+    pod: &Pod<'_>,
+    component: &Component,
+    transport: SessionTransport,
+    config: &Config,
+) -> Result<Option<OnBehalfOf>, Refusal> {
+    let counts = config.takes_on_behalf_of()
+        && transport == SessionTransport::WebIdentity
+        && component.credentials == CredentialsMode::Sidecar
+        && component.session == SessionSource::CreatorOrUid
+        && config.may_name_sessions(pod.creator);
+    let annotation = pod.annotation(ON_BEHALF_OF_ANNOTATION).filter(|_| counts);
+    let value = annotation.map(str::parse).transpose();
+    value.map_err(|rule| Refusal::OnBehalfOfIllegal { rule })
 }
 
 fn known(

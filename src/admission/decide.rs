@@ -16,7 +16,7 @@ use super::{
     violations,
 };
 use crate::{
-    config::{Component, Config, Creator, CredentialsMode, SessionSource},
+    config::{Component, Config, Creator, CredentialsMode, SessionSource, SessionTransport},
     namespaces::{Namespace, Namespaces},
     roles::{Cause, Role, Roles},
     session::{RoleArn, Session, SessionId, TenantName},
@@ -94,7 +94,8 @@ fn pass_or_inject(
     violations::check_kind(pod, component, credentials, namespace, config, refusals)?;
     let annotations = violations::reserved_annotation(pod, component, credentials, config);
     refusals.add_all(annotations)?;
-    let mut session = || session(pod, component, tenant, roles, config, refusals);
+    let transport = component.transport(namespace.transport, config.transport);
+    let mut session = || session(pod, component, transport, tenant, roles, config, refusals);
     let given = match credentials {
         CredentialsMode::Env if component.credentials == CredentialsMode::Env => {
             session()?.map(|(session, named_by)| (Gives::Env(session), Some(named_by)))
@@ -105,11 +106,8 @@ fn pass_or_inject(
             return pass(Passed::Exempt);
         }
         CredentialsMode::Nothing => Some((Gives::Nothing, None)),
-        CredentialsMode::Sidecar => {
-            let transport = component.transport(namespace.transport, config.transport);
-            session()?
-                .map(|(session, named_by)| (Gives::Sidecar(session, transport), Some(named_by)))
-        }
+        CredentialsMode::Sidecar => session()?
+            .map(|(session, named_by)| (Gives::Sidecar(session, transport), Some(named_by))),
     };
     refusals.end()?;
     let Some((gives, named_by)) = given else { return Err(Stop) };
@@ -185,20 +183,25 @@ fn tenant_of(namespace: &Namespace) -> Result<&TenantName, Refusal> {
 fn session(
     pod: &Pod<'_>,
     component: &Component,
+    transport: SessionTransport,
     tenant: Option<&TenantName>,
     roles: &Roles,
     config: &Config,
     refusals: &mut Refusals,
 ) -> Result<Option<(Session, NamedBy)>, Stop> {
     let named = refusals.add_error(component::session(pod, component.session, config))?;
+    let on_behalf_of =
+        refusals.add_error(component::on_behalf_of(pod, component, transport, config))?;
     let Some(tenant) = tenant else { return Ok(None) };
     if let Some((id, _)) = &named {
         refusals.add_error(refuse_too_long_for(pod, id, tenant))?;
     }
     let role = refusals.add_error(role_of(tenant, roles))?;
-    let (Some((id, named_by)), Some(role)) = (named, role) else { return Ok(None) };
-    let duration = config.sidecar.duration;
-    Ok(Some((Session { tenant: tenant.clone(), id, role: role.clone(), duration }, named_by)))
+    let (Some((id, named_by)), Some(role), Some(on_behalf_of)) = (named, role, on_behalf_of) else {
+        return Ok(None);
+    };
+    let (tenant, role, duration) = (tenant.clone(), role.clone(), config.sidecar.duration);
+    Ok(Some((Session { tenant, id, role, duration, on_behalf_of }, named_by)))
 }
 
 fn refuse_too_long_for(pod: &Pod<'_>, id: &SessionId, tenant: &TenantName) -> Result<(), Refusal> {

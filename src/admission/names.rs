@@ -74,6 +74,8 @@ pub(super) const VOLUMES: [&str; 3] = [TOKEN_VOLUME, BASE_VOLUME, EMPTY_VOLUME];
 pub(super) const TOKEN_DIRECTORY: &str = "/var/run/fab-session";
 pub const CONTAINER_NAME: &str = "fab-session-credentials";
 pub(super) const FAB_OPERATOR: &str = "FAB_OPERATOR";
+/// Annotation of a pod: the person or system for which its session runs.
+pub(super) const ON_BEHALF_OF_ANNOTATION: &str = "fab.nanohype.dev/on-behalf-of";
 /// Variables that AWS SDKs read before a container credential endpoint. The chart's guard has the
 /// same list; docs/sidecar.md names the SDKs, and the file of each that reads the variable.
 pub const STATIC_CREDENTIALS: [&str; 17] = [

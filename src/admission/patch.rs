@@ -14,14 +14,14 @@ use super::{
     eks, env,
     list_edit::ListEdit,
     mesh,
-    names::{CONTAINER_NAME, EMPTY_VOLUME, TOKEN_VOLUME},
+    names::{CONTAINER_NAME, EMPTY_VOLUME, ON_BEHALF_OF_ANNOTATION, TOKEN_VOLUME},
     operations::{MOST_BYTES, Patch, at},
     pod::{List, Placed, Pod},
     refusal::Refusal,
     sidecar,
 };
 use crate::{
-    config::{COMPONENT_LABEL, Component, Config, CredentialSource},
+    config::{COMPONENT_LABEL, Component, Config, CredentialSource, SessionTransport},
     session::Session,
 };
 
@@ -178,6 +178,15 @@ fn annotations(
     }
     if !gives.leaves_base_credentials() {
         wanted.push((eks::SKIP_ANNOTATION, Some(all_containers(pod, gives))));
+    }
+    let has_no_tags = matches!(gives, Gives::Sidecar(_, SessionTransport::RoleChain));
+    if has_no_tags
+        && config.takes_on_behalf_of()
+        && pod.annotation(ON_BEHALF_OF_ANNOTATION).is_some()
+    {
+        patch.warn(&format!(
+            "the annotation {ON_BEHALF_OF_ANNOTATION} has no effect with the transport role-chain"
+        ));
     }
     if let Some(source) = source {
         wanted.push((sidecar::APPARMOR_ANNOTATION, None));

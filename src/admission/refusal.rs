@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use super::names::ON_BEHALF_OF_ANNOTATION;
 use crate::{
     config::{COMPONENT_LABEL, PodSecurity, TENANT_LABEL},
     namespaces::{
@@ -9,7 +10,7 @@ use crate::{
         TRANSPORT_LABEL,
     },
     roles::{Cause, Unusable},
-    session::{NotASessionName, TenantName},
+    session::{NotASessionName, NotOnBehalfOf, TenantName},
     terminal::harmless,
 };
 
@@ -26,6 +27,7 @@ pub enum Refusal {
     NamespaceUnknown { namespace: String },
     NotAPodCreation { found: String },
     OldPodSecurity { namespace: String, pinned: OldStandard, wanted: PodSecurity },
+    OnBehalfOfIllegal { rule: NotOnBehalfOf },
     PatchTooCostly { operations: usize, most: usize },
     PatchTooLarge { most: usize },
     PodNetwork { what: &'static str, key: &'static str },
@@ -63,6 +65,7 @@ impl Refusal {
             Self::IssuerTokenVolume { .. } => "issuer-token-volume",
             Self::NamespaceUnknown { .. } => "namespace-unknown",
             Self::NotAPodCreation { .. } => "not-a-pod-creation",
+            Self::OnBehalfOfIllegal { .. } => "on-behalf-of-illegal",
             Self::PatchTooCostly { .. } => "patch-too-costly",
             Self::PatchTooLarge { .. } => "patch-too-large",
             Self::PodNetwork { .. } => "pod-network",
@@ -132,6 +135,7 @@ impl Refusal {
             Self::OldPodSecurity { namespace, wanted, .. } => {
                 format!("kubectl label namespace {namespace} {POD_SECURITY_LABEL}={wanted} {POD_SECURITY_VERSION_LABEL}=latest --overwrite")
             }
+            Self::OnBehalfOfIllegal { .. } => "correct the annotation in the controller that creates the pod".to_owned(),
             Self::PatchTooCostly { .. } => "remove duplicate variables, mounts and volumes from the pod template, or split the work over more pods".to_owned(),
             Self::PatchTooLarge { .. } => "shorten the container names of the pod, and its variables for regions and proxies".to_owned(),
             Self::PodNetwork { what, .. } => {
@@ -141,7 +145,7 @@ impl Refusal {
                 format!("kubectl label namespace {namespace} {POD_SECURITY_LABEL}={wanted} --overwrite")
             }
             Self::PortTaken { .. } => "use another port in the container, or set another sidecar.port in the config".to_owned(),
-            Self::ReservedAnnotation { .. } => "remove the annotation from the pod and from the object from which a controller creates it; only users in sessionCreators of the config may name a session by an annotation, for a component with session: creator-or-uid".to_owned(),
+            Self::ReservedAnnotation { .. } => "remove the annotation from the pod and from the object from which a controller creates it; only users in sessionCreators of the config may name a session by an annotation, or say on whose behalf it runs, for a component with session: creator-or-uid".to_owned(),
             Self::ReservedName { .. } => "choose another name".to_owned(),
             Self::ReservedVolume { .. } => "remove the mount; the webhook adds the mounts that the container needs".to_owned(),
             Self::RoleDenied { .. } => "grant ssm:GetParameters on this parameter to the webhook's IAM role".to_owned(),
@@ -226,6 +230,9 @@ impl Refusal {
                 f,
                 "namespace {namespace:?} pins version {pinned} of the Pod Security Standards, whose level {wanted} allows NET_RAW; agent pods need v1.22 or later"
             ),
+            Self::OnBehalfOfIllegal { rule } => {
+                write!(f, "the annotation {ON_BEHALF_OF_ANNOTATION} {rule}")
+            }
             Self::PatchTooCostly { operations, most } => {
                 write!(f, "the pod needs a patch of {operations} operations; the limit is {most}")
             }
@@ -246,6 +253,9 @@ impl Refusal {
                     f,
                     "container {container:?} declares port {port}, which is reserved for the credential sidecar"
                 )
+            }
+            Self::ReservedAnnotation { key: key @ ON_BEHALF_OF_ANNOTATION } => {
+                write!(f, "the annotation {key} is reserved for trusted creators")
             }
             Self::ReservedAnnotation { key } => {
                 write!(

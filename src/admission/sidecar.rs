@@ -205,7 +205,9 @@ fn variables(
         }
         CredentialSource::Issuer(issuer) => {
             let ca = issuer.ca.known().map(CaBundle::as_str).unwrap_or_default();
-            env::issuer_variables(&issuer.endpoint, ca, &token_file).to_vec()
+            let mut given = env::issuer_variables(&issuer.endpoint, ca, &token_file).to_vec();
+            given.extend(session.on_behalf_of.as_ref().map(env::on_behalf_of_variable));
+            given
         }
     };
     variables.extend(given.iter().map(entry));

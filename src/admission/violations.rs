@@ -6,7 +6,7 @@ use super::{
     eks, mesh,
     names::{
         BASE_VOLUME, CONTAINER_NAME, EMPTY_VOLUME, FAB_OPERATOR, JAVA_OPTIONS, JAVA_PROPERTIES,
-        STATIC_CREDENTIALS, TOKEN_VOLUME, VOLUMES, covers_token,
+        ON_BEHALF_OF_ANNOTATION, STATIC_CREDENTIALS, TOKEN_VOLUME, VOLUMES, covers_token,
     },
     patch::ANNOTATIONS,
     pod::{Container, List, MOST_CONTAINERS, Pod},
@@ -95,7 +95,7 @@ pub(super) fn check_kind(
 }
 
 /// Returns the refusal of a pod that brings an annotation of the webhook's, unless the annotation
-/// names its session.
+/// is one that a trusted creator may set.
 ///
 /// The webhook would replace or remove it. A controller that copies annotations from a template would
 /// write it back, and the guard would refuse each of its updates. A pod that was injected before has
@@ -107,13 +107,16 @@ pub(super) fn reserved_annotation(
     credentials: CredentialsMode,
     config: &Config,
 ) -> Option<Refusal> {
-    let names_session = component.credentials == credentials
+    let is_trusted = component.credentials == credentials
         && credentials != CredentialsMode::Nothing
         && component.session == SessionSource::CreatorOrUid
         && config.may_name_sessions(pod.creator);
-    let brought = ANNOTATIONS.into_iter().find(|key| {
-        pod.annotation(key).is_some() && !(names_session && *key == SESSION_ID_ANNOTATION)
-    });
+    let of_creators = [SESSION_ID_ANNOTATION, ON_BEHALF_OF_ANNOTATION];
+    let tag = config.takes_on_behalf_of().then_some(ON_BEHALF_OF_ANNOTATION);
+    let brought = ANNOTATIONS
+        .into_iter()
+        .chain(tag)
+        .find(|key| pod.annotation(key).is_some() && !(is_trusted && of_creators.contains(key)));
     let has_session =
         |container: &Container<'_>| env::NAMES.iter().all(|name| container.sets(name));
     let looks_injected =

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     config::IssuerSettings,
-    policies::{TOKEN_TAGS, provider_arn},
+    policies::{provider_arn, token_tags},
     session::{RoleArn, SourceIdentity, TenantName},
 };
 
@@ -22,6 +22,8 @@ struct Context<'c> {
     audience: &'c str,
     identity: String,
     names_the_role: bool,
+    /// Keys of the session tags in a token.
+    tags: &'c [&'static str],
 }
 
 pub(super) fn check_trust(
@@ -37,6 +39,7 @@ pub(super) fn check_trust(
         return found;
     };
     let (trust, provider) = (&session.trust, provider_arn(&issuer.url, role));
+    let tags = token_tags(issuer.on_behalf_of);
     let mut wrong = Vec::new();
     for action in ACTIONS {
         let right = Context {
@@ -45,6 +48,7 @@ pub(super) fn check_trust(
             audience: issuer.client_id.as_str(),
             identity: SourceIdentity::text(tenant, EXAMPLE),
             names_the_role: true,
+            tags: &tags,
         };
         let about = |effect: &'static str| {
             statements(trust).filter(move |it| it["Effect"] == effect && names_action(it, action))
@@ -157,7 +161,7 @@ impl Context<'_> {
                 && (strings(patterns).any(|it| it.eq_ignore_ascii_case(wanted))
                     || patterns.as_bool() == Some(self.names_the_role))
         } else if is("aws:TagKeys") && operator.starts_with("ForAllValues:") {
-            TOKEN_TAGS.iter().all(|tag| condition_holds(operator, patterns, Some(tag)))
+            self.tags.iter().all(|tag| condition_holds(operator, patterns, Some(tag)))
         } else {
             true
         }
@@ -215,7 +219,7 @@ mod tests {
     fn trust(assume: &Value, set: &Value) -> Value {
         let tags = json!({
             "StringEquals": {AUDIENCE: "fab-session/prod"},
-            "ForAllValues:StringEquals": {"aws:TagKeys": TOKEN_TAGS},
+            "ForAllValues:StringEquals": {"aws:TagKeys": token_tags(false)},
         });
         json!([
             allow(&json!(ASSUME), assume),

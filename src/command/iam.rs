@@ -247,6 +247,7 @@ fn issuer_of(
         client_id: issuer.client_id.clone(),
         keys: keys.collect(),
         session_seconds: issuer.duration.as_secs(),
+        on_behalf_of: issuer.on_behalf_of,
     }))
 }
 

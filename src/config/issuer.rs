@@ -43,6 +43,8 @@ pub struct IssuerSettings {
     /// Lifetime of session credentials.
     pub duration: Duration,
     pub keys: Vec<IssuerKey>,
+    /// Whether a trusted creator's annotation becomes a session tag.
+    pub on_behalf_of: bool,
 }
 
 /// The CA certificates of the issuer's endpoint.
@@ -127,6 +129,7 @@ impl IssuerSettings {
         let ca = IssuerCa::read(&mut section);
         let duration = Duration::from_secs(section.number("durationSeconds", 3600, 900..=43_200));
         let keys = IssuerKey::read_all(&mut section);
+        let on_behalf_of = section.truth("onBehalfOf");
         if allowed.accounts.is_empty() {
             root.problem(
                 "roles.allow.accounts",
@@ -146,7 +149,8 @@ impl IssuerSettings {
         }
         section.close();
         let (url, client_id, audience) = (url?, client_id?, audience?.to_string());
-        Some(Self { url, client_id, audience, endpoint: endpoint?, ca: ca?, duration, keys })
+        let (endpoint, ca) = (endpoint?, ca?);
+        Some(Self { url, client_id, audience, endpoint, ca, duration, keys, on_behalf_of })
     }
 }
 

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::{PublicKey, Signature};
 use crate::{
     namespaces::NamespaceName,
-    session::{ClientId, IssuerUrl, PodUid, RoleArn, SourceIdentity},
+    session::{ClientId, IssuerUrl, OnBehalfOf, PodUid, RoleArn, SourceIdentity},
 };
 
 /// What the JWT of a session says.
@@ -23,6 +23,7 @@ pub struct Claims<'a> {
     pub role: &'a RoleArn,
     pub namespace: &'a NamespaceName,
     pub pod_uid: &'a PodUid,
+    pub on_behalf_of: Option<&'a OnBehalfOf>,
     pub id: JwtId,
 }
 
@@ -59,9 +60,18 @@ impl Claims<'_> {
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html> and
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html>.
     fn json(&self, now: SystemTime) -> Value {
-        let Self { issuer, client_id, source_identity, role, namespace, pod_uid, id } = self;
+        let Self { issuer, client_id, source_identity, role, namespace, pod_uid, on_behalf_of, id } =
+            self;
         // STS refuses a time with a fraction.
         let issued_at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        // STS takes lists of one value.
+        let mut tags = json!({
+            NAMESPACE_TAG: [namespace.as_str()],
+            POD_UID_TAG: [pod_uid.as_str()],
+        });
+        if let Some(on_behalf_of) = on_behalf_of {
+            tags[OnBehalfOf::TAG] = json!([on_behalf_of.as_str()]);
+        }
         json!({
             "iss": issuer.as_str(),
             "sub": source_identity.as_str(),
@@ -71,14 +81,7 @@ impl Claims<'_> {
             "jti": id.to_string(),
             "https://aws.amazon.com/source_identity": source_identity.as_str(),
             "https://aws.amazon.com/roles": [role.as_str()],
-            "https://aws.amazon.com/tags": {
-                // STS takes lists of one value.
-                "principal_tags": {
-                    NAMESPACE_TAG: [namespace.as_str()],
-                    POD_UID_TAG: [pod_uid.as_str()],
-                },
-                "transitive_tag_keys": [],
-            },
+            "https://aws.amazon.com/tags": {"principal_tags": tags, "transitive_tag_keys": []},
         })
     }
 }
@@ -157,6 +160,14 @@ mod tests {
     }
 
     fn input(key: &PublicKey, now: SystemTime) -> SigningInput {
+        input_of(key, now, None)
+    }
+
+    fn input_of(
+        key: &PublicKey,
+        now: SystemTime,
+        on_behalf_of: Option<&OnBehalfOf>,
+    ) -> SigningInput {
         Claims {
             issuer: &"https://issuer.example.com/prod".parse().unwrap(),
             client_id: &"fab-session/prod".parse().unwrap(),
@@ -164,6 +175,7 @@ mod tests {
             role: &"arn:aws:iam::111122223333:role/prod-acme-broker".parse().unwrap(),
             namespace: &"tenants-acme".parse().unwrap(),
             pod_uid: &"0e1c7c2b-8a52-4c4f-9d0e-6f2a3b4c5d6e".parse().unwrap(),
+            on_behalf_of,
             id: JwtId::of_random([7; 16]),
         }
         .to_sign(key, now)
@@ -192,6 +204,19 @@ mod tests {
             )
         );
         assert_eq!(URL_SAFE_NO_PAD.decode(signed).unwrap(), signature.as_bytes());
+    }
+
+    #[test]
+    fn a_jwt_has_one_more_tag_for_whom_it_is() {
+        let (_, key) = pair();
+        let claims = |on_behalf_of: Option<&OnBehalfOf>| -> Value {
+            let input = input_of(&key, UNIX_EPOCH, on_behalf_of);
+            let claims = input.text.split('.').nth(1).unwrap();
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap()
+        };
+        let mut want = claims(None);
+        want["https://aws.amazon.com/tags"]["principal_tags"]["on-behalf-of"] = json!(["Jane Doe"]);
+        assert_eq!(claims(Some(&"Jane Doe".parse().unwrap())), want);
     }
 
     #[test]

@@ -12,7 +12,10 @@ use crate::{
     json::Json,
     namespaces::{Mode, Namespace},
     roles::{Role, Roles},
-    session::{RoleArn, RoleSessionName, SessionId, SessionName, SourceIdentity, TenantName, env},
+    session::{
+        OnBehalfOf, RoleArn, RoleSessionName, SessionId, SessionName, SourceIdentity, TenantName,
+        env,
+    },
 };
 
 /// The session that a caller gets.
@@ -21,6 +24,7 @@ pub struct Grant {
     pub identity: SourceIdentity,
     pub role: RoleArn,
     pub role_session_name: RoleSessionName,
+    pub on_behalf_of: Option<OnBehalfOf>,
 }
 
 impl TokenFacts {
@@ -79,6 +83,7 @@ pub fn decide(
     if !id.fits(tenant) {
         return Err(TokenRefusal::TenantTooLong { tenant: tenant.clone() });
     }
+    let on_behalf_of = if issuer.on_behalf_of { on_behalf_of(pod)? } else { None };
     let protected = |created: Option<Timestamp>, since: Option<Timestamp>| {
         let since = since.ok_or(TokenRefusal::GuardMissing)?;
         if created.is_none_or(|created| created.duration_since(since) < SETTLED) {
@@ -87,13 +92,12 @@ pub fn decide(
         Ok(())
     };
     let pod_created = created(pod.at("metadata"));
+    if matches!(id, SessionId::Known(_) | SessionId::SandboxClaim) || on_behalf_of.is_some() {
+        protected(pod_created, guard_since)?;
+    }
     let name = match id {
-        SessionId::Known(name) => {
-            protected(pod_created, guard_since)?;
-            name
-        }
+        SessionId::Known(name) => name,
         SessionId::SandboxClaim => {
-            protected(pod_created, guard_since)?;
             let LateName { name, sandbox_created, guard_since: references_since } =
                 late.ok_or(TokenRefusal::NoSession { why: "its Sandbox was not read" })?;
             for created in [pod_created, sandbox_created] {
@@ -115,6 +119,7 @@ pub fn decide(
         identity: SourceIdentity::of(tenant, &name),
         role: role.clone(),
         role_session_name: RoleSessionName::of(&name),
+        on_behalf_of,
     })
 }
 
@@ -183,9 +188,7 @@ fn check_pod(
 /// Returns the session that the sidecar's variable names.
 fn session_id(pod: Json<'_>) -> Result<SessionId, TokenRefusal> {
     let no_session = |why| TokenRefusal::NoSession { why };
-    let variables = sidecar(pod).into_iter().flat_map(|sidecar| sidecar.at("env").items());
-    let mut named = variables
-        .filter(|variable| variable.at("name").string().is_some_and(|name| name == env::ID));
+    let mut named = variables(pod, env::ID);
     let (Some(variable), None) = (named.next(), named.next()) else {
         return Err(no_session("its sidecar does not have FAB_SESSION_ID exactly once"));
     };
@@ -205,6 +208,26 @@ fn session_id(pod: Json<'_>) -> Result<SessionId, TokenRefusal> {
     }
     let name: Option<SessionName> = value.and_then(|text| text.parse().ok());
     name.map(SessionId::Known).ok_or_else(|| no_session("FAB_SESSION_ID is not a session name"))
+}
+
+/// Returns on whose behalf the session runs, from the sidecar's variable. The pod's annotation does
+/// not count: it can change while the pod runs.
+fn on_behalf_of(pod: Json<'_>) -> Result<Option<OnBehalfOf>, TokenRefusal> {
+    let mut named = variables(pod, env::ON_BEHALF_OF);
+    let Some(variable) = named.next() else { return Ok(None) };
+    let value = variable.at("value").string().and_then(|text| text.parse().ok());
+    match value {
+        Some(value) if named.next().is_none() => Ok(Some(value)),
+        _ => Err(TokenRefusal::NoSession {
+            why: "its sidecar does not have FAB_SESSION_ON_BEHALF_OF once, as a valid session tag",
+        }),
+    }
+}
+
+/// Returns the sidecar's variables of this name.
+fn variables<'a>(pod: Json<'a>, name: &str) -> impl Iterator<Item = Json<'a>> {
+    let all = sidecar(pod).into_iter().flat_map(|sidecar| sidecar.at("env").items());
+    all.filter(move |variable| variable.at("name").string().is_some_and(|it| it == name))
 }
 
 fn role_of<'r>(tenant: &TenantName, roles: &'r Roles) -> Result<&'r RoleArn, TokenRefusal> {

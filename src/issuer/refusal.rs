@@ -146,7 +146,7 @@ impl TokenRefusal {
             }
             Self::PodGone { .. } => "nothing: this pod does not run any more",
             Self::PredatesGuard { .. } => {
-                "replace the pod; its session's name is trusted only if the guard checked it"
+                "replace the pod; a session's name or tag is trusted only if the guard checked it"
             }
             Self::RoleUnavailable { .. } => {
                 "retry; if the error persists, see the issuer's log for SSM errors"
@@ -184,9 +184,9 @@ impl fmt::Display for TokenRefusal {
             Self::ClaimGone { pod } => {
                 write!(f, "the SandboxClaim of pod {pod:?} is deleted")
             }
-            Self::GuardMissing => {
-                f.write_str("the pod's session has a name, and no guard checked which user gave it")
-            }
+            Self::GuardMissing => f.write_str(
+                "the pod's session has a name or a tag, and no guard checked which user gave it",
+            ),
             Self::KeyUnpublished => {
                 f.write_str("the issuer's signing key is not in its published keys")
             }
@@ -203,7 +203,7 @@ impl fmt::Display for TokenRefusal {
             }
             Self::PredatesGuard { pod } => write!(
                 f,
-                "the session of pod {pod:?} has a name, but the pod was created before the guard's rule about it, or within a minute after"
+                "the session of pod {pod:?} has a name or a tag, but the pod was created before the guard's rule about it, or within a minute after"
             ),
             Self::RoleUnavailable { place } => write!(f, "cannot read {place}"),
             Self::RoleUnusable { place } => write!(f, "there is no usable {place}"),

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{Account, Parameter, policy};
-use crate::session::{ClientId, IssuerUrl, RoleArn, SourceIdentity};
+use crate::session::{ClientId, IssuerUrl, OnBehalfOf, RoleArn, SourceIdentity};
 
 /// The session issuer that a session role trusts.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct IssuerTrust {
     pub keys: Vec<String>,
     /// Maximum lifetime of sessions, in seconds.
     pub session_seconds: u64,
+    /// Whether its tokens may say on whose behalf a session runs.
+    pub on_behalf_of: bool,
 }
 
 /// Returns the ARN of the issuer's provider in the account of the session role.
@@ -102,11 +104,15 @@ pub(super) fn trust(issuer: &IssuerTrust, account: &Account) -> [Value; 3] {
             "sts:TagSession",
             json!({
                 "StringEquals": audience,
-                "ForAllValues:StringEquals": {"aws:TagKeys": TOKEN_TAGS},
+                "ForAllValues:StringEquals": {"aws:TagKeys": token_tags(issuer.on_behalf_of)},
             }),
         ),
     ]
 }
 
-/// The keys of the session tags in the issuer's tokens.
-pub const TOKEN_TAGS: [&str; 2] = ["kubernetes-namespace", "kubernetes-pod-uid"];
+/// Returns the keys of the session tags in the issuer's tokens.
+pub fn token_tags(on_behalf_of: bool) -> Vec<&'static str> {
+    let mut tags = vec!["kubernetes-namespace", "kubernetes-pod-uid"];
+    tags.extend(on_behalf_of.then_some(OnBehalfOf::TAG));
+    tags
+}

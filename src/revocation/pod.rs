@@ -57,6 +57,7 @@ mod tests {
             id,
             role: "arn:aws:iam::111122223333:role/r".parse().unwrap(),
             duration: "3600".parse().unwrap(),
+            on_behalf_of: None,
         };
         let variables = session_variables(&session).map(|variable| match variable.value {
             env::Value::Text(text) => json!({"name": variable.name, "value": text}),

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use super::{
     CaBundle, IssuerEndpoint, KnownSession, LateSession, NotACaBundle, NotARoleArn,
     NotASessionDuration, NotASessionName, NotASourceIdentity, NotAStartGate, NotATenant,
-    NotAnIssuerEndpoint, Session, SessionId, SessionName, SidecarSession, SourceIdentity,
-    StartGate,
+    NotAnIssuerEndpoint, OnBehalfOf, Session, SessionId, SessionName, SidecarSession,
+    SourceIdentity, StartGate,
 };
 
 /// One environment variable of a container.
@@ -91,7 +91,7 @@ pub enum NotASession {
 
 /// Returns the variables of `session`, in an order in which the kubelet can expand them.
 pub fn session_variables(session: &Session) -> [Variable; 5] {
-    let Session { tenant, id, role, duration } = session;
+    let Session { tenant, id, role, duration, on_behalf_of: _ } = session;
     let (id, identity) = match id {
         SessionId::Known(name) => {
             (Value::Text(name.as_str().to_owned()), SourceIdentity::of(tenant, name).to_string())
@@ -216,6 +216,11 @@ pub fn issuer_variables(endpoint: &IssuerEndpoint, ca: &str, token_file: &str) -
     ]
 }
 
+/// Returns the variable of the sidecar that only the session issuer reads, from the stored pod.
+pub fn on_behalf_of_variable(value: &OnBehalfOf) -> Variable {
+    Variable { name: ON_BEHALF_OF, value: Value::Text(value.to_string()) }
+}
+
 /// Reads how this process calls the session issuer. None: it has base credentials instead.
 pub fn read_issuer(
     variable: impl Fn(&str) -> Option<String>,
@@ -231,7 +236,16 @@ pub fn read_issuer(
 /// Reports whether webhook and sidecar use the variable. The agent `fab` has variables of its own
 /// that begin with `FAB_SESSION_`, such as `FAB_SESSION_IDLE_MS`.
 pub fn is_reserved(name: &str) -> bool {
-    let others = [CA_BUNDLE, ISSUER, ISSUER_CA, ISSUER_TOKEN_FILE, PORT, START_GATE, TOKEN_FILE];
+    let others = [
+        CA_BUNDLE,
+        ISSUER,
+        ISSUER_CA,
+        ISSUER_TOKEN_FILE,
+        ON_BEHALF_OF,
+        PORT,
+        START_GATE,
+        TOKEN_FILE,
+    ];
     NAMES.contains(&name) || others.contains(&name)
 }
 
@@ -251,6 +265,7 @@ const PORT: &str = "FAB_SESSION_PORT";
 pub const ISSUER: &str = "FAB_SESSION_ISSUER";
 pub const ISSUER_CA: &str = "FAB_SESSION_ISSUER_CA";
 const ISSUER_TOKEN_FILE: &str = "FAB_SESSION_ISSUER_TOKEN_FILE";
+pub const ON_BEHALF_OF: &str = "FAB_SESSION_ON_BEHALF_OF";
 const ROLE_ARN: &str = "FAB_SESSION_ROLE_ARN";
 const START_GATE: &str = "FAB_SESSION_START_GATE";
 const TENANT: &str = "FAB_SESSION_TENANT";
@@ -268,6 +283,7 @@ mod tests {
             id,
             role: "arn:aws:iam::111122223333:role/r".parse().unwrap(),
             duration: "900".parse().unwrap(),
+            on_behalf_of: None,
         }
     }
 
@@ -316,7 +332,7 @@ mod tests {
                 }
             });
             assert_eq!(stored.unwrap(), found);
-            let Session { tenant, id, role, duration } = written;
+            let Session { tenant, id, role, duration, on_behalf_of: _ } = written;
             let want = KnownSession { tenant, name: want.parse().unwrap(), role, duration };
             assert_eq!(found, want, "{id:?}");
         }

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use strict_aws::{Provider, tokens::Issuer};
 
 /// The records that each query finds, by the heading of the query.
-const FINDS: [(&str, &[&str]); 6] = [
+const FINDS: [(&str, &[&str]); 7] = [
     (
         "Calls of one session",
         &[
@@ -47,6 +47,7 @@ const FINDS: [(&str, &[&str]); 6] = [
         "Sessions from the session issuer",
         &["web-identity-assumes", "web-identity-is-denied", "web-identity-is-forged"],
     ),
+    ("Calls on behalf of a person", &["web-identity-invokes"]),
     ("Calls without a session", &["base-role-assumes-without-a-name", "base-role-invokes"]),
     (
         "Sessions of a session-broker role with another name",
@@ -185,7 +186,8 @@ fn queries_find_the_events_of_sidecar_and_sdk() {
     let queries: Vec<String> =
         FINDS.iter().map(|(heading, _)| of_today(block(heading, "sql"))).collect();
     let found = athena(&block("Athena table", "sql"), &queries, &records).unwrap();
-    let [of_session, revoked, names, issued, without, others] = &found.as_array().unwrap()[..]
+    let [of_session, revoked, names, issued, of_person, without, others] =
+        &found.as_array().unwrap()[..]
     else {
         panic!()
     };
@@ -193,8 +195,8 @@ fn queries_find_the_events_of_sidecar_and_sdk() {
     assert_eq!(names[0]["session"], "agent.acme.fab-coder-x7k2p");
     assert_eq!(without[0]["eventname"], "GetCallerIdentity");
     assert!(without[0]["base"].as_str().unwrap().ends_with("/prod-acme-tenant/base"), "{without}");
-    let counts = [of_session, revoked, names, issued, without, others];
-    assert_eq!(counts.map(|rows| rows.as_array().unwrap().len()), [1, 0, 1, 0, 1, 0]);
+    let counts = [of_session, revoked, names, issued, of_person, without, others];
+    assert_eq!(counts.map(|rows| rows.as_array().unwrap().len()), [1, 0, 1, 0, 0, 1, 0]);
 }
 
 /// Events of the strict AWS with the trust policy that `iam` prints: two JWTs, of which the issuer
@@ -204,13 +206,19 @@ fn queries_find_the_events_of_sidecar_and_sdk() {
 fn queries_find_the_events_of_the_session_issuer() {
     const URL: &str = "https://issuer.example.com/prod";
     const CLIENT_ID: &str = "fab-session/prod";
-    let trust = issuer_trust(URL);
-    let policies = Policies { trust, ..Policies::default() };
-    let account =
-        Account::open_with(policies, |world| world.provider(Provider::new(URL, [CLIENT_ID])));
+    let policies = |on_behalf_of: bool| Policies {
+        trust: issuer_trust(URL, on_behalf_of),
+        ..Policies::default()
+    };
     let issuer = Issuer::new(URL).unwrap();
-    assert!(account.aws.publish(URL, issuer.discovery(), issuer.jwks()));
-    let token = |identity: &str, role: &str| {
+    let open = |policies| {
+        let provider = Provider::new(URL, [CLIENT_ID]);
+        let account = Account::open_with(policies, |world| world.provider(provider));
+        assert!(account.aws.publish(URL, issuer.discovery(), issuer.jwks()));
+        account
+    };
+    let account = open(policies(true));
+    let token = |identity: &str, role: &str, on_behalf_of: Option<&str>| {
         let minute = Duration::from_secs(60);
         let mut claims = issuer.claims(identity, CLIENT_ID, SystemTime::now(), minute);
         claims["https://aws.amazon.com/source_identity"] = identity.into();
@@ -219,6 +227,10 @@ fn queries_find_the_events_of_the_session_issuer() {
             "principal_tags": {"kubernetes-namespace": ["tenants-acme"], "kubernetes-pod-uid": ["0"]},
             "transitive_tag_keys": [],
         });
+        if let Some(value) = on_behalf_of {
+            claims["https://aws.amazon.com/tags"]["principal_tags"]["on-behalf-of"] =
+                json!([value]);
+        }
         issuer.sign(&claims)
     };
     let assume = |identity: &str, token: &str| {
@@ -226,14 +238,22 @@ fn queries_find_the_events_of_the_session_issuer() {
         assume_with(account.address(), name, token)
     };
     let own = "agent.acme.fab-coder-x7k2p";
-    let issued = assume(own, &token(own, BROKER)).unwrap();
-    assume("agent.acme.forged", &token("agent.acme.forged", BROKER)).unwrap();
+    let person = "jane.doe@example.com";
+    let issued = assume(own, &token(own, BROKER, Some(person))).unwrap();
+    assume("agent.acme.forged", &token("agent.acme.forged", BROKER, Some("other"))).unwrap();
     // The controls: another tenant's name, and a token for another role.
-    let denied = assume("agent.other.coder", &token("agent.other.coder", BROKER)).unwrap_err();
+    let denied =
+        assume("agent.other.coder", &token("agent.other.coder", BROKER, None)).unwrap_err();
     assert!(denied.contains("AccessDenied"), "{denied}");
     let other = "arn:aws:iam::111122223333:role/other";
-    let rejected = assume(own, &token(own, other)).unwrap_err();
+    let rejected = assume(own, &token(own, other, None)).unwrap_err();
     assert!(rejected.contains("InvalidIdentityToken"), "{rejected}");
+    // The trust policy allows the tag only if the config has it.
+    let without = open(policies(false));
+    let denied =
+        assume_with(without.address(), "a", &token(own, BROKER, Some(person))).unwrap_err();
+    assert!(denied.contains("sts:TagSession"), "{denied}");
+    assume_with(without.address(), "a", &token(own, BROKER, None)).unwrap();
     let [id, secret, session] = issued;
     let pod = account.pod();
     let variables = [
@@ -255,6 +275,8 @@ fn queries_find_the_events_of_the_session_issuer() {
     assert!(call.contains("GetCallerIdentity"), "{call}");
     assert_eq!(rows("AssumeRole calls with a tenant's names").len(), 2);
     assert_eq!(rows("Sessions from the session issuer").len(), 3, "with the denied one");
+    let [call] = &rows("Calls on behalf of a person")[..] else { panic!("one call") };
+    assert!(call.contains("GetCallerIdentity"), "{call}");
     assert_eq!(rows("Calls without a session"), Vec::<String>::new());
 
     let time = records[0].1["eventTime"].as_str().unwrap();
@@ -327,7 +349,7 @@ fn athena(table: &str, queries: &[String], records: &[(String, Value)]) -> Resul
 }
 
 /// Returns the trust policy of the tenant's role for the session issuer with this URL.
-fn issuer_trust(url: &str) -> Value {
+fn issuer_trust(url: &str, on_behalf_of: bool) -> Value {
     let directory = process::own_directory();
     let file = directory.path().join("config.yaml");
     let key = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -339,6 +361,7 @@ fn issuer_trust(url: &str) -> Value {
             "endpoint": "https://issuer.fab-system.svc/v1/token",
             "caFile": "ca.crt",
             "keys": [{"kms": key}],
+            "onBehalfOf": on_behalf_of,
         },
     });
     fs::write(&file, config.to_string()).unwrap();

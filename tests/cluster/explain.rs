@@ -111,6 +111,7 @@ fn a_pod_of_the_cluster_is_explained_with_its_drift() {
         "sourceIdentity": format!("agent.acme.{uid}"), "roleArn": role("acme"),
         "source": format!("SSM parameter {}", parameter("acme")), "transport": "role-chain",
         "baseRoleArn": null,
+        "onBehalfOf": null,
     });
     assert_eq!(said["session"], session);
 

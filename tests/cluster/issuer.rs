@@ -76,6 +76,7 @@ fn input(key: &PublicKey, now: SystemTime) -> SigningInput {
         role: &"arn:aws:iam::111122223333:role/prod-acme-broker".parse().unwrap(),
         namespace: &"tenants-acme".parse().unwrap(),
         pod_uid: &"0e1c7c2b-8a52-4c4f-9d0e-6f2a3b4c5d6e".parse().unwrap(),
+        on_behalf_of: None,
         id: JwtId::of_random([7; 16]),
     }
     .to_sign(key, now)

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use harness::{
     kms::{Kms, KmsFault},
     process::wait_until,
@@ -322,5 +323,99 @@ fn the_sidecar_names_what_sts_rejects() {
     });
 }
 
+/// A trusted creator's word is a tag of the session in CloudTrail. It comes from the sidecar's
+/// variable, which cannot change, and only if the guard checked it.
+#[test]
+fn a_session_has_the_tag_that_a_trusted_creator_gave() {
+    const KEY: &str = "fab.nanohype.dev/on-behalf-of";
+    let issuer = IssuerProcess::start_with_on_behalf_of();
+    let tags = |answer: &Value| {
+        let claims = answer["token"].as_str().unwrap().split('.').nth(1).unwrap();
+        let claims: Value =
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+        claims["https://aws.amazon.com/tags"]["principal_tags"].clone()
+    };
+    let code = |pod: &Projected<'_>| {
+        let (_, answer) = issuer.ask_for(pod);
+        answer["code"].as_str().unwrap_or("none").to_owned()
+    };
+    let early = issuer.pod_for("early", Some("jane"), |_| {});
+    assert_eq!(code(&early), "guard-missing");
+    issuer.bind_guard(&["Deny"]);
+    let bound = std::time::Instant::now();
+    wait_until("the binding is seen", PATIENCE, || {
+        (code(&early) == "predates-guard").then_some(())
+    });
+    let plain = issuer.pod("plain", |_| {});
+    let (status, answer) = issuer.ask_for(&plain);
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(tags(&answer).get("on-behalf-of"), None);
+    thread::sleep(Duration::from_secs(62).saturating_sub(bound.elapsed()));
+
+    let pod = issuer.pod_for("jane", Some("jane.doe@example.com"), |_| {});
+    let sidecar = pod.sidecar();
+    let _running = sidecar.start_ready();
+    assert_eq!(sidecar.get("/v1/credentials").0, 200);
+    let [event] = &issuer.events("AssumeRoleWithWebIdentity")[..] else { panic!("one event") };
+    let wanted = json!({
+        "kubernetes-namespace": "tenants-acme",
+        "kubernetes-pod-uid": pod.uid,
+        "on-behalf-of": "jane.doe@example.com",
+    });
+    assert_eq!(event["requestParameters"]["principalTags"], wanted);
+    assert_eq!(event["requestParameters"]["transitiveTagKeys"], json!([]));
+    let line = issuer.log_line("token", &pod.uid);
+    assert_eq!(line["on_behalf_of"], "jane.doe@example.com");
+
+    // The annotation of a running pod says nothing.
+    let other = format!("{KEY}=mallory");
+    let annotate = ["annotate", "--overwrite", "pod", "--namespace", "tenants-acme"];
+    issuer.kubectl(&[&annotate[..], &["jane", &other]].concat());
+    issuer.kubectl(&[&annotate[..], &["plain", &other]].concat());
+    let (_, answer) = issuer.ask_for(&pod);
+    assert_eq!(tags(&answer)["on-behalf-of"], json!(["jane.doe@example.com"]));
+    assert_eq!(tags(&issuer.ask_for(&plain).1).get("on-behalf-of"), None);
+
+    // Variables that the webhook cannot have written.
+    let changes: [(&str, Change); 3] = [
+        ("no-tag", |pod| *variable(pod) = json!({"name": ON_BEHALF_OF, "value": "a\"b"})),
+        ("field", |pod| {
+            let field = json!({"fieldRef": {"fieldPath": "metadata.annotations['own']"}});
+            *variable(pod) = json!({"name": ON_BEHALF_OF, "valueFrom": field});
+        }),
+        ("twice", |pod| {
+            let twice = json!({"name": ON_BEHALF_OF, "value": "mallory"});
+            pod["spec"]["initContainers"][0]["env"].as_array_mut().unwrap().push(twice);
+        }),
+    ];
+    for (name, change) in changes {
+        let pod = issuer.pod_for(name, Some("jane"), change);
+        let (status, answer) = issuer.ask_for(&pod);
+        assert_eq!((status, &answer["code"]), (403, &json!("no-session")), "{name}: {answer}");
+    }
+}
+
+/// Without `onBehalfOf` the variable has no effect.
+#[test]
+fn a_tag_is_off_by_default() {
+    let issuer = IssuerProcess::start();
+    let pod = issuer.pod("forged", |pod| {
+        let forged = json!({"name": ON_BEHALF_OF, "value": "mallory"});
+        pod["spec"]["initContainers"][0]["env"].as_array_mut().unwrap().push(forged);
+    });
+    let sidecar = pod.sidecar();
+    let _running = sidecar.start_ready();
+    let [event] = &issuer.events("AssumeRoleWithWebIdentity")[..] else { panic!("one event") };
+    let wanted = json!({"kubernetes-namespace": "tenants-acme", "kubernetes-pod-uid": pod.uid});
+    assert_eq!(event["requestParameters"]["principalTags"], wanted);
+}
+
+/// Returns the sidecar's variable with what the creator said.
+fn variable(pod: &mut Value) -> &mut Value {
+    let env = pod["spec"]["initContainers"][0]["env"].as_array_mut().unwrap();
+    env.iter_mut().find(|variable| variable["name"] == ON_BEHALF_OF).unwrap()
+}
+
+const ON_BEHALF_OF: &str = "FAB_SESSION_ON_BEHALF_OF";
 /// The cache of the binding's age, and a second more.
 const CACHED: Duration = Duration::from_secs(11);

@@ -136,6 +136,7 @@ fn explain_shows_the_source_of_the_session_name() {
             "source": format!("role for tenant acme in the static role file {}", ROLES.display()),
             "transport": "role-chain",
             "baseRoleArn": null,
+            "onBehalfOf": null,
         });
         assert_eq!(said["session"], want, "{argument}");
     }

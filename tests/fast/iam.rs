@@ -132,7 +132,7 @@ fn each_transport_has_its_documents() {
     let config = directory.path().join("config.yaml");
     let authority = fs::read_to_string(authority(directory.path())).unwrap();
     let key = "arn:aws:kms:eu-west-1:111122223333:key/0e1c7c2b-8a52-4c4f-9d0e-6f2a3b4c5d6e";
-    let settings = json!({
+    let mut settings = json!({
         "cluster": "prod",
         "roles": {"allow": {"accounts": ["111122223333"]}, "ssm": {}},
         "issuer": {
@@ -144,7 +144,8 @@ fn each_transport_has_its_documents() {
         },
     });
     fs::write(&config, settings.to_string()).unwrap();
-    let config = format!("--config={}", config.display());
+    let file = config;
+    let config = format!("--config={}", file.display());
     let run = |arguments: &[&str]| -> Output {
         Command::new(env!("CARGO_BIN_EXE_fab-session-injector"))
             .args(["iam", "--tenant=acme"])
@@ -217,6 +218,16 @@ fn each_transport_has_its_documents() {
     }
     let output = run(&["--cluster=prod", "--transport=web-identity"]);
     assert!(text(&output.stderr).contains("section issuer"), "{}", text(&output.stderr));
+
+    // One more session tag, only if the config has it.
+    let tags = || {
+        let trust = named(&documents(&[&config, "--transport=web-identity"]), "session-role-trust");
+        trust["Statement"][2]["Condition"]["ForAllValues:StringEquals"]["aws:TagKeys"].clone()
+    };
+    assert_eq!(tags(), json!(["kubernetes-namespace", "kubernetes-pod-uid"]));
+    settings["issuer"]["onBehalfOf"] = true.into();
+    fs::write(&file, settings.to_string()).unwrap();
+    assert_eq!(tags(), json!(["kubernetes-namespace", "kubernetes-pod-uid", "on-behalf-of"]));
 }
 
 /// Makes a CA; returns its certificate.

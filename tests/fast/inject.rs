@@ -485,3 +485,84 @@ fn an_issuer_ca_that_is_not_readable_is_left_empty_and_said() {
     assert_eq!(value.as_str().unwrap().trim(), pem.trim());
     assert!(!said.contains("FAB_SESSION_ISSUER_CA"), "{said}");
 }
+
+/// Only a trusted creator says on whose behalf a session runs, and only if the config has it on.
+#[test]
+fn a_trusted_creator_says_on_whose_behalf_a_session_runs() {
+    const KEY: &str = "fab.nanohype.dev/on-behalf-of";
+    const OPERATOR: &str = "system:serviceaccount:eks-agent-platform:operator";
+    const TENANT: &str = "system:serviceaccount:tenants-acme:builder";
+    let config = |name: &str, on: bool, transport: &str| {
+        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("inject.{name}.yaml"));
+        let config = json!({
+            "cluster": "prod", "region": "eu-west-1", "transport": transport,
+            "issuer": {
+                "url": "https://issuer.example.com/prod", "endpoint": "https://i.fab.svc/v1/token",
+                "caFile": "none", "keys": [{"file": "key.pem"}], "onBehalfOf": on,
+            },
+            "roles": {"allow": {"accounts": ["111122223333"]}},
+        });
+        fs::write(&file, config.to_string()).unwrap();
+        format!("--config={}", file.display())
+    };
+    let on = config("on-behalf-of", true, "webIdentity");
+    let off = config("no-on-behalf-of", false, "webIdentity");
+    let chained = config("on-behalf-of-chained", true, "roleChain");
+    let injected = |config: &str, creator: &str, value: &str| {
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}});
+        pod["spec"] = template()["spec"].clone();
+        pod["metadata"]["annotations"] = json!({KEY: value});
+        inject(&pod.to_string(), &["--namespace=tenants-acme", "--as", creator, config])
+    };
+    let variable = |output: &Output| -> Option<Value> {
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let pod: Value = serde_saphyr::from_str(text(&output.stdout)).unwrap();
+        assert!(!pod["spec"]["containers"].to_string().contains("ON_BEHALF_OF"), "{pod}");
+        let env = pod["spec"]["initContainers"][0]["env"].as_array().unwrap();
+        env.iter().find(|variable| variable["name"] == "FAB_SESSION_ON_BEHALF_OF").cloned()
+    };
+    let said = json!({"name": "FAB_SESSION_ON_BEHALF_OF", "value": "jane.doe@example.com"});
+    let value = "jane.doe@example.com";
+    let first = injected(&on, OPERATOR, value);
+    assert_eq!(variable(&first), Some(said.clone()));
+    // A second call changes nothing.
+    let again = inject(text(&first.stdout), &["--namespace=tenants-acme", "--as", OPERATOR, &on]);
+    assert_eq!(text(&again.stdout), text(&first.stdout));
+    // It is off by default, for each user.
+    for creator in [OPERATOR, TENANT] {
+        assert_eq!(variable(&injected(&off, creator, "not a \"valid\" value")), None, "{creator}");
+    }
+    let without = injected(&chained, OPERATOR, value);
+    assert_eq!(variable(&without), None);
+    let warning =
+        "the annotation fab.nanohype.dev/on-behalf-of has no effect with the transport role-chain";
+    assert!(text(&without.stderr).contains(warning), "{}", text(&without.stderr));
+    // Other users, also with a whole sidecar of their own, and values that are no session tag.
+    for (config, creator, value, want) in [
+        (&on, TENANT, value, "on-behalf-of is reserved for trusted creators [reserved-annotation]"),
+        (
+            &chained,
+            TENANT,
+            value,
+            "on-behalf-of is reserved for trusted creators [reserved-annotation]",
+        ),
+        (
+            &on,
+            OPERATOR,
+            "a\"b",
+            "on-behalf-of has '\"' at byte 1; allowed are A-Z, a-z, 0-9, spaces and _.:/=+-@ [on-behalf-of-illegal]",
+        ),
+        (
+            &on,
+            OPERATOR,
+            "",
+            "on-behalf-of has 0 characters; a session tag has 1 to 256 [on-behalf-of-illegal]",
+        ),
+    ] {
+        let refused = injected(config, creator, value);
+        assert_eq!(refused.status.code(), Some(1), "{creator} {value}");
+        assert!(text(&refused.stderr).contains(want), "{}", text(&refused.stderr));
+    }
+    let forged = inject(text(&first.stdout), &["--namespace=tenants-acme", "--as", TENANT, &on]);
+    assert_eq!(variable(&forged), None);
+}

@@ -118,6 +118,11 @@ spec:
           {{- if $late }} && variables.ids[0].?value.orValue("") != "<sandbox claim>"{{ end }})
       message: 'the credential sidecar gets a session name that is neither the UID of the pod nor from a trusted creator [guard-issuer-session]: let only the webhook write this container'
       reason: Forbidden
+    # Also while config.issuer.onBehalfOf is false: the issuer trusts the variable of each pod that is
+    # younger than the binding.
+    - expression: variables.isUpdate || variables.mayName || !variables.sidecar[?0].?env.orValue([]).exists(e, e.name == "FAB_SESSION_ON_BEHALF_OF")
+      message: 'the credential sidecar gets FAB_SESSION_ON_BEHALF_OF, which is not from a trusted creator [guard-issuer-session]: let only the webhook write this container'
+      reason: Forbidden
     - expression: |-
         !variables.isUpdate ||
         {{- include "fab-session-injector.guard.image-kept" $config.sidecar | nindent 8 }}

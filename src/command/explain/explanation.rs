@@ -118,6 +118,8 @@ struct Identity {
     transport: Option<String>,
     /// The base role of the sidecar, if the config names it (IRSA).
     base_role_arn: Option<String>,
+    /// What a trusted creator says, for the session tag.
+    on_behalf_of: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -326,6 +328,7 @@ impl Identity {
                 Gives::Env(_) | Gives::Keep | Gives::Nothing => None,
             },
             base_role_arn: None,
+            on_behalf_of: session.on_behalf_of.as_ref().map(ToString::to_string),
         })
     }
 }

@@ -31,6 +31,7 @@ use crate::{
     json::Json,
     namespaces::watch::Lookup,
     roles::refresher::RolesHandle,
+    session::OnBehalfOf,
     telemetry::{IssuerMetrics, log_limit::LogLimit},
 };
 
@@ -98,6 +99,7 @@ async fn answer(State(state): State<Arc<IssuerState>>, request: Request) -> Resp
                 pod_uid = pod_uid.as_str(),
                 credential_id,
                 source_identity = grant.identity.as_str(),
+                on_behalf_of = grant.on_behalf_of.as_ref().map(OnBehalfOf::as_str),
                 role = grant.role.as_str(),
                 jti = %id,
                 kid = state.keys.signing().id().as_str(),
@@ -240,6 +242,7 @@ async fn mint(
         role: &grant.role,
         namespace: &facts.namespace,
         pod_uid: &facts.pod_uid,
+        on_behalf_of: grant.on_behalf_of.as_ref(),
         id,
     };
     let input = claims.to_sign(keys.signing(), now());

@@ -354,6 +354,117 @@ fn a_sidecar_is_kept_while_its_namespace_has_not_opted_in() {
     }
 }
 
+/// On whose behalf a session runs is the word of a trusted creator, in the sidecar's variable and in
+/// the annotation that the webhook copies. With `onBehalfOf: false` no sidecar has the variable.
+#[test]
+fn only_a_trusted_creator_gives_a_session_its_tag() {
+    const NAME: &str = "FAB_SESSION_ON_BEHALF_OF";
+    const KEY: &str = "fab.nanohype.dev/on-behalf-of";
+    const SIDECARS: &[&str] = &["[guard-issuer-session]", "[guard-sidecar-env]"];
+    let mut values = values();
+    values["config"]["issuer"]["onBehalfOf"] = true.into();
+    let world = start(&values);
+    let golden = original("fenced-without-labels");
+    let web = with_transport(&values, "webIdentity", &golden);
+    let chained = with_transport(&values, "roleChain", &golden);
+    let tagged = |pod: &Value, name: &str, variable: Value| {
+        let mut pod = named(pod.clone(), "tenants-held", name);
+        let mut variable = variable;
+        variable["name"] = NAME.into();
+        push(&mut sidecar(&mut pod)["env"], variable);
+        pod
+    };
+    let jane = || json!({"value": "Jane Doe /idp/"});
+
+    // What the webhook makes of a trusted creator's annotation, and a session without a tag.
+    let mut given = tagged(&web, "given", jane());
+    annotations(&mut given).insert(KEY.to_owned(), "Jane Doe /idp/".into());
+    world.create(&given, Some(world::OPERATOR)).unwrap();
+    world.create(&named(web.clone(), "tenants-held", "plain"), None).unwrap();
+
+    let by = |what: &str, creator: &str, pod: &Value| {
+        world.allow(creator);
+        let create = ["create", "--filename=-", "--as", creator];
+        let attempt = Attempt::new(what, &[], &create, pod.to_string());
+        Attack { attempt, codes: SIDECARS }
+    };
+    // In the namespace of the pod, the operator's name would be the tenant's.
+    let own = "system:serviceaccount:tenants-held:operator";
+    let mut attacks = vec![
+        by("a tenant's variable", "tenant", &tagged(&web, "of-tenant", jane())),
+        by("the variable of an account of the namespace", own, &tagged(&web, "own", jane())),
+        by("a variable without base credentials", "tenant", &tagged(&chained, "chained", jane())),
+    ];
+    let annotate = |pod: &str, change: &str| {
+        let what = format!("{change} of {pod}");
+        let arguments = ["annotate", "--overwrite", "pod", pod, IN_HELD, change];
+        let attempt = Attempt::new(&what, &[], &arguments, String::new());
+        Attack { attempt, codes: &["[guard-annotation]"] }
+    };
+    attacks.push(annotate("plain", &format!("{KEY}=mallory")));
+    attacks.push(annotate("given", &format!("{KEY}=mallory")));
+    attacks.push(annotate("given", &format!("{KEY}-")));
+    // Of a trusted creator, but not as the webhook writes it.
+    let field = json!({"valueFrom": {"fieldRef": {"fieldPath": "metadata.annotations['own']"}}});
+    for (row, variable) in [
+        field,
+        json!({"value": "$(FAB_SESSION_ID)"}),
+        json!({"value": "a\nb"}),
+        json!({"value": "a".repeat(257)}),
+        json!({"value": ""}),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let pod = tagged(&web, &format!("shape-{row}"), variable.clone());
+        attacks.push(by(&variable.to_string(), world::OPERATOR, &pod));
+    }
+    let twice = tagged(&tagged(&web, "twice", jane()), "twice", json!({"value": "mallory"}));
+    attacks.push(by("the variable twice", world::OPERATOR, &twice));
+    let chained = tagged(&chained, "chained-too", jane());
+    attacks.push(by("a tag without a token", world::OPERATOR, &chained));
+    for Attack { attempt, codes } in &attacks {
+        let outcome = attempt.run(&world);
+        assert!(!outcome.ok, "{}: admitted", attempt.what);
+        let is_it = codes.iter().any(|code| outcome.stderr.contains(code));
+        assert!(is_it, "{}: want one of {codes:?}\n{}", attempt.what, outcome.stderr);
+    }
+
+    // The policy for all namespaces refuses a tenant's variable alone, too, and also while the
+    // config does not have the tag.
+    let pods = ["delete", "validatingadmissionpolicybinding", "fab-session-injector-pods"];
+    for on in [true, false] {
+        values["config"]["issuer"]["onBehalfOf"] = on.into();
+        guard(&world, &values);
+        if !on {
+            let pod = tagged(&web, "off", jane());
+            wait_until("no sidecar may have the variable", Duration::from_secs(20), || {
+                let said = world.create(&pod, Some(world::OPERATOR)).err()?;
+                said.contains("[guard-sidecar-env]").then_some(())
+            });
+        }
+        assert!(world.cluster.kubectl(&pods).run().ok);
+        let mut unseen = named(web.clone(), "tenants-held", &format!("unseen-{on}"));
+        sidecar(&mut unseen)["image"] = "other:1".into();
+        wait_until("the pods policy refuses nothing", Duration::from_secs(20), || {
+            world.create(&unseen, None).is_ok().then_some(())
+        });
+        let forged = tagged(&web, &format!("forged-{on}"), jane());
+        let said = world.create(&forged, Some("tenant")).unwrap_err();
+        assert!(said.contains("[guard-issuer-session]"), "{said}");
+    }
+
+    // The control.
+    let bindings = ["delete", "validatingadmissionpolicybindings", "--all"];
+    assert!(world.cluster.kubectl(&bindings).run().ok);
+    for Attack { attempt, .. } in &attacks {
+        let outcome = wait_until(&attempt.what, Duration::from_secs(20), || {
+            Some(attempt.run(&world)).filter(|outcome| !outcome.stderr.contains("denied request"))
+        });
+        assert!(outcome.ok, "{}: without a guard\n{}", attempt.what, outcome.stderr);
+    }
+}
+
 /// Returns the volume with the sidecar's token.
 fn volume(pod: &mut Value) -> &mut Value {
     let volumes = pod["spec"]["volumes"].as_array_mut().unwrap();

@@ -22,6 +22,7 @@ use harness::{
         account::BROKER,
         pod::{CONTROLLER, LATE, Pod, Template, late_components},
     },
+    world::OPERATOR,
 };
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
@@ -43,6 +44,16 @@ pub(super) struct IssuerProcess {
     health: SocketAddr,
 }
 
+/// What an issuer has in addition to the defaults.
+#[derive(Default)]
+struct Settings<'k> {
+    /// The signing key is in KMS, not in a file.
+    kms: Option<&'k Kms>,
+    /// The components of the config.
+    components: Option<Value>,
+    on_behalf_of: bool,
+}
+
 /// A pod of the tenant, as the API server stores it, with its tokens.
 pub(super) struct Projected<'i> {
     pub(super) uid: String,
@@ -54,20 +65,26 @@ pub(super) struct Projected<'i> {
 impl IssuerProcess {
     /// Starts with a key in a file; returns when the issuer gives tokens.
     pub(super) fn start() -> Self {
-        Self::start_with(None, None)
+        Self::start_with(Settings::default())
     }
 
     /// Starts with components whose sessions come with a SandboxClaim.
     pub(super) fn start_late() -> Self {
-        Self::start_with(None, Some(late_components()))
+        Self::start_with(Settings { components: Some(late_components()), ..Settings::default() })
     }
 
     /// Starts with a key in KMS.
     pub(super) fn start_with_key_in(kms: &Kms) -> Self {
-        Self::start_with(Some(kms), None)
+        Self::start_with(Settings { kms: Some(kms), ..Settings::default() })
     }
 
-    fn start_with(kms: Option<&Kms>, components: Option<Value>) -> Self {
+    /// Starts with `onBehalfOf` in the config, which the trust policy of the role allows too.
+    pub(super) fn start_with_on_behalf_of() -> Self {
+        Self::start_with(Settings { on_behalf_of: true, ..Settings::default() })
+    }
+
+    fn start_with(settings: Settings<'_>) -> Self {
+        let Settings { kms, components, on_behalf_of } = settings;
         let cluster = ControlPlane::start();
         let labels = [
             ("fab.nanohype.dev/session-injection", "enabled"),
@@ -95,7 +112,7 @@ impl IssuerProcess {
             "transport": "webIdentity",
             "roles": {"allow": {"accounts": ["111122223333"]}, "file": path.join("roles.yaml")},
             "components": components,
-            "issuer": section(path, address, kms),
+            "issuer": section(path, address, kms, on_behalf_of),
         });
         fs::write(path.join("config.yaml"), config.to_string()).unwrap();
         let environment = kms.map(of_kms).into_iter().flatten();
@@ -152,7 +169,7 @@ impl IssuerProcess {
 
     /// Creates an injected pod of the tenant, after a change of it.
     pub(super) fn pod(&self, name: &str, change: fn(&mut Value)) -> Projected<'_> {
-        self.pod_of("", name, change)
+        self.injected("", name, None, change)
     }
 
     /// Creates an injected pod of this user. Empty: of the test's.
@@ -162,14 +179,34 @@ impl IssuerProcess {
         name: &str,
         change: impl FnOnce(&mut Value),
     ) -> Projected<'_> {
+        self.injected(creator, name, None, change)
+    }
+
+    /// Creates an injected pod. A trusted creator says on whose behalf its session runs.
+    pub(super) fn pod_for(
+        &self,
+        name: &str,
+        on_behalf_of: Option<&str>,
+        change: impl FnOnce(&mut Value),
+    ) -> Projected<'_> {
+        self.injected("", name, on_behalf_of, change)
+    }
+
+    fn injected(
+        &self,
+        creator: &str,
+        name: &str,
+        on_behalf_of: Option<&str>,
+        change: impl FnOnce(&mut Value),
+    ) -> Projected<'_> {
         let path = self.directory.path();
-        let manifest = json!({
+        let mut manifest = json!({
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
                 "name": name,
                 "namespace": "tenants-acme",
-                "labels": {"agents.nanohype.dev/agentsandbox": "a"},
+                "labels": {"fab.nanohype.dev/component": "runtime"},
             },
             "spec": {
                 "serviceAccountName": "default",
@@ -177,17 +214,22 @@ impl IssuerProcess {
                 "containers": [{"name": "session", "image": "agent"}],
             },
         });
+        let mut by = creator;
+        if let Some(value) = on_behalf_of {
+            manifest["metadata"]["annotations"] = json!({"fab.nanohype.dev/on-behalf-of": value});
+            by = OPERATOR;
+        }
         let file = path.join(format!("{name}.json"));
         fs::write(&file, manifest.to_string()).unwrap();
         let injected = Command::new(program())
-            .arg("inject")
+            .args(["inject", "--as", by])
             .arg("-f")
             .arg(&file)
             .arg("--roles")
             .arg(path.join("roles.yaml"))
             .arg("--config")
             .arg(path.join("config.yaml"))
-            .args(["--region", "eu-west-1", "--as", creator])
+            .args(["--region", "eu-west-1"])
             .output()
             .unwrap();
         assert!(injected.status.success(), "{}", String::from_utf8_lossy(&injected.stderr));
@@ -399,7 +441,7 @@ impl Projected<'_> {
     pub(super) fn sidecar_with(&self, address: SocketAddr, ca: Option<String>) -> Pod {
         let IssuerProcess { server, directory, .. } = self.issuer;
         let mut template = Template::new(&server.endpoint(), BROKER);
-        let mut settings = section(directory.path(), address, None);
+        let mut settings = section(directory.path(), address, None, false);
         if let Some(ca) = ca {
             settings["caBundle"] = json!(ca);
         }
@@ -418,7 +460,7 @@ impl Projected<'_> {
 }
 
 /// Returns the config's section `issuer`.
-fn section(directory: &Path, address: SocketAddr, kms: Option<&Kms>) -> Value {
+fn section(directory: &Path, address: SocketAddr, kms: Option<&Kms>, on_behalf_of: bool) -> Value {
     let key = match kms {
         Some(kms) => json!({"kms": kms.create_key(), "state": "signing"}),
         None => json!({"file": directory.join("key.pem"), "state": "signing"}),
@@ -428,6 +470,7 @@ fn section(directory: &Path, address: SocketAddr, kms: Option<&Kms>) -> Value {
         "endpoint": format!("https://localhost:{}/v1/token", address.port()),
         "caBundle": fs::read_to_string(directory.join("ca.crt")).unwrap(),
         "keys": [key],
+        "onBehalfOf": on_behalf_of,
     })
 }
 

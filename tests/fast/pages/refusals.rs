@@ -9,7 +9,7 @@ use fab_session_injector::{
     credentials::wire::Refused,
     namespaces::NoTenant,
     roles::{Cause, Unusable},
-    session::{NotARoleArn, NotASessionName, NotATenant, TenantName},
+    session::{NotARoleArn, NotASessionName, NotATenant, NotOnBehalfOf, TenantName},
 };
 
 use super::{
@@ -264,6 +264,11 @@ const WEBHOOK: &[Meaning] = &[
         "The API server called the webhook for a request that does not create a pod.",
         "",
     ),
+    (
+        "on-behalf-of-illegal",
+        "A trusted creator set an annotation `fab.nanohype.dev/on-behalf-of` that is not legal as a session tag.",
+        "The value has a character other than `A-Za-z0-9 _.:/=+-@`, begins or ends with a space, begins with `aws:`, is empty, or has more than 256 characters.",
+    ),
     ("patch-too-costly", "The patch would have more than 10,000 operations.", ""),
     (
         "patch-too-large",
@@ -283,7 +288,7 @@ const WEBHOOK: &[Meaning] = &[
     ("port-taken", "A container declares the sidecar's port.", ""),
     (
         "reserved-annotation",
-        "The pod brings an annotation that only the webhook writes.",
+        "The pod brings an annotation that only the webhook writes, or one that only a trusted creator may set.",
         "A controller that copies annotations from a template would write its own value back, and the guard would refuse \
          each of its updates.",
     ),
@@ -652,8 +657,8 @@ const GUARD: &[Meaning] = &[
     ("guard-image-update", "A request changes the sidecar's image in a running pod.", ""),
     (
         "guard-issuer-session",
-        "The sidecar of a pod with a token for the session issuer gets a session name that is neither the pod's UID nor from a trusted creator.",
-        "The issuer trusts this name. The policy `fab-session-injector-pods` compares it as well (`guard-sidecar-env`).",
+        "The sidecar of a pod with a token for the session issuer gets a session name that is neither the pod's UID nor from a trusted creator, or `FAB_SESSION_ON_BEHALF_OF` that is not from one.",
+        "The issuer trusts both. The policy `fab-session-injector-pods` compares them as well (`guard-sidecar-env`).",
     ),
     (
         "guard-issuer-token",
@@ -792,6 +797,7 @@ fn examples() -> Vec<Refusal> {
         },
         Refusal::NamespaceUnknown { namespace: namespace() },
         Refusal::NotAPodCreation { found: "\"UPDATE\" of \"pods\"".to_owned() },
+        Refusal::OnBehalfOfIllegal { rule: NotOnBehalfOf::Character { found: '"', at: 5 } },
         Refusal::PatchTooCostly { operations: 12_000, most: 10_000 },
         Refusal::PatchTooLarge { most: 1536 * 1024 },
         Refusal::PodNetwork { what: "annotation", key: "k8s.v1.cni.cncf.io/networks" },
@@ -807,6 +813,7 @@ fn examples() -> Vec<Refusal> {
         },
         Refusal::PortTaken { container: agent(), port: 7413 },
         Refusal::ReservedAnnotation { key: "fab.nanohype.dev/session-id" },
+        Refusal::ReservedAnnotation { key: "fab.nanohype.dev/on-behalf-of" },
         Refusal::ReservedName {
             what: "container",
             name: "fab-session-credentials".to_owned(),

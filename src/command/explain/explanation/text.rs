@@ -62,6 +62,7 @@ impl fmt::Display for Explanation {
                 source,
                 transport,
                 base_role_arn,
+                on_behalf_of,
             } = session;
             let origin = match (*named_by, named_in) {
                 // On a pod of the cluster it may have been a label: the webhook copies the name
@@ -85,6 +86,9 @@ impl fmt::Display for Explanation {
             }
             if let Some(base) = base_role_arn {
                 say("base role", base)?;
+            }
+            if let Some(on_behalf_of) = on_behalf_of {
+                say("tag", &format!("on-behalf-of: {on_behalf_of}, said by the trusted creator"))?;
             }
         }
         if let Some(issuer) = issuer {
