@@ -221,12 +221,6 @@ impl<'c> Checks<'c> {
             ReleaseFacts::Installed { guard, .. } => issuer::check_guard(&guard.objects, config),
             ReleaseFacts::Missing(_) => (None, Findings::default()),
         };
-        let sandboxes = match &release {
-            ReleaseFacts::Installed { guard, .. } => {
-                sandboxes::check_guards(&guard.objects, config)
-            }
-            ReleaseFacts::Missing(_) => Findings::default(),
-        };
         let files = match (&config.issuer, &issuer) {
             (Some(settings), Some(facts)) => issuer::check_files(settings, facts),
             _ => Findings::default(),
@@ -239,7 +233,7 @@ impl<'c> Checks<'c> {
             rights,
             transport::check_labels(&namespaces, config),
             guard,
-            sandboxes,
+            sandboxes::check_guards(&release, config),
             files,
         ]);
         let tenants = tenants(&namespaces, config);

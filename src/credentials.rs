@@ -17,7 +17,7 @@ pub mod wire;
 use std::time::{Duration, SystemTime};
 
 pub use self::{
-    assume_role_error::{AssumeRoleError, Pace, Reason},
+    assume_role_error::{AssumeRoleError, Reason, RetryPace},
     denial::{Denial, denial},
     secret::Secret,
 };

@@ -1,12 +1,13 @@
 //! The guard of the references by which a pod gets the session of its SandboxClaim.
 
-use super::{CheckId, Findings, Objects, Seen, objects::name};
+use super::{CheckId, Findings, ReleaseFacts, Seen, objects::name};
 use crate::{config::Config, issuer::GuardRule};
 
 /// Checks whether the guard's rules about Sandboxes are bound.
-pub(super) fn check_guards(objects: &Seen<Objects>, config: &Config) -> Findings {
+pub(super) fn check_guards(release: &ReleaseFacts, config: &Config) -> Findings {
     let mut found = Findings::default();
-    let Seen::Known(objects) = objects else { return found };
+    let ReleaseFacts::Installed { guard, .. } = release else { return found };
+    let Seen::Known(objects) = &guard.objects else { return found };
     if config.late_components().next().is_none() {
         return found;
     }

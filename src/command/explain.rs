@@ -14,7 +14,7 @@ use serde_json::{
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
-use self::explanation::{Explanation, IssuerFacts, RequestingUser, Subject, Verdict};
+use self::explanation::{Explanation, RequestingUser, SeenByIssuer, Subject, Verdict};
 use super::{
     CommandError,
     cluster::{ADMISSION, CORE, Cluster},
@@ -105,7 +105,7 @@ async fn existing(
         }
     };
     let pod = get(&cluster, &format!("{CORE}/namespaces/{name}/pods"), &pod).await?;
-    let seen = IssuerFacts {
+    let seen = SeenByIssuer {
         guard_since: match &explainer.config.issuer {
             Some(issuer) => guard(&cluster, &GuardRule::of_audience(&issuer.audience)).await?,
             None => Seen::Known(None),
@@ -195,7 +195,7 @@ impl Explainer {
         pod: &Value,
         namespace: &Namespace,
         given: Option<&str>,
-        seen: IssuerFacts,
+        seen: SeenByIssuer,
     ) -> Explanation {
         // The comparison needs the role of the tenant for every requesting user.
         if let (Some(_), Ok(tenant)) = (namespace.mode, &namespace.tenant) {

@@ -16,7 +16,7 @@ pub struct AssumeRoleError {
 
 /// How soon a failed request is repeated.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Pace {
+pub enum RetryPace {
     /// At once: the request itself waited.
     Now,
     /// After seconds: the issuer lets no more pods wait.
@@ -105,12 +105,12 @@ impl Reason {
         }
     }
 
-    pub(super) fn pace(&self) -> Pace {
+    pub(super) fn pace(&self) -> RetryPace {
         match self {
-            Self::NotBound { waited: true } => Pace::Now,
-            Self::NotBound { waited: false } => Pace::Poll,
-            _ if self.is_permanent() => Pace::Slow,
-            _ => Pace::Quick,
+            Self::NotBound { waited: true } => RetryPace::Now,
+            Self::NotBound { waited: false } => RetryPace::Poll,
+            _ if self.is_permanent() => RetryPace::Slow,
+            _ => RetryPace::Quick,
         }
     }
 

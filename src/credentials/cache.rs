@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
-use super::{Assume, AssumeRoleError, Credentials, Pace, Reason};
+use super::{Assume, AssumeRoleError, Credentials, Reason, RetryPace};
 
 /// Read access to the cache, for the endpoint.
 #[derive(Clone)]
@@ -181,9 +181,9 @@ impl<A: Assume> CredentialCache<A> {
                 Err(failure) => {
                     let pace = failure.reason.pace();
                     let pause = pause(in_a_row, pace, &mut self.random);
-                    in_a_row = if pace == Pace::Now { 0 } else { in_a_row + 1 };
+                    in_a_row = if pace == RetryPace::Now { 0 } else { in_a_row + 1 };
                     // A pod that waits for its claim has not failed.
-                    let has_failed = matches!(pace, Pace::Quick | Pace::Slow);
+                    let has_failed = matches!(pace, RetryPace::Quick | RetryPace::Slow);
                     self.tell_failure(&failure, pause);
                     let (at, next) = ((self.now)(), Instant::now() + pause);
                     self.state.send_modify(|state| {
@@ -278,12 +278,12 @@ fn share(random: &mut fastrand::Rng) -> f64 {
 /// Returns the pause before the next attempt: a floor, which limits the number of calls, plus
 /// full jitter below a bound that doubles.
 /// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>
-fn pause(in_a_row: u32, pace: Pace, random: &mut fastrand::Rng) -> Duration {
+fn pause(in_a_row: u32, pace: RetryPace, random: &mut fastrand::Rng) -> Duration {
     let (floor, most) = match pace {
-        Pace::Now => return NOW.mul_f64(random.f64()),
-        Pace::Poll => POLL,
-        Pace::Quick => QUICK,
-        Pace::Slow => SLOW,
+        RetryPace::Now => return NOW.mul_f64(random.f64()),
+        RetryPace::Poll => POLL,
+        RetryPace::Quick => QUICK,
+        RetryPace::Slow => SLOW,
     };
     let bound = floor.saturating_mul(1 << in_a_row.min(16)).min(most - floor);
     floor + bound.mul_f64(random.f64())
@@ -391,16 +391,16 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(2);
         // Failures before, the pace of the failure, floor and maximum of the pause.
         for (in_a_row, pace, floor, most) in [
-            (0, Pace::Quick, 1.0, 2.0),
-            (1, Pace::Quick, 1.0, 3.0),
-            (3, Pace::Quick, 1.0, 9.0),
-            (100, Pace::Quick, 1.0, 60.0),
-            (0, Pace::Slow, 15.0, 30.0),
-            (1, Pace::Slow, 15.0, 45.0),
-            (100, Pace::Slow, 15.0, 300.0),
-            (0, Pace::Poll, 1.0, 2.0),
-            (100, Pace::Poll, 1.0, 8.0),
-            (100, Pace::Now, 0.0, 0.25),
+            (0, RetryPace::Quick, 1.0, 2.0),
+            (1, RetryPace::Quick, 1.0, 3.0),
+            (3, RetryPace::Quick, 1.0, 9.0),
+            (100, RetryPace::Quick, 1.0, 60.0),
+            (0, RetryPace::Slow, 15.0, 30.0),
+            (1, RetryPace::Slow, 15.0, 45.0),
+            (100, RetryPace::Slow, 15.0, 300.0),
+            (0, RetryPace::Poll, 1.0, 2.0),
+            (100, RetryPace::Poll, 1.0, 8.0),
+            (100, RetryPace::Now, 0.0, 0.25),
         ] {
             let mut all: Vec<Duration> =
                 (0..1000).map(|_| pause(in_a_row, pace, &mut random)).collect();

@@ -251,9 +251,9 @@ fn queries_find_the_events_of_the_session_issuer() {
     // The trust policy allows the tag only if the config has it.
     let without = open(policies(false));
     let denied =
-        assume_with(without.address(), "a", &token(own, BROKER, Some(person))).unwrap_err();
-    assert!(denied.contains("sts:TagSession"), "{denied}");
-    assume_with(without.address(), "a", &token(own, BROKER, None)).unwrap();
+        assume_with(without.address(), "coder", &token(own, BROKER, Some(person))).unwrap_err();
+    assert!(denied.contains("AccessDenied"), "{denied}");
+    assume_with(without.address(), "coder", &token(own, BROKER, None)).unwrap();
     let [id, secret, session] = issued;
     let pod = account.pod();
     let variables = [

@@ -78,6 +78,28 @@ fn the_values_of_the_issuer_page_are_a_valid_config() {
     assert!(problems.contains("roles.allow.accounts: is empty"), "{problems}");
 }
 
+#[test]
+fn the_components_of_the_warm_pools_page_are_valid() {
+    let values = |page: &str| -> Value {
+        let page = fs::read_to_string(root(page)).unwrap();
+        let fence = "<!-- parsed by tests/fast/pages.rs -->\n```yaml\n";
+        let values = page.split_once(fence).unwrap().1.split("\n```").next().unwrap();
+        serde_saphyr::from_str(values).unwrap()
+    };
+    let mut config = values("docs/issuer.md")["config"].clone();
+    config["components"] = values("docs/warm-pools.md")["config"]["components"].clone();
+    config["issuer"]["endpoint"] = "https://issuer.fab-system.svc/v1/token".into();
+    config["issuer"]["caFile"] = "ca.crt".into();
+    let parsed = Config::parse(&config.to_string()).map_err(|problems| problems.to_string());
+    let parsed = parsed.unwrap();
+    assert_eq!(parsed.late_components().count(), 1);
+    assert_eq!(parsed.components[0].name, "sandbox", "it is the first one");
+    // What the page says is an error.
+    config["sessionCreators"] = config["components"][0]["creators"].clone();
+    let problems = Config::parse(&config.to_string()).unwrap_err().to_string();
+    assert!(problems.contains("sessionCreators: matches"), "{problems}");
+}
+
 /// The list of docs/sidecar.md has each variable that the webhook refuses or removes for its
 /// effect on SDKs, with the version and the file of an SDK.
 #[test]

@@ -58,12 +58,12 @@ pub(super) enum Subject<'p> {
     /// first for some users.
     Proposed(&'p Value, Vec<Matched<'p>>),
     /// A pod of the cluster.
-    Existing { pod: &'p Value, drift: Drift, seen: IssuerFacts },
+    Existing { pod: &'p Value, drift: Drift, seen: SeenByIssuer },
 }
 
 /// What the session issuer would read, as far as this shell may.
 #[derive(Debug)]
-pub(super) struct IssuerFacts {
+pub(super) struct SeenByIssuer {
     /// Since when the guard's rule about the issuer's tokens denies.
     pub(super) guard_since: Seen<Option<Timestamp>>,
     /// The session of a pod whose session comes late.

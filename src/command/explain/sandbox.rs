@@ -18,14 +18,12 @@ use crate::{
     json::Json,
 };
 
-type Session = Seen<Result<LateName, TokenRefusal>>;
-
 /// Reads the session. `None`: that of the pod does not come late.
 pub(super) async fn session(
     cluster: &Cluster,
     pod: &Value,
     config: &Config,
-) -> Result<Option<Session>, CommandError> {
+) -> Result<Option<Seen<Result<LateName, TokenRefusal>>>, CommandError> {
     // A parsed pod can be written as JSON.
     let pod = to_raw_value(pod).unwrap_or_default();
     let pod = Json::from(&*pod);
@@ -45,7 +43,7 @@ async fn of_sandbox(
     cluster: &Cluster,
     facts: &TokenFacts,
     reference: &SandboxReference,
-) -> Result<Session, CommandError> {
+) -> Result<Seen<Result<LateName, TokenRefusal>>, CommandError> {
     let namespace = facts.namespace.as_str();
     let get = async |api: &str,
                      resource: &str,

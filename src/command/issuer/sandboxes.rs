@@ -61,11 +61,11 @@ pub(super) struct Waiters {
     client: Client,
     api_server: Arc<ApiServer>,
     limit: Mutex<MintLimit>,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingRequests>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct WaitingRequests {
     /// By namespace and name of the Sandbox, which are those of the pod.
     by_sandbox: HashMap<(String, String), Waiter>,
     /// Whether this process ends.
@@ -122,7 +122,7 @@ impl Waiters {
         }
     }
 
-    /// Returns the place of a new request, or `None` if there is no room for it.
+    /// Returns the place of a new request, or `None` if too many wait.
     fn enter(&self, facts: &TokenFacts) -> Option<Place<'_>> {
         let key = (facts.namespace.as_str().to_owned(), facts.pod_name.as_str().to_owned());
         let mut waiting = self.lock();
@@ -147,7 +147,7 @@ impl Waiters {
         Some(Place { waiters: self, key, wake })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, WaitingRequests> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -56,7 +56,7 @@ fn a_pod_without_a_name_is_of_the_controller_alone() {
 
     let mut late = injected_for(&manifests, CONTROLLER);
     let of = |container: &Value, name: &str| {
-        world::variable(container, name).map(|it| it["value"].as_str().unwrap().to_owned())
+        world::variable(container, name).map(|it| it.as_str().unwrap().to_owned())
     };
     assert_eq!(of(sidecar(&mut late), "FAB_SESSION_ID").as_deref(), Some(MARKER));
     assert_eq!(of(sidecar(&mut late), "FAB_SESSION_START_GATE").as_deref(), Some("listening"));

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, value::to_raw_value};
 
-use super::IssuerFacts;
+use super::SeenByIssuer;
 use crate::{
     admission,
     check::Seen,
@@ -34,9 +34,9 @@ impl IssuerAnswer {
         namespace: &Namespace,
         roles: &Roles,
         config: &Config,
-        seen: &IssuerFacts,
+        seen: &SeenByIssuer,
     ) -> Option<Self> {
-        let IssuerFacts { guard_since, late } = seen;
+        let SeenByIssuer { guard_since, late } = seen;
         let issuer = config.issuer.as_ref()?;
         // A parsed pod can be written as JSON.
         let pod = to_raw_value(pod).ok()?;
