@@ -503,6 +503,54 @@ fn a_claim_cannot_write_annotations_of_the_webhook() {
     assert!(home.get("pod", "cold").is_none());
 }
 
+/// The warm pool of the examples, as written: its pods run without a session of their own, and a claim
+/// takes one unchanged.
+#[test]
+fn the_warm_pool_of_the_examples_is_applied_as_written() {
+    let keys = harness::process::own_directory();
+    let made = std::process::Command::new(root().join("certs/make"))
+        .arg(keys.path())
+        .arg("localhost")
+        .status();
+    assert!(made.unwrap().success());
+    let ca = std::fs::read_to_string(keys.path().join("ca.crt")).unwrap();
+    let values = [("config.issuer.caBundle", &*ca)];
+    let world = World::start(&values, Some(&root().join("examples/agent-sandbox-claims.yaml")));
+    world.publish("acme", &role("acme"));
+    world.namespace("tenants-acme", "enabled", "acme", &[]);
+    let _controller = AgentSandbox::start(&world.cluster);
+    let apply = || {
+        let file = root().join("examples/agent-sandbox-warm-pool.yaml");
+        let apply = ["apply", "--server-side", "--validate=strict", "--filename"];
+        world.cluster.kubectl(&[&apply[..], &[file.to_str().unwrap()]].concat()).run()
+    };
+    let made = apply();
+    assert!(made.ok && !made.stderr.contains("Warning"), "{}", made.stderr);
+    let get = |kind: &str, name: &str| {
+        world.cluster.kubectl(&["get", kind, name, "--namespace=tenants-acme"]).json()
+    };
+    let claim = wait_until("the claim is ready", PATIENCE, || {
+        let claim = get("sandboxclaim", "task-1");
+        (condition(&claim)["status"] == "True").then_some(claim)
+    });
+    let name = claim["status"]["sandbox"]["name"].as_str().unwrap();
+    // The claim is applied with the pool, and waits two seconds for it.
+    assert!(name.starts_with("coders-") || name == "task-1", "{name}");
+    let pod = get("pod", name);
+    assert_eq!(pod["metadata"]["annotations"]["fab.nanohype.dev/component"], "sandbox");
+    let sidecar = &pod["spec"]["initContainers"][0];
+    assert_eq!(variable(sidecar, "FAB_SESSION_START_GATE").unwrap(), "listening");
+    assert!(variable(sidecar, "FAB_SESSION_ISSUER").is_some());
+    // Neither the pod's name nor its UID, nor what the claim's author chose.
+    let id = variable(sidecar, "FAB_SESSION_ID").map_or(Value::Null, Clone::clone);
+    assert!(id.get("fieldRef").is_none() && id != claim["metadata"]["name"], "{id}");
+    assert_eq!(pod["spec"]["dnsPolicy"], "ClusterFirst");
+    // The policies add up: what the sidecar needs is open.
+    let network = get("networkpolicy", "sandbox-session");
+    let key = &network["spec"]["podSelector"]["matchExpressions"][0]["key"];
+    assert!(pod["metadata"]["labels"].get(key.as_str().unwrap()).is_some(), "{key}");
+}
+
 /// Returns the claim that the change of an audit event makes the controller of a Sandbox.
 fn of_claim(event: &Value) -> Option<Value> {
     let references = event["requestObject"]["metadata"]["ownerReferences"].as_array()?;
