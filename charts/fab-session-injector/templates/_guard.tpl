@@ -305,11 +305,11 @@ optional.none()
 {{- end -}}
 
 {{/*
-The sidecar's environment variables whose values are known here, name to value, in CEL: for the
-source of credentials `index . 1`, which is config.baseCredentials.source or `issuer`.
+The sidecar's environment variables whose values are known here, as JSON, name to value in CEL: for
+the source of credentials `index . 1`, which is config.baseCredentials.source or `issuer`.
 `config.sidecar.env` takes precedence, as in the webhook.
 */}}
-{{- define "fab-session-injector.guard.environment" -}}
+{{- define "fab-session-injector.guard.values" -}}
 {{- $source := index . 1 -}}
 {{- with index . 0 -}}
 {{- $config := include "fab-session-injector.config" . | fromYaml -}}
@@ -356,8 +356,14 @@ source of credentials `index . 1`, which is config.baseCredentials.source or `is
     {{- $_ := set $values $name (toRawJson $hosts) -}}
   {{- end -}}
 {{- end -}}
+{{- toRawJson $values -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The same as a CEL map. */}}
+{{- define "fab-session-injector.guard.environment" -}}
 {{- $entries := list -}}
-{{- range $name, $value := $values -}}
+{{- range $name, $value := include "fab-session-injector.guard.values" . | fromJson -}}
   {{- $entries = append $entries (printf "%s: %s" (toRawJson $name) $value) -}}
 {{- end -}}
 {
@@ -366,6 +372,56 @@ source of credentials `index . 1`, which is config.baseCredentials.source or `is
 {{- end }}
 }
 {{- end -}}
+
+{{/*
+The sidecar's environment variables behind those of the session, as a CEL list in the webhook's
+order. Values that are not known here are the sidecar's own, which `asInjected` checks.
+*/}}
+{{- define "fab-session-injector.guard.entries" -}}
+{{- $config := include "fab-session-injector.config" (index . 0) | fromYaml -}}
+{{- $values := include "fab-session-injector.guard.values" . | fromJson -}}
+{{- $own := $config.sidecar.env -}}
+{{- $proxies := list "NO_PROXY" "no_proxy" -}}
+{{- if eq (index . 1) "issuer" -}}
+  {{- $_ := set $values "FAB_SESSION_ISSUER_CA" "variables.issuerCa" -}}
+{{- end -}}
+{{- if not (include "fab-session-injector.guard.region" (index . 0)) -}}
+  {{- range list "AWS_REGION" "AWS_DEFAULT_REGION" -}}
+    {{- if not (hasKey $values .) -}}
+      {{- $_ := set $values . "variables.region" -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- $order := list "FAB_SESSION_PORT" "FAB_SESSION_START_GATE" "FAB_SESSION_TOKEN_FILE" "FAB_SESSION_ISSUER" "FAB_SESSION_ISSUER_CA" "FAB_SESSION_ISSUER_TOKEN_FILE" "AWS_ROLE_ARN" "AWS_WEB_IDENTITY_TOKEN_FILE" "AWS_CONTAINER_CREDENTIALS_FULL_URI" "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE" "AWS_REGION" "AWS_DEFAULT_REGION" "FAB_SESSION_CA_BUNDLE" "AWS_STS_REGIONAL_ENDPOINTS" "AWS_EC2_METADATA_DISABLED" -}}
+{{- /* What config.sidecar.env sets is at the end, and the proxies' exceptions behind it. */ -}}
+{{- $last := list -}}
+{{- range $name, $value := $own -}}
+  {{- if not (has $name $proxies) -}}
+    {{- $last = append $last $name -}}
+  {{- end -}}
+{{- end -}}
+{{- range $proxies -}}
+  {{- if hasKey $values . -}}
+    {{- $last = append $last . -}}
+  {{- end -}}
+{{- end -}}
+{{- range $last -}}
+  {{- $order = without $order . -}}
+{{- end -}}
+{{- $entries := list -}}
+{{- range concat $order $last -}}
+  {{- $value := get $values . -}}
+  {{- if eq $value "\"\"" -}}
+    {{- $entries = append $entries (printf "{\"name\": %s}" (toRawJson .)) -}}
+  {{- else if $value -}}
+    {{- $entries = append $entries (printf "{\"name\": %s, \"value\": %s}" (toRawJson .) $value) -}}
+  {{- end -}}
+{{- end -}}
+[
+{{- range $index, $entry := $entries }}
+  {{ $entry }}{{ if lt (add1 $index) (len $entries) }},{{ end }}
+{{- end }}
+]
 {{- end -}}
 
 {{/* The region of sidecars, if the chart knows it. */}}

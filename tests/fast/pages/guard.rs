@@ -21,24 +21,17 @@ pub(crate) fn denials() -> Vec<Denial> {
         if let Some(name) = line.strip_prefix("  name: ") {
             policy = name;
         }
-        let Some((key, first)) = line.trim_start().split_once(": ") else { continue };
-        if !["message", "messageExpression"].contains(&key) {
+        let text = without_helm(&message(line, &lines[index + 1..]));
+        let is_plain = line.trim_start().starts_with("message: ");
+        let said = if is_plain { text } else { literals(&text) };
+        if !said.contains(" [guard-") {
             continue;
         }
-        let rest = lines[index + 1..].iter();
-        let rest = rest.take_while(|line| !line.trim_start().starts_with("reason:"));
-        let text = if first == "|-" {
-            rest.map(|line| line.trim()).collect::<Vec<_>>().join(" ")
-        } else {
-            first.trim_matches('\'').replace("''", "'")
-        };
-        let text = without_helm(&text);
-        let said = if key == "message" { text } else { literals(&text) };
         let (sentence, rest) = said.split_once(" [").unwrap();
         let (code, remedy) = rest.split_once("]: ").unwrap();
         // The fallback message of a messageExpression that fails.
         let is_listed = |denial: &Denial| denial.code == code && denial.policy == policy;
-        if key == "message" && denials.iter().any(is_listed) {
+        if is_plain && denials.iter().any(is_listed) {
             continue;
         }
         denials.push(Denial {
@@ -49,6 +42,35 @@ pub(crate) fn denials() -> Vec<Denial> {
         });
     }
     denials
+}
+
+/// Returns the message that begins in this line, or behind it: of a validation, or of a rule of
+/// `refusal`, whose condition ends with `?` and whose message with `:`.
+fn message(line: &str, rest: &[&str]) -> String {
+    let rest = rest.iter().map(|line| line.trim());
+    let line = line.trim_start();
+    if line.ends_with(" ?") {
+        let mut all: Vec<&str> = Vec::new();
+        for line in rest {
+            match line.strip_suffix(" :") {
+                Some(last) => {
+                    all.push(last);
+                    break;
+                }
+                None => all.push(line),
+            }
+        }
+        return all.join(" ");
+    }
+    let keys = ["message: ", "messageExpression: "];
+    match keys.iter().find_map(|key| line.strip_prefix(key)) {
+        Some("|-") => {
+            let text = rest.take_while(|line| !line.starts_with("reason:"));
+            text.collect::<Vec<_>>().join(" ")
+        }
+        Some(text) => text.trim_matches('\'').replace("''", "'"),
+        None => String::new(),
+    }
 }
 
 /// Returns the texts of a concatenation in CEL, with `…` for its other terms.
