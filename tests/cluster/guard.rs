@@ -2,6 +2,7 @@
 //! configuration is deleted. Each refusal has a control: without the guard's bindings, the API
 //! server admits the same request.
 
+mod as_injected;
 pub(crate) mod issuer;
 mod late;
 
