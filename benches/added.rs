@@ -17,12 +17,14 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use harness::{
     api_server::ApiServer,
+    foreign::{pod_identity::pod_identity, server::Server},
     node::Node,
     platform::{Platform, SYSTEM, TENANT, session},
     process::{self, Process, own_directory, wait_until},
 };
 use hyper::Method;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::time::sleep;
 
 #[tokio::main(flavor = "current_thread")]
@@ -30,9 +32,16 @@ async fn main() {
     let floor = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let floor = floor.expect("the program of benches/floor.rs: run `make bench-node`");
     let platform = Platform::start();
-    creations(&platform, &floor).await;
+    let parts = Parts::start(&platform.node, &floor);
+    for containers in SIZES {
+        creations(&platform.node, containers).await;
+    }
+    drop(parts);
     starts(&platform).await;
 }
+
+/// Numbers of containers of the pods. Of three, one is an init container; of ten, two.
+const SIZES: [usize; 3] = [1, 3, 10];
 
 /// A namespace that did not opt in. The others below differ from it only as described.
 const OFF: &str = "bench-off";
@@ -42,70 +51,88 @@ const SHAPED: &str = "bench-shaped";
 const FLOOR: &str = "bench-floor";
 /// With the floor as webhook, which returns the injector's patch.
 const PATCHED: &str = "bench-patched";
+/// With a webhook that has the effect of the EKS Pod Identity webhook.
+const EKS: &str = "bench-eks";
 /// Opted in, but excluded from the guard.
 const UNGUARDED: &str = "bench-unguarded";
 /// Opted in.
 const GUARDED: &str = "bench-guarded";
+const MODES: [&str; 7] = [OFF, SHAPED, FLOOR, PATCHED, EKS, UNGUARDED, GUARDED];
 
-async fn creations(platform: &Platform, floor: &str) {
-    let node = &platform.node;
-    let directory = own_directory();
-    let host = node.host_address();
-    let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make"))
-        .arg(directory.path())
-        .arg(host.to_string())
-        .status();
-    assert!(made.unwrap().success());
-    let authority = STANDARD.encode(fs::read(directory.path().join("ca.crt")).unwrap());
+/// The namespaces, and the webhooks with which the injector is compared.
+struct Parts {
+    _floors: Vec<Process>,
+    _eks: Server,
+    _directory: TempDir,
+}
 
-    let modes = [OFF, SHAPED, FLOOR, PATCHED, UNGUARDED, GUARDED];
-    for name in modes {
-        let opted_in = [UNGUARDED, GUARDED].contains(&name);
-        let mut labels = json!({
-            "agents.nanohype.dev/platform": "acme",
-            "pod-security.kubernetes.io/enforce": "restricted",
-        });
-        if opted_in {
-            labels["fab.nanohype.dev/session-injection"] = "enabled".into();
+impl Parts {
+    fn start(node: &Node, floor: &str) -> Self {
+        let directory = own_directory();
+        let host = node.host_address();
+        let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/make"))
+            .arg(directory.path())
+            .arg(host.to_string())
+            .status();
+        assert!(made.unwrap().success());
+        let authority = STANDARD.encode(fs::read(directory.path().join("ca.crt")).unwrap());
+
+        for mode in MODES {
+            let mut labels = json!({
+                "agents.nanohype.dev/platform": "acme",
+                "pod-security.kubernetes.io/enforce": "restricted",
+                "test.example/foreign": mode,
+            });
+            if [UNGUARDED, GUARDED].contains(&mode) {
+                labels["fab.nanohype.dev/session-injection"] = "enabled".into();
+            }
+            create_namespace(node, mode, &labels);
         }
-        create_namespace(node, name, &labels);
-    }
-    let patch = directory.path().join("patch.json");
-    fs::write(&patch, our_patch(node).to_string()).unwrap();
-    let mut floors = Vec::new();
-    for (namespace, patch) in [(FLOOR, None), (PATCHED, Some(&patch))] {
-        // A port that no client uses as its source port.
-        let address = SocketAddr::new(host.into(), process::free_port());
-        let mut command = Command::new(floor);
-        command.arg(address.to_string()).arg(directory.path()).args(patch);
-        floors.push(Process::start(namespace, directory.path(), &command));
-        node.create(&[webhook(namespace, address, &authority)]);
-    }
-    let except = json!([{
-        "op": "add",
-        "path": "/spec/matchResources/namespaceSelector/matchExpressions/-",
-        "value": {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [UNGUARDED]},
-    }]);
-    let patch = ["patch", "validatingadmissionpolicybinding/fab-session-injector-pods"];
-    let patched = node
-        .kubectl(&[&patch[..], &["--type=json", "--patch", &except.to_string()]].concat())
-        .run();
-    assert!(patched.ok, "{}", patched.stderr);
+        let except = json!([{
+            "op": "add",
+            "path": "/spec/matchResources/namespaceSelector/matchExpressions/-",
+            "value": {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [UNGUARDED]},
+        }]);
+        let patch = ["patch", "validatingadmissionpolicybinding/fab-session-injector-pods"];
+        let patched = node
+            .kubectl(&[&patch[..], &["--type=json", "--patch", &except.to_string()]].concat())
+            .run();
+        assert!(patched.ok, "{}", patched.stderr);
 
+        // A floor returns the same patch for each pod, so each size has one.
+        let patches = SIZES.map(|containers| {
+            let patch = directory.path().join(format!("patch-{containers}.json"));
+            fs::write(&patch, our_patch(node, containers).to_string()).unwrap();
+            (PATCHED, Some(containers), Some(patch))
+        });
+        let mut floors = Vec::new();
+        for (namespace, containers, patch) in patches.into_iter().chain([(FLOOR, None, None)]) {
+            // A port that no client uses as its source port.
+            let address = SocketAddr::new(host.into(), process::free_port());
+            let mut command = Command::new(floor);
+            command.arg(address.to_string()).arg(directory.path()).args(patch);
+            let name = format!("{namespace}-{}", containers.unwrap_or_default());
+            floors.push(Process::start(&name, directory.path(), &command));
+            node.create(&[webhook(&name, namespace, containers, address, &authority)]);
+        }
+        let eks = Server::start(host, pod_identity);
+        node.create(&[eks.configuration(EKS, EKS, &json!({}))]);
+        Self { _floors: floors, _eks: eks, _directory: directory }
+    }
+}
+
+async fn creations(node: &Node, containers: usize) {
     let api_server = ApiServer::of(&node.kubeconfig());
-    let shaped = injected(node, &session(TENANT, "bench", &["sleep"]), SHAPED);
+    let original = sized(session(TENANT, "bench", &["sleep"]), containers);
+    let shaped = injected(node, &original, SHAPED);
     let reviews_before = reviews(node);
-    let mut took = modes.map(|_| Vec::new());
+    let mut took = MODES.map(|_| Vec::new());
     // The first rounds open connections and compile expressions.
     for round in 0..WARM_UP + CREATIONS {
-        for turn in 0..modes.len() {
-            let mode = (round + turn) % modes.len();
-            let namespace = modes[mode];
-            let mut pod = if namespace == SHAPED {
-                shaped.clone()
-            } else {
-                session(TENANT, "bench", &["sleep"])
-            };
+        for turn in 0..MODES.len() {
+            let mode = (round + turn) % MODES.len();
+            let namespace = MODES[mode];
+            let mut pod = if namespace == SHAPED { shaped.clone() } else { original.clone() };
             pod["metadata"]["namespace"] = namespace.into();
             let path = format!("/api/v1/namespaces/{namespace}/pods?dryRun=All");
             let body = pod.to_string();
@@ -114,8 +141,11 @@ async fn creations(platform: &Platform, floor: &str) {
             let elapsed = begun.elapsed();
             let answer: Value = serde_json::from_slice(&answer).unwrap();
             assert_eq!(answer["kind"], "Pod", "{namespace}: {answer}");
-            let has_sidecar = answer["spec"]["initContainers"].is_array();
-            assert_eq!(has_sidecar, ![OFF, FLOOR].contains(&namespace), "{answer}");
+            let is_injected = answer["spec"]["initContainers"][0]["name"] == SIDECAR;
+            assert_eq!(is_injected, ![OFF, FLOOR, EKS].contains(&namespace), "{answer}");
+            let mounts = &answer["spec"]["containers"][0]["volumeMounts"];
+            let has_token = mounts.to_string().contains("eks-pod-identity-token");
+            assert_eq!(has_token, namespace == EKS, "{answer}");
             if round >= WARM_UP {
                 took[mode].push(elapsed);
             }
@@ -123,39 +153,77 @@ async fn creations(platform: &Platform, floor: &str) {
     }
     let asked = reviews(node) - reviews_before;
     let off = median(&mut took[0]);
-    println!("creation of a pod at the API server (dry-run), {CREATIONS} each, interleaved");
-    println!("                 median ms  added ms  10th and 90th percentile ms");
-    for (mode, took) in modes.iter().zip(&mut took) {
+    let eks = MODES.iter().position(|mode| *mode == EKS).unwrap();
+    let eks = milliseconds(median(&mut took[eks])) - milliseconds(off);
+    println!(
+        "creation of a pod of {containers} containers at the API server (dry-run), {CREATIONS} each, interleaved"
+    );
+    println!(
+        "                 median ms  added ms  ratio to bench-eks  10th and 90th percentile ms"
+    );
+    for (mode, took) in MODES.iter().zip(&mut took) {
         let middle = milliseconds(median(took));
         let [early, late] = [1, 9].map(|tenths| milliseconds(took[took.len() * tenths / 10]));
         let added = middle - milliseconds(off);
-        println!("{mode:16} {middle:8.2} {added:9.2} {early:8.2} {late:8.2}");
+        let ratio = added / eks;
+        println!("{mode:16} {middle:8.2} {added:9.2} {ratio:19.2} {early:8.2} {late:8.2}");
     }
     let creations = 2 * (WARM_UP + CREATIONS);
     println!("reviews for one creation: {:.2}", f64::from(asked) / creations as f64);
 }
 
-/// Returns the webhook configuration of a floor, for one namespace.
-fn webhook(namespace: &str, address: SocketAddr, authority: &str) -> Value {
+/// Returns the pod with this many containers, the first of them init containers.
+fn sized(mut pod: Value, containers: usize) -> Value {
+    let container = pod["spec"]["containers"][0].clone();
+    let mut all: Vec<Value> = (0..containers)
+        .map(|index| {
+            let mut container = container.clone();
+            container["name"] = format!("c{index}").into();
+            container
+        })
+        .collect();
+    let regular = all.split_off((containers + 2) / 5);
+    pod["spec"]["containers"] = regular.into();
+    if !all.is_empty() {
+        pod["spec"]["initContainers"] = all.into();
+    }
+    pod["metadata"]["labels"]["containers"] = containers.to_string().into();
+    pod
+}
+
+/// Returns the webhook configuration of a floor, for the pods of one namespace, and of one size.
+fn webhook(
+    name: &str,
+    namespace: &str,
+    containers: Option<usize>,
+    address: SocketAddr,
+    authority: &str,
+) -> Value {
+    let selector = match containers {
+        Some(containers) => json!({"matchLabels": {"containers": containers.to_string()}}),
+        None => json!({}),
+    };
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": namespace},
+        "metadata": {"name": name},
         "webhooks": [{
             "name": "floor.node.test",
             "admissionReviewVersions": ["v1"],
             "clientConfig": {"url": format!("https://{address}/enabled"), "caBundle": authority},
             "failurePolicy": "Fail",
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            "objectSelector": selector,
             "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
             "sideEffects": "None",
         }],
     })
 }
 
-/// Returns the patch of the injector for the pod of this benchmark.
-fn our_patch(node: &Node) -> Value {
+/// Returns the patch of the injector for a pod of this benchmark.
+fn our_patch(node: &Node, containers: usize) -> Value {
     let [plain, injected] = [OFF, UNGUARDED].map(|namespace| {
-        let mut pod = injected(node, &session(namespace, "bench", &["sleep"]), "");
+        let pod = sized(session(namespace, "bench", &["sleep"]), containers);
+        let mut pod = injected(node, &pod, "");
         let metadata = pod["metadata"].as_object_mut().unwrap();
         metadata.retain(|_, value| !value.is_null());
         pod
@@ -224,7 +292,7 @@ fn with_an_idle_sidecar(node: &Node, pod: &Value, namespace: &str) -> Value {
     let mut idle = injected(node, pod, namespace);
     let image = idle["spec"]["containers"][0]["image"].clone();
     let sidecar = &mut idle["spec"]["initContainers"][0];
-    assert_eq!(sidecar["name"], "fab-session-credentials");
+    assert_eq!(sidecar["name"], SIDECAR);
     sidecar["image"] = image;
     sidecar["args"] = json!(["sleep"]);
     sidecar["startupProbe"]["exec"]["command"] = json!(["/box", "list", "/"]);
@@ -323,6 +391,7 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
+const SIDECAR: &str = "fab-session-credentials";
 const WARM_UP: usize = 50;
 const CREATIONS: usize = 1000;
 const PAIRS: usize = 15;
