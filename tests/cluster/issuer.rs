@@ -1,5 +1,7 @@
-//! The JWTs of the session issuer, in the verifiers of others: PyJWT, jose and go-jose. Keys in
-//! moto's KMS and in the stand-in.
+//! The JWTs of the session issuer, in the verifiers of others: PyJWT, jose, go-jose and an API
+//! server. Keys in moto's KMS and in the stand-in.
+
+mod kube_apiserver;
 
 use std::{
     fs,

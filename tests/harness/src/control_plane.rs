@@ -29,6 +29,15 @@ pub struct ControlPlane {
     minor: OnceLock<u32>,
 }
 
+/// What an API server has in addition to the defaults of the tests.
+#[derive(Clone, Debug, Default)]
+pub struct Additions {
+    /// Its `AuthenticationConfiguration`.
+    pub authentication: Option<Value>,
+    /// Its variable `HTTPS_PROXY`.
+    pub proxy: Option<String>,
+}
+
 #[derive(Debug)]
 struct Programs {
     api_server: Process,
@@ -36,6 +45,7 @@ struct Programs {
     _etcd: Process,
     /// Address of the API server, and port of etcd.
     addresses: (SocketAddr, u16),
+    additions: Additions,
 }
 
 impl ControlPlane {
@@ -60,6 +70,15 @@ impl ControlPlane {
 
     /// The same, with this address of the API server, and with Services of its IP family.
     pub fn start_on(ip: IpAddr) -> Self {
+        Self::start_as(ip, Additions::default())
+    }
+
+    /// Returns when a pod can be created in the namespace "default".
+    pub fn start_with(additions: Additions) -> Self {
+        Self::start_as(Ipv4Addr::LOCALHOST.into(), additions)
+    }
+
+    fn start_as(ip: IpAddr, additions: Additions) -> Self {
         require_own();
         let directory = own_directory();
         let [etcd_port, etcd_peer_port, api_port, controller_manager_port] =
@@ -67,7 +86,7 @@ impl ControlPlane {
         let api = SocketAddr::new(ip, api_port);
         make_keys(directory.path(), api);
         let etcd = start_etcd(directory.path(), etcd_port, etcd_peer_port);
-        let mut api_server = start_api_server(directory.path(), api, etcd_port);
+        let mut api_server = start_api_server(directory.path(), api, etcd_port, &additions);
         let kubectl = |arguments: &[&str]| kubectl(directory.path(), arguments).run().ok;
         api_server.wait_until("the API server is ready", START, || {
             kubectl(&["get", "--raw", "/readyz"]).then_some(())
@@ -83,19 +102,52 @@ impl ControlPlane {
             _controller_manager: controller_manager,
             _etcd: etcd,
             addresses: (api, etcd_port),
+            additions,
         };
         Self { programs: Some(programs), directory, minor: OnceLock::new() }
     }
 
     /// Kills the API server, as a node failure does, and starts a new one.
     pub fn restart_api_server(&mut self) {
+        self.stop_api_server();
+        self.start_api_server();
+    }
+
+    /// Kills the API server, as a node failure does.
+    pub fn stop_api_server(&mut self) {
+        self.programs.as_mut().expect(NOT_OWN).api_server.kill();
+    }
+
+    /// Starts the API server after [`Self::stop_api_server`]; returns when it is ready.
+    pub fn start_api_server(&mut self) {
         let programs = self.programs.as_mut().expect(NOT_OWN);
-        programs.api_server.kill();
         let (api, etcd_port) = programs.addresses;
-        programs.api_server = start_api_server(self.directory.path(), api, etcd_port);
+        programs.api_server =
+            start_api_server(self.directory.path(), api, etcd_port, &programs.additions);
         wait_until("the API server is ready again", START, || {
             self.kubectl(&["get", "--raw", "/readyz"]).run().ok.then_some(())
         });
+    }
+
+    /// Signs further tokens of service accounts with a new key. Those of the old key stay valid.
+    pub fn rotate_token_key(&mut self) {
+        let pki = self.directory.path().join("pki");
+        let [key, public] = ["service-accounts.key", "service-accounts.pub"];
+        let openssl = |arguments: &[&str]| {
+            let made = Command::new("openssl").args(arguments).current_dir(&pki).output().unwrap();
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+            made.stdout
+        };
+        openssl(&["genrsa", "-out", key, "2048"]);
+        let new = openssl(&["rsa", "-in", key, "-pubout"]);
+        let old = fs::read(pki.join(public)).unwrap();
+        fs::write(pki.join(public), [new, old].concat()).unwrap();
+        self.restart_api_server();
+    }
+
+    /// Returns the key (PKCS #8 in PEM) with which the API server signs tokens of service accounts.
+    pub fn token_key(&self) -> PathBuf {
+        self.directory.path().join("pki/service-accounts.key")
     }
 
     /// Returns whether the API server is of version 1.`since` or later. Prints what is left out on an
@@ -300,7 +352,12 @@ fn start_etcd(directory: &Path, port: u16, peer_port: u16) -> Process {
     Process::start("etcd", directory, &command)
 }
 
-fn start_api_server(directory: &Path, api: SocketAddr, etcd_port: u16) -> Process {
+fn start_api_server(
+    directory: &Path,
+    api: SocketAddr,
+    etcd_port: u16,
+    additions: &Additions,
+) -> Process {
     let key =
         |flag: &str, file: &str| format!("--{flag}={}", directory.join("pki").join(file).display());
     let services = if api.is_ipv4() { "10.0.0.0/24" } else { "fd00:10::/112" };
@@ -326,6 +383,15 @@ fn start_api_server(directory: &Path, api: SocketAddr, etcd_port: u16) -> Proces
         ))
         .arg(format!("--audit-log-path={}", audit_log(directory).display()))
         .arg("--audit-log-mode=blocking");
+    let Additions { authentication, proxy } = additions;
+    if let Some(authentication) = authentication {
+        let file = directory.join("authentication.json");
+        fs::write(&file, authentication.to_string()).unwrap();
+        command.arg(format!("--authentication-config={}", file.display()));
+    }
+    if let Some(proxy) = proxy {
+        command.env("HTTPS_PROXY", proxy);
+    }
     Process::start("kube-apiserver", directory, &command)
 }
 
@@ -390,5 +456,5 @@ const CONTROLLERS: [&str; 10] = [
     "validatingadmissionpolicy-status-controller",
 ];
 
-/// Ten times the start time on two idle cores.
-const START: Duration = Duration::from_secs(60);
+/// Thirty times the start time on two idle cores, since other tests may load them.
+const START: Duration = Duration::from_secs(180);
