@@ -149,9 +149,9 @@ impl ApiServer {
             .status
             .ok_or_else(|| unavailable("a TokenReview without a status"))?;
         let user = status.user.unwrap_or_default();
-        let extra = |key: &str| {
+        let has_extra = |key: &str, wanted: &str| {
             let values = user.extra.as_ref().and_then(|extra| extra.get(key));
-            values.and_then(|values| values.first()).map(String::as_str)
+            matches!(values.map(Vec::as_slice), Some([value]) if value == wanted)
         };
         let TokenFacts { namespace, service_account, pod_name, pod_uid, credential_id: _ } = facts;
         let account =
@@ -159,8 +159,8 @@ impl ApiServer {
         let is_ours = status.authenticated == Some(true)
             && status.audiences.as_deref() == Some(std::slice::from_ref(&self.audience))
             && user.username.as_deref() == Some(&*account)
-            && extra("authentication.kubernetes.io/pod-name") == Some(pod_name.as_str())
-            && extra("authentication.kubernetes.io/pod-uid") == Some(pod_uid.as_str());
+            && has_extra("authentication.kubernetes.io/pod-name", pod_name.as_str())
+            && has_extra("authentication.kubernetes.io/pod-uid", pod_uid.as_str());
         if is_ours { Ok(()) } else { Err(TokenRefusal::TokenRejected) }
     }
 
