@@ -8,6 +8,7 @@ pub mod base_provider;
 pub mod cache;
 mod denial;
 pub mod issuer_client;
+mod pod_token;
 mod secret;
 pub mod sts;
 pub mod token;
@@ -38,6 +39,12 @@ pub struct Credentials {
 pub trait Assume: Send + Sync + 'static {
     /// Requests credentials once, within a time limit and without retries.
     fn assume(&self) -> impl Future<Output = Result<Credentials, AssumeRoleError>> + Send;
+
+    /// Returns whether this process is still in the pod of its session. Otherwise its credentials are
+    /// dropped.
+    fn is_in_same_pod(&self) -> bool {
+        true
+    }
 
     /// Returns a failure with this reason, and with the role and identity of the session.
     fn failure(&self, reason: Reason) -> AssumeRoleError;

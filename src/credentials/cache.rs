@@ -25,6 +25,7 @@ pub struct CacheHandle {
     state: watch::Receiver<CacheState>,
     wake: Arc<Notify>,
     now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+    is_in_same_pod: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// A snapshot of the cache.
@@ -63,7 +64,12 @@ pub fn start<A: Assume>(
     random: fastrand::Rng,
 ) -> (CacheHandle, impl Future<Output = ()> + Send) {
     let (sender, state) = watch::channel(CacheState::default());
-    let handle = CacheHandle { state, wake: Arc::default(), now: Arc::new(now) };
+    let assume = Arc::new(assume);
+    let is_in_same_pod = {
+        let assume = Arc::clone(&assume);
+        Arc::new(move || assume.is_in_same_pod())
+    };
+    let handle = CacheHandle { state, wake: Arc::default(), now: Arc::new(now), is_in_same_pod };
     let task = CredentialCache {
         assume,
         state: sender,
@@ -89,10 +95,11 @@ impl CacheHandle {
             let CacheState { issued, failed, next, .. } = state.borrow_and_update().clone();
             if let Some(issued) = issued {
                 let (wall, since_start) = ((self.now)(), Instant::now());
-                if issued.is_due(wall, since_start) {
+                let is_in_same_pod = (self.is_in_same_pod)();
+                if issued.is_due(wall, since_start) || !is_in_same_pod {
                     self.wake.notify_one();
                 }
-                if issued.is_good(wall, since_start) {
+                if issued.is_good(wall, since_start) && is_in_same_pod {
                     return Ok(issued);
                 }
             }
@@ -149,7 +156,7 @@ impl Issued {
 }
 
 struct CredentialCache<A> {
-    assume: A,
+    assume: Arc<A>,
     state: watch::Sender<CacheState>,
     wake: Arc<Notify>,
     now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
@@ -186,7 +193,10 @@ impl<A: Assume> CredentialCache<A> {
                     let has_failed = matches!(pace, RetryPace::Quick | RetryPace::Slow);
                     self.tell_failure(&failure, pause);
                     let (at, next) = ((self.now)(), Instant::now() + pause);
+                    let is_dropped = failure.reason == Reason::PodChanged;
+                    self.lives &= !is_dropped;
                     self.state.send_modify(|state| {
+                        state.issued = state.issued.take().filter(|_| !is_dropped);
                         state.assumed += 1;
                         state.failures += u64::from(has_failed);
                         state.failed = Some(Arc::new(Failed { failure, at }));
@@ -210,7 +220,7 @@ impl<A: Assume> CredentialCache<A> {
     async fn until_due(&self, issued: &Issued) {
         loop {
             let (wall, since_start) = ((self.now)(), Instant::now());
-            if issued.is_due(wall, since_start) {
+            if issued.is_due(wall, since_start) || !self.assume.is_in_same_pod() {
                 return;
             }
             let left = issued.due.duration_since(wall).unwrap_or_default();
@@ -228,6 +238,9 @@ impl<A: Assume> CredentialCache<A> {
             let (wall, since_start) = ((self.now)(), Instant::now());
             let mut wake = until_since_start.min(since_start + LOOK);
             let issued = self.state.borrow().issued.clone();
+            if issued.is_some() && !self.assume.is_in_same_pod() {
+                return;
+            }
             if let Some(issued) = issued.filter(|_| self.lives) {
                 if issued.is_good(wall, since_start) {
                     wake = wake.min(
@@ -243,7 +256,10 @@ impl<A: Assume> CredentialCache<A> {
             if wall >= until || since_start >= until_since_start {
                 return;
             }
-            sleep_until(wake).await;
+            tokio::select! {
+                () = sleep_until(wake) => {}
+                () = self.wake.notified() => {}
+            }
         }
     }
 
@@ -308,6 +324,8 @@ const SLOW: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::credentials::Secret;
 
@@ -421,6 +439,52 @@ mod tests {
         let failed = handle.credentials(of(0.9)).await.unwrap_err().unwrap();
         assert_eq!(failed.failure.reason, Reason::ClockSkewed);
         assert_eq!(handle.remaining(), Duration::ZERO);
+    }
+
+    /// Issues credentials until the process is in another pod.
+    struct Movable {
+        sts: TimedSts,
+        is_moved: Arc<AtomicBool>,
+    }
+
+    impl Assume for Movable {
+        async fn assume(&self) -> Result<Credentials, AssumeRoleError> {
+            match self.is_in_same_pod() {
+                true => self.sts.assume().await,
+                false => Err(self.failure(Reason::PodChanged)),
+            }
+        }
+
+        fn is_in_same_pod(&self) -> bool {
+            !self.is_moved.load(Ordering::Relaxed)
+        }
+
+        fn failure(&self, reason: Reason) -> AssumeRoleError {
+            self.sts.failure(reason)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn credentials_are_dropped_in_another_pod() {
+        for is_asked in [true, false] {
+            let (clock, since) = (SystemTime::UNIX_EPOCH + HOUR * 1000, Instant::now());
+            let is_moved = Arc::new(AtomicBool::new(false));
+            let sts = TimedSts { clock, since, takes: Duration::ZERO };
+            let movable = Movable { sts, is_moved: Arc::clone(&is_moved) };
+            let now = move || clock + since.elapsed();
+            let (handle, task) = start(movable, now, fastrand::Rng::with_seed(5));
+            tokio::spawn(task);
+            assert!(handle.credentials(of(0.9)).await.is_ok());
+            is_moved.store(true, Ordering::Relaxed);
+            if is_asked {
+                let failed = handle.credentials(of(0.9)).await.unwrap_err().unwrap();
+                assert_eq!(failed.failure.reason, Reason::PodChanged);
+            } else {
+                sleep(LOOK + of(1.0)).await;
+            }
+            assert!(handle.state().issued.is_none(), "{is_asked}");
+            assert_eq!(handle.remaining(), Duration::ZERO);
+        }
     }
 
     /// STS responds ten seconds late, and the node's clock is five minutes slow. The credentials

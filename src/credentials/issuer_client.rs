@@ -1,6 +1,6 @@
 //! The client of the session issuer: one request per token, over TLS, never through a proxy.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, body::Bytes, client::conn::http1, header};
@@ -13,16 +13,15 @@ use rustls::{
 use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use zeroize::Zeroizing;
 
-use super::{Reason, Secret, sts::chain};
+use super::{Reason, Secret, pod_token::PodToken, sts::chain};
 use crate::session::{CaBundle, IssuerEndpoint, env::IssuerAccess};
 
 /// Calls the session issuer with the pod's own token.
 #[derive(Debug)]
 pub struct IssuerClient {
     endpoint: IssuerEndpoint,
-    token_file: PathBuf,
+    own: PodToken,
     tls: TlsSettings,
 }
 
@@ -49,19 +48,20 @@ impl IssuerClient {
     pub fn new(calls: IssuerAccess) -> Result<Self, rustls::Error> {
         let IssuerAccess { endpoint, ca, token_file } = calls;
         let tls = TlsSettings::new(&ca)?;
-        Ok(Self { endpoint, token_file, tls })
+        Ok(Self { endpoint, own: PodToken::new(token_file), tls })
     }
 
     /// Requests a token. `wait`: how long the issuer may wait for the session of a pod that has none
     /// yet. The caller limits the time.
     pub(super) async fn token(&self, wait: Option<Duration>) -> Result<IssuedToken, Reason> {
         let unavailable = |detail: String| Reason::IssuerUnavailable { detail };
-        let own = self.own_token().map_err(|error| {
+        let own = self.own.read().map_err(|error| {
             unavailable(format!(
                 "cannot read the pod's token {}: {error}",
-                self.token_file.display()
+                self.own.file().display()
             ))
         })?;
+        let own = own.ok_or(Reason::PodChanged)?;
         let (status, body) =
             self.post(&own, wait).await.map_err(|error| unavailable(chain(&*error)))?;
         if status == 200 {
@@ -81,9 +81,8 @@ impl IssuerClient {
         })
     }
 
-    /// Returns the token of the pod, which the kubelet renews.
-    fn own_token(&self) -> io::Result<Zeroizing<String>> {
-        std::fs::read_to_string(&self.token_file).map(Zeroizing::new)
+    pub(super) fn is_in_same_pod(&self) -> bool {
+        self.own.is_of_same_pod()
     }
 
     async fn post(
@@ -91,7 +90,7 @@ impl IssuerClient {
         token: &str,
         wait: Option<Duration>,
     ) -> Result<(u16, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-        let Self { endpoint, token_file: _, tls: TlsSettings(tls) } = self;
+        let Self { endpoint, own: _, tls: TlsSettings(tls) } = self;
         let stream = TcpStream::connect((endpoint.host(), endpoint.port())).await?;
         stream.set_nodelay(true)?;
         let name = ServerName::try_from(endpoint.host().to_owned())?;

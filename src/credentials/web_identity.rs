@@ -103,6 +103,10 @@ impl Assume for WebIdentity {
         credentials.map_err(|reason| self.failure(reason))
     }
 
+    fn is_in_same_pod(&self) -> bool {
+        self.issuer.is_in_same_pod()
+    }
+
     fn failure(&self, reason: Reason) -> AssumeRoleError {
         let identity = self.session.identity_for_people();
         AssumeRoleError { role: self.session.role().clone(), identity, reason }

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use fab_session_injector::issuer::TokenRefusal;
 use harness::{
     process::{Process, free_port, own_directory, wait_until},
@@ -133,6 +134,7 @@ fn cases() -> Vec<(&'static str, Aws)> {
         ("issuer", Aws { base: Answer::Nothing, assume_role: Answer::Nothing }),
         rejected(403, "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"),
         ("late", refused(TokenRefusal::Unbound { pod: "pool-x1".to_owned() }).1),
+        ("restored", Aws { base: Answer::Nothing, assume_role: Answer::Nothing }),
         error(403, "ExpiredToken", "The security token included in the request is expired"),
         agent(
             400,
@@ -203,6 +205,11 @@ fn failure(source: &str, aws: &Aws) -> Said {
         let token = format!("Authorization: {}", sidecar.token());
         let said = wait_until("the sidecar reports a failure", PATIENCE, || {
             let said = sidecar.said("GET /v1/credentials", &[&host, &token]);
+            // It has read the token of its own pod.
+            if source == "restored" && said.code == "issuer-unavailable" {
+                fs::write(sidecar.directory.path().join("projected"), token_of(1)).unwrap();
+                return None;
+            }
             (said.code != "starting").then_some(said)
         });
         let secrets =
@@ -235,7 +242,8 @@ impl Sidecar {
         let address = listener.local_addr().unwrap();
         threads.spawn(move || serve(&listener, source, aws));
         let projected = directory.path().join("projected");
-        fs::write(&projected, TOKEN).unwrap();
+        let own = if source == "restored" { token_of(0) } else { TOKEN.to_owned() };
+        fs::write(&projected, own).unwrap();
         let port = free_port();
         let mut command = without_a_pod(directory.path());
         command
@@ -245,7 +253,7 @@ impl Sidecar {
             .env("FAB_SESSION_ROLE_ARN", "arn:aws:iam::111122223333:role/prod-acme-broker")
             .env("AWS_REGION", "eu-west-1")
             .env("AWS_ENDPOINT_URL_STS", format!("http://{address}"));
-        let tls = ["issuer", "late"].contains(&source).then(|| Tls::before(address));
+        let tls = ["issuer", "late", "restored"].contains(&source).then(|| Tls::before(address));
         if source == "late" {
             let marker = "<sandbox claim>";
             command
@@ -354,6 +362,13 @@ fn read(connection: &mut TcpStream) -> String {
             Ok(read) => request.extend_from_slice(&part[..read]),
         }
     }
+}
+
+/// Returns the token of a pod, as far as the sidecar reads it.
+fn token_of(pod: u8) -> String {
+    let uid = format!("0e1c7c2b-8a52-4c4f-9d0e-{pod:012}");
+    let claims = json!({"kubernetes.io": {"pod": {"uid": uid}}});
+    format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()))
 }
 
 fn sts_error(code: &str, message: &str) -> String {
