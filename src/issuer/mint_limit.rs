@@ -98,6 +98,18 @@ impl MintLimit {
         self.pods.set(pod, pod_after, now);
         Ok(())
     }
+
+    /// Counts a JWT of [`Self::take`] as one that was not signed, by a failure of others than the
+    /// pod: it takes [`FAILED`] of the pod's limit. For namespace and all it counts as any other,
+    /// because its calls of the API server were made: a pod that causes failures costs no more of
+    /// them than the namespace may.
+    pub fn fail(&mut self, pod: &PodUid) {
+        if let Some(bucket) = self.pods.by_name.get_mut(pod.as_str())
+            && let Some(full_at) = bucket.full_at.checked_sub(POD.interval - FAILED)
+        {
+            bucket.full_at = full_at;
+        }
+    }
 }
 
 impl Bucket {
@@ -132,6 +144,9 @@ impl Buckets {
 /// A pod needs one JWT in each session of 15 minutes or more. Three at once allow its sidecar to
 /// restart.
 const POD: Rate = Rate { at_once: 3, interval: Duration::from_secs(20) };
+/// A sidecar pauses for 1 to 60 seconds after a failure, so a pod that waits for the end of an outage
+/// is not limited, too.
+const FAILED: Duration = Duration::from_secs(2);
 /// 200 pods that start at once; then 20 a second, with which 72,000 sessions are renewed each hour.
 const NAMESPACE: Rate = Rate { at_once: 200, interval: Duration::from_millis(50) };
 /// 400 pods that start at once; then 100 a second. With [`POD`], whose buckets are full after a
@@ -180,6 +195,34 @@ mod tests {
         // The clock of a suspended machine may be read in any order.
         assert_eq!(take(1.0), refused(119.0));
         assert_eq!(limit.take(&pod(2), &namespace(1), start + seconds(100.0)), Ok(()));
+    }
+
+    #[test]
+    fn a_failed_jwt_counts_less_for_its_pod_only() {
+        let start = Instant::now();
+        let mut limit = MintLimit::new(start);
+        let taken = (0..100).filter(|_| {
+            let is_taken = limit.take(&pod(1), &namespace(1), start).is_ok();
+            if is_taken {
+                limit.fail(&pod(1));
+            }
+            is_taken
+        });
+        // Each failure takes 2 s of 60 s, of which 20 s must be free.
+        assert_eq!(taken.count(), 21);
+        // Other pods of the namespace have what is left of 200.
+        let others = (2..1000).filter(|it| limit.take(&pod(*it), &namespace(1), start).is_ok());
+        assert_eq!(others.count(), 200 - 21);
+        // A sidecar whose requests fail for ten minutes gets its JWT at once afterwards.
+        for second in 0..100 {
+            let now = start + seconds(f64::from(second) * 6.0);
+            assert_eq!(limit.take(&pod(3000), &namespace(2), now), Ok(()), "{second}");
+            limit.fail(&pod(3000));
+        }
+        let after = start + seconds(600.0);
+        assert!((0..3).all(|_| limit.take(&pod(3000), &namespace(2), after).is_ok()));
+        // One that is not known, because it was refused.
+        limit.fail(&pod(4000));
     }
 
     #[test]

@@ -172,7 +172,19 @@ async fn token(
     let minted = timeout_at(started + WHOLE, mint(state, token, &facts, started)).await;
     match minted.unwrap_or_else(late) {
         Ok((grant, id, jwt)) => Ok((facts, grant, id, jwt)),
-        Err(refusal) => Err((refusal, Some(facts))),
+        Err(refusal) => {
+            // None of these is before the limit counts the request.
+            if matches!(
+                refusal,
+                TokenRefusal::ApiUnavailable { .. }
+                    | TokenRefusal::KeyUnavailable
+                    | TokenRefusal::RoleUnavailable { .. }
+            ) {
+                let mut limit = state.limit.lock().unwrap_or_else(PoisonError::into_inner);
+                limit.fail(&facts.pod_uid);
+            }
+            Err((refusal, Some(facts)))
+        }
     }
 }
 

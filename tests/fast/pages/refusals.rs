@@ -437,6 +437,11 @@ const AWS: &[Meaning] = &[
         "A service control policy or resource control policy does not allow the action.",
         "",
     ),
+    (
+        "pod-changed",
+        "The file with the pod's token has the token of another pod than when the sidecar started.",
+        "The container was restored from a checkpoint. The sidecar has dropped its credentials, and gets no others until it is restarted.",
+    ),
     ("region-disabled", "STS is not active in the region for the account.", ""),
     (
         "session-tags-too-large",
@@ -506,7 +511,7 @@ const ISSUER: &[Meaning] = &[
     (
         "busy",
         "The pod, its namespace or all pods together request too many tokens.",
-        "A pod gets three tokens at once and then one in 20 seconds ([limits](issuer.md#limits)).",
+        "A pod gets three tokens at once and then one in 20 seconds ([limits](issuer.md#limits)). Requests that fail count less.",
     ),
     (
         "claim-gone",
