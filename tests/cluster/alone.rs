@@ -2,5 +2,9 @@
 
 mod forged;
 mod holds;
+mod issuer_faults;
+mod issuer_flood;
 mod issuer_guard_cost;
+mod issuer_migration;
 mod patch_cost;
+mod sessions;

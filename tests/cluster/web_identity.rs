@@ -1,29 +1,34 @@
 //! The session issuer with a real API server, and sidecars that get their tokens from it. STS is the
 //! strict AWS, which reads the issuer's published files.
 
-mod issuer_process;
+pub(crate) mod issuer_process;
 mod late;
 
 use std::{
     fs,
     io::Read,
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::Command,
     sync::{Arc, Mutex},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use harness::{
+    api_proxy::Review,
     kms::{Kms, KmsFault},
-    process::wait_until,
-    sidecar::account::BROKER,
+    process::{own_directory, wait_until},
+    sidecar::{
+        account::BROKER,
+        client::{self, Client},
+    },
     tls::Tls,
 };
 use serde_json::{Value, json};
 use strict_aws::Outage;
 
-use self::issuer_process::{AUDIENCE, IssuerProcess, PATIENCE, Projected};
+use self::issuer_process::{AUDIENCE, IssuerProcess, PATIENCE, Projected, Settings};
 
 #[test]
 fn a_pod_without_any_aws_role_gets_credentials_of_its_session() {
@@ -162,7 +167,7 @@ fn a_session_name_is_trusted_only_under_an_older_guard() {
     thread::sleep(CACHED);
     assert_eq!(code(&before), "guard-missing", "a guard that denies nothing");
     issuer.bind_guard(&["Deny"]);
-    let bound = std::time::Instant::now();
+    let bound = Instant::now();
     let early = issuer.pod("early", named);
     wait_until("the binding is seen", PATIENCE, || {
         (code(&before) == "predates-guard").then_some(())
@@ -248,6 +253,231 @@ fn a_key_in_kms_signs_and_its_faults_give_no_token() {
     let before = signed(&kms);
     assert_eq!(ask("after"), (200, String::new()));
     assert_eq!(signed(&kms), before + 1);
+}
+
+/// A container that is restored from a checkpoint finds the token of its new pod in the file.
+#[test]
+fn a_sidecar_in_another_pod_drops_its_credentials() {
+    let issuer = IssuerProcess::start();
+    let (pod, other) = (issuer.pod("a", |_| {}), issuer.pod("b", |_| {}));
+    let sidecar = pod.sidecar();
+    let running = sidecar.start_ready();
+    let identity = format!("agent.acme.{}", pod.uid);
+    // The control: the kubelet renews the token.
+    sidecar.project(&pod.token(AUDIENCE));
+    assert_eq!(sidecar.get("/v1/credentials").0, 200);
+
+    sidecar.project(&other.token(AUDIENCE));
+    let (status, answer) = sidecar.get("/v1/credentials");
+    assert_eq!((status, &answer["code"]), (403, &json!("pod-changed")), "{answer}");
+    let status = sidecar.status();
+    assert_eq!(status["accessKeyId"], Value::Null);
+    assert_eq!(status["lastError"]["code"], "pod-changed", "{status}");
+    assert!(running.log().contains("pod-changed"), "{}", running.log());
+    // Neither pod's token is used again, and STS knows one session.
+    sidecar.project(&pod.token(AUDIENCE));
+    assert_eq!(sidecar.get("/v1/credentials").1["code"], "pod-changed");
+    let [event] = &issuer.events("AssumeRoleWithWebIdentity")[..] else { panic!("one event") };
+    assert_eq!(event["userIdentity"]["userName"], json!(identity));
+    assert!(!issuer.log().contains(&other.uid), "{}", issuer.log());
+
+    // A new process is the sidecar of the pod that it is in.
+    drop(running);
+    let sidecar = other.sidecar();
+    let _running = sidecar.start_ready();
+    assert_eq!(sidecar.status()["sourceIdentity"], json!(format!("agent.acme.{}", other.uid)));
+}
+
+/// The SDKs send the JWT to STS by themselves, by the provider of their default chains.
+#[test]
+fn each_sdk_gets_the_session_with_a_jwt() {
+    let issuer = IssuerProcess::start();
+    let pod = issuer.pod("a", |_| {});
+    let (status, answer) = issuer.ask(&pod.token(AUDIENCE));
+    assert_eq!(status, 200, "{answer}");
+    let directory = own_directory();
+    let file = directory.path().join("jwt");
+    let jwt = answer["token"].as_str().unwrap();
+    let start = |name: &'static str| {
+        let words = client::words(name);
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("AWS_ENDPOINT_URL_STS", issuer.sts())
+            .env("AWS_REGION", "eu-west-1")
+            .env("AWS_ROLE_ARN", answer["role"].as_str().unwrap())
+            .env("AWS_ROLE_SESSION_NAME", name)
+            .env("AWS_WEB_IDENTITY_TOKEN_FILE", &file);
+        let mut client = Client::start(name, command);
+        client.ask();
+        client
+    };
+    fs::write(&file, jwt).unwrap();
+    let clients = SDKS.map(start);
+    for client in &clients {
+        let name = client.name;
+        let arn = format!("arn:aws:sts::111122223333:assumed-role/prod-acme-broker/{name}");
+        assert_eq!(client.answer(), Ok(arn), "{name}");
+    }
+    let identity = json!(format!("agent.acme.{}", pod.uid));
+    let calls = issuer.events("GetCallerIdentity");
+    assert_eq!(calls.len(), SDKS.len());
+    for call in &calls {
+        assert_eq!(call["userIdentity"]["sessionContext"]["sourceIdentity"], identity, "{call}");
+    }
+
+    // The control: one character of the signature is another.
+    let tail = if jwt.ends_with("AAAA") { "BBBB" } else { "AAAA" };
+    fs::write(&file, format!("{}{tail}", &jwt[..jwt.len() - 4])).unwrap();
+    for client in &SDKS.map(start) {
+        assert!(client.answer().is_err(), "{}", client.name);
+    }
+    assert_eq!(issuer.events("GetCallerIdentity").len(), SDKS.len());
+}
+
+/// The SDKs that read the endpoint of STS from the environment.
+const SDKS: [&str; 7] = ["boto3", "cli", "go", "java", "javascript", "kotlin", "rust"];
+
+/// The API server confirms a token. An answer that differs in one thing does not.
+#[test]
+fn a_token_review_that_differs_gives_no_token() {
+    let issuer = IssuerProcess::start_with(Settings { is_proxied: true, ..Settings::default() });
+    let proxy = issuer.proxy.as_ref().unwrap();
+    for (name, change) in REVIEWS {
+        let pod = issuer.pod(name, |_| {});
+        let token = pod.token(AUDIENCE);
+        proxy.review(Some(Review::Changed(change)));
+        proxy.take_calls();
+        let (status, answer) = issuer.ask(&token);
+        assert_eq!((status, &answer["code"]), (401, &json!("token-rejected")), "{name}: {answer}");
+        assert_eq!(answer["token"], Value::Null, "{name}");
+        let is_pod = |call: &String| call.contains("/pods/");
+        assert!(!proxy.take_calls().iter().any(is_pod), "{name}: it reads the pod");
+        // The control: the same token, and the answer as it is.
+        proxy.review(Some(Review::Changed(|_| {})));
+        assert_eq!(issuer.ask(&token).0, 200, "{name}");
+        assert!(proxy.take_calls().iter().any(is_pod), "{name}");
+    }
+}
+
+/// Changes of a TokenReview's answer.
+const REVIEWS: [(&str, Change); 14] = [
+    ("not-authenticated", |review| review["status"]["authenticated"] = json!(false)),
+    ("no-authentication", |review| remove(&mut review["status"], "authenticated")),
+    ("no-audiences", |review| remove(&mut review["status"], "audiences")),
+    ("empty-audiences", |review| review["status"]["audiences"] = json!([])),
+    ("other-audience", |review| review["status"]["audiences"] = json!(["fab-session-issuer.dev"])),
+    ("two-audiences", |review| review["status"]["audiences"] = json!([AUDIENCE, "other"])),
+    ("other-account", |review| {
+        review["status"]["user"]["username"] = json!("system:serviceaccount:tenants-acme:other");
+    }),
+    ("other-namespace", |review| {
+        review["status"]["user"]["username"] = json!("system:serviceaccount:tenants-b:default");
+    }),
+    ("no-user", |review| remove(&mut review["status"], "user")),
+    ("other-pod-name", |review| {
+        extra(review)["authentication.kubernetes.io/pod-name"] = json!(["b"])
+    }),
+    ("other-pod-uid", |review| {
+        extra(review)["authentication.kubernetes.io/pod-uid"] =
+            json!(["0e1c7c2b-8a52-4c4f-9d0e-6f2a3b4c5d6e"]);
+    }),
+    ("two-pod-uids", |review| {
+        let uids = &mut extra(review)["authentication.kubernetes.io/pod-uid"];
+        uids.as_array_mut().unwrap().push(json!("0e1c7c2b-8a52-4c4f-9d0e-6f2a3b4c5d6e"));
+    }),
+    ("no-pod-uid", |review| remove(extra(review), "authentication.kubernetes.io/pod-uid")),
+    ("no-extras", |review| remove(&mut review["status"]["user"], "extra")),
+];
+
+fn extra(review: &mut Value) -> &mut Value {
+    let extra = &mut review["status"]["user"]["extra"];
+    assert!(extra["authentication.kubernetes.io/pod-uid"].is_array(), "{extra}");
+    extra
+}
+
+fn remove(object: &mut Value, key: &str) {
+    assert!(object.as_object_mut().unwrap().shift_remove(key).is_some(), "{object}: no {key}");
+}
+
+#[test]
+fn a_token_costs_two_calls_of_the_api_server() {
+    let issuer = IssuerProcess::start_with(Settings { is_proxied: true, ..Settings::default() });
+    let proxy = issuer.proxy.as_ref().unwrap();
+    let tokens: Vec<String> = ["a", "b", "c", "d", "e"]
+        .map(|name| issuer.pod(name, |_| {}).token(AUDIENCE))
+        .into_iter()
+        .flat_map(|token| vec![token; 3])
+        .collect();
+    proxy.take_calls();
+    let begun = Instant::now();
+    for token in &tokens {
+        assert_eq!(issuer.ask(token).0, 200);
+    }
+    let calls = proxy.take_calls();
+    let count = |part: &str| calls.iter().filter(|call| call.contains(part)).count();
+    let [reviews, pods, guards] =
+        ["/tokenreviews", "/pods/", "/validatingadmissionpolic"].map(count);
+    assert_eq!((reviews, pods), (tokens.len(), tokens.len()), "{calls:?}");
+    // The guard's policy and binding are read once in 10 s.
+    let rounds = 2 + begun.elapsed().as_secs() as usize / 10;
+    assert!((2..=2 * rounds).contains(&guards), "{calls:?}");
+    let keys = count("/openid/v1/jwks");
+    assert!(keys <= 1 && reviews + pods + guards + keys == calls.len(), "{calls:?}");
+}
+
+/// The limit of a pod counts its failed requests, too, although less: otherwise a pod whose requests
+/// fail would cost calls without an end.
+#[test]
+fn failed_requests_of_a_pod_cost_few_calls() {
+    let issuer = IssuerProcess::start_with(Settings { is_proxied: true, ..Settings::default() });
+    let proxy = issuer.proxy.as_ref().unwrap();
+    let pod = issuer.pod("a", |_| {});
+    let token = pod.token(AUDIENCE);
+    proxy.review(Some(Review::Failed));
+    proxy.take_calls();
+    let begun = Instant::now();
+    let mut codes = Vec::new();
+    for _ in 0..100 {
+        let (status, answer) = issuer.ask(&token);
+        assert_eq!(status, 503, "{answer}");
+        codes.push(answer["code"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(codes[..20], ["api-unavailable"; 20], "{codes:?}");
+    let reviews = proxy.take_calls().iter().filter(|call| call.contains("/tokenreviews")).count();
+    let most = 22 + begun.elapsed().as_secs() as usize / 2;
+    assert!((20..=most).contains(&reviews), "{reviews} of 100, {codes:?}");
+    assert_eq!(codes.iter().filter(|code| *code == "busy").count(), 100 - reviews, "{codes:?}");
+    // Another pod has its own limit, and the first one gets a token soon.
+    proxy.review(None);
+    assert_eq!(issuer.ask(&issuer.pod("b", |_| {}).token(AUDIENCE)).0, 200);
+    let ended = Instant::now();
+    assert_eq!(issuer.ask_for(&pod).0, 200);
+    assert!(ended.elapsed() < Duration::from_secs(10), "{:?}", ended.elapsed());
+}
+
+/// The guard refuses such a debugger. Here it does not, since no policy is bound.
+#[test]
+fn a_debugger_with_the_sidecars_token_ends_the_tokens() {
+    let issuer = IssuerProcess::start();
+    for (name, volume, is_refused) in
+        [("own", "fab-session-base", true), ("other", "fab-session-token", false)]
+    {
+        let pod = issuer.pod(name, |_| {});
+        let token = pod.token(AUDIENCE);
+        assert_eq!(issuer.ask(&token).0, 200, "{name}");
+        issuer.debug(&pod, &json!([{"name": volume, "mountPath": "/own"}]));
+        let (status, answer) = issuer.ask(&token);
+        if is_refused {
+            assert_eq!((status, &answer["code"]), (403, &json!("not-injected")), "{answer}");
+            let said = answer["message"].as_str().unwrap();
+            assert!(said.contains("another container mounts the token"), "{said}");
+        } else {
+            assert_eq!(status, 200, "{answer}");
+        }
+    }
 }
 
 /// A mesh or a changed DNS leads the sidecar to another server.

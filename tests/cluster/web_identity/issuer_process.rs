@@ -13,6 +13,7 @@ use std::{
 
 use fab_session_injector::issuer::GuardRule;
 use harness::{
+    api_proxy::ApiProxy,
     control_plane::ControlPlane,
     file_server,
     kms::Kms,
@@ -30,33 +31,40 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use serde_json::{Value, json};
-use strict_aws::{Aws, Outage, Provider, Role, Server, World};
+use strict_aws::{Aws, Fault, Outage, Provider, Role, Server, Target, Times, World};
 use tempfile::TempDir;
 
 /// An issuer with one tenant, `acme`, in the namespace `tenants-acme`.
-pub(super) struct IssuerProcess {
+pub(crate) struct IssuerProcess {
     process: RefCell<Option<Process>>,
-    cluster: ControlPlane,
+    cluster: RefCell<ControlPlane>,
+    /// In front of the API server, if the settings want it.
+    pub(crate) proxy: Option<ApiProxy>,
     aws: Arc<Aws>,
     server: Server,
     directory: TempDir,
     address: SocketAddr,
     health: SocketAddr,
+    command: Command,
 }
 
 /// What an issuer has in addition to the defaults.
 #[derive(Default)]
-struct Settings<'k> {
+pub(crate) struct Settings<'k> {
     /// The signing key is in KMS, not in a file.
-    kms: Option<&'k Kms>,
+    pub(crate) kms: Option<&'k Kms>,
+    /// It calls the API server through a proxy.
+    pub(crate) is_proxied: bool,
+    /// Lifetime of all session credentials.
+    pub(crate) session_seconds: Option<u64>,
     /// The components of the config.
-    components: Option<Value>,
-    on_behalf_of: bool,
+    pub(crate) components: Option<Value>,
+    pub(crate) on_behalf_of: bool,
 }
 
 /// A pod of the tenant, as the API server stores it, with its tokens.
-pub(super) struct Projected<'i> {
-    pub(super) uid: String,
+pub(crate) struct Projected<'i> {
+    pub(crate) uid: String,
     name: String,
     is_late: bool,
     issuer: &'i IssuerProcess,
@@ -64,7 +72,7 @@ pub(super) struct Projected<'i> {
 
 impl IssuerProcess {
     /// Starts with a key in a file; returns when the issuer gives tokens.
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with(Settings::default())
     }
 
@@ -74,7 +82,7 @@ impl IssuerProcess {
     }
 
     /// Starts with a key in KMS.
-    pub(super) fn start_with_key_in(kms: &Kms) -> Self {
+    pub(crate) fn start_with_key_in(kms: &Kms) -> Self {
         Self::start_with(Settings { kms: Some(kms), ..Settings::default() })
     }
 
@@ -83,8 +91,8 @@ impl IssuerProcess {
         Self::start_with(Settings { on_behalf_of: true, ..Settings::default() })
     }
 
-    fn start_with(settings: Settings<'_>) -> Self {
-        let Settings { kms, components, on_behalf_of } = settings;
+    pub(crate) fn start_with(settings: Settings<'_>) -> Self {
+        let Settings { kms, is_proxied, session_seconds, components, on_behalf_of } = settings;
         let cluster = ControlPlane::start();
         let labels = [
             ("fab.nanohype.dev/session-injection", "enabled"),
@@ -95,6 +103,8 @@ impl IssuerProcess {
         let made = cluster.kubectl(&["create", "--filename=-"]).stdin(&rights().to_string()).run();
         assert!(made.ok, "{}", made.stderr);
         let kubeconfig = cluster.kubeconfig_of("fab-system", "issuer");
+        let proxy = is_proxied.then(|| ApiProxy::before(&kubeconfig));
+        let kubeconfig = proxy.as_ref().map_or(kubeconfig.clone(), |it| it.kubeconfig(&kubeconfig));
 
         let directory = own_directory();
         let path = directory.path();
@@ -102,32 +112,32 @@ impl IssuerProcess {
             std::array::from_fn(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
         let made = Command::new(root().join("certs/make")).arg(path).arg("localhost").status();
         assert!(made.unwrap().success());
-        let key = ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
-        let made = Command::new("openssl").args(key).arg("-out").arg(path.join("key.pem")).output();
-        assert!(made.unwrap().status.success());
+        let key = match kms {
+            Some(kms) => json!({"kms": kms.create_key(), "state": "signing"}),
+            None => json!({"file": make_key(path), "state": "signing"}),
+        };
         let roles = json!({"roles": {"acme": BROKER}});
         fs::write(path.join("roles.yaml"), roles.to_string()).unwrap();
+        let mut own = section(path, address);
+        own["keys"] = json!([key]);
+        own["onBehalfOf"] = on_behalf_of.into();
         let config = json!({
             "cluster": "prod",
             "transport": "webIdentity",
             "roles": {"allow": {"accounts": ["111122223333"]}, "file": path.join("roles.yaml")},
             "components": components,
-            "issuer": section(path, address, kms, on_behalf_of),
+            "issuer": own,
         });
         fs::write(path.join("config.yaml"), config.to_string()).unwrap();
         let environment = kms.map(of_kms).into_iter().flatten();
-        let exported = Command::new(program())
-            .envs(environment.clone())
-            .args(["issuer", "export", "--config"])
-            .arg(path.join("config.yaml"))
-            .arg("--out")
-            .arg(path.join("published"))
-            .output()
-            .unwrap();
-        assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+        fs::create_dir(path.join("published")).unwrap();
         let published_at = file_server::serve(Ipv4Addr::LOCALHOST.into(), path.join("published"));
 
-        let aws = Arc::new(Aws::new(world(&path.join("config.yaml"))).unwrap());
+        let mut world = world(&path.join("config.yaml"));
+        if let Some(seconds) = session_seconds {
+            world = world.session_seconds(seconds);
+        }
+        let aws = Arc::new(Aws::new(world).unwrap());
         let server = Server::start(Arc::clone(&aws)).unwrap();
         let mut command = Command::new(program());
         command
@@ -144,31 +154,108 @@ impl IssuerProcess {
             .args(["--shutdown-delay", "0"])
             .envs(environment)
             .env("KUBECONFIG", kubeconfig);
-        let mut process = Process::start("issuer", path, &command);
-        process.wait_until("the issuer is ready", PATIENCE, || {
-            get(health, "/readyz").starts_with("HTTP/1.1 200").then_some(())
-        });
         let issuer = Self {
-            process: RefCell::new(Some(process)),
-            cluster,
+            process: RefCell::new(None),
+            cluster: RefCell::new(cluster),
+            proxy,
             aws,
             server,
             directory,
             address,
             health,
+            command,
         };
+        issuer.export();
         issuer.publish();
+        issuer.start_again();
         issuer.await_metric("key_published", |published| published == 1.0);
         issuer
     }
 
+    /// Starts the issuer after [`Self::stop`]; returns when it is ready.
+    pub(crate) fn start_again(&self) {
+        let mut process = Process::start("issuer", self.directory.path(), &self.command);
+        process.wait_until("the issuer is ready", PATIENCE, || {
+            get(self.health, "/readyz").starts_with("HTTP/1.1 200").then_some(())
+        });
+        *self.process.borrow_mut() = Some(process);
+    }
+
+    /// Sets the keys of the config, which the issuer reads at its next start.
+    pub(crate) fn set_keys(&self, keys: &Value) {
+        let path = self.directory.path().join("config.yaml");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        config["issuer"]["keys"] = keys.clone();
+        fs::write(path, config.to_string()).unwrap();
+    }
+
+    /// Writes the public files of the config's keys, as `issuer export` does.
+    pub(crate) fn export(&self) {
+        let path = self.directory.path();
+        let environment = self.command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        let exported = Command::new(program())
+            .envs(environment)
+            .args(["issuer", "export", "--config"])
+            .arg(path.join("config.yaml"))
+            .arg("--out")
+            .arg(self.published())
+            .output()
+            .unwrap();
+        assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    }
+
+    /// Kills the API server.
+    pub(crate) fn stop_api_server(&self) {
+        self.cluster.borrow_mut().stop_api_server();
+    }
+
+    /// Starts the API server; returns when it is ready.
+    pub(crate) fn start_api_server(&self) {
+        self.cluster.borrow_mut().start_api_server();
+    }
+
+    /// Has the API server sign with a new key, and restarts it.
+    pub(crate) fn rotate_token_key(&self) {
+        self.cluster.borrow_mut().rotate_token_key();
+    }
+
+    /// Returns the key (PEM) with which the API server signs tokens.
+    pub(crate) fn token_key(&self) -> Vec<u8> {
+        fs::read(self.cluster.borrow().token_key()).unwrap()
+    }
+
+    /// Makes all calls of AssumeRoleWithWebIdentity fail, or ends that.
+    pub(crate) fn fail_sts(&self, fault: Option<Fault>) {
+        match fault {
+            Some(fault) => {
+                self.aws.inject(Target::AssumeRoleWithWebIdentity, fault, Times::UntilCleared);
+            }
+            None => self.aws.clear_faults(),
+        }
+    }
+
+    /// Returns the endpoint of STS.
+    pub(crate) fn sts(&self) -> String {
+        self.server.endpoint()
+    }
+
+    /// Returns the address of the issuer's port, and the CA certificate of the issuer.
+    pub(crate) fn port(&self) -> (SocketAddr, Vec<u8>) {
+        (self.address, fs::read(self.directory.path().join("ca.crt")).unwrap())
+    }
+
+    /// Returns a memory line of the issuer's status, in KiB.
+    pub(crate) fn memory(&self, key: &str) -> usize {
+        self.process.borrow().as_ref().expect("it runs").memory(key)
+    }
+
     /// Stops the issuer.
-    pub(super) fn stop(&self) -> Option<Process> {
+    pub(crate) fn stop(&self) -> Option<Process> {
         self.process.borrow_mut().take()
     }
 
     /// Creates an injected pod of the tenant, after a change of it.
-    pub(super) fn pod(&self, name: &str, change: fn(&mut Value)) -> Projected<'_> {
+    pub(crate) fn pod(&self, name: &str, change: fn(&mut Value)) -> Projected<'_> {
         self.injected("", name, None, change)
     }
 
@@ -252,25 +339,38 @@ impl IssuerProcess {
         if !user.is_empty() {
             words.extend(["--as", user]);
         }
-        let run = self.cluster.kubectl(&words).stdin(stdin).run();
+        let run = self.cluster.borrow().kubectl(&words).stdin(stdin).run();
         if run.ok { Ok(run.stdout) } else { Err(run.stderr) }
     }
 
+    /// Adds an ephemeral container with these mounts, as `kubectl debug` does.
+    pub(crate) fn debug(&self, pod: &Projected<'_>, mounts: &Value) {
+        let cluster = self.cluster.borrow();
+        let get = ["get", "pod", &pod.name, "--namespace", "tenants-acme"];
+        let mut stored = cluster.kubectl(&get).json();
+        let debugger = json!({"name": "debugger", "image": "debugger:1", "volumeMounts": mounts});
+        stored["spec"]["ephemeralContainers"] = json!([debugger]);
+        let path = format!("/api/v1/namespaces/tenants-acme/pods/{}/ephemeralcontainers", pod.name);
+        let replace = ["replace", "--raw", &path, "--filename=-"];
+        let replaced = cluster.kubectl(&replace).stdin(&stored.to_string()).run();
+        assert!(replaced.ok, "{}", replaced.stderr);
+    }
+
     /// Returns a token of the service account, as the kubelet requests it for the pod.
-    pub(super) fn token_of(&self, arguments: &[&str], pod: Option<&Projected<'_>>) -> String {
+    pub(crate) fn token_of(&self, arguments: &[&str], pod: Option<&Projected<'_>>) -> String {
         let account = ["create", "token", "default", "--namespace", "tenants-acme"];
         let bound = pod.map(|pod| {
             let of = ["--bound-object-kind", "Pod", "--bound-object-name", &pod.name];
             [&of[..], &["--bound-object-uid", &pod.uid]].concat()
         });
         let all = [&account[..], arguments, &bound.unwrap_or_default()].concat();
-        let token = self.cluster.kubectl(&all).run();
+        let token = self.cluster.borrow().kubectl(&all).run();
         assert!(token.ok, "{}", token.stderr);
         token.stdout.trim().to_owned()
     }
 
     /// Sends the pod's token to the issuer, as soon as its rate limit allows one more.
-    pub(super) fn ask_for(&self, pod: &Projected<'_>) -> (u16, Value) {
+    pub(crate) fn ask_for(&self, pod: &Projected<'_>) -> (u16, Value) {
         let token = pod.token(AUDIENCE);
         wait_until("the rate limit allows a token", PATIENCE, || {
             Some(self.ask(&token)).filter(|(_, answer)| answer["code"] != "busy")
@@ -278,7 +378,7 @@ impl IssuerProcess {
     }
 
     /// Sends a token to the issuer; returns status and body of the response.
-    pub(super) fn ask(&self, token: &str) -> (u16, Value) {
+    pub(crate) fn ask(&self, token: &str) -> (u16, Value) {
         let authority = fs::read(self.directory.path().join("ca.crt")).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(&authority).unwrap()).unwrap();
@@ -306,14 +406,14 @@ impl IssuerProcess {
     }
 
     /// Returns the issuer's answer to the pod by `explain`.
-    pub(super) fn explained(&self, pod: &Projected<'_>) -> Value {
+    pub(crate) fn explained(&self, pod: &Projected<'_>) -> Value {
         let path = self.directory.path();
         let output = Command::new(program())
             .args(["explain", &pod.name, "--namespace=tenants-acme", "--output=json", "--config"])
             .arg(path.join("config.yaml"))
             .arg("--roles")
             .arg(path.join("roles.yaml"))
-            .env("KUBECONFIG", self.cluster.kubeconfig())
+            .env("KUBECONFIG", self.cluster.borrow().kubeconfig())
             .output()
             .unwrap();
         let said: Value = serde_json::from_slice(&output.stdout)
@@ -322,27 +422,21 @@ impl IssuerProcess {
         said["issuer"].clone()
     }
 
-    pub(super) fn kubectl(&self, arguments: &[&str]) {
-        let run = self.cluster.kubectl(arguments).run();
+    pub(crate) fn kubectl(&self, arguments: &[&str]) {
+        let run = self.cluster.borrow().kubectl(arguments).run();
         assert!(run.ok, "{}", run.stderr);
     }
 
     /// Sets a label of the tenant's namespace.
-    pub(super) fn label(&self, label: &str) {
+    pub(crate) fn label(&self, label: &str) {
         self.kubectl(&["label", "--overwrite", "namespace", "tenants-acme", label]);
     }
 
     /// Binds the guard's rule about the issuer's tokens, with these actions.
-    pub(super) fn bind_guard(&self, actions: &[&str]) {
+    pub(crate) fn bind_guard(&self, actions: &[&str]) {
         let GuardRule { policy: name, binding } = GuardRule::of_audience(AUDIENCE);
-        self.cluster
-            .kubectl(&[
-                "delete",
-                "validatingadmissionpolicybinding",
-                &binding,
-                "--ignore-not-found",
-            ])
-            .run();
+        let delete = ["delete", "validatingadmissionpolicybinding", &binding, "--ignore-not-found"];
+        self.cluster.borrow().kubectl(&delete).run();
         let policy = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingAdmissionPolicy",
@@ -356,22 +450,26 @@ impl IssuerProcess {
             },
         });
         // It may be there already.
-        self.cluster.kubectl(&["create", "--filename=-"]).stdin(&policy.to_string()).run();
+        self.cluster.borrow().kubectl(&["create", "--filename=-"]).stdin(&policy.to_string()).run();
         let binding = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingAdmissionPolicyBinding",
             "metadata": {"name": binding},
             "spec": {"policyName": name, "validationActions": actions},
         });
-        self.cluster.kubectl(&["create", "--filename=-"]).stdin(&binding.to_string()).json();
+        self.cluster
+            .borrow()
+            .kubectl(&["create", "--filename=-"])
+            .stdin(&binding.to_string())
+            .json();
     }
 
-    pub(super) fn published(&self) -> PathBuf {
+    pub(crate) fn published(&self) -> PathBuf {
         self.directory.path().join("published")
     }
 
     /// Gives STS the files that the issuer exported.
-    pub(super) fn publish(&self) {
+    pub(crate) fn publish(&self) {
         let read = |name: &str| -> Value {
             serde_json::from_slice(&fs::read(self.published().join(name)).unwrap()).unwrap()
         };
@@ -380,22 +478,32 @@ impl IssuerProcess {
     }
 
     /// Makes STS fail to read the files.
-    pub(super) fn interrupt(&self, outage: Outage) {
+    pub(crate) fn interrupt(&self, outage: Outage) {
         assert!(self.aws.interrupt(URL, outage));
     }
 
     /// Returns the CloudTrail events with this name.
-    pub(super) fn events(&self, name: &str) -> Vec<Value> {
+    pub(crate) fn events(&self, name: &str) -> Vec<Value> {
         let events = self.aws.events();
         events.into_iter().filter(|event| event["eventName"] == name).collect()
     }
 
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("issuer.log")).unwrap()
     }
 
+    /// Returns the key ID of the last JWT.
+    pub(crate) fn signing_key(&self) -> String {
+        wait_until("a token is in the log", PATIENCE, || {
+            let log = self.log();
+            let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let last = lines.filter(|line| line["message"] == "token").last()?;
+            Some(last["kid"].as_str().unwrap().to_owned())
+        })
+    }
+
     /// Returns the log line with this message about a pod.
-    pub(super) fn log_line(&self, message: &str, uid: &str) -> Value {
+    pub(crate) fn log_line(&self, message: &str, uid: &str) -> Value {
         wait_until("the line is written", PATIENCE, || {
             let log = self.log();
             let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -404,7 +512,7 @@ impl IssuerProcess {
     }
 
     /// Returns the value of a metric without labels.
-    pub(super) fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let line = format!("fab_session_injector_issuer_{name} ");
         let rendered = get(self.health, "/metrics");
         let value = rendered.lines().find_map(|found| found.strip_prefix(&line));
@@ -419,7 +527,7 @@ impl IssuerProcess {
         value.map_or(0.0, |value| value.parse().unwrap())
     }
 
-    pub(super) fn await_metric(&self, name: &str, holds: impl Fn(f64) -> bool) {
+    pub(crate) fn await_metric(&self, name: &str, holds: impl Fn(f64) -> bool) {
         wait_until(&format!("{name} has the value"), LONG_PATIENCE, || {
             holds(self.metric(name)).then_some(())
         });
@@ -428,20 +536,20 @@ impl IssuerProcess {
 
 impl Projected<'_> {
     /// Returns a token for the audience.
-    pub(super) fn token(&self, audience: &str) -> String {
+    pub(crate) fn token(&self, audience: &str) -> String {
         self.issuer.token_of(&["--audience", audience], Some(self))
     }
 
     /// Returns the pod's sidecar, with the pod's token.
-    pub(super) fn sidecar(&self) -> Pod {
+    pub(crate) fn sidecar(&self) -> Pod {
         self.sidecar_with(self.issuer.address, None)
     }
 
     /// The same, with another address of the issuer, and with another CA for it.
-    pub(super) fn sidecar_with(&self, address: SocketAddr, ca: Option<String>) -> Pod {
+    pub(crate) fn sidecar_with(&self, address: SocketAddr, ca: Option<String>) -> Pod {
         let IssuerProcess { server, directory, .. } = self.issuer;
         let mut template = Template::new(&server.endpoint(), BROKER);
-        let mut settings = section(directory.path(), address, None, false);
+        let mut settings = section(directory.path(), address);
         if let Some(ca) = ca {
             settings["caBundle"] = json!(ca);
         }
@@ -459,18 +567,22 @@ impl Projected<'_> {
     }
 }
 
-/// Returns the config's section `issuer`.
-fn section(directory: &Path, address: SocketAddr, kms: Option<&Kms>, on_behalf_of: bool) -> Value {
-    let key = match kms {
-        Some(kms) => json!({"kms": kms.create_key(), "state": "signing"}),
-        None => json!({"file": directory.join("key.pem"), "state": "signing"}),
-    };
+/// Creates a signing key in the directory; returns its path.
+pub(crate) fn make_key(directory: &Path) -> PathBuf {
+    let path = directory.join("key.pem");
+    let key = ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
+    let made = Command::new("openssl").args(key).arg("-out").arg(&path).output();
+    assert!(made.unwrap().status.success());
+    path
+}
+
+/// Returns the config's section `issuer` for the webhook, which uses no key.
+fn section(directory: &Path, address: SocketAddr) -> Value {
     json!({
         "url": URL,
         "endpoint": format!("https://localhost:{}/v1/token", address.port()),
         "caBundle": fs::read_to_string(directory.join("ca.crt")).unwrap(),
-        "keys": [key],
-        "onBehalfOf": on_behalf_of,
+        "keys": [{"file": directory.join("key.pem"), "state": "signing"}],
     })
 }
 
@@ -566,7 +678,7 @@ fn get(address: SocketAddr, path: &str) -> String {
 const URL: &str = "https://issuer.example.com/prod";
 const CLIENT_ID: &str = "fab-session/prod";
 /// The audience of the tokens that pods send to the issuer.
-pub(super) const AUDIENCE: &str = "fab-session-issuer.prod";
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const AUDIENCE: &str = "fab-session-issuer.prod";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// Twice the interval between two reads of the published keys.
 const LONG_PATIENCE: Duration = Duration::from_secs(150);

@@ -90,6 +90,13 @@ impl Kms {
         arn
     }
 
+    /// Returns the ARNs of all keys, in the order of their creation.
+    pub fn arns(&self) -> Vec<String> {
+        let mut arns: Vec<String> = self.keys().by_arn.keys().cloned().collect();
+        arns.sort();
+        arns
+    }
+
     /// Disables a key.
     pub fn disable(&self, arn: &str) {
         self.keys().by_arn.get_mut(arn).unwrap().is_enabled = false;

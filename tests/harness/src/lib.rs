@@ -10,6 +10,7 @@
 )]
 
 pub mod agent_sandbox;
+pub mod api_proxy;
 pub mod api_server;
 pub mod case;
 pub mod cloud;

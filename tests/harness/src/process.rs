@@ -67,6 +67,38 @@ impl Process {
         assert!(sent.unwrap().success(), "{} has ended already", self.name);
     }
 
+    /// Returns a memory line of the process's status, in KiB.
+    pub fn memory(&self, key: &str) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Returns the CPU time that the process has used.
+    pub fn cpu(&self) -> Duration {
+        let times = std::fs::read_dir(format!("/proc/{}/task", self.id())).unwrap().flatten();
+        // The first number: time on the CPU, in nanoseconds.
+        let of_thread = |entry: std::fs::DirEntry| {
+            let text = std::fs::read_to_string(entry.path().join("schedstat")).unwrap_or_default();
+            text.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
+        };
+        Duration::from_nanos(times.map(of_thread).sum())
+    }
+
+    /// Returns the id of the process below the leash.
+    fn id(&self) -> u32 {
+        let parent = format!("PPid:\t{}\n", self.child.id());
+        let program = std::fs::read_dir("/proc").unwrap().flatten().find(|entry| {
+            let read = |name| std::fs::read(entry.path().join(name)).unwrap_or_default();
+            let command = String::from_utf8_lossy(&read("cmdline")).into_owned();
+            // The leash has another child, a copy of itself.
+            String::from_utf8_lossy(&read("status")).contains(&parent)
+                && !command.contains("tests/harness/leash")
+        });
+        let name = program.unwrap_or_else(|| panic!("{} has ended", self.name)).file_name();
+        name.to_str().unwrap().parse().unwrap()
+    }
+
     /// Like the function of this name, but fails as soon as the process exits, with the end of its
     /// log.
     pub fn wait_until<T>(

@@ -323,13 +323,22 @@ impl World {
         assert!(applied.ok, "{}\n{manifest}", applied.stderr);
     }
 
-    /// Returns the object of this kind that belongs to the webhook, not to `certs`.
+    /// Returns the object of this kind that belongs to the webhook, not to `certs` or `issuer`.
     pub fn manifest(&self, kind: &str) -> &Value {
-        let of_certs = |manifest: &Value| {
-            manifest["metadata"]["name"].as_str().is_some_and(|name| name.ends_with("-certs"))
+        let of_others = |manifest: &Value| {
+            let name = manifest["metadata"]["name"].as_str();
+            name.is_some_and(|name| name.ends_with("-certs") || name.ends_with("-issuer"))
         };
-        let is_it = |manifest: &&Value| manifest["kind"] == kind && !of_certs(manifest);
+        let is_it = |manifest: &&Value| manifest["kind"] == kind && !of_others(manifest);
         self.manifests.iter().find(is_it).unwrap()
+    }
+
+    /// Returns the objects whose name has this ending.
+    pub fn named<'w>(&'w self, ending: &'w str) -> impl Iterator<Item = &'w Value> {
+        let has = move |manifest: &&Value| {
+            manifest["metadata"]["name"].as_str().is_some_and(|name| name.ends_with(ending))
+        };
+        self.manifests.iter().filter(has)
     }
 
     /// Returns the policies and bindings of the guard.

@@ -118,15 +118,32 @@ impl Pod {
             .unwrap();
         assert!(injected.status.success(), "{}", String::from_utf8_lossy(&injected.stderr));
         let pod: Value = serde_saphyr::from_slice(&injected.stdout).unwrap();
+        Self::run(directory, port, &pod, &template.name, &template.uid)
+    }
+
+    /// Does with a pod that an API server stores what the kubelet does. Its sidecar has another
+    /// port, since the pods of a test share a network.
+    pub fn stored(pod: &Value) -> Self {
+        let port = free_port();
+        let mut pod = pod.clone();
+        let env = pod["spec"]["initContainers"][0]["env"].as_array_mut().unwrap();
+        let number = env.iter_mut().find(|variable| variable["name"] == "FAB_SESSION_PORT");
+        number.unwrap()["value"] = port.to_string().into();
+        let text = |key: &str| pod["metadata"][key].as_str().unwrap().to_owned();
+        Self::run(own_directory(), port, &pod, &text("name"), &text("uid"))
+    }
+
+    fn run(directory: TempDir, port: u16, pod: &Value, name: &str, uid: &str) -> Self {
+        let path = directory.path();
         let sidecar = &pod["spec"]["initContainers"][0];
         assert_eq!(sidecar["name"], "fab-session-credentials");
         assert_eq!(sidecar["command"], Value::Null, "the image's entry point runs");
         let sidecar = Container {
             arguments: strings(&sidecar["args"]),
-            env: environment(sidecar, template),
+            env: environment(sidecar, name, uid),
             probe: strings(&sidecar["startupProbe"]["exec"]["command"]),
         };
-        let agent = environment(&pod["spec"]["containers"][0], template);
+        let agent = environment(&pod["spec"]["containers"][0], name, uid);
         for volume in ["token", "base"] {
             fs::create_dir(path.join(volume)).unwrap();
         }
@@ -345,13 +362,13 @@ fn manifest(template: &Template) -> Value {
 
 /// Returns the variables of a container as the kubelet resolves them: fields of the pod, and
 /// `$(NAME)` of preceding variables. `PATH` stands for the variables of the image.
-fn environment(container: &Value, template: &Template) -> Vec<(String, String)> {
+fn environment(container: &Value, pod: &str, uid: &str) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
     for variable in container["env"].as_array().unwrap() {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let value = match &*text(&variable["valueFrom"]["fieldRef"]["fieldPath"]) {
-            "metadata.uid" => template.uid.clone(),
-            "metadata.name" => template.name.clone(),
+            "metadata.uid" => uid.to_owned(),
+            "metadata.name" => pod.to_owned(),
             _ => env.iter().fold(text(&variable["value"]), |value, (name, known)| {
                 value.replace(&format!("$({name})"), known)
             }),
