@@ -81,7 +81,7 @@ writes something new, a pod with it costs more until it is added here, and is no
     {{- end }}
     variables.role.matches({{ include "fab-session-injector.guard.role" . | toRawJson }}) &&
     (
-      variables.sessionName == "" ||
+      variables.sessionName == "" && variables.session != "sandbox-claim" ||
       variables.mayName && variables.sessionName.matches("^[A-Za-z0-9_.,+=@-]+$") &&
         variables.identity.startsWith("agent." + variables.tenant + ".") && variables.identity.matches("^[A-Za-z0-9_.,+=@-]+$")
     ) &&
@@ -180,6 +180,7 @@ writes something new, a pod with it costs more until it is added here, and is no
   expression: |-
     variables.credentials == "exempt" ||
     variables.isSmall && variables.isNamed &&
+    (variables.credentials == "sidecar" || size(variables.reserved) == 0) &&
     (variables.credentials != "sidecar" || variables.isInjected) &&
     variables.containersAreClean && variables.volumesAreClean && variables.annotationsAreInjected &&
     {{- if $inClear }}

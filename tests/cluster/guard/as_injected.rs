@@ -79,6 +79,26 @@ fn a_pod_as_injected_breaks_no_rule() {
         }
     }
 
+    // Each reserved name, of a container and of a volume.
+    for name in
+        ["fab-session-credentials", "fab-session-token", "fab-session-base", "fab-session-empty"]
+    {
+        for golden in ["no-agent", "fleet"] {
+            let plain = named(injected(golden), "tenants-held", "reserved");
+            let mut with_container = plain.clone();
+            let mut container = plain["spec"]["containers"][0].clone();
+            container["name"] = name.into();
+            super::push(&mut with_container["spec"]["containers"], container);
+            let mut with_volume = plain;
+            add_volume(&mut with_volume, json!({"name": name, "emptyDir": {}}));
+            for pod in [with_container, with_volume] {
+                let verdict = look(&pod).unwrap();
+                assert!(verdict.broken_rule.contains("[guard-reserved-name]"), "{verdict:?}");
+                assert!(!verdict.as_injected, "{golden}: {name}");
+            }
+        }
+    }
+
     let mut random = Random(1);
     let (mut short, mut refused) = (0, 0);
     for golden in ["fenced-without-labels", "dispatcher", "fleet", "no-agent"] {

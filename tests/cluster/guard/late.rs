@@ -84,6 +84,12 @@ fn a_pod_without_a_name_is_of_the_controller_alone() {
     annotations(&mut annotated).insert("fab.nanohype.dev/session-id".to_owned(), "other".into());
     let of_controller = injected_for(&manifests, "jane");
     let own_account = "system:serviceaccount:tenants-held:agent-sandbox-controller";
+    // What a webhook with an older config injects: whole, with base credentials and the pod's UID.
+    let mut older = values.clone();
+    let component = &mut older["config"]["components"][0];
+    component["session"] = "pod-uid".into();
+    component["startGate"] = "listening".into();
+    let older = injected_for(&render(&older).unwrap(), CONTROLLER);
     let attacks = [
         ("jane", pod("of-jane")),
         (world::OPERATOR, pod("of-a-trusted-creator")),
@@ -91,6 +97,7 @@ fn a_pod_without_a_name_is_of_the_controller_alone() {
         (CONTROLLER, with_id("with-its-uid", uid)),
         (CONTROLLER, with_id("with-a-name", literal)),
         (CONTROLLER, annotated),
+        (CONTROLLER, named(older, "tenants-held", "of-an-older-config")),
         (CONTROLLER, named(of_controller, "tenants-held", "as-of-jane")),
     ];
     for (user, pod) in &attacks {
