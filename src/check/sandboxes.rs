@@ -1,16 +1,19 @@
 //! The guard of the references by which a pod gets the session of its SandboxClaim.
 
-use super::{CheckId, Findings, ReleaseFacts, Seen, objects::name};
+use super::{CheckId, Findings, ReleaseFacts, objects::name};
 use crate::{config::Config, issuer::GuardRule};
 
 /// Checks whether the guard's rules about Sandboxes are bound.
 pub(super) fn check_guards(release: &ReleaseFacts, config: &Config) -> Findings {
     let mut found = Findings::default();
     let ReleaseFacts::Installed { guard, .. } = release else { return found };
-    let Seen::Known(objects) = &guard.objects else { return found };
     if config.late_components().next().is_none() {
         return found;
     }
+    let subject = "ValidatingAdmissionPolicyBindings of Sandboxes";
+    let Some(objects) = guard.objects.or_report(CheckId::IssuerGuard, subject, &mut found) else {
+        return found;
+    };
     for rule in GuardRule::of_sandboxes() {
         let subject = format!("ValidatingAdmissionPolicyBinding {}", rule.binding);
         let of = |kind: &'static str| objects.of_kind(kind).find(|it| name(*it) == rule.policy);
@@ -21,7 +24,7 @@ pub(super) fn check_guards(release: &ReleaseFacts, config: &Config) -> Findings 
             None => found.error(
                 CheckId::IssuerGuard,
                 subject,
-                "does not deny, so pods of a warm pool get no session with their SandboxClaim",
+                "does not exist, or does not deny in all namespaces: pods of a warm pool get no session",
             ),
         }
     }

@@ -13,8 +13,11 @@ use anyhow::{Context, anyhow};
 use tokio::{sync::watch, task::JoinSet};
 
 use self::{
-    api_server::ApiServer, keys::Keys, published::PublishedFiles, sandboxes::Waiters,
-    tokens::IssuerState,
+    api_server::ApiServer,
+    keys::Keys,
+    published::PublishedFiles,
+    sandboxes::Waiters,
+    tokens::{IssuerState, RequestLimits},
 };
 pub(super) use self::{
     keys::public_key,
@@ -121,7 +124,7 @@ async fn run_async(
     ));
     tasks.spawn(Arc::clone(&published).follow(super::aws_client::connector(&ca_texts)));
 
-    let state = Arc::new(IssuerState::new(
+    let state = Arc::new(IssuerState {
         issuer,
         lookup,
         roles,
@@ -129,8 +132,9 @@ async fn run_async(
         keys,
         published,
         waiters,
-        metrics.clone(),
-    ));
+        limits: RequestLimits::new(),
+        metrics: metrics.clone(),
+    });
     let observe = {
         let (certificate, readiness, log) =
             (Arc::clone(&certificate), readiness.clone(), log.clone());

@@ -166,7 +166,7 @@ impl AssumeRoleError {
             Reason::IssuerRefused { .. } => "do what the issuer's message says, then replace the pod if it is the pod's own fault".to_owned(),
             Reason::IssuerUnavailable { .. } => "the sidecar retries; if the error persists, check the pods of the session issuer, and allow this pod TCP to them (port 8443 in the chart)".to_owned(),
             Reason::NotBound { .. } => "create a SandboxClaim for the warm pool; until then the pod has no session".to_owned(),
-            Reason::PodChanged => "replace the pod; a process that is restored from a checkpoint has the session of the pod in which it was saved".to_owned(),
+            Reason::PodChanged => "replace the pod; a container restored from a checkpoint cannot use the session of the original pod".to_owned(),
             Reason::RegionDisabled { .. } => "activate STS for the region in the IAM account settings, or choose another region".to_owned(),
             Reason::Rejected { .. } => "compare the role's maximum session duration and the webhook's config with the error".to_owned(),
             Reason::SignatureRefused { .. } => "compare the node's clock with AWS, and check for a proxy that changes requests".to_owned(),
@@ -256,9 +256,7 @@ impl fmt::Display for AssumeRoleError {
                 write!(f, "no token of the session issuer: {detail}")
             }
             Reason::NotBound { .. } => f.write_str("no SandboxClaim has the pod's Sandbox yet"),
-            Reason::PodChanged => f.write_str(
-                "the file with the pod's token has that of another pod than at the start",
-            ),
+            Reason::PodChanged => f.write_str("the token file names another pod than at the start"),
             Reason::RegionDisabled { detail } => {
                 write!(f, "STS is not active in this region for the account: {detail}")
             }

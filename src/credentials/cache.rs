@@ -85,6 +85,11 @@ impl CacheHandle {
     /// Returns credentials that are valid now. Without any, it waits up to `patience` for the
     /// attempt that is in progress or due; it does not wait for a later one. Then it returns the
     /// last failure (none: no attempt has finished yet).
+    /// Returns whether the token file still names the pod of the start.
+    pub fn is_in_same_pod(&self) -> bool {
+        (self.is_in_same_pod)()
+    }
+
     pub async fn credentials(
         &self,
         patience: Duration,

@@ -59,6 +59,9 @@ impl PodToken {
 
     /// Returns the token. None: it is of another pod than an earlier one.
     pub(super) fn read(&self) -> io::Result<Option<Zeroizing<String>>> {
+        if self.is_foreign.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let token = std::fs::read_to_string(&self.file).map(Zeroizing::new)?;
         if let Some(uid) = pod_uid(&token)
             && *self.first.get_or_init(|| uid.clone()) != uid
@@ -71,7 +74,8 @@ impl PodToken {
     /// Returns whether no token of another pod was ever seen. A file that cannot be read says
     /// nothing about the pod.
     pub(super) fn is_of_same_pod(&self) -> bool {
-        !matches!(self.read(), Ok(None))
+        let _ = self.read();
+        !self.is_foreign.load(Ordering::Relaxed)
     }
 }
 

@@ -84,25 +84,29 @@ pub fn decide(
         return Err(TokenRefusal::TenantTooLong { tenant: tenant.clone() });
     }
     let on_behalf_of = if issuer.on_behalf_of { on_behalf_of(pod)? } else { None };
-    let protected = |created: Option<Timestamp>, since: Option<Timestamp>| {
+    let is_settled = |created: Option<Timestamp>, since: Option<Timestamp>| {
         let since = since.ok_or(TokenRefusal::GuardMissing)?;
-        if created.is_none_or(|created| created.duration_since(since) < SETTLED) {
-            return Err(TokenRefusal::PredatesGuard { pod: caller.pod_name.to_string() });
-        }
-        Ok(())
+        Ok(created.is_some_and(|created| created.duration_since(since) >= SETTLED))
     };
-    let pod_created = created(pod.at("metadata"));
+    let check_age = |since: Option<Timestamp>| match is_settled(created(pod.at("metadata")), since)?
+    {
+        true => Ok(()),
+        false => Err(TokenRefusal::PredatesGuard { pod: caller.pod_name.to_string() }),
+    };
     if matches!(id, SessionId::Known(_) | SessionId::SandboxClaim) || on_behalf_of.is_some() {
-        protected(pod_created, guard_since)?;
+        check_age(guard_since)?;
     }
     let name = match id {
         SessionId::Known(name) => name,
         SessionId::SandboxClaim => {
             let LateName { name, sandbox_created, guard_since: references_since } =
                 late.ok_or(TokenRefusal::NoSession { why: "its Sandbox was not read" })?;
-            for created in [pod_created, sandbox_created] {
-                protected(created, references_since)?;
+            if !is_settled(sandbox_created, references_since)? {
+                return Err(TokenRefusal::SandboxPredatesGuard {
+                    pod: caller.pod_name.to_string(),
+                });
             }
+            check_age(references_since)?;
             name
         }
         SessionId::PodUid => caller.pod_uid.as_str().parse().map_err(|_| {

@@ -5,6 +5,8 @@
 //! and never a second claim. So what they say now is the session, without a store of what they said.
 //! <https://github.com/kubernetes-sigs/agent-sandbox>
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 
 use super::{ObjectName, TokenFacts, guard::created, refusal::TokenRefusal};
@@ -20,7 +22,7 @@ pub struct SandboxReference {
     uid: PodUid,
 }
 
-/// The owner of a Sandbox that is the pod's.
+/// The pod's Sandbox: its owner, and when it was created.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct OwnedSandbox {
     pub owner: SandboxOwner,
@@ -31,7 +33,7 @@ pub struct OwnedSandbox {
 pub enum SandboxOwner {
     Claim(SandboxReference),
     /// No pool and no claim: the Sandbox was created by itself, and the pod is the session.
-    Nobody,
+    NoOwner,
 }
 
 /// The session of a pod that runs a Sandbox, and what its age is compared with.
@@ -46,13 +48,13 @@ impl SandboxReference {
     /// Returns the Sandbox that the pod's controller reference names: it has the pod's name.
     pub fn of_pod(caller: &TokenFacts, pod: Json<'_>) -> Result<Self, TokenRefusal> {
         let gone = |why| TokenRefusal::SandboxGone { why };
-        let (kind, reference) = controller(pod.at("metadata"), SANDBOX_GROUP)
-            .ok_or_else(|| gone("no Sandbox is its controller"))?;
+        let (kind, reference) = controller(pod.at("metadata"), SANDBOX_GROUP)?
+            .ok_or_else(|| gone("the pod has no Sandbox as its controller"))?;
         if kind != "Sandbox" {
-            return Err(gone("no Sandbox is its controller"));
+            return Err(gone("the pod has no Sandbox as its controller"));
         }
         if reference.name != caller.pod_name {
-            return Err(gone("its Sandbox has another name"));
+            return Err(gone("it has another name than the pod"));
         }
         Ok(reference)
     }
@@ -74,23 +76,23 @@ impl OwnedSandbox {
         sandbox: Option<Json<'_>>,
     ) -> Result<Self, TokenRefusal> {
         let gone = |why| TokenRefusal::SandboxGone { why };
-        let sandbox = sandbox.ok_or_else(|| gone("its Sandbox is deleted"))?;
+        let sandbox = sandbox.ok_or_else(|| gone("it is deleted"))?;
         if !reference.is(sandbox) {
-            return Err(gone("its Sandbox is deleted"));
+            return Err(gone("it is deleted"));
         }
         let metadata = sandbox.at("metadata");
         let pod = || caller.pod_name.to_string();
-        let owner = match controller(metadata, CLAIM_GROUP) {
+        let owner = match controller(metadata, CLAIM_GROUP)? {
             Some((kind, claim)) if kind == "SandboxClaim" => SandboxOwner::Claim(claim),
             Some((kind, _)) if kind == "SandboxWarmPool" => {
                 return Err(TokenRefusal::Unbound { pod: pod() });
             }
-            Some(_) => return Err(gone("an unknown kind owns its Sandbox")),
+            Some(_) => return Err(gone("its controller is of an unknown kind")),
             // A Sandbox that had a claim has no other session afterwards.
             None if metadata.at("labels").at(CLAIM_LABEL).string().is_some() => {
                 return Err(TokenRefusal::ClaimGone { pod: pod() });
             }
-            None => SandboxOwner::Nobody,
+            None => SandboxOwner::NoOwner,
         };
         Ok(Self { owner, created: created(metadata) })
     }
@@ -104,7 +106,7 @@ impl OwnedSandbox {
         guard_since: Option<Timestamp>,
     ) -> Result<LateName, TokenRefusal> {
         let uid = match &self.owner {
-            SandboxOwner::Nobody => &caller.pod_uid,
+            SandboxOwner::NoOwner => &caller.pod_uid,
             SandboxOwner::Claim(reference) => {
                 if !claim.is_some_and(|claim| reference.is(claim)) {
                     return Err(TokenRefusal::ClaimGone { pod: caller.pod_name.to_string() });
@@ -121,30 +123,36 @@ impl OwnedSandbox {
 
 /// Reports whether the Sandbox may still be in a pool. A request that waits does so only as long.
 pub fn is_in_pool(sandbox: Json<'_>) -> bool {
-    controller(sandbox.at("metadata"), CLAIM_GROUP)
-        .is_some_and(|(kind, _)| kind == "SandboxWarmPool")
+    let owner = controller(sandbox.at("metadata"), CLAIM_GROUP);
+    matches!(owner, Ok(Some((kind, _))) if kind == "SandboxWarmPool")
 }
 
-/// Returns kind and reference of the object's controller, if it is of the API group. The version of
-/// a reference is the one at its time.
+/// Returns kind and reference of the object's controller, if it is of the API group. A reference keeps
+/// the API version with which it was written.
 fn controller<'a>(
     metadata: Json<'a>,
     group: &str,
-) -> Option<(std::borrow::Cow<'a, str>, SandboxReference)> {
+) -> Result<Option<(Cow<'a, str>, SandboxReference)>, TokenRefusal> {
     let is_controller = |owner: &Json<'_>| owner.at("controller").text() == "true";
-    let owner = metadata.at("ownerReferences").items().find(is_controller)?;
-    let version = owner.at("apiVersion").string()?;
-    let (found, _) = version.split_once('/')?;
-    if found != group {
-        return None;
+    let Some(owner) = metadata.at("ownerReferences").items().find(is_controller) else {
+        return Ok(None);
+    };
+    let version = owner.at("apiVersion").string().unwrap_or_default();
+    if version.split_once('/').is_none_or(|(found, _)| found != group) {
+        return Ok(None);
     }
-    let name = owner.at("name").string()?.parse().ok()?;
-    let uid = owner.at("uid").string()?.parse().ok()?;
-    Some((owner.at("kind").string()?, SandboxReference { name, uid }))
+    let reference = || {
+        let name = owner.at("name").string()?.parse().ok()?;
+        let uid = owner.at("uid").string()?.parse().ok()?;
+        Some((owner.at("kind").string()?, SandboxReference { name, uid }))
+    };
+    let invalid = TokenRefusal::SandboxGone { why: "a reference to its controller is invalid" };
+    reference().ok_or(invalid).map(Some)
 }
 
-/// Paths of the API of Sandboxes and of their claims.
+/// Path of the API of Sandboxes.
 pub const SANDBOX_API: &str = "/apis/agents.x-k8s.io/v1beta1";
+/// Path of the API of SandboxClaims.
 pub const CLAIM_API: &str = "/apis/extensions.agents.x-k8s.io/v1beta1";
 const SANDBOX_GROUP: &str = "agents.x-k8s.io";
 const CLAIM_GROUP: &str = "extensions.agents.x-k8s.io";

@@ -105,7 +105,8 @@ impl MintLimit {
     /// them than the namespace may.
     pub fn fail(&mut self, pod: &PodUid) {
         if let Some(bucket) = self.pods.by_name.get_mut(pod.as_str())
-            && let Some(full_at) = bucket.full_at.checked_sub(POD.interval - FAILED)
+            && let Some(full_at) =
+                bucket.full_at.checked_sub(self.rates.pod.interval.saturating_sub(FAILED))
         {
             bucket.full_at = full_at;
         }

@@ -41,6 +41,10 @@ pub enum TokenRefusal {
     PredatesGuard {
         pod: String,
     },
+    /// The Sandbox of the pod is older than the guard's rules about Sandboxes.
+    SandboxPredatesGuard {
+        pod: String,
+    },
     RoleUnavailable {
         place: String,
     },
@@ -83,7 +87,7 @@ impl TokenRefusal {
             Self::NoSession { .. } => "no-session",
             Self::NotInjected { .. } => "not-injected",
             Self::PodGone { .. } => "pod-gone",
-            Self::PredatesGuard { .. } => "predates-guard",
+            Self::PredatesGuard { .. } | Self::SandboxPredatesGuard { .. } => "predates-guard",
             Self::RoleUnavailable { .. } => "role-unavailable",
             Self::RoleUnusable { .. } => "role-unusable",
             Self::SandboxGone { .. } => "sandbox-gone",
@@ -109,6 +113,7 @@ impl TokenRefusal {
             | Self::PredatesGuard { .. }
             | Self::RoleUnusable { .. }
             | Self::SandboxGone { .. }
+            | Self::SandboxPredatesGuard { .. }
             | Self::TenantMissing { .. }
             | Self::TenantTooLong { .. } => 403,
             Self::Unbound { .. } => 409,
@@ -155,8 +160,9 @@ impl TokenRefusal {
                 "publish the ARN of the tenant's session-broker role there, which roles.allow accepts"
             }
             Self::SandboxGone { .. } => {
-                "delete the pod; the controller of the Sandboxes creates another for a Sandbox that exists"
+                "delete the pod; its controller creates another if the Sandbox exists"
             }
+            Self::SandboxPredatesGuard { .. } => "delete the Sandbox; its pool creates another",
             Self::TenantMissing { .. } | Self::TenantTooLong { .. } => {
                 return format!("set a valid tenant in the namespace label {TENANT_LABEL}").into();
             }
@@ -208,8 +214,12 @@ impl fmt::Display for TokenRefusal {
             Self::RoleUnavailable { place } => write!(f, "cannot read {place}"),
             Self::RoleUnusable { place } => write!(f, "there is no usable {place}"),
             Self::SandboxGone { why } => {
-                write!(f, "the pod is not the one of a Sandbox: {why}")
+                write!(f, "cannot use the Sandbox of the pod: {why}")
             }
+            Self::SandboxPredatesGuard { pod } => write!(
+                f,
+                "the Sandbox of pod {pod:?} was created before the guard's rules about Sandboxes, or within a minute after"
+            ),
             Self::TenantMissing { namespace } => {
                 write!(f, "namespace {namespace} has no valid tenant")
             }

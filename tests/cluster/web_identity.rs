@@ -307,6 +307,7 @@ fn each_sdk_gets_the_session_with_a_jwt() {
             .env("PATH", "/usr/bin:/bin")
             .env("AWS_ENDPOINT_URL_STS", issuer.sts())
             .env("AWS_REGION", "eu-west-1")
+            .env("AWS_DEFAULT_REGION", "eu-west-1")
             .env("AWS_ROLE_ARN", answer["role"].as_str().unwrap())
             .env("AWS_ROLE_SESSION_NAME", name)
             .env("AWS_WEB_IDENTITY_TOKEN_FILE", &file);

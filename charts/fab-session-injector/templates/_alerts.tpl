@@ -161,8 +161,9 @@ gives several samples.
   summary: No replica of the session issuer is ready.
   description: Sidecars without base credentials serve their credentials until these expire, and new agents with such a sidecar have none. Run kubectl describe on the issuer's pods, and read the log of a running one. If the pods are ready, check that Prometheus reaches port 8081.
 - alert: FabSessionInjectorIssuerRefusals
-  # The sidecar of a completed pod may run, and be refused, a little longer.
-  expr: sum by (code) (increase(fab_session_injector_issuer_tokens_total{code!="",code!="pod-gone"}[15m])) >= 5
+  # The sidecar of a completed pod may run, and be refused, a little longer. A pod of a warm pool
+  # waits, and each of its requests ends with `unbound`.
+  expr: sum by (code) (increase(fab_session_injector_issuer_tokens_total{code!="",code!~"pod-gone|unbound"}[15m])) >= 5
   severity: warning
   summary: {{ `The session issuer refuses sidecars, code {{ $labels.code }}.` }}
   description: Their agents have no credentials, or none soon. The issuer's log names namespace and pod, and docs/refusals.md has the remedy for the code.

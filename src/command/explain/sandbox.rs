@@ -60,7 +60,7 @@ async fn of_sandbox(
         Err(refusal) => return Ok(Seen::Known(Err(refusal))),
     };
     let claim = match &sandbox.owner {
-        SandboxOwner::Nobody => Seen::Known(None),
+        SandboxOwner::NoOwner => Seen::Known(None),
         SandboxOwner::Claim(claim) => get(CLAIM_API, "sandboxclaims", claim.name.as_str()).await?,
     };
     let mut youngest = Some(Timestamp::MIN);

@@ -17,7 +17,7 @@ use kube::{
     api::{ApiResource, DynamicObject, ListParams, WatchEvent, WatchParams},
 };
 use tokio::{
-    sync::{Notify, futures::OwnedNotified},
+    sync::{Notify, Semaphore, futures::OwnedNotified},
     time::{Instant, sleep, timeout_at},
 };
 
@@ -41,7 +41,7 @@ pub(super) async fn session(
     let sandbox = api_server.metadata(&path, &reference.name, "sandbox").await?;
     let sandbox = OwnedSandbox::of(facts, &reference, sandbox.as_deref().map(Json::from))?;
     let claim = match &sandbox.owner {
-        SandboxOwner::Nobody => None,
+        SandboxOwner::NoOwner => None,
         SandboxOwner::Claim(claim) => {
             let path = resource(CLAIM_API, facts, "sandboxclaims");
             api_server.metadata(&path, &claim.name, "sandboxclaim").await?
@@ -61,6 +61,8 @@ pub(super) struct Waiters {
     client: Client,
     api_server: Arc<ApiServer>,
     limit: Mutex<MintLimit>,
+    /// Reads of requests that wait. A pool may have more of them than tokens are signed at once.
+    reads: Semaphore,
     waiting: Mutex<WaitingRequests>,
 }
 
@@ -87,7 +89,8 @@ struct Place<'w> {
 impl Waiters {
     pub(super) fn new(client: Client, api_server: Arc<ApiServer>) -> Self {
         let limit = Mutex::new(MintLimit::of_reads(Instant::now().into_std()));
-        Self { client, api_server, limit, waiting: Mutex::default() }
+        let reads = Semaphore::new(MOST_READS);
+        Self { client, api_server, limit, reads, waiting: Mutex::default() }
     }
 
     /// Returns once the pod's Sandbox is in no pool any more, as far as its name says: only a token
@@ -110,7 +113,10 @@ impl Waiters {
         loop {
             // Before the read, so that no change after it is missed.
             let changed = place.as_ref().map(Place::changed);
-            let sandbox = self.api_server.metadata(&path, &facts.pod_name, "sandbox").await?;
+            let sandbox = {
+                let _permit = self.reads.acquire().await;
+                self.api_server.metadata(&path, &facts.pod_name, "sandbox").await?
+            };
             if !sandbox.as_deref().is_some_and(|sandbox| is_in_pool(Json::from(sandbox))) {
                 return Ok(());
             }
@@ -254,6 +260,9 @@ impl fmt::Debug for Waiters {
 /// Maximum number of Sandboxes with a request that waits: half of the connections of a replica, so
 /// that waiting pods leave the others to pods that have a session.
 const MOST_SANDBOXES: usize = 512;
+/// Maximum number of reads in progress of requests that wait, of the 16 calls that the issuer makes
+/// at once.
+const MOST_READS: usize = 4;
 /// Maximum number of requests that wait for one Sandbox. A sidecar has one; a second one may follow
 /// while the first one's connection is broken.
 const MOST_OF_ONE: usize = 2;

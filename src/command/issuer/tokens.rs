@@ -43,44 +43,29 @@ pub(super) fn router(state: Arc<IssuerState>) -> Router {
 /// State of the handler.
 #[derive(Debug)]
 pub(super) struct IssuerState {
-    issuer: IssuerSettings,
-    lookup: Lookup,
-    roles: RolesHandle,
-    api_server: Arc<ApiServer>,
-    keys: Arc<Keys>,
-    published: Arc<PublishedFiles>,
+    pub(super) issuer: IssuerSettings,
+    pub(super) lookup: Lookup,
+    pub(super) roles: RolesHandle,
+    pub(super) api_server: Arc<ApiServer>,
+    pub(super) keys: Arc<Keys>,
+    pub(super) published: Arc<PublishedFiles>,
     /// Requests that wait for a claim. None: no component has such a session.
-    waiters: Option<Arc<Waiters>>,
-    limit: Mutex<MintLimit>,
-    metrics: IssuerMetrics,
-    invalid_requests: LogLimit,
+    pub(super) waiters: Option<Arc<Waiters>>,
+    pub(super) limits: RequestLimits,
+    pub(super) metrics: IssuerMetrics,
 }
 
-impl IssuerState {
-    pub(super) fn new(
-        issuer: IssuerSettings,
-        lookup: Lookup,
-        roles: RolesHandle,
-        api_server: Arc<ApiServer>,
-        keys: Arc<Keys>,
-        published: Arc<PublishedFiles>,
-        waiters: Option<Arc<Waiters>>,
-        metrics: IssuerMetrics,
-    ) -> Self {
+/// The limits of requests, and of the log lines about those that are no request of a pod.
+#[derive(Debug)]
+pub(super) struct RequestLimits {
+    mints: Mutex<MintLimit>,
+    invalid: LogLimit,
+}
+
+impl RequestLimits {
+    pub(super) fn new() -> Self {
         let start = Instant::now().into_std();
-        let (limit, invalid_requests) = (Mutex::new(MintLimit::new(start)), LogLimit::new(start));
-        Self {
-            issuer,
-            lookup,
-            roles,
-            api_server,
-            keys,
-            published,
-            waiters,
-            limit,
-            metrics,
-            invalid_requests,
-        }
+        Self { mints: Mutex::new(MintLimit::new(start)), invalid: LogLimit::new(start) }
     }
 }
 
@@ -139,7 +124,7 @@ async fn answer(State(state): State<Arc<IssuerState>>, request: Request) -> Resp
                     "no token"
                 ),
                 _ => {
-                    if let Some(omitted) = state.invalid_requests.admit(Instant::now().into_std()) {
+                    if let Some(omitted) = state.limits.invalid.admit(Instant::now().into_std()) {
                         tracing::warn!(code, error = message, omitted, "invalid request");
                     }
                 }
@@ -180,7 +165,7 @@ async fn token(
                     | TokenRefusal::KeyUnavailable
                     | TokenRefusal::RoleUnavailable { .. }
             ) {
-                let mut limit = state.limit.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut limit = state.limits.mints.lock().unwrap_or_else(PoisonError::into_inner);
                 limit.fail(&facts.pod_uid);
             }
             Err((refusal, Some(facts)))
@@ -212,13 +197,13 @@ async fn mint(
     facts: &TokenFacts,
     started: Instant,
 ) -> Result<(Grant, JwtId, Jwt), TokenRefusal> {
-    let IssuerState { issuer, lookup, roles, api_server, keys, published, limit, .. } = state;
+    let IssuerState { issuer, lookup, roles, api_server, keys, published, limits, .. } = state;
     if !published.has_signing_key() {
         return Err(TokenRefusal::KeyUnpublished);
     }
     // Before any call, so that a pod that asks all the time costs none.
     {
-        let mut limit = limit.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut limit = limits.mints.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now().into_std();
         limit.take(&facts.pod_uid, &facts.namespace, now).map_err(|_| TokenRefusal::Busy)?;
     }

@@ -297,9 +297,10 @@ async fn refuse_other_namespaces(cluster: &Cluster, namespace: &str) -> Result<(
 fn session_of(pod: Json<'_>, place: &str) -> anyhow::Result<KnownSession> {
     revocation::session_of(pod, admission::sidecar(pod))
         .ok_or_else(|| anyhow!("{place} has no session, so there is none to revoke"))?
-        .with_context(|| {
-            format!(
-                "{place} names no session itself; with session: sandbox-claim it is the UID of the SandboxClaim: name it with --source-identity"
-            )
+        .with_context(|| match revocation::tenant_of_late(admission::sidecar(pod)) {
+            Some(tenant) => format!(
+                "{place} names no session itself, because its session is that of a SandboxClaim: use --source-identity agent.{tenant}.UID with the UID of the claim"
+            ),
+            None => format!("{place} has no valid session"),
         })
 }

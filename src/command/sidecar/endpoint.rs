@@ -53,6 +53,11 @@ pub(super) struct Counts {
 async fn answer(State(state): State<Arc<SidecarState>>, request: Request) -> Response {
     match authorize(&state, &request) {
         Ok(Wanted::Credentials) => credentials(&state).await,
+        Ok(Wanted::Session) if !state.cache.is_in_same_pod() => error(
+            403,
+            "pod-changed",
+            "the token file names another pod than at the start; replace the pod",
+        ),
         Ok(Wanted::Session) => match wire::session_body(&state.session) {
             Some(body) => json(StatusCode::OK, body),
             None => error(

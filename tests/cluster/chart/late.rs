@@ -32,14 +32,14 @@ fn the_issuer_reads_sandboxes_only_for_such_sessions() {
             "verbs": ["get"],
         })
     };
-    let of_pods = "fab-session-injector-issuer-pods";
+    let of_pods = ["fab-session-injector-issuer-pods", "fab-session-injector-issuer-pods-b90f6786"];
     let guards = ["fab-session-injector-sandbox-pods", "fab-session-injector-sandboxes"];
     let more = [
-        admission(&[of_pods, guards[0], guards[1]]),
+        admission(&[of_pods, guards].concat()),
         json!({"apiGroups": ["agents.x-k8s.io"], "resources": ["sandboxes"], "verbs": ["get", "list", "watch"]}),
         json!({"apiGroups": ["extensions.agents.x-k8s.io"], "resources": ["sandboxclaims"], "verbs": ["get"]}),
     ];
-    let (rest, last) = (rules(&without), admission(&[of_pods]));
+    let (rest, last) = (rules(&without), admission(&of_pods));
     assert_eq!(rest.last(), Some(&last));
     let want: Vec<Value> = rest[..rest.len() - 1].iter().chain(&more).cloned().collect();
     assert_eq!(rules(&late), want);

@@ -496,8 +496,8 @@ impl IssuerProcess {
     pub(crate) fn signing_key(&self) -> String {
         wait_until("a token is in the log", PATIENCE, || {
             let log = self.log();
-            let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let last = lines.filter(|line| line["message"] == "token").last()?;
+            let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let last = lines.rfind(|line| line["message"] == "token")?;
             Some(last["kid"].as_str().unwrap().to_owned())
         })
     }

@@ -249,11 +249,14 @@ fn a_warm_pod_serves_the_session_of_its_claim() {
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
+/// Returns what kubectl says.
+type Attempt = Box<dyn Fn(&Late) -> Result<String, String>>;
+
 /// An attempt to change which session a pod gets, with the code of its refusal.
 struct Attack {
     what: &'static str,
     code: &'static str,
-    attempt: Box<dyn Fn(&Late) -> Result<String, String>>,
+    attempt: Attempt,
 }
 
 #[test]

@@ -520,7 +520,7 @@ const ISSUER: &[Meaning] = &[
     ),
     (
         "guard-missing",
-        "The pod's session has a name, and the binding of the policy `fab-session-injector-issuer-pods` does not exist, or does not deny in all namespaces.",
+        "The pod's session has a name, a tag or a SandboxClaim, and the binding of the policy `fab-session-injector-issuer-pods` does not exist, or does not deny in all namespaces.",
         "Pods whose session is their UID get tokens nevertheless.",
     ),
     (
@@ -555,7 +555,7 @@ const ISSUER: &[Meaning] = &[
     ),
     (
         "predates-guard",
-        "The pod's session has a name, and the pod is not at least a minute younger than the policy `fab-session-injector-issuer-pods` and its binding.",
+        "The pod's session has a name, a tag or a SandboxClaim, and the pod is not at least a minute younger than the policy `fab-session-injector-issuer-pods` and its binding.",
         "With `session: sandbox-claim` the same holds for the pod's Sandbox and the policies of Sandboxes. A tenant could have written the name. A binding that is created again is younger than running pods.",
     ),
     (

@@ -333,7 +333,11 @@ fn config(template: &Template, port: u16) -> String {
 pub fn late_components() -> Value {
     json!([
         {"name": "sandbox", "creators": [CONTROLLER], "session": LATE},
-        {"name": "runtime", "selectors": ["agents.nanohype.dev/agentsandbox"], "fenced": true},
+        {
+            "name": "runtime",
+            "selectors": ["fab.nanohype.dev/component=runtime", "agents.nanohype.dev/agentsandbox"],
+            "fenced": true,
+        },
     ])
 }
 
