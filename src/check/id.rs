@@ -195,7 +195,7 @@ impl CheckId {
             ),
             Self::IssuerGuard => (
                 "issuer-guard",
-                "Only with a session issuer: the binding of the guard's policy `fab-session-injector-issuer-pods` is missing, does not deny, or leaves namespaces out, so no rule of the guard says who may name a session. The issuer refuses pods whose session has a name (`guard-missing`).",
+                "Only with a session issuer: the binding of the guard's policy `fab-session-injector-issuer-pods` is missing, does not deny, or leaves namespaces out, or with `session: sandbox-claim` that of a policy for Sandboxes, so no rule of the guard says who may name a session. The issuer refuses pods whose session has a name (`guard-missing`).",
                 "set `guard.enabled=true` in the chart values and run `helm upgrade`; then replace pods whose session has a name",
             ),
             Self::IssuerProvider => (
