@@ -69,6 +69,12 @@ impl Stream {
         Self { stop, tally, thread: Some(thread) }
     }
 
+    /// Returns the number of results since the last call of [`Self::take`].
+    pub fn count(&self) -> usize {
+        let Tally { injected, bare, refused, .. } = &*self.tally.lock().unwrap();
+        injected + bare + refused.values().sum::<usize>()
+    }
+
     /// Returns the results since the last call.
     pub fn take(&self) -> Tally {
         std::mem::take(&mut *self.tally.lock().unwrap())
