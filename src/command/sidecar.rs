@@ -48,14 +48,11 @@ fn start() -> Result<ExitCode, CommandError> {
     keep_memory_private()
         .context("cannot protect the process memory")
         .map_err(CommandError::Internal)?;
-    let source = TokenSource::read()?;
-    let session = match &source {
-        TokenSource::Base(_, session) => Ok(SidecarSession::known(session.clone())),
-        TokenSource::Issuer(_) => env::read_sidecar(environment).map_err(invalid_session),
-    }?;
+    let session = env::read_sidecar(environment).map_err(invalid_session)?;
     let serving = env::read_serving(environment)
         .context("invalid endpoint settings in the environment")
         .map_err(CommandError::Input)?;
+    let source = TokenSource::read()?;
     let region = environment("AWS_REGION")
         .context("AWS_REGION is not set; set the config key region of the webhook")
         .map_err(CommandError::Input)?;
@@ -158,6 +155,7 @@ impl TokenSource {
         if let Some(calls) = issuer {
             return Ok(Self::Issuer(calls));
         }
+        // Without an issuer the session must have a name.
         let session = env::read(environment).map_err(invalid_session)?;
         BaseSource::read(environment)
             .map(|base| Self::Base(base, session))

@@ -82,14 +82,14 @@ pub fn start<A: Assume>(
 }
 
 impl CacheHandle {
-    /// Returns credentials that are valid now. Without any, it waits up to `patience` for the
-    /// attempt that is in progress or due; it does not wait for a later one. Then it returns the
-    /// last failure (none: no attempt has finished yet).
-    /// Returns whether the token file still names the pod of the start.
+    /// Returns whether this process is still in the pod of its session.
     pub fn is_in_same_pod(&self) -> bool {
         (self.is_in_same_pod)()
     }
 
+    /// Returns credentials that are valid now. Without any, it waits up to `patience` for the
+    /// attempt that is in progress or due; it does not wait for a later one. Then it returns the
+    /// last failure (none: no attempt has finished yet).
     pub async fn credentials(
         &self,
         patience: Duration,
@@ -100,7 +100,7 @@ impl CacheHandle {
             let CacheState { issued, failed, next, .. } = state.borrow_and_update().clone();
             if let Some(issued) = issued {
                 let (wall, since_start) = ((self.now)(), Instant::now());
-                let is_in_same_pod = (self.is_in_same_pod)();
+                let is_in_same_pod = self.is_in_same_pod();
                 if issued.is_due(wall, since_start) || !is_in_same_pod {
                     self.wake.notify_one();
                 }

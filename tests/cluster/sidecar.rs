@@ -729,7 +729,7 @@ fn an_invalid_environment_is_reported() {
     type Variables<'a> = &'a [(&'a str, &'a str)];
     let cases: [(&[Variables<'_>], i32, &str); 8] = [
         (&[], 2, "FAB_SESSION_ROLE_ARN is not set"),
-        (&[&session, &base], 2, "FAB_SESSION_PORT is not set"),
+        (&[&session], 2, "FAB_SESSION_PORT is not set"),
         (&[&session, &serving], 2, "no source of base credentials is set"),
         (&[&session, &serving, &base[..1]], 2, "AWS_REGION is not set"),
         (&[&session, &serving, &bundles[0]], 2, "(PEM) from SSL_CERT_FILE /nowhere.pem: "),
