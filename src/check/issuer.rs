@@ -178,19 +178,26 @@ pub(super) fn check_guard(
     let Some(objects) = objects.or_report(CheckId::IssuerGuard, &subject, &mut found) else {
         return (None, found);
     };
-    let mut bindings = objects.of_kind("ValidatingAdmissionPolicyBinding");
-    let Some(binding) = bindings.find(|it| name(*it) == rule.binding) else {
-        found.error(CheckId::IssuerGuard, subject, "does not exist");
-        return (None, found);
-    };
-    let mut policies = objects.of_kind("ValidatingAdmissionPolicy");
-    let policy = policies.find(|it| name(*it) == rule.policy);
-    let since = policy.and_then(|policy| rule.since(policy, binding));
+    let since = rule_since(&rule, objects);
     match since {
         Some(since) => found.ok(CheckId::IssuerGuard, subject, format!("denies since {since}")),
+        None if binding_of(&rule, objects).is_none() => {
+            found.error(CheckId::IssuerGuard, subject, "does not exist");
+        }
         None => found.error(CheckId::IssuerGuard, subject, "does not deny in all namespaces"),
     }
     (since, found)
+}
+
+/// Returns since when the rule denies, by the objects of the cluster. None: it does not.
+pub(super) fn rule_since(rule: &GuardRule, objects: &Objects) -> Option<Timestamp> {
+    let mut policies = objects.of_kind("ValidatingAdmissionPolicy");
+    let policy = policies.find(|it| name(*it) == rule.policy)?;
+    rule.since(policy, binding_of(rule, objects)?)
+}
+
+fn binding_of<'o>(rule: &GuardRule, objects: &'o Objects) -> Option<Json<'o>> {
+    objects.of_kind("ValidatingAdmissionPolicyBinding").find(|it| name(*it) == rule.binding)
 }
 
 /// Checks whether running pods name their session and are older than the guard's rule.

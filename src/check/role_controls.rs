@@ -45,9 +45,9 @@ const NAME: &str = "Name";
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use std::time::Duration;
+
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::{

@@ -1,6 +1,6 @@
 //! The guard of the references by which a pod gets the session of its SandboxClaim.
 
-use super::{CheckId, Findings, ReleaseFacts, objects::name};
+use super::{CheckId, Findings, ReleaseFacts, issuer::rule_since};
 use crate::{config::Config, issuer::GuardRule};
 
 /// Checks whether the guard's rules about Sandboxes are bound.
@@ -16,10 +16,7 @@ pub(super) fn check_guards(release: &ReleaseFacts, config: &Config) -> Findings 
     };
     for rule in GuardRule::of_sandboxes() {
         let subject = format!("ValidatingAdmissionPolicyBinding {}", rule.binding);
-        let of = |kind: &'static str| objects.of_kind(kind).find(|it| name(*it) == rule.policy);
-        let policy = of("ValidatingAdmissionPolicy");
-        let binding = of("ValidatingAdmissionPolicyBinding");
-        match policy.zip(binding).and_then(|(policy, binding)| rule.since(policy, binding)) {
+        match rule_since(&rule, objects) {
             Some(since) => found.ok(CheckId::IssuerGuard, subject, format!("denies since {since}")),
             None => found.error(
                 CheckId::IssuerGuard,

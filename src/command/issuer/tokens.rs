@@ -70,8 +70,7 @@ impl RequestLimits {
 }
 
 async fn answer(State(state): State<Arc<IssuerState>>, request: Request) -> Response {
-    let mut started = Instant::now();
-    let answer = token(&state, request.headers(), &mut started).await;
+    let (started, answer) = token(&state, request.headers(), Instant::now()).await;
     let took = started.elapsed();
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     match answer {
@@ -136,26 +135,29 @@ async fn answer(State(state): State<Arc<IssuerState>>, request: Request) -> Resp
     }
 }
 
-/// Decides on a request. A refusal has the pod if the token's signature is the API server's.
-async fn token(
-    state: &IssuerState,
-    headers: &HeaderMap,
-    started: &mut Instant,
-) -> Result<(TokenFacts, Grant, JwtId, Jwt), (TokenRefusal, Option<TokenFacts>)> {
-    let token = bearer(headers).map_err(|refusal| (refusal, None))?;
-    let facts = state.api_server.check(token).await.map_err(|refusal| (refusal, None))?;
+/// A token with the facts of its pod, or a refusal. The refusal has the pod if the signature of the
+/// pod's token is the API server's.
+type Decided = Result<(TokenFacts, Grant, JwtId, Jwt), (TokenRefusal, Option<TokenFacts>)>;
+
+/// Decides on a request. Returns when the decision began: the time for which the request waited for
+/// a claim is not the issuer's.
+async fn token(state: &IssuerState, headers: &HeaderMap, arrived: Instant) -> (Instant, Decided) {
+    let (token, facts) = match caller(state, headers).await {
+        Ok(caller) => caller,
+        Err(refusal) => return (arrived, Err((refusal, None))),
+    };
+    let mut started = arrived;
     if let (Some(waiters), Some(wait)) = (&state.waiters, wait(headers)) {
         let bound = waiters.until_bound(&facts, wait).await;
-        // The wait is not the issuer's.
-        *started = Instant::now();
+        started = Instant::now();
         if let Err(refusal) = bound {
-            return Err((refusal, Some(facts)));
+            return (started, Err((refusal, Some(facts))));
         }
     }
-    let started = *started;
-    let late = |_| Err(TokenRefusal::ApiUnavailable { detail: "no decision in time".to_owned() });
+    let out_of_time =
+        |_| Err(TokenRefusal::ApiUnavailable { detail: "no decision in time".to_owned() });
     let minted = timeout_at(started + WHOLE, mint(state, token, &facts, started)).await;
-    match minted.unwrap_or_else(late) {
+    let decided = match minted.unwrap_or_else(out_of_time) {
         Ok((grant, id, jwt)) => Ok((facts, grant, id, jwt)),
         Err(refusal) => {
             // None of these is before the limit counts the request.
@@ -170,7 +172,17 @@ async fn token(
             }
             Err((refusal, Some(facts)))
         }
-    }
+    };
+    (started, decided)
+}
+
+/// Returns the pod's token and its facts, by the signature only.
+async fn caller<'h>(
+    state: &IssuerState,
+    headers: &'h HeaderMap,
+) -> Result<(&'h str, TokenFacts), TokenRefusal> {
+    let token = bearer(headers)?;
+    Ok((token, state.api_server.check(token).await?))
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, TokenRefusal> {
