@@ -300,15 +300,8 @@ impl Issuer {
         let log = fs::File::create(path.join("issuer.log")).unwrap();
         let mut command = Command::new("taskset");
         command
-            .args(["-c", "0", program, "issuer", "--shutdown-delay=0", "--config"])
-            .arg(&config)
-            .arg(format!("--listen={address}"))
-            .arg(format!("--health-listen={health}"))
-            .arg("--tls-certificate")
-            .arg(path.join("tls.crt"))
-            .arg("--tls-key")
-            .arg(path.join("tls.key"))
-            .arg(format!("--published-at=http://{published_at}"))
+            .args(["-c", "0", program])
+            .args(harness::issuer::arguments(&config, path, address, health, published_at))
             .env("KUBECONFIG", path.join("kubeconfig"))
             .stderr(log);
         let process = Running(command.spawn().unwrap());

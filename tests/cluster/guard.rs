@@ -43,20 +43,7 @@ use crate::WORLD;
 fn pods_that_the_guard_refuses_are_admitted_without_it() {
     let world = World::start(&[], None);
     world.publish("acme", &role("acme"));
-    for (namespace, enforced, version) in [
-        ("tenants-held", "restricted", "latest"),
-        ("tenants-loose", "privileged", "latest"),
-        ("tenants-old", "restricted", "v1.21"),
-    ] {
-        let labels = [
-            ("pod-security.kubernetes.io/enforce", enforced),
-            ("pod-security.kubernetes.io/enforce-version", version),
-        ];
-        world.namespace(namespace, "enabled", "acme", &labels);
-        world.service_account(namespace, "fab");
-    }
-    let ambient = [("istio.io/dataplane-mode", "ambient")];
-    world.namespace("tenants-ambient", "enabled", "acme", &ambient);
+    make_namespaces(&world);
     world.service_account("tenants-held", "tenant-runtime-x-a");
     await_guard(&world);
 
@@ -116,6 +103,24 @@ fn pods_that_the_guard_refuses_are_admitted_without_it() {
         let pod = world.cluster.kubectl(&["get", "pod", &bound.name, IN_HELD]).json();
         assert_eq!(pod["metadata"][bound.list][bound.key], bound.value, "{}", bound.name);
     }
+}
+
+/// Makes the namespaces in which the pods of `guard/creations` are created.
+fn make_namespaces(world: &World) {
+    for (namespace, enforced, version) in [
+        ("tenants-held", "restricted", "latest"),
+        ("tenants-loose", "privileged", "latest"),
+        ("tenants-old", "restricted", "v1.21"),
+    ] {
+        let labels = [
+            ("pod-security.kubernetes.io/enforce", enforced),
+            ("pod-security.kubernetes.io/enforce-version", version),
+        ];
+        world.namespace(namespace, "enabled", "acme", &labels);
+        world.service_account(namespace, "fab");
+    }
+    let ambient = [("istio.io/dataplane-mode", "ambient")];
+    world.namespace("tenants-ambient", "enabled", "acme", &ambient);
 }
 
 /// A request of kubectl, and the expected parts of its refusal: the code first.

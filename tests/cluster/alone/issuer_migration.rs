@@ -230,17 +230,7 @@ fn start_issuer(
     let account = account["metadata"]["name"].as_str().unwrap();
     let mut command = Command::new(program());
     command
-        .arg("issuer")
-        .arg("--config")
-        .arg(config)
-        .arg(format!("--listen={address}"))
-        .arg(format!("--health-listen={health}"))
-        .arg("--tls-certificate")
-        .arg(path.join("tls.crt"))
-        .arg("--tls-key")
-        .arg(path.join("tls.key"))
-        .arg(format!("--published-at=http://{published_at}"))
-        .args(["--shutdown-delay", "0"])
+        .args(harness::issuer::arguments(config, path, address, health, published_at))
         .env("KUBECONFIG", world.cluster.kubeconfig_of(SYSTEM, account))
         .env("AWS_ACCESS_KEY_ID", "test")
         .env("AWS_SECRET_ACCESS_KEY", CANARY)

@@ -12,7 +12,8 @@ use harness::{
 use serde_json::{Value, json};
 
 use super::{
-    Attempt, add_volume, agent, creations, home, injected, make_homes, mount, named, render,
+    Attempt, add_volume, agent, creations, home, injected, make_homes, make_namespaces, mount,
+    named, render,
 };
 
 /// What the policy computes for a pod.
@@ -32,24 +33,7 @@ fn a_pod_as_injected_breaks_no_rule() {
         .filter(|case| fs::exists(case.path("injected.yaml")).unwrap())
         .collect();
     make_homes(&world, &cases, "seen");
-    for (namespace, enforced, version) in [
-        ("tenants-held", "restricted", "latest"),
-        ("tenants-loose", "privileged", "latest"),
-        ("tenants-old", "restricted", "v1.21"),
-    ] {
-        let labels = [
-            ("pod-security.kubernetes.io/enforce", enforced),
-            ("pod-security.kubernetes.io/enforce-version", version),
-        ];
-        world.namespace(namespace, "enabled", "acme", &labels);
-        world.service_account(namespace, "fab");
-    }
-    world.namespace(
-        "tenants-ambient",
-        "enabled",
-        "acme",
-        &[("istio.io/dataplane-mode", "ambient")],
-    );
+    make_namespaces(&world);
     observe(&world);
 
     // What the webhook injects takes the short way.

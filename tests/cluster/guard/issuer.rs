@@ -103,6 +103,39 @@ fn creation(what: &str, codes: &'static [&'static str], pod: Value) -> Attack {
     Attack { attempt: Attempt::new(what, &[], &create, pod.to_string()), codes }
 }
 
+/// Each attack is refused with one of its codes.
+fn are_refused(attacks: &[Attack], world: &World) {
+    for Attack { attempt, codes } in attacks {
+        let outcome = attempt.run(world);
+        assert!(!outcome.ok, "{}: admitted", attempt.what);
+        let is_it = codes.iter().any(|code| outcome.stderr.contains(code));
+        assert!(is_it, "{}: want one of {codes:?}\n{}", attempt.what, outcome.stderr);
+    }
+}
+
+/// The control: once the guard's bindings are gone, each attack works.
+fn are_admitted_without_a_guard(attacks: &[Attack], world: &World) {
+    let bindings = ["delete", "validatingadmissionpolicybindings", "--all"];
+    assert!(world.cluster.kubectl(&bindings).run().ok);
+    for Attack { attempt, .. } in attacks {
+        let outcome = wait_until(&attempt.what, Duration::from_secs(20), || {
+            Some(attempt.run(world)).filter(|outcome| !outcome.stderr.contains("denied request"))
+        });
+        assert!(outcome.ok, "{}: without a guard\n{}", attempt.what, outcome.stderr);
+    }
+}
+
+/// Deletes the binding of the pods policy; returns when this pod, with another sidecar's image, is
+/// admitted.
+fn unbind_the_pods_policy(world: &World, mut unseen: Value) {
+    let pods = ["delete", "validatingadmissionpolicybinding", "fab-session-injector-pods"];
+    assert!(world.cluster.kubectl(&pods).run().ok);
+    sidecar(&mut unseen)["image"] = "other:1".into();
+    wait_until("the pods policy refuses nothing", Duration::from_secs(20), || {
+        world.create(&unseen, None).is_ok().then_some(())
+    });
+}
+
 /// Adds a session name that no trusted creator gave.
 fn forge(pod: &mut Value) {
     for name in [SIDECAR, "agent"] {
@@ -250,35 +283,16 @@ fn only_a_sidecar_gets_a_token_for_the_issuer() {
     }
     attacks.extend(requests(&world));
 
-    for Attack { attempt, codes } in &attacks {
-        let outcome = attempt.run(&world);
-        assert!(!outcome.ok, "{}: admitted", attempt.what);
-        let is_it = codes.iter().any(|code| outcome.stderr.contains(code));
-        assert!(is_it, "{}: want one of {codes:?}\n{}", attempt.what, outcome.stderr);
-    }
+    are_refused(&attacks, &world);
 
     // A namespace that just opted in: this policy sees it before the pods policy does.
-    let pods = ["delete", "validatingadmissionpolicybinding", "fab-session-injector-pods"];
-    assert!(world.cluster.kubectl(&pods).run().ok);
-    let mut unseen = injected("tenants-held", "unseen");
-    sidecar(&mut unseen)["image"] = "other:1".into();
-    wait_until("the pods policy refuses nothing", Duration::from_secs(20), || {
-        world.create(&unseen, None).is_ok().then_some(())
-    });
+    unbind_the_pods_policy(&world, injected("tenants-held", "unseen"));
     let mut forged = injected("tenants-held", "forged");
     forge(&mut forged);
     let said = world.create(&forged, None).unwrap_err();
     assert!(said.contains("[guard-issuer-session]"), "{said}");
 
-    // The control.
-    let bindings = ["delete", "validatingadmissionpolicybindings", "--all"];
-    assert!(world.cluster.kubectl(&bindings).run().ok);
-    for Attack { attempt, .. } in &attacks {
-        let outcome = wait_until(&attempt.what, Duration::from_secs(20), || {
-            Some(attempt.run(&world)).filter(|outcome| !outcome.stderr.contains("denied request"))
-        });
-        assert!(outcome.ok, "{}: without a guard\n{}", attempt.what, outcome.stderr);
-    }
+    are_admitted_without_a_guard(&attacks, &world);
 }
 
 /// The issuer serves a pod again when its namespace is `enabled` again.
@@ -423,16 +437,10 @@ fn only_a_trusted_creator_gives_a_session_its_tag() {
     attacks.push(by("the variable twice", world::OPERATOR, &twice));
     let chained = tagged(&chained, "chained-too", jane());
     attacks.push(by("a tag without a token", world::OPERATOR, &chained));
-    for Attack { attempt, codes } in &attacks {
-        let outcome = attempt.run(&world);
-        assert!(!outcome.ok, "{}: admitted", attempt.what);
-        let is_it = codes.iter().any(|code| outcome.stderr.contains(code));
-        assert!(is_it, "{}: want one of {codes:?}\n{}", attempt.what, outcome.stderr);
-    }
+    are_refused(&attacks, &world);
 
     // The policy for all namespaces refuses a tenant's variable alone, too, and also while the
     // config does not have the tag.
-    let pods = ["delete", "validatingadmissionpolicybinding", "fab-session-injector-pods"];
     for on in [true, false] {
         values["config"]["issuer"]["onBehalfOf"] = on.into();
         guard(&world, &values);
@@ -443,26 +451,14 @@ fn only_a_trusted_creator_gives_a_session_its_tag() {
                 said.contains("[guard-sidecar-env]").then_some(())
             });
         }
-        assert!(world.cluster.kubectl(&pods).run().ok);
-        let mut unseen = named(web.clone(), "tenants-held", &format!("unseen-{on}"));
-        sidecar(&mut unseen)["image"] = "other:1".into();
-        wait_until("the pods policy refuses nothing", Duration::from_secs(20), || {
-            world.create(&unseen, None).is_ok().then_some(())
-        });
+        let unseen = named(web.clone(), "tenants-held", &format!("unseen-{on}"));
+        unbind_the_pods_policy(&world, unseen);
         let forged = tagged(&web, &format!("forged-{on}"), jane());
         let said = world.create(&forged, Some("tenant")).unwrap_err();
         assert!(said.contains("[guard-issuer-session]"), "{said}");
     }
 
-    // The control.
-    let bindings = ["delete", "validatingadmissionpolicybindings", "--all"];
-    assert!(world.cluster.kubectl(&bindings).run().ok);
-    for Attack { attempt, .. } in &attacks {
-        let outcome = wait_until(&attempt.what, Duration::from_secs(20), || {
-            Some(attempt.run(&world)).filter(|outcome| !outcome.stderr.contains("denied request"))
-        });
-        assert!(outcome.ok, "{}: without a guard\n{}", attempt.what, outcome.stderr);
-    }
+    are_admitted_without_a_guard(&attacks, &world);
 }
 
 /// Returns the volume with the sidecar's token.

@@ -15,7 +15,7 @@ use fab_session_injector::issuer::GuardRule;
 use harness::{
     api_proxy::ApiProxy,
     control_plane::ControlPlane,
-    file_server,
+    file_server, issuer,
     kms::Kms,
     process::{Process, free_port, own_directory, wait_until},
     program, root, schema,
@@ -140,18 +140,9 @@ impl IssuerProcess {
         let aws = Arc::new(Aws::new(world).unwrap());
         let server = Server::start(Arc::clone(&aws)).unwrap();
         let mut command = Command::new(program());
+        let config = path.join("config.yaml");
         command
-            .arg("issuer")
-            .arg("--config")
-            .arg(path.join("config.yaml"))
-            .arg(format!("--listen={address}"))
-            .arg(format!("--health-listen={health}"))
-            .arg("--tls-certificate")
-            .arg(path.join("tls.crt"))
-            .arg("--tls-key")
-            .arg(path.join("tls.key"))
-            .arg(format!("--published-at=http://{published_at}"))
-            .args(["--shutdown-delay", "0"])
+            .args(issuer::arguments(&config, path, address, health, published_at))
             .envs(environment)
             .env("KUBECONFIG", kubeconfig);
         let issuer = Self {

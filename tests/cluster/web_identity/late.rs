@@ -297,15 +297,12 @@ fn only_the_controller_gives_a_sandbox_its_claim() {
         Box::new(move |late: &Late| late.issuer.create(user, &object).map(|it| it.to_string()))
             as Box<dyn Fn(&Late) -> Result<String, String>>
     };
-    let many: Vec<Value> =
-        (0..129).map(|n| reference("v1x.example", "Own", &format!("o{n}"), UID)).collect();
-    let many: Vec<Value> = many
-        .into_iter()
-        .map(|mut it| {
-            it["controller"] = json!(false);
-            it
-        })
-        .collect();
+    let many = (0..129).map(|n| {
+        let mut owner = reference("v1x.example", "Own", &format!("o{n}"), UID);
+        owner["controller"] = json!(false);
+        owner
+    });
+    let many: Vec<Value> = many.collect();
     let mut many_pod = plain_pod("many", None);
     many_pod["metadata"]["ownerReferences"] = json!(many);
     let attacks = [

@@ -21,6 +21,7 @@ pub mod foreign;
 pub mod foreign_fields;
 pub mod helm;
 pub mod image;
+pub mod issuer;
 pub mod kms;
 pub mod moto;
 pub mod node;
