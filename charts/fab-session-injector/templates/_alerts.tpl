@@ -154,6 +154,11 @@ gives several samples.
   summary: The webhook drops log lines.
   description: The container runtime does not read the log in time. Check the node's disk and container runtime.
 {{- if .Values.issuer.enabled }}
+- alert: FabSessionInjectorIssuerLogLinesDropped
+  expr: sum(increase(fab_session_injector_issuer_log_lines_dropped_total[10m])) > 0
+  severity: warning
+  summary: The session issuer drops log lines.
+  description: The line of a token may be missing, so a query for forged sessions finds genuine ones, too. Check the node's disk and container runtime.
 - alert: FabSessionInjectorIssuerDown
   expr: absent(fab_session_injector_issuer_ready == 1)
   for: 2m
@@ -166,12 +171,12 @@ gives several samples.
   expr: sum by (code) (increase(fab_session_injector_issuer_tokens_total{code!="",code!~"pod-gone|unbound"}[15m])) >= 5
   severity: warning
   summary: {{ `The session issuer refuses sidecars, code {{ $labels.code }}.` }}
-  description: Their agents have no credentials, or none soon. The issuer's log names namespace and pod, and docs/refusals.md has the remedy for the code.
+  description: Their agents have no credentials, or none soon. The issuer's log names namespace and pod, and docs/refusals.md has the remedy for the code. Without a pod in the log, a client without a pod's token sends the requests (token-invalid, api-unavailable). Then restrict the port 8443 of the issuer by a network policy.
 - alert: FabSessionInjectorIssuerForeignKey
   expr: max(fab_session_injector_issuer_foreign_keys) > 0
   severity: critical
-  summary: "{{ `{{ $value }} published keys are not in config.issuer.keys.` }}"
-  description: The owner of such a key can assume every role that trusts the issuer. Unless it is the key of an unfinished rotation, another writer has access to the published files. Remove the client ID from the IAM OIDC provider first. Then follow docs/issuer.md.
+  summary: The public files of the session issuer are not those of issuer export.
+  description: They have a key that is not in config.issuer.keys, name another URL of the keys, or cannot be parsed. The owner of such a key can assume every role that trusts the issuer. Unless it is the key of an unfinished rotation, another writer has access to the files. The issuer's log has the problem. Remove the client ID from the IAM OIDC provider first. Then follow docs/issuer.md.
 - alert: FabSessionInjectorIssuerKeyUnpublished
   expr: min(fab_session_injector_issuer_key_published) == 0
   for: 5m
@@ -182,7 +187,7 @@ gives several samples.
   expr: sum(increase(fab_session_injector_issuer_published_key_errors_total[10m])) > 0
   for: 10m
   severity: warning
-  summary: The session issuer cannot read its published keys.
+  summary: The session issuer cannot read its public files.
   description: It continues with what it read last, and would not see a foreign key. STS reads the same files. Check config.issuer.url, and the issuer's way to it. Its log has the error.
 - alert: FabSessionInjectorIssuerCertificateExpiring
   expr: min(fab_session_injector_issuer_certificate_expiry_timestamp_seconds > 0) - time() < {{ .Values.metrics.prometheusRule.certificateDays }} * 86400
@@ -193,11 +198,16 @@ gives several samples.
 {{- end }}
 {{- if eq .Values.certificates.mode "selfManaged" }}
 - alert: FabSessionInjectorCertsDown
+  {{- if and .Values.issuer.enabled (eq (include "fab-session-injector.issuerCertificateMode" .) "selfManaged") }}
+  # The one of the webhook, and the one of the issuer.
+  expr: count(fab_session_injector_certs_ready == 1) < 2 or absent(fab_session_injector_certs_ready == 1)
+  {{- else }}
   expr: absent(fab_session_injector_certs_ready == 1)
+  {{- end }}
   for: 15m
   severity: warning
-  summary: The deployment certs is down, or was not ready since its start.
-  description: The current certificate stays valid for at least ten days. Run kubectl describe on the pod of certs, and read its log.
+  summary: A deployment certs is down, or was not ready since its start.
+  description: The current certificate stays valid for at least ten days. Run kubectl describe on the pod of certs, and read its log. With a session issuer there are two, certs and issuer-certs.
 - alert: FabSessionInjectorCertsFailing
   expr: sum(increase(fab_session_injector_certs_failures_total[10m])) > 0
   for: 10m
