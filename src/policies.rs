@@ -110,7 +110,7 @@ pub fn documents(account: &Account) -> Vec<Document> {
         Name::BaseRoleTrust => account.base_role_trust.is_some(),
         Name::DenyWithoutSourceIdentity => account.deny_without_source_identity,
         Name::BaseRolePolicy | Name::BoundaryStatement => !account.base_roles.is_empty(),
-        Name::IssuerPolicy | Name::OidcProvider => account.issuer.is_some(),
+        Name::BucketPolicy | Name::IssuerPolicy | Name::OidcProvider => account.issuer.is_some(),
         _ => true,
     };
     let names = Name::ALL.into_iter().filter(is_asked_for);
@@ -140,13 +140,14 @@ fn accounts(name: Name, account: &Account) -> Vec<String> {
                 account.base_roles.iter().map(RoleArn::account).collect();
             accounts.into_iter().map(str::to_owned).collect()
         }
-        Name::IssuerPolicy | Name::Parameter | Name::WebhookPolicy => {
+        Name::BucketPolicy | Name::IssuerPolicy | Name::Parameter | Name::WebhookPolicy => {
             vec![account.cluster_account.as_str().to_owned()]
         }
     }
 }
 
-/// Returns the document. None: it is about parameters, and the webhook reads none.
+/// Returns the document. None: it is about parameters, and the webhook reads none, or about a bucket,
+/// and the issuer's URL names none.
 fn body(name: Name, account: &Account) -> Option<Value> {
     let session_role = account.session_role.as_str();
     Some(match name {
@@ -164,6 +165,7 @@ fn body(name: Name, account: &Account) -> Option<Value> {
             "Action": ASSUME,
             "Resource": session_role,
         }),
+        Name::BucketPolicy => issuer_trust::bucket_policy(account.issuer.as_ref()?)?,
         Name::DenyWithoutSourceIdentity => policy(&[json!({
             "Sid": "NothingWithoutSession",
             "Effect": "Deny",

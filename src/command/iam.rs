@@ -91,7 +91,7 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
             "-o terraform has no module for the session issuer: leave it out, and use the printed documents"
         )));
     }
-    let of_issuer = [Name::IssuerPolicy, Name::OidcProvider];
+    let of_issuer = [Name::BucketPolicy, Name::IssuerPolicy, Name::OidcProvider];
     if let (None, Some(only)) = (&issuer, only.filter(|only| of_issuer.contains(only))) {
         return Err(CommandError::Input(anyhow!(
             "--only {only} needs --transport web-identity or both"
@@ -287,7 +287,9 @@ fn contradict(restrict_to: RestrictTo, config: &Config) -> bool {
         RestrictTo::PodName => SessionSource::PodName,
         RestrictTo::PodUid => SessionSource::PodUid,
     };
-    config.components_with_sidecar().any(|component| component.session != session)
+    // Sessions of claims never use base credentials.
+    let sessions = config.components_with_sidecar().map(|component| component.session);
+    sessions.filter(|it| *it != SessionSource::SandboxClaim).any(|it| it != session)
 }
 
 /// Returns the first base role that the config gives no component, and those that it gives. None:

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Account, Document, Name, documents};
+use super::{Account, Document, Name, documents, issuer_trust};
 use crate::session::RoleArn;
 
 /// One call, with credentials of one account.
@@ -39,7 +39,10 @@ pub fn aws_cli(account: &Account) -> String {
 
 fn replaces_or_stops(name: Name) -> bool {
     match name {
-        Name::BaseRoleTrust | Name::DenyWithoutSourceIdentity | Name::SessionRoleTrust => true,
+        Name::BaseRoleTrust
+        | Name::BucketPolicy
+        | Name::DenyWithoutSourceIdentity
+        | Name::SessionRoleTrust => true,
         Name::BaseRolePolicy
         | Name::BoundaryStatement
         | Name::IssuerPolicy
@@ -70,6 +73,12 @@ fn calls<'a>(document: &Document, account: &'a Account) -> Vec<CliCall<'a>> {
             base(&|role| put_policy(role.name(), *name, body))
         }
         Name::BoundaryStatement => Vec::new(),
+        Name::BucketPolicy => {
+            let bucket = account.issuer.as_ref().and_then(issuer_trust::bucket);
+            let bucket = bucket.map_or("", |bucket| bucket.name);
+            let body = quoted(body);
+            cluster(format!("aws s3api put-bucket-policy --bucket {bucket} --policy {body}"))
+        }
         Name::IssuerPolicy => {
             cluster(put_policy("\"${ISSUER_ROLE:-fab-session-injector-issuer}\"", *name, body))
         }

@@ -4,7 +4,9 @@
 use serde_json::{Value, json};
 
 use super::{Account, Parameter, policy};
-use crate::session::{ClientId, IssuerUrl, OnBehalfOf, RoleArn, SourceIdentity};
+use crate::session::{
+    ClientId, DISCOVERY_FILE, IssuerUrl, KEYS_FILE, OnBehalfOf, RoleArn, SourceIdentity,
+};
 
 /// The session issuer that a session role trusts.
 #[derive(Clone, Debug)]
@@ -28,6 +30,57 @@ pub fn provider_arn(url: &IssuerUrl, role: &RoleArn) -> String {
 /// Returns the input of iam:CreateOpenIDConnectProvider.
 pub(super) fn provider(issuer: &IssuerTrust) -> Value {
     json!({"Url": issuer.url.as_str(), "ClientIDList": [issuer.client_id.as_str()]})
+}
+
+/// The bucket that the issuer's URL names.
+pub(super) struct FilesBucket<'u> {
+    pub(super) name: &'u str,
+    partition: &'static str,
+    /// Path of the files in it, if they are not at its top.
+    path: Option<&'u str>,
+}
+
+/// Returns the bucket if the host is that of one in S3.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html>
+pub(super) fn bucket(issuer: &IssuerTrust) -> Option<FilesBucket<'_>> {
+    let (host, path) = match issuer.url.host_and_path().split_once('/') {
+        Some((host, path)) => (host, Some(path)),
+        None => (issuer.url.host_and_path(), None),
+    };
+    let (name, rest) = host.split_once(".s3.")?;
+    let (region, domain) = rest.split_once('.')?;
+    let partition = match domain {
+        "amazonaws.com" if region.starts_with("us-gov-") => "aws-us-gov",
+        "amazonaws.com" => "aws",
+        "amazonaws.com.cn" => "aws-cn",
+        _ => return None,
+    };
+    Some(FilesBucket { name, partition, path })
+}
+
+/// Returns the policy of the bucket with the public files. None: the URL names no bucket.
+pub(super) fn bucket_policy(issuer: &IssuerTrust) -> Option<Value> {
+    let FilesBucket { name, partition, path } = bucket(issuer)?;
+    let bucket = format!("arn:{partition}:s3:::{name}");
+    let folder = path.map_or_else(|| bucket.clone(), |path| format!("{bucket}/{path}"));
+    let files = [KEYS_FILE, DISCOVERY_FILE].map(|file| format!("{folder}/{file}"));
+    Some(policy(&[
+        json!({
+            "Sid": "PublicFiles",
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": "s3:GetObject",
+            "Resource": files,
+        }),
+        // Who creates a deleted bucket again owns every role that trusts the issuer.
+        json!({
+            "Sid": "NoDeletion",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:DeleteBucket",
+            "Resource": bucket,
+        }),
+    ]))
 }
 
 /// Returns the permissions of the issuer's own role. None: it needs none.

@@ -7,6 +7,7 @@ pub enum Name {
     BaseRolePolicy,
     BaseRoleTrust,
     BoundaryStatement,
+    BucketPolicy,
     DenyWithoutSourceIdentity,
     IssuerPolicy,
     OidcProvider,
@@ -22,7 +23,7 @@ pub enum Name {
 pub struct NotADocument;
 
 impl Name {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::OidcProvider,
         Self::SessionRole,
         Self::SessionRoleTrust,
@@ -34,6 +35,7 @@ impl Name {
         Self::Parameter,
         Self::WebhookPolicy,
         Self::IssuerPolicy,
+        Self::BucketPolicy,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -41,6 +43,7 @@ impl Name {
             Self::BaseRolePolicy => "base-role-policy",
             Self::BaseRoleTrust => "base-role-trust",
             Self::BoundaryStatement => "boundary-statement",
+            Self::BucketPolicy => "bucket-policy",
             Self::DenyWithoutSourceIdentity => "deny-without-source-identity",
             Self::IssuerPolicy => "issuer-policy",
             Self::OidcProvider => "oidc-provider",
@@ -65,6 +68,10 @@ impl Name {
                 "If base roles have a permissions boundary: the boundary must allow this, and must not deny \
                  sts:AssumeRole on the session role (a Deny needs NotResource with the session role). The \
                  statement allows and stops nothing that runs: add it before the namespace is enabled."
+            }
+            Self::BucketPolicy => {
+                "The policy of the bucket with the issuer's public files: everyone may read the two files, and no user may \
+                 delete the bucket. It replaces the bucket's whole policy."
             }
             Self::DenyWithoutSourceIdentity => {
                 "The last step. An identity policy of each base role: base credentials can only assume \

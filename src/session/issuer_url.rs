@@ -101,6 +101,11 @@ fn allowed(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-._~/".contains(c)
 }
 
+/// Path of the discovery document below the issuer's URL.
+/// <https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest>
+pub const DISCOVERY_FILE: &str = ".well-known/openid-configuration";
+/// Path of the JWKS below the issuer's URL.
+pub const KEYS_FILE: &str = "keys.json";
 const SCHEME: &str = "https://";
 
 /// Maximum of `Url` in CreateOpenIDConnectProvider.

@@ -193,6 +193,25 @@ fn each_transport_has_its_documents() {
     assert_eq!(named(&only_issuer, "issuer-policy")["Statement"][0]["Resource"], json!([key]));
     assert_eq!(named(&only_issuer, "session-role")["MaxSessionDuration"], 7200);
 
+    // Only a URL of S3 names a bucket.
+    for (url, folder) in [
+        ("https://files.s3.eu-west-1.amazonaws.com/prod", "arn:aws:s3:::files/prod"),
+        ("https://a.b-an.s3.us-gov-west-1.amazonaws.com", "arn:aws-us-gov:s3:::a.b-an"),
+        ("https://files.s3.cn-north-1.amazonaws.com.cn/a/b", "arn:aws-cn:s3:::files/a/b"),
+    ] {
+        settings["issuer"]["url"] = url.into();
+        fs::write(&file, settings.to_string()).unwrap();
+        let policy = named(&documents(&[&config, "--transport=web-identity"]), "bucket-policy");
+        let files = ["keys.json", ".well-known/openid-configuration"];
+        let files = files.map(|file| format!("{folder}/{file}"));
+        assert_eq!(policy["Statement"][0]["Resource"], json!(files), "{url}");
+        let bucket: Vec<&str> = folder.splitn(2, '/').collect();
+        assert_eq!(policy["Statement"][1]["Resource"], bucket[0], "{url}");
+        assert_eq!(policy["Statement"][1]["Effect"], "Deny");
+    }
+    settings["issuer"]["url"] = "https://issuer.example.com/prod".into();
+    fs::write(&file, settings.to_string()).unwrap();
+
     let base = "--base-role=arn:aws:iam::111122223333:role/base";
     let both = principals(&documents(&[&config, "--transport=both", base]));
     assert_eq!(both[..2], [r#"{"AWS":["arn:aws:iam::111122223333:role/base"]}"#; 2]);

@@ -16,10 +16,8 @@ use crate::{
     cli::{IssuerExport, PublicFile},
     command::{CommandError, files, print, runtime},
     config::{IssuerKey, IssuerSettings, KeySource, KeyState},
-    issuer::{
-        DISCOVERY_FILE, KEYS_FILE, discovery_document, discovery_url, jwks_document, keys_url,
-    },
-    session::CaBundle,
+    issuer::{discovery_document, discovery_url, jwks_document, keys_url},
+    session::{CaBundle, DISCOVERY_FILE, KEYS_FILE},
 };
 
 pub(super) fn run(arguments: IssuerExport) -> Result<ExitCode, CommandError> {
