@@ -82,6 +82,8 @@ pub struct Facts<'c> {
     /// The tenants' roles. None: they are in SSM, and AWS is skipped.
     pub roles: Option<Roles>,
     pub namespaces: Seen<Objects>,
+    /// Those whose pods get the session of a SandboxClaim: none without such a component.
+    pub sandboxes: Seen<Objects>,
     pub release: ReleaseFacts,
     /// ClusterRoles and ClusterRoleBindings.
     pub rights: Seen<Objects>,
@@ -212,6 +214,7 @@ impl<'c> Checks<'c> {
             issuer,
             roles,
             namespaces,
+            sandboxes,
             release,
             rights,
             kubernetes,
@@ -221,10 +224,6 @@ impl<'c> Checks<'c> {
             ReleaseFacts::Installed { guard, .. } => issuer::check_guard(&guard.objects, config),
             ReleaseFacts::Missing(_) => (None, Findings::default()),
         };
-        let files = match (&config.issuer, &issuer) {
-            (Some(settings), Some(facts)) => issuer::check_files(settings, facts),
-            _ => Findings::default(),
-        };
         let found = Findings::of([
             kubernetes::check_kubernetes(&kubernetes),
             config::check_exceptions(config),
@@ -233,15 +232,15 @@ impl<'c> Checks<'c> {
             rights,
             transport::check_labels(&namespaces, config),
             guard,
-            sandboxes::check_guards(&release, config),
-            files,
+            sandboxes::check_sandboxes(&release, &sandboxes, &namespaces, config),
+            issuer::check_files(config, issuer.as_ref()),
         ]);
         let tenants = tenants(&namespaces, config);
         let versions = match &release {
             ReleaseFacts::Installed { webhook, .. } => Some(Versions::of(&webhook.deployment)),
             ReleaseFacts::Missing(_) => None,
         };
-        let revocations = Revocations::of(aws.as_ref());
+        let revocations = Revocations::of(aws.as_ref(), config);
         Self {
             aws,
             cluster_roles,
@@ -251,7 +250,7 @@ impl<'c> Checks<'c> {
             found,
             revocations,
             tenants,
-            transports: Transports::of(&namespaces, config),
+            transports: Transports::of(&namespaces, &sandboxes, config),
             trials: Vec::new(),
             unattributed: Unattributed::default(),
             versions,

@@ -129,7 +129,7 @@ impl Config {
         if config.transport == SessionTransport::WebIdentity && config.issuer.is_none() {
             root.problem("transport", "webIdentity needs the section issuer; set it");
         }
-        for component in config.late_components() {
+        for component in config.claim_components() {
             if config.issuer.is_none() {
                 root.problem(
                     "components",
@@ -179,8 +179,8 @@ impl Config {
         self.components.iter().filter(has_sidecar)
     }
 
-    /// Returns the components whose sessions come late, with a SandboxClaim.
-    pub fn late_components(&self) -> impl Iterator<Item = &Component> {
+    /// Returns the components whose sessions are those of a SandboxClaim.
+    pub fn claim_components(&self) -> impl Iterator<Item = &Component> {
         self.components.iter().filter(|it| it.session == SessionSource::SandboxClaim)
     }
 

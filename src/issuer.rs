@@ -10,28 +10,29 @@ mod decision;
 mod discovery;
 mod guard;
 mod jwks;
-mod late;
 mod mint_limit;
 mod object_name;
 mod projected_token;
 mod public_key;
 mod refusal;
+mod sandbox;
 mod signature;
 
 pub use self::{
     claims::{Claims, Jwt, JwtId, SigningInput, WrongSignature},
     cluster_keys::{ClusterKeys, NotClusterKeys},
-    decision::{Grant, decide, is_late, tenant_of},
-    discovery::{DISCOVERY_FILE, KEYS_FILE, discovery_document, discovery_url, keys_url},
-    guard::GuardRule,
+    decision::{Grant, Needs, decide, tenant_of},
+    discovery::{discovery_document, discovery_url, keys_url, problems_of_discovery},
+    guard::{GuardRule, created, is_evaluated, youngest},
     jwks::{ForeignKey, NotAJwks, PublishedKeys, UnusableKey, jwks_document},
-    late::{
-        CLAIM_API, LateName, OwnedSandbox, SANDBOX_API, SandboxOwner, SandboxReference, is_in_pool,
-    },
     mint_limit::{Limited, LimitedBy, MintLimit},
     object_name::{NotAnObjectName, ObjectName},
     projected_token::{NotAProjectedToken, TokenCheck, TokenFacts},
     public_key::{KeyId, NotAPublicKey, PublicKey},
     refusal::TokenRefusal,
+    sandbox::{
+        CLAIM_API, CLAIM_GROUP, OwnedSandbox, SANDBOX_API, SandboxOwner, SandboxReference,
+        SandboxSession, is_in_pool,
+    },
     signature::{NotASignature, Signature},
 };

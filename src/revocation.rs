@@ -14,10 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 
 pub use self::{
-    change::{Change, Next},
+    change::{Change, Next, PresentSessions},
     inline::{Inline, NotOurs, TooLong},
     older_than::{NotATime, OlderThan},
-    pod::{session_of, tenant_of_late},
+    pod::{session_of, tenant_of_unbound},
 };
 use crate::session::{SessionId, SessionName, SourceIdentity, TenantName};
 

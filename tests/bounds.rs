@@ -405,6 +405,7 @@ fn checked(tenant: &Tenant, kind: &str, list: &[u8]) -> Findings {
         issuer: None,
         roles: Some(tenant.roles.clone()),
         namespaces: of("Namespace"),
+        sandboxes: of("Sandbox"),
         rights: roles.beside(of("ClusterRole")).beside(of("ClusterRoleBinding")),
         kubernetes: KubernetesVersions { api_server: unknown(), kubelets: unknown() },
         release: ReleaseFacts::Installed {

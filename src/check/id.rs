@@ -171,7 +171,7 @@ impl CheckId {
             Self::GuardEdited => (
                 "guard-edited",
                 "A policy or binding of the guard differs from the one rendered by the release, so the webhook and the guard may disagree on which pods are agents.",
-                "delete this object and re-run `helm upgrade`",
+                "re-run `helm upgrade --force-conflicts` (with Helm 3: without the flag). If the finding remains, correct the field with `kubectl edit`, or delete the object and re-run `helm upgrade`. With a session issuer, do not delete `fab-session-injector-issuer-pods`, `-sandbox-pods`, `-sandboxes` or a binding of theirs: running sessions with a name would get no further credentials",
             ),
             Self::GuardMissing => (
                 "guard-missing",
@@ -205,8 +205,8 @@ impl CheckId {
             ),
             Self::IssuerTrust => (
                 "issuer-trust",
-                "Only with a session issuer: the trust policy of the session role does not allow the issuer the sessions of the tenant, or allows more: names of other tenants, other client IDs, or tokens that do not name the role. A `warning` if it also allows a base role, whose credentials can set any name of the tenant.",
-                "replace the trust policy with session-role-trust; `iam --transport web-identity` prints it",
+                "Only with a session issuer: the trust policy of the session role does not allow the issuer the sessions of the tenant, or allows more: names of other tenants, other client IDs, or tokens that do not name the role. A `warning` if it also allows a base role or another identity provider, whose callers can set any name of the tenant.",
+                "replace the trust policy with session-role-trust, with the same flags of `iam` as before; `iam --transport both` prints it while pods of the tenant use base credentials, and then `--transport web-identity`",
             ),
             Self::KubernetesVersion => (
                 "kubernetes-version",
@@ -245,8 +245,8 @@ impl CheckId {
             ),
             Self::PodPredatesGuard => (
                 "pod-predates-guard",
-                "A running pod whose session has a name was created before the guard's rule about it, or within a minute after. The session issuer refuses it new credentials.",
-                "replace the pod",
+                "A running pod whose session has a name, or a Sandbox with `session: sandbox-claim`, was created before the guard's rule about it, or within a minute after. The session issuer refuses the pod new credentials.",
+                "replace the pod; finish the work of a Sandbox, and delete it",
             ),
             Self::PodRefused => (
                 "pod-refused",
@@ -301,7 +301,7 @@ impl CheckId {
             Self::RoleTrust => (
                 "role-trust",
                 "The trust policy of the session role does not allow a base role to assume it with a SourceIdentity of the tenant, or with the session tags of EKS Pod Identity. The message has the blocking statement.",
-                "replace the trust policy with session-role-trust; `iam` prints it",
+                "replace the trust policy with session-role-trust, with the same flags of `iam` as before; with a session issuer `iam --transport both` prints it, else `iam`",
             ),
             Self::Rollout => (
                 "rollout",
@@ -315,8 +315,8 @@ impl CheckId {
             ),
             Self::SessionDuration => (
                 "session-duration",
-                "Only with a session issuer: the maximum session duration of the session role is shorter than `issuer.durationSeconds` of the config.",
-                "raise the role's maximum session duration (`aws iam update-role --max-session-duration`), or lower `issuer.durationSeconds`",
+                "Only with a session issuer: the maximum session duration of the session role is shorter than `issuer.durationSeconds` of the config. A `warning` if it is longer: who steals a token chooses the duration.",
+                "set the role's maximum session duration to `issuer.durationSeconds` (`aws iam update-role --max-session-duration`)",
             ),
             Self::SessionRoleControls => (
                 "session-role-controls",

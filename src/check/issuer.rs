@@ -4,14 +4,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
-use serde_json::value::RawValue;
 
 use super::{CheckId, Findings, Objects, Seen, namespace, objects::name};
 use crate::{
     config::{Config, IssuerSettings, KeyState},
     issuer::{
         GuardRule, PublicKey, PublishedKeys, TokenFacts, TokenRefusal, decide, discovery_url,
-        keys_url,
+        keys_url, problems_of_discovery,
     },
     json::Json,
     namespaces::{Mode, Namespace},
@@ -58,8 +57,9 @@ impl PublishedText {
 }
 
 /// Checks the published files as STS reads them.
-pub(super) fn check_files(issuer: &IssuerSettings, facts: &IssuerFacts) -> Findings {
+pub(super) fn check_files(config: &Config, facts: Option<&IssuerFacts>) -> Findings {
     let mut found = Findings::default();
+    let (Some(issuer), Some(facts)) = (&config.issuer, facts) else { return found };
     check_discovery(issuer, &facts.discovery, &mut found);
     check_keys(issuer, facts, &mut found);
     found
@@ -68,22 +68,10 @@ pub(super) fn check_files(issuer: &IssuerSettings, facts: &IssuerFacts) -> Findi
 fn check_discovery(issuer: &IssuerSettings, published: &PublishedText, found: &mut Findings) {
     let url = discovery_url(&issuer.url);
     let Some(text) = published.or_report(&url, found) else { return };
-    let Ok(document) = serde_json::from_slice::<&RawValue>(text) else {
-        found.error(CheckId::IssuerFiles, url, "is not JSON");
-        return;
-    };
-    let document = Json::from(document);
-    let mut right = true;
-    let members = [("issuer", issuer.url.to_string()), ("jwks_uri", keys_url(&issuer.url))];
-    for (member, wanted) in members {
-        let value = document.at(member).string();
-        if value.as_deref() == Some(&*wanted) {
-            continue;
-        }
-        right = false;
-        let value = value.map_or("missing".to_owned(), |value| format!("{value:?}"));
-        let message = format!("its member {member} is {value}, not {wanted:?}");
-        found.error(CheckId::IssuerFiles, &*url, message);
+    let problems = problems_of_discovery(&issuer.url, text);
+    let right = problems.is_empty();
+    for problem in problems {
+        found.error(CheckId::IssuerFiles, &*url, problem);
     }
     if right {
         found.ok(CheckId::IssuerFiles, url, "names the issuer and its keys");
@@ -262,7 +250,8 @@ mod tests {
         let config = Config::parse(
             "cluster: prod\nroles: {allow: {accounts: ['111122223333']}}\nissuer: {url: 'https://i.example.com', endpoint: 'https://i.s.svc/v1/token', caFile: ca.pem, keys: [{file: a}, {file: b, state: next}]}\n",
         );
-        let issuer = config.unwrap().issuer.unwrap();
+        let config = config.unwrap();
+        let issuer = config.issuer.clone().unwrap();
         let [signing, next] = keys();
         let both = || jwks_document(&[signing.clone(), next.clone()]);
         let one = |key: &PublicKey| jwks_document(std::slice::from_ref(key));
@@ -327,7 +316,7 @@ mod tests {
         ];
         let discovery = || file(&discovery_document(&issuer.url));
         let shown = |facts: &IssuerFacts| -> Vec<String> {
-            let found = check_files(&issuer, facts);
+            let found = check_files(&config, Some(facts));
             let wrong = found.iter().filter(|it| it.level != crate::check::Level::Ok);
             wrong.map(|it| format!("{} {}", it.level, it.message)).collect()
         };

@@ -1,6 +1,8 @@
 //! Checks whether the trust policy of a session role trusts the session issuer for the names of its
 //! own tenant, and nothing more. As in [`super::iam`], only STS decides.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::{
@@ -90,17 +92,40 @@ pub(super) fn check_trust(
         );
         found.error(CheckId::SessionDuration, &*subject, message);
     }
+    // A caller of AssumeRoleWithWebIdentity chooses the duration.
+    if session.longest_session > issuer.duration.max(LEAST_LIMIT) {
+        let message = format!(
+            "its maximum session duration of {} seconds is longer than issuer.durationSeconds ({}): who steals a token chooses that long a session",
+            session.longest_session.as_secs(),
+            issuer.duration.as_secs()
+        );
+        found.warning(CheckId::SessionDuration, &*subject, message);
+    }
     let mut callers: Vec<&str> = allowed_principals(trust).filter(|it| !is_gone(it)).collect();
+    callers.extend(other_providers(trust, &provider));
     callers.sort_unstable();
     callers.dedup();
     if !callers.is_empty() {
         let message = format!(
-            "its trust policy still allows {}: who has these credentials may set any name of the tenant, so the name is not the issuer's word alone. When no namespace of the tenant has the transport role-chain, remove their statements",
+            "its trust policy still allows {}: who can call STS with these may set any name of the tenant, so the name is not the issuer's word alone. When no namespace of the tenant has the transport role-chain, remove their statements",
             callers.join(", ")
         );
         found.warning(CheckId::IssuerTrust, &*subject, message);
     }
     found
+}
+
+/// Returns the identity providers of others that may assume the role. IAM's names for them are ARNs,
+/// and host names of those that need none.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html>
+fn other_providers<'v>(trust: &'v Value, provider: &str) -> impl Iterator<Item = &'v str> {
+    let allows = |it: &&Value| {
+        it["Effect"] == "Allow"
+            && [ASSUME, "sts:AssumeRoleWithSAML"].iter().any(|action| names_action(it, action))
+    };
+    let all =
+        statements(trust).filter(allows).flat_map(|it| strings(&it["Principal"]["Federated"]));
+    all.filter(move |it| *it != provider)
 }
 
 /// Returns whether the statement names the provider, or every user.
@@ -112,14 +137,14 @@ fn is_about(statement: &Value, provider: &str) -> bool {
 impl Context<'_> {
     /// Returns calls that only a wider statement than needed allows, each with its description.
     fn others(&self, tenant: &TenantName) -> Vec<(&'static str, Self)> {
+        let audience =
+            ("for tokens with another client ID", Self { audience: "another", ..self.clone() });
         if self.action == TAG_SESSION {
-            return Vec::new();
+            let tags = ("with other session tags", Self { tags: &["another"], ..self.clone() });
+            return vec![audience, tags];
         }
         let of_tenant = |tenant: &str| format!("agent.{tenant}.{EXAMPLE}");
-        let mut others = vec![(
-            "for tokens with another client ID",
-            Self { audience: "another", ..self.clone() },
-        )];
+        let mut others = vec![audience];
         // A tenant's name has no dot, so `agent.acme*` is also another tenant's.
         let names = [of_tenant("another"), of_tenant(&format!("{tenant}0")), EXAMPLE.to_owned()];
         others.extend(
@@ -171,11 +196,14 @@ impl Context<'_> {
 const ASSUME: &str = "sts:AssumeRoleWithWebIdentity";
 const TAG_SESSION: &str = "sts:TagSession";
 const ACTIONS: [&str; 3] = [ASSUME, "sts:SetSourceIdentity", TAG_SESSION];
+/// The least limit that IAM takes for a role, and its default.
+/// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html>
+const LEAST_LIMIT: Duration = Duration::from_secs(3600);
 const EXAMPLE: &str = "1d3f2a8e-0000-4000-8000-000000000000";
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, time::Duration};
+    use std::collections::BTreeMap;
 
     use serde_json::json;
 
@@ -264,7 +292,7 @@ mod tests {
             json!({"Effect": "Allow", "Principal": {"AWS": ROLE}, "Action": "sts:AssumeRole"});
         let denied = json!({"Effect": "Deny", "Principal": "*", "Action": "sts:TagSession"});
         let no_assume = "error: no statement of its trust policy allows sts:AssumeRoleWithWebIdentity to arn:aws:iam::111122223333:oidc-provider/issuer.example.com/prod";
-        let cases: [(Value, &[&str]); 14] = [
+        let cases: [(Value, &[&str]); 16] = [
             (trust(&assume, &set), &[]),
             (trust(&by_subject_alone, &set), &[]),
             (
@@ -329,6 +357,23 @@ mod tests {
                 &[
                     "error: its trust policy also allows sts:AssumeRoleWithWebIdentity for tokens",
                     "error: its trust policy also allows sts:SetSourceIdentity for tokens",
+                    "error: its trust policy also allows sts:TagSession for tokens with another",
+                ],
+            ),
+            (
+                with(allow(
+                    &json!(TAG_SESSION),
+                    &json!({"StringEquals": {AUDIENCE: "fab-session/prod"}}),
+                )),
+                &["error: its trust policy also allows sts:TagSession with other session tags: {"],
+            ),
+            (
+                with(json!({
+                    "Effect": "Allow", "Action": ASSUME,
+                    "Principal": {"Federated": [PROVIDER.replace("prod", "staging")]},
+                })),
+                &[
+                    "warning: its trust policy still allows arn:aws:iam::111122223333:oidc-provider/",
                 ],
             ),
         ];

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{AwsFacts, Chain, CheckId, Findings, Objects, Seen};
 use crate::{
     admission,
+    config::Config,
     revocation::{self, POLICY_NAME, Revoked},
     session::{RoleArn, SourceIdentity, TenantName},
 };
@@ -14,20 +15,24 @@ use crate::{
 pub(super) struct Revocations {
     revoked: BTreeSet<SourceIdentity>,
     with_pod: BTreeSet<SourceIdentity>,
-    /// Whether the pods of a namespace could not be read.
-    hidden: bool,
+    /// Why other sessions may have a pod, too.
+    hidden: Option<&'static str>,
 }
 
 impl Revocations {
-    pub(super) fn of(aws: Option<&AwsFacts>) -> Self {
+    pub(super) fn of(aws: Option<&AwsFacts>, config: &Config) -> Self {
+        let has_claims = config.claim_components().next().is_some();
+        let hidden = has_claims.then_some("pods of a warm pool do not name their session");
         let chains = aws.into_iter().flat_map(|aws| aws.chains.values());
         let revoked = chains.filter_map(revoked_of).flat_map(|revoked| revoked.sessions.keys());
-        Self { revoked: revoked.cloned().collect(), with_pod: BTreeSet::new(), hidden: false }
+        Self { revoked: revoked.cloned().collect(), with_pod: BTreeSet::new(), hidden }
     }
 
     /// Notes which revoked sessions have a pod among these.
     pub(super) fn see(&mut self, pods: &Seen<Objects>) {
-        self.hidden |= matches!(pods, Seen::Hidden(_));
+        if let Seen::Hidden(_) = pods {
+            self.hidden = Some("pods of a namespace cannot be read");
+        }
         if self.revoked.is_empty() {
             return;
         }
@@ -67,13 +72,13 @@ impl Revocations {
         if !with.is_empty() {
             parts.push(format!("of these sessions, whose pods still exist: {}", list(&with)));
         }
-        match &without[..] {
-            [] => {}
-            without if self.hidden => parts.push(format!(
-                "of these sessions, whose pods are not known, because pods of a namespace cannot be read: {}",
+        match (&without[..], self.hidden) {
+            ([], _) => {}
+            (without, Some(why)) => parts.push(format!(
+                "of these sessions, whose pods are not known, because {why}: {}",
                 list(without)
             )),
-            without => parts.push(format!(
+            (without, None) => parts.push(format!(
                 "of these sessions, which have no pod in the checked namespaces, so revoke --prune may remove them: {}",
                 list(without)
             )),

@@ -2,25 +2,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{CheckId, Findings, Objects, Seen, namespace};
+use super::{CheckId, Findings, Objects, Seen, namespace, sandboxes};
 use crate::{
     admission::Refusal,
     config::{Config, SessionTransport},
-    namespaces::{Namespace, TRANSPORT_LABEL},
+    namespaces::{Mode, Namespace, TRANSPORT_LABEL},
     session::TenantName,
 };
 
-/// The transports of the opted-in namespaces of each tenant. In a migration, a tenant has both.
+/// The transports of the opted-in namespaces of each tenant. A tenant has both in a migration, or if
+/// only its Sandboxes use the issuer.
 #[derive(Clone, Debug, Default)]
 pub struct Transports(BTreeMap<TenantName, BTreeSet<SessionTransport>>);
 
 impl Transports {
-    pub fn of(namespaces: &Seen<Objects>, config: &Config) -> Self {
+    /// `sandboxes`: those of the cluster whose pods get the session of a SandboxClaim.
+    pub fn of(namespaces: &Seen<Objects>, sandboxes: &Seen<Objects>, config: &Config) -> Self {
+        let homes = sandboxes::homes(sandboxes);
         let mut transports: BTreeMap<TenantName, BTreeSet<SessionTransport>> = BTreeMap::new();
         for namespace in namespace::opted_in(namespaces, config) {
             let transport = of_namespace(&namespace, config);
             if let Ok(tenant) = namespace.tenant {
-                transports.entry(tenant).or_default().insert(transport);
+                let own = transports.entry(tenant).or_default();
+                own.insert(transport);
+                // The pods of an audited namespace have no sidecar.
+                if namespace.mode == Some(Mode::Enabled) && homes.contains(&namespace.name) {
+                    own.insert(SessionTransport::WebIdentity);
+                }
             }
         }
         Self(transports)

@@ -100,6 +100,7 @@ async fn run_async(arguments: Check, running: &trial::Running) -> Result<Finding
     let kubernetes = cluster.kubernetes_versions().await?;
     let (rights, daemon_sets) = (cluster.rights().await?, cluster.daemon_sets().await?);
     let tenants = check::tenants(&namespaces, &config);
+    let sandboxes = cluster.sandboxes(&config).await?;
     let shell = if skip_aws {
         None
     } else {
@@ -116,7 +117,7 @@ async fn run_async(arguments: Check, running: &trial::Running) -> Result<Finding
     };
     let aws_facts = match (&shell, &roles) {
         (Some(shell), Some(roles)) => {
-            let transports = Transports::of(&namespaces, &config);
+            let transports = Transports::of(&namespaces, &sandboxes, &config);
             let wanted =
                 aws::TenantsToRead { tenants: &tenants, transports: &transports, assume_role };
             Some(aws::look(shell, roles, &wanted, &config, show_progress).await?)
@@ -138,6 +139,7 @@ async fn run_async(arguments: Check, running: &trial::Running) -> Result<Finding
         issuer,
         roles,
         namespaces,
+        sandboxes,
         release: facts,
         rights,
         kubernetes,

@@ -110,7 +110,7 @@ async fn existing(
             Some(issuer) => guard(&cluster, &GuardRule::of_audience(&issuer.audience)).await?,
             None => Seen::Known(None),
         },
-        late: sandbox::session(&cluster, &pod, &explainer.config).await?,
+        sandbox: sandbox::session(&cluster, &pod, &explainer.config).await?,
     };
     Ok(explainer.existing(&pod, &namespace, arguments.creator.as_deref(), seen).await)
 }

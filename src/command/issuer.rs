@@ -111,14 +111,15 @@ async fn run_async(
     let api_server =
         Arc::new(ApiServer::new(client.clone(), issuer.audience.clone(), metrics.clone()));
     tasks.spawn(Arc::clone(&api_server).follow(keys_read));
-    let is_late = config.late_components().next().is_some();
-    let waiters = is_late.then(|| Arc::new(Waiters::new(client, Arc::clone(&api_server))));
+    let has_claims = config.claim_components().next().is_some();
+    let waiters = has_claims.then(|| Arc::new(Waiters::new(client, Arc::clone(&api_server))));
     if let Some(waiters) = &waiters {
         let ends = async { drop(terminated().await) };
         tasks.spawn(Arc::clone(waiters).follow(ends));
     }
     let published = Arc::new(PublishedFiles::new(
-        published_at.unwrap_or_else(|| issuer.url.to_string()),
+        issuer.url.clone(),
+        published_at,
         Arc::clone(&keys),
         metrics.clone(),
     ));

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use self::{
     iam::{IamRole, PACE, RoleError},
     protocol::{Done, NotApplied},
-    target::{Pods, RoleSource, Target},
+    target::{RoleSource, Target},
 };
 use super::{
     CommandError, aws_shell, cluster::Cluster, iam_roles::IamError, now, output, print, runtime,
@@ -24,7 +24,7 @@ use crate::{
     check::Seen,
     cli::{Revoke, RevokeFormat},
     policies,
-    revocation::{Change, POLICY_NAME, Revoked},
+    revocation::{Change, POLICY_NAME, PresentSessions, Revoked},
     session::{RoleArn, SourceIdentity},
 };
 
@@ -174,12 +174,12 @@ fn region_of_iam(role: &RoleArn) -> Option<&'static str> {
     }
 }
 
-/// Returns the sessions with a pod. If a pod cannot be read, no entry may be removed.
-async fn present(cluster: &Cluster) -> Result<BTreeSet<SourceIdentity>, CommandError> {
-    match target::pods(cluster).await? {
-        Seen::Known(pods) => Ok(pods.into_keys().collect()),
+/// Returns the sessions of the cluster. If an object cannot be read, no entry may be removed.
+async fn present(cluster: &Cluster) -> Result<PresentSessions, CommandError> {
+    match target::sessions(cluster).await? {
+        Seen::Known(sessions) => Ok(sessions.present()),
         Seen::Hidden(why) => Err(CommandError::Input(anyhow!(
-            "nothing was removed, because not all pods can be read: {why}; use a kubeconfig of a user that may list namespaces and pods"
+            "nothing was removed, because not all pods can be read: {why}; use a kubeconfig of a user that may list namespaces, pods and SandboxClaims"
         ))),
     }
 }
@@ -189,22 +189,21 @@ async fn say_pods(
     cluster: &Cluster,
     identities: &BTreeSet<SourceIdentity>,
 ) -> Result<(), CommandError> {
-    let pods: Pods = match target::pods(cluster).await? {
-        Seen::Known(pods) => pods,
+    let sessions = match target::sessions(cluster).await? {
+        Seen::Known(sessions) => sessions,
         Seen::Hidden(why) => {
             say(&format!("the pods of the sessions are not known: {why}"));
             return Ok(());
         }
     };
     for identity in identities {
-        match pods.get(identity) {
-            None => say(&format!(
+        let mut deletions = sessions.deletions(identity).peekable();
+        if deletions.peek().is_none() {
+            say(&format!(
                 "warning: no pod of the cluster has {identity}; if the session never existed, check its name"
-            )),
-            Some(pods) => pods.iter().for_each(|(namespace, name)| {
-                say(&format!("to stop the pod: kubectl delete pod {name} --namespace {namespace}"));
-            }),
+            ));
         }
+        deletions.for_each(|deletion| say(&format!("to stop the pod: {deletion}")));
     }
     Ok(())
 }

@@ -87,7 +87,7 @@ impl Component {
             .or_else(|| fence(account).filter(|_| *fenced).map(Matcher::FencedServiceAccount))
     }
 
-    /// Returns the transport of a pod in a namespace with this transport. A session that comes late
+    /// Returns the transport of a pod in a namespace with this transport. The session of a claim
     /// always has the session issuer, which alone knows it.
     pub fn transport(
         &self,
@@ -131,7 +131,7 @@ pub(super) fn read(root: &mut Section<'_>) -> Vec<Component> {
         };
         report_problems(&component, &components, &section);
         if component.session == SessionSource::SandboxClaim {
-            report_problems_of_late(&component, &section);
+            report_problems_of_claims(&component, &section);
         }
         section.close();
         components.push(component);
@@ -178,7 +178,7 @@ fn report_problems(component: &Component, earlier: &[Component], section: &Secti
 
 /// Reports what contradicts `session: sandbox-claim`. The session issuer trusts what only the
 /// controller of the Sandboxes may write, so only its account may match.
-fn report_problems_of_late(component: &Component, section: &Section<'_>) {
+fn report_problems_of_claims(component: &Component, section: &Section<'_>) {
     let Component { selectors, service_accounts, creators, fenced, credentials, .. } = component;
     for (key, is_set) in [
         ("selectors", !selectors.is_empty()),

@@ -3,9 +3,14 @@
 //! The pod has proved its UID by its token. Everything else is read from the API server and from
 //! the sources of the webhook, and nothing from the caller.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use super::{TokenFacts, guard::created, late::LateName, refusal::TokenRefusal};
+use super::{
+    TokenFacts,
+    guard::{created, is_evaluated},
+    refusal::TokenRefusal,
+    sandbox::SandboxSession,
+};
 use crate::{
     admission::{BASE_VOLUME, CONTAINER_NAME, has_ended, sidecar},
     config::IssuerSettings,
@@ -53,21 +58,41 @@ pub fn tenant_of<'n>(
     namespace.tenant.as_ref().map_err(|_| TokenRefusal::TenantMissing { namespace: name() })
 }
 
-/// Reports whether the pod's session comes late. It is to be read for [`decide`] then. `pod`: as for
-/// [`decide`].
-pub fn is_late(
-    caller: &TokenFacts,
-    pod: Option<Json<'_>>,
-    issuer: &IssuerSettings,
-) -> Result<bool, TokenRefusal> {
-    let pod = pod.ok_or_else(|| TokenRefusal::PodGone { pod: caller.pod_name.to_string() })?;
-    check_pod(caller, pod, issuer)?;
-    Ok(session_id(pod)? == SessionId::SandboxClaim)
+/// What is to be read for [`decide`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Needs {
+    /// Since when the guard's rule about the issuer's tokens is bound.
+    pub guard: bool,
+    /// The session of the pod's Sandbox.
+    pub sandbox: bool,
+}
+
+impl Needs {
+    /// `pod`: as for [`decide`].
+    pub fn of(
+        caller: &TokenFacts,
+        pod: Option<Json<'_>>,
+        issuer: &IssuerSettings,
+    ) -> Result<Self, TokenRefusal> {
+        let pod = pod.ok_or_else(|| TokenRefusal::PodGone { pod: caller.pod_name.to_string() })?;
+        check_pod(caller, pod, issuer)?;
+        let id = session_id(pod)?;
+        let on_behalf_of = if issuer.on_behalf_of { on_behalf_of(pod)? } else { None };
+        Ok(Self {
+            guard: believes_the_guard(&id, on_behalf_of.as_ref()),
+            sandbox: id == SessionId::SandboxClaim,
+        })
+    }
+}
+
+/// Reports whether the pod says something that only the guard has evaluated.
+fn believes_the_guard(id: &SessionId, on_behalf_of: Option<&OnBehalfOf>) -> bool {
+    matches!(id, SessionId::Known(_) | SessionId::SandboxClaim) || on_behalf_of.is_some()
 }
 
 /// Decides on a caller. `pod`: the pod of the caller's name, as it is stored now. `guard_since`: when
-/// the guard's rule about the issuer's tokens was bound; `None` if it is not. `late`: the session of
-/// a pod whose session comes late.
+/// the guard's rule about the issuer's tokens was bound; `None` if it is not. `sandbox`: the session of
+/// a pod that runs a Sandbox.
 pub fn decide(
     caller: &TokenFacts,
     tenant: &TenantName,
@@ -75,7 +100,7 @@ pub fn decide(
     roles: &Roles,
     issuer: &IssuerSettings,
     guard_since: Option<Timestamp>,
-    late: Option<LateName>,
+    sandbox: Option<SandboxSession>,
 ) -> Result<Grant, TokenRefusal> {
     let pod = pod.ok_or_else(|| TokenRefusal::PodGone { pod: caller.pod_name.to_string() })?;
     check_pod(caller, pod, issuer)?;
@@ -86,21 +111,21 @@ pub fn decide(
     let on_behalf_of = if issuer.on_behalf_of { on_behalf_of(pod)? } else { None };
     let is_settled = |created: Option<Timestamp>, since: Option<Timestamp>| {
         let since = since.ok_or(TokenRefusal::GuardMissing)?;
-        Ok(created.is_some_and(|created| created.duration_since(since) >= SETTLED))
+        Ok(is_evaluated(created, since))
     };
     let check_age = |since: Option<Timestamp>| match is_settled(created(pod.at("metadata")), since)?
     {
         true => Ok(()),
         false => Err(TokenRefusal::PredatesGuard { pod: caller.pod_name.to_string() }),
     };
-    if matches!(id, SessionId::Known(_) | SessionId::SandboxClaim) || on_behalf_of.is_some() {
+    if believes_the_guard(&id, on_behalf_of.as_ref()) {
         check_age(guard_since)?;
     }
     let name = match id {
         SessionId::Known(name) => name,
         SessionId::SandboxClaim => {
-            let LateName { name, sandbox_created, guard_since: references_since } =
-                late.ok_or(TokenRefusal::NoSession { why: "its Sandbox was not read" })?;
+            let SandboxSession { name, sandbox_created, guard_since: references_since } =
+                sandbox.ok_or(TokenRefusal::NoSession { why: "its Sandbox was not read" })?;
             if !is_settled(sandbox_created, references_since)? {
                 return Err(TokenRefusal::SandboxPredatesGuard {
                     pod: caller.pod_name.to_string(),
@@ -244,7 +269,3 @@ fn role_of<'r>(tenant: &TenantName, roles: &'r Roles) -> Result<&'r RoleArn, Tok
         Some(Role::Unreachable(_)) | None => Err(TokenRefusal::RoleUnavailable { place: place() }),
     }
 }
-
-/// Minimum time from the guard's binding to a pod that may name its session. API servers take up to
-/// some seconds to enforce a new binding; both times are theirs.
-const SETTLED: SignedDuration = SignedDuration::from_secs(60);

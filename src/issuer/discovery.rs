@@ -1,8 +1,11 @@
 //! The discovery document, from which STS learns the address of the keys.
 
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
-use crate::session::IssuerUrl;
+use crate::{
+    json::{Json, Unambiguous},
+    session::{DISCOVERY_FILE, IssuerUrl, KEYS_FILE},
+};
 
 /// Returns the discovery document.
 ///
@@ -21,6 +24,29 @@ pub fn discovery_document(issuer: &IssuerUrl) -> Value {
     })
 }
 
+/// Returns why STS does not find the issuer's keys by a published discovery document; empty: it does.
+/// The text is untrusted.
+pub fn problems_of_discovery(issuer: &IssuerUrl, text: &[u8]) -> Vec<String> {
+    let document = serde_json::from_slice::<&RawValue>(text);
+    let (Ok(document), Ok(Unambiguous)) = (document, serde_json::from_slice(text)) else {
+        return vec!["is not JSON without duplicate members".to_owned()];
+    };
+    let document = Json::from(document);
+    let members = [("issuer", issuer.to_string()), ("jwks_uri", keys_url(issuer))];
+    let wrong = members.into_iter().filter_map(|(member, wanted)| {
+        let value = document.at(member).string();
+        if value.as_deref() == Some(&*wanted) {
+            return None;
+        }
+        // The value is foreign text.
+        let value = value.map_or("missing".to_owned(), |value| {
+            format!("{:?}", value.chars().take(LONGEST_VALUE).collect::<String>())
+        });
+        Some(format!("its member {member} is {value}, not {wanted:?}"))
+    });
+    wrong.collect()
+}
+
 /// Returns the URL of the discovery document.
 /// <https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfigurationRequest>
 pub fn discovery_url(issuer: &IssuerUrl) -> String {
@@ -32,14 +58,34 @@ pub fn keys_url(issuer: &IssuerUrl) -> String {
     format!("{issuer}/{KEYS_FILE}")
 }
 
-/// Path of the discovery document below the issuer's URL.
-pub const DISCOVERY_FILE: &str = ".well-known/openid-configuration";
-/// Path of the JWKS below the issuer's URL.
-pub const KEYS_FILE: &str = "keys.json";
+/// Maximum length of a foreign URL in a message, in characters: that of an IAM OIDC provider's.
+/// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateOpenIDConnectProvider.html>
+const LONGEST_VALUE: usize = 255;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_document_with_this_issuer_and_these_keys_is_right() {
+        let issuer: IssuerUrl = "https://issuer.example.com/prod".parse().unwrap();
+        let problems = |text: &str| problems_of_discovery(&issuer, text.as_bytes()).join("; ");
+        let right = discovery_document(&issuer).to_string();
+        assert_eq!(problems(&right), "");
+        let own = "https://issuer.example.com/prod/keys.json";
+        for (from, to) in [
+            (own, "https://issuer.example.com/prod/keys.json?"),
+            (own, "https://other.example.com/prod/keys.json"),
+            ("{", "{\"jwks_uri\": \"https://other.example.com/keys.json\", "),
+            ("\"issuer\"", "\"issuers\""),
+            ("}", ""),
+        ] {
+            let wrong = right.replacen(from, to, 1);
+            assert_ne!(problems(&wrong), "", "{wrong}");
+        }
+        let missing = problems("{}");
+        assert!(missing.contains("jwks_uri is missing, not \"https"), "{missing}");
+    }
 
     #[test]
     fn the_discovery_document_names_issuer_and_keys() {

@@ -1,7 +1,7 @@
 //! Since when the guard evaluates the pods that the issuer trusts.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::json::Json;
 
@@ -51,10 +51,24 @@ impl GuardRule {
     }
 }
 
+/// Returns since when all rules deny. `sinces`: since when each does.
+pub fn youngest(sinces: impl IntoIterator<Item = Option<Timestamp>>) -> Option<Timestamp> {
+    sinces.into_iter().try_fold(Timestamp::MIN, |youngest, since| Some(youngest.max(since?)))
+}
+
+/// Reports whether the rules evaluated an object that was created then. `since`: since when they deny.
+pub fn is_evaluated(created: Option<Timestamp>, since: Timestamp) -> bool {
+    created.is_some_and(|created| created.duration_since(since) >= SETTLED)
+}
+
 /// Returns when the object of this metadata was created.
-pub(super) fn created(metadata: Json<'_>) -> Option<Timestamp> {
+pub fn created(metadata: Json<'_>) -> Option<Timestamp> {
     metadata.at("creationTimestamp").string()?.parse().ok()
 }
+
+/// Minimum time from the guard's binding to an object that may name a session. API servers take up
+/// to some seconds to enforce a new binding; both times are theirs.
+const SETTLED: SignedDuration = SignedDuration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

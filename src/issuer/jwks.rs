@@ -3,7 +3,7 @@
 use serde_json::{Value, json, value::RawValue};
 
 use super::{KeyId, PublicKey};
-use crate::json::Json;
+use crate::json::{Json, Unambiguous};
 
 /// Returns the JWK Set of the keys.
 ///
@@ -63,6 +63,8 @@ pub enum UnusableKey {
 pub enum NotAJwks {
     #[error("it is not a JSON object with a list of keys")]
     Json,
+    #[error("an object in it has a member twice, of which STS may read the other one")]
+    Ambiguous,
     #[error("it has more than {MOST_KEYS} keys, the limit of STS")]
     Keys,
     #[error("it has {0} bytes; at most {MOST_BYTES} are read")]
@@ -80,6 +82,7 @@ impl PublishedKeys {
         if !keys.is_list() {
             return Err(NotAJwks::Json);
         }
+        let Unambiguous = serde_json::from_slice(text).map_err(|_| NotAJwks::Ambiguous)?;
         if keys.items().nth(MOST_KEYS).is_some() {
             return Err(NotAJwks::Keys);
         }
@@ -139,10 +142,10 @@ impl PublishedKey {
     }
 }
 
-/// Maximum number of EC keys that STS accepts in one JWK Set; the issuer publishes no others.
-const MOST_KEYS: usize = 100;
-/// A JWK of the issuer has 204 bytes, and a hundred have 20 KiB.
-const MOST_BYTES: usize = 64 * 1024;
+/// Maximum number of keys that STS accepts in one JWK Set: 100 EC keys and 100 RSA keys.
+const MOST_KEYS: usize = 200;
+/// A JWK of the issuer has 204 bytes, one of RSA with 4096 bits 800: a hundred of each have 100 KiB.
+const MOST_BYTES: usize = 256 * 1024;
 /// Maximum number of characters of a foreign `kid` in a log; a thumbprint has 43.
 const LONGEST_ID: usize = 64;
 
@@ -273,9 +276,19 @@ mod tests {
             assert!(matches!(read(text), Err(NotAJwks::Json)), "{text}");
         }
         let many = |count| json!({"keys": vec![json!({}); count]}).to_string();
-        assert!(read(&many(100)).is_ok());
-        assert!(matches!(read(&many(101)), Err(NotAJwks::Keys)));
-        assert!(matches!(read(&" ".repeat(65_537)), Err(NotAJwks::Length(65_537))));
+        assert!(read(&many(200)).is_ok());
+        assert!(matches!(read(&many(201)), Err(NotAJwks::Keys)));
+        assert!(matches!(read(&" ".repeat(262_145)), Err(NotAJwks::Length(262_145))));
+        // Readers differ in which one they take.
+        for twice in [
+            r#"{"keys":[],"keys":[{}]}"#,
+            r#"{"keys":[{"x":"a","x":"b"}]}"#,
+            r#"{"keys":[],"k\u0065ys":[]}"#,
+            r#"{"keys":[{"n":{"a":null,"a":[1.5,-1,true]}}]}"#,
+        ] {
+            assert!(matches!(read(twice), Err(NotAJwks::Ambiguous)), "{twice}");
+        }
+        assert!(read(r#"{"keys":[{"x":"a"},{"x":"a","n":[{}, 1, -1, 1.5, true, null]}]}"#).is_ok());
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Inline, Revoked, SKEW, TooLong, inline::RESERVE, whole_seconds};
-use crate::session::SourceIdentity;
+use crate::session::{SessionName, SourceIdentity};
 
 /// A change. It can be made again on a policy that changed meanwhile, and has no effect the second
 /// time.
@@ -13,13 +13,21 @@ use crate::session::SourceIdentity;
 pub enum Change {
     /// Removes entries that have no effect any more.
     Prune {
-        /// The sessions with a pod in the cluster.
-        present: BTreeSet<SourceIdentity>,
+        present: PresentSessions,
         now: Timestamp,
         /// The role's maximum session duration.
         longest: SignedDuration,
     },
     Revoke(Revoked),
+}
+
+/// The sessions that may get new credentials.
+#[derive(Clone, Debug, Default)]
+pub struct PresentSessions {
+    /// Those with a pod in the cluster.
+    pub of_pods: BTreeSet<SourceIdentity>,
+    /// UIDs of SandboxClaims. Their pods come and go, and do not name the session.
+    pub of_claims: BTreeSet<SessionName>,
 }
 
 /// The next call of IAM.
@@ -29,6 +37,13 @@ pub enum Next {
     Nothing,
     /// Writes the document.
     Put(String),
+}
+
+impl PresentSessions {
+    fn contains(&self, identity: &SourceIdentity) -> bool {
+        self.of_pods.contains(identity)
+            || identity.session().is_some_and(|session| self.of_claims.contains(&session))
+    }
 }
 
 impl Change {
@@ -73,7 +88,7 @@ impl Revoked {
 /// just then. While a pod is there, its sidecar gets new credentials, so the entry stays.
 fn pruned(
     old: &Revoked,
-    present: &BTreeSet<SourceIdentity>,
+    present: &PresentSessions,
     now: Timestamp,
     longest: SignedDuration,
 ) -> Revoked {
@@ -129,8 +144,12 @@ mod tests {
         })
     }
 
+    fn pods(present: &[&str]) -> PresentSessions {
+        PresentSessions { of_pods: names(present), of_claims: BTreeSet::new() }
+    }
+
     fn prune(present: &[&str], now: &str) -> Change {
-        Change::Prune { present: names(present), now: time(now), longest: HOUR }
+        Change::Prune { present: pods(present), now: time(now), longest: HOUR }
     }
 
     #[test]
@@ -175,11 +194,20 @@ mod tests {
                 "{now} {present:?}"
             );
         }
+        // A claim has the session's name, with or without a pod.
+        let uid = "0e1c7c2b-8a52-4c4f-9d0e-6f2a3b4c5d6e";
+        let of_claims = [uid.parse().unwrap()].into();
+        let present = PresentSessions { of_claims, ..pods(&[]) };
+        let claimed = Change::Prune { present, now: time("2026-11-24T14:00:00Z"), longest: HOUR };
+        assert_eq!(
+            after(&revoked(&[(uid, Some(NOW)), ("b", Some(NOW))]), &claimed, 0).unwrap(),
+            revoked(&[(uid, None)])
+        );
         let last = revoked(&[("b", Some(NOW))]);
         assert!(after(&last, &prune(&[], "2026-11-24T14:00:00Z"), 0).unwrap().is_empty());
         // A role with longer sessions.
         let longer = Change::Prune {
-            present: names(&[]),
+            present: pods(&[]),
             now: time("2026-11-24T23:00:00Z"),
             longest: SignedDuration::from_hours(12),
         };

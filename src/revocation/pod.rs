@@ -32,10 +32,10 @@ pub fn session_of(
 }
 
 /// Returns the tenant of a pod whose session is that of its SandboxClaim. Such a pod does not name it.
-pub fn tenant_of_late(sidecar: Option<Json<'_>>) -> Option<TenantName> {
+pub fn tenant_of_unbound(sidecar: Option<Json<'_>>) -> Option<TenantName> {
     let sidecar = sidecar?;
     let value = |name: &str| Some(variable(sidecar, name)?.at("value").string()?.into_owned());
-    env::read_late(value)?.ok().map(|session| session.tenant)
+    env::read_unbound(value)?.ok().map(|session| session.tenant)
 }
 
 /// Returns the variable of this name: the last one, as for the kubelet.

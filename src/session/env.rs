@@ -8,10 +8,10 @@
 use std::path::PathBuf;
 
 use super::{
-    CaBundle, IssuerEndpoint, KnownSession, LateSession, NotACaBundle, NotARoleArn,
-    NotASessionDuration, NotASessionName, NotASourceIdentity, NotAStartGate, NotATenant,
-    NotAnIssuerEndpoint, OnBehalfOf, Session, SessionId, SessionName, SidecarSession,
-    SourceIdentity, StartGate,
+    CaBundle, IssuerEndpoint, KnownSession, NotACaBundle, NotARoleArn, NotASessionDuration,
+    NotASessionName, NotASourceIdentity, NotAStartGate, NotATenant, NotAnIssuerEndpoint,
+    OnBehalfOf, Session, SessionId, SessionName, SidecarSession, SourceIdentity, StartGate,
+    UnboundSession,
 };
 
 /// One environment variable of a container.
@@ -111,7 +111,7 @@ pub fn session_variables(session: &Session) -> [Variable; 5] {
 }
 
 /// Returns the variables of `session` for a container of the agent, and those that it must not have.
-/// A session that comes late has no name yet.
+/// An unbound session has no name yet.
 pub fn agent_variables(session: &Session) -> (Vec<Variable>, &'static [&'static str]) {
     let variables = session_variables(session);
     if session.id != SessionId::SandboxClaim {
@@ -123,7 +123,7 @@ pub fn agent_variables(session: &Session) -> (Vec<Variable>, &'static [&'static 
 
 /// Reads the session of this process from its environment.
 pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<KnownSession, NotASession> {
-    let LateSession { tenant, role, duration } = read_nameless(&variable)?;
+    let UnboundSession { tenant, role, duration } = read_nameless(&variable)?;
     let required = |name| variable(name).ok_or(NotASession::Absent(name));
     let name: SessionName = required(ID)?.parse().map_err(NotASession::SessionName)?;
     let found: SourceIdentity = required(IDENTITY)?.parse().map_err(NotASession::Identity)?;
@@ -139,23 +139,23 @@ pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<KnownSession, N
 pub fn read_sidecar(
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<SidecarSession, NotASession> {
-    match read_late(&variable) {
-        Some(late) => late.map(SidecarSession::late),
+    match read_unbound(&variable) {
+        Some(unbound) => unbound.map(SidecarSession::unbound),
         None => read(variable).map(SidecarSession::known),
     }
 }
 
-/// Reads a session that comes late. `None`: it has a name.
-pub fn read_late(
+/// Reads a session whose name the session issuer gives. `None`: it has a name.
+pub fn read_unbound(
     variable: impl Fn(&str) -> Option<String>,
-) -> Option<Result<LateSession, NotASession>> {
+) -> Option<Result<UnboundSession, NotASession>> {
     let marker = SessionId::SandboxClaim.to_string();
     (variable(ID)? == marker).then(|| read_nameless(variable))
 }
 
-fn read_nameless(variable: impl Fn(&str) -> Option<String>) -> Result<LateSession, NotASession> {
+fn read_nameless(variable: impl Fn(&str) -> Option<String>) -> Result<UnboundSession, NotASession> {
     let required = |name| variable(name).ok_or(NotASession::Absent(name));
-    Ok(LateSession {
+    Ok(UnboundSession {
         role: required(ROLE_ARN)?.parse().map_err(NotASession::RoleArn)?,
         tenant: required(TENANT)?.parse().map_err(NotASession::Tenant)?,
         duration: required(DURATION)?.parse().map_err(NotASession::Duration)?,

@@ -23,7 +23,7 @@ pub enum SessionId {
 
 /// A session's name as a trusted creator gave it: 1 to 253 characters, all valid in a
 /// SourceIdentity.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, PartialOrd, Ord)]
 pub struct SessionName(String);
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

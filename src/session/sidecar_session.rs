@@ -6,7 +6,7 @@ use super::{
 
 /// A session whose name the sidecar gets from the session issuer, as the environment has it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct LateSession {
+pub struct UnboundSession {
     pub tenant: TenantName,
     pub role: RoleArn,
     pub duration: SessionDuration,
@@ -34,8 +34,8 @@ impl SidecarSession {
         Self { tenant, role, bound: BoundSession { name, identity }.into() }
     }
 
-    pub fn late(session: LateSession) -> Self {
-        let LateSession { tenant, role, duration: _ } = session;
+    pub fn unbound(session: UnboundSession) -> Self {
+        let UnboundSession { tenant, role, duration: _ } = session;
         Self { tenant, role, bound: OnceLock::new() }
     }
 
@@ -79,8 +79,8 @@ mod tests {
 
     const UID: &str = "0e1c7c2b-8a52-4c4f-9d0e-6f2a3b4c5d6e";
 
-    fn late() -> SidecarSession {
-        SidecarSession::late(LateSession {
+    fn unbound() -> SidecarSession {
+        SidecarSession::unbound(UnboundSession {
             tenant: "acme".parse().unwrap(),
             role: "arn:aws:iam::111122223333:role/r".parse().unwrap(),
             duration: "900".parse().unwrap(),
@@ -88,8 +88,8 @@ mod tests {
     }
 
     #[test]
-    fn a_late_session_is_bound_once_and_to_its_tenant() {
-        let session = late();
+    fn an_unbound_session_is_bound_once_and_to_its_tenant() {
+        let session = unbound();
         assert_eq!(session.identity_for_people(), "agent.acme.<sandbox claim>");
         for other in ["agent.acme2.x", "agent.acme.", "agent.acme", "ada", "agent.acme.<x>", ""] {
             assert_eq!(session.accept(other), None, "{other}");
@@ -106,9 +106,9 @@ mod tests {
 
     #[test]
     fn a_known_session_accepts_only_its_own_identity() {
-        let LateSession { tenant, role, duration } = LateSession {
+        let UnboundSession { tenant, role, duration } = UnboundSession {
             tenant: "acme".parse().unwrap(),
-            role: late().role,
+            role: unbound().role,
             duration: "900".parse().unwrap(),
         };
         let name: SessionName = "a".repeat(70).parse().unwrap();

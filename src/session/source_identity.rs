@@ -48,6 +48,11 @@ impl SourceIdentity {
         self.0.strip_prefix(&Self::text(tenant, ""))?.parse().ok()
     }
 
+    /// Returns the session's name; `None` if this is no SourceIdentity of a session.
+    pub fn session(&self) -> Option<SessionName> {
+        self.session_of(&self.tenant()?)
+    }
+
     /// Returns the text of a SourceIdentity. `session` may be a pattern or a variable of a policy.
     pub(crate) fn text(tenant: &TenantName, session: &str) -> String {
         format!("agent.{tenant}.{session}")

@@ -77,13 +77,13 @@ impl Default for IssuerMetrics {
         let foreign_keys = Gauge::default();
         registry.register(
             "foreign_keys",
-            "Published keys that the config does not have",
+            "Published keys that the config does not have, and public files that are not understood",
             foreign_keys.clone(),
         );
         let published_keys_unread = Counter::default();
         registry.register(
             "published_key_errors",
-            "Failed reads of the published keys",
+            "Failed reads of the public files",
             published_keys_unread.clone(),
         );
         let certificate_expiry = Gauge::default();
@@ -126,14 +126,19 @@ impl IssuerMetrics {
         self.0.api_calls.get_or_create(&CallLabels { call }).inc();
     }
 
-    /// Sets what the last read of the published keys found.
-    pub fn published_keys(&self, has_signing_key: bool, foreign: usize) {
+    /// Sets whether the signing key is published.
+    pub fn key_published(&self, has_signing_key: bool) {
         self.0.key_published.set(has_signing_key.into());
+    }
+
+    /// Sets the number of published keys that are not the issuer's. A file that the issuer does not
+    /// understand counts as one.
+    pub fn foreign_keys(&self, foreign: usize) {
         self.0.foreign_keys.set(whole(foreign));
     }
 
-    /// Counts one failed read of the published keys.
-    pub fn published_keys_unread(&self) {
+    /// Counts one failed read of a public file.
+    pub fn public_file_unread(&self) {
         self.0.published_keys_unread.inc();
     }
 

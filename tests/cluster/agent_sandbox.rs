@@ -32,8 +32,8 @@ static BENCH: LazyLock<Bench> = LazyLock::new(|| {
 });
 
 /// Waits until the garbage collector handles the new types: until it deletes a Sandbox and a claim
-/// whose owner does not exist. It finds new types at its next discovery. What it is asked for earlier
-/// fails, and it doubles the pause after each failure, to minutes.
+/// whose owner does not exist. It finds new types at its next discovery. A request before that
+/// fails, and it doubles its pause after each failure, to minutes.
 fn await_garbage_collector(cluster: &ControlPlane) {
     let owner = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "name": "never-created",

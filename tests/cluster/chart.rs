@@ -3,9 +3,9 @@
 mod cert_manager;
 mod gitops;
 mod issuer;
-mod late;
 mod metadata;
 mod release;
+mod sandboxes;
 
 use std::path::{Path, PathBuf};
 use std::process::Command as Program;

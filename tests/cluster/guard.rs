@@ -4,7 +4,7 @@
 
 mod as_injected;
 pub(crate) mod issuer;
-mod late;
+mod sandboxes;
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -1,8 +1,8 @@
 //! The session issuer with a real API server, and sidecars that get their tokens from it. STS is the
 //! strict AWS, which reads the issuer's published files.
 
+mod claims;
 pub(crate) mod issuer_process;
-mod late;
 
 use std::{
     fs,
@@ -213,7 +213,25 @@ fn a_key_signs_only_while_it_is_published() {
     let (status, answer) = issuer.ask_for(&pod);
     assert_eq!((status, &answer["code"]), (503, &json!("key-unpublished")));
 
-    // A foreign key beside it is an alarm.
+    // A file that STS may read otherwise than the issuer does counts as a foreign key.
+    let path = issuer.published().join(".well-known/openid-configuration");
+    let discovery = fs::read_to_string(&path).unwrap();
+    let other = discovery.replace("https://issuer.example.com", "https://other.example.com");
+    for (what, file, text) in [
+        ("another jwks_uri", &path, &*other),
+        ("a list of keys twice", &keys, r#"{"keys": [], "keys": []}"#),
+        ("no JSON", &keys, "{"),
+    ] {
+        fs::write(file, text).unwrap();
+        issuer.await_metric("foreign_keys", |foreign| foreign == 1.0);
+        let log = issuer.log();
+        assert!(log.contains("STS may find a key that is none of the config's"), "{what}: {log}");
+        fs::write(&keys, r#"{"keys": []}"#).unwrap();
+        fs::write(&path, &discovery).unwrap();
+        issuer.await_metric("foreign_keys", |foreign| foreign == 0.0);
+    }
+
+    // A foreign key beside the own one is an alarm.
     let mut with_foreign: Value = serde_json::from_str(&right).unwrap();
     let mut foreign = with_foreign["keys"][0].clone();
     foreign["kid"] = json!("foreign");

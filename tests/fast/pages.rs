@@ -92,7 +92,7 @@ fn the_components_of_the_warm_pools_page_are_valid() {
     config["issuer"]["caFile"] = "ca.crt".into();
     let parsed = Config::parse(&config.to_string()).map_err(|problems| problems.to_string());
     let parsed = parsed.unwrap();
-    assert_eq!(parsed.late_components().count(), 1);
+    assert_eq!(parsed.claim_components().count(), 1);
     assert_eq!(parsed.components[0].name, "sandbox", "it is the first one");
     // What the page says is an error.
     config["sessionCreators"] = config["components"][0]["creators"].clone();

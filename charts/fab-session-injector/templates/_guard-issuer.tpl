@@ -9,7 +9,7 @@ The guard of the session issuer: policies that reserve its audience in all names
 {{- define "fab-session-injector.guard.issuer" -}}
 {{- $config := include "fab-session-injector.config" . | fromYaml -}}
 {{- $issuer := $config.issuer -}}
-{{- $late := include "fab-session-injector.guard.late-creators" . | fromJsonArray -}}
+{{- $claims := include "fab-session-injector.guard.claim-creators" . | fromJsonArray -}}
 # The audience of the session issuer, in all namespaces: a token for it names the pod that projects
 # it, and the issuer trusts what the pods policy has compared in that pod. So only a pod which that
 # policy evaluates as an agent with a sidecar may project it, and only for the sidecar.
@@ -110,12 +110,12 @@ spec:
       reason: Forbidden
     - expression: |-
         variables.isUpdate || size(variables.ids) == 1 && (
-          {{- if $late }}
+          {{- if $claims }}
           variables.session == "sandbox-claim" ? {{ include "fab-session-injector.guard.is-late" "variables.ids[0]" }} :
           {{- end }}
           variables.ids[0].?valueFrom.?fieldRef.?fieldPath.orValue("") == "metadata.uid" ||
           !has(variables.ids[0].valueFrom) && variables.mayName
-          {{- if $late }} && variables.ids[0].?value.orValue("") != "<sandbox claim>"{{ end }})
+          {{- if $claims }} && variables.ids[0].?value.orValue("") != "<sandbox claim>"{{ end }})
       message: 'the credential sidecar gets a session name that is neither the UID of the pod nor from a trusted creator [guard-issuer-session]: let only the webhook write this container'
       reason: Forbidden
     # Also while config.issuer.onBehalfOf is false: the issuer trusts the variable of each pod that is

@@ -233,7 +233,7 @@ variables.session == "creator-or-uid" && (
 The accounts of the controllers that create pods whose session comes with a SandboxClaim, as a JSON
 list. Empty without a guard, without a session issuer, or if no component has this session.
 */}}
-{{- define "fab-session-injector.guard.late-creators" -}}
+{{- define "fab-session-injector.guard.claim-creators" -}}
 {{- $creators := list -}}
 {{- if and .Values.guard.enabled .Values.issuer.enabled -}}
   {{- range .Values.config.components -}}

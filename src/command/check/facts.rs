@@ -17,6 +17,8 @@ use crate::{
         cluster::{ADMISSION, CORE, Cluster, RBAC, all},
         installed::{CONFIG, Release},
     },
+    config::Config,
+    issuer::SANDBOX_API,
     manifest,
 };
 
@@ -79,6 +81,14 @@ impl Cluster {
             }
             Seen::Hidden(why) => Ok(Seen::Hidden(why)),
         }
+    }
+
+    /// Reads the Sandboxes of agent-sandbox whose pods get the session of a SandboxClaim.
+    pub(super) async fn sandboxes(&self, config: &Config) -> Result<Seen<Objects>, CommandError> {
+        if config.claim_components().next().is_none() {
+            return Ok(Seen::Known(Objects::default()));
+        }
+        self.list(&format!("{SANDBOX_API}/sandboxes"), all()).await
     }
 
     /// Reads the contents of a namespace.

@@ -14,7 +14,7 @@ use crate::{
     },
     check::Seen,
     config::{BaseCredentials, Config, Matched, Matcher, SessionTransport},
-    issuer::{LateName, TokenRefusal},
+    issuer::{SandboxSession, TokenRefusal},
     manifest,
     namespaces::{Mode, Namespace},
     roles::{Cause, Roles},
@@ -66,8 +66,8 @@ pub(super) enum Subject<'p> {
 pub(super) struct SeenByIssuer {
     /// Since when the guard's rule about the issuer's tokens denies.
     pub(super) guard_since: Seen<Option<Timestamp>>,
-    /// The session of a pod whose session comes late.
-    pub(super) late: Option<Seen<Result<LateName, TokenRefusal>>>,
+    /// The session of a pod that runs a Sandbox.
+    pub(super) sandbox: Option<Seen<Result<SandboxSession, TokenRefusal>>>,
 }
 
 /// The requesting user: who creates the pod.

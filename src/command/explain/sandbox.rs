@@ -1,6 +1,5 @@
 //! The session of a pod that runs a Sandbox, as the session issuer reads it.
 
-use jiff::Timestamp;
 use serde_json::{
     Value,
     value::{RawValue, to_raw_value},
@@ -12,25 +11,25 @@ use crate::{
     command::{CommandError, cluster::Cluster},
     config::Config,
     issuer::{
-        CLAIM_API, GuardRule, LateName, OwnedSandbox, SANDBOX_API, SandboxOwner, SandboxReference,
-        TokenFacts, TokenRefusal, is_late,
+        CLAIM_API, GuardRule, Needs, OwnedSandbox, SANDBOX_API, SandboxOwner, SandboxReference,
+        SandboxSession, TokenFacts, TokenRefusal, youngest,
     },
     json::Json,
 };
 
-/// Reads the session. `None`: that of the pod does not come late.
+/// Reads the session. `None`: it is not that of a Sandbox.
 pub(super) async fn session(
     cluster: &Cluster,
     pod: &Value,
     config: &Config,
-) -> Result<Option<Seen<Result<LateName, TokenRefusal>>>, CommandError> {
+) -> Result<Option<Seen<Result<SandboxSession, TokenRefusal>>>, CommandError> {
     // A parsed pod can be written as JSON.
     let pod = to_raw_value(pod).unwrap_or_default();
     let pod = Json::from(&*pod);
     let (Some(issuer), Some(facts)) = (&config.issuer, TokenFacts::of_pod(pod)) else {
         return Ok(None);
     };
-    if !is_late(&facts, Some(pod), issuer).unwrap_or(false) {
+    if !Needs::of(&facts, Some(pod), issuer).is_ok_and(|needs| needs.sandbox) {
         return Ok(None);
     }
     match SandboxReference::of_pod(&facts, pod) {
@@ -43,7 +42,7 @@ async fn of_sandbox(
     cluster: &Cluster,
     facts: &TokenFacts,
     reference: &SandboxReference,
-) -> Result<Seen<Result<LateName, TokenRefusal>>, CommandError> {
+) -> Result<Seen<Result<SandboxSession, TokenRefusal>>, CommandError> {
     let namespace = facts.namespace.as_str();
     let get = async |api: &str,
                      resource: &str,
@@ -63,19 +62,18 @@ async fn of_sandbox(
         SandboxOwner::NoOwner => Seen::Known(None),
         SandboxOwner::Claim(claim) => get(CLAIM_API, "sandboxclaims", claim.name.as_str()).await?,
     };
-    let mut youngest = Some(Timestamp::MIN);
+    let mut sinces = Vec::new();
     for rule in &GuardRule::of_sandboxes() {
         match guard(cluster, rule).await? {
-            Seen::Known(since) => {
-                youngest = youngest.zip(since).map(|(one, other)| one.max(other));
-            }
+            Seen::Known(since) => sinces.push(since),
             Seen::Hidden(why) => return Ok(Seen::Hidden(why)),
         }
     }
     Ok(match claim {
         Seen::Hidden(why) => Seen::Hidden(why),
         Seen::Known(claim) => {
-            Seen::Known(sandbox.session(facts, claim.as_deref().map(Json::from), youngest))
+            let since = youngest(sinces);
+            Seen::Known(sandbox.session(facts, claim.as_deref().map(Json::from), since))
         }
     })
 }

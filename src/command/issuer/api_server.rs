@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     command::now,
-    issuer::{ClusterKeys, GuardRule, ObjectName, TokenCheck, TokenFacts, TokenRefusal},
+    issuer::{ClusterKeys, GuardRule, ObjectName, TokenCheck, TokenFacts, TokenRefusal, youngest},
     serve::health::Latch,
     telemetry::IssuerMetrics,
 };
@@ -200,20 +200,19 @@ impl ApiServer {
         &self,
         rules: &[GuardRule],
     ) -> Result<Option<Timestamp>, TokenRefusal> {
-        let mut youngest = Timestamp::MIN;
+        let mut sinces = Vec::new();
         for rule in rules {
-            match self.rule_since(rule).await? {
-                None => return Ok(None),
-                Some(since) => youngest = youngest.max(since),
-            }
+            sinces.push(self.rule_since(rule).await?);
         }
-        Ok(Some(youngest))
+        Ok(youngest(sinces))
     }
 
     /// Returns since when a rule of the guard holds. None: it does not. Cached for
     /// [`BINDING_LIFE`].
     async fn rule_since(&self, rule: &GuardRule) -> Result<Option<Timestamp>, TokenRefusal> {
-        let mut cached = self.rules.lock().await;
+        // While the API server does not answer, each request would wait for those before it.
+        let slow = |_| unavailable("no response about the guard's rules in time");
+        let mut cached = timeout(CALL, self.rules.lock()).await.map_err(slow)?;
         if let Some((at, since)) = cached.get(rule.policy)
             && at.elapsed() < BINDING_LIFE
         {

@@ -12,7 +12,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::keys::Keys;
 use crate::{
-    issuer::{KEYS_FILE, PublishedKeys},
+    issuer::{PublishedKeys, problems_of_discovery},
+    session::{DISCOVERY_FILE, IssuerUrl, KEYS_FILE},
     telemetry::IssuerMetrics,
 };
 
@@ -25,32 +26,49 @@ pub(in crate::command) enum Unread {
     Refused(String),
 }
 
-/// Whether the signing key is published.
+/// The public files, and whether the signing key is in them.
 #[derive(Debug)]
 pub(super) struct PublishedFiles {
-    url: String,
+    issuer: IssuerUrl,
+    /// The issuer's URL, or where its files are read instead.
+    place: String,
     keys: Arc<Keys>,
     has_signing_key: ArcSwap<bool>,
     metrics: IssuerMetrics,
 }
 
+/// What a read of a public file found.
+struct Look {
+    /// Keys that are not the issuer's. A file that is not understood may have one.
+    foreign: usize,
+    /// What is wrong; empty: nothing.
+    problems: Vec<String>,
+}
+
 impl PublishedFiles {
-    /// `url`: the issuer's URL, or where its files are read instead.
-    pub(super) fn new(url: String, keys: Arc<Keys>, metrics: IssuerMetrics) -> Self {
-        let url = format!("{}/{KEYS_FILE}", url.trim_end_matches('/'));
-        Self { url, keys, has_signing_key: ArcSwap::from_pointee(false), metrics }
+    /// `place`: where the files are read if not at the issuer's URL.
+    pub(super) fn new(
+        issuer: IssuerUrl,
+        place: Option<String>,
+        keys: Arc<Keys>,
+        metrics: IssuerMetrics,
+    ) -> Self {
+        let place = place.unwrap_or_else(|| issuer.to_string());
+        let place = place.trim_end_matches('/').to_owned();
+        Self { issuer, place, keys, has_signing_key: ArcSwap::from_pointee(false), metrics }
     }
 
     pub(super) fn has_signing_key(&self) -> bool {
         **self.has_signing_key.load()
     }
 
-    /// Reads the keys now, and again each [`TICK`]; each [`RETRY`] until the signing key is there.
+    /// Reads the files now, and again each [`TICK`]; each [`RETRY`] until the signing key is there.
     /// A read that fails changes nothing.
     pub(super) async fn follow(self: Arc<Self>, connector: SharedHttpConnector) {
         let mut ticks = interval(RETRY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut logged: Option<String> = None;
+        let mut foreign = [0, 0];
         let mut rounds = 0_u32;
         loop {
             ticks.tick().await;
@@ -59,17 +77,25 @@ impl PublishedFiles {
             if self.has_signing_key() && !is_due {
                 continue;
             }
-            let text = match self.read(&connector).await {
-                Ok(published) => self.compare(&published),
-                Err(why) => {
-                    self.metrics.published_keys_unread();
-                    Some(format!("cannot read {}: {why}", self.url))
+            let mut problems = Vec::new();
+            let looks = [self.keys(&connector).await, self.discovery(&connector).await];
+            for (foreign, look) in foreign.iter_mut().zip(looks) {
+                match look {
+                    Ok(look) => {
+                        *foreign = look.foreign;
+                        problems.extend(look.problems);
+                    }
+                    Err(why) => {
+                        self.metrics.public_file_unread();
+                        problems.push(why);
+                    }
                 }
-            };
-            let text = text.unwrap_or_default();
+            }
+            self.metrics.foreign_keys(foreign.iter().sum());
+            let text = problems.join("; ");
             if logged.as_ref() != Some(&text) {
                 if text.is_empty() {
-                    tracing::info!(url = self.url, "the published keys are correct");
+                    tracing::info!(url = self.place, "the published keys are correct");
                 } else {
                     tracing::error!(problem = text, "published keys");
                 }
@@ -78,34 +104,63 @@ impl PublishedFiles {
         }
     }
 
-    async fn read(&self, connector: &SharedHttpConnector) -> Result<PublishedKeys, String> {
-        let text = read(connector, &self.url).await.map_err(|unread| unread.to_string())?;
-        PublishedKeys::parse(&text).map_err(|error| error.to_string())
+    async fn read(
+        &self,
+        connector: &SharedHttpConnector,
+        file: &str,
+    ) -> Result<(String, Vec<u8>), String> {
+        let url = format!("{}/{file}", self.place);
+        let text = read(connector, &url).await;
+        let text = text.map_err(|why| format!("cannot read {url}: {why}"))?;
+        Ok((url, text))
     }
 
-    /// Records whether the signing key is there. Returns what is wrong.
-    fn compare(&self, published: &PublishedKeys) -> Option<String> {
-        let own = self.keys.public();
-        let foreign = published.foreign(own);
+    /// Looks for the signing key, and for keys that are none of the issuer's.
+    async fn keys(&self, connector: &SharedHttpConnector) -> Result<Look, String> {
+        let (url, text) = self.read(connector, KEYS_FILE).await?;
+        let published = match PublishedKeys::parse(&text) {
+            Ok(published) => published,
+            Err(error) => return Ok(Look::not_understood(&url, &[error.to_string()])),
+        };
+        let foreign = published.foreign(self.keys.public());
         let found = published.has(self.keys.signing());
         self.has_signing_key.store(Arc::new(found == Ok(true)));
-        self.metrics.published_keys(found == Ok(true), foreign.len());
-        let url = &self.url;
+        self.metrics.key_published(found == Ok(true));
         let id = self.keys.signing().id().as_str();
+        let mut problems = Vec::new();
         if let Some(key) = foreign.first() {
             let id = key.id.as_deref().unwrap_or("(none)");
             let id: String = id.chars().take(LONGEST_ID).collect();
-            return Some(format!(
+            problems.push(format!(
                 "{url} has a key that is none of the config's (kid {id}): its owner can name any session. Remove it, and find the user that wrote the file"
             ));
         }
         match found {
-            Ok(true) => None,
-            Ok(false) => Some(format!("{url} lacks the signing key (kid {id})")),
-            Err(why) => {
-                Some(format!("STS does not accept the signing key (kid {id}) in {url}: {why}"))
-            }
+            Ok(true) => {}
+            Ok(false) => problems.push(format!("{url} lacks the signing key (kid {id})")),
+            Err(why) => problems
+                .push(format!("STS does not accept the signing key (kid {id}) in {url}: {why}")),
         }
+        Ok(Look { foreign: foreign.len(), problems })
+    }
+
+    /// Looks whether STS finds the keys of the issuer by the discovery document.
+    async fn discovery(&self, connector: &SharedHttpConnector) -> Result<Look, String> {
+        let (url, text) = self.read(connector, DISCOVERY_FILE).await?;
+        Ok(match &problems_of_discovery(&self.issuer, &text)[..] {
+            [] => Look { foreign: 0, problems: Vec::new() },
+            problems => Look::not_understood(&url, problems),
+        })
+    }
+}
+
+impl Look {
+    fn not_understood(url: &str, problems: &[String]) -> Self {
+        let why = problems.join(", ");
+        let problem = format!(
+            "{url}: {why}: STS may find a key that is none of the config's, whose owner can name any session. Publish the files of issuer export, and find the user that wrote this one"
+        );
+        Self { foreign: 1, problems: vec![problem] }
     }
 }
 

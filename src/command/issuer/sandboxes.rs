@@ -24,8 +24,8 @@ use tokio::{
 use super::api_server::ApiServer;
 use crate::{
     issuer::{
-        CLAIM_API, GuardRule, LateName, MintLimit, OwnedSandbox, SANDBOX_API, SandboxOwner,
-        SandboxReference, TokenFacts, TokenRefusal, is_in_pool,
+        CLAIM_API, GuardRule, MintLimit, OwnedSandbox, SANDBOX_API, SandboxOwner, SandboxReference,
+        SandboxSession, TokenFacts, TokenRefusal, is_in_pool,
     },
     json::Json,
 };
@@ -35,7 +35,7 @@ pub(super) async fn session(
     api_server: &ApiServer,
     facts: &TokenFacts,
     pod: Json<'_>,
-) -> Result<LateName, TokenRefusal> {
+) -> Result<SandboxSession, TokenRefusal> {
     let reference = SandboxReference::of_pod(facts, pod)?;
     let path = resource(SANDBOX_API, facts, "sandboxes");
     let sandbox = api_server.metadata(&path, &reference.name, "sandbox").await?;

@@ -25,7 +25,7 @@ use crate::{
     command::now,
     config::IssuerSettings,
     issuer::{
-        Claims, Grant, GuardRule, Jwt, JwtId, MintLimit, TokenFacts, TokenRefusal, decide, is_late,
+        Claims, Grant, GuardRule, Jwt, JwtId, MintLimit, Needs, TokenFacts, TokenRefusal, decide,
         tenant_of,
     },
     json::Json,
@@ -231,17 +231,20 @@ async fn mint(
         // Without a result the decision says that the role is unavailable.
         let _ = timeout_at(deadline, roles.look_up(tenant.clone())).await;
     }
-    let guard_since = api_server.guard_since(&[GuardRule::of_audience(&issuer.audience)]).await?;
     let grant = {
         let stored = api_server.pod(facts).await?;
         let pod = stored.pod.as_deref().map(Json::from);
-        let late = match pod {
-            Some(pod) if is_late(facts, Some(pod), issuer)? => {
-                Some(sandboxes::session(api_server, facts, pod).await?)
-            }
+        let needs = Needs::of(facts, pod, issuer)?;
+        let guard_since = if needs.guard {
+            api_server.guard_since(&[GuardRule::of_audience(&issuer.audience)]).await?
+        } else {
+            None
+        };
+        let session = match pod {
+            Some(pod) if needs.sandbox => Some(sandboxes::session(api_server, facts, pod).await?),
             _ => None,
         };
-        decide(facts, tenant, pod, &roles.snapshot(), issuer, guard_since, late)?
+        decide(facts, tenant, pod, &roles.snapshot(), issuer, guard_since, session)?
     };
     let id = JwtId::of_random(random()?);
     let claims = Claims {

@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        revocation::{POLICY_NAME, Revoked},
+        revocation::{POLICY_NAME, PresentSessions, Revoked},
         session::SourceIdentity,
     };
 
@@ -259,7 +259,7 @@ mod tests {
         );
         let now: Timestamp = "2026-11-24T12:00:00.5Z".parse().unwrap();
         let prune = |now| Change::Prune {
-            present: BTreeSet::new(),
+            present: PresentSessions::default(),
             now,
             longest: jiff::SignedDuration::from_hours(1),
         };

@@ -8,7 +8,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     admission,
-    check::Seen,
+    check::{Objects, Seen},
     cli::Revoke,
     command::{
         CommandError, aws_shell,
@@ -18,12 +18,12 @@ use crate::{
         say,
     },
     config::{Config, Region},
-    issuer::CLAIM_API,
+    issuer::{CLAIM_API, CLAIM_GROUP},
     json::Json,
     namespaces::{Mode, NamespaceName, OPT_IN_LABEL},
-    revocation,
+    revocation::{self, PresentSessions},
     roles::{Cause, Role},
-    session::{KnownSession, RoleArn, SourceIdentity, TenantName},
+    session::{KnownSession, RoleArn, SessionName, SourceIdentity, TenantName},
 };
 
 /// The tenant, sessions and pods of the command line.
@@ -41,8 +41,38 @@ struct PodRole {
     role: RoleArn,
 }
 
-/// The names of the pods of each session, with their namespaces.
-pub(super) type Pods = BTreeMap<SourceIdentity, Vec<(String, String)>>;
+/// The objects of a cluster whose sidecars may get new credentials.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    pods: BTreeMap<SourceIdentity, Vec<SessionObject>>,
+    /// SandboxClaims by UID. Their pods come and go, and do not name the session.
+    claims: BTreeMap<SessionName, SessionObject>,
+}
+
+#[derive(Debug)]
+struct SessionObject {
+    kind: &'static str,
+    namespace: String,
+    name: String,
+}
+
+impl Sessions {
+    /// Returns the commands that delete the objects of a session.
+    pub(super) fn deletions(&self, identity: &SourceIdentity) -> impl Iterator<Item = String> {
+        let claim = identity.session().and_then(|session| self.claims.get(&session));
+        let pods = self.pods.get(identity).into_iter().flatten();
+        pods.chain(claim).map(|SessionObject { kind, namespace, name }| {
+            format!("kubectl delete {kind} {name} --namespace {namespace}")
+        })
+    }
+
+    pub(super) fn present(self) -> PresentSessions {
+        PresentSessions {
+            of_pods: self.pods.into_keys().collect(),
+            of_claims: self.claims.into_keys().collect(),
+        }
+    }
+}
 
 impl Target {
     /// Returns what the flags name, without the pods.
@@ -231,9 +261,9 @@ impl RoleSource {
 }
 
 /// Lists the pods of all namespaces with a session, namespace by namespace, so that few objects are
-/// in memory. A pod without a valid session gets no credentials.
-pub(super) async fn pods(cluster: &Cluster) -> Result<Seen<Pods>, CommandError> {
-    let mut found = Pods::new();
+/// in memory, and all SandboxClaims. A pod without a valid session gets no credentials.
+pub(super) async fn sessions(cluster: &Cluster) -> Result<Seen<Sessions>, CommandError> {
+    let mut found = Sessions::default();
     let namespaces = match cluster.list(&format!("{CORE}/namespaces"), all()).await? {
         Seen::Known(namespaces) => namespaces,
         Seen::Hidden(why) => return Ok(Seen::Hidden(why)),
@@ -245,33 +275,38 @@ pub(super) async fn pods(cluster: &Cluster) -> Result<Seen<Pods>, CommandError> 
             Seen::Known(pods) => pods,
             Seen::Hidden(why) => return Ok(Seen::Hidden(why)),
         };
-        let mut late = BTreeSet::new();
         for pod in pods.iter() {
             let sidecar = admission::sidecar(pod);
-            late.extend(revocation::tenant_of_late(sidecar));
             let Some(Ok(session)) = revocation::session_of(pod, sidecar) else { continue };
-            let name = pod.at("metadata").at("name").string().unwrap_or_default();
-            let pods = found.entry(session.source_identity()).or_default();
-            pods.push((namespace.to_string(), name.into_owned()));
-        }
-        for tenant in late {
-            // Each claim may have one of these pods.
-            let path = format!("{CLAIM_API}/namespaces/{namespace}/sandboxclaims");
-            let claims = match cluster.list(&path, all()).await? {
-                Seen::Known(claims) => claims,
-                Seen::Hidden(why) => return Ok(Seen::Hidden(why)),
-            };
-            for claim in claims.iter() {
-                let metadata = claim.at("metadata");
-                let uid = metadata.at("uid").string().and_then(|uid| uid.parse().ok());
-                let Some(uid) = uid else { continue };
-                let name = metadata.at("name").string().unwrap_or_default();
-                let of_claim = found.entry(SourceIdentity::of(&tenant, &uid)).or_default();
-                of_claim.push((namespace.to_string(), format!("(SandboxClaim {name})")));
-            }
+            let of_session = found.pods.entry(session.source_identity()).or_default();
+            of_session.push(object("pod", pod));
         }
     }
+    let claims = match claims(cluster).await? {
+        Seen::Known(claims) => claims,
+        Seen::Hidden(why) => return Ok(Seen::Hidden(why)),
+    };
+    for claim in claims.iter() {
+        let uid = claim.at("metadata").at("uid").string().and_then(|uid| uid.parse().ok());
+        found.claims.extend(uid.map(|uid| (uid, object("sandboxclaim", claim))));
+    }
     Ok(Seen::Known(found))
+}
+
+/// Lists the SandboxClaims of all namespaces. In a cluster without the kind, which anyone may know,
+/// no right to list them is needed.
+async fn claims(cluster: &Cluster) -> Result<Seen<Objects>, CommandError> {
+    let served: Seen<Option<Value>> = cluster.get("/apis", CLAIM_GROUP).await?;
+    if let Seen::Known(None) = served {
+        return Ok(Seen::Known(Objects::default()));
+    }
+    cluster.list(&format!("{CLAIM_API}/sandboxclaims"), all()).await
+}
+
+fn object(kind: &'static str, object: Json<'_>) -> SessionObject {
+    let metadata = object.at("metadata");
+    let text = |key: &str| metadata.at(key).string().unwrap_or_default().into_owned();
+    SessionObject { kind, namespace: text("namespace"), name: text("name") }
 }
 
 /// Refuses a namespace that is not enabled. A tenant can write the session of another tenant into a
@@ -297,7 +332,7 @@ async fn refuse_other_namespaces(cluster: &Cluster, namespace: &str) -> Result<(
 fn session_of(pod: Json<'_>, place: &str) -> anyhow::Result<KnownSession> {
     revocation::session_of(pod, admission::sidecar(pod))
         .ok_or_else(|| anyhow!("{place} has no session, so there is none to revoke"))?
-        .with_context(|| match revocation::tenant_of_late(admission::sidecar(pod)) {
+        .with_context(|| match revocation::tenant_of_unbound(admission::sidecar(pod)) {
             Some(tenant) => format!(
                 "{place} names no session itself, because its session is that of a SandboxClaim: use --source-identity agent.{tenant}.UID with the UID of the claim"
             ),

@@ -21,7 +21,7 @@ use harness::{
     program, root, schema,
     sidecar::{
         account::BROKER,
-        pod::{CONTROLLER, LATE, Pod, Template, late_components},
+        pod::{CONTROLLER, Pod, SANDBOX_CLAIM, Template, claim_components},
     },
     world::OPERATOR,
 };
@@ -66,7 +66,7 @@ pub(crate) struct Settings<'k> {
 pub(crate) struct Projected<'i> {
     pub(crate) uid: String,
     name: String,
-    is_late: bool,
+    has_claim: bool,
     issuer: &'i IssuerProcess,
 }
 
@@ -76,9 +76,9 @@ impl IssuerProcess {
         Self::start_with(Settings::default())
     }
 
-    /// Starts with components whose sessions come with a SandboxClaim.
-    pub(super) fn start_late() -> Self {
-        Self::start_with(Settings { components: Some(late_components()), ..Settings::default() })
+    /// Starts with components whose sessions are those of SandboxClaims.
+    pub(super) fn start_with_claims() -> Self {
+        Self::start_with(Settings { components: Some(claim_components()), ..Settings::default() })
     }
 
     /// Starts with a key in KMS.
@@ -315,7 +315,7 @@ impl IssuerProcess {
         change(&mut pod);
         let created = self.create(creator, &pod).unwrap();
         let uid = created["metadata"]["uid"].as_str().unwrap().to_owned();
-        Projected { uid, name: name.to_owned(), is_late: creator == CONTROLLER, issuer: self }
+        Projected { uid, name: name.to_owned(), has_claim: creator == CONTROLLER, issuer: self }
     }
 
     /// Creates an object as a user. Empty: as the test's.
@@ -549,8 +549,8 @@ impl Projected<'_> {
         template.name.clone_from(&self.name);
         template.account = "default";
         template.named = None;
-        if self.is_late {
-            template.session = LATE;
+        if self.has_claim {
+            template.session = SANDBOX_CLAIM;
         }
         let pod = Pod::inject(&template);
         pod.project(&self.token(AUDIENCE));

@@ -36,7 +36,7 @@ impl IssuerAnswer {
         config: &Config,
         seen: &SeenByIssuer,
     ) -> Option<Self> {
-        let SeenByIssuer { guard_since, late } = seen;
+        let SeenByIssuer { guard_since, sandbox } = seen;
         let issuer = config.issuer.as_ref()?;
         // A parsed pod can be written as JSON.
         let pod = to_raw_value(pod).ok()?;
@@ -48,12 +48,12 @@ impl IssuerAnswer {
             Seen::Known(since) => *since,
             Seen::Hidden(_) => None,
         };
-        let late = match late {
-            Some(Seen::Known(late)) => late.clone().map(Some),
+        let session = match sandbox {
+            Some(Seen::Known(session)) => session.clone().map(Some),
             Some(Seen::Hidden(_)) | None => Ok(None),
         };
         let decided = tenant_of(&facts, Some(namespace))
-            .and_then(|tenant| decide(&facts, tenant, Some(pod), roles, issuer, since, late?));
+            .and_then(|tenant| decide(&facts, tenant, Some(pod), roles, issuer, since, session?));
         let none = Self {
             answer: "unknown",
             code: None,
@@ -61,7 +61,7 @@ impl IssuerAnswer {
             source_identity: None,
             role_arn: None,
         };
-        if let Some(Seen::Hidden(why)) = &seen.late {
+        if let Some(Seen::Hidden(why)) = &seen.sandbox {
             let message = format!("cannot read the Sandbox of the pod, or its guard: {why}");
             return Some(Self { message: Some(message), ..none });
         }

@@ -106,7 +106,7 @@ impl Pod {
         fs::write(path.join("roles.yaml"), roles.to_string()).unwrap();
         fs::write(path.join("pod.json"), manifest(template).to_string()).unwrap();
         let creator = match template.named {
-            _ if template.session == LATE => CONTROLLER,
+            _ if template.session == SANDBOX_CLAIM => CONTROLLER,
             Some(_) => "system:serviceaccount:eks-agent-platform:operator",
             None => "system:serviceaccount:tenants-acme:default",
         };
@@ -311,7 +311,7 @@ fn config(template: &Template, port: u16) -> String {
         "sidecar": {"port": port, "env": variables},
         "baseCredentials": base,
         "awsCaBundle": ca,
-        "components": if *session == LATE { late_components() } else { json!([
+        "components": if *session == SANDBOX_CLAIM { claim_components() } else { json!([
             {
                 "name": "dispatcher",
                 "selectors": ["fab.nanohype.dev/component=dispatcher"],
@@ -329,10 +329,10 @@ fn config(template: &Template, port: u16) -> String {
     .to_string()
 }
 
-/// Returns components whose sessions come with a SandboxClaim, for pods of [`CONTROLLER`].
-pub fn late_components() -> Value {
+/// Returns components whose sessions are those of SandboxClaims, for pods of [`CONTROLLER`].
+pub fn claim_components() -> Value {
     json!([
-        {"name": "sandbox", "creators": [CONTROLLER], "session": LATE},
+        {"name": "sandbox", "creators": [CONTROLLER], "session": SANDBOX_CLAIM},
         {
             "name": "runtime",
             "selectors": ["fab.nanohype.dev/component=runtime", "agents.nanohype.dev/agentsandbox"],
@@ -387,7 +387,7 @@ fn strings(list: &Value) -> Vec<String> {
 }
 
 /// The `session` of a component of warm pools.
-pub const LATE: &str = "sandbox-claim";
+pub const SANDBOX_CLAIM: &str = "sandbox-claim";
 /// The account of the controller of agent-sandbox.
 pub const CONTROLLER: &str = "system:serviceaccount:agent-sandbox-system:agent-sandbox-controller";
 /// Uid of a pod, if the template has no other.

@@ -38,7 +38,7 @@ pub enum SandboxOwner {
 
 /// The session of a pod that runs a Sandbox, and what its age is compared with.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct LateName {
+pub struct SandboxSession {
     pub(super) name: SessionName,
     pub(super) sandbox_created: Option<Timestamp>,
     pub(super) guard_since: Option<Timestamp>,
@@ -104,7 +104,7 @@ impl OwnedSandbox {
         caller: &TokenFacts,
         claim: Option<Json<'_>>,
         guard_since: Option<Timestamp>,
-    ) -> Result<LateName, TokenRefusal> {
+    ) -> Result<SandboxSession, TokenRefusal> {
         let uid = match &self.owner {
             SandboxOwner::NoOwner => &caller.pod_uid,
             SandboxOwner::Claim(reference) => {
@@ -117,7 +117,7 @@ impl OwnedSandbox {
         let name = uid.as_str().parse().map_err(|_| TokenRefusal::NoSession {
             why: "the UID of its claim is not a valid session name",
         })?;
-        Ok(LateName { name, sandbox_created: self.created, guard_since })
+        Ok(SandboxSession { name, sandbox_created: self.created, guard_since })
     }
 }
 
@@ -155,7 +155,8 @@ pub const SANDBOX_API: &str = "/apis/agents.x-k8s.io/v1beta1";
 /// Path of the API of SandboxClaims.
 pub const CLAIM_API: &str = "/apis/extensions.agents.x-k8s.io/v1beta1";
 const SANDBOX_GROUP: &str = "agents.x-k8s.io";
-const CLAIM_GROUP: &str = "extensions.agents.x-k8s.io";
+/// API group of SandboxClaims and SandboxWarmPools.
+pub const CLAIM_GROUP: &str = "extensions.agents.x-k8s.io";
 /// The label that the controller writes on a claimed Sandbox. The guard keeps it.
 const CLAIM_LABEL: &str = "agents.x-k8s.io/claim-uid";
 
@@ -201,7 +202,7 @@ mod tests {
         let sandbox = OwnedSandbox::of(&caller(), &reference, sandbox.as_deref().map(Json::from));
         let session = sandbox
             .and_then(|sandbox| sandbox.session(&caller(), claim.as_deref().map(Json::from), None));
-        session.map(|late| late.name.as_str().to_owned()).map_err(|refusal| refusal.code())
+        session.map(|found| found.name.as_str().to_owned()).map_err(|refusal| refusal.code())
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The guard of sessions that come with a SandboxClaim: only the controller of agent-sandbox creates
 //! a pod whose session has no name yet.
 
-use harness::sidecar::pod::{CONTROLLER, late_components};
+use harness::sidecar::pod::{CONTROLLER, claim_components};
 
 use super::*;
 
@@ -10,7 +10,7 @@ const MARKER: &str = "<sandbox claim>";
 fn values() -> Value {
     let mut values = issuer::values();
     let components = values["config"]["components"].as_array_mut().unwrap();
-    components.insert(0, late_components()[0].clone());
+    components.insert(0, claim_components()[0].clone());
     values
 }
 

@@ -9,7 +9,7 @@ use std::{
 use harness::{
     helm::{self, chart},
     process::{own_directory, wait_until},
-    sidecar::pod::{CONTROLLER, late_components},
+    sidecar::pod::{CONTROLLER, claim_components},
     world::SYSTEM,
 };
 use serde_json::{Value, json};
@@ -22,14 +22,14 @@ const SANDBOXES: &str = "agents.x-k8s.io";
 const CLAIMS: &str = "extensions.agents.x-k8s.io";
 
 /// A cluster with the issuer, the kinds of agent-sandbox and the guard of their references.
-struct Late {
+struct WarmCluster {
     issuer: IssuerProcess,
     guarded: Instant,
 }
 
-impl Late {
+impl WarmCluster {
     fn start() -> Self {
-        let issuer = IssuerProcess::start_late();
+        let issuer = IssuerProcess::start_with_claims();
         for (group, kind, plural) in [
             (SANDBOXES, "Sandbox", "sandboxes"),
             (CLAIMS, "SandboxClaim", "sandboxclaims"),
@@ -53,9 +53,9 @@ impl Late {
             issuer.create("", &policy).unwrap();
         }
         issuer.bind_guard(&["Deny"]);
-        let late = Self { issuer, guarded: Instant::now() };
+        let cluster = Self { issuer, guarded: Instant::now() };
         wait_until("the kinds are served", PATIENCE, || {
-            let list = |plural| late.issuer.run("", &["get", plural, "--all-namespaces"], "");
+            let list = |plural| cluster.issuer.run("", &["get", plural, "--all-namespaces"], "");
             ["sandboxes", "sandboxclaims", "sandboxwarmpools"]
                 .iter()
                 .all(|it| list(it).is_ok())
@@ -64,7 +64,7 @@ impl Late {
         wait_until("the guard refuses", PATIENCE, || {
             let create = ["create", "--filename=-", "--dry-run=server"];
             let owned = |object: Value| {
-                late.issuer.run(TENANT, &create, &object.to_string()).unwrap_err_or_default()
+                cluster.issuer.run(TENANT, &create, &object.to_string()).unwrap_err_or_default()
             };
             let claim = reference(CLAIMS, "SandboxClaim", "c", UID);
             let sandbox = reference(SANDBOXES, "Sandbox", "s", UID);
@@ -73,7 +73,7 @@ impl Late {
                 && owned(plain_pod("probe", Some(sandbox))).contains("[guard-sandbox-pod]"))
             .then_some(())
         });
-        late
+        cluster
     }
 
     /// Waits until new pods and Sandboxes are old enough to be trusted.
@@ -152,11 +152,11 @@ impl ErrorText for Result<String, String> {
 
 #[test]
 fn a_warm_pod_serves_the_session_of_its_claim() {
-    let late = Late::start();
-    let pool = late.create(TENANT, CLAIMS, "SandboxWarmPool", "pool", None);
-    let early = late.warm(&pool, "early");
-    late.settle();
-    let pod = late.warm(&pool, "pool-a");
+    let cluster = WarmCluster::start();
+    let pool = cluster.create(TENANT, CLAIMS, "SandboxWarmPool", "pool", None);
+    let early = cluster.warm(&pool, "early");
+    cluster.settle();
+    let pod = cluster.warm(&pool, "pool-a");
     let sidecar = pod.sidecar();
     let _running = sidecar.start_ready();
     wait_until("it waits", PATIENCE, || {
@@ -167,13 +167,13 @@ fn a_warm_pod_serves_the_session_of_its_claim() {
     assert_eq!(sidecar.get("/v1/session").1["code"], "not-bound");
     assert_eq!(sidecar.status()["sourceIdentity"], "agent.acme.<sandbox claim>");
     assert_eq!(sidecar.status()["failures"], 0);
-    assert_eq!(late.issuer.explained(&pod)["code"], "unbound");
+    assert_eq!(cluster.issuer.explained(&pod)["code"], "unbound");
     // A status of the pool's Sandbox, and time, cost no review of the token.
     thread::sleep(Duration::from_secs(3));
-    assert_eq!(late.reviews(), 0.0, "waiting costs no TokenReview");
+    assert_eq!(cluster.reviews(), 0.0, "waiting costs no TokenReview");
 
-    let claim = late.create(TENANT, CLAIMS, "SandboxClaim", "mine", None);
-    late.adopt("pool-a", &claim).unwrap();
+    let claim = cluster.create(TENANT, CLAIMS, "SandboxClaim", "mine", None);
+    cluster.adopt("pool-a", &claim).unwrap();
     let claimed = Instant::now();
     wait_until("it has credentials", Duration::from_secs(10), || {
         (sidecar.get("/v1/credentials").0 == 200).then_some(())
@@ -187,37 +187,39 @@ fn a_warm_pod_serves_the_session_of_its_claim() {
     assert_eq!(session["sessionId"], uid);
     assert_eq!(session["sourceIdentity"], json!(identity));
     assert_eq!(sidecar.status()["sourceIdentity"], json!(identity));
-    let [event] = &late.issuer.events("AssumeRoleWithWebIdentity")[..] else { panic!("one event") };
+    let [event] = &cluster.issuer.events("AssumeRoleWithWebIdentity")[..] else {
+        panic!("one event")
+    };
     assert_eq!(event["requestParameters"]["sourceIdentity"], json!(identity));
-    assert_eq!(late.issuer.explained(&pod)["sourceIdentity"], json!(identity));
+    assert_eq!(cluster.issuer.explained(&pod)["sourceIdentity"], json!(identity));
 
     // What the author of the claim writes has no effect.
-    late.issuer.kubectl(
+    cluster.issuer.kubectl(
         &[
             &["annotate", "pod", "pool-a", "fab.nanohype.dev/session-id=other", "--overwrite"][..],
             &NAMESPACE,
         ]
         .concat(),
     );
-    assert_eq!(late.issuer.ask_for(&pod).1["sourceIdentity"], json!(identity));
+    assert_eq!(cluster.issuer.ask_for(&pod).1["sourceIdentity"], json!(identity));
 
     // Suspended and resumed: another pod of the same Sandbox.
-    late.issuer.kubectl(&[&["delete", "pod", "pool-a", "--now"][..], &NAMESPACE].concat());
-    let sandbox = late.issuer.run(
+    cluster.issuer.kubectl(&[&["delete", "pod", "pool-a", "--now"][..], &NAMESPACE].concat());
+    let sandbox = cluster.issuer.run(
         "",
         &[&["get", "sandbox", "pool-a", "--output=json"][..], &NAMESPACE].concat(),
         "",
     );
     let sandbox: Value = serde_json::from_str(&sandbox.unwrap()).unwrap();
-    let resumed = late.pod("pool-a", &sandbox);
+    let resumed = cluster.pod("pool-a", &sandbox);
     assert_ne!(resumed.uid, pod.uid);
-    assert_eq!(late.issuer.ask_for(&resumed).1["sourceIdentity"], json!(identity));
+    assert_eq!(cluster.issuer.ask_for(&resumed).1["sourceIdentity"], json!(identity));
 
     // Without a claim and a pool, the pod is the session.
-    let alone = late.create(TENANT, SANDBOXES, "Sandbox", "alone", None);
-    let alone = late.pod("alone", &alone);
+    let alone = cluster.create(TENANT, SANDBOXES, "Sandbox", "alone", None);
+    let alone = cluster.pod("alone", &alone);
     assert_eq!(
-        late.issuer.ask_for(&alone).1["sourceIdentity"],
+        cluster.issuer.ask_for(&alone).1["sourceIdentity"],
         json!(format!("agent.acme.{}", alone.uid))
     );
 
@@ -225,32 +227,33 @@ fn a_warm_pod_serves_the_session_of_its_claim() {
     // its reference is removed, as by `--cascade=orphan`.
     let hold = json!({"metadata": {"finalizers": ["example.com/hold"]}}).to_string();
     let hold = ["patch", "sandboxclaim", "mine", "--type=merge", "--patch", &hold];
-    late.issuer.kubectl(&[&hold[..], &NAMESPACE].concat());
-    late.issuer
+    cluster.issuer.kubectl(&[&hold[..], &NAMESPACE].concat());
+    cluster
+        .issuer
         .kubectl(&[&["delete", "sandboxclaim", "mine", "--wait=false"][..], &NAMESPACE].concat());
-    assert_eq!(late.code(&resumed), (403, "claim-gone".to_owned()));
-    late.own(TENANT, "sandbox", "pool-a", None, None).unwrap();
-    assert_eq!(late.code(&resumed), (403, "claim-gone".to_owned()));
+    assert_eq!(cluster.code(&resumed), (403, "claim-gone".to_owned()));
+    cluster.own(TENANT, "sandbox", "pool-a", None, None).unwrap();
+    assert_eq!(cluster.code(&resumed), (403, "claim-gone".to_owned()));
 
     // A Sandbox and a pod from before the guard.
-    let claim = late.create(TENANT, CLAIMS, "SandboxClaim", "early", None);
-    assert_eq!(late.code(&early), (409, "unbound".to_owned()));
-    late.adopt("early", &claim).unwrap();
-    assert_eq!(late.code(&early), (403, "predates-guard".to_owned()));
-    late.issuer.kubectl(&[&["delete", "pod", "early", "--now"][..], &NAMESPACE].concat());
-    let sandbox = late.issuer.run(
+    let claim = cluster.create(TENANT, CLAIMS, "SandboxClaim", "early", None);
+    assert_eq!(cluster.code(&early), (409, "unbound".to_owned()));
+    cluster.adopt("early", &claim).unwrap();
+    assert_eq!(cluster.code(&early), (403, "predates-guard".to_owned()));
+    cluster.issuer.kubectl(&[&["delete", "pod", "early", "--now"][..], &NAMESPACE].concat());
+    let sandbox = cluster.issuer.run(
         "",
         &[&["get", "sandbox", "early", "--output=json"][..], &NAMESPACE].concat(),
         "",
     );
     let sandbox: Value = serde_json::from_str(&sandbox.unwrap()).unwrap();
-    let young = late.pod("early", &sandbox);
-    assert_eq!(late.code(&young), (403, "predates-guard".to_owned()), "its Sandbox");
+    let young = cluster.pod("early", &sandbox);
+    assert_eq!(cluster.code(&young), (403, "predates-guard".to_owned()), "its Sandbox");
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 /// Returns what kubectl says.
-type Attempt = Box<dyn Fn(&Late) -> Result<String, String>>;
+type Attempt = Box<dyn Fn(&WarmCluster) -> Result<String, String>>;
 
 /// An attempt to change which session a pod gets, with the code of its refusal.
 struct Attack {
@@ -261,26 +264,27 @@ struct Attack {
 
 #[test]
 fn only_the_controller_gives_a_sandbox_its_claim() {
-    let late = Late::start();
-    let pool = late.create(TENANT, CLAIMS, "SandboxWarmPool", "pool", None);
-    let claims = ["one", "two"].map(|name| late.create(TENANT, CLAIMS, "SandboxClaim", name, None));
+    let cluster = WarmCluster::start();
+    let pool = cluster.create(TENANT, CLAIMS, "SandboxWarmPool", "pool", None);
+    let claims =
+        ["one", "two"].map(|name| cluster.create(TENANT, CLAIMS, "SandboxClaim", name, None));
     let [one, two] = &claims;
     for name in ["warm", "claimed", "raced"] {
-        late.warm(&pool, name);
+        cluster.warm(&pool, name);
     }
-    late.adopt("claimed", one).unwrap();
-    let alone = late.create(TENANT, SANDBOXES, "Sandbox", "alone", None);
-    late.pod("alone", &alone);
+    cluster.adopt("claimed", one).unwrap();
+    let alone = cluster.create(TENANT, SANDBOXES, "Sandbox", "alone", None);
+    cluster.pod("alone", &alone);
     // Removal is possible for everyone, and so are objects without these references.
-    late.own(TENANT, "pod", "alone", None, None).unwrap();
-    late.issuer.create(TENANT, &plain_pod("plain", None)).unwrap();
+    cluster.own(TENANT, "pod", "alone", None, None).unwrap();
+    cluster.issuer.create(TENANT, &plain_pod("plain", None)).unwrap();
     let job = reference("batch", "Job", "j", UID);
-    late.issuer.create(TENANT, &plain_pod("of-a-job", Some(job))).unwrap();
+    cluster.issuer.create(TENANT, &plain_pod("of-a-job", Some(job))).unwrap();
     let label = ["label", "sandbox", "alone", "own=1"];
-    late.issuer.run(TENANT, &[&label[..], &NAMESPACE].concat(), "").unwrap();
+    cluster.issuer.run(TENANT, &[&label[..], &NAMESPACE].concat(), "").unwrap();
 
     // Two claims race: the API server decides one after the other.
-    let raced = claims.each_ref().map(|claim| late.adopt("raced", claim));
+    let raced = claims.each_ref().map(|claim| cluster.adopt("raced", claim));
     assert_eq!(raced.iter().filter(|claimed| claimed.is_ok()).count(), 1, "{raced:?}");
 
     let of_one = refers_to(CLAIMS, one);
@@ -290,12 +294,14 @@ fn only_the_controller_gives_a_sandbox_its_claim() {
     let attack = |what, code, attempt| Attack { what, code, attempt };
     let owns = |user: &'static str, kind: &'static str, name: &'static str, owner: &Value| {
         let owner = owner.clone();
-        Box::new(move |late: &Late| late.own(user, kind, name, Some(owner.clone()), None))
-            as Box<dyn Fn(&Late) -> Result<String, String>>
+        Box::new(move |cluster: &WarmCluster| {
+            cluster.own(user, kind, name, Some(owner.clone()), None)
+        }) as Box<dyn Fn(&WarmCluster) -> Result<String, String>>
     };
     let creates = |user: &'static str, object: Value| {
-        Box::new(move |late: &Late| late.issuer.create(user, &object).map(|it| it.to_string()))
-            as Box<dyn Fn(&Late) -> Result<String, String>>
+        Box::new(move |cluster: &WarmCluster| {
+            cluster.issuer.create(user, &object).map(|it| it.to_string())
+        }) as Box<dyn Fn(&WarmCluster) -> Result<String, String>>
     };
     let many = (0..129).map(|n| {
         let mut owner = reference("v1x.example", "Own", &format!("o{n}"), UID);
@@ -354,15 +360,15 @@ fn only_the_controller_gives_a_sandbox_its_claim() {
         attack(
             "a tenant removes the label of the claim",
             "[guard-sandbox-owner]",
-            Box::new(|late: &Late| {
+            Box::new(|cluster: &WarmCluster| {
                 let words = ["label", "sandbox", "claimed", "agents.x-k8s.io/claim-uid-"];
-                late.issuer.run(TENANT, &[&words[..], &NAMESPACE].concat(), "")
+                cluster.issuer.run(TENANT, &[&words[..], &NAMESPACE].concat(), "")
             }),
         ),
         attack("a pod with 129 references", "[guard-too-many]", creates(TENANT, many_pod)),
     ];
     for Attack { what, code, attempt } in &attacks {
-        let said = attempt(&late).unwrap_err_or_default();
+        let said = attempt(&cluster).unwrap_err_or_default();
         assert!(said.contains(code), "{what}: want {code}\n{said}");
     }
     // The status of an object cannot change its references.
@@ -371,17 +377,17 @@ fn only_the_controller_gives_a_sandbox_its_claim() {
         let patch = json!({"metadata": {"ownerReferences": [owner]}}).to_string();
         let words =
             ["patch", kind, name, "--subresource=status", "--type=merge", "--patch", &patch];
-        let _ = late.issuer.run(TENANT, &[&words[..], &NAMESPACE].concat(), "");
+        let _ = cluster.issuer.run(TENANT, &[&words[..], &NAMESPACE].concat(), "");
         let get = ["get", kind, name, "--output=json"];
-        let found = late.issuer.run("", &[&get[..], &NAMESPACE].concat(), "").unwrap();
+        let found = cluster.issuer.run("", &[&get[..], &NAMESPACE].concat(), "").unwrap();
         assert!(!found.contains(owner["uid"].as_str().unwrap()), "{kind}: {found}");
     }
 
     // The control: without the guard each of them is admitted.
-    late.issuer.kubectl(&["delete", "validatingadmissionpolicybindings", "--all"]);
+    cluster.issuer.kubectl(&["delete", "validatingadmissionpolicybindings", "--all"]);
     for Attack { what, attempt, .. } in &attacks {
         wait_until(what, Duration::from_secs(20), || {
-            let said = attempt(&late);
+            let said = attempt(&cluster);
             assert!(
                 said.as_ref().err().is_none_or(|it| it.contains("[guard-")),
                 "{what}: {said:?}"
@@ -395,7 +401,7 @@ fn only_the_controller_gives_a_sandbox_its_claim() {
 fn policies() -> Vec<Value> {
     let directory = own_directory();
     let file = directory.path().join("values.yaml");
-    let mut components = late_components();
+    let mut components = claim_components();
     components[0]["startGate"] = json!("listening");
     let values = json!({
         "issuer": {"enabled": true},

@@ -1,13 +1,13 @@
 //! Sessions that come with a SandboxClaim in the chart: the issuer's further rights, and the values
 //! that contradict them.
 
-use harness::sidecar::pod::{CONTROLLER, late_components};
+use harness::sidecar::pod::{CONTROLLER, claim_components};
 
 use super::*;
 
 fn values(change: impl FnOnce(&mut Value)) -> Value {
     let mut values: Value = serde_saphyr::from_str(include_str!("issuer.yaml")).unwrap();
-    values["config"]["components"] = late_components();
+    values["config"]["components"] = claim_components();
     change(&mut values);
     values
 }
