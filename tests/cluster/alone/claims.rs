@@ -7,8 +7,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::PathBuf,
-    sync::{Arc, Mutex},
-    thread::{JoinHandle, sleep, spawn},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{JoinHandle, scope, sleep, spawn},
     time::{Duration, Instant},
 };
 
@@ -21,7 +24,7 @@ use harness::{
 };
 use hyper::Method;
 use serde_json::{Value, json};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
 use super::installation::{Installation, NAMESPACE};
 
@@ -44,9 +47,9 @@ struct Claims {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The sidecars of a node.
+/// The sidecars of a node, by the names of their pods.
 #[derive(Default)]
-struct Node(BTreeMap<String, Sidecar>);
+struct Node(Mutex<BTreeMap<String, Arc<Sidecar>>>);
 
 /// A pod whose sidecar runs.
 struct Sidecar {
@@ -59,10 +62,10 @@ struct Sidecar {
 struct Claimed {
     /// UID of the claim.
     claim: String,
-    /// When it was last seen without this owner.
-    since: Instant,
-    /// From then to the first credentials.
-    took: Option<Duration>,
+    /// When it was last seen without this owner, if its sidecar ran by then.
+    warm_since: Option<Instant>,
+    /// When its sidecar served credentials.
+    served: Option<Instant>,
 }
 
 impl Claims {
@@ -79,7 +82,7 @@ impl Claims {
                 let name = format!("c{number}");
                 let claim =
                     object("SandboxClaim", &name, &json!({"warmPoolRef": {"name": "pool"}}));
-                let path = path("sandboxclaims");
+                let path = format!("{EXTENSIONS}/namespaces/{NAMESPACE}/sandboxclaims");
                 let answer = client.send(Method::POST, &path, claim.to_string());
                 let answer = runtime.block_on(answer).unwrap();
                 let stored: Value = serde_json::from_slice(&answer).unwrap();
@@ -103,17 +106,55 @@ impl Claims {
 }
 
 impl Node {
+    fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    fn sidecar(&self, pod: &str) -> Option<Arc<Sidecar>> {
+        self.0.lock().unwrap().get(pod).cloned()
+    }
+
     /// Starts the sidecars of new pods.
-    fn run(&mut self, release: &Installation, pods: &[Value]) {
+    fn run(&self, release: &Installation, pods: &[Value]) {
         for stored in pods.iter().filter(|it| it["metadata"]["deletionTimestamp"].is_null()) {
             let text = |key: &str| stored["metadata"][key].as_str().unwrap().to_owned();
-            if !self.0.contains_key(&text("name")) {
+            if self.sidecar(&text("name")).is_none() {
                 let pod = release.pod(stored);
                 let process = pod.start();
-                let uid = text("uid");
-                self.0.insert(text("name"), Sidecar { uid, pod, _process: process });
+                let sidecar = Sidecar { uid: text("uid"), pod, _process: process };
+                self.0.lock().unwrap().insert(text("name"), Arc::new(sidecar));
             }
         }
+    }
+}
+
+/// A client of the API server, for lists and creations.
+struct Client {
+    client: ApiServer,
+    runtime: Runtime,
+}
+
+impl Client {
+    fn of(release: &Installation) -> Self {
+        let client = ApiServer::of(&release.world.cluster.kubeconfig());
+        Self { client, runtime: Builder::new_current_thread().enable_all().build().unwrap() }
+    }
+
+    fn send(&self, method: Method, path: &str, body: String) -> Value {
+        let answer = self.runtime.block_on(self.client.send(method, path, body)).unwrap();
+        serde_json::from_slice(&answer).unwrap()
+    }
+
+    fn list(&self, api: &str, plural: &str) -> Vec<Value> {
+        let path = format!("{api}/namespaces/{NAMESPACE}/{plural}");
+        let list = self.send(Method::GET, &path, String::new());
+        list["items"].as_array().unwrap_or_else(|| panic!("{path}: {list}")).clone()
+    }
+
+    fn create(&self, plural: &str, object: &Value) {
+        let path = format!("{EXTENSIONS}/namespaces/{NAMESPACE}/{plural}");
+        let stored = self.send(Method::POST, &path, object.to_string());
+        assert!(stored["metadata"]["uid"].is_string(), "{stored}");
     }
 }
 
@@ -126,27 +167,11 @@ fn each_claim_gets_its_own_session_during_faults() {
     let values: Value = serde_saphyr::from_str(&values).unwrap();
     let components = &values["config"]["components"];
     let keys = json!({"transport": "webIdentity", "components": components});
-    let mut release = Installation::start(&keys, LIFE);
+    let release = Installation::start(&keys, LIFE);
     let guarded = Instant::now();
     release.world.allow(TENANT);
     let mut controller = AgentSandbox::start(&release.world.cluster);
-    let kubeconfig = release.world.cluster.kubeconfig();
-    let client = ApiServer::of(&kubeconfig);
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let list = |path: &str| -> Vec<Value> {
-        let answer = runtime.block_on(client.send(Method::GET, path, String::new())).unwrap();
-        let list: Value = serde_json::from_slice(&answer).unwrap();
-        list["items"].as_array().unwrap_or_else(|| panic!("{path}: {list}")).clone()
-    };
-    let pods = || list(&format!("/api/v1/namespaces/{NAMESPACE}/pods"));
-    let sandboxes =
-        || list(&format!("/apis/agents.x-k8s.io/v1beta1/namespaces/{NAMESPACE}/sandboxes"));
-    let create = |plural: &str, object: Value| {
-        let path = path(plural);
-        let answer = client.send(Method::POST, &path, object.to_string());
-        let stored: Value = serde_json::from_slice(&runtime.block_on(answer).unwrap()).unwrap();
-        assert!(stored["metadata"]["uid"].is_string(), "{stored}");
-    };
+    let client = Client::of(&release);
     sleep(GUARD_AGE.saturating_sub(guarded.elapsed()));
 
     let template = json!({"podTemplate": {"spec": {
@@ -158,80 +183,94 @@ fn each_claim_gets_its_own_session_during_faults() {
             "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
         }],
     }}});
-    create("sandboxtemplates", object("SandboxTemplate", "template", &template));
+    client.create("sandboxtemplates", &object("SandboxTemplate", "template", &template));
     let pool = json!({"replicas": WARM, "sandboxTemplateRef": {"name": "template"}});
-    create("sandboxwarmpools", object("SandboxWarmPool", "pool", &pool));
-    let mut node = Node::default();
-    let begun = Instant::now();
-    while (node.0.len() as u64) < WARM {
-        assert!(begun.elapsed() < PATIENCE, "{} warm pods", node.0.len());
-        node.run(&release, &pods());
-        sleep(INTERVAL);
-    }
-
-    let mut claims = Claims::create(kubeconfig, count);
+    client.create("sandboxwarmpools", &object("SandboxWarmPool", "pool", &pool));
+    let node = Node::default();
+    let is_over = AtomicBool::new(false);
     let mut claimed = BTreeMap::<String, Claimed>::new();
-    let mut faults = [
-        (count / 4, "the issuer is killed"),
-        (count / 2, "the controller is killed"),
-        (count * 3 / 4, "the controller is started"),
-    ]
-    .into_iter()
-    .peekable();
     let begun = Instant::now();
-    let mut last = begun;
-    while (claimed.values().filter(|it| it.took.is_some()).count() as u64) < count {
-        let without = claimed.values().filter(|it| it.took.is_none()).count();
-        assert!(
-            begun.elapsed() < PATIENCE + Duration::from_secs(seconds * 3),
-            "{} of {count} claims have a Sandbox, {without} of these no credentials",
-            claimed.len(),
-        );
-        if let Some((_, fault)) = faults.next_if(|(at, _)| claims.count() >= *at) {
-            println!("{fault} after {} claims, {} with a Sandbox", claims.count(), claimed.len());
-            match fault {
-                "the issuer is killed" => release.restart_issuer(),
-                "the controller is killed" => controller.kill(),
-                _ => controller.restart(),
+    let all = scope(|scope| {
+        let _end = End(&is_over);
+        scope.spawn(|| {
+            let client = Client::of(&release);
+            while !is_over.load(Ordering::Relaxed) {
+                node.run(&release, &client.list("/api/v1", "pods"));
+                sleep(INTERVAL);
             }
-        }
-        node.run(&release, &pods());
-        let now = Instant::now();
-        for sandbox in sandboxes() {
-            let owner = &sandbox["metadata"]["ownerReferences"][0];
-            if owner["kind"] == "SandboxClaim" {
+        });
+        let mut claims = None;
+        let mut faults = [
+            (count / 4, "the issuer is killed"),
+            (count / 2, "the controller is killed"),
+            (count * 3 / 4, "the controller is started"),
+        ]
+        .into_iter()
+        .peekable();
+        let mut last = Instant::now();
+        while (claimed.values().filter(|it| it.served.is_some()).count() as u64) < count {
+            assert!(
+                begun.elapsed() < PATIENCE + Duration::from_secs(seconds * 5),
+                "{} sidecars run, and {} of {count} claims have a Sandbox",
+                node.count(),
+                claimed.len(),
+            );
+            sleep(INTERVAL);
+            let Some(claims) = &claims else {
+                // The pool is full before the first claim.
+                if node.count() as u64 == WARM {
+                    let kubeconfig = release.world.cluster.kubeconfig();
+                    claims = Some(Claims::create(kubeconfig, count));
+                }
+                continue;
+            };
+            if let Some((_, fault)) = faults.next_if(|(at, _)| claims.count() >= *at) {
+                println!("{fault} after {} claims", claims.count());
+                match fault {
+                    "the issuer is killed" => release.restart_issuer(),
+                    "the controller is killed" => controller.kill(),
+                    _ => controller.restart(),
+                }
+            }
+            let now = Instant::now();
+            for sandbox in client.list("/apis/agents.x-k8s.io/v1beta1", "sandboxes") {
+                let owner = &sandbox["metadata"]["ownerReferences"][0];
+                if owner["kind"] != "SandboxClaim" {
+                    continue;
+                }
                 let claim = owner["uid"].as_str().unwrap().to_owned();
                 let name = sandbox["metadata"]["name"].as_str().unwrap().to_owned();
-                let known = claimed.entry(name.clone()).or_insert(Claimed {
+                let runs = node.sidecar(&name).is_some();
+                let known = claimed.entry(name.clone()).or_insert_with(|| Claimed {
                     claim: claim.clone(),
-                    since: last,
-                    took: None,
+                    warm_since: runs.then_some(last),
+                    served: None,
                 });
                 assert_eq!(known.claim, claim, "{name} has another claim");
             }
-        }
-        last = now;
-        for (name, waiting) in claimed.iter_mut().filter(|(_, it)| it.took.is_none()) {
-            let Some(sidecar) = node.0.get(name) else { continue };
-            if sidecar.pod.get("/v1/credentials").0 == 200 {
-                waiting.took = Some(waiting.since.elapsed());
-                let session = sidecar.pod.get("/v1/session").1;
-                assert_eq!(session["sessionId"], *waiting.claim, "{name}: {session}");
+            last = now;
+            for (name, waiting) in claimed.iter_mut().filter(|(_, it)| it.served.is_none()) {
+                let Some(sidecar) = node.sidecar(name) else { continue };
+                if sidecar.pod.get("/v1/credentials").0 == 200 {
+                    waiting.served = Some(Instant::now());
+                    let session = sidecar.pod.get("/v1/session").1;
+                    assert_eq!(session["sessionId"], *waiting.claim, "{name}: {session}");
+                }
             }
         }
-        sleep(INTERVAL);
-    }
-    assert!(faults.next().is_none(), "each fault occurred");
+        assert!(faults.next().is_none(), "each fault occurred");
+        claims.unwrap().all()
+    });
 
-    let all = claims.all();
     let served: BTreeSet<String> = claimed.values().map(|it| it.claim.clone()).collect();
     assert_eq!(served, all, "each claim has one Sandbox");
     // What the rest of the pool says.
-    for (name, sidecar) in node.0.iter().filter(|(name, _)| !claimed.contains_key(*name)) {
+    let sidecars = node.0.into_inner().unwrap();
+    for (name, sidecar) in sidecars.iter().filter(|(name, _)| !claimed.contains_key(*name)) {
         assert_eq!(sidecar.pod.get("/v1/credentials").1["code"], "not-bound", "{name}");
     }
     let pods: BTreeMap<&str, &str> =
-        claimed.iter().map(|(name, it)| (&*node.0[name].uid, &*it.claim)).collect();
+        claimed.iter().map(|(name, it)| (&*sidecars[name].uid, &*it.claim)).collect();
     let mut named = BTreeSet::new();
     for event in release.aws.events() {
         let requested = &event["requestParameters"];
@@ -242,14 +281,25 @@ fn each_claim_gets_its_own_session_during_faults() {
         named.insert(claim.to_owned());
     }
     assert_eq!(named.len() as u64, count, "each claim has an event");
-    let mut took: Vec<Duration> = claimed.values().filter_map(|it| it.took).collect();
+    let took = claimed.values().filter_map(|it| Some(it.served? - it.warm_since?));
+    let mut took: Vec<Duration> = took.collect();
     took.sort_unstable();
     println!(
-        "{count} claims in {:.0} s; from claim to credentials: median {:.1} s, longest {:.1} s",
+        "{count} claims in {:.0} s; {} of running sidecars: credentials after {:.1} s in the median, {:.1} s at most",
         begun.elapsed().as_secs_f64(),
+        took.len(),
         took[took.len() / 2].as_secs_f64(),
         took[took.len() - 1].as_secs_f64(),
     );
+}
+
+/// Ends the node, also after a failure.
+struct End<'b>(&'b AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn object(kind: &str, name: &str, spec: &Value) -> Value {
@@ -261,9 +311,6 @@ fn object(kind: &str, name: &str, spec: &Value) -> Value {
     })
 }
 
-fn path(plural: &str) -> String {
-    format!("/apis/extensions.agents.x-k8s.io/v1beta1/namespaces/{NAMESPACE}/{plural}")
-}
-
+const EXTENSIONS: &str = "/apis/extensions.agents.x-k8s.io/v1beta1";
 const INTERVAL: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -35,7 +35,7 @@ const CLUSTER: &str = "https://kubernetes.default.svc.cluster.local";
 pub(super) struct Installation {
     pub(super) world: World,
     pub(super) aws: Arc<Aws>,
-    issuer: Option<Process>,
+    issuer: Mutex<Option<Process>>,
     command: Command,
     health: SocketAddr,
     _server: Server,
@@ -87,21 +87,21 @@ impl Installation {
         };
         assert!(aws.publish(URL, read(".well-known/openid-configuration"), read("keys.json")));
         let command = issuer(&world, path, &config, address, health);
-        let mut started =
-            Self { world, aws, issuer: None, command, health, _server: server, directory };
+        let issuer = Mutex::default();
+        let started = Self { world, aws, issuer, command, health, _server: server, directory };
         started.restart_issuer();
         started
     }
 
     /// Kills the issuer, and starts it; returns when it signs.
-    pub(super) fn restart_issuer(&mut self) {
-        self.issuer = None;
+    pub(super) fn restart_issuer(&self) {
+        *self.issuer.lock().unwrap() = None;
         let mut issuer = Process::start("issuer", self.directory.path(), &self.command);
         issuer.wait_until("the issuer signs", Duration::from_secs(60), || {
             let metrics = get(self.health, "/metrics");
             metrics.contains("fab_session_injector_issuer_key_published 1\n").then_some(())
         });
-        self.issuer = Some(issuer);
+        *self.issuer.lock().unwrap() = Some(issuer);
     }
 
     /// Does with a stored pod what the kubelet does before it starts the containers.
