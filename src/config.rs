@@ -23,7 +23,10 @@ pub(crate) use self::reader::parse;
 use self::reader::{Reader, Section};
 pub use self::{
     base_credentials::{BaseCredentials, IpFamily, RoleArnTemplate},
-    component::{Component, CredentialsMode, Matched, Matcher, PodProperties, SessionSource},
+    component::{
+        COMPONENT_OF_APP, Component, CredentialsMode, Matched, Matcher, PodProperties,
+        SessionSource,
+    },
     creator::Creator,
     glob::Glob,
     image::{Image, ImageDigest},

@@ -8,8 +8,8 @@ use std::{collections::HashMap, sync::Mutex, time::SystemTime};
 use fab_session_injector::{
     admission::Review,
     check::{
-        Checks, ConfigText, Facts, Finding, Findings, Guard, KubernetesVersions, NamespaceContents,
-        Objects, ReleaseFacts, Seen, WebhookFacts,
+        Checks, ConfigText, Facts, Finding, Findings, Guard, IssuerPods, KubernetesVersions,
+        NamespaceContents, Objects, ReleaseFacts, Seen, WebhookFacts,
     },
     config::Config,
     namespaces::Mode,
@@ -403,6 +403,7 @@ fn checked(tenant: &Tenant, kind: &str, list: &[u8]) -> Findings {
         config: &tenant.config,
         daemon_sets: of("DaemonSet"),
         issuer: None,
+        issuer_pods: Some(IssuerPods { namespace: unknown(), pods: of("Pod") }),
         roles: Some(tenant.roles.clone()),
         namespaces: of("Namespace"),
         sandboxes: of("Sandbox"),
@@ -425,6 +426,7 @@ fn checked(tenant: &Tenant, kind: &str, list: &[u8]) -> Findings {
     let contents = NamespaceContents {
         accounts: of("ServiceAccount"),
         limit_ranges: of("LimitRange"),
+        network_policies: of("NetworkPolicy"),
         pods: of("Pod"),
         quotas: of("ResourceQuota"),
         rights: of("Role").beside(of("RoleBinding")),

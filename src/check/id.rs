@@ -13,6 +13,7 @@ pub enum CheckId {
     Certificate,
     ComponentUnattributed,
     ConfigEdited,
+    Egress,
     Endpoints,
     GuardDisabled,
     GuardEdited,
@@ -66,7 +67,7 @@ pub struct About {
 
 impl CheckId {
     /// The order of the report: from the API server to the pod, then AWS.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 49] = [
         Self::KubernetesVersion,
         Self::InstallRights,
         Self::InstallQuota,
@@ -103,6 +104,7 @@ impl CheckId {
         Self::PodOutdated,
         Self::PodRefused,
         Self::PodPredatesGuard,
+        Self::Egress,
         Self::Rbac,
         Self::RoleParameter,
         Self::IssuerProvider,
@@ -157,6 +159,11 @@ impl CheckId {
                 "config-edited",
                 "The ConfigMap with the config differs from the one rendered by the release. After its next restart, the webhook disagrees with the guard and with the match conditions of the webhook configuration.",
                 "change the chart values and run `helm upgrade --force-conflicts` (with Helm 3: without the flag)",
+            ),
+            Self::Egress => (
+                "egress",
+                "Only with a session issuer: the network policies of a running pod do not let its sidecar reach the session issuer, DNS or STS.",
+                "add a network policy that opens the way in the message, as `sandbox-session` in examples/agent-sandbox-warm-pool.yaml",
             ),
             Self::Endpoints => (
                 "endpoints",

@@ -132,11 +132,16 @@ async fn run_async(arguments: Check, running: &trial::Running) -> Result<Finding
         _ => None,
     };
     let opted_in: Vec<Namespace> = check::opted_in(&namespaces, &config).collect();
+    let issuer_pods = match (&config.issuer, &release) {
+        (Some(_), Some(release)) => Some(cluster.issuer_pods(&release.namespace).await?),
+        _ => None,
+    };
     let mut checks = Checks::of_cluster(Facts {
         aws: aws_facts,
         config: &config,
         daemon_sets,
         issuer,
+        issuer_pods,
         roles,
         namespaces,
         sandboxes,

@@ -251,7 +251,7 @@ fn defaults() -> Vec<Component> {
             name: "runtime".to_owned(),
             selectors: labels(&[
                 &of_component("runtime"),
-                "app.kubernetes.io/component=agent-sandbox",
+                &format!("{COMPONENT_OF_APP}=agent-sandbox"),
                 SANDBOX_LABEL,
             ]),
             service_accounts: Vec::new(),
@@ -264,6 +264,9 @@ fn defaults() -> Vec<Component> {
     ]
 }
 
+/// The recommended label of a component within an application.
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/>
+pub const COMPONENT_OF_APP: &str = "app.kubernetes.io/component";
 const CREDENTIALS: &[(&str, CredentialsMode)] = &[
     ("sidecar", CredentialsMode::Sidecar),
     ("env", CredentialsMode::Env),

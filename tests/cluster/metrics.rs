@@ -209,6 +209,7 @@ fn the_rules_match_the_configured_features() {
     let with_issuer = rules(&with_issuer).iter().map(|rule| rule["alert"].as_str().unwrap());
     let added: Vec<&str> = with_issuer.filter(|name| !all.contains(*name)).collect();
     let of_issuer = [
+        "IssuerLogLinesDropped",
         "IssuerDown",
         "IssuerRefusals",
         "IssuerForeignKey",

@@ -148,14 +148,16 @@ const BROKEN: [(&str, Change, &str); 4] = [
 ];
 
 /// A creator names a session by a literal in the pod. Only a pod that the guard checked has it.
+/// Gives the session of a pod a name, as the webhook does for a trusted creator.
+fn named(pod: &mut Value) {
+    let env = pod["spec"]["initContainers"][0]["env"].as_array_mut().unwrap();
+    let id = env.iter_mut().find(|variable| variable["name"] == "FAB_SESSION_ID").unwrap();
+    *id = json!({"name": "FAB_SESSION_ID", "value": "chosen"});
+}
+
 #[test]
 fn a_session_name_is_trusted_only_under_an_older_guard() {
     let issuer = IssuerProcess::start();
-    let named = |pod: &mut Value| {
-        let env = pod["spec"]["initContainers"][0]["env"].as_array_mut().unwrap();
-        let id = env.iter_mut().find(|variable| variable["name"] == "FAB_SESSION_ID").unwrap();
-        *id = json!({"name": "FAB_SESSION_ID", "value": "chosen"});
-    };
     let code = |pod: &Projected<'_>| {
         let (_, answer) = issuer.ask_for(pod);
         answer["code"].as_str().unwrap_or("none").to_owned()
@@ -430,21 +432,43 @@ fn a_token_costs_two_calls_of_the_api_server() {
         .into_iter()
         .flat_map(|token| vec![token; 3])
         .collect();
+    let named = issuer.pod("named", named).token(AUDIENCE);
     proxy.take_calls();
-    let begun = Instant::now();
     for token in &tokens {
         assert_eq!(issuer.ask(token).0, 200);
     }
     let calls = proxy.take_calls();
-    let count = |part: &str| calls.iter().filter(|call| call.contains(part)).count();
-    let [reviews, pods, guards] =
-        ["/tokenreviews", "/pods/", "/validatingadmissionpolic"].map(count);
+    let count = |calls: &[String], part: &str| calls.iter().filter(|it| it.contains(part)).count();
+    let [reviews, pods, keys] =
+        ["/tokenreviews", "/pods/", "/openid/v1/jwks"].map(|part| count(&calls, part));
     assert_eq!((reviews, pods), (tokens.len(), tokens.len()), "{calls:?}");
-    // The guard's policy and binding are read once in 10 s.
+    assert!(keys <= 1 && reviews + pods + keys == calls.len(), "{calls:?}");
+
+    // Only for a session with a name, the guard's policy and binding are read, once in 10 s.
+    let begun = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(issuer.ask(&named).1["code"], "guard-missing");
+    }
+    let calls = proxy.take_calls();
+    let guards = count(&calls, "/validatingadmissionpolic");
     let rounds = 2 + begun.elapsed().as_secs() as usize / 10;
     assert!((2..=2 * rounds).contains(&guards), "{calls:?}");
-    let keys = count("/openid/v1/jwks");
-    assert!(keys <= 1 && reviews + pods + guards + keys == calls.len(), "{calls:?}");
+}
+
+/// Here the roles are in a file, which the issuer reads at its start.
+#[test]
+fn only_an_allowed_role_of_the_tenant_is_used() {
+    let issuer = IssuerProcess::start();
+    let pod = issuer.pod("a", |_| {});
+    issuer.stop();
+    issuer.set_role(Some("arn:aws:iam::999900001111:role/prod-acme-broker"));
+    let said = issuer.fails_to_start();
+    assert!(said.contains("roles.acme: not in roles.allow.accounts of the config"), "{said}");
+    issuer.set_role(None);
+    issuer.start_again();
+    issuer.await_metric("key_published", |published| published == 1.0);
+    let (status, answer) = issuer.ask_for(&pod);
+    assert_eq!((status, &answer["code"]), (403, &json!("role-unusable")), "{answer}");
 }
 
 /// The limit of a pod counts its failed requests, too, although less: otherwise a pod whose requests

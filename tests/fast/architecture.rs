@@ -121,9 +121,15 @@ const CRATES: [(&str, &[&str]); 21] = [
     ("hyper", &["command/probe", "credentials/issuer_client"]),
     (
         "k8s_openapi",
-        &["admission", "command/certs", "command/issuer/api_server", "namespaces/watch"],
+        &[
+            "admission",
+            "check/egress",
+            "command/certs",
+            "command/issuer/api_server",
+            "namespaces/watch",
+        ],
     ),
-    ("kube", &["command", "namespaces/watch"]),
+    ("kube", &["check/egress", "command", "namespaces/watch"]),
     ("rustix", &["command/issuer/tokens", "command/sidecar", "credentials/token", "serve"]),
     ("rcgen", &["certificates"]),
     (

@@ -9,7 +9,7 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{
     check::{
-        ConfigText, Guard, KubernetesVersions, NamespaceContents, Nodes, Objects, Seen,
+        ConfigText, Guard, IssuerPods, KubernetesVersions, NamespaceContents, Nodes, Objects, Seen,
         WebhookFacts,
     },
     command::{
@@ -17,7 +17,7 @@ use crate::{
         cluster::{ADMISSION, CORE, Cluster, RBAC, all},
         installed::{CONFIG, Release},
     },
-    config::Config,
+    config::{COMPONENT_OF_APP, Config},
     issuer::SANDBOX_API,
     manifest,
 };
@@ -83,6 +83,16 @@ impl Cluster {
         }
     }
 
+    /// Reads the pods of the session issuer. `namespace`: that of the release.
+    pub(super) async fn issuer_pods(&self, namespace: &str) -> Result<IssuerPods, CommandError> {
+        let pods = format!("{CORE}/namespaces/{namespace}/pods");
+        let of_issuer = all().labels(&format!("{COMPONENT_OF_APP}=issuer"));
+        let namespaces = format!("{CORE}/namespaces");
+        let (namespace, pods) =
+            tokio::try_join!(self.get(&namespaces, namespace), self.list(&pods, of_issuer))?;
+        Ok(IssuerPods { namespace, pods })
+    }
+
     /// Reads the Sandboxes of agent-sandbox whose pods get the session of a SandboxClaim.
     pub(super) async fn sandboxes(&self, config: &Config) -> Result<Seen<Objects>, CommandError> {
         if config.claim_components().next().is_none() {
@@ -99,16 +109,17 @@ impl Cluster {
         let of = async |group: &str, kind: &str| {
             self.list(&format!("{group}/namespaces/{namespace}/{kind}"), all()).await
         };
-        let (accounts, limit_ranges, pods, quotas, roles, bindings) = tokio::try_join!(
+        let (accounts, limit_ranges, network_policies, pods, quotas, roles, bindings) = tokio::try_join!(
             of(CORE, "serviceaccounts"),
             of(CORE, "limitranges"),
+            of("/apis/networking.k8s.io/v1", "networkpolicies"),
             of(CORE, "pods"),
             of(CORE, "resourcequotas"),
             of(RBAC, "roles"),
             of(RBAC, "rolebindings"),
         )?;
         let rights = roles.beside(bindings);
-        Ok(NamespaceContents { accounts, limit_ranges, pods, quotas, rights })
+        Ok(NamespaceContents { accounts, limit_ranges, network_policies, pods, quotas, rights })
     }
 
     /// Reads the versions of the API server and of all kubelets.

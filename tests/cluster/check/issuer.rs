@@ -82,7 +82,7 @@ fn check_finds_each_fault_of_a_session_issuer_and_nothing_else() {
     }
     let faults = data::cases::<Fault>("tests/cluster/check/issuer_faults");
     // docs/testing.md has this number.
-    assert_eq!(faults.len(), 22);
+    assert_eq!(faults.len(), 26);
     for (file, Fault { name, change, want }) in faults {
         let undo = issued.make(&change);
         let found = issued.found();
@@ -133,12 +133,16 @@ impl<'w> Issued<'w> {
         world.apply(&policy());
         world.apply(&binding());
         issued.label("fab.nanohype.dev/session-transport=web-identity");
+        world.create(&issuer_pod());
+        issued.create_agent(&issued.pod("steady", None));
         issued
     }
 
     /// Makes the installation as it was without the issuer.
     fn remove(self) {
         self.label("fab.nanohype.dev/session-transport-");
+        self.world.remove(&self.pod("steady", None));
+        self.world.remove(&issuer_pod());
         self.world.remove(&binding());
         self.world.remove(&policy());
         self.delete_provider();
@@ -153,10 +157,8 @@ impl<'w> Issued<'w> {
                 None
             }
             IssuerChange::Named(name) => {
-                let pod = self.named_pod(name);
-                self.world.opt_in("second", None);
-                self.world.create(&pod);
-                self.world.opt_in("second", Some("enabled"));
+                let pod = self.pod(name, Some(name));
+                self.create_agent(&pod);
                 Some(Undo::Delete(pod))
             }
             IssuerChange::Provider(client_id) => {
@@ -206,10 +208,19 @@ impl<'w> Issued<'w> {
         assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
     }
 
+    /// Creates an injected pod. No webhook of the cluster knows this issuer.
+    fn create_agent(&self, pod: &Value) {
+        self.world.opt_in("second", None);
+        self.world.create(pod);
+        self.world.opt_in("second", Some("enabled"));
+    }
+
     /// Returns a pod of the namespace, as the webhook injects it for a trusted creator.
-    fn named_pod(&self, name: &str) -> Value {
+    fn pod(&self, name: &str, session: Option<&str>) -> Value {
         let mut pod = agent("second", name);
-        pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/session-id": name});
+        if let Some(session) = session {
+            pod["metadata"]["annotations"] = json!({"fab.nanohype.dev/session-id": session});
+        }
         let manifest = self.directory.path().join("pod.json");
         fs::write(&manifest, pod.to_string()).unwrap();
         let output = Command::new(program())
@@ -285,6 +296,21 @@ impl<'w> Issued<'w> {
         let arguments = ["label", "namespace", "second", label, "--overwrite"];
         self.world.cluster.kubectl(&arguments).json();
     }
+}
+
+/// Returns a pod of the issuer, as a network policy sees it.
+fn issuer_pod() -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "issuer", "namespace": super::SYSTEM,
+            "labels": {"app.kubernetes.io/component": "issuer"},
+        },
+        "spec": {
+            "containers": [{"name": "issuer", "image": "i", "ports": [{"name": "https", "containerPort": 8443}]}],
+        },
+    })
 }
 
 fn policy() -> Value {

@@ -172,12 +172,30 @@ impl IssuerProcess {
         *self.process.borrow_mut() = Some(process);
     }
 
+    /// Starts the issuer, which ends at once. Returns its output.
+    pub(super) fn fails_to_start(&self) -> String {
+        let mut command = Command::new(self.command.get_program());
+        command.args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            command.env(name, value.unwrap());
+        }
+        let output = command.output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
     /// Sets the keys of the config, which the issuer reads at its next start.
     pub(crate) fn set_keys(&self, keys: &Value) {
         let path = self.directory.path().join("config.yaml");
         let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         config["issuer"]["keys"] = keys.clone();
         fs::write(path, config.to_string()).unwrap();
+    }
+
+    /// Sets the role of the tenant, which the issuer reads at its next start.
+    pub(super) fn set_role(&self, role: Option<&str>) {
+        let roles = json!({"roles": role.map_or(json!({}), |role| json!({"acme": role}))});
+        fs::write(self.directory.path().join("roles.yaml"), roles.to_string()).unwrap();
     }
 
     /// Writes the public files of the config's keys, as `issuer export` does.
