@@ -49,7 +49,7 @@ pub struct Revoke {
     /// Print what is revoked
     #[arg(long, conflicts_with_all = CHANGES)]
     pub list: bool,
-    /// Remove entries from the policy, each only when no pod of the cluster has the session and
+    /// Remove entries from the policy, each only when no pod and no SandboxClaim of the cluster has the session and
     /// its longest credentials have expired: the first run marks the entry, a later one removes it
     #[arg(long, conflicts_with_all = CHANGES, conflicts_with = "list")]
     pub prune: bool,

@@ -179,7 +179,7 @@ async fn present(cluster: &Cluster) -> Result<PresentSessions, CommandError> {
     match target::sessions(cluster).await? {
         Seen::Known(sessions) => Ok(sessions.present()),
         Seen::Hidden(why) => Err(CommandError::Input(anyhow!(
-            "nothing was removed, because not all pods can be read: {why}; use a kubeconfig of a user that may list namespaces, pods and SandboxClaims"
+            "nothing was removed, because not all pods and SandboxClaims can be read: {why}; use a kubeconfig of a user that may list namespaces, pods and SandboxClaims"
         ))),
     }
 }
@@ -200,7 +200,7 @@ async fn say_pods(
         let mut deletions = sessions.deletions(identity).peekable();
         if deletions.peek().is_none() {
             say(&format!(
-                "warning: no pod of the cluster has {identity}; if the session never existed, check its name"
+                "warning: no pod and no SandboxClaim of the cluster has {identity}; if the session never existed, check its name"
             ));
         }
         deletions.for_each(|deletion| say(&format!("to stop the pod: {deletion}")));

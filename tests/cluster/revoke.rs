@@ -24,7 +24,11 @@ use jiff::{SignedDuration, Timestamp};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use crate::{WORLD, terraform::apply};
+use crate::{
+    WORLD,
+    terraform::apply,
+    web_identity::claims::{CLAIMS, kind_of, object},
+};
 
 /// IAM, with a role for each test.
 static IAM: LazyLock<Moto> = LazyLock::new(Moto::start);
@@ -367,7 +371,8 @@ fn a_pod_is_revoked_by_the_variables_of_its_sidecar() {
     let said = terminal.run(&["--tenant=revoked", "--session=none", "--apply"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
     assert!(
-        said.stderr.contains("warning: no pod of the cluster has agent.revoked.none"),
+        said.stderr
+            .contains("warning: no pod and no SandboxClaim of the cluster has agent.revoked.none"),
         "{}",
         said.stderr
     );
@@ -398,11 +403,23 @@ fn a_pod_is_revoked_by_the_variables_of_its_sidecar() {
         },
     });
     world.create(&copy, None).unwrap();
-    let cases: [(&[&str], &str); 4] = [
+    // A pod of no component may have any variables, also in an enabled namespace of another tenant.
+    world.namespace("tenants-neighbour", "enabled", "neighbour", &[]);
+    let mut foreign = agent("tenants-neighbour", "foreign");
+    foreign["spec"]["serviceAccountName"] = "default".into();
+    let mut env = copy["spec"]["initContainers"][0]["env"].clone();
+    env.as_array_mut().unwrap().retain(|it| it["valueFrom"].is_null());
+    foreign["spec"]["containers"][0]["env"] = env;
+    world.create(&foreign, None).unwrap();
+    let cases: [(&[&str], &str); 5] = [
         (&["--pod=none", "--namespace", namespace], "does not exist in the cluster"),
         (&["--pod=pod-a", "--tenant=acme", "--namespace", namespace], "once for each tenant"),
         (&["--pod=bare", "--namespace", namespace], "has no session"),
         (&["--pod=copy", "--namespace=default"], "namespace default is not enabled"),
+        (
+            &["--pod=foreign", "--namespace=tenants-neighbour"],
+            "its namespace is of tenant neighbour",
+        ),
     ];
     for (arguments, want) in cases {
         let said = terminal.run(arguments);
@@ -473,6 +490,65 @@ fn prune_removes_an_entry_after_pod_and_longest_session() {
     past(SignedDuration::from_hours(2));
     prune();
     assert_eq!(terminal.policy(POLICY), None, "a policy without entries is deleted");
+}
+
+/// The pods of a claim do not name its session, and there may be none, as of a suspended Sandbox.
+#[test]
+fn the_session_of_a_claim_stays_until_the_claim_is_gone() {
+    let world = &*WORLD;
+    let terminal = of_cluster(world, "claimed");
+    world.apply(&kind_of(CLAIMS, "SandboxClaim", "sandboxclaims"));
+    let claim = object(CLAIMS, "SandboxClaim", "task", None);
+    let in_namespace = ["--namespace", "tenants-claimed"];
+    let create = [&["create", "--filename=-", "--output=json"], &in_namespace[..]].concat();
+    let created = wait_until("the kind is served", Duration::from_secs(20), || {
+        let mut claim = claim.clone();
+        claim["metadata"]["namespace"] = json!("tenants-claimed");
+        let created = world.cluster.kubectl(&create).stdin(&claim.to_string()).run();
+        created.ok.then(|| serde_json::from_str::<Value>(&created.stdout).unwrap())
+    });
+    let uid = created["metadata"]["uid"].as_str().unwrap();
+    let identity = format!("agent.claimed.{uid}");
+    // A pod of a Sandbox without a claim has the same variables, and its own UID as the session.
+    let value = |name: &str, value: &str| json!({"name": name, "value": value});
+    let alone = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "alone", "namespace": "default"},
+        "spec": {
+            "initContainers": [{
+                "name": "fab-session-credentials", "image": "i",
+                "env": [
+                    value("FAB_SESSION_ID", "<sandbox claim>"),
+                    value("FAB_SESSION_TENANT", "claimed"),
+                    value("FAB_SESSION_ROLE_ARN", &terminal.role),
+                    value("FAB_SESSION_DURATION", "3600"),
+                ],
+            }],
+            "containers": [{"name": "c", "image": "i"}],
+        },
+    });
+    let alone = world.create(&alone, None).unwrap().pod;
+    let of_alone = alone["metadata"]["uid"].as_str().unwrap();
+    let names = ["--tenant=claimed", "--session", uid, "--session", of_alone];
+    let revoked = terminal.run(&[&names[..], &["--apply"]].concat());
+    assert_eq!(revoked.code, 0, "{}", revoked.stderr);
+    for deletion in [
+        "kubectl delete sandboxclaim task --namespace tenants-claimed",
+        "kubectl delete pod alone --namespace default",
+    ] {
+        assert!(revoked.stderr.contains(deletion), "{}", revoked.stderr);
+    }
+
+    let prune = || {
+        let said = terminal.run(&["--tenant=claimed", "--prune"]);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+        said.stdout
+    };
+    let said = prune();
+    assert!(said.contains(&format!("kept     {identity}")), "{said}");
+    assert!(said.contains(&format!("kept     agent.claimed.{of_alone}")), "{said}");
+    let delete = [&["delete", "sandboxclaim", "task"], &in_namespace[..]].concat();
+    assert!(world.cluster.kubectl(&delete).run().ok);
+    assert!(prune().contains(&format!("marked   {identity}")));
 }
 
 #[test]

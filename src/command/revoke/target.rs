@@ -20,7 +20,7 @@ use crate::{
     config::{Config, Region},
     issuer::{CLAIM_API, CLAIM_GROUP},
     json::Json,
-    namespaces::{Mode, NamespaceName, OPT_IN_LABEL},
+    namespaces::{Mode, Namespace, NamespaceName},
     revocation::{self, PresentSessions},
     roles::{Cause, Role},
     session::{KnownSession, RoleArn, SessionName, SourceIdentity, TenantName},
@@ -130,9 +130,10 @@ impl Target {
     ) -> Result<(), CommandError> {
         let namespace = arguments.namespace.as_ref();
         let namespace = namespace.map_or(cluster.default_namespace(), NamespaceName::as_str);
-        if !arguments.pods.is_empty() {
-            refuse_other_namespaces(cluster, namespace).await?;
+        if arguments.pods.is_empty() {
+            return Ok(());
         }
+        let own = tenant_of_namespace(cluster, namespace, arguments).await?;
         for name in &arguments.pods {
             let place = format!("pod {namespace}/{}", name.as_str());
             let path = format!("{CORE}/namespaces/{namespace}/pods");
@@ -148,6 +149,12 @@ impl Target {
                 }
             };
             let session = session_of((&*pod).into(), &place).map_err(CommandError::Input)?;
+            if session.tenant != own {
+                return Err(CommandError::Input(anyhow!(
+                    "{place} has a session of tenant {} in its variables, but its namespace is of tenant {own}, so the pod does not have this session; name the session with --source-identity",
+                    session.tenant
+                )));
+            }
             self.add(session.tenant.clone(), session.source_identity(), &place)
                 .map_err(CommandError::Input)?;
             self.pods.push(PodRole { pod: place, role: session.role });
@@ -276,10 +283,9 @@ pub(super) async fn sessions(cluster: &Cluster) -> Result<Seen<Sessions>, Comman
             Seen::Hidden(why) => return Ok(Seen::Hidden(why)),
         };
         for pod in pods.iter() {
-            let sidecar = admission::sidecar(pod);
-            let Some(Ok(session)) = revocation::session_of(pod, sidecar) else { continue };
-            let of_session = found.pods.entry(session.source_identity()).or_default();
-            of_session.push(object("pod", pod));
+            if let Some(identity) = identity_of(pod) {
+                found.pods.entry(identity).or_default().push(object("pod", pod));
+            }
         }
     }
     let claims = match claims(cluster).await? {
@@ -291,6 +297,20 @@ pub(super) async fn sessions(cluster: &Cluster) -> Result<Seen<Sessions>, Comman
         found.claims.extend(uid.map(|uid| (uid, object("sandboxclaim", claim))));
     }
     Ok(Seen::Known(found))
+}
+
+/// Returns the session of a pod. That of a Sandbox without a claim is the pod's UID; one that belongs
+/// to a claim never has it.
+fn identity_of(pod: Json<'_>) -> Option<SourceIdentity> {
+    let sidecar = admission::sidecar(pod);
+    match revocation::session_of(pod, sidecar)? {
+        Ok(session) => Some(session.source_identity()),
+        Err(_) => {
+            let tenant = revocation::tenant_of_unbound(sidecar)?;
+            let uid: SessionName = pod.at("metadata").at("uid").string()?.parse().ok()?;
+            Some(SourceIdentity::of(&tenant, &uid))
+        }
+    }
 }
 
 /// Lists the SandboxClaims of all namespaces. In a cluster without the kind, which anyone may know,
@@ -309,24 +329,39 @@ fn object(kind: &'static str, object: Json<'_>) -> SessionObject {
     SessionObject { kind, namespace: text("namespace"), name: text("name") }
 }
 
-/// Refuses a namespace that is not enabled. A tenant can write the session of another tenant into a
-/// pod there, whose revocation would stop that session.
-async fn refuse_other_namespaces(cluster: &Cluster, namespace: &str) -> Result<(), CommandError> {
-    let found: Seen<Option<Value>> = cluster.get(&format!("{CORE}/namespaces"), namespace).await?;
-    let mode = match &found {
-        Seen::Known(Some(object)) => object["metadata"]["labels"][OPT_IN_LABEL].as_str(),
-        Seen::Known(None) => None,
+/// Returns the tenant of an enabled namespace. A tenant can write the session of another tenant into
+/// a pod, whose revocation would stop that session.
+async fn tenant_of_namespace(
+    cluster: &Cluster,
+    name: &str,
+    arguments: &Revoke,
+) -> Result<TenantName, CommandError> {
+    let rule = match &arguments.config {
+        Some(file) => files::config(Some(file)).map_err(CommandError::Input)?.tenant,
+        // Without a release that can be read, the labels of the default config name the tenant.
+        None => installed::find(cluster, &arguments.installation, None)
+            .await
+            .map_or_else(|_| Config::default().tenant, |installed| installed.config.tenant),
+    };
+    let found: Seen<Option<Value>> = cluster.get(&format!("{CORE}/namespaces"), name).await?;
+    let object = match found {
+        Seen::Known(object) => object.unwrap_or_default(),
         Seen::Hidden(why) => {
-            let why = anyhow!("cannot read namespace {namespace}: {why}");
-            return Err(CommandError::Internal(why));
+            return Err(CommandError::Internal(anyhow!("cannot read namespace {name}: {why}")));
         }
     };
-    if mode == Some(Mode::Enabled.as_str()) {
-        return Ok(());
+    let label = |key: &str| object["metadata"]["labels"][key].as_str();
+    let namespace = Namespace::read(name, label, &rule);
+    if namespace.mode != Some(Mode::Enabled) {
+        return Err(CommandError::Input(anyhow!(
+            "namespace {name} is not enabled, so its pods may have any session in their variables; name the session with --source-identity"
+        )));
     }
-    Err(CommandError::Input(anyhow!(
-        "namespace {namespace} is not enabled, so its pods may have any session in their variables; name the session with --source-identity"
-    )))
+    namespace.tenant.map_err(|_| {
+        CommandError::Input(anyhow!(
+            "namespace {name} has no valid tenant; name the session with --source-identity"
+        ))
+    })
 }
 
 fn session_of(pod: Json<'_>, place: &str) -> anyhow::Result<KnownSession> {

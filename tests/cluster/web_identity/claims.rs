@@ -19,7 +19,7 @@ use super::{IssuerProcess, PATIENCE, Projected};
 const TENANT: &str = "jane";
 const NAMESPACE: [&str; 2] = ["--namespace", "tenants-acme"];
 const SANDBOXES: &str = "agents.x-k8s.io";
-const CLAIMS: &str = "extensions.agents.x-k8s.io";
+pub(crate) const CLAIMS: &str = "extensions.agents.x-k8s.io";
 
 /// A cluster with the issuer, the kinds of agent-sandbox and the guard of their references.
 struct WarmCluster {
@@ -428,7 +428,7 @@ fn policies() -> Vec<Value> {
 }
 
 /// Returns a definition with the group, kind and fields of agent-sandbox.
-fn kind_of(group: &str, kind: &str, plural: &str) -> Value {
+pub(crate) fn kind_of(group: &str, kind: &str, plural: &str) -> Value {
     let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -452,7 +452,7 @@ fn kind_of(group: &str, kind: &str, plural: &str) -> Value {
     })
 }
 
-fn object(group: &str, kind: &str, name: &str, owner: Option<Value>) -> Value {
+pub(crate) fn object(group: &str, kind: &str, name: &str, owner: Option<Value>) -> Value {
     let mut object = json!({
         "apiVersion": format!("{group}/v1beta1"),
         "kind": kind,
