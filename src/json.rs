@@ -43,7 +43,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// A JSON text in which no object has a key twice. Readers differ in which of the two they take.
+/// A JSON text in which no object has a key twice, in upper or lower case. Readers differ in which
+/// of the two they take.
 pub(crate) struct Unambiguous;
 
 impl<'de> Deserialize<'de> for Unambiguous {
@@ -59,7 +60,7 @@ impl<'de> Deserialize<'de> for Unambiguous {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unambiguous, A::Error> {
                 let mut keys = HashSet::new();
                 while let Some((key, Unambiguous)) = map.next_entry::<String, Unambiguous>()? {
-                    if !keys.insert(key) {
+                    if !keys.insert(key.to_lowercase()) {
                         return Err(A::Error::custom("an object has a key twice"));
                     }
                 }

@@ -58,7 +58,7 @@ pub fn tenant_of<'n>(
     namespace.tenant.as_ref().map_err(|_| TokenRefusal::TenantMissing { namespace: name() })
 }
 
-/// What is to be read for [`decide`].
+/// The facts that [`decide`] needs besides the pod.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Needs {
     /// Since when the guard's rule about the issuer's tokens is bound.
@@ -79,14 +79,14 @@ impl Needs {
         let id = session_id(pod)?;
         let on_behalf_of = if issuer.on_behalf_of { on_behalf_of(pod)? } else { None };
         Ok(Self {
-            guard: believes_the_guard(&id, on_behalf_of.as_ref()),
+            guard: relies_on_guard(&id, on_behalf_of.as_ref()),
             sandbox: id == SessionId::SandboxClaim,
         })
     }
 }
 
-/// Reports whether the pod says something that only the guard has evaluated.
-fn believes_the_guard(id: &SessionId, on_behalf_of: Option<&OnBehalfOf>) -> bool {
+/// Reports whether the pod has a value that only the guard has evaluated.
+fn relies_on_guard(id: &SessionId, on_behalf_of: Option<&OnBehalfOf>) -> bool {
     matches!(id, SessionId::Known(_) | SessionId::SandboxClaim) || on_behalf_of.is_some()
 }
 
@@ -118,7 +118,7 @@ pub fn decide(
         true => Ok(()),
         false => Err(TokenRefusal::PredatesGuard { pod: caller.pod_name.to_string() }),
     };
-    if believes_the_guard(&id, on_behalf_of.as_ref()) {
+    if relies_on_guard(&id, on_behalf_of.as_ref()) {
         check_age(guard_since)?;
     }
     let name = match id {

@@ -28,8 +28,10 @@ pub fn discovery_document(issuer: &IssuerUrl) -> Value {
 /// The text is untrusted.
 pub fn problems_of_discovery(issuer: &IssuerUrl, text: &[u8]) -> Vec<String> {
     let document = serde_json::from_slice::<&RawValue>(text);
-    let (Ok(document), Ok(Unambiguous)) = (document, serde_json::from_slice(text)) else {
-        return vec!["is not JSON without duplicate members".to_owned()];
+    let (Ok(document), Ok(Unambiguous), true) =
+        (document, serde_json::from_slice(text), text.is_ascii())
+    else {
+        return vec!["is not JSON of ASCII without duplicate members".to_owned()];
     };
     let document = Json::from(document);
     let members = [("issuer", issuer.to_string()), ("jwks_uri", keys_url(issuer))];
@@ -78,6 +80,8 @@ mod tests {
             (own, "https://other.example.com/prod/keys.json"),
             ("{", "{\"jwks_uri\": \"https://other.example.com/keys.json\", "),
             ("\"issuer\"", "\"issuers\""),
+            ("{", "{\"JWKS_URI\": \"https://other.example.com/keys.json\", "),
+            ("public", "pub\u{1f511}"),
             ("}", ""),
         ] {
             let wrong = right.replacen(from, to, 1);

@@ -63,7 +63,7 @@ pub enum UnusableKey {
 pub enum NotAJwks {
     #[error("it is not a JSON object with a list of keys")]
     Json,
-    #[error("an object in it has a member twice, of which STS may read the other one")]
+    #[error("an object in it has a member twice, or it is not ASCII: STS may read another one")]
     Ambiguous,
     #[error("it has more than {MOST_KEYS} keys, the limit of STS")]
     Keys,
@@ -76,6 +76,10 @@ impl PublishedKeys {
     pub fn parse(text: &[u8]) -> Result<Self, NotAJwks> {
         if text.len() > MOST_BYTES {
             return Err(NotAJwks::Length(text.len()));
+        }
+        // Its server may name another charset, in which other bytes end a string.
+        if !text.is_ascii() {
+            return Err(NotAJwks::Ambiguous);
         }
         let json: &RawValue = serde_json::from_slice(text).map_err(|_| NotAJwks::Json)?;
         let keys = Json::from(json).at("keys");
@@ -235,7 +239,8 @@ mod tests {
             assert_eq!(published.foreign(std::slice::from_ref(&one)).len(), 1, "{other}");
             assert_eq!(published.has(&one), Ok(true), "{other}");
         }
-        let long = parse(&json!({"keys": [{"kid": "é".repeat(1000)}]}));
+        let long = format!(r#"{{"keys":[{{"kid":"{}"}}]}}"#, r"\u00e9".repeat(1000));
+        let long = PublishedKeys::parse(long.as_bytes()).unwrap();
         assert_eq!(long.foreign(&[])[0].id.as_ref().unwrap().chars().count(), 64);
     }
 
@@ -284,6 +289,8 @@ mod tests {
             r#"{"keys":[],"keys":[{}]}"#,
             r#"{"keys":[{"x":"a","x":"b"}]}"#,
             r#"{"keys":[],"k\u0065ys":[]}"#,
+            r#"{"keys":[],"Keys":[{}]}"#,
+            r#"{"keys":[{"kid":"é"}]}"#,
             r#"{"keys":[{"n":{"a":null,"a":[1.5,-1,true]}}]}"#,
         ] {
             assert!(matches!(read(twice), Err(NotAJwks::Ambiguous)), "{twice}");
@@ -297,7 +304,11 @@ mod tests {
             let _ = PublishedKeys::parse(text.as_bytes());
             let _ = PublishedKeys::parse(&bytes);
             let jwk = json!({"kty": "EC", "crv": "P-256", "x": x, "y": text, "kid": x});
-            prop_assert_eq!(parse(&json!({"keys": [jwk]})).foreign(&keys()).len(), 1);
+            let jwks = json!({"keys": [jwk]}).to_string();
+            match PublishedKeys::parse(jwks.as_bytes()) {
+                Ok(published) => prop_assert_eq!(published.foreign(&keys()).len(), 1),
+                Err(_) => prop_assert!(!jwks.is_ascii()),
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::{
     Api, Client,
-    api::{GetParams, PostParams},
+    api::{GetParams, ListParams, PostParams},
     core::Request,
 };
 use serde_json::value::RawValue;
@@ -21,7 +21,11 @@ use tokio::{
 
 use crate::{
     command::now,
-    issuer::{ClusterKeys, GuardRule, ObjectName, TokenCheck, TokenFacts, TokenRefusal, youngest},
+    issuer::{
+        ClusterKeys, GuardRule, ObjectName, SANDBOX_API, TokenCheck, TokenFacts, TokenRefusal,
+        youngest,
+    },
+    json::Json,
     serve::health::Latch,
     telemetry::IssuerMetrics,
 };
@@ -193,6 +197,16 @@ impl ApiServer {
         let not_json = |_| unavailable("an object that is not JSON");
         let answer = self.answer(request).await?;
         answer.map(RawValue::from_string).transpose().map_err(not_json)
+    }
+
+    /// Returns the version of the list of Sandboxes, from which a watch begins.
+    pub(super) async fn version_of_sandboxes(&self) -> anyhow::Result<String> {
+        let one = ListParams::default().limit(1);
+        let request = Request::new(format!("{SANDBOX_API}/sandboxes")).list_metadata(&one);
+        let text = self.text(request).await.map_err(anyhow::Error::msg)?;
+        let list: &RawValue = serde_json::from_str(&text)?;
+        let version = Json::from(list).at("metadata").at("resourceVersion").string();
+        Ok(version.unwrap_or_default().into_owned())
     }
 
     /// Returns since when all these rules of the guard hold. None: one does not.

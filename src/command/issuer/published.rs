@@ -37,11 +37,11 @@ pub(super) struct PublishedFiles {
     metrics: IssuerMetrics,
 }
 
-/// What a read of a public file found.
-struct Look {
+/// The result of a check of a public file.
+struct FileCheck {
     /// Keys that are not the issuer's. A file that is not understood may have one.
     foreign: usize,
-    /// What is wrong; empty: nothing.
+    /// The problems; empty if there are none.
     problems: Vec<String>,
 }
 
@@ -78,12 +78,12 @@ impl PublishedFiles {
                 continue;
             }
             let mut problems = Vec::new();
-            let looks = [self.keys(&connector).await, self.discovery(&connector).await];
-            for (foreign, look) in foreign.iter_mut().zip(looks) {
-                match look {
-                    Ok(look) => {
-                        *foreign = look.foreign;
-                        problems.extend(look.problems);
+            let checks = [self.keys(&connector).await, self.discovery(&connector).await];
+            for (foreign, check) in foreign.iter_mut().zip(checks) {
+                match check {
+                    Ok(check) => {
+                        *foreign = check.foreign;
+                        problems.extend(check.problems);
                     }
                     Err(why) => {
                         self.metrics.public_file_unread();
@@ -115,12 +115,12 @@ impl PublishedFiles {
         Ok((url, text))
     }
 
-    /// Looks for the signing key, and for keys that are none of the issuer's.
-    async fn keys(&self, connector: &SharedHttpConnector) -> Result<Look, String> {
+    /// Checks whether the signing key is published, and counts foreign keys.
+    async fn keys(&self, connector: &SharedHttpConnector) -> Result<FileCheck, String> {
         let (url, text) = self.read(connector, KEYS_FILE).await?;
         let published = match PublishedKeys::parse(&text) {
             Ok(published) => published,
-            Err(error) => return Ok(Look::not_understood(&url, &[error.to_string()])),
+            Err(error) => return Ok(FileCheck::not_understood(&url, &[error.to_string()])),
         };
         let foreign = published.foreign(self.keys.public());
         let found = published.has(self.keys.signing());
@@ -141,20 +141,20 @@ impl PublishedFiles {
             Err(why) => problems
                 .push(format!("STS does not accept the signing key (kid {id}) in {url}: {why}")),
         }
-        Ok(Look { foreign: foreign.len(), problems })
+        Ok(FileCheck { foreign: foreign.len(), problems })
     }
 
-    /// Looks whether STS finds the keys of the issuer by the discovery document.
-    async fn discovery(&self, connector: &SharedHttpConnector) -> Result<Look, String> {
+    /// Checks whether the discovery document names the issuer's keys.
+    async fn discovery(&self, connector: &SharedHttpConnector) -> Result<FileCheck, String> {
         let (url, text) = self.read(connector, DISCOVERY_FILE).await?;
         Ok(match &problems_of_discovery(&self.issuer, &text)[..] {
-            [] => Look { foreign: 0, problems: Vec::new() },
-            problems => Look::not_understood(&url, problems),
+            [] => FileCheck { foreign: 0, problems: Vec::new() },
+            problems => FileCheck::not_understood(&url, problems),
         })
     }
 }
 
-impl Look {
+impl FileCheck {
     fn not_understood(url: &str, problems: &[String]) -> Self {
         let why = problems.join(", ");
         let problem = format!(
@@ -178,8 +178,15 @@ pub(in crate::command) async fn read(
         if status != 200 {
             return Err(Unread::Refused(format!("HTTP {status}")));
         }
-        let body = response.into_body().collect().await;
-        Ok(body.map_err(|error| no_answer(&*error))?.to_bytes().to_vec())
+        let mut body = response.into_body();
+        let mut text = Vec::new();
+        while text.len() <= LONGEST_FILE
+            && let Some(frame) = body.frame().await
+        {
+            let frame = frame.map_err(|error| no_answer(&*error))?;
+            text.extend(frame.into_data().unwrap_or_default());
+        }
+        Ok(text)
     };
     timeout(ANSWER, read).await.map_err(|_| late())?
 }
@@ -204,5 +211,7 @@ const TICK: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(5);
 /// Time limit of a response with its body. STS allows 5 s.
 const ANSWER: Duration = Duration::from_secs(5);
+/// Length from which a file is not read further, in bytes. It is then too long for each of the two.
+const LONGEST_FILE: usize = 256 * 1024;
 /// Maximum length of a foreign key's ID in the log, in characters.
 const LONGEST_ID: usize = 64;

@@ -11,10 +11,10 @@ use std::{
     time::Duration,
 };
 
-use futures_util::TryStreamExt;
+use futures_util::StreamExt;
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, ListParams, WatchEvent, WatchParams},
+    api::{ApiResource, DynamicObject, WatchEvent, WatchParams},
 };
 use tokio::{
     sync::{Notify, Semaphore, futures::OwnedNotified},
@@ -79,6 +79,28 @@ struct Waiter {
     requests: usize,
 }
 
+impl WaitingRequests {
+    /// Adds a request. Returns what wakes it, or `None` if too many wait.
+    fn enter(&mut self, key: &(String, String)) -> Option<Arc<Notify>> {
+        if self.is_over {
+            return None;
+        }
+        if let Some(waiter) = self.by_sandbox.get_mut(key) {
+            let has_room = waiter.requests < MOST_OF_ONE;
+            waiter.requests += usize::from(has_room);
+            return has_room.then(|| Arc::clone(&waiter.wake));
+        }
+        let of_namespace = || self.by_sandbox.keys().filter(|(namespace, _)| *namespace == key.0);
+        if self.by_sandbox.len() >= MOST_SANDBOXES || of_namespace().count() >= MOST_OF_NAMESPACE {
+            return None;
+        }
+        let wake = Arc::new(Notify::new());
+        let waiter = Waiter { wake: Arc::clone(&wake), requests: 1 };
+        self.by_sandbox.insert(key.clone(), waiter);
+        Some(wake)
+    }
+}
+
 /// The place of a request among those that wait. Its end frees the place.
 struct Place<'w> {
     waiters: &'w Waiters,
@@ -113,11 +135,13 @@ impl Waiters {
         loop {
             // Before the read, so that no change after it is missed.
             let changed = place.as_ref().map(Place::changed);
-            let sandbox = {
+            // The metadata, of which a tenant chooses the length, is not kept while the request waits.
+            let is_in_pool = {
                 let _permit = self.reads.acquire().await;
-                self.api_server.metadata(&path, &facts.pod_name, "sandbox").await?
+                let sandbox = self.api_server.metadata(&path, &facts.pod_name, "sandbox").await?;
+                sandbox.is_some_and(|sandbox| is_in_pool(Json::from(&*sandbox)))
             };
-            if !sandbox.as_deref().is_some_and(|sandbox| is_in_pool(Json::from(sandbox))) {
+            if !is_in_pool {
                 return Ok(());
             }
             let changed = changed.ok_or_else(unbound)?;
@@ -131,25 +155,7 @@ impl Waiters {
     /// Returns the place of a new request, or `None` if too many wait.
     fn enter(&self, facts: &TokenFacts) -> Option<Place<'_>> {
         let key = (facts.namespace.as_str().to_owned(), facts.pod_name.as_str().to_owned());
-        let mut waiting = self.lock();
-        if waiting.is_over {
-            return None;
-        }
-        let is_full = waiting.by_sandbox.len() >= MOST_SANDBOXES;
-        let wake = match waiting.by_sandbox.get_mut(&key) {
-            Some(waiter) if waiter.requests < MOST_OF_ONE => {
-                waiter.requests += 1;
-                Arc::clone(&waiter.wake)
-            }
-            Some(_) => return None,
-            None if is_full => return None,
-            None => {
-                let wake = Arc::new(Notify::new());
-                let waiter = Waiter { wake: Arc::clone(&wake), requests: 1 };
-                waiting.by_sandbox.insert(key.clone(), waiter);
-                wake
-            }
-        };
+        let wake = self.lock().enter(&key)?;
         Some(Place { waiters: self, key, wake })
     }
 
@@ -183,7 +189,7 @@ impl Waiters {
         }
     }
 
-    async fn watch(&self) -> Result<(), kube::Error> {
+    async fn watch(&self) -> anyhow::Result<()> {
         let api: Api<DynamicObject> = Api::all_with(
             self.client.clone(),
             &ApiResource {
@@ -194,13 +200,20 @@ impl Waiters {
                 plural: "sandboxes".to_owned(),
             },
         );
-        // Only for the version from which the watch begins.
-        let listed = api.list_metadata(&ListParams::default().limit(1)).await?;
-        let since = listed.metadata.resource_version.unwrap_or_default();
+        let since = self.api_server.version_of_sandboxes().await?;
         let parameters = WatchParams::default().timeout(WATCH_SECONDS);
         let mut events = pin!(api.watch_metadata(&parameters, &since).await?);
         self.wake_all();
-        while let Some(event) = events.try_next().await? {
+        while let Some(event) = events.next().await {
+            let event = match event {
+                // A tenant can write metadata that the client does not parse.
+                Err(kube::Error::SerdeError(_)) => {
+                    self.wake_all();
+                    sleep(RETRY).await;
+                    continue;
+                }
+                event => event?,
+            };
             match event {
                 WatchEvent::Added(object)
                 | WatchEvent::Modified(object)
@@ -220,7 +233,7 @@ impl Waiters {
                     }
                 }
                 WatchEvent::Bookmark(_) => {}
-                WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
+                WatchEvent::Error(status) => return Err(kube::Error::Api(status).into()),
             }
         }
         Ok(())
@@ -260,6 +273,8 @@ impl fmt::Debug for Waiters {
 /// Maximum number of Sandboxes with a request that waits: half of the connections of a replica, so
 /// that waiting pods leave the others to pods that have a session.
 const MOST_SANDBOXES: usize = 512;
+/// The same for one namespace, so that a large pool of one tenant leaves places to others.
+const MOST_OF_NAMESPACE: usize = 256;
 /// Maximum number of reads in progress of requests that wait, of the 16 calls that the issuer makes
 /// at once.
 const MOST_READS: usize = 4;
@@ -272,3 +287,24 @@ const LONGEST: Duration = Duration::from_secs(60);
 const WATCH_SECONDS: u32 = 290;
 /// Pause between two watches.
 const RETRY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_of_one_namespace_leaves_places_to_others() {
+        let mut waiting = WaitingRequests::default();
+        let mut enter = |namespace: &str, number: usize| {
+            waiting.enter(&(namespace.to_owned(), format!("pool-{number}"))).is_some()
+        };
+        assert!((0..MOST_OF_NAMESPACE).all(|number| enter("a", number)));
+        assert!(!enter("a", MOST_OF_NAMESPACE));
+        assert!(enter("a", 0), "a second request for the same Sandbox");
+        assert!(!enter("a", 0), "a third one");
+        assert!((0..MOST_SANDBOXES - MOST_OF_NAMESPACE).all(|number| enter("b", number)));
+        assert!(!enter("c", 0), "all places are taken");
+        waiting.is_over = true;
+        assert!(waiting.enter(&("a".to_owned(), "pool-1".to_owned())).is_none());
+    }
+}
