@@ -329,7 +329,7 @@ roles: {ssm: {parameter: '/x/{cluster}/y', refreshSeconds: 0}, allow: {accounts:
     }
 
     #[test]
-    fn a_late_session_needs_the_controller_alone() {
+    fn a_component_of_claims_has_the_controller_alone() {
         let controller = "system:serviceaccount:agent-sandbox-system:agent-sandbox-controller";
         let problems = |component: &str, rest: &str| {
             let text = format!(
@@ -353,6 +353,13 @@ issuer: {url: 'https://i.example.com/prod', endpoint: 'https://i.fab.svc/v1/toke
         assert_eq!(problems(&creators, issuer), "");
         let cases = [
             (creators.clone(), String::new(), "components: "),
+            (
+                format!(
+                    "{creators}}}\n  - {{name: second, session: sandbox-claim, {creators}}}\n  - {{name: other, fenced: true}}\n  - {{name: last, session: sandbox-claim, {creators}"
+                ),
+                issuer.to_owned(),
+                "components[3]: comes after other, which may match",
+            ),
             ("selectors: [a]".to_owned(), issuer.to_owned(), "components[0].selectors: "),
             (
                 "serviceAccounts: [a]".to_owned(),

@@ -19,7 +19,7 @@ pub use self::{
     aws_cli::aws_cli,
     base_role_trust::{BaseRoleTrust, OidcIssuer, ServiceAccountPattern},
     contradiction::{Contradiction, account_of, contradiction},
-    issuer_trust::{IssuerTrust, provider_arn, token_tags},
+    issuer_trust::{IssuerTrust, names_bucket, provider_arn, token_tags},
     model::Model,
     name::Name,
     policy_arn::PolicyArn,

@@ -4,7 +4,10 @@
 //! The policies of a pod add up: a connection is allowed if one of them allows it, or if none is
 //! about egress. <https://kubernetes.io/docs/concepts/services-networking/network-policies/>
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use k8s_openapi::{
     api::networking::v1::{
@@ -35,17 +38,17 @@ struct Destination {
     ports: Vec<(String, i32)>,
 }
 
-/// A pod that uses the session issuer, and what the policies of its labels open.
+/// A pod that uses the session issuer, and what the policies that select it allow.
 struct User {
     name: String,
     labels: Labels,
     /// The names of the first policies that limit its egress.
     policies: Vec<String>,
-    open: Ways,
+    allowed: AllowedEgress,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Ways {
+struct AllowedEgress {
     issuer: bool,
     dns: bool,
     sts: bool,
@@ -72,7 +75,14 @@ pub(super) fn check_egress(
     let Some(policies) = policies.or_report(CheckId::Egress, &subject, &mut found) else {
         return found;
     };
+    issuer.namespace.or_report(CheckId::Egress, &subject, &mut found);
+    issuer.pods.or_report(CheckId::Egress, &subject, &mut found);
     let issuers = issuer.destinations();
+    let is_known = matches!((&issuer.namespace, &issuer.pods), (Seen::Known(_), Seen::Known(_)));
+    if issuers.is_empty() && is_known {
+        let message = "the session issuer has no pod with which network policies can be compared";
+        found.unknown(CheckId::Egress, &*subject, message);
+    }
     // One at a time, because a tenant chooses their number and length.
     for policy in policies.iter() {
         let parsed: Result<NetworkPolicy, _> = serde_json::from_str(policy.text());
@@ -81,25 +91,31 @@ pub(super) fn check_egress(
             continue;
         }
         let rules = spec.egress.as_deref().unwrap_or_default();
-        let opens = Ways::of(rules, &issuers);
+        let allowed = AllowedEgress::of(rules, &issuers);
         let selector = spec.pod_selector.clone().unwrap_or_default();
+        if selector.match_expressions.as_ref().is_some_and(|all| all.len() > MOST_EXPRESSIONS) {
+            let subject = format!("NetworkPolicy {}/{}", namespace.name, name(policy));
+            let message = "its podSelector has too many expressions, so it is not evaluated";
+            found.unknown(CheckId::Egress, subject, message);
+            continue;
+        }
         let Ok(selector) = Selector::try_from(selector) else { continue };
         for user in users.iter_mut().filter(|user| selector.matches(&user.labels)) {
-            user.open = user.open.or(opens);
+            user.allowed = user.allowed.or(allowed);
             if user.policies.len() < MOST_NAMES {
                 user.policies.push(name(policy).into_owned());
             }
         }
     }
     for user in users.iter().filter(|user| !user.policies.is_empty()) {
-        let closed = user.open.closed();
-        if closed.is_empty() {
+        let missing = user.allowed.missing();
+        if missing.is_empty() {
             continue;
         }
         let message = format!(
-            "NetworkPolicy {} leaves no way to {}",
-            user.policies.join(", "),
-            closed.join(", ")
+            "no network policy allows egress to {}; the policies that select the pod: {}",
+            missing.join(", "),
+            user.policies.join(", ")
         );
         let subject = format!("pod {}/{}", namespace.name, user.name);
         found.error(CheckId::Egress, subject, message);
@@ -113,24 +129,28 @@ pub(super) fn check_egress(
 
 impl User {
     fn of(pod: Json<'_>) -> Self {
+        let has_other_address = admission::sidecar(pod).is_some_and(|sidecar| {
+            let mut names = sidecar.at("env").items().filter_map(|it| it.at("name").string());
+            names.any(|name| OTHER_ADDRESSES.contains(&&*name))
+        });
         Self {
             name: name(pod).into_owned(),
             labels: labels(pod),
             policies: Vec::new(),
-            open: Ways::default(),
+            allowed: AllowedEgress { sts: has_other_address, ..AllowedEgress::default() },
         }
     }
 }
 
-impl Ways {
-    /// Returns what the rules of a policy open.
+impl AllowedEgress {
+    /// Returns what the rules of a policy allow.
     fn of(rules: &[NetworkPolicyEgressRule], issuers: &[Destination]) -> Self {
         let to_issuer = |rule| issuers.iter().any(|issuer| issuer.is_allowed(rule));
         let is_public = |rule| is_to_outside(rule) && allows_port(rule, "TCP", 443, None);
         Self {
             // Without a running issuer there is nothing to compare with.
             issuer: issuers.is_empty() || rules.iter().any(to_issuer),
-            dns: rules.iter().any(|rule| allows_port(rule, "UDP", 53, None)),
+            dns: rules.iter().any(|rule| is_to_cluster(rule) && allows_port(rule, "UDP", 53, None)),
             sts: rules.iter().any(is_public),
         }
     }
@@ -143,13 +163,13 @@ impl Ways {
         }
     }
 
-    fn closed(self) -> Vec<&'static str> {
-        let ways = [
+    fn missing(self) -> Vec<&'static str> {
+        let all = [
             (self.issuer, "the session issuer (TCP 8443 of its pods in the chart)"),
             (self.dns, "DNS (UDP 53)"),
             (self.sts, "STS (TCP 443)"),
         ];
-        ways.into_iter().filter(|(is_open, _)| !is_open).map(|(_, way)| way).collect()
+        all.into_iter().filter(|(is_allowed, _)| !is_allowed).map(|(_, what)| what).collect()
     }
 }
 
@@ -230,6 +250,16 @@ fn is_to_outside(rule: &NetworkPolicyEgressRule) -> bool {
     peers.is_empty() || peers.iter().any(|peer| peer.ip_block.is_some())
 }
 
+/// Reports whether a rule may be about the DNS servers of the cluster. A block of all public
+/// addresses, as in the default policy of agent-sandbox, is not.
+fn is_to_cluster(rule: &NetworkPolicyEgressRule) -> bool {
+    let peers = rule.to.as_deref().unwrap_or_default();
+    let has_private = |block: &IPBlock| {
+        !block.cidr.ends_with("/0") || PRIVATE.iter().any(|address| contains(block, *address))
+    };
+    peers.is_empty() || peers.iter().any(|peer| peer.ip_block.as_ref().is_none_or(has_private))
+}
+
 fn allows_port(
     rule: &NetworkPolicyEgressRule,
     protocol: &str,
@@ -279,11 +309,28 @@ fn labels(object: Json<'_>) -> Labels {
     serde_json::from_str(object.at("metadata").at("labels").text()).unwrap_or_default()
 }
 
+/// The first and last addresses of the private networks (RFC 1918), of NodeLocal DNSCache, and one of
+/// IPv6 (RFC 4193).
+const PRIVATE: [IpAddr; 8] = [
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, 0)),
+    IpAddr::V4(Ipv4Addr::new(10, 255, 255, 255)),
+    IpAddr::V4(Ipv4Addr::new(172, 16, 0, 0)),
+    IpAddr::V4(Ipv4Addr::new(172, 31, 255, 255)),
+    IpAddr::V4(Ipv4Addr::new(192, 168, 0, 0)),
+    IpAddr::V4(Ipv4Addr::new(192, 168, 255, 255)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 20, 10)),
+    IpAddr::V6(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 1)),
+];
+/// Variables by which the sidecar reaches STS at an address that is not known here.
+const OTHER_ADDRESSES: [&str; 5] =
+    ["ALL_PROXY", "AWS_ENDPOINT_URL_STS", "HTTPS_PROXY", "all_proxy", "https_proxy"];
 /// Name of the container port of the chart at which the issuer gives tokens.
 const PORT: &str = "https";
 /// Maximum number of pods of a namespace, and of labels of a pod. Their copies take 24 MiB.
 const MOST_PODS: usize = 500;
 const MOST_LABELS: usize = 128;
+/// Maximum number of expressions of a selector that is evaluated.
+const MOST_EXPRESSIONS: usize = 100;
 /// Maximum number of policies that a finding names.
 const MOST_NAMES: usize = 3;
 
@@ -345,7 +392,7 @@ mod tests {
 
     #[test]
     fn only_policies_that_close_a_way_are_found() {
-        let public = json!({"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}]});
+        let public = json!({"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]}}]});
         let issuer = json!({
             "to": [{
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "fab-system"}},
@@ -356,8 +403,11 @@ mod tests {
         let dns =
             json!({"to": [{"namespaceSelector": {}}], "ports": [{"port": 53, "protocol": "UDP"}]});
         let all = json!([public, issuer, dns]);
-        let closed =
-            |way: &str| vec![format!("pod tenants-acme/a: NetworkPolicy p leaves no way to {way}")];
+        let closed = |way: &str| {
+            vec![format!(
+                "pod tenants-acme/a: no network policy allows egress to {way}; the policies that select the pod: p"
+            )]
+        };
         let [to_issuer, to_dns, to_sts] = [
             "the session issuer (TCP 8443 of its pods in the chart)",
             "DNS (UDP 53)",
@@ -377,6 +427,9 @@ mod tests {
             (vec![egress(&json!([{}]))], vec![]),
             (vec![egress(&all)], vec![]),
             (vec![of_others.clone(), ingress, untyped], vec![]),
+            // The default policy of agent-sandbox, and with a rule for the issuer.
+            (vec![egress(&json!([public]))], closed(&format!("{to_issuer}, {to_dns}"))),
+            (vec![egress(&json!([public, issuer]))], closed(to_dns)),
             // The policies add up.
             (vec![egress(&json!([public])), egress(&json!([issuer, dns]))], vec![]),
             (vec![egress(&json!([public, dns])), of_others], closed(to_issuer)),

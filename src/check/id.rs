@@ -162,8 +162,8 @@ impl CheckId {
             ),
             Self::Egress => (
                 "egress",
-                "Only with a session issuer: the network policies of a running pod do not let its sidecar reach the session issuer, DNS or STS.",
-                "add a network policy that opens the way in the message, as `sandbox-session` in examples/agent-sandbox-warm-pool.yaml",
+                "Only with a session issuer: the network policies of a running pod do not allow its sidecar egress to the session issuer, DNS or STS.",
+                "add a network policy that allows this egress, such as `sandbox-session` in examples/agent-sandbox-warm-pool.yaml",
             ),
             Self::Endpoints => (
                 "endpoints",
@@ -178,7 +178,7 @@ impl CheckId {
             Self::GuardEdited => (
                 "guard-edited",
                 "A policy or binding of the guard differs from the one rendered by the release, so the webhook and the guard may disagree on which pods are agents.",
-                "re-run `helm upgrade --force-conflicts` (with Helm 3: without the flag). If the finding remains, correct the field with `kubectl edit`, or delete the object and re-run `helm upgrade`. With a session issuer, do not delete `fab-session-injector-issuer-pods`, `-sandbox-pods`, `-sandboxes` or a binding of theirs: running sessions with a name would get no further credentials",
+                "re-run `helm upgrade --force-conflicts` (with Helm 3: without the flag). If the finding remains, correct the field with `kubectl edit`, or delete the object and re-run `helm upgrade`. With a session issuer, do not delete `fab-session-injector-issuer-pods`, `-issuer-tokens`, `-sandbox-pods`, `-sandboxes` or a binding of theirs: running sessions with a name would get no further credentials, or tenants could request tokens of their pods meanwhile",
             ),
             Self::GuardMissing => (
                 "guard-missing",
@@ -212,7 +212,7 @@ impl CheckId {
             ),
             Self::IssuerTrust => (
                 "issuer-trust",
-                "Only with a session issuer: the trust policy of the session role does not allow the issuer the sessions of the tenant, or allows more: names of other tenants, other client IDs, or tokens that do not name the role. A `warning` if it also allows a base role or another identity provider, whose callers can set any name of the tenant.",
+                "Only with a session issuer: the trust policy of the session role does not allow the issuer the sessions of the tenant, or allows more: names of other tenants, other client IDs, or tokens that do not name the role. A `warning` if it also allows a base role, whose credentials can set any name of the tenant, or another identity provider.",
                 "replace the trust policy with session-role-trust, with the same flags of `iam` as before; `iam --transport both` prints it while pods of the tenant use base credentials, and then `--transport web-identity`",
             ),
             Self::KubernetesVersion => (
@@ -322,8 +322,8 @@ impl CheckId {
             ),
             Self::SessionDuration => (
                 "session-duration",
-                "Only with a session issuer: the maximum session duration of the session role is shorter than `issuer.durationSeconds` of the config. A `warning` if it is longer: who steals a token chooses the duration.",
-                "set the role's maximum session duration to `issuer.durationSeconds` (`aws iam update-role --max-session-duration`)",
+                "Only with a session issuer: the maximum session duration of the session role is shorter than `issuer.durationSeconds` of the config. A `warning` if it is longer: a stolen token can get credentials for that long.",
+                "set the role's maximum session duration to `issuer.durationSeconds`, but at least 3600 (`aws iam update-role --max-session-duration`)",
             ),
             Self::SessionRoleControls => (
                 "session-role-controls",

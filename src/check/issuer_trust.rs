@@ -1,7 +1,7 @@
 //! Checks whether the trust policy of a session role trusts the session issuer for the names of its
 //! own tenant, and nothing more. As in [`super::iam`], only STS decides.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::Value;
 
@@ -95,24 +95,32 @@ pub(super) fn check_trust(
     // A caller of AssumeRoleWithWebIdentity chooses the duration.
     if session.longest_session > issuer.duration.max(LEAST_LIMIT) {
         let message = format!(
-            "its maximum session duration of {} seconds is longer than issuer.durationSeconds ({}): who steals a token chooses that long a session",
+            "its maximum session duration of {} seconds is longer than issuer.durationSeconds ({}): a stolen token can get credentials for that long",
             session.longest_session.as_secs(),
             issuer.duration.as_secs()
         );
         found.warning(CheckId::SessionDuration, &*subject, message);
     }
-    let mut callers: Vec<&str> = allowed_principals(trust).filter(|it| !is_gone(it)).collect();
-    callers.extend(other_providers(trust, &provider));
-    callers.sort_unstable();
-    callers.dedup();
-    if !callers.is_empty() {
+    let allowed = allowed_principals(trust).filter(|it| !is_gone(it));
+    if let Some(callers) = listed(allowed) {
         let message = format!(
-            "its trust policy still allows {}: who can call STS with these may set any name of the tenant, so the name is not the issuer's word alone. When no namespace of the tenant has the transport role-chain, remove their statements",
-            callers.join(", ")
+            "its trust policy also allows {callers}: their credentials can set any session name of the tenant. When no namespace of the tenant has the transport role-chain, remove their statements"
+        );
+        found.warning(CheckId::IssuerTrust, &*subject, message);
+    }
+    if let Some(providers) = listed(other_providers(trust, &provider)) {
+        let message = format!(
+            "its trust policy also allows {providers}: their tokens can get credentials of this role without the session issuer. Remove their statements"
         );
         found.warning(CheckId::IssuerTrust, &*subject, message);
     }
     found
+}
+
+/// Returns the texts without duplicates, as a list. None: there are none.
+fn listed<'v>(texts: impl Iterator<Item = &'v str>) -> Option<String> {
+    let texts: BTreeSet<&str> = texts.collect();
+    (!texts.is_empty()).then(|| texts.into_iter().collect::<Vec<_>>().join(", "))
 }
 
 /// Returns the identity providers of others that may assume the role. IAM's names for them are ARNs,
@@ -349,7 +357,7 @@ mod tests {
             (with(denied), &["error: its trust policy denies sts:TagSession: {"]),
             (
                 with(base),
-                &["warning: its trust policy still allows arn:aws:iam::111122223333:role/"],
+                &["warning: its trust policy also allows arn:aws:iam::111122223333:role/"],
             ),
             // A second statement beside the right one.
             (
@@ -372,9 +380,7 @@ mod tests {
                     "Effect": "Allow", "Action": ASSUME,
                     "Principal": {"Federated": [PROVIDER.replace("prod", "staging")]},
                 })),
-                &[
-                    "warning: its trust policy still allows arn:aws:iam::111122223333:oidc-provider/",
-                ],
+                &["warning: its trust policy also allows arn:aws:iam::111122223333:oidc-provider/"],
             ),
         ];
         for (statements, want) in cases {

@@ -1,6 +1,9 @@
 //! Sandboxes, whose pods get the session of a SandboxClaim, and the guard of their references.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use jiff::Timestamp;
 
@@ -65,12 +68,15 @@ fn check_ages(
     let id = CheckId::PodPredatesGuard;
     let Some(sandboxes) = sandboxes.or_report(id, "Sandboxes", &mut found) else { return found };
     let Some(since) = since else { return found };
+    let mut all_old: BTreeMap<Cow<'_, str>, Vec<Json<'_>>> = BTreeMap::new();
+    for sandbox in sandboxes.iter().filter(|it| !is_evaluated(created(it.at("metadata")), since)) {
+        all_old.entry(namespace_of(sandbox)).or_default().push(sandbox);
+    }
     let is_enabled = |namespace: &Namespace| namespace.mode == Some(Mode::Enabled);
     for namespace in namespace::opted_in(namespaces, config).filter(is_enabled) {
         let mut old = Findings::default();
-        let own = sandboxes.iter().filter(|it| namespace_of(*it) == namespace.name);
-        for sandbox in own.filter(|it| !is_evaluated(created(it.at("metadata")), since)) {
-            let sandbox = name(sandbox);
+        for sandbox in all_old.get(&*namespace.name).into_iter().flatten() {
+            let sandbox = name(*sandbox);
             let subject = format!("Sandbox {}/{sandbox}", namespace.name);
             let refusal = TokenRefusal::SandboxPredatesGuard { pod: sandbox.into_owned() };
             old.denied(id, subject, &refusal);

@@ -97,6 +97,13 @@ pub(super) fn run(arguments: Iam) -> Result<ExitCode, CommandError> {
             "--only {only} needs --transport web-identity or both"
         )));
     }
+    if only == Some(Name::BucketPolicy)
+        && issuer.as_ref().is_some_and(|issuer| !policies::names_bucket(issuer))
+    {
+        return Err(CommandError::Input(anyhow!(
+            "--only bucket-policy: the URL of the session issuer is not that of an S3 bucket (https://BUCKET.s3.REGION.amazonaws.com/PATH); write the policy of the place with its files yourself"
+        )));
+    }
     let of_parameter = [Name::Parameter, Name::WebhookPolicy];
     let ssm = config.roles.ssm.as_ref();
     if let (None, Some(only)) = (ssm, only.filter(|only| of_parameter.contains(only))) {

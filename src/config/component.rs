@@ -131,7 +131,7 @@ pub(super) fn read(root: &mut Section<'_>) -> Vec<Component> {
         };
         report_problems(&component, &components, &section);
         if component.session == SessionSource::SandboxClaim {
-            report_problems_of_claims(&component, &section);
+            report_problems_of_claims(&component, &components, &section);
         }
         section.close();
         components.push(component);
@@ -178,7 +178,7 @@ fn report_problems(component: &Component, earlier: &[Component], section: &Secti
 
 /// Reports what contradicts `session: sandbox-claim`. The session issuer trusts what only the
 /// controller of the Sandboxes may write, so only its account may match.
-fn report_problems_of_claims(component: &Component, section: &Section<'_>) {
+fn report_problems_of_claims(component: &Component, earlier: &[Component], section: &Section<'_>) {
     let Component { selectors, service_accounts, creators, fenced, credentials, .. } = component;
     for (key, is_set) in [
         ("selectors", !selectors.is_empty()),
@@ -202,6 +202,15 @@ fn report_problems_of_claims(component: &Component, section: &Section<'_>) {
         section.problem(
             "creators",
             "has a '*', which may match an account of a tenant; with session: sandbox-claim, list the account of the agent-sandbox controller in full",
+        );
+    }
+    if let Some(other) = earlier.iter().find(|other| other.session != SessionSource::SandboxClaim) {
+        section.problem(
+            "",
+            format!(
+                "comes after {}, which may match the controller's pods first; put a component with session: sandbox-claim before the others",
+                other.name
+            ),
         );
     }
     if *credentials != CredentialsMode::Sidecar {

@@ -144,8 +144,8 @@ fn commented(text: &str) -> String {
 
 const WIDTH: usize = 100;
 const HEAD: &str = "\
-# Required AWS resources of tenant {tenant}. This script only adds: calls that replace a trust policy,
-# or that stop running pods, are comments. If a resource exists already, the script ends there.
+# Required AWS resources of tenant {tenant}. This script only adds: calls that replace a policy of a
+# role or bucket, or that stop running pods, are comments. If a resource exists already, the script ends there.
 set -eu
 
 # Ends with the credentials of another account. With two accounts, run each part with its own.

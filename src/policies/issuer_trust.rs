@@ -58,6 +58,11 @@ pub(super) fn bucket(issuer: &IssuerTrust) -> Option<FilesBucket<'_>> {
     Some(FilesBucket { name, partition, path })
 }
 
+/// Reports whether the issuer's URL is that of a bucket in S3.
+pub fn names_bucket(issuer: &IssuerTrust) -> bool {
+    bucket(issuer).is_some()
+}
+
 /// Returns the policy of the bucket with the public files. None: the URL names no bucket.
 pub(super) fn bucket_policy(issuer: &IssuerTrust) -> Option<Value> {
     let FilesBucket { name, partition, path } = bucket(issuer)?;
@@ -72,7 +77,7 @@ pub(super) fn bucket_policy(issuer: &IssuerTrust) -> Option<Value> {
             "Action": "s3:GetObject",
             "Resource": files,
         }),
-        // Who creates a deleted bucket again owns every role that trusts the issuer.
+        // The creator of a bucket of the same name could sign for every role that trusts the issuer.
         json!({
             "Sid": "NoDeletion",
             "Effect": "Deny",

@@ -587,7 +587,9 @@ fn prometheus_finds_each_component_exactly_once() {
         "prometheusRule": {"enabled": true, "labels": {"release": "own"}},
         "dashboard": {"enabled": true, "labels": {"own/label": "x"}},
     }});
-    let manifests = render_with(&values).unwrap();
+    let mut with_issuer: Value = serde_saphyr::from_str(include_str!("chart/issuer.yaml")).unwrap();
+    with_issuer["metrics"] = values["metrics"].clone();
+    let manifests = render_with(&with_issuer).unwrap();
     let has = |labels: &Value, wanted: &Value| {
         wanted.as_object().unwrap().iter().all(|(key, value)| labels[key] == *value)
     };
@@ -626,23 +628,25 @@ fn prometheus_finds_each_component_exactly_once() {
         }
     }
     found.sort();
-    assert_eq!(found, [NAME.to_owned(), format!("{NAME}-certs")]);
+    let components = ["", "-certs", "-issuer", "-issuer-certs"];
+    assert_eq!(found, components.map(|component| format!("{NAME}{component}")));
     let rule = of_kind(&manifests, "PrometheusRule");
     assert_eq!(rule["metadata"]["labels"]["release"], "own");
     let dashboard = named(&manifests, "ConfigMap", &format!("{NAME}-dashboard")).unwrap();
     assert_eq!(dashboard["metadata"]["labels"]["own/label"], "x");
 
     // A Service's name has at most 63 characters, and two names must stay different.
-    let long = json!({"fullnameOverride": "n".repeat(63), "metrics": values["metrics"]});
+    let mut long = with_issuer.clone();
+    long["fullnameOverride"] = "n".repeat(63).into();
     let names: Vec<String> = render_with(&long)
         .unwrap()
         .iter()
         .filter(|manifest| manifest["kind"] == "Service")
         .map(|service| service["metadata"]["name"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(names.len(), 3);
+    assert_eq!(names.len(), 6);
     assert!(names.iter().all(|name| name.len() <= 63), "{names:?}");
-    assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), 3, "{names:?}");
+    assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), 6, "{names:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The session issuer with a real API server, and sidecars that get their tokens from it. STS is the
 //! strict AWS, which reads the issuer's published files.
 
-mod claims;
+pub(crate) mod claims;
 pub(crate) mod issuer_process;
 
 use std::{

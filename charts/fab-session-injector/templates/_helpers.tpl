@@ -105,6 +105,8 @@ the name as its label `job`. A Service's name has at most 63 characters.
 {{- $fullname | trunc 49 | trimSuffix "-" }}-certs-metrics
 {{- else if eq (index . 1) "issuer" -}}
 {{- $fullname | trunc 48 | trimSuffix "-" }}-issuer-metrics
+{{- else if eq (index . 1) "issuer-certs" -}}
+{{- $fullname | trunc 42 | trimSuffix "-" }}-issuer-certs-metrics
 {{- else -}}
 {{- $fullname | trunc 55 | trimSuffix "-" }}-metrics
 {{- end -}}

@@ -131,6 +131,8 @@ once, each with the rule and the remedy.
 
 {{- $names := dict -}}
 {{- $fence := false -}}
+{{- /* The first component without session: sandbox-claim. */ -}}
+{{- $first := dict -}}
 {{- range $index, $component := $config.components -}}
   {{- $where := printf "config.components[%d] (%s)" $index .name -}}
   {{- $fence = or $fence .fenced -}}
@@ -151,6 +153,9 @@ once, each with the rule and the remedy.
     {{- $problems = append $problems (printf "%s has credentials: %s and fenced: true, but that leaves all service accounts of config.fencedServiceAccounts unprotected: list the service accounts of this component in serviceAccounts." $where .credentials) -}}
   {{- end -}}
   {{- if eq (default "creator-or-uid" .session) "sandbox-claim" -}}
+    {{- if hasKey $first "name" -}}
+      {{- $problems = append $problems (printf "%s has session: sandbox-claim and comes after %s, but that may match the controller's pods first: put it before the others." $where $first.name) -}}
+    {{- end -}}
     {{- if not $.Values.issuer.enabled -}}
       {{- $problems = append $problems (printf "%s has session: sandbox-claim and issuer.enabled is false, but only the session issuer reads which claim has a pod: set issuer.enabled: true." $where) -}}
     {{- end -}}
@@ -177,6 +182,9 @@ once, each with the rule and the remedy.
     {{- if eq (default "listening" .startGate) "credentials" -}}
       {{- $problems = append $problems (printf "%s has session: sandbox-claim and startGate: credentials, but a pod of a warm pool has no credentials until it is claimed: set startGate: listening." $where) -}}
     {{- end -}}
+  {{- end -}}
+  {{- if and (ne (default "creator-or-uid" .session) "sandbox-claim") (empty $first) -}}
+    {{- $first = $component -}}
   {{- end -}}
   {{- if not (or .selectors .serviceAccounts .creators .fenced) -}}
     {{- $problems = append $problems (printf "%s matches no pod, but a component needs one of selectors, serviceAccounts, creators or fenced: true: add one, or remove the component." $where) -}}

@@ -264,7 +264,7 @@ fn each_claim_gets_its_own_session_during_faults() {
 
     let served: BTreeSet<String> = claimed.values().map(|it| it.claim.clone()).collect();
     assert_eq!(served, all, "each claim has one Sandbox");
-    // What the rest of the pool says.
+    // The other pods of the pool have no session.
     let sidecars = node.0.into_inner().unwrap();
     for (name, sidecar) in sidecars.iter().filter(|(name, _)| !claimed.contains_key(*name)) {
         assert_eq!(sidecar.pod.get("/v1/credentials").1["code"], "not-bound", "{name}");

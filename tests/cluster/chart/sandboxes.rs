@@ -55,9 +55,9 @@ fn the_issuer_reads_sandboxes_only_for_such_sessions() {
 
 /// The program refuses the same values.
 #[test]
-fn contradictions_about_late_sessions_fail_the_render() {
+fn contradictions_about_claims_fail_the_render() {
     type Change = fn(&mut Value);
-    let cases: [(&str, Change); 8] = [
+    let cases: [(&str, Change); 9] = [
         ("only the session issuer reads", |values| {
             values["issuer"]["enabled"] = false.into();
             values["config"].as_object_mut().unwrap().shift_remove("issuer");
@@ -67,6 +67,9 @@ fn contradictions_about_late_sessions_fail_the_render() {
         }),
         ("a tenant chooses these", |values| {
             values["config"]["components"][0]["serviceAccounts"] = json!(["a"]);
+        }),
+        ("put it before the others", |values| {
+            values["config"]["components"].as_array_mut().unwrap().reverse();
         }),
         ("no creators", |values| {
             values["config"]["components"][0].as_object_mut().unwrap().shift_remove("creators");
