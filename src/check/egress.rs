@@ -20,7 +20,12 @@ use kube::core::labels::{Selector, SelectorExt};
 use serde_json::value::RawValue;
 
 use super::{CheckId, Findings, NamespaceContents, Objects, Seen, objects::name};
-use crate::{admission, json::Json, namespaces::Namespace, session::env};
+use crate::{
+    admission,
+    json::Json,
+    namespaces::Namespace,
+    session::{IssuerEndpoint, env},
+};
 
 /// The pods of the session issuer, and the labels of their namespace.
 #[derive(Debug)]
@@ -42,6 +47,8 @@ struct Destination {
 struct User {
     name: String,
     labels: Labels,
+    /// Whether it has other DNS servers than the cluster's, in which the issuer is a Service.
+    has_other_dns: bool,
     /// The names of the first policies that limit its egress.
     policies: Vec<String>,
     allowed: AllowedEgress,
@@ -69,6 +76,11 @@ pub(super) fn check_egress(
     let mut users: Vec<User> = users.collect();
     if users.is_empty() {
         return found;
+    }
+    for user in users.iter().filter(|user| user.has_other_dns) {
+        let subject = format!("pod {}/{}", namespace.name, user.name);
+        let message = "does not use the cluster's DNS (dnsPolicy), so its sidecar may not find the session issuer, which is a Service of the cluster";
+        found.warning(CheckId::Egress, subject, message);
     }
     let subject = format!("namespace {}", namespace.name);
     let policies = &contents.network_policies;
@@ -129,13 +141,22 @@ pub(super) fn check_egress(
 
 impl User {
     fn of(pod: Json<'_>) -> Self {
-        let has_other_address = admission::sidecar(pod).is_some_and(|sidecar| {
-            let mut names = sidecar.at("env").items().filter_map(|it| it.at("name").string());
-            names.any(|name| OTHER_ADDRESSES.contains(&&*name))
+        let sidecar = admission::sidecar(pod).into_iter();
+        let variables = sidecar.flat_map(|it| it.at("env").items()).filter_map(|variable| {
+            Some((variable.at("name").string()?, variable.at("value").string().unwrap_or_default()))
         });
+        let (mut has_other_address, mut is_service) = (false, false);
+        for (name, value) in variables {
+            has_other_address |= OTHER_ADDRESSES.contains(&&*name);
+            let endpoint: Option<IssuerEndpoint> = value.parse().ok();
+            is_service |= name == env::ISSUER
+                && endpoint.is_some_and(|it| it.host().split('.').nth(2) == Some("svc"));
+        }
+        let dns = pod.at("spec").at("dnsPolicy").string().unwrap_or_default();
         Self {
             name: name(pod).into_owned(),
             labels: labels(pod),
+            has_other_dns: is_service && ["Default", "None"].contains(&&*dns),
             policies: Vec::new(),
             allowed: AllowedEgress { sts: has_other_address, ..AllowedEgress::default() },
         }
@@ -347,9 +368,14 @@ mod tests {
 
     /// Returns what is found with these specs of network policies.
     fn found(policies: &[Value]) -> Vec<String> {
+        found_with(policies, &json!({}))
+    }
+
+    /// Returns what is found, with these fields of the pod.
+    fn found_with(policies: &[Value], more: &Value) -> Vec<String> {
         let label = |key: &str| (key == OPT_IN_LABEL).then_some("enabled");
         let namespace = Namespace::read("tenants-acme", label, &Config::default().tenant);
-        let pod = |name: &str, more: Value| {
+        let pod = |name: &str, more: &Value| {
             let mut pod = json!({
                 "metadata": {"name": name, "namespace": "tenants-acme", "labels": {"app": "agent"}},
                 "spec": {"initContainers": [{
@@ -367,7 +393,7 @@ mod tests {
             accounts: none(),
             limit_ranges: none(),
             network_policies: objects("NetworkPolicy", &policies),
-            pods: objects("Pod", &[pod("a", json!({})), pod("host", json!({"hostNetwork": true}))]),
+            pods: objects("Pod", &[pod("a", more), pod("host", &json!({"hostNetwork": true}))]),
             quotas: none(),
             rights: none(),
         };
@@ -474,6 +500,14 @@ mod tests {
         ];
         for (policies, want) in cases {
             assert_eq!(found(&policies), want, "{policies:#?}");
+        }
+    }
+
+    #[test]
+    fn other_dns_servers_than_the_clusters_are_found() {
+        for (policy, is_found) in [("ClusterFirst", false), ("Default", true), ("None", true)] {
+            let found = found_with(&[], &json!({"dnsPolicy": policy}));
+            assert_eq!(found.len(), usize::from(is_found), "{policy}: {found:?}");
         }
     }
 

@@ -162,8 +162,8 @@ impl CheckId {
             ),
             Self::Egress => (
                 "egress",
-                "Only with a session issuer: the network policies of a running pod do not allow its sidecar egress to the session issuer, DNS or STS.",
-                "add a network policy that allows this egress, such as `sandbox-session` in examples/agent-sandbox-warm-pool.yaml",
+                "Only with a session issuer: the network policies of a running pod do not allow its sidecar egress to the session issuer, DNS or STS. A `warning` if the pod does not use the cluster's DNS.",
+                "add a network policy that allows this egress, such as `sandbox-session` in examples/agent-sandbox-warm-pool.yaml; for a `warning`, set `dnsPolicy: ClusterFirst` in the pod template",
             ),
             Self::Endpoints => (
                 "endpoints",

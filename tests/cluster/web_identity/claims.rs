@@ -2,13 +2,17 @@
 //! are those of agent-sandbox v1beta1; the tests write them in the place of its controller.
 
 use std::{
-    fs, thread,
+    fs,
+    path::Path,
+    process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
 use harness::{
     helm::{self, chart},
     process::{own_directory, wait_until},
+    root,
     sidecar::pod::{CONTROLLER, claim_components},
     world::SYSTEM,
 };
@@ -193,6 +197,14 @@ fn a_warm_pod_serves_the_session_of_its_claim() {
     assert_eq!(event["requestParameters"]["sourceIdentity"], json!(identity));
     assert_eq!(cluster.issuer.explained(&pod)["sourceIdentity"], json!(identity));
 
+    // The code of the page, in an agent's container.
+    for (language, words) in snippets(sidecar.directory.path(), sidecar.port) {
+        let output = sidecar.agent(&words).output().unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(printed.contains(&identity), "{language}: {printed}{said}");
+    }
+
     // What the author of the claim writes has no effect.
     cluster.issuer.kubectl(
         &[
@@ -250,6 +262,39 @@ fn a_warm_pod_serves_the_session_of_its_claim() {
     let young = cluster.pod("early", &sandbox);
     assert_eq!(cluster.code(&young), (403, "predates-guard".to_owned()), "its Sandbox");
     assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+/// Returns commands that run the code of docs/warm-pools.md, each with its language, and print the
+/// session.
+fn snippets(directory: &Path, port: u16) -> [(&'static str, Vec<String>); 3] {
+    let page = fs::read_to_string(root().join("docs/warm-pools.md")).unwrap();
+    let code = |language: &str| {
+        let (_, code) = page.split_once(&format!("```{language}\n")).unwrap();
+        let (code, _) = code.split_once("\n```").unwrap();
+        assert!(code.contains("127.0.0.1:7413"), "{language}");
+        code.replace(":7413", &format!(":{port}"))
+    };
+    let file = |name: &str, text: String| {
+        let path = directory.join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let said = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let python = file("session.py", format!("{}\nprint(session)\n", code("python")));
+    let python = vec![said("python3", &["-c", "import sys; print(sys.executable)"]), python];
+    let script = format!("{}\nconsole.log(JSON.stringify(session));\n", code("javascript"));
+    let script = vec![said("node", &["--print", "process.execPath"]), file("session.mjs", script)];
+    let go = format!(
+        "package main\nimport (\"io\"; \"net/http\"; \"os\")\nfunc main() {{\n{}\nif err != nil {{ panic(err) }}\nio.Copy(os.Stdout, response.Body)\n}}\n",
+        code("go")
+    );
+    let program = directory.join("session").to_str().unwrap().to_owned();
+    said("go", &["build", "-o", &program, &file("session.go", go)]);
+    [("Python", python), ("JavaScript", script), ("Go", vec![program])]
 }
 
 /// Returns what kubectl says.
