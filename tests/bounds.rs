@@ -403,7 +403,7 @@ fn checked(tenant: &Tenant, kind: &str, list: &[u8]) -> Findings {
         config: &tenant.config,
         daemon_sets: of("DaemonSet"),
         issuer: None,
-        issuer_pods: Some(IssuerPods { namespace: unknown(), pods: of("Pod") }),
+        issuer_pods: Some(IssuerPods { namespace: unknown(), pods: unknown() }),
         roles: Some(tenant.roles.clone()),
         namespaces: of("Namespace"),
         sandboxes: of("Sandbox"),
