@@ -221,7 +221,10 @@ impl ApiServer {
                 "apiVersion": "admissionregistration.k8s.io/v1",
                 "kind": "ValidatingAdmissionPolicyBinding",
                 "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
-                "spec": {"validationActions": ["Deny"]},
+                "spec": {
+                    "policyName": "fab-session-injector-issuer-pods",
+                    "validationActions": ["Deny"],
+                },
             }),
             pod if pod.contains("/pods/") => self.pod.clone(),
             file => {
