@@ -34,13 +34,14 @@ pub struct IssuerPods {
     pub pods: Seen<Objects>,
 }
 
-/// Where a connection goes, as far as it is known.
+/// A pod to which a connection goes.
 #[derive(Debug)]
 struct Destination {
     namespace: Labels,
     pod: Labels,
     addresses: Vec<IpAddr>,
-    ports: Vec<(String, i32)>,
+    /// The port named [`PORT`].
+    port: i32,
 }
 
 /// A pod that uses the session issuer, and what the policies that select it allow.
@@ -102,8 +103,6 @@ pub(super) fn check_egress(
         if !is_about_egress(&spec) {
             continue;
         }
-        let rules = spec.egress.as_deref().unwrap_or_default();
-        let allowed = AllowedEgress::of(rules, &issuers);
         let selector = spec.pod_selector.clone().unwrap_or_default();
         if selector.match_expressions.as_ref().is_some_and(|all| all.len() > MOST_EXPRESSIONS) {
             let subject = format!("NetworkPolicy {}/{}", namespace.name, name(policy));
@@ -112,6 +111,8 @@ pub(super) fn check_egress(
             continue;
         }
         let Ok(selector) = Selector::try_from(selector) else { continue };
+        let rules = spec.egress.as_deref().unwrap_or_default();
+        let allowed = AllowedEgress::of(rules, &issuers);
         for user in users.iter_mut().filter(|user| selector.matches(&user.labels)) {
             user.allowed = user.allowed.or(allowed);
             if user.policies.len() < MOST_NAMES {
@@ -211,35 +212,25 @@ impl IssuerPods {
         };
         let namespace = labels(Json::from(&**namespace));
         let destination = |pod: Json<'_>| {
-            let addresses = pod.at("status").at("podIPs").items();
             let containers = pod.at("spec").at("containers").items();
-            Destination {
+            let mut ports = containers.flat_map(|it| it.at("ports").items());
+            let port = ports.find(|it| it.at("name").string().is_some_and(|name| name == PORT))?;
+            let addresses = pod.at("status").at("podIPs").items();
+            Some(Destination {
                 namespace: namespace.clone(),
                 pod: labels(pod),
                 addresses: addresses.filter_map(|it| it.at("ip").string()?.parse().ok()).collect(),
-                ports: containers
-                    .flat_map(|it| it.at("ports").items())
-                    .filter_map(|it| {
-                        let port = it.at("containerPort").text().parse().ok()?;
-                        Some((it.at("name").string()?.into_owned(), port))
-                    })
-                    .collect(),
-            }
+                port: port.at("containerPort").text().parse().ok()?,
+            })
         };
-        pods.iter().map(destination).filter(|it| it.port().is_some()).collect()
+        pods.iter().filter_map(destination).collect()
     }
 }
 
 impl Destination {
-    /// Returns the port of the tokens.
-    fn port(&self) -> Option<i32> {
-        self.ports.iter().find(|(name, _)| name == PORT).map(|(_, port)| *port)
-    }
-
     fn is_allowed(&self, rule: &NetworkPolicyEgressRule) -> bool {
-        let Some(port) = self.port() else { return false };
         let peers = rule.to.as_deref().unwrap_or_default();
-        allows_port(rule, "TCP", port, Some(PORT))
+        allows_port(rule, "TCP", self.port, Some(PORT))
             && (peers.is_empty() || peers.iter().any(|peer| self.is_peer(peer)))
     }
 
