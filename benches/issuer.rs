@@ -46,7 +46,7 @@ use harness::{
     file_server,
     process::free_port,
     sidecar::{
-        account::{Account, BASE, BROKER, Policies},
+        account::{Account, BROKER, Policies},
         pod::{Pod, Template},
     },
     stand_in::StandIn,
@@ -451,14 +451,7 @@ fn started(command: &mut Command, pod: &Pod) -> (f64, f64) {
 
 /// Returns an account whose session role trusts the issuer and the base role.
 fn account(program: &str, config: &Path, published: &Path) -> Account {
-    let printed = Command::new(program)
-        .args(["iam", "--transport=both", "--tenant=acme", "--only=session-role-trust"])
-        .args(["--session-role", BROKER, "--base-role", BASE, "--config"])
-        .arg(config)
-        .output()
-        .unwrap();
-    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
-    let trust = serde_json::from_slice(&printed.stdout).unwrap();
+    let trust = harness::issuer::trust(Path::new(program), config);
     let account = Account::open_with(Policies { trust, ..Policies::default() }, |world| {
         world.provider(Provider::new(URL, ["fab-session/prod"]))
     });

@@ -146,14 +146,7 @@ fn write_config(world: &World, path: &Path) -> PathBuf {
 
 /// Returns the account: the session role trusts base role and issuer, as `iam` prints it.
 fn aws(world: &World, config: &Path, life: u64) -> AwsWorld {
-    let printed = Command::new(program())
-        .args(["iam", "--transport=both", "--tenant=acme", "--only=session-role-trust"])
-        .args(["--session-role", BROKER, "--base-role", BASE, "--config"])
-        .arg(config)
-        .output()
-        .unwrap();
-    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
-    let trust = serde_json::from_slice(&printed.stdout).unwrap();
+    let trust = harness::issuer::trust(&program(), config);
     let keys = world.cluster.kubectl(&["get", "--raw", "/openid/v1/jwks"]).run().stdout;
     let issuer = CLUSTER.trim_start_matches("https://");
     let of_pods = json!({
