@@ -90,7 +90,7 @@ fn a_tenant_changes_its_transport_and_back_unnoticed() {
     sessions.await_all();
     migration.no_pod_was_refused("to webIdentity");
     // Those of both transports renew while the label says webIdentity.
-    sessions.await_renewals(2);
+    sessions.await_renewals();
     sessions.are_unbroken("with webIdentity");
 
     migration.set_transport(Some("role-chain"));
@@ -103,7 +103,7 @@ fn a_tenant_changes_its_transport_and_back_unnoticed() {
     migration.session(&mut sessions, "chained-5", "role-chain");
     sessions.await_all();
     // And while it says roleChain, or nothing.
-    sessions.await_renewals(2);
+    sessions.await_renewals();
     sleep(Duration::from_secs(LIFE));
     migration.no_pod_was_refused("without the label");
     sessions.are_unbroken("at the end");
