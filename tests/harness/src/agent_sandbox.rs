@@ -1,15 +1,9 @@
 //! The controller of kubernetes-sigs/agent-sandbox with its warm pools, as the service account of its
 //! release, and a kubelet that reports pods as ready.
-//!
-//! `FAB_AGENT_SANDBOX` names a directory with the real controller: its program
-//! `agent-sandbox-controller`, and the folder `k8s` of its source. Without it, a stand-in makes the
-//! objects and the changes that the real one (2fd412d5, v1beta1) was seen to make.
-
-mod stand_in;
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     sync::{
         Arc,
@@ -24,28 +18,22 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
-use self::stand_in::StandIn;
 use crate::{
     api_server::ApiServer,
     control_plane::ControlPlane,
-    process::{Process, free_port, own_directory, variable, wait_until},
+    process::{Process, free_port, own_directory, program, wait_until},
 };
 
 /// A running controller, and a kubelet for all pods of the cluster.
 pub struct AgentSandbox {
-    controller: Option<Controller>,
-    _kubelet: Repeated,
-    kubeconfigs: [PathBuf; 2],
+    controller: Option<Process>,
+    _kubelet: Kubelet,
+    kubeconfig: PathBuf,
     directory: TempDir,
 }
 
-enum Controller {
-    Real(Process),
-    StandIn { _running: Repeated },
-}
-
-/// A thread that repeats a task until it is dropped.
-struct Repeated {
+/// Sets the status of all pods in a thread of its own, until it is dropped.
+struct Kubelet {
     stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -59,9 +47,8 @@ impl AgentSandbox {
             let made = cluster.kubectl(&apply).stdin(&list).run();
             assert!(made.ok, "{}", made.stderr);
         };
-        let objects = real().map_or_else(stand_in::objects, |real| of_release(&real.join("k8s")));
         let (types, others): (Vec<Value>, Vec<Value>) =
-            objects.into_iter().partition(|it| it["kind"] == "CustomResourceDefinition");
+            of_release().into_iter().partition(|it| it["kind"] == "CustomResourceDefinition");
         apply(&types);
         apply(&others);
         cluster.await_service_account(NAMESPACE, ACCOUNT);
@@ -70,12 +57,10 @@ impl AgentSandbox {
                 cluster.kubectl(&["get", kind, "--all-namespaces"]).run().ok.then_some(())
             });
         }
-        let own = cluster.kubeconfig_of(NAMESPACE, ACCOUNT);
-        let admin = ApiServer::of(&cluster.kubeconfig());
-        let kubelet = Repeated::start(admin, run_pods);
-        let kubeconfigs = [own, cluster.kubeconfig()];
+        let kubeconfig = cluster.kubeconfig_of(NAMESPACE, ACCOUNT);
+        let kubelet = Kubelet::start(ApiServer::of(&cluster.kubeconfig()));
         let directory = own_directory();
-        let mut started = Self { controller: None, _kubelet: kubelet, kubeconfigs, directory };
+        let mut started = Self { controller: None, _kubelet: kubelet, kubeconfig, directory };
         started.restart();
         started
     }
@@ -88,37 +73,24 @@ impl AgentSandbox {
     /// Starts the controller again.
     pub fn restart(&mut self) {
         self.kill();
-        let [own, admin] = &self.kubeconfigs;
-        let Some(real) = real() else {
-            let client = ApiServer::of(admin).impersonating(USER);
-            let task = |client: &ApiServer, runtime: &Runtime| {
-                runtime.block_on(StandIn.reconcile(client));
-            };
-            let running = Repeated::start(client, task);
-            self.controller = Some(Controller::StandIn { _running: running });
-            return;
-        };
         let health = free_port();
-        let mut command = Command::new(real.join("agent-sandbox-controller"));
+        let mut command = Command::new(program("agent-sandbox-controller"));
         command
             .args(["--extensions", "--leader-elect=false", "--enable-webhook=false"])
             .arg(format!("--metrics-bind-address=127.0.0.1:{}", free_port()))
             .arg(format!("--health-probe-bind-address=127.0.0.1:{health}"))
-            .env("KUBECONFIG", own);
+            .env("KUBECONFIG", &self.kubeconfig);
         let mut process = Process::start("agent-sandbox", self.directory.path(), &command);
         process.wait_until("the controller is ready", PATIENCE, || {
             let health = ([127, 0, 0, 1], health).into();
             crate::process::get(health, "/readyz").starts_with("HTTP/1.1 200").then_some(())
         });
-        self.controller = Some(Controller::Real(process));
+        self.controller = Some(process);
     }
 
     /// Returns the current output of the controller.
     pub fn log(&self) -> String {
-        match &self.controller {
-            Some(Controller::Real(process)) => process.log(),
-            Some(Controller::StandIn { .. }) | None => String::new(),
-        }
+        self.controller.as_ref().map(Process::log).unwrap_or_default()
     }
 }
 
@@ -128,14 +100,14 @@ impl std::fmt::Debug for AgentSandbox {
     }
 }
 
-impl Repeated {
-    fn start(client: ApiServer, task: impl Fn(&ApiServer, &Runtime) + Send + 'static) -> Self {
+impl Kubelet {
+    fn start(client: ApiServer) -> Self {
         let stopped = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stopped);
         let thread = thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             while !flag.load(Ordering::Relaxed) {
-                task(&client, &runtime);
+                run_pods(&client, &runtime);
                 thread::sleep(INTERVAL);
             }
         });
@@ -143,7 +115,7 @@ impl Repeated {
     }
 }
 
-impl Drop for Repeated {
+impl Drop for Kubelet {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::Relaxed);
         let _ = self.thread.take().map(JoinHandle::join);
@@ -177,24 +149,12 @@ fn run_pods(client: &ApiServer, runtime: &Runtime) {
     }
 }
 
-/// Returns the objects of a release, except the controller's own pods.
-fn of_release(folder: &Path) -> Vec<Value> {
-    let files = [
-        "crds/agents.x-k8s.io_sandboxes.yaml",
-        "crds/extensions.agents.x-k8s.io_sandboxclaims.yaml",
-        "crds/extensions.agents.x-k8s.io_sandboxtemplates.yaml",
-        "crds/extensions.agents.x-k8s.io_sandboxwarmpools.yaml",
-        "controller.yaml",
-        "rbac.generated.yaml",
-        "extensions.yaml",
-        "extensions-rbac.generated.yaml",
-    ];
-    let read = |file: &&str| fs::read_to_string(folder.join(file)).expect(file);
-    let all = files.iter().map(read).flat_map(|text| {
-        let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
-        objects
-    });
-    let mut objects: Vec<Value> = all
+/// Returns the objects of its release, except its own pods.
+fn of_release() -> Vec<Value> {
+    let text = fs::read_to_string(program("agent-sandbox.yaml")).unwrap();
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    let mut objects: Vec<Value> = objects
+        .into_iter()
         .filter(|it| !it.is_null() && it["kind"] != "Deployment" && it["kind"] != "Service")
         .collect();
     for types in objects.iter_mut().filter(|it| it["kind"] == "CustomResourceDefinition") {
@@ -203,10 +163,6 @@ fn of_release(folder: &Path) -> Vec<Value> {
         types["spec"]["versions"].as_array_mut().unwrap().retain(|it| it["name"] == "v1beta1");
     }
     objects
-}
-
-fn real() -> Option<PathBuf> {
-    variable("FAB_AGENT_SANDBOX").map(PathBuf::from)
 }
 
 /// The user as which the controller acts.
