@@ -269,7 +269,12 @@ fn is_to_cluster(rule: &NetworkPolicyEgressRule) -> bool {
     let has_private = |block: &IPBlock| {
         !block.cidr.ends_with("/0") || PRIVATE.iter().any(|address| contains(block, *address))
     };
-    peers.is_empty() || peers.iter().any(|peer| peer.ip_block.as_ref().is_none_or(has_private))
+    // Without a namespaceSelector, the peer is in the policy's own namespace.
+    let is_elsewhere = |peer: &NetworkPolicyPeer| match &peer.ip_block {
+        Some(block) => has_private(block),
+        None => peer.namespace_selector.is_some(),
+    };
+    peers.is_empty() || peers.iter().any(is_elsewhere)
 }
 
 fn allows_port(
