@@ -173,6 +173,7 @@ struct CredentialCache<A> {
 impl<A: Assume> CredentialCache<A> {
     async fn run(mut self) {
         let mut in_a_row = 0;
+        let mut polled = false;
         loop {
             let asked = ((self.now)(), Instant::now());
             let answer = self.assume.assume().await;
@@ -192,6 +193,12 @@ impl<A: Assume> CredentialCache<A> {
                 }
                 Err(failure) => {
                     let pace = failure.reason.pace();
+                    let polls = pace == RetryPace::Poll;
+                    // Polls are no failures, after which the next request would come later.
+                    if polled && !polls {
+                        in_a_row = 0;
+                    }
+                    polled = polls;
                     let pause = pause(in_a_row, pace, &mut self.random);
                     in_a_row = if pace == RetryPace::Now { 0 } else { in_a_row + 1 };
                     // A pod that waits for its claim has not failed.
