@@ -18,6 +18,7 @@ use axum::{
 
 use crate::{
     credentials::{
+        Reason,
         cache::{CacheHandle, Failed},
         token::Token,
         wire::{self, CredentialsRequest, LastError, Refused, SidecarStatus, Wanted},
@@ -60,11 +61,7 @@ async fn answer(State(state): State<Arc<SidecarState>>, request: Request) -> Res
         ),
         Ok(Wanted::Session) => match wire::session_body(&state.session) {
             Some(body) => json(StatusCode::OK, body),
-            None => error(
-                503,
-                "not-bound",
-                "no SandboxClaim has the pod's Sandbox yet; try again once it is claimed",
-            ),
+            None => unbound(&state),
         },
         Ok(Wanted::Status) => {
             json(StatusCode::OK, serde_json::to_vec(&status(&state)).unwrap_or_default())
@@ -92,6 +89,21 @@ fn all<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a [u8]> {
     headers.get_all(name).iter().map(|value| value.as_bytes()).collect()
 }
 
+/// The response about a session that has no name yet: why it gets none, if more than a claim is
+/// missing.
+fn unbound(state: &SidecarState) -> Response {
+    match state.cache.state().failed {
+        Some(failed) if !matches!(failed.failure.reason, Reason::NotBound { .. }) => {
+            failure(&failed)
+        }
+        Some(_) | None => error(
+            503,
+            "not-bound",
+            "no SandboxClaim has the pod's Sandbox yet; try again once it is claimed",
+        ),
+    }
+}
+
 async fn credentials(state: &SidecarState) -> Response {
     match state.cache.credentials(PATIENCE).await {
         Ok(issued) => {
@@ -108,12 +120,16 @@ async fn credentials(state: &SidecarState) -> Response {
                     "the sidecar is requesting the first session credentials; try again",
                 );
             };
-            let reason = &failed.failure.reason;
-            // SDKs do not retry a 4xx at once. They send the next request with their next call.
-            let status = if reason.is_permanent() { 403 } else { 503 };
-            error(status, reason.code(), &failed.failure.to_string())
+            failure(&failed)
         }
     }
+}
+
+fn failure(failed: &Failed) -> Response {
+    let reason = &failed.failure.reason;
+    // SDKs do not retry a 4xx at once. They send the next request with their next call.
+    let status = if reason.is_permanent() { 403 } else { 503 };
+    error(status, reason.code(), &failed.failure.to_string())
 }
 
 fn status(state: &SidecarState) -> SidecarStatus {
