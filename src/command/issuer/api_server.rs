@@ -174,7 +174,7 @@ impl ApiServer {
         let path = format!("/api/v1/namespaces/{}/pods", facts.namespace.as_str());
         self.metrics.api_call("pod");
         let request = Request::new(path).get(facts.pod_name.as_str(), &GetParams::default());
-        let pod = match self.answer(request).await? {
+        let pod = match self.answer(request, LONGEST_OBJECT).await? {
             None => None,
             Some(text) => RawValue::from_string(text)
                 .map(Some)
@@ -195,7 +195,7 @@ impl ApiServer {
         self.metrics.api_call(call);
         let request = Request::new(path).get_metadata(name.as_str(), &GetParams::default());
         let not_json = |_| unavailable("an object that is not JSON");
-        let answer = self.answer(request).await?;
+        let answer = self.answer(request, LONGEST_METADATA).await?;
         answer.map(RawValue::from_string).transpose().map_err(not_json)
     }
 
@@ -235,7 +235,7 @@ impl ApiServer {
         self.metrics.api_call("guard");
         let read = async |path: &str, name: &str| {
             let request = Request::new(path).get(name, &GetParams::default());
-            self.answer(request).await.map(Option::unwrap_or_default)
+            self.answer(request, LONGEST_OBJECT).await.map(Option::unwrap_or_default)
         };
         let policy = read(POLICIES, rule.policy).await?;
         let binding = read(BINDINGS, &rule.binding).await?;
@@ -250,27 +250,32 @@ impl ApiServer {
     async fn answer(
         &self,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+        most: u64,
     ) -> Result<Option<String>, TokenRefusal> {
         let request = request.map_err(|_| unavailable("an invalid request"))?;
-        match timeout(CALL, self.fetch(request)).await {
+        match timeout(CALL, self.fetch(request, most)).await {
             Ok(answer) => answer,
             Err(_) => Err(unavailable("no response in time")),
         }
     }
 
-    /// Returns the response, which has at most [`LONGEST_OBJECT`] bytes.
-    async fn fetch(&self, request: http::Request<Vec<u8>>) -> Result<Option<String>, TokenRefusal> {
+    /// Returns the response, which has at most this number of bytes.
+    async fn fetch(
+        &self,
+        request: http::Request<Vec<u8>>,
+        most: u64,
+    ) -> Result<Option<String>, TokenRefusal> {
         let answer = match self.client.request_stream(request).await {
             Ok(answer) => answer,
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
             Err(error) => return Err(unavailable(&api_error(&error))),
         };
         let answer = pin!(answer);
-        let mut most = answer.take(LONGEST_OBJECT + 1);
+        let mut limited = answer.take(most + 1);
         let mut text = String::new();
-        let read = most.read_to_string(&mut text).await;
+        let read = limited.read_to_string(&mut text).await;
         read.map_err(|_| unavailable("an incomplete response"))?;
-        if most.limit() == 0 {
+        if limited.limit() == 0 {
             return Err(unavailable("an object that is too long"));
         }
         Ok(Some(text))
@@ -280,7 +285,7 @@ impl ApiServer {
         &self,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<String, String> {
-        match self.answer(request).await {
+        match self.answer(request, LONGEST_OBJECT).await {
             Ok(Some(text)) => Ok(text),
             Ok(None) => Err("it has none".to_owned()),
             Err(refusal) => Err(refusal.to_string()),
@@ -305,6 +310,9 @@ const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissio
 /// Maximum length of an object, in bytes: etcd stores 1.5 MiB, in which a response escapes some
 /// characters to six bytes.
 const LONGEST_OBJECT: u64 = 4 * 1024 * 1024;
+/// Maximum length of the metadata of a Sandbox or a claim, in bytes. The API server allows 256 KiB of
+/// annotations, and the guard 128 owner references.
+const LONGEST_METADATA: u64 = 512 * 1024;
 /// Maximum number of pods in memory.
 const MOST_PODS: usize = 4;
 /// Maximum number of calls under way.

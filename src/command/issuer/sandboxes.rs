@@ -74,30 +74,33 @@ struct WaitingRequests {
     is_over: bool,
 }
 
+#[derive(Default)]
 struct Waiter {
     wake: Arc<Notify>,
     requests: usize,
 }
 
 impl WaitingRequests {
+    /// Returns the number of requests of these namespaces.
+    fn count(&self, is_counted: impl Fn(&String) -> bool) -> usize {
+        let counted = self.by_sandbox.iter().filter(|((namespace, _), _)| is_counted(namespace));
+        counted.map(|(_, waiter)| waiter.requests).sum()
+    }
+
     /// Adds a request. Returns what wakes it, or `None` if too many wait.
     fn enter(&mut self, key: &(String, String)) -> Option<Arc<Notify>> {
         if self.is_over {
             return None;
         }
-        if let Some(waiter) = self.by_sandbox.get_mut(key) {
-            let has_room = waiter.requests < MOST_OF_ONE;
-            waiter.requests += usize::from(has_room);
-            return has_room.then(|| Arc::clone(&waiter.wake));
-        }
-        let of_namespace = || self.by_sandbox.keys().filter(|(namespace, _)| *namespace == key.0);
-        if self.by_sandbox.len() >= MOST_SANDBOXES || of_namespace().count() >= MOST_OF_NAMESPACE {
+        if self.count(|_| true) >= MOST_WAITING
+            || self.count(|namespace| *namespace == key.0) >= MOST_OF_NAMESPACE
+        {
             return None;
         }
-        let wake = Arc::new(Notify::new());
-        let waiter = Waiter { wake: Arc::clone(&wake), requests: 1 };
-        self.by_sandbox.insert(key.clone(), waiter);
-        Some(wake)
+        let waiter = self.by_sandbox.entry(key.clone()).or_default();
+        let has_room = waiter.requests < MOST_OF_ONE;
+        waiter.requests += usize::from(has_room);
+        has_room.then(|| Arc::clone(&waiter.wake))
     }
 }
 
@@ -270,9 +273,9 @@ impl fmt::Debug for Waiters {
     }
 }
 
-/// Maximum number of Sandboxes with a request that waits: half of the connections of a replica, so
-/// that waiting pods leave the others to pods that have a session.
-const MOST_SANDBOXES: usize = 512;
+/// Maximum number of requests that wait: half of the connections of a replica, so that waiting pods
+/// leave the others to pods that have a session.
+const MOST_WAITING: usize = 512;
 /// The same for one namespace, so that a large pool of one tenant leaves places to others.
 const MOST_OF_NAMESPACE: usize = 256;
 /// Maximum number of reads in progress of requests that wait, of the 16 calls that the issuer makes
@@ -281,7 +284,7 @@ const MOST_READS: usize = 4;
 /// Maximum number of requests that wait for one Sandbox. A sidecar has one; a second one may follow
 /// while the first one's connection is broken.
 const MOST_OF_ONE: usize = 2;
-/// Maximum time that a request waits. A sidecar asks for 30 s.
+/// Maximum time that a request waits. A sidecar prefers 30 s.
 const LONGEST: Duration = Duration::from_secs(60);
 /// Time after which the API server ends a watch.
 const WATCH_SECONDS: u32 = 290;
@@ -300,10 +303,12 @@ mod tests {
         };
         assert!((0..MOST_OF_NAMESPACE).all(|number| enter("a", number)));
         assert!(!enter("a", MOST_OF_NAMESPACE));
-        assert!(enter("a", 0), "a second request for the same Sandbox");
-        assert!(!enter("a", 0), "a third one");
-        assert!((0..MOST_SANDBOXES - MOST_OF_NAMESPACE).all(|number| enter("b", number)));
-        assert!(!enter("c", 0), "all places are taken");
+        assert!(!enter("a", 0), "a second request for the same Sandbox");
+        assert!((0..MOST_WAITING - MOST_OF_NAMESPACE - 2).all(|number| enter("b", number)));
+        assert!(enter("b", 0), "a second request for the same Sandbox");
+        assert!(!enter("b", 0), "a third one");
+        assert!(enter("c", 0));
+        assert!(!enter("d", 0), "all places are taken");
         waiting.is_over = true;
         assert!(waiting.enter(&("a".to_owned(), "pool-1".to_owned())).is_none());
     }
