@@ -109,24 +109,20 @@ pub fn decide(
         return Err(TokenRefusal::TenantTooLong { tenant: tenant.clone() });
     }
     let on_behalf_of = if issuer.on_behalf_of { on_behalf_of(pod)? } else { None };
-    let is_settled = |created: Option<Timestamp>, since: Option<Timestamp>| {
-        let since = since.ok_or(TokenRefusal::GuardMissing)?;
-        Ok(is_evaluated(created, since))
-    };
-    let check_age = |since: Option<Timestamp>| match is_settled(created(pod.at("metadata")), since)?
-    {
+    let check_age = |since: Timestamp| match is_evaluated(created(pod.at("metadata")), since) {
         true => Ok(()),
         false => Err(TokenRefusal::PredatesGuard { pod: caller.pod_name.to_string() }),
     };
     if relies_on_guard(&id, on_behalf_of.as_ref()) {
-        check_age(guard_since)?;
+        check_age(guard_since.ok_or(TokenRefusal::GuardMissing)?)?;
     }
     let name = match id {
         SessionId::Known(name) => name,
         SessionId::SandboxClaim => {
             let SandboxSession { name, sandbox_created, guard_since: references_since } =
                 sandbox.ok_or(TokenRefusal::NoSession { why: "its Sandbox was not read" })?;
-            if !is_settled(sandbox_created, references_since)? {
+            let references_since = references_since.ok_or(TokenRefusal::SandboxGuardMissing)?;
+            if !is_evaluated(sandbox_created, references_since) {
                 return Err(TokenRefusal::SandboxPredatesGuard {
                     pod: caller.pod_name.to_string(),
                 });
@@ -144,6 +140,7 @@ pub fn decide(
         }
     };
     let role = role_of(tenant, roles)?;
+    check_role(caller, pod, role)?;
     Ok(Grant {
         identity: SourceIdentity::of(tenant, &name),
         role: role.clone(),
@@ -250,6 +247,18 @@ fn on_behalf_of(pod: Json<'_>) -> Result<Option<OnBehalfOf>, TokenRefusal> {
         _ => Err(TokenRefusal::NoSession {
             why: "its sidecar does not have FAB_SESSION_ON_BEHALF_OF once, as a valid session tag",
         }),
+    }
+}
+
+/// Checks that the role is that of the sidecar's variable: the sidecar assumes no other.
+fn check_role(caller: &TokenFacts, pod: Json<'_>, role: &RoleArn) -> Result<(), TokenRefusal> {
+    let assumed = variables(pod, env::ROLE_ARN).find_map(|it| it.at("value").string());
+    match assumed {
+        Some(assumed) if assumed != role.as_str() => Err(TokenRefusal::RoleChanged {
+            pod: caller.pod_name.to_string(),
+            role: role.to_string(),
+        }),
+        _ => Ok(()),
     }
 }
 

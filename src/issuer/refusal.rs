@@ -41,9 +41,16 @@ pub enum TokenRefusal {
     PredatesGuard {
         pod: String,
     },
+    /// The guard has no rules about Sandboxes.
+    SandboxGuardMissing,
     /// The Sandbox of the pod is older than the guard's rules about Sandboxes.
     SandboxPredatesGuard {
         pod: String,
+    },
+    /// The tenant's role is another one than that which the pod's sidecar assumes.
+    RoleChanged {
+        pod: String,
+        role: String,
     },
     RoleUnavailable {
         place: String,
@@ -80,7 +87,7 @@ impl TokenRefusal {
             Self::ApiUnavailable { .. } => "api-unavailable",
             Self::Busy => "busy",
             Self::ClaimGone { .. } => "claim-gone",
-            Self::GuardMissing => "guard-missing",
+            Self::GuardMissing | Self::SandboxGuardMissing => "guard-missing",
             Self::KeyUnpublished => "key-unpublished",
             Self::KeyUnavailable => "key-unavailable",
             Self::NamespaceNotEnabled { .. } => "namespace-not-enabled",
@@ -88,6 +95,7 @@ impl TokenRefusal {
             Self::NotInjected { .. } => "not-injected",
             Self::PodGone { .. } => "pod-gone",
             Self::PredatesGuard { .. } | Self::SandboxPredatesGuard { .. } => "predates-guard",
+            Self::RoleChanged { .. } => "role-changed",
             Self::RoleUnavailable { .. } => "role-unavailable",
             Self::RoleUnusable { .. } => "role-unusable",
             Self::SandboxGone { .. } => "sandbox-gone",
@@ -111,6 +119,7 @@ impl TokenRefusal {
             | Self::NotInjected { .. }
             | Self::PodGone { .. }
             | Self::PredatesGuard { .. }
+            | Self::RoleChanged { .. }
             | Self::RoleUnusable { .. }
             | Self::SandboxGone { .. }
             | Self::SandboxPredatesGuard { .. }
@@ -122,7 +131,8 @@ impl TokenRefusal {
             | Self::GuardMissing
             | Self::KeyUnpublished
             | Self::KeyUnavailable
-            | Self::RoleUnavailable { .. } => 503,
+            | Self::RoleUnavailable { .. }
+            | Self::SandboxGuardMissing => 503,
         }
     }
 
@@ -153,6 +163,9 @@ impl TokenRefusal {
             Self::PredatesGuard { .. } => {
                 "replace the pod; a session's name or tag is trusted only if the guard checked it"
             }
+            Self::RoleChanged { .. } => {
+                "replace the pod; it keeps its credentials until they expire"
+            }
             Self::RoleUnavailable { .. } => {
                 "retry; if the error persists, see the issuer's log for SSM errors"
             }
@@ -161,6 +174,9 @@ impl TokenRefusal {
             }
             Self::SandboxGone { .. } => {
                 "delete the pod; its controller creates another if the Sandbox exists"
+            }
+            Self::SandboxGuardMissing => {
+                "re-run helm upgrade with a component of session sandbox-claim and delete the Sandbox, or delete the pod if there is no such component any more"
             }
             Self::SandboxPredatesGuard { .. } => "delete the Sandbox; its pool creates another",
             Self::TenantMissing { .. } | Self::TenantTooLong { .. } => {
@@ -211,11 +227,18 @@ impl fmt::Display for TokenRefusal {
                 f,
                 "the session of pod {pod:?} has a name or a tag, but the pod was created before the guard's rule about it, or within a minute after"
             ),
+            Self::RoleChanged { pod, role } => write!(
+                f,
+                "the role of the tenant is now {role}, and the sidecar of pod {pod:?} assumes another one"
+            ),
             Self::RoleUnavailable { place } => write!(f, "cannot read {place}"),
             Self::RoleUnusable { place } => write!(f, "there is no usable {place}"),
             Self::SandboxGone { why } => {
                 write!(f, "cannot use the Sandbox of the pod: {why}")
             }
+            Self::SandboxGuardMissing => f.write_str(
+                "the pod's session comes with a SandboxClaim, and the guard does not protect the references of Sandboxes",
+            ),
             Self::SandboxPredatesGuard { pod } => write!(
                 f,
                 "the Sandbox of pod {pod:?} was created before the guard's rules about Sandboxes, or within a minute after"

@@ -30,6 +30,8 @@ use harness::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::web_identity::issuer_process::IssuerProcess;
+
 const ISSUER: &str = "https://issuer.example.com/prod";
 const CLIENT_ID: &str = "fab-session/prod";
 const VERIFIERS: [&str; 3] = ["client-jwt-go", "client-jwt-javascript", "client-jwt-python"];
@@ -273,6 +275,16 @@ issuer:
 fn create_key(moto: &Moto, spec: &str, usage: &str) -> String {
     let created = moto.kms("CreateKey", &json!({"KeySpec": spec, "KeyUsage": usage}));
     created["KeyMetadata"]["Arn"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn other_verifiers_accept_the_jwt_of_a_running_issuer() {
+    let kms = Kms::start();
+    let issuer = IssuerProcess::start_with_key_in(&kms);
+    let (status, answer) = issuer.ask_for(&issuer.pod("a", |_| {}));
+    assert_eq!(status, 200, "{answer}");
+    let published = fs::read(issuer.published().join("keys.json")).unwrap();
+    is_accepted(answer["token"].as_str().unwrap(), &serde_json::from_slice(&published).unwrap());
 }
 
 /// moto signs the SHA-256 of a digest, so it gets the text. A test with the stand-in signs digests.

@@ -147,7 +147,6 @@ const BROKEN: [(&str, Change, &str); 4] = [
     ),
 ];
 
-/// A creator names a session by a literal in the pod. Only a pod that the guard checked has it.
 /// Gives the session of a pod a name, as the webhook does for a trusted creator.
 fn named(pod: &mut Value) {
     let env = pod["spec"]["initContainers"][0]["env"].as_array_mut().unwrap();
@@ -155,6 +154,7 @@ fn named(pod: &mut Value) {
     *id = json!({"name": "FAB_SESSION_ID", "value": "chosen"});
 }
 
+/// A creator names a session by a literal in the pod. Only a pod that the guard checked has it.
 #[test]
 fn a_session_name_is_trusted_only_under_an_older_guard() {
     let issuer = IssuerProcess::start();
@@ -464,11 +464,17 @@ fn only_an_allowed_role_of_the_tenant_is_used() {
     issuer.set_role(Some("arn:aws:iam::999900001111:role/prod-acme-broker"));
     let said = issuer.fails_to_start();
     assert!(said.contains("roles.acme: not in roles.allow.accounts of the config"), "{said}");
-    issuer.set_role(None);
-    issuer.start_again();
-    issuer.await_metric("key_published", |published| published == 1.0);
-    let (status, answer) = issuer.ask_for(&pod);
-    assert_eq!((status, &answer["code"]), (403, &json!("role-unusable")), "{answer}");
+    for (role, code) in
+        [(None, "role-unusable"), (Some("arn:aws:iam::111122223333:role/other"), "role-changed")]
+    {
+        issuer.set_role(role);
+        issuer.start_again();
+        issuer.await_metric("key_published", |published| published == 1.0);
+        let (status, answer) = issuer.ask_for(&pod);
+        assert_eq!((status, &answer["code"]), (403, &json!(code)), "{answer}");
+        assert_eq!(issuer.explained(&pod)["code"], *code);
+        drop(issuer.stop());
+    }
 }
 
 /// The limit of a pod counts its failed requests, too, although less: otherwise a pod whose requests

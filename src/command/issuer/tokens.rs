@@ -240,6 +240,10 @@ async fn mint(
         } else {
             None
         };
+        // Without a component of such sessions the issuer may not read Sandboxes.
+        if needs.sandbox && state.waiters.is_none() {
+            return Err(TokenRefusal::SandboxGuardMissing);
+        }
         let session = match pod {
             Some(pod) if needs.sandbox => Some(sandboxes::session(api_server, facts, pod).await?),
             _ => None,

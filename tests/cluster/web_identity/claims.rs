@@ -124,14 +124,15 @@ impl WarmCluster {
         owner: Option<Value>,
         claim: Option<&Value>,
     ) -> Result<String, String> {
-        let mut patch = json!({"metadata": {"ownerReferences": owner.map(|it| vec![it])}});
-        if let Some(claim) = claim {
-            patch["metadata"]["labels"] =
-                json!({"agents.x-k8s.io/claim-uid": claim["metadata"]["uid"]});
-        }
-        let patch = patch.to_string();
+        let patch = owned_by(owner, claim);
         let words = ["patch", kind, name, "--type=merge", "--patch", &patch];
         self.issuer.run(user, &[&words[..], &NAMESPACE].concat(), "")
+    }
+
+    fn stored_sandbox(&self, name: &str) -> Value {
+        let get = ["get", "sandbox", name, "--output=json"];
+        let sandbox = self.issuer.run("", &[&get[..], &NAMESPACE].concat(), "").unwrap();
+        serde_json::from_str(&sandbox).unwrap()
     }
 
     fn code(&self, pod: &Projected<'_>) -> (u16, String) {
@@ -142,6 +143,16 @@ impl WarmCluster {
     fn reviews(&self) -> f64 {
         self.issuer.labelled("api_calls_total{call=\"tokenreview\"}")
     }
+}
+
+/// Returns the patch that replaces the owner of an object, and sets the label of a claim.
+fn owned_by(owner: Option<Value>, claim: Option<&Value>) -> String {
+    let mut patch = json!({"metadata": {"ownerReferences": owner.map(|it| vec![it])}});
+    if let Some(claim) = claim {
+        patch["metadata"]["labels"] =
+            json!({"agents.x-k8s.io/claim-uid": claim["metadata"]["uid"]});
+    }
+    patch.to_string()
 }
 
 trait ErrorText {
@@ -172,7 +183,9 @@ fn a_warm_pod_serves_the_session_of_its_claim() {
     assert_eq!(sidecar.status()["sourceIdentity"], "agent.acme.<sandbox claim>");
     assert_eq!(sidecar.status()["failures"], 0);
     assert_eq!(cluster.issuer.explained(&pod)["code"], "unbound");
-    // A status of the pool's Sandbox, and time, cost no review of the token.
+    // Changes of the pool's Sandbox, and time, cost no review of the token.
+    let label = ["label", "sandbox", "pool-a", "own=1"];
+    cluster.issuer.run(CONTROLLER, &[&label[..], &NAMESPACE].concat(), "").unwrap();
     thread::sleep(Duration::from_secs(3));
     assert_eq!(cluster.reviews(), 0.0, "waiting costs no TokenReview");
 
@@ -184,6 +197,7 @@ fn a_warm_pod_serves_the_session_of_its_claim() {
     });
     let took = claimed.elapsed();
     println!("credentials {took:?} after the claim");
+    assert_eq!(cluster.reviews(), 1.0, "the control");
     let uid = claim["metadata"]["uid"].as_str().unwrap();
     let identity = format!("agent.acme.{uid}");
     let (status, session) = sidecar.get("/v1/session");
@@ -217,13 +231,7 @@ fn a_warm_pod_serves_the_session_of_its_claim() {
 
     // Suspended and resumed: another pod of the same Sandbox.
     cluster.issuer.kubectl(&[&["delete", "pod", "pool-a", "--now"][..], &NAMESPACE].concat());
-    let sandbox = cluster.issuer.run(
-        "",
-        &[&["get", "sandbox", "pool-a", "--output=json"][..], &NAMESPACE].concat(),
-        "",
-    );
-    let sandbox: Value = serde_json::from_str(&sandbox.unwrap()).unwrap();
-    let resumed = cluster.pod("pool-a", &sandbox);
+    let resumed = cluster.pod("pool-a", &cluster.stored_sandbox("pool-a"));
     assert_ne!(resumed.uid, pod.uid);
     assert_eq!(cluster.issuer.ask_for(&resumed).1["sourceIdentity"], json!(identity));
 
@@ -247,19 +255,33 @@ fn a_warm_pod_serves_the_session_of_its_claim() {
     cluster.own(TENANT, "sandbox", "pool-a", None, None).unwrap();
     assert_eq!(cluster.code(&resumed), (403, "claim-gone".to_owned()));
 
+    // A claim of the same name is another one.
+    let claim = cluster.create(TENANT, CLAIMS, "SandboxClaim", "again", None);
+    let pod = cluster.warm(&pool, "pool-b");
+    cluster.adopt("pool-b", &claim).unwrap();
+    assert_eq!(cluster.code(&pod), (200, String::new()));
+    cluster.issuer.kubectl(
+        &[&["delete", "sandboxclaim", "again", "--cascade=orphan"][..], &NAMESPACE].concat(),
+    );
+    cluster.create(TENANT, CLAIMS, "SandboxClaim", "again", None);
+    assert_eq!(cluster.code(&pod), (403, "claim-gone".to_owned()));
+    // The agent of a new pod learns that as well.
+    cluster.issuer.kubectl(&[&["delete", "pod", "pool-b", "--now"][..], &NAMESPACE].concat());
+    let pod = cluster.pod("pool-b", &cluster.stored_sandbox("pool-b"));
+    let sidecar = pod.sidecar();
+    let _running = sidecar.start_ready();
+    wait_until("it says that the claim is gone", PATIENCE, || {
+        let (status, answer) = sidecar.get("/v1/session");
+        (status == 403 && answer.to_string().contains("claim-gone")).then_some(())
+    });
+
     // A Sandbox and a pod from before the guard.
     let claim = cluster.create(TENANT, CLAIMS, "SandboxClaim", "early", None);
     assert_eq!(cluster.code(&early), (409, "unbound".to_owned()));
     cluster.adopt("early", &claim).unwrap();
     assert_eq!(cluster.code(&early), (403, "predates-guard".to_owned()));
     cluster.issuer.kubectl(&[&["delete", "pod", "early", "--now"][..], &NAMESPACE].concat());
-    let sandbox = cluster.issuer.run(
-        "",
-        &[&["get", "sandbox", "early", "--output=json"][..], &NAMESPACE].concat(),
-        "",
-    );
-    let sandbox: Value = serde_json::from_str(&sandbox.unwrap()).unwrap();
-    let young = cluster.pod("early", &sandbox);
+    let young = cluster.pod("early", &cluster.stored_sandbox("early"));
     assert_eq!(cluster.code(&young), (403, "predates-guard".to_owned()), "its Sandbox");
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
@@ -314,7 +336,7 @@ fn only_the_controller_gives_a_sandbox_its_claim() {
     let claims =
         ["one", "two"].map(|name| cluster.create(TENANT, CLAIMS, "SandboxClaim", name, None));
     let [one, two] = &claims;
-    for name in ["warm", "claimed", "raced"] {
+    for name in ["warm", "claimed", "unlabelled"] {
         cluster.warm(&pool, name);
     }
     cluster.adopt("claimed", one).unwrap();
@@ -328,9 +350,19 @@ fn only_the_controller_gives_a_sandbox_its_claim() {
     let label = ["label", "sandbox", "alone", "own=1"];
     cluster.issuer.run(TENANT, &[&label[..], &NAMESPACE].concat(), "").unwrap();
 
-    // Two claims race: the API server decides one after the other.
-    let raced = claims.each_ref().map(|claim| cluster.adopt("raced", claim));
-    assert_eq!(raced.iter().filter(|claimed| claimed.is_ok()).count(), 1, "{raced:?}");
+    // Two claims race for each of these Sandboxes.
+    for number in 0..8 {
+        let name = format!("raced-{number}");
+        cluster.create(CONTROLLER, SANDBOXES, "Sandbox", &name, Some(refers_to(CLAIMS, &pool)));
+        let adopt = |claim: &Value| {
+            let patch = owned_by(Some(refers_to(CLAIMS, claim)), Some(claim));
+            let words = ["patch", "sandbox", &name, "--type=merge", "--patch", &patch];
+            let command = cluster.issuer.kubectl_as(CONTROLLER, &[&words[..], &NAMESPACE].concat());
+            thread::spawn(|| command.run())
+        };
+        let raced = claims.each_ref().map(adopt).map(|it| it.join().unwrap());
+        assert_eq!(raced.iter().filter(|claimed| claimed.ok).count(), 1, "{raced:?}");
+    }
 
     let of_one = refers_to(CLAIMS, one);
     let of_two = refers_to(CLAIMS, two);
@@ -401,6 +433,11 @@ fn only_the_controller_gives_a_sandbox_its_claim() {
             "a claim without a pool before",
             "[guard-sandbox-bound]",
             owns(CONTROLLER, "sandbox", "alone", &of_one),
+        ),
+        attack(
+            "a claim without its label",
+            "[guard-sandbox-label]",
+            owns(CONTROLLER, "sandbox", "unlabelled", &of_one),
         ),
         attack(
             "a tenant removes the label of the claim",

@@ -14,7 +14,7 @@ use std::{
 use fab_session_injector::issuer::GuardRule;
 use harness::{
     api_proxy::ApiProxy,
-    control_plane::ControlPlane,
+    control_plane::{ControlPlane, Kubectl},
     file_server, issuer,
     kms::Kms,
     process::{Process, free_port, own_directory, wait_until},
@@ -342,14 +342,18 @@ impl IssuerProcess {
             .map(|text| serde_json::from_str(&text).unwrap())
     }
 
-    /// Runs kubectl as a user.
+    /// Runs kubectl as a user. Empty: as the test's.
     pub(super) fn run(&self, user: &str, words: &[&str], stdin: &str) -> Result<String, String> {
+        let run = self.kubectl_as(user, words).stdin(stdin).run();
+        if run.ok { Ok(run.stdout) } else { Err(run.stderr) }
+    }
+
+    pub(super) fn kubectl_as(&self, user: &str, words: &[&str]) -> Kubectl {
         let mut words = words.to_vec();
         if !user.is_empty() {
             words.extend(["--as", user]);
         }
-        let run = self.cluster.borrow().kubectl(&words).stdin(stdin).run();
-        if run.ok { Ok(run.stdout) } else { Err(run.stderr) }
+        self.cluster.borrow().kubectl(&words)
     }
 
     /// Adds an ephemeral container with these mounts, as `kubectl debug` does.

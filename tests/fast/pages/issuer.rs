@@ -27,6 +27,12 @@ pub(super) fn refusals() -> Vec<TokenRefusal> {
         }
     };
     let bound = Some("2026-11-24T08:00:00Z".parse().unwrap());
+    let mut of_previous_role = pod();
+    let role =
+        json!({"name": "FAB_SESSION_ROLE_ARN", "value": "arn:aws:iam::111122223333:role/previous"});
+    of_previous_role["spec"]["initContainers"][0]["env"].as_array_mut().unwrap().push(role);
+    let role = "arn:aws:iam::111122223333:role/prod-acme-broker".parse().unwrap();
+    let role = published([("acme", Role::Known(role))]);
     vec![
         of_pod(|pod| pod["spec"]["serviceAccountName"] = json!("default"), bound),
         TokenRefusal::ApiUnavailable { detail: "no response in time".to_owned() },
@@ -55,9 +61,11 @@ pub(super) fn refusals() -> Vec<TokenRefusal> {
         ),
         of_pod(|pod| pod["metadata"]["uid"] = json!("another"), bound),
         of_pod(named, Some("2026-11-24T08:59:30Z".parse().unwrap())),
+        decided("acme", &of_previous_role, &role, bound),
         decided("acme", &pod(), &published([]), bound),
         decided("acme", &pod(), &published([("acme", Role::NotFound)]), bound),
         TokenRefusal::SandboxGone { why: "it is deleted" },
+        TokenRefusal::SandboxGuardMissing,
         TokenRefusal::SandboxPredatesGuard { pod: "pool-x1".to_owned() },
         of_namespace("fab", &[("fab.nanohype.dev/session-injection", "enabled")]),
         decided(&"a".repeat(50), &pod(), &published([]), bound),

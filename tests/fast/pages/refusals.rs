@@ -520,8 +520,8 @@ const ISSUER: &[Meaning] = &[
     ),
     (
         "guard-missing",
-        "The pod's session has a name, a tag or a SandboxClaim, and the binding of the policy `fab-session-injector-issuer-pods` does not exist, or does not deny in all namespaces.",
-        "Pods whose session is their UID get tokens nevertheless.",
+        "The pod's session has a name, a tag or a SandboxClaim, and the binding of a policy of the guard does not exist, or does not deny in all namespaces.",
+        "The policy is `fab-session-injector-issuer-pods`, and for a SandboxClaim also `fab-session-injector-sandbox-pods` and `fab-session-injector-sandboxes`, which the chart has as long as a component has `session: sandbox-claim`. Pods whose session is their UID get tokens nevertheless.",
     ),
     (
         "key-unavailable",
@@ -556,7 +556,12 @@ const ISSUER: &[Meaning] = &[
     (
         "predates-guard",
         "The pod's session has a name, a tag or a SandboxClaim, and the pod is not at least a minute younger than the policy `fab-session-injector-issuer-pods` and its binding.",
-        "With `session: sandbox-claim` the same holds for the pod's Sandbox and the policies of Sandboxes. A tenant could have written the name. A binding that is created again is younger than running pods.",
+        "With `session: sandbox-claim` the same holds for the pod and its Sandbox and the policies of Sandboxes. A tenant could have written the name. A binding that is created again is younger than running pods.",
+    ),
+    (
+        "role-changed",
+        "The tenant has another role than at the creation of the pod.",
+        "The sidecar assumes only the role that the webhook wrote into the pod.",
     ),
     (
         "role-unavailable",
@@ -719,6 +724,11 @@ const GUARD: &[Meaning] = &[
         "guard-sandbox-bound",
         "A Sandbox gets a SandboxClaim or a SandboxWarmPool, and was not in a SandboxWarmPool before.",
         "The rule covers the controller of agent-sandbox, too. A Sandbox has one claim in its life.",
+    ),
+    (
+        "guard-sandbox-label",
+        "A SandboxClaim becomes the controller of a Sandbox whose label `agents.x-k8s.io/claim-uid` is not the UID of the claim.",
+        "The label stays when the reference is removed. By it the session issuer knows that the Sandbox had a claim.",
     ),
     (
         "guard-sandbox-owner",
