@@ -172,9 +172,9 @@ impl AssumeRoleError {
             Reason::SignatureRefused { .. } => "compare the node's clock with AWS, and check for a proxy that changes requests".to_owned(),
             Reason::StsUnavailable { .. } => "the sidecar retries; if the error persists, allow the pod TCP 443 to STS in its region, and check what may respond in its place (a proxy, AWS_ENDPOINT_URL_STS)".to_owned(),
             Reason::TagsTooLarge { .. } => {
-                "create the Pod Identity association with session tags disabled, or shorten the names that become tags".to_owned()
+                "shorten the names that become tags, or with base credentials create the Pod Identity association with session tags disabled".to_owned()
             }
-            Reason::Throttled { .. } => "the sidecar retries; if the error persists, raise the account's quota for AssumeRole".to_owned(),
+            Reason::Throttled { .. } => "the sidecar retries; if the error persists, raise the request quota of STS for the account".to_owned(),
             Reason::WebIdentityDenied { .. } => format!("in the trust policy of {role}, allow the IAM OIDC provider of the issuer sts:AssumeRoleWithWebIdentity, sts:SetSourceIdentity and sts:TagSession, with conditions that {identity} meets; `fab-session-injector iam --transport web-identity` prints it"),
         }
     }

@@ -445,7 +445,7 @@ const AWS: &[Meaning] = &[
     ("region-disabled", "STS is not active in the region for the account.", ""),
     (
         "session-tags-too-large",
-        "The tags of the base session exhaust the size limit of STS for session tags.",
+        "The session tags exhaust the size limit of STS: those of the base credentials, or with `webIdentity` those of the JWT.",
         "",
     ),
     (
