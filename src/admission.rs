@@ -18,6 +18,7 @@ mod operations;
 mod outcome;
 mod patch;
 mod pod;
+mod pod_fields;
 mod refusal;
 mod refusals;
 mod response;
@@ -50,6 +51,7 @@ pub use self::{
 };
 use self::{
     outcome::Outcome,
+    pod_fields::PodJson,
     refusals::WantedRefusals,
     review::{Request, Resource, UserInfo},
 };
@@ -193,7 +195,7 @@ fn explain_text<'c>(
         sub_resource: "".into(),
         dry_run: Scalar(false),
         user_info: Object(UserInfo { username: creator.into() }),
-        object: pod,
+        object: pod.map(PodJson::of),
     };
     decide::outcome(&request, namespaces, roles, config, wanted).explained()
 }

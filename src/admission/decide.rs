@@ -9,7 +9,8 @@ use super::{
     operations::Patch,
     outcome::Outcome,
     patch::patch,
-    pod::{Metadata, Pod},
+    pod::Pod,
+    pod_fields::Metadata,
     refusal::{Refusal, shown},
     refusals::{Refusals, Stop, WantedRefusals},
     review::Request,
@@ -55,9 +56,10 @@ pub(super) fn outcome<'c>(
 fn read_pod<'a>(request: &'a Request<'_>) -> Result<Pod<'a>, Refusal> {
     creation_of_a_pod(request)?;
     let creator = Creator::new(&request.user_info.0.username, &request.namespace);
-    let object =
-        request.object.ok_or_else(|| Refusal::UnreadablePod { place: "the pod".to_owned() })?;
-    Pod::read(object, creator)
+    match &request.object {
+        Some(json) => Pod::of(json, creator),
+        None => Err(Refusal::UnreadablePod { place: "the pod".to_owned() }),
+    }
 }
 
 fn pass_or_inject(
@@ -227,7 +229,7 @@ fn refuse_too_long(id: &SessionId, tenant: &TenantName) -> Result<(), Refusal> {
 /// cuts the prefix to 58 characters and appends 5.
 /// <https://kubernetes.io/docs/reference/using-api/api-concepts/#generated-values>
 fn name_length(pod: &Pod<'_>) -> usize {
-    let Metadata { name, generate_name, .. } = &pod.metadata;
+    let Metadata { name, generate_name, .. } = pod.metadata;
     if name.is_empty() { generate_name.len().min(58) + 5 } else { name.len() }
 }
 

@@ -12,7 +12,8 @@ use super::{
     list_edit::ListEdit,
     names::{self, METADATA_DISABLED, NO_PROXIES, OLD_REGION, PROXIES, REGIONS, STS_ENDPOINTS},
     operations::{MOST_BYTES, Patch, at},
-    pod::{Container, Placed},
+    pod::Placed,
+    pod_fields::Container,
     refusal::shown,
     same::is,
     sidecar,
@@ -322,7 +323,13 @@ impl<'p, 'a> Variables<'p, 'a> {
 }
 
 fn refers_to(value: &env::Value, name: &str) -> bool {
-    matches!(value, env::Value::Text(text) if text.contains(&format!("$({name})")))
+    let env::Value::Text(text) = value else { return false };
+    let is_to = |rest: &str| {
+        rest.strip_prefix('(')
+            .and_then(|rest| rest.strip_prefix(name))
+            .is_some_and(|rest| rest.starts_with(')'))
+    };
+    text.split('$').skip(1).any(is_to)
 }
 
 fn with_loopback(value: &str) -> String {

@@ -115,7 +115,7 @@ pub const OWN_NETWORK: [&str; 6] = [
 mod tests {
     use serde_json::{Value, json, value::to_raw_value};
 
-    use super::*;
+    use super::{super::pod_fields::PodJson, *};
     use crate::config::Creator;
 
     #[test]
@@ -224,6 +224,6 @@ mod tests {
 
     fn with_pod<T>(pod: &Value, look: impl FnOnce(&Pod<'_>) -> T) -> T {
         let raw = to_raw_value(pod).unwrap();
-        look(&Pod::read(&raw, Creator::new("", "")).unwrap())
+        look(&Pod::of(&PodJson::of(&raw), Creator::new("", "")).unwrap())
     }
 }

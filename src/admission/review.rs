@@ -6,6 +6,10 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::{
+    guarded,
+    pod_fields::{PodFields, PodJson, PodText},
+};
 use crate::json::{Object, Scalar, Text};
 
 /// The fields of a review that the webhook reads.
@@ -13,8 +17,8 @@ use crate::json::{Object, Scalar, Text};
 /// It is untrusted input: any client that reaches the port may have sent it. A field of the wrong
 /// type counts as absent, so that the response can still carry the uid.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Request<'a> {
+#[serde(bound(deserialize = "O: Deserialize<'de>"), rename_all = "camelCase")]
+pub(super) struct Request<'a, O = PodJson<'a>> {
     #[serde(borrow, default, deserialize_with = "or_absent")]
     pub(super) uid: Text<'a>,
     #[serde(borrow, default, deserialize_with = "or_absent")]
@@ -29,8 +33,8 @@ pub(super) struct Request<'a> {
     pub(super) dry_run: Scalar<bool>,
     #[serde(borrow, default, deserialize_with = "or_absent")]
     pub(super) user_info: Object<UserInfo<'a>>,
-    #[serde(borrow, default)]
-    pub(super) object: Option<&'a RawValue>,
+    #[serde(default = "Option::default")]
+    pub(super) object: Option<O>,
 }
 
 #[derive(Default, Deserialize)]
@@ -62,19 +66,32 @@ pub enum NotAReview {
     Version,
 }
 
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "O: Deserialize<'de>"), rename_all = "camelCase")]
+struct Envelope<'a, O> {
+    #[serde(borrow, default)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow, default)]
+    kind: Cow<'a, str>,
+    request: Option<Object<Request<'a, O>>>,
+}
+
+/// Reads the pod together with the review. If that fails, it reads the review alone, so that the
+/// response can carry the uid.
 pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, NotAReview> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Envelope<'a> {
-        #[serde(borrow, default)]
-        api_version: Cow<'a, str>,
-        #[serde(borrow, default)]
-        kind: Cow<'a, str>,
-        #[serde(borrow)]
-        request: Option<Object<Request<'a>>>,
-    }
-    let Object(Envelope { api_version, kind, request }) =
-        serde_json::from_slice(body).map_err(NotAReview::Json)?;
+    let text = std::str::from_utf8(body).ok();
+    let at_once =
+        || serde_json::from_str::<Object<Envelope<'_, Object<PodFields<'_>>>>>(text?).ok();
+    let Envelope { api_version, kind, request } = match guarded(at_once).flatten() {
+        Some(Object(envelope)) => envelope.with(|Object(fields)| {
+            PodJson::Read(fields, PodText::Review(text.unwrap_or_default()))
+        }),
+        None => {
+            let Object(envelope) = serde_json::from_slice::<Object<Envelope<'_, &RawValue>>>(body)
+                .map_err(NotAReview::Json)?;
+            envelope.with(PodJson::Unreadable)
+        }
+    };
     if api_version != API_VERSION || kind != KIND {
         return Err(NotAReview::Version);
     }
@@ -83,6 +100,35 @@ pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, NotAReview> {
         None => Err(NotAReview::NoRequest),
         Some(request) if request.uid.len() > LONGEST_UID => Err(NotAReview::LongUid),
         Some(request) => Ok(request),
+    }
+}
+
+impl<'a, O> Envelope<'a, O> {
+    fn with<P>(self, object_of: impl FnOnce(O) -> P) -> Envelope<'a, P> {
+        let Self { api_version, kind, request } = self;
+        let request = request.map(|Object(request)| {
+            let Request {
+                uid,
+                operation,
+                namespace,
+                resource,
+                sub_resource,
+                dry_run,
+                user_info,
+                object,
+            } = request;
+            Object(Request {
+                uid,
+                operation,
+                namespace,
+                resource,
+                sub_resource,
+                dry_run,
+                user_info,
+                object: object.map(object_of),
+            })
+        });
+        Envelope { api_version, kind, request }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The user that a container runs as, by its pod.
 
 use super::{
-    pod::{Container, Pod},
+    pod::Pod,
+    pod_fields::Container,
     refusal::{Refusal, shown},
 };
 use crate::json::Scalar;
