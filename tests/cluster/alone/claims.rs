@@ -193,8 +193,9 @@ fn each_claim_gets_its_own_session_during_faults() {
     let all = scope(|scope| {
         let _end = End(&is_over);
         scope.spawn(|| {
-            let client = Client::of(&release);
             while !is_over.load(Ordering::Relaxed) {
+                // The API server closes a connection that is idle while sidecars start.
+                let client = Client::of(&release);
                 node.run(&release, &client.list("/api/v1", "pods"));
                 sleep(INTERVAL);
             }
@@ -210,7 +211,7 @@ fn each_claim_gets_its_own_session_during_faults() {
         let mut last = Instant::now();
         while (claimed.values().filter(|it| it.served.is_some()).count() as u64) < count {
             assert!(
-                begun.elapsed() < PATIENCE + Duration::from_secs(seconds * 5),
+                begun.elapsed() < PATIENCE + Duration::from_secs(seconds * 10),
                 "{} sidecars run, and {} of {count} claims have a Sandbox",
                 node.count(),
                 claimed.len(),
