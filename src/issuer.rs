@@ -21,7 +21,7 @@ mod signature;
 pub use self::{
     claims::{Claims, Jwt, JwtId, SigningInput, WrongSignature},
     cluster_keys::{ClusterKeys, NotClusterKeys},
-    decision::{Grant, Needs, decide, tenant_of},
+    decision::{CallerPod, Grant, decide, tenant_of},
     discovery::{discovery_document, discovery_url, keys_url, problems_of_discovery},
     guard::{GuardRule, created, is_evaluated, youngest},
     jwks::{ForeignKey, NotAJwks, PublishedKeys, UnusableKey, jwks_document},

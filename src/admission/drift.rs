@@ -166,9 +166,9 @@ impl Comparison<'_> {
 /// Returns whether the pod has terminated or terminates soon. A deleted pod runs until the end of
 /// its grace period, which may take years.
 pub fn has_ended(pod: Json<'_>) -> bool {
-    let phase = pod.at("status").at("phase").string().unwrap_or_default();
-    let grace: Option<u64> =
-        pod.at("metadata").at("deletionGracePeriodSeconds").text().parse().ok();
+    let [metadata, status] = pod.members(["metadata", "status"]);
+    let phase = status.at("phase").string().unwrap_or_default();
+    let grace: Option<u64> = metadata.at("deletionGracePeriodSeconds").text().parse().ok();
     matches!(&*phase, "Failed" | "Succeeded")
         || grace.is_some_and(|seconds| seconds <= ENDS_WITHIN_SECONDS)
 }

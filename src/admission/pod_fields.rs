@@ -20,6 +20,7 @@ use crate::{
 };
 
 /// The JSON of a pod, with the used fields if they match the schema.
+#[allow(clippy::large_enum_variant, reason = "there is one in each review")]
 pub(super) enum PodJson<'a> {
     Read(PodFields<'a>, PodText<'a>),
     Unreadable(&'a RawValue),

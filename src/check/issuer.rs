@@ -9,8 +9,8 @@ use super::{CheckId, Findings, Objects, Seen, namespace, objects::name};
 use crate::{
     config::{Config, IssuerSettings, KeyState},
     issuer::{
-        GuardRule, PublicKey, PublishedKeys, TokenFacts, TokenRefusal, decide, discovery_url,
-        keys_url, problems_of_discovery,
+        CallerPod, GuardRule, PublicKey, PublishedKeys, TokenFacts, TokenRefusal, decide,
+        discovery_url, keys_url, problems_of_discovery,
     },
     json::Json,
     namespaces::{Mode, Namespace},
@@ -205,7 +205,8 @@ pub(super) fn check_pods(
     let roles = Roles::new(Source::None, HashMap::new());
     for pod in pods.iter() {
         let Some(facts) = TokenFacts::of_pod(pod) else { continue };
-        let decided = decide(&facts, tenant, Some(pod), &roles, issuer, guard_since, None);
+        let decided = CallerPod::of(&facts, Some(pod), issuer)
+            .and_then(|pod| decide(&facts, tenant, &pod, &roles, guard_since, None));
         if let Err(refusal @ TokenRefusal::PredatesGuard { .. }) = decided {
             let subject = format!("pod {}/{}", namespace.name, facts.pod_name);
             found.denied(CheckId::PodPredatesGuard, subject, &refusal);

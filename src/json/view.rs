@@ -17,10 +17,16 @@ pub struct Json<'a>(&'a RawValue);
 
 impl<'a> Json<'a> {
     /// Returns the value of a key of an object; of a repeated key the last one. Null if there is
-    /// none.
+    /// none. It reads the text to its end, as [`Self::members`] does for several keys.
     pub fn at(self, key: &str) -> Self {
-        let found = serde_json::Deserializer::from_str(self.text()).deserialize_any(Key(key));
-        Self(found.ok().flatten().unwrap_or(RawValue::NULL))
+        let [value] = self.members([key]);
+        value
+    }
+
+    /// Returns the values of several keys of an object, each as [`Self::at`] does.
+    pub fn members<const N: usize>(self, keys: [&str; N]) -> [Self; N] {
+        let found = serde_json::Deserializer::from_str(self.text()).deserialize_any(Members(keys));
+        found.unwrap_or([RawValue::NULL; N]).map(Self)
     }
 
     /// Returns the items of a list. Empty for another value.
@@ -69,22 +75,22 @@ impl<'a> From<&'a RawValue> for Json<'a> {
     }
 }
 
-/// Finds the value of a key.
-struct Key<'k>(&'k str);
+/// Finds the values of keys.
+struct Members<'k, const N: usize>([&'k str; N]);
 
-impl<'de> Visitor<'de> for Key<'_> {
-    type Value = Option<&'de RawValue>;
+impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
+    type Value = [&'de RawValue; N];
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
+        let mut found = [RawValue::NULL; N];
         while let Some(key) = entries.next_key::<Text<'_>>()? {
             let value = entries.next_value()?;
-            if *key == *self.0 {
-                found = Some(value);
+            if let Some(index) = self.0.iter().position(|wanted| **wanted == *key) {
+                found[index] = value;
             }
         }
         Ok(found)
@@ -92,7 +98,7 @@ impl<'de> Visitor<'de> for Key<'_> {
 
     /// The default method copies the string into its error.
     fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
-        Ok(None)
+        Ok([RawValue::NULL; N])
     }
 }
 
@@ -126,6 +132,7 @@ mod tests {
         assert_eq!(json.is_list(), tree.is_array());
         for key in ["a", "b", "c"] {
             let value = json.at(key);
+            assert_eq!(json.members(["x", key])[1].text(), value.text());
             assert_eq!(value.tree(), tree[key], "{key} of {tree}");
             if tree[key].is_object() || tree[key].is_array() {
                 is_same(value, &tree[key]);

@@ -11,7 +11,7 @@ use crate::{
     command::{CommandError, cluster::Cluster},
     config::Config,
     issuer::{
-        CLAIM_API, GuardRule, Needs, OwnedSandbox, SANDBOX_API, SandboxOwner, SandboxReference,
+        CLAIM_API, CallerPod, GuardRule, OwnedSandbox, SANDBOX_API, SandboxOwner, SandboxReference,
         SandboxSession, TokenFacts, TokenRefusal, youngest,
     },
     json::Json,
@@ -29,7 +29,7 @@ pub(super) async fn session(
     let (Some(issuer), Some(facts)) = (&config.issuer, TokenFacts::of_pod(pod)) else {
         return Ok(None);
     };
-    if !Needs::of(&facts, Some(pod), issuer).is_ok_and(|needs| needs.sandbox) {
+    if !CallerPod::of(&facts, Some(pod), issuer).is_ok_and(|it| it.has_session_of_sandbox()) {
         return Ok(None);
     }
     match SandboxReference::of_pod(&facts, pod) {

@@ -25,8 +25,8 @@ use crate::{
     command::now,
     config::IssuerSettings,
     issuer::{
-        Claims, Grant, GuardRule, Jwt, JwtId, MintLimit, Needs, TokenFacts, TokenRefusal, decide,
-        tenant_of,
+        CallerPod, Claims, Grant, GuardRule, Jwt, JwtId, MintLimit, TokenFacts, TokenRefusal,
+        decide, tenant_of,
     },
     json::Json,
     namespaces::watch::Lookup,
@@ -234,21 +234,23 @@ async fn mint(
     let grant = {
         let stored = api_server.pod(facts).await?;
         let pod = stored.pod.as_deref().map(Json::from);
-        let needs = Needs::of(facts, pod, issuer)?;
-        let guard_since = if needs.guard {
+        let checked = CallerPod::of(facts, pod, issuer)?;
+        let guard_since = if checked.relies_on_guard() {
             api_server.guard_since(&[GuardRule::of_audience(&issuer.audience)]).await?
         } else {
             None
         };
         // Without a component of such sessions the issuer may not read Sandboxes.
-        if needs.sandbox && state.waiters.is_none() {
+        if checked.has_session_of_sandbox() && state.waiters.is_none() {
             return Err(TokenRefusal::SandboxGuardMissing);
         }
         let session = match pod {
-            Some(pod) if needs.sandbox => Some(sandboxes::session(api_server, facts, pod).await?),
+            Some(pod) if checked.has_session_of_sandbox() => {
+                Some(sandboxes::session(api_server, facts, pod).await?)
+            }
             _ => None,
         };
-        decide(facts, tenant, pod, &roles.snapshot(), issuer, guard_since, session)?
+        decide(facts, tenant, &checked, &roles.snapshot(), guard_since, session)?
     };
     let id = JwtId::of_random(random()?);
     let claims = Claims {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use fab_session_injector::{
     config::Config,
-    issuer::{NotAProjectedToken, TokenFacts, TokenRefusal, decide, tenant_of},
+    issuer::{CallerPod, NotAProjectedToken, TokenFacts, TokenRefusal, decide, tenant_of},
     json::Json,
     namespaces::Namespace,
     roles::{Role, Roles, Source},
@@ -99,7 +99,8 @@ fn decided(
     let issuer = config().issuer.unwrap();
     let pod = to_raw_value(pod).unwrap();
     let pod = Some(Json::from(&*pod));
-    decide(&caller(), &tenant, pod, roles, &issuer, guard_since, None).unwrap_err()
+    let pod = CallerPod::of(&caller(), pod, &issuer);
+    pod.and_then(|pod| decide(&caller(), &tenant, &pod, roles, guard_since, None)).unwrap_err()
 }
 
 /// Returns a snapshot of roles that come from SSM.

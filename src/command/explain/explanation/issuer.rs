@@ -8,7 +8,7 @@ use crate::{
     admission,
     check::Seen,
     config::Config,
-    issuer::{TokenFacts, TokenRefusal, decide, tenant_of},
+    issuer::{CallerPod, TokenFacts, TokenRefusal, decide, tenant_of},
     json::Json,
     namespaces::Namespace,
     roles::Roles,
@@ -52,8 +52,10 @@ impl IssuerAnswer {
             Some(Seen::Known(session)) => session.clone().map(Some),
             Some(Seen::Hidden(_)) | None => Ok(None),
         };
-        let decided = tenant_of(&facts, Some(namespace))
-            .and_then(|tenant| decide(&facts, tenant, Some(pod), roles, issuer, since, session?));
+        let decided = tenant_of(&facts, Some(namespace)).and_then(|tenant| {
+            let pod = CallerPod::of(&facts, Some(pod), issuer)?;
+            decide(&facts, tenant, &pod, roles, since, session?)
+        });
         let none = Self {
             answer: "unknown",
             code: None,
