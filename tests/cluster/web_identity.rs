@@ -28,7 +28,9 @@ use harness::{
 use serde_json::{Value, json};
 use strict_aws::Outage;
 
-use self::issuer_process::{AUDIENCE, IssuerProcess, PATIENCE, Projected, Settings};
+use self::issuer_process::{
+    AUDIENCE, IssuerProcess, PATIENCE, Projected, Settings, ca, make_certificates,
+};
 
 #[test]
 fn a_pod_without_any_aws_role_gets_credentials_of_its_session() {
@@ -556,6 +558,37 @@ fn a_false_issuer_gets_no_token() {
     wait_until("it has sent the token", PATIENCE, || {
         heard.text().contains("authorization: Bearer ey").then_some(())
     });
+}
+
+/// The planned change of docs/issuer.md.
+#[test]
+fn a_new_ca_cuts_off_only_pods_that_do_not_have_it() {
+    let issuer = IssuerProcess::start();
+    let next = own_directory();
+    make_certificates(next.path());
+    let (previous, new) = (issuer.ca(), ca(next.path()));
+    let both = format!("{previous}{new}");
+    let [old, prepared, young] = ["old", "prepared", "young"].map(|name| issuer.pod(name, |_| {}));
+    // The code of the first failure, or nothing with credentials.
+    let code = |pod: &Projected<'_>, ca: &str| -> String {
+        let sidecar = pod.sidecar_with(issuer.port().0, Some(ca.to_owned()));
+        let _running = sidecar.start();
+        wait_until("it has credentials or fails", PATIENCE, || {
+            let has_some = sidecar.get("/v1/credentials").0 == 200;
+            let failed = sidecar.status()["lastError"]["code"].as_str().map(str::to_owned);
+            if has_some { Some(String::new()) } else { failed }
+        })
+    };
+    assert_eq!(code(&old, &previous), "");
+    assert_eq!(code(&prepared, &both), "");
+    assert_eq!(code(&young, &new), "issuer-unavailable");
+    issuer.serve_certificate_of(next.path());
+    wait_until("the issuer serves the new certificate", PATIENCE, || {
+        code(&young, &new).is_empty().then_some(())
+    });
+    assert_eq!(code(&prepared, &both), "");
+    // The control: a pod that was not replaced.
+    assert_eq!(code(&old, &previous), "issuer-unavailable");
 }
 
 /// A server that answers nothing, and keeps what it hears.

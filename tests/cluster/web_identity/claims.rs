@@ -449,6 +449,10 @@ fn only_the_controller_gives_a_sandbox_its_claim() {
         ),
         attack("a pod with 129 references", "[guard-too-many]", creates(TENANT, many_pod)),
     ];
+    // A user without the rights of the controller and of the tenant.
+    let said = cluster.own("bob", "sandbox", "warm", Some(of_one.clone()), None);
+    let said = said.unwrap_err_or_default();
+    assert!(said.contains("User \"bob\" cannot"), "{said}");
     for Attack { what, code, attempt } in &attacks {
         let said = attempt(&cluster).unwrap_err_or_default();
         assert!(said.contains(code), "{what}: want {code}\n{said}");

@@ -110,8 +110,7 @@ impl IssuerProcess {
         let path = directory.path();
         let [address, health] =
             std::array::from_fn(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
-        let made = Command::new(root().join("certs/make")).arg(path).arg("localhost").status();
-        assert!(made.unwrap().success());
+        make_certificates(path);
         let key = match kms {
             Some(kms) => json!({"kms": kms.create_key(), "state": "signing"}),
             None => json!({"file": make_key(path), "state": "signing"}),
@@ -182,6 +181,18 @@ impl IssuerProcess {
         let output = command.output().unwrap();
         assert!(!output.status.success());
         String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Returns the certificate of the CA that the issuer has had since its start.
+    pub(super) fn ca(&self) -> String {
+        ca(self.directory.path())
+    }
+
+    /// Replaces the serving certificate by that of the directory.
+    pub(super) fn serve_certificate_of(&self, directory: &Path) {
+        for file in ["tls.crt", "tls.key"] {
+            fs::copy(directory.join(file), self.directory.path().join(file)).unwrap();
+        }
     }
 
     /// Sets the keys of the config, which the issuer reads at its next start.
@@ -580,6 +591,17 @@ impl Projected<'_> {
     }
 }
 
+/// Creates a CA and a serving certificate of the issuer in the directory.
+pub(super) fn make_certificates(directory: &Path) {
+    let made = Command::new(root().join("certs/make")).arg(directory).arg("localhost").status();
+    assert!(made.unwrap().success());
+}
+
+/// Returns the certificate of the CA in the directory.
+pub(super) fn ca(directory: &Path) -> String {
+    fs::read_to_string(directory.join("ca.crt")).unwrap()
+}
+
 /// Creates a signing key in the directory; returns its path.
 pub(crate) fn make_key(directory: &Path) -> PathBuf {
     let path = directory.join("key.pem");
@@ -594,7 +616,7 @@ fn section(directory: &Path, address: SocketAddr) -> Value {
     json!({
         "url": URL,
         "endpoint": format!("https://localhost:{}/v1/token", address.port()),
-        "caBundle": fs::read_to_string(directory.join("ca.crt")).unwrap(),
+        "caBundle": ca(directory),
         "keys": [{"file": directory.join("key.pem"), "state": "signing"}],
     })
 }
