@@ -161,6 +161,7 @@ impl<'c> Checks<'c> {
             quota::check_quota(namespace, contents, config),
             pods::check_pods(namespace, &contents.pods, roles.as_ref(), config),
             issuer::check_pods(namespace, &contents.pods, *guard_since, config),
+            issuer::check_ca(namespace, &contents.pods, config),
             egress::check_egress(namespace, contents, issuer_pods.as_ref()),
             rights::check_rights(namespace, &contents.rights, cluster_roles),
         ]);

@@ -20,6 +20,7 @@ pub enum CheckId {
     GuardMissing,
     InstallQuota,
     InstallRights,
+    IssuerCa,
     IssuerFiles,
     IssuerGuard,
     IssuerProvider,
@@ -67,7 +68,7 @@ pub struct About {
 
 impl CheckId {
     /// The order of the report: from the API server to the pod, then AWS.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 50] = [
         Self::KubernetesVersion,
         Self::InstallRights,
         Self::InstallQuota,
@@ -104,6 +105,7 @@ impl CheckId {
         Self::PodOutdated,
         Self::PodRefused,
         Self::PodPredatesGuard,
+        Self::IssuerCa,
         Self::Egress,
         Self::Rbac,
         Self::RoleParameter,
@@ -194,6 +196,11 @@ impl CheckId {
                 "install-rights",
                 "Only with `--pre`: the user may not create all objects of the chart.",
                 "install the chart as a user with these permissions, such as one with the ClusterRole cluster-admin",
+            ),
+            Self::IssuerCa => (
+                "issuer-ca",
+                "Only with a session issuer and `issuer.caBundle`: a running pod does not have each CA certificate of the config. Its sidecar gets no token when the issuer serves a certificate of the missing one.",
+                "replace the pod before the issuer serves such a certificate",
             ),
             Self::IssuerFiles => (
                 "issuer-files",

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::{CheckId, Findings, Objects, Seen, namespace, objects::name};
 use crate::{
+    admission::{has_ended, sidecar},
     config::{Config, IssuerSettings, KeyState},
     issuer::{
         CallerPod, GuardRule, PublicKey, PublishedKeys, TokenFacts, TokenRefusal, decide,
@@ -15,6 +16,7 @@ use crate::{
     json::Json,
     namespaces::{Mode, Namespace},
     roles::{Roles, Source},
+    session::{CaBundle, env::ISSUER_CA},
 };
 
 /// What the issuer publishes, and its keys.
@@ -218,6 +220,38 @@ pub(super) fn check_pods(
         found.ok(CheckId::PodPredatesGuard, namespace::subject(namespace), message);
     }
     found
+}
+
+/// Checks whether running pods trust each CA of the issuer's endpoint in the config.
+pub(super) fn check_ca(namespace: &Namespace, pods: &Seen<Objects>, config: &Config) -> Findings {
+    let mut found = Findings::default();
+    let Some(wanted) = config.issuer.as_ref().and_then(|issuer| issuer.ca.known()) else {
+        return found;
+    };
+    let mut is_fine = true;
+    let mut has_pods = false;
+    for pod in pods.iter().filter(|pod| !has_ended(*pod)) {
+        let Some(own) = ca_of(pod) else { continue };
+        has_pods = true;
+        if !own.contains(wanted) {
+            is_fine = false;
+            let subject = format!("pod {}/{}", namespace.name, name(pod));
+            let message = "its sidecar does not have each CA certificate of issuer.caBundle";
+            found.warning(CheckId::IssuerCa, subject, message);
+        }
+    }
+    if is_fine && has_pods {
+        let message = "each running pod has the CA certificates of issuer.caBundle";
+        found.ok(CheckId::IssuerCa, namespace::subject(namespace), message);
+    }
+    found
+}
+
+/// Returns the CA certificates that the sidecar has for the issuer.
+fn ca_of(pod: Json<'_>) -> Option<CaBundle> {
+    let mut variables = sidecar(pod)?.at("env").items();
+    let ca = variables.find(|it| it.at("name").string().is_some_and(|name| name == ISSUER_CA))?;
+    ca.at("value").string()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -29,6 +29,15 @@ impl CaBundle {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Reports whether it has each certificate of the other bundle.
+    pub fn contains(&self, other: &Self) -> bool {
+        let certificates = |Self(pem): &Self| {
+            CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().collect::<Vec<_>>()
+        };
+        let own = certificates(self);
+        certificates(other).iter().all(|certificate| own.contains(certificate))
+    }
 }
 
 impl FromStr for CaBundle {
@@ -80,6 +89,14 @@ RwAwRAIgWhd3K2LXW9bBx7Lv0TNfvGCDIpATCQT/8dKBJlMbgBYCIAHk2SPsApBz
 eb+TpCoEusdWMTjxuNbRaB+cew7yk0fr
 -----END CERTIFICATE-----
 ";
+
+    #[test]
+    fn a_bundle_contains_another_whatever_its_comments() {
+        let bundle = |text: &str| text.parse::<CaBundle>().unwrap();
+        let one = bundle(CERTIFICATE);
+        let same = bundle(&format!("# CA\n{CERTIFICATE}"));
+        assert!(one.contains(&same) && same.contains(&one));
+    }
 
     #[test]
     fn a_bundle_has_only_certificates() {

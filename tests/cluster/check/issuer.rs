@@ -28,7 +28,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::{BROKER_NAME, CONFIG, Ca, Change, Undo, World, levels, world};
@@ -46,6 +46,8 @@ struct Fault {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 enum IssuerChange {
     Cluster(Change),
+    /// Adds a certificate to `issuer.caBundle` of the config.
+    Ca,
     /// Sets `issuer.durationSeconds` of the config.
     Duration(u64),
     /// Creates a pod whose session has this name.
@@ -66,6 +68,7 @@ struct Issued<'w> {
     world: &'w World,
     directory: TempDir,
     proxy: SocketAddr,
+    ca: String,
     is_away: Arc<AtomicBool>,
     trust: Value,
 }
@@ -82,7 +85,7 @@ fn check_finds_each_fault_of_a_session_issuer_and_nothing_else() {
     }
     let faults = data::cases::<Fault>("tests/cluster/check/issuer_faults");
     // docs/testing.md has this number.
-    assert_eq!(faults.len(), 26);
+    assert_eq!(faults.len(), 27);
     for (file, Fault { name, change, want }) in faults {
         let undo = issued.make(&change);
         let found = issued.found();
@@ -127,7 +130,7 @@ impl<'w> Issued<'w> {
         let is_away = Arc::new(AtomicBool::new(false));
         let proxy = serve(path.join("published"), &ca, Arc::clone(&is_away));
         let trust = serde_json::from_slice(&trust).unwrap();
-        let issued = Self { world, directory, proxy, is_away, trust };
+        let issued = Self { world, directory, proxy, ca: ca.pem, is_away, trust };
         issued.put_trust(&issued.trust);
         issued.put_provider(CLIENT_ID);
         world.apply(&policy());
@@ -152,8 +155,14 @@ impl<'w> Issued<'w> {
     fn make(&self, change: &IssuerChange) -> Option<Undo> {
         match change {
             IssuerChange::Cluster(change) => Some(self.world.make(change)),
+            IssuerChange::Ca => {
+                let both = json!(format!("{}{}", self.ca, Ca::new().pem));
+                self.configure(|issuer| issuer.insert("caBundle".to_owned(), both));
+                None
+            }
             IssuerChange::Duration(seconds) => {
-                self.put_duration(Some(*seconds));
+                let seconds = json!(seconds);
+                self.configure(|issuer| issuer.insert("durationSeconds".to_owned(), seconds));
                 None
             }
             IssuerChange::Named(name) => {
@@ -196,7 +205,10 @@ impl<'w> Issued<'w> {
     fn undo(&self, undo: Option<Undo>) {
         undo.into_iter().for_each(|undo| self.world.undo(undo));
         self.is_away.store(false, SeqCst);
-        self.put_duration(None);
+        self.configure(|issuer| {
+            issuer.insert("caBundle".to_owned(), json!(self.ca));
+            issuer.shift_remove("durationSeconds")
+        });
         self.put_trust(&self.trust);
         self.delete_provider();
         self.put_provider(CLIENT_ID);
@@ -265,13 +277,10 @@ impl<'w> Issued<'w> {
         self.directory.path().join("published")
     }
 
-    fn put_duration(&self, seconds: Option<u64>) {
+    /// Changes the section `issuer` of the config.
+    fn configure(&self, change: impl FnOnce(&mut Map<String, Value>) -> Option<Value>) {
         let mut config: Value = serde_json::from_slice(&fs::read(self.config()).unwrap()).unwrap();
-        let issuer = config["issuer"].as_object_mut().unwrap();
-        match seconds {
-            Some(seconds) => issuer.insert("durationSeconds".to_owned(), seconds.into()),
-            None => issuer.shift_remove("durationSeconds"),
-        };
+        change(config["issuer"].as_object_mut().unwrap());
         fs::write(self.config(), config.to_string()).unwrap();
     }
 
