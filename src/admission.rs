@@ -28,7 +28,11 @@ mod same;
 mod sidecar;
 mod violations;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+};
 
 use json_patch::PatchOperation;
 use serde_json::{
@@ -63,7 +67,10 @@ use crate::{
 };
 
 /// A valid review. Its response always carries its uid.
-pub struct Review<'a>(Request<'a>);
+///
+/// It has a parsed pod, which may take more memory than its text. So it is not `Send`: the
+/// webhook's futures cannot hold it while they wait.
+pub struct Review<'a>(Request<'a>, PhantomData<Rc<()>>);
 
 /// The response to a review, and its fields for log and metrics.
 #[derive(Debug)]
@@ -82,7 +89,7 @@ pub struct Answer {
 
 impl<'a> Review<'a> {
     pub fn parse(body: &'a [u8]) -> Result<Self, NotAReview> {
-        review::parse(body).map(Self)
+        review::parse(body).map(|request| Self(request, PhantomData))
     }
 
     pub fn uid(&self) -> &str {

@@ -89,7 +89,11 @@ pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, NotAReview> {
         None => {
             let Object(envelope) = serde_json::from_slice::<Object<Envelope<'_, &RawValue>>>(body)
                 .map_err(NotAReview::Json)?;
-            envelope.with(PodJson::Unreadable)
+            // A text that is not UTF-8 was not read at once.
+            envelope.with(|object| match text {
+                Some(_) => PodJson::Unreadable(object),
+                None => guarded(|| PodJson::of(object)).unwrap_or(PodJson::Unreadable(object)),
+            })
         }
     };
     if api_version != API_VERSION || kind != KIND {

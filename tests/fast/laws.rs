@@ -522,6 +522,27 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn a_pod_is_read_with_its_review_as_alone(at in any::<prop::sample::Index>(), with in json_value()) {
+        let mut review: Value = serde_json::from_slice(include_bytes!("../reviews/runtime.json")).unwrap();
+        let paths = paths(&review, String::new());
+        *review.pointer_mut(&paths[at.index(paths.len())]).unwrap() = with;
+        let body = review.to_string();
+        let Some((before, after)) = body.split_once("\"request\":{") else { return Ok(()) };
+        // In a field that is not used. A text that is not UTF-8 is not read at once.
+        let ignored = b"\"request\":{\"ignored\":\"\xff\",";
+        let alone = [before.as_bytes(), ignored, after.as_bytes()].concat();
+        let Tenant { config, namespaces, roles } = tenant();
+        let [at_once, alone] = [body.as_bytes(), &alone].map(|body| {
+            let review = Review::parse(body).map_err(|error| error.to_string())?;
+            Ok::<_, String>(review.answer(Mode::Enabled, &namespaces, &roles, &config).body)
+        });
+        prop_assert_eq!(at_once.is_ok(), alone.is_ok());
+        if let (Ok(at_once), Ok(alone)) = (at_once, alone) {
+            prop_assert_eq!(at_once, alone);
+        }
+    }
 }
 
 fn json_value() -> impl Strategy<Value = Value> {

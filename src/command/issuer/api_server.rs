@@ -311,8 +311,8 @@ const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissio
 /// characters to six bytes.
 const LONGEST_OBJECT: u64 = 4 * 1024 * 1024;
 /// Maximum length of the metadata of a Sandbox or a claim, in bytes. The API server allows 256 KiB of
-/// annotations, and the guard 128 owner references.
-const LONGEST_METADATA: u64 = 512 * 1024;
+/// annotations, of which a response escapes some characters, and the guard 128 owner references.
+const LONGEST_METADATA: u64 = 1024 * 1024;
 /// Maximum number of pods in memory.
 const MOST_PODS: usize = 4;
 /// Maximum number of calls under way.

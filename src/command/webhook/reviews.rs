@@ -19,7 +19,7 @@ use super::{
 use crate::{
     admission::{Answer, Missing, Review},
     config::Config,
-    namespaces::{Mode, watch::Lookup},
+    namespaces::{Mode, Namespaces, watch::Lookup},
     roles::refresher::RolesHandle,
     serve::{Connection, health::Readiness},
     telemetry::{Metrics, log_limit::LogLimit},
@@ -149,11 +149,21 @@ async fn answer(
     } = state;
     let body =
         read_body(request, body_budget, deadline.max(Instant::now() + SHORTEST_BODY_TIME)).await?;
-    let review = Review::parse(&body.bytes)
-        .map_err(|error| (StatusCode::BAD_REQUEST, clipped(&error.to_string())))?;
-    let _decision = connection.decides();
+    // The review is parsed again after each lookup: while it waits, it takes no more than its bytes.
+    let decide = |namespaces: &Namespaces| {
+        let review = Review::parse(&body.bytes)
+            .map_err(|error| (StatusCode::BAD_REQUEST, clipped(&error.to_string())))?;
+        let answer = review.answer(mode, namespaces, &roles.snapshot(), config);
+        let record = Record {
+            uid: clipped(review.uid()),
+            namespace: clipped(review.namespace()),
+            dry_run: review.is_dry_run(),
+        };
+        Ok((answer, record))
+    };
     let mut namespaces = lookup.snapshot();
-    let mut answer = review.answer(mode, &namespaces, &roles.snapshot(), config);
+    let (mut answer, record) = decide(&namespaces)?;
+    let _decision = connection.decides();
     // The namespace and the role can be missing. Each is looked up once. If a lookup does not
     // finish in time, the pod is refused with 503.
     let complete = async {
@@ -170,18 +180,14 @@ async fn answer(
                     }
                 }
             }
-            answer = review.answer(mode, &namespaces, &roles.snapshot(), config);
+            let Ok((next, _)) = decide(&namespaces) else { break };
+            answer = next;
         }
     };
     tokio::select! {
         () = complete => {}
         () = body.gives_way() => {}
     }
-    let record = Record {
-        uid: clipped(review.uid()),
-        namespace: clipped(review.namespace()),
-        dry_run: review.is_dry_run(),
-    };
     Ok((answer, record))
 }
 
