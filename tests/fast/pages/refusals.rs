@@ -561,7 +561,7 @@ const ISSUER: &[Meaning] = &[
     (
         "role-changed",
         "The tenant has another role than at the creation of the pod.",
-        "The sidecar assumes only the role that the webhook wrote into the pod.",
+        "The sidecar assumes only the role that the webhook wrote into the pod. The issuer notices another role within `refreshSeconds`, as the webhook does.",
     ),
     (
         "role-unavailable",
