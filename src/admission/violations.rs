@@ -35,8 +35,10 @@ pub(super) fn check_every_agent(
     if found > MOST_CONTAINERS {
         refusals.add(Refusal::TooManyContainers { found, most: MOST_CONTAINERS })?;
     }
-    // Such as a part of a manifest, which another tool would merge with the rest.
-    if !pod.containers().any(|placed| placed.list == List::Containers) {
+    // Such as a part of a manifest, which another tool would merge with the rest. A regular container
+    // with the name of the sidecar is removed.
+    let mut regular = pod.containers().filter(|placed| placed.list == List::Containers);
+    if regular.all(|placed| *placed.container.name == *CONTAINER_NAME) {
         refusals.add(Refusal::UnreadablePod { place: "spec.containers".to_owned() })?;
     }
     refusals.add_all(pod.excess().map(|what| Refusal::TooManyItems { what }))?;
