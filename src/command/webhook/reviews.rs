@@ -162,8 +162,8 @@ async fn answer(
         Ok((answer, record))
     };
     let mut namespaces = lookup.snapshot();
-    let (mut answer, record) = decide(&namespaces)?;
     let _decision = connection.decides();
+    let (mut answer, record) = decide(&namespaces)?;
     // The namespace and the role can be missing. Each is looked up once. If a lookup does not
     // finish in time, the pod is refused with 503.
     let complete = async {
