@@ -44,7 +44,7 @@ pub use self::{
     component::NamedBy,
     decide::{namespace_refusal, pod_security_refusal, role_refusal},
     decision::{Decision, Gives, Injection, Missing, Passed},
-    drift::{Drift, DriftStatus, drift, has_ended, sidecar},
+    drift::{Drift, DriftStatus, drift, has_ended, sidecar, sidecar_variable},
     eks::{VARIABLES as BASE_CREDENTIALS, pod_identity_host},
     mesh::{AMBIENT_LABEL, NOT_AMBIENT, OWN_NETWORK},
     names::{BASE_VOLUME, CONTAINER_NAME, JAVA_OPTIONS, JAVA_PROPERTIES, STATIC_CREDENTIALS},

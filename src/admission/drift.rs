@@ -102,6 +102,11 @@ pub fn sidecar(pod: Json<'_>) -> Option<Json<'_>> {
     named(pod.at("spec").at("initContainers"), CONTAINER_NAME)
 }
 
+/// Returns the first variable of this name of the pod's sidecar.
+pub fn sidecar_variable<'a>(pod: Json<'a>, name: &str) -> Option<Json<'a>> {
+    named(sidecar(pod)?.at("env"), name)
+}
+
 fn named<'a>(list: Json<'a>, name: &str) -> Option<Json<'a>> {
     list.items().find(|item| item.at("name").string().is_some_and(|found| found == name))
 }
@@ -177,7 +182,7 @@ pub fn has_ended(pod: Json<'_>) -> bool {
 /// the config sets none, because the webhook then uses its own; and the CA of the session issuer,
 /// because a pod keeps the one that it was created with.
 fn as_deployed(pod: Json<'_>, config: &Config) -> Config {
-    let value = |name: &str| named(sidecar(pod)?.at("env"), name)?.at("value").string();
+    let value = |name: &str| sidecar_variable(pod, name)?.at("value").string();
     let region = || value("AWS_REGION")?.parse().ok();
     let ca = || value(ISSUER_CA)?.parse().ok();
     let mut config = Config { region: config.region.clone().or_else(region), ..config.clone() };

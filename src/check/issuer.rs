@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{CheckId, Findings, Objects, Seen, namespace, objects::name};
 use crate::{
-    admission::{has_ended, sidecar},
+    admission::{has_ended, sidecar_variable},
     config::{Config, IssuerSettings, KeyState},
     issuer::{
         CallerPod, GuardRule, PublicKey, PublishedKeys, TokenFacts, TokenRefusal, decide,
@@ -249,9 +249,7 @@ pub(super) fn check_ca(namespace: &Namespace, pods: &Seen<Objects>, config: &Con
 
 /// Returns the CA certificates that the sidecar has for the issuer.
 fn ca_of(pod: Json<'_>) -> Option<CaBundle> {
-    let mut variables = sidecar(pod)?.at("env").items();
-    let ca = variables.find(|it| it.at("name").string().is_some_and(|name| name == ISSUER_CA))?;
-    ca.at("value").string()?.parse().ok()
+    sidecar_variable(pod, ISSUER_CA)?.at("value").string()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -41,8 +41,7 @@ impl IssuerAnswer {
         // A parsed pod can be written as JSON.
         let pod = to_raw_value(pod).ok()?;
         let pod = Json::from(&*pod);
-        let mut variables = admission::sidecar(pod)?.at("env").items();
-        variables.find(|it| it.at("name").string().is_some_and(|name| name == env::ISSUER))?;
+        admission::sidecar_variable(pod, env::ISSUER)?;
         let facts = TokenFacts::of_pod(pod)?;
         let since = match guard_since {
             Seen::Known(since) => *since,
